@@ -1,0 +1,310 @@
+"""Tensors as text, letter by letter as PyTorch prints them.
+
+Printing happens in three steps: the corners that will be seen are brought to the host, every number
+becomes a text of one common width, and the texts are bracketed from the innermost axis outwards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from nanotorch.backend import CPU, array_module, get_default_dtype, to_device
+
+if TYPE_CHECKING:
+    from nanotorch.tensor import Tensor
+
+__all__ = [
+    "set_printoptions",
+    "get_printoptions",
+    "printoptions",
+    "format_tensor",
+    "tensor_repr",
+    "parameter_repr",
+    "tensor_format",
+]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PrintOptions:
+    """How much of a tensor is shown, and how its numbers look; see `set_printoptions`."""
+
+    precision: int = 4
+    threshold: float = 1000
+    edgeitems: int = 3
+    linewidth: float = 80
+    sci_mode: bool | None = None
+
+
+PROFILES = {
+    "default": PrintOptions(),
+    "short": PrintOptions(precision=2, edgeitems=2),
+    "full": PrintOptions(threshold=math.inf),
+}
+
+_options = PROFILES["default"]
+
+
+def set_printoptions(
+    precision: int | None = None,
+    threshold: float | None = None,
+    edgeitems: int | None = None,
+    linewidth: float | None = None,
+    profile: str | None = None,
+    sci_mode: bool | None = None,
+) -> None:
+    """Set how tensors are printed, as `torch.set_printoptions` does; what is None stays as it is.
+
+    precision: digits after the point. threshold: tensors with more elements are summarised.
+    edgeitems: elements kept at either end of a summarised axis. linewidth: characters per line.
+    profile: "default", "short" or "full", taken before the other arguments. sci_mode: True or
+    False forces scientific notation on or off; None, also when it is left out, lets the values
+    decide. Raises ValueError for an unknown profile or a negative number.
+    """
+    global _options
+    if profile is not None and profile not in PROFILES:
+        known = ", ".join(repr(name) for name in PROFILES)
+        raise ValueError(f"set_printoptions: profile must be one of {known}, not {profile!r}")
+    given = {
+        "precision": precision,
+        "threshold": threshold,
+        "edgeitems": edgeitems,
+        "linewidth": linewidth,
+    }
+    numbers: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    for name, value in numbers.items():
+        if not value >= 0:
+            raise ValueError(f"set_printoptions: {name} must not be negative, got {value!r}")
+    start = _options if profile is None else PROFILES[profile]
+    _options = dataclasses.replace(start, **numbers, sci_mode=sci_mode)
+
+
+def get_printoptions() -> dict[str, Any]:
+    """The print options in force, by name."""
+    return dataclasses.asdict(_options)
+
+
+@contextmanager
+def printoptions(**options: Any) -> Iterator[None]:
+    """Set the print options of `set_printoptions` for one `with` block, and restore the former.
+
+    >>> with printoptions(precision=2):
+    ...     get_printoptions()["precision"]
+    2
+    """
+    global _options
+    former = _options
+    set_printoptions(**options)
+    try:
+        yield
+    finally:
+        _options = former
+
+
+# ---- numbers: a flat list of values becomes a flat list of texts and their common width ----
+
+
+def _float_texts(values: Sequence[float], options: PrintOptions) -> tuple[list[str], int]:
+    """Real numbers in one of three styles ("1.", "1.5000", "1.5000e+00"), aligned to the right."""
+    magnitudes = [abs(value) for value in values if value and math.isfinite(value)]
+    if not magnitudes:
+        # Zeros, infinities and NaNs alone decide no style and no width.
+        return [_integral_text(value) for value in values], 1
+    integral = all(magnitude.is_integer() for magnitude in magnitudes)
+    scientific = options.sci_mode
+    if scientific is None:
+        smallest, largest = min(magnitudes), max(magnitudes)
+        scientific = (
+            largest / smallest > 1000.0 or largest > 1e8 or (smallest < 1e-4 and not integral)
+        )
+    if scientific:
+        texts = [f"{value:.{options.precision}e}" for value in values]
+    elif integral:
+        texts = [_integral_text(value) for value in values]
+    else:
+        texts = [f"{value:.{options.precision}f}" for value in values]
+    # Zeros, infinities and NaNs may stick out: they have no say in the width.
+    width = max(len(text) for text, value in zip(texts, values) if value and math.isfinite(value))
+    return [text.rjust(width) for text in texts], width
+
+
+def _integral_text(value: float) -> str:
+    return f"{value:.0f}." if math.isfinite(value) else f"{value}"
+
+
+def _complex_texts(values: Sequence[complex], options: PrintOptions) -> tuple[list[str], int]:
+    """Real parts aligned, imaginary parts not: that is how PyTorch writes `1.0000+2.j`."""
+    real_texts, real_width = _float_texts([value.real for value in values], options)
+    imaginary_texts, imaginary_width = _float_texts([value.imag for value in values], options)
+    texts = []
+    for real, imaginary in zip(real_texts, imaginary_texts):
+        imaginary = imaginary.lstrip()
+        sign = "" if imaginary.startswith("-") else "+"
+        texts.append(f"{real}{sign}{imaginary}j")
+    return texts, real_width + imaginary_width + 1
+
+
+def _plain_texts(values: Sequence[int | bool]) -> tuple[list[str], int]:
+    """Integers and booleans, aligned to the right."""
+    texts = [str(value) for value in values]
+    width = max(map(len, texts))
+    return [text.rjust(width) for text in texts], width
+
+
+def _texts(array: Any, options: PrintOptions) -> tuple[list[str], int]:
+    """The elements of a host array in row order as texts, and the width they are counted with."""
+    kind = array.dtype.kind
+    if kind in "biu":
+        return _plain_texts(array.reshape(-1).tolist())
+    if kind == "c":
+        return _complex_texts(array.reshape(-1).tolist(), options)
+    # Half types become Python floats through a type that NumPy itself knows.
+    return _float_texts(array.reshape(-1).astype("float64").tolist(), options)
+
+
+# ---- layout: brackets, commas, line breaks, and "..." for what is left out ----
+
+
+def _corners(array: Any, edgeitems: int) -> Any:
+    """The `edgeitems` first and last entries of every axis longer than both together."""
+    xp = array_module(array)
+    for axis, size in enumerate(array.shape):
+        if size > 2 * edgeitems:
+            before = (slice(None),) * axis
+            first, last = slice(edgeitems), slice(size - edgeitems, size)
+            array = xp.concatenate([array[(*before, first)], array[(*before, last)]], axis=axis)
+    return array
+
+
+def _rows(texts: list[str], length: int, cut: bool, per_line: int, margin: str) -> list[str]:
+    """The innermost axis: bracketed vectors of `length` texts each, broken into lines."""
+    rows = []
+    for start in range(0, len(texts), length):
+        row = texts[start : start + length]
+        if cut:
+            row.insert(length // 2, " ...")
+        if len(row) <= per_line:
+            rows.append(f"[{', '.join(row)}]")
+        else:
+            lines = [", ".join(row[i : i + per_line]) for i in range(0, len(row), per_line)]
+            rows.append(f"[{(',' + margin).join(lines)}]")
+    return rows
+
+
+def _body(array: Any, indent: int, options: PrintOptions) -> str:
+    """The bracketed numbers of an array with at least one element, `indent` characters in."""
+    full_shape = array.shape
+    summarise = array.size > options.threshold
+    if summarise and full_shape:
+        if options.edgeitems == 0:
+            return "[...]"
+        array = _corners(array, options.edgeitems)
+    array = to_device(array, CPU)
+    texts, width = _texts(array, options)
+    if not full_shape:
+        return texts[0]
+    cut = [shown < size for shown, size in zip(array.shape, full_shape)]
+    dims, length = array.ndim, array.shape[-1]
+    room = (options.linewidth - (indent + dims - 1)) / (width + 2)
+    per_line = int(max(1, min(room, length + 1)))
+    blocks = _rows(texts, length, cut[-1], per_line, "\n" + " " * (indent + dims))
+    for axis in reversed(range(dims - 1)):
+        length = array.shape[axis]
+        # Matrices are set apart by one blank line, stacks of them by two, and so on.
+        separator = "," + "\n" * (dims - 1 - axis) + " " * (indent + axis + 1)
+        groups = [blocks[start : start + length] for start in range(0, len(blocks), length)]
+        if cut[axis]:
+            for group in groups:
+                group.insert(length // 2, "...")
+        blocks = [f"[{separator.join(group)}]" for group in groups]
+    return blocks[0]
+
+
+def _with_suffixes(text: str, suffixes: list[str], indent: int, linewidth: float) -> str:
+    """Append the suffixes, each on a new line where the last one would grow too long."""
+    column = len(text) - text.rfind("\n") + 1
+    for suffix in suffixes:
+        if column + len(suffix) + 2 > linewidth:
+            text += ",\n" + " " * indent + suffix
+            column = indent + len(suffix)
+        else:
+            text += ", " + suffix
+            column += len(suffix) + 2
+    return text + ")"
+
+
+def format_tensor(
+    array: Any,
+    *,
+    prefix: str = "tensor(",
+    default_dtype: str = "float32",
+    device_name: str | None = None,
+    requires_grad: bool = False,
+    grad_fn_name: str | None = None,
+    tangent: str | None = None,
+) -> str:
+    """The printed form of a NumPy or CuPy array, of which only the shown corners reach the host.
+
+    The dtype is named unless it follows from the numbers: `default_dtype`, its complex partner,
+    int64 and bool. `device_name` ("cuda:0") and `tangent` (printed already) are shown when given;
+    `grad_fn_name` ("AddBackward0") takes precedence over `requires_grad`.
+    """
+    options = _options
+    name, indent = array.dtype.name, len(prefix)
+    suffixes = [] if device_name is None else [f"device='{device_name}'"]
+    if array.size == 0:
+        body = "[]"
+        silent = {default_dtype}
+    else:
+        body = _body(array, indent, options)
+        partner = "complex128" if default_dtype == "float64" else "complex64"
+        silent = {default_dtype, partner, "int64", "bool"}
+    # The brackets tell the shape, except that of an empty or of a completely hidden tensor.
+    if (array.size == 0 and array.ndim != 1) or (array.size > 0 and options.edgeitems == 0):
+        suffixes.append(f"size={tuple(array.shape)}")
+    if name not in silent:
+        suffixes.append(f"dtype=torch.{name}")
+    if grad_fn_name is not None:
+        suffixes.append(f"grad_fn=<{grad_fn_name}>")
+    elif requires_grad:
+        suffixes.append("requires_grad=True")
+    if tangent is not None:
+        suffixes.append(f"tangent={tangent}")
+    return _with_suffixes(prefix + body, suffixes, indent, options.linewidth)
+
+
+def tensor_repr(tensor: Tensor, *, prefix: str = "tensor(", tangent: Tensor | None = None) -> str:
+    """The text of `repr(tensor)` and `print(tensor)`."""
+    grad_fn = tensor.grad_fn
+    return format_tensor(
+        tensor._array,
+        prefix=prefix,
+        default_dtype=get_default_dtype().name,
+        device_name=None if tensor.device.type == "cpu" else str(tensor.device),
+        requires_grad=tensor._requires_grad,
+        grad_fn_name=None if grad_fn is None else grad_fn.name(),
+        tangent=None if tangent is None else tensor_repr(tangent),
+    )
+
+
+def parameter_repr(parameter: Tensor) -> str:
+    """The text of `repr(parameter)`: that of the tensor, below a line that says what it is."""
+    return "Parameter containing:\n" + tensor_repr(parameter)
+
+
+def tensor_format(tensor: Tensor, specification: str) -> str:
+    """What `format` and f-strings give: the number of a 0-dim tensor, else the printed tensor.
+
+    Raises TypeError for a specification such as ".3f" on a tensor with dimensions.
+    """
+    if tensor._array.ndim == 0:
+        return format(tensor._array.item(), specification)
+    if specification:
+        raise TypeError(
+            f"format: {specification!r} formats one number, but the tensor has shape "
+            f"{tuple(tensor._array.shape)}; take one element or use .item()"
+        )
+    return str(tensor)
