@@ -1,0 +1,60 @@
+"""What `import nanotorch` brings, and what it leaves alone."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import nanotorch
+
+ROOT = Path(__file__).resolve().parent.parent
+NOT_AT_IMPORT = ("pydantic", "tqdm", "matplotlib", "cupy", "safetensors", "torch", "sklearn")
+
+
+def run_python(program: str) -> str:
+    """What a fresh interpreter prints; warnings are errors there too."""
+    command = [sys.executable, "-W", "error", "-c", program]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_import_loads_none_of_the_slow_or_optional_packages() -> None:
+    loaded = set(run_python("import sys, nanotorch; print(*sys.modules)").split())
+    assert "nanotorch" in loaded
+    assert [name for name in NOT_AT_IMPORT if name in loaded] == []
+
+
+def test_import_prints_nothing() -> None:
+    assert run_python("import nanotorch") == ""
+
+
+def test_version_is_the_installed_distributions() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+", nanotorch.__version__)
+    try:
+        installed = importlib.metadata.version("nanotorch")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("nanotorch runs from its source tree, without having been installed")
+    assert installed == nanotorch.__version__
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (Path(nanotorch.__file__).parent / "py.typed").is_file()
+
+
+def test_all_names_exactly_what_is_public() -> None:
+    public = {
+        name
+        for name, value in vars(nanotorch).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType) and name != "annotations"
+    }
+    named = [name for name in nanotorch.__all__ if not name.startswith("_")]
+    modules = {name for name in named if isinstance(getattr(nanotorch, name), ModuleType)}
+    assert len(named) == len(set(named))
+    assert set(named) - modules == public
