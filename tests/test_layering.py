@@ -3,7 +3,7 @@
 A module imports only from the layers to its left, or from its own:
 
     backend <- primitive <- ops <- autograd <- tensor, creation, random, printing
-      <- nn, optim, func, linalg, compile, sym, utils <- interop, distributed
+      <- nn, optim, func, linalg, compile, sym, utils, viz <- interop, distributed
       <- nanotorch (the public names) <- training <- train.py
 
 Imports under `if TYPE_CHECKING:` are for annotations and are not counted.
@@ -12,7 +12,7 @@ Imports under `if TYPE_CHECKING:` are for annotations and are not counted.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ops",),
     ("autograd",),
     ("tensor", "creation", "random", "printing"),
-    ("nn", "optim", "func", "linalg", "compile", "sym", "utils"),
+    ("nn", "optim", "func", "linalg", "compile", "sym", "utils", "viz"),
     ("interop", "distributed"),
     ("",),  # nanotorch/__init__.py
     ("training",),
@@ -46,9 +46,21 @@ LAZY = {
 # Computing is the backend's. Elsewhere NumPy is named only where data come in or go out.
 NUMPY_ALLOWED: dict[str, str] = {
     "nanotorch.datasets": "reads the bundled files, before there is any tensor",
+    "nanotorch.training.data": "reads and prepares tables, before there is any tensor",
+    "nanotorch.training.metrics": "measures outputs that have come back to the host",
+    "nanotorch.training.model_file": "writes and reads arrays as files hold them",
+}
+
+# Modules whose name is known only when the program runs.
+COMPUTED_ALLOWED = {
+    "nanotorch.training.models": "imports the model class that a configuration names",
 }
 
 GRAB_BAGS = {"base", "common", "helper", "helpers", "misc", "tools", "util", "utils"}
+
+
+COMPUTED = "(computed)"
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
 class Import(NamedTuple):
@@ -86,7 +98,7 @@ def imports_of(name: str, source: str, modules: set[str], package: bool = False)
             called = ast.unparse(node.func)
             if called.endswith(("import_module", "__import__")):
                 literal = node.args and isinstance(node.args[0], ast.Constant)
-                target = str(node.args[0].value) if literal else "(computed)"  # type: ignore[attr-defined]
+                target = str(node.args[0].value) if literal else COMPUTED  # type: ignore[attr-defined]
                 add(target, node.lineno, True, for_types)
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             for child in node.body:
@@ -139,6 +151,8 @@ def layering_faults(name: str, imports: list[Import]) -> Iterator[str]:
 def lazy_import_faults(name: str, imports: list[Import]) -> Iterator[str]:
     """Imports inside functions, except of optional or slow third-party packages."""
     for target in imports:
+        if target.module == COMPUTED and name in COMPUTED_ALLOWED:
+            continue
         if target.in_function and target.module.split(".")[0] not in LAZY:
             yield f"{name}:{target.line}: imports {target.module} inside a function"
 
@@ -149,34 +163,46 @@ def array_module_faults(name: str, imports: list[Import]) -> Iterator[str]:
         return
     for target in imports:
         top = target.module.split(".")[0]
-        allowed = top == "numpy" and name in NUMPY_ALLOWED
+        allowed = top == "numpy" and any(f"{name}.".startswith(f"{m}.") for m in NUMPY_ALLOWED)
         if top in ("numpy", "cupy", "cupyx") and not target.for_types and not allowed:
             yield f"{name}:{target.line}: names {top}; only the backend does"
 
 
-def patching_faults(name: str, source: str) -> Iterator[str]:
-    """Attributes of something imported that are assigned or deleted: monkeypatching."""
-    tree = ast.parse(source)
-    imported = {
-        (alias.asname or alias.name).split(".")[0]
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.Import, ast.ImportFrom))
-        for alias in node.names
-    }
+def patching_faults(name: str, source: str, modules: set[str]) -> Iterator[str]:
+    """Monkeypatching: attributes of an imported module or class that are assigned or deleted.
 
-    def owner(node: ast.expr) -> str | None:
+    An imported object that is there to be written to (the modes of a thread) may be, in functions.
+    """
+    tree = ast.parse(source)
+    imported: dict[str, bool] = {}  # the name here: is it a module or a class?
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported.update({(a.asname or a.name).split(".")[0]: True for a in node.names})
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                is_module = f"{node.module}.{alias.name}" in modules
+                imported[alias.asname or alias.name] = is_module or alias.name[:1].isupper()
+
+    def owner(node: ast.expr) -> str:
         while isinstance(node, ast.Attribute):
             node = node.value
-        return node.id if isinstance(node, ast.Name) else None
+        return node.id if isinstance(node, ast.Name) else ""
 
-    for node in ast.walk(tree):
+    def visit(node: ast.AST, in_function: bool) -> Iterator[str]:
         changed: ast.expr | None = None
         if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
             changed = node
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("setattr", "delattr"):
             changed = node.args[0]
-        if changed is not None and owner(changed) in imported:
+        if changed is None or owner(changed) not in imported:
+            pass
+        elif imported[owner(changed)] or not in_function:
             yield f"{name}:{changed.lineno}: changes {ast.unparse(changed)}, which it imported"
+        inside = in_function or isinstance(node, FUNCTIONS)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, inside)
+
+    yield from visit(tree, False)
 
 
 def grab_bag_faults(path: str) -> Iterator[str]:
@@ -213,36 +239,43 @@ def module_name(path: Path) -> str:
 
 SOURCES = {module_name(path): path.read_text(encoding="utf-8") for path in PATHS}
 PACKAGES = {module_name(path) for path in PATHS if path.name == "__init__.py"}
+MODULES = {*SOURCES, *(name.rpartition(".")[0] for name in SOURCES)} - {""}
 IMPORTS = {
-    name: imports_of(name, source, set(SOURCES), name in PACKAGES)
-    for name, source in SOURCES.items()
+    name: imports_of(name, source, MODULES, name in PACKAGES) for name, source in SOURCES.items()
 }
 
 
+def report(faults: Iterable[str]) -> str:
+    return "\n".join(faults)
+
+
 def test_every_module_imports_only_from_its_left() -> None:
-    assert [fault for name in IMPORTS for fault in layering_faults(name, IMPORTS[name])] == []
+    assert report(f for name in IMPORTS for f in layering_faults(name, IMPORTS[name])) == ""
 
 
 def test_nothing_of_ours_is_imported_inside_a_function() -> None:
-    assert [fault for name in IMPORTS for fault in lazy_import_faults(name, IMPORTS[name])] == []
+    assert report(f for name in IMPORTS for f in lazy_import_faults(name, IMPORTS[name])) == ""
 
 
 def test_only_the_backend_names_numpy_and_cupy() -> None:
-    assert [fault for name in IMPORTS for fault in array_module_faults(name, IMPORTS[name])] == []
+    assert report(f for name in IMPORTS for f in array_module_faults(name, IMPORTS[name])) == ""
 
 
-def test_every_exception_for_numpy_is_needed() -> None:
-    for name in NUMPY_ALLOWED:
-        assert any(target.module.split(".")[0] == "numpy" for target in IMPORTS[name]), name
+@pytest.mark.parametrize("allowed", NUMPY_ALLOWED)
+def test_every_exception_for_numpy_is_needed(allowed: str) -> None:
+    inside = [name for name in IMPORTS if f"{name}.".startswith(f"{allowed}.")]
+    assert any(target.module == "numpy" for name in inside for target in IMPORTS[name])
 
 
 def test_nothing_imported_is_patched() -> None:
-    assert [fault for name in SOURCES for fault in patching_faults(name, SOURCES[name])] == []
+    assert (
+        report(f for name in SOURCES for f in patching_faults(name, SOURCES[name], MODULES)) == ""
+    )
 
 
 def test_no_module_is_a_grab_bag() -> None:
     paths = [path.relative_to(ROOT).as_posix() for path in PATHS]
-    assert [fault for path in paths for fault in grab_bag_faults(path)] == []
+    assert report(fault for path in paths for fault in grab_bag_faults(path)) == ""
 
 
 def test_imports_form_no_cycle() -> None:
@@ -265,7 +298,7 @@ def faults_in(name: str, source: str) -> list[str]:
         *layering_faults(name, imports),
         *lazy_import_faults(name, imports),
         *array_module_faults(name, imports),
-        *patching_faults(name, source),
+        *patching_faults(name, source, SOME_MODULES),
     ]
 
 
@@ -286,6 +319,8 @@ def faults_in(name: str, source: str) -> list[str]:
         ("nanotorch.nn.linear", "import numpy as np", "names numpy"),
         ("nanotorch.nn.linear", "def f():\n    import cupy", "names cupy"),
         ("nanotorch.nn.linear", "from nanotorch.tensor import Tensor\nTensor.x = 1", "changes"),
+        ("nanotorch.nn.linear", "from nanotorch import tensor\ntensor.x = 1", "changes"),
+        ("nanotorch.nn.linear", "from math import tau\ntau.x = 1", "changes tau.x"),
         ("nanotorch.nn.linear", "import math\nmath.pi = 3", "changes math.pi"),
         ("nanotorch.nn.linear", "import math\ndel math.pi", "changes math.pi"),
         ("nanotorch.nn.linear", "import math as m\nsetattr(m, 'pi', 3)", "changes m"),
@@ -308,6 +343,7 @@ def test_a_broken_rule_is_found(name: str, source: str, words: str) -> None:
         ("nanotorch.backend.cuda", "import numpy\ndef f():\n    import cupy"),
         ("nanotorch.training.curves", "def f():\n    import matplotlib.pyplot as plt"),
         ("nanotorch.training.runner", "import nanotorch as nt\nresult.value = 1"),
+        ("nanotorch.nn.linear", "from a import modes\ndef f():\n    modes.grad = True"),
         ("train", "from nanotorch.training.commands import main"),
     ],
 )
