@@ -12,20 +12,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from nanotorch.autograd.grad_mode import modes
 from nanotorch.backend import CPU, array_module, get_default_dtype, to_device
 
 if TYPE_CHECKING:
     from nanotorch.tensor import Tensor
-
-__all__ = [
-    "set_printoptions",
-    "get_printoptions",
-    "printoptions",
-    "format_tensor",
-    "tensor_repr",
-    "parameter_repr",
-    "tensor_format",
-]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,18 +59,16 @@ def set_printoptions(
     if profile is not None and profile not in PROFILES:
         known = ", ".join(repr(name) for name in PROFILES)
         raise ValueError(f"set_printoptions: profile must be one of {known}, not {profile!r}")
-    given = {
-        "precision": precision,
-        "threshold": threshold,
-        "edgeitems": edgeitems,
-        "linewidth": linewidth,
-    }
-    numbers: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    for name, value in numbers.items():
+    given: dict[str, Any] = {
+        "precision": precision, "threshold": threshold,
+        "edgeitems": edgeitems, "linewidth": linewidth,
+    }  # fmt: skip
+    changes = {name: value for name, value in given.items() if value is not None}
+    for name, value in changes.items():
         if not value >= 0:
             raise ValueError(f"set_printoptions: {name} must not be negative, got {value!r}")
     start = _options if profile is None else PROFILES[profile]
-    _options = dataclasses.replace(start, **numbers, sci_mode=sci_mode)
+    _options = dataclasses.replace(start, **changes, sci_mode=sci_mode)
 
 
 def get_printoptions() -> dict[str, Any]:
@@ -113,19 +102,18 @@ def _float_texts(values: Sequence[float], options: PrintOptions) -> tuple[list[s
     if not magnitudes:
         # Zeros, infinities and NaNs alone decide no style and no width.
         return [_integral_text(value) for value in values], 1
+    smallest, largest = min(magnitudes), max(magnitudes)
     integral = all(magnitude.is_integer() for magnitude in magnitudes)
     scientific = options.sci_mode
     if scientific is None:
-        smallest, largest = min(magnitudes), max(magnitudes)
         scientific = (
-            largest / smallest > 1000.0 or largest > 1e8 or (smallest < 1e-4 and not integral)
+            largest / smallest > 1000 or largest > 1e8 or (smallest < 1e-4 and not integral)
         )
-    if scientific:
-        texts = [f"{value:.{options.precision}e}" for value in values]
-    elif integral:
-        texts = [_integral_text(value) for value in values]
+    if scientific or not integral:
+        style = f".{options.precision}{'e' if scientific else 'f'}"
+        texts = [format(value, style) for value in values]
     else:
-        texts = [f"{value:.{options.precision}f}" for value in values]
+        texts = [_integral_text(value) for value in values]
     # Zeros, infinities and NaNs may stick out: they have no say in the width.
     width = max(len(text) for text, value in zip(texts, values) if value and math.isfinite(value))
     return [text.rjust(width) for text in texts], width
@@ -137,32 +125,25 @@ def _integral_text(value: float) -> str:
 
 def _complex_texts(values: Sequence[complex], options: PrintOptions) -> tuple[list[str], int]:
     """Real parts aligned, imaginary parts not: that is how PyTorch writes `1.0000+2.j`."""
-    real_texts, real_width = _float_texts([value.real for value in values], options)
-    imaginary_texts, imaginary_width = _float_texts([value.imag for value in values], options)
+    reals, real_width = _float_texts([value.real for value in values], options)
+    imaginaries, imaginary_width = _float_texts([value.imag for value in values], options)
     texts = []
-    for real, imaginary in zip(real_texts, imaginary_texts):
-        imaginary = imaginary.lstrip()
-        sign = "" if imaginary.startswith("-") else "+"
-        texts.append(f"{real}{sign}{imaginary}j")
+    for real, imaginary in zip(reals, map(str.lstrip, imaginaries)):
+        texts.append(f"{real}{imaginary}j" if imaginary[0] == "-" else f"{real}+{imaginary}j")
     return texts, real_width + imaginary_width + 1
-
-
-def _plain_texts(values: Sequence[int | bool]) -> tuple[list[str], int]:
-    """Integers and booleans, aligned to the right."""
-    texts = [str(value) for value in values]
-    width = max(map(len, texts))
-    return [text.rjust(width) for text in texts], width
 
 
 def _texts(array: Any, options: PrintOptions) -> tuple[list[str], int]:
     """The elements of a host array in row order as texts, and the width they are counted with."""
-    kind = array.dtype.kind
-    if kind in "biu":
-        return _plain_texts(array.reshape(-1).tolist())
-    if kind == "c":
-        return _complex_texts(array.reshape(-1).tolist(), options)
-    # Half types become Python floats through a type that NumPy itself knows.
-    return _float_texts(array.reshape(-1).astype("float64").tolist(), options)
+    array = array.reshape(-1)
+    if array.dtype.kind == "c":
+        return _complex_texts(array.tolist(), options)
+    if array.dtype.kind not in "biu":
+        # bfloat16, too, becomes Python floats by way of a type that NumPy itself knows.
+        return _float_texts(array.astype("float64").tolist(), options)
+    texts = [str(value) for value in array.tolist()]
+    width = max(map(len, texts))
+    return [text.rjust(width) for text in texts], width
 
 
 # ---- layout: brackets, commas, line breaks, and "..." for what is left out ----
@@ -179,47 +160,30 @@ def _corners(array: Any, edgeitems: int) -> Any:
     return array
 
 
-def _rows(texts: list[str], length: int, cut: bool, per_line: int, margin: str) -> list[str]:
-    """The innermost axis: bracketed vectors of `length` texts each, broken into lines."""
-    rows = []
-    for start in range(0, len(texts), length):
-        row = texts[start : start + length]
-        if cut:
-            row.insert(length // 2, " ...")
-        if len(row) <= per_line:
-            rows.append(f"[{', '.join(row)}]")
-        else:
-            lines = [", ".join(row[i : i + per_line]) for i in range(0, len(row), per_line)]
-            rows.append(f"[{(',' + margin).join(lines)}]")
-    return rows
-
-
 def _body(array: Any, indent: int, options: PrintOptions) -> str:
     """The bracketed numbers of an array with at least one element, `indent` characters in."""
     full_shape = array.shape
-    summarise = array.size > options.threshold
-    if summarise and full_shape:
+    if full_shape and array.size > options.threshold:
         if options.edgeitems == 0:
             return "[...]"
         array = _corners(array, options.edgeitems)
-    array = to_device(array, CPU)
-    texts, width = _texts(array, options)
-    if not full_shape:
-        return texts[0]
-    cut = [shown < size for shown, size in zip(array.shape, full_shape)]
-    dims, length = array.ndim, array.shape[-1]
-    room = (options.linewidth - (indent + dims - 1)) / (width + 2)
-    per_line = int(max(1, min(room, length + 1)))
-    blocks = _rows(texts, length, cut[-1], per_line, "\n" + " " * (indent + dims))
-    for axis in reversed(range(dims - 1)):
-        length = array.shape[axis]
-        # Matrices are set apart by one blank line, stacks of them by two, and so on.
-        separator = "," + "\n" * (dims - 1 - axis) + " " * (indent + axis + 1)
-        groups = [blocks[start : start + length] for start in range(0, len(blocks), length)]
-        if cut[axis]:
-            for group in groups:
-                group.insert(length // 2, "...")
-        blocks = [f"[{separator.join(group)}]" for group in groups]
+    blocks, width = _texts(to_device(array, CPU), options)
+    room = (options.linewidth - (indent + array.ndim - 1)) / (width + 2)
+    numbers_per_line = int(max(1, min(room, len(blocks) + 1)))
+    # From the innermost axis outwards, the blocks along an axis become one block in brackets.
+    for axis in reversed(range(array.ndim)):
+        length, depth = array.shape[axis], array.ndim - 1 - axis
+        # Rows break where they are full; matrices are one blank line apart, stacks of them two.
+        dots, per_line, breaks = ("...", 1, depth) if depth else (" ...", numbers_per_line, 1)
+        separator = "," + "\n" * breaks + " " * (indent + axis + 1)
+        bracketed = []
+        for start in range(0, len(blocks), length):
+            group = blocks[start : start + length]
+            if length < full_shape[axis]:
+                group.insert(length // 2, dots)
+            lines = [", ".join(group[i : i + per_line]) for i in range(0, len(group), per_line)]
+            bracketed.append(f"[{separator.join(lines)}]")
+        blocks = bracketed
     return blocks[0]
 
 
@@ -252,18 +216,15 @@ def format_tensor(
     int64 and bool. `device_name` ("cuda:0") and `tangent` (printed already) are shown when given;
     `grad_fn_name` ("AddBackward0") takes precedence over `requires_grad`.
     """
-    options = _options
-    name, indent = array.dtype.name, len(prefix)
+    options, name, indent = _options, array.dtype.name, len(prefix)
     suffixes = [] if device_name is None else [f"device='{device_name}'"]
     if array.size == 0:
-        body = "[]"
-        silent = {default_dtype}
+        body, silent, shape_is_hidden = "[]", {default_dtype}, array.ndim != 1
     else:
-        body = _body(array, indent, options)
+        body, shape_is_hidden = _body(array, indent, options), options.edgeitems == 0
         partner = "complex128" if default_dtype == "float64" else "complex64"
         silent = {default_dtype, partner, "int64", "bool"}
-    # The brackets tell the shape, except that of an empty or of a completely hidden tensor.
-    if (array.size == 0 and array.ndim != 1) or (array.size > 0 and options.edgeitems == 0):
+    if shape_is_hidden:
         suffixes.append(f"size={tuple(array.shape)}")
     if name not in silent:
         suffixes.append(f"dtype=torch.{name}")
@@ -276,9 +237,10 @@ def format_tensor(
     return _with_suffixes(prefix + body, suffixes, indent, options.linewidth)
 
 
-def tensor_repr(tensor: Tensor, *, prefix: str = "tensor(", tangent: Tensor | None = None) -> str:
+def tensor_repr(tensor: Tensor, *, prefix: str = "tensor(") -> str:
     """The text of `repr(tensor)` and `print(tensor)`."""
     grad_fn = tensor.grad_fn
+    tangent = tensor._tangent if modes.forward else None
     return format_tensor(
         tensor._array,
         prefix=prefix,

@@ -278,6 +278,15 @@ def test_only_the_corners_of_a_device_array_reach_the_host_and_at_once(
     assert text == format_tensor(array, device_name="cuda:0")
 
 
+@pytest.mark.gpu
+def test_a_cupy_array_prints_as_its_host_copy() -> None:
+    cupy = backend.cuda_module()
+    array = np.arange(6000.0, dtype="float32").reshape(3, 2, 1000) / 8
+    text = format_tensor(cupy.asarray(array), device_name="cuda:0")
+    assert text == format_tensor(array, device_name="cuda:0")
+    assert text.endswith("]]], device='cuda:0')")
+
+
 # ---- against PyTorch ----
 
 DTYPES = [
