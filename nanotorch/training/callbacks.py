@@ -1,0 +1,121 @@
+"""What a run does besides training: each feature is one small class.
+
+A callback may have `on_start(run)`, `on_step(run)`, `on_epoch(run, record)` and `on_end(run)`, and
+a `name` with a `state` (plain values) where it must remember something when a run is resumed.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from typing import Any
+
+from nanotorch.training.run import Run
+
+
+class Best:
+    """Keeps the weights of the best epoch, and ends the run when none has come for long."""
+
+    name = "best"
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] = {"epoch": None, "value": None, "waited": 0}
+        self.improved = False
+
+    def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
+        value, stopping = record.get(run.monitor), run.config.stopping
+        self.improved = value is not None and self._is_better(run, value)
+        if self.improved:
+            self.state = {"epoch": record["epoch"], "value": value, "waited": 0}
+            run.best = run.weights()
+            return
+        self.state["waited"] += 1
+        if stopping.patience is not None and self.state["waited"] >= stopping.patience:
+            run.at.ended = f"no better epoch in {self.state['waited']}"
+
+    def _is_better(self, run: Run, value: float) -> bool:
+        best = self.state["value"]
+        if best is None:
+            return True
+        gain = value - best if run.more_is_better else best - value
+        return bool(gain > run.config.stopping.min_change)
+
+
+class Checkpoints:
+    """Saves the state of the run every so many seconds, steps or epochs."""
+
+    def __init__(self) -> None:
+        self.saved = time.monotonic()
+
+    def on_step(self, run: Run) -> None:
+        every = run.config.checkpoint
+        due = every.every_steps and run.at.step % every.every_steps == 0
+        if due or time.monotonic() - self.saved >= every.every_seconds:
+            self._save(run)
+
+    def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
+        every = run.config.checkpoint.every_epochs
+        if every and run.at.epoch % every == 0:
+            self._save(run)
+
+    def _save(self, run: Run) -> None:
+        run.save()
+        self.saved = time.monotonic()
+
+
+class TimeLimit:
+    """Ends the run after `training.time_limit` minutes; it can be resumed."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+
+    def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
+        limit = run.config.training.time_limit
+        if limit is not None and time.monotonic() - self.start >= 60 * limit:
+            run.at.ended = TIME_IS_UP
+
+
+TIME_IS_UP = "the time limit is reached"
+
+
+class Lines:
+    """One line per epoch, above a progress bar where there is a terminal for it."""
+
+    def __init__(self, best: Best, quiet: bool) -> None:
+        self.best, self.quiet = best, quiet
+        self.bar: Any = None
+
+    def on_start(self, run: Run) -> None:
+        if not self.quiet and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            total = run.config.training.epochs * run.batches.count
+            done = run.at.epoch * run.batches.count + run.at.batch
+            self.bar = tqdm(total=total, initial=done, unit="batch", leave=False, disable=None)
+            self.on_step = lambda run: self.bar.update()
+
+    def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
+        if self.quiet:
+            return
+        total = run.config.training.epochs
+        shown = [f"epoch {record['epoch']:>{len(str(total))}}/{total}"]
+        shown += [
+            f"{key.replace('/', ' ')} {_number(value)}"
+            for key, value in record.items()
+            if "/" in key
+        ]
+        shown.append(f"lr {record['lr']:.3g}")
+        line = "  ".join(shown) + ("  *" if self.best.improved else "")
+        if self.bar is not None:
+            self.bar.write(line)
+        else:
+            print(line, flush=True)
+
+    def on_end(self, run: Run) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None or math.isnan(value) else f"{value:.4f}"

@@ -1,0 +1,83 @@
+"""What the command line asks for: configurations, flags, and whether to go on with a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nanotorch.training.config.help import help_text, json_schema
+from nanotorch.training.config.reader import Flag, load, sweep
+from nanotorch.training.config.sections import Config
+from nanotorch.training.errors import InputError
+
+NEWEST = "newest"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of train.py, read but not yet carried out."""
+
+    configs: list[Config]
+    resume: str | None = None  # None, NEWEST, or the folder of a run
+    quiet: bool = False
+
+
+def read_request(arguments: list[str]) -> Request:
+    """The configurations that the arguments name, validated; InputError lists every mistake.
+
+    `--help` and `--schema` are answered at once and end the process.
+    """
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        print(help_text("train.py"))
+        raise SystemExit(0)
+    if "--schema" in arguments:
+        print(json_schema())
+        raise SystemExit(0)
+    paths, flags, resume, quiet = split_arguments(arguments)
+    if not paths:
+        if resume is None or resume == NEWEST:
+            raise InputError(
+                "expected the path of a configuration, such as configs/breast_cancer.toml"
+            )
+        paths = [Path(resume) / "config.toml"]
+    seeds = [flag for flag in flags if flag.path == ("seed",) and "," in flag.text]
+    flags = [flag for flag in flags if flag not in seeds]
+    flags += [Flag(("sweep", "seed"), f"[{flag.text.strip('[]')}]") for flag in seeds]
+    configs, mistakes = [], []
+    for path in paths:
+        try:
+            configs += sweep(load(path, flags), flags, path)
+        except InputError as error:
+            mistakes += error.lines
+    if mistakes:
+        raise InputError(*mistakes)
+    if resume is not None and len(configs) > 1:
+        raise InputError(f"--resume goes on with one run, and these are {len(configs)}")
+    return Request(configs, resume, quiet)
+
+
+def split_arguments(arguments: list[str]) -> tuple[list[Path], list[Flag], str | None, bool]:
+    """Paths, flags, the run to resume and quietness, in any order."""
+    paths: list[Path] = []
+    flags: list[Flag] = []
+    resume, quiet = None, False
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if word == "--quiet":
+            quiet = True
+        elif word == "--resume":
+            follows = bool(rest) and not rest[0].startswith("--") and not rest[0].endswith(".toml")
+            resume = rest.pop(0) if follows else NEWEST
+        elif word.startswith("--"):
+            name, equals, text = word[2:].partition("=")
+            if not equals:
+                if not rest or rest[0].startswith("--"):
+                    raise InputError(f"command line: --{name} needs a value, as in --{name} 1")
+                text = rest.pop(0)
+            flags.append(Flag(tuple(name.split(".")), text))
+        elif word.startswith("-"):
+            raise InputError(f"command line: {word}: flags begin with two dashes, as in --seed 1")
+        else:
+            paths.append(Path(word))
+    return paths, flags, resume, quiet

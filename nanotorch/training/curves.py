@@ -1,0 +1,226 @@
+"""Loss and metric curves from metrics.jsonl, as PNG for looking and SVG for papers."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanotorch.training.errors import InputError
+from nanotorch.training.model_file import write_whole
+from nanotorch.training.run_folder import EVENTS, METRICS, read_log
+
+INK, FAINT, PAPER = "#1f2933", "#d8dee5", "#ffffff"
+COLOURS = {"train": "#2f6fb3", "validation": "#d9622b"}
+MORE_COLOURS = ("#2f6fb3", "#d9622b", "#3a9a5b", "#8a56b8", "#b8952c", "#5f6b76", "#c2447e")
+POINTS = 2000  # drawn of one line; more are shown as a band from lowest to highest
+
+Values = NDArray[np.float64]
+
+
+@dataclass
+class Line:
+    """One curve: epochs and values (NaN where a value is missing)."""
+
+    label: str
+    epochs: Values
+    values: Values
+    colour: str
+
+
+@dataclass
+class Chart:
+    """What one figure shows."""
+
+    quantity: str
+    lines: list[Line]
+    title: str = ""
+    best: tuple[int, float] | None = None  # epoch and value
+    resumed: list[int] = field(default_factory=list)  # epochs at which the run was resumed
+    log_scale: bool = False
+    smoothing: float = 0.0
+
+
+def series(records: Sequence[dict[str, Any]], key: str) -> tuple[Values, Values]:
+    """Epochs and values of one key of the log, where it is there."""
+    pairs = [(r["epoch"], r[key]) for r in records if key in r]
+    epochs = np.array([epoch for epoch, _ in pairs], dtype=np.float64)
+    values = np.array([math.nan if v is None else v for _, v in pairs], dtype=np.float64)
+    return epochs, values
+
+
+def smooth(values: Values, weight: float) -> Values:
+    """Exponential moving average without the pull of its start: a constant stays constant."""
+    out = np.empty_like(values)
+    total = share = 0.0
+    for at, value in enumerate(values):
+        if not math.isnan(value):
+            total = weight * total + (1 - weight) * value
+            share = weight * share + (1 - weight)
+        out[at] = total / share if share else math.nan
+    return out
+
+
+def binned(epochs: Values, values: Values) -> tuple[Values, Values, Values, Values]:
+    """At most POINTS points: epoch, mean, lowest and highest value of each bin."""
+    if len(values) <= POINTS:
+        return epochs, values, values, values
+    edges = np.linspace(0, len(values), POINTS + 1).astype(np.int64)[:-1]
+    counts = np.diff(np.append(edges, len(values)))
+    mean = np.add.reduceat(np.nan_to_num(values), edges) / counts
+    return (
+        np.add.reduceat(epochs, edges) / counts,
+        mean,
+        np.fmin.reduceat(values, edges),
+        np.fmax.reduceat(values, edges),
+    )
+
+
+def chart_of_run(
+    folder: Path, quantity: str = "loss", log_scale: bool = False, smoothing: float = 0.0
+) -> Chart:
+    """Training and validation values of one quantity of a run, with its best epoch."""
+    records = read_log(folder / METRICS)
+    lines = []
+    for part in ("train", "validation"):
+        epochs, values = series(records, f"{part}/{quantity}")
+        if len(epochs):
+            lines.append(Line(part, epochs, values, COLOURS[part]))
+    if not lines:
+        raise InputError(f"{folder / METRICS}: no epoch is recorded yet: there is nothing to draw")
+    return Chart(
+        quantity,
+        lines,
+        title=folder.name,
+        best=best_point(lines[-1], quantity),
+        resumed=resume_points(folder),
+        log_scale=log_scale,
+        smoothing=smoothing,
+    )
+
+
+def best_point(line: Line, quantity: str) -> tuple[int, float] | None:
+    """The epoch with the best value of a line: the first, where several are equal."""
+    from nanotorch.training.metrics import METRICS as KNOWN
+
+    if np.isnan(line.values).all():
+        return None
+    more = quantity in KNOWN and KNOWN[quantity].more_is_better
+    at = int(np.nanargmax(line.values) if more else np.nanargmin(line.values))
+    return int(line.epochs[at]), float(line.values[at])
+
+
+def resume_points(folder: Path) -> list[int]:
+    """The epochs at which the run was resumed, once each."""
+    events = read_log(folder / EVENTS)
+    return sorted({record["epoch"] for record in events if record["event"] == "resume"})
+
+
+def figure(chart: Chart, width: float = 7.0, height: float = 4.2) -> Any:
+    """A matplotlib Figure of the chart, in inches; `figure(...).axes[0]` may be changed further."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(width, height), facecolor=PAPER, layout="tight")
+    FigureCanvasAgg(drawn)
+    axes = drawn.subplots()
+    left_out = 0
+    for line in chart.lines:
+        left_out += _draw_line(axes, chart, line)
+    _dress(axes, chart, left_out)
+    if chart.resumed:
+        for at, epoch in enumerate(chart.resumed):
+            label = "resumed" if at == 0 else None
+            axes.axvline(epoch, color="#9aa5b1", linewidth=0.9, linestyle=":", label=label)
+    if chart.best is not None:
+        _mark_best(axes, chart)
+    axes.legend(frameon=False, labelcolor=INK, fontsize=9.5, loc="best", handlelength=1.6)
+    return drawn
+
+
+def _draw_line(axes: Any, chart: Chart, line: Line) -> int:
+    """Draw one line; how many values a logarithmic axis cannot show."""
+    values = line.values
+    left_out = 0
+    if chart.log_scale:
+        with np.errstate(invalid="ignore"):
+            hidden = ~(values > 0) & ~np.isnan(values)
+        left_out = int(hidden.sum())
+        values = np.where(hidden, math.nan, values)
+    epochs, mean, low, high = binned(line.epochs, values)
+    marker = "o" if len(mean) == 1 else None
+    if chart.smoothing:
+        axes.plot(epochs, mean, color=line.colour, linewidth=0.9, alpha=0.3)
+        mean = smooth(mean, chart.smoothing)
+    if len(values) > POINTS:
+        axes.fill_between(epochs, low, high, color=line.colour, alpha=0.2, linewidth=0)
+    axes.plot(
+        epochs, mean, color=line.colour, linewidth=1.9, label=line.label, marker=marker,
+        solid_capstyle="round", solid_joinstyle="round",
+    )  # fmt: skip
+    return left_out
+
+
+def _dress(axes: Any, chart: Chart, left_out: int) -> None:
+    """Axes, grid and words."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_facecolor(PAPER)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#9aa5b1")
+    axes.grid(True, color=FAINT, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, labelsize=9.5, length=3, color="#9aa5b1")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, steps=[1, 2, 5, 10]))
+    words = chart.quantity.replace("_", " ")
+    if chart.log_scale:
+        axes.set_yscale("log")
+        words += " (logarithmic)"
+    if left_out:
+        words += f"\n{left_out} values <= 0 not shown"
+    axes.set_xlabel("epoch", color=INK, fontsize=10.5)
+    axes.set_ylabel(words, color=INK, fontsize=10.5)
+    if chart.title:
+        axes.set_title(chart.title, color=INK, fontsize=12, loc="left", pad=10, weight="bold")
+
+
+def _mark_best(axes: Any, chart: Chart) -> None:
+    assert chart.best is not None
+    epoch, value = chart.best
+    if chart.log_scale and value <= 0:
+        return
+    axes.plot(
+        [epoch], [value], marker="o", markersize=7, markerfacecolor=PAPER,
+        markeredgecolor=chart.lines[-1].colour, markeredgewidth=1.9, linestyle="none", zorder=5,
+        label=f"best: {value:.4g} in epoch {epoch}",
+    )  # fmt: skip
+
+
+def save_figure(drawn: Any, stem: Path) -> list[Path]:
+    """Write STEM.png and STEM.svg, each whole or not at all; the same bytes for the same figure."""
+    import matplotlib
+
+    written = []
+    settings = {"svg.fonttype": "none", "svg.hashsalt": "nanotorch", "path.simplify": True}
+    with matplotlib.rc_context(settings):
+        for kind, options in (("png", {"dpi": 160}), ("svg", {"metadata": {"Date": None}})):
+            buffer = io.BytesIO()
+            drawn.savefig(buffer, format=kind, **options)
+            path = stem.with_name(f"{stem.name}.{kind}")
+            write_whole(path, buffer.getvalue())
+            written.append(path)
+    return written
+
+
+def draw_curves(folder: Path, log_scale: bool = False, smoothing: float = 0.0) -> list[Path]:
+    """Draw loss.png and loss.svg of a run folder."""
+    chart = chart_of_run(folder, "loss", log_scale, smoothing)
+    return save_figure(figure(chart), folder / "loss")

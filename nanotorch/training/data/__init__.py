@@ -1,0 +1,1 @@
+"""From a file to batches: tables are read, divided, standardized and served."""

@@ -1,0 +1,298 @@
+"""From the columns of a table to the features and the target that a model is given."""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanotorch.training.config.sections import Data
+from nanotorch.training.data.tables import Table
+from nanotorch.training.errors import InputError
+
+CHUNK = 2**22  # values looked at at once, so that large files need no second copy
+
+
+@dataclass
+class Column:
+    """One column that features are made of."""
+
+    name: str
+    categories: list[str] | None = None  # one feature for each, where the column is text
+    fill: float | None = None  # what stands in for a missing value
+
+
+@dataclass
+class Encoding:
+    """How rows of a table become rows of features; saved with the model."""
+
+    columns: list[Column]
+
+    @property
+    def feature_names(self) -> list[str]:
+        names = []
+        for column in self.columns:
+            names += [f"{column.name}={value}" for value in column.categories or ()] or [
+                column.name
+            ]
+        return names
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether features are columns as they stand, with nothing to fill or to expand."""
+        return all(column.categories is None and column.fill is None for column in self.columns)
+
+    def positions(self, table: Table) -> list[int]:
+        return [table.column(column.name, "features") for column in self.columns]
+
+    def apply(self, table: Table, rows: Any = slice(None)) -> NDArray[Any]:
+        """Features of the given rows, shape (rows, features), not standardized."""
+        positions = self.positions(table)
+        if self.is_plain:
+            start, stop = positions[0], positions[-1] + 1
+            if positions == list(range(start, stop)):
+                return table.values[rows, start:stop]
+            return table.values[rows][:, positions]
+        pieces = []
+        for column, position in zip(self.columns, positions, strict=True):
+            values = np.asarray(table.values[rows, position])
+            if column.categories is not None:
+                pieces.append(_one_hot(table, column, values))
+            else:
+                if column.fill is not None:
+                    values = np.where(np.isnan(values), column.fill, values)
+                pieces.append(values[:, None])
+        return np.concatenate(pieces, axis=1)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        return [vars(column) for column in self.columns]
+
+    @staticmethod
+    def from_json(columns: list[dict[str, Any]]) -> Encoding:
+        return Encoding([Column(**column) for column in columns])
+
+
+def _one_hot(table: Table, column: Column, values: NDArray[Any]) -> NDArray[Any]:
+    """One feature per category; all zero where the value is missing or was never seen."""
+    assert column.categories is not None
+    wanted = {name: number for number, name in enumerate(column.categories)}
+    known = table.categories.get(column.name)
+    if known is None:
+        raise InputError(
+            f"{table.origin}: column {column.name!r}: expected text like {column.categories[0]!r}, "
+            f"found numbers"
+        )
+    translate = np.array([wanted.get(name, -1) for name in known] + [-1])
+    codes = translate[np.where(np.isnan(values), len(known), values).astype(np.int64)]
+    return (codes[:, None] == np.arange(len(column.categories))).astype(np.float32)
+
+
+def choose_columns(table: Table, data: Data) -> tuple[list[int], list[int]]:
+    """Positions of the feature columns and of the target columns."""
+    wanted = data.target if data.target is not None else list(table.target)
+    wanted = wanted if isinstance(wanted, list) else [wanted]
+    targets = [table.column(which, "data.target") for which in wanted]
+    if not targets:
+        raise InputError("data.target: expected at least one column, given an empty list")
+    used = set(targets)
+    for key in ("weight", "group", "time"):
+        which = getattr(data, key)
+        if which is not None:
+            used.add(table.column(which, f"data.{key}"))
+    features = [
+        position
+        for position, name in enumerate(table.names)
+        if position not in used
+        and (not data.features or _matches(name, data.features))
+        and not _matches(name, data.ignore)
+    ]
+    for key, patterns in (("features", data.features), ("ignore", data.ignore)):
+        for pattern in patterns:
+            if not fnmatch.filter(table.names, pattern):
+                raise InputError(f"data.{key}: no column of {table.origin} matches {pattern!r}")
+    if not features:
+        raise InputError(f"{table.origin}: no feature columns are left besides the target")
+    return features, targets
+
+
+def _matches(name: str, patterns: list[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+@dataclass
+class Gaps:
+    """What was found missing: rows to leave out, and words about it."""
+
+    keep: NDArray[np.bool_] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def find_gaps(table: Table, features: list[int], targets: list[int], missing: str) -> Gaps:
+    """Refuse infinite values and missing targets; count missing features, or refuse them."""
+    counts = np.zeros(len(table.names), dtype=np.int64)
+    keep = np.ones(len(table.values), dtype=bool)
+    step = max(1, CHUNK // len(table.names))
+    for start in range(0, len(table.values), step):
+        chunk = np.asarray(table.values[start : start + step])
+        if np.isfinite(chunk).all():
+            continue
+        _refuse_infinite(table, chunk, start, [*features, *targets])
+        holes = np.isnan(chunk)
+        for target in targets:
+            if holes[:, target].any():
+                row = start + int(holes[:, target].argmax())
+                raise InputError(f"{table.place(row, target)}: the target is missing")
+        if missing == "refuse" and holes[:, features].any():
+            row, which = np.argwhere(holes[:, features])[0]
+            raise InputError(
+                f"{table.place(start + int(row), features[which])}: the value is missing; "
+                f'data.missing = "mean", "median" or "drop" would go on'
+            )
+        counts += holes.sum(axis=0)
+        keep[start : start + step] = ~holes[:, features].any(axis=1)
+    gaps = Gaps()
+    total = int(counts[features].sum())
+    if total:
+        named = [(int(counts[at]), table.names[at]) for at in features if counts[at]]
+        shown = ", ".join(f"{name} {count}" for count, name in sorted(named, reverse=True)[:5])
+        more = f" and {len(named) - 5} more columns" if len(named) > 5 else ""
+        if missing == "drop":
+            gaps.keep = keep
+            done = f"{int((~keep).sum())} of {len(keep)} rows are left out"
+            if not keep.any():
+                raise InputError(f"{table.origin}: every row has a missing value ({shown}{more})")
+        else:
+            done = f"filled with the {missing} of the training part"
+        gaps.notes.append(f"{total} missing values ({shown}{more}): {done}")
+    return gaps
+
+
+def _refuse_infinite(table: Table, chunk: NDArray[Any], start: int, used: list[int]) -> None:
+    infinite = np.isinf(chunk[:, used])
+    if infinite.any():
+        row, which = np.argwhere(infinite)[0]
+        raise InputError(
+            f"{table.place(start + int(row), used[which])}: expected a finite number, "
+            f"found {chunk[row, used[which]]}"
+        )
+
+
+def make_encoding(
+    table: Table, features: list[int], train: NDArray[np.int64], missing: str, any_missing: bool
+) -> Encoding:
+    """The encoding whose fill values come from the training rows alone."""
+    columns = []
+    for position in features:
+        name = table.names[position]
+        if name in table.categories:
+            columns.append(Column(name, categories=table.categories[name]))
+            continue
+        fill = None
+        if any_missing and missing in ("mean", "median"):
+            values = np.asarray(table.values[train, position], dtype=np.float64)
+            present = values[~np.isnan(values)]
+            if not len(present):
+                raise InputError(f"{table.origin}: column {name!r} is empty in the training part")
+            fill = float(present.mean() if missing == "mean" else np.median(present))
+        columns.append(Column(name, fill=fill))
+    return Encoding(columns)
+
+
+@dataclass
+class Target:
+    """What is predicted.
+
+    - `task`: "binary", "classes", "labels" or "regression"
+    - `values`: float32 (rows, 1) for binary, int64 (rows,) for classes, float32 (rows, targets) else
+    - `classes`: their names, for binary and classes; names of the targets otherwise
+    """
+
+    task: str
+    values: NDArray[Any]
+    classes: list[str]
+    columns: list[str]
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the model gives for a row."""
+        return len(self.classes) if self.task == "classes" else self.values.shape[1]
+
+
+def encode_target(
+    table: Table, positions: list[int], data: Data, model: str, known: Target | None = None
+) -> Target:
+    """The target columns as the loss wants them; with `known`, in the classes of that target."""
+    names = [table.names[position] for position in positions]
+    raw = np.asarray(table.values[:, positions], dtype=np.float64)
+    task = known.task if known else _task(table, names, raw, data, model)
+    if task == "regression":
+        if any(name in table.categories for name in names):
+            raise InputError(f"{table.origin}: target {names[0]!r} is text, not numbers to predict")
+        return Target(task, raw.astype(np.float32), names, names)
+    if task == "labels":
+        if not np.isin(raw, (0, 1)).all():
+            raise InputError(f"{table.origin}: expected labels 0 and 1 in {', '.join(names)}")
+        return Target(task, raw.astype(np.float32), names, names)
+    if len(names) != 1:
+        raise InputError(f"data.task: {task} needs one target column, given {len(names)}")
+    words = _words(table, names[0], raw[:, 0])
+    classes = known.classes if known else [str(name) for name in _in_order(words)]
+    codes = np.array([{name: at for at, name in enumerate(classes)}.get(w, -1) for w in words[1]])
+    codes = codes[words[0]]
+    if (codes < 0).any():
+        stranger = words[1][words[0][int((codes < 0).argmax())]]
+        raise InputError(
+            f"{table.origin}: target {names[0]!r}: class {stranger!r} is not among "
+            f"{', '.join(classes[:12])}"
+        )
+    if len(classes) < 2:
+        raise InputError(
+            f"{table.origin}: target {names[0]!r} has one class only, {classes[0]!r}; "
+            f"there is nothing to learn"
+        )
+    if task == "binary":
+        if len(classes) != 2:
+            raise InputError(f'data.task = "binary" needs two classes, found {len(classes)}')
+        return Target(task, codes.astype(np.float32)[:, None], classes, names)
+    return Target(task, codes.astype(np.int64), classes, names)
+
+
+def _words(table: Table, name: str, raw: NDArray[Any]) -> tuple[NDArray[Any], list[str]]:
+    """For each row the position of its class, and the names of the classes found."""
+    found, codes = np.unique(raw, return_inverse=True)
+    if name in table.categories:
+        return codes, [table.categories[name][int(value)] for value in found]
+    return codes, [str(int(value)) if value == int(value) else str(value) for value in found]
+
+
+def _in_order(words: tuple[NDArray[Any], list[str]]) -> list[str]:
+    return words[1]
+
+
+def _task(table: Table, names: list[str], raw: NDArray[Any], data: Data, model: str) -> str:
+    """What kind of target it is, where the configuration does not say."""
+    if model == "linear":
+        if data.task not in ("auto", "regression"):
+            raise InputError(f'data.task: model "linear" is for regression, given "{data.task}"')
+        return "regression"
+    if data.task == "regression" and model == "logistic":
+        raise InputError('data.task: regression needs model "linear" or "mlp", not "logistic"')
+    if data.task != "auto":
+        return data.task
+    text = names[0] in table.categories
+    if len(names) > 1:
+        if np.isin(raw, (0, 1)).all():
+            return "labels"
+    elif text or (found := len(np.unique(raw))) <= 2:
+        return "binary" if len(np.unique(raw)) <= 2 else "classes"
+    elif (raw == np.round(raw)).all() and (found <= 100 or 20 * found <= len(raw)):
+        return "classes"
+    if model == "logistic":
+        raise InputError(
+            f"{table.origin}: target {names[0]!r} looks like numbers, not classes "
+            f'(such as {raw[0, 0]:g}); model.name = "linear" predicts numbers'
+        )
+    return "regression"

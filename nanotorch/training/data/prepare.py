@@ -1,0 +1,282 @@
+"""Everything between a data file and the arrays a run is trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanotorch.training.config.sections import Data
+from nanotorch.training.data.encoding import (
+    CHUNK,
+    Encoding,
+    Target,
+    choose_columns,
+    encode_target,
+    find_gaps,
+    make_encoding,
+)
+from nanotorch.training.data.split import Split, divide
+from nanotorch.training.data.tables import Table, read_table
+from nanotorch.training.errors import InputError
+
+IN_MEMORY = 2**30  # bytes of float32 features above which a memory-mapped file stays on the disk
+
+
+@dataclass
+class Standardization:
+    """z = (x - mean) / scale, feature by feature, in float64; float32 comes out."""
+
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+    def apply(self, features: NDArray[Any]) -> NDArray[np.float32]:
+        """Standardized rows, shape (rows, features), C-contiguous."""
+        out = np.empty(features.shape, dtype=np.float32)
+        step = max(1, CHUNK // max(1, features.shape[1]))
+        for start in range(0, len(features), step):
+            rows = slice(start, start + step)
+            out[rows] = (features[rows] - self.mean) / self.scale
+        return out
+
+    @staticmethod
+    def identity(count: int) -> Standardization:
+        return Standardization(np.zeros(count), np.ones(count))
+
+    @property
+    def is_identity(self) -> bool:
+        return not self.mean.any() and bool((self.scale == 1).all())
+
+
+@dataclass
+class FeatureRows:
+    """Rows of standardized float32 features, in memory or read from the disk when asked for."""
+
+    values: NDArray[Any]
+    index: NDArray[np.int64] | None = None  # rows of `values`; None: all of them, standardized
+    standardization: Standardization | None = None
+
+    def __len__(self) -> int:
+        return len(self.values if self.index is None else self.index)
+
+    @property
+    def in_memory(self) -> bool:
+        return self.index is None
+
+    def take(self, rows: Any) -> NDArray[np.float32]:
+        """The given rows (positions or a slice) as float32."""
+        if self.index is None:
+            return self.values[rows]
+        features = self.values[self.index[rows]]
+        if self.standardization is None:
+            return np.ascontiguousarray(features, dtype=np.float32)
+        return self.standardization.apply(features)
+
+
+@dataclass
+class Part:
+    """Features, target and row weights (None: all equal) of one part of the data."""
+
+    features: FeatureRows
+    target: NDArray[Any]
+    weights: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+@dataclass
+class Prepared:
+    """The data of a run; `validation` and `test` are None where the share is 0."""
+
+    origin: str
+    encoding: Encoding
+    target: Target
+    standardization: Standardization
+    train: Part
+    validation: Part | None
+    test: Part | None
+    notes: list[str] = field(default_factory=list)
+    test_rows: NDArray[np.int64] | None = None  # rows of the table that the test part is
+
+    @property
+    def inputs(self) -> int:
+        return len(self.standardization.mean)
+
+    def summary(self) -> dict[str, Any]:
+        """Rows, features and classes, as they stand in summary.json and the report."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {
+            "source": self.origin,
+            "task": self.target.task,
+            "features": self.inputs,
+            "classes": self.target.classes,
+            "rows": {name: len(part) for name, part in parts.items() if part is not None},
+            "notes": self.notes,
+        }
+
+
+def prepare(data: Data, model: str, seed: int) -> Prepared:
+    """Read, check, divide, encode and standardize the data of a run.
+
+    `model` is the name of the model (linear regression takes its target as numbers) and `seed`
+    that of the run. InputError has one line for anything that cannot be trained on.
+    """
+    precise = data.group is not None or data.time is not None
+    table = read_table(data.source, data.cache, precise)
+    features, targets = choose_columns(table, data)
+    gaps = find_gaps(table, features, targets, data.missing)
+    if gaps.keep is not None:
+        table.values = np.asarray(table.values[gaps.keep])
+        table.first_line = None
+    notes = list(gaps.notes)
+    target = encode_target(table, targets, data, model)
+    split = _divide(table, target, data, seed)
+    encoding = make_encoding(table, features, split.train, data.missing, bool(gaps.notes))
+    standardization = _standardization(table, encoding, split.train, data.standardize, notes)
+    weights = _weights(table, data)
+    build = _Builder(table, encoding, standardization, target, weights)
+    test = build.part(split.test)
+    if data.test_file is not None:
+        test = _test_file(data, model, encoding, standardization, target)
+    prepared = Prepared(
+        origin=table.origin,
+        encoding=encoding,
+        target=target,
+        standardization=standardization,
+        train=build.part(split.train) or _nothing(),
+        validation=build.part(split.validation),
+        test=test,
+        notes=notes,
+        test_rows=split.test if data.test_file is None else None,
+    )
+    _check_classes(prepared)
+    if prepared.test is not None and (same := _duplicates(prepared.train, prepared.test)):
+        notes.append(f"{same} rows of the test part stand in the training part as well")
+    return prepared
+
+
+def _nothing() -> Part:
+    raise InputError("data: no rows are left for training")
+
+
+def _divide(table: Table, target: Target, data: Data, seed: int) -> Split:
+    count = len(table.values)
+    classes = groups = times = None
+    if data.split == "stratified" and target.task in ("binary", "classes"):
+        classes = target.values.ravel()
+    for key, kind in (("group", "grouped"), ("time", "time")):
+        if (getattr(data, key) is None) == (data.split == kind):
+            raise InputError(f'data.{key}: goes with data.split = "{kind}", and only with it')
+    if data.group is not None:
+        groups = np.asarray(table.values[:, table.column(data.group, "data.group")])
+    if data.time is not None:
+        times = np.asarray(table.values[:, table.column(data.time, "data.time")])
+    test = 0.0 if data.test_file is not None else data.test
+    split_seed = seed if data.split_seed is None else data.split_seed
+    return divide(count, test, data.validation, split_seed, classes, groups, times)
+
+
+def _weights(table: Table, data: Data) -> NDArray[np.float32] | None:
+    """Row weights; None where they are all one, so that weights of one change nothing at all."""
+    if data.weight is None:
+        return None
+    weights = np.asarray(table.values[:, table.column(data.weight, "data.weight")], np.float32)
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        row = int((~(np.isfinite(weights) & (weights >= 0))).argmax())
+        place = table.place(row, table.column(data.weight, "data.weight"))
+        raise InputError(f"{place}: expected a weight >= 0, found {weights[row]}")
+    if not weights.any():
+        raise InputError(f"{table.origin}: data.weight: every row weighs 0")
+    return None if (weights == 1).all() else weights
+
+
+def _standardization(
+    table: Table, encoding: Encoding, train: NDArray[np.int64], wanted: bool, notes: list[str]
+) -> Standardization:
+    """Mean and deviation of the training rows, in two passes over chunks of them."""
+    count = len(encoding.feature_names)
+    step = max(1, CHUNK // count)
+    chunks = [train[start : start + step] for start in range(0, len(train), step)]
+    total = np.zeros(count)
+    for rows in chunks:
+        total += encoding.apply(table, rows).sum(axis=0, dtype=np.float64)
+    mean = total / len(train)
+    squares = np.zeros(count)
+    for rows in chunks:
+        squares += np.square(encoding.apply(table, rows) - mean).sum(axis=0)
+    scale = np.sqrt(squares / len(train))
+    constant = scale <= 1e-12 * np.abs(mean)
+    if constant.any():
+        names = [name for name, flat in zip(encoding.feature_names, constant, strict=True) if flat]
+        shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+        notes.append(f"{len(names)} constant in the training part, nothing to learn from: {shown}")
+    scale[constant] = 1.0
+    return Standardization(mean, scale) if wanted else Standardization.identity(count)
+
+
+@dataclass
+class _Builder:
+    """Makes the parts of one table."""
+
+    table: Table
+    encoding: Encoding
+    standardization: Standardization
+    target: Target
+    weights: NDArray[np.float32] | None
+
+    def part(self, rows: NDArray[np.int64]) -> Part | None:
+        if not len(rows):
+            return None
+        weights = None if self.weights is None else self.weights[rows]
+        return Part(self._features(rows), np.ascontiguousarray(self.target.values[rows]), weights)
+
+    def _features(self, rows: NDArray[np.int64]) -> FeatureRows:
+        on_disk = isinstance(self.table.values, np.memmap) and self.encoding.is_plain
+        if on_disk and self.table.values.size * 4 > IN_MEMORY:
+            everything = self.encoding.apply(self.table)
+            return FeatureRows(everything, rows, self.standardization)
+        return FeatureRows(self.standardization.apply(self.encoding.apply(self.table, rows)))
+
+
+def _test_file(
+    data: Data, model: str, encoding: Encoding, standardization: Standardization, target: Target
+) -> Part | None:
+    """The test part out of a file of its own, encoded as the training data is."""
+    assert data.test_file is not None
+    table = read_table(data.test_file, data.cache)
+    positions = [table.column(name, "data.target") for name in target.columns]
+    find_gaps(table, encoding.positions(table), positions, data.missing)
+    known = encode_target(table, positions, data, model, known=target)
+    build = _Builder(table, encoding, standardization, known, None)
+    return build.part(np.arange(len(table.values)))
+
+
+def _check_classes(prepared: Prepared) -> None:
+    """Every class must be met in training."""
+    if prepared.target.task not in ("binary", "classes"):
+        return
+    counts = np.bincount(
+        prepared.train.target.ravel().astype(np.int64), minlength=len(prepared.target.classes)
+    )
+    for name, count in zip(prepared.target.classes, counts, strict=True):
+        if count == 0:
+            raise InputError(f"{prepared.origin}: no row of class {name!r} is in the training part")
+
+
+def _duplicates(train: Part, test: Part) -> int:
+    """How many test rows equal a training row in every feature."""
+    if not (train.features.in_memory and test.features.in_memory):
+        return 0
+    # A random projection tells rows apart almost surely and needs no copy of them.
+    direction = np.random.default_rng(0).standard_normal(train.features.values.shape[1])
+    direction = direction.astype(np.float32)
+    seen = train.features.values @ direction
+    asked = test.features.values @ direction
+    candidates = np.flatnonzero(np.isin(asked, seen))
+    if not len(candidates):
+        return 0
+    rows = {row.tobytes() for row in train.features.values[np.isin(seen, asked)]}
+    return sum(test.features.values[at].tobytes() in rows for at in candidates)

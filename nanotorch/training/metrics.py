@@ -1,0 +1,293 @@
+"""Measures of a model's outputs over all rows of a part, as scikit-learn defines them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanotorch.training.errors import InputError
+
+Array = NDArray[Any]
+
+
+@dataclass
+class Outcome:
+    """What a model said about some rows, and what is true.
+
+    - `outputs`: what the model gives, before sigmoid or softmax; shape (rows, outputs)
+    - `target`: as `Target.values` of the same task
+    """
+
+    task: str
+    outputs: Array
+    target: Array
+    threshold: float = 0.5
+    bins: int = 10
+
+    @cached_property
+    def probabilities(self) -> Array:
+        """float64, (rows, classes) for binary and classes, (rows, labels) for labels."""
+        z = self.outputs.astype(np.float64)
+        if self.task == "classes":
+            z = np.exp(z - z.max(axis=1, keepdims=True))
+            return z / z.sum(axis=1, keepdims=True)
+        # exp of minus the absolute value never overflows.
+        decay = np.exp(-np.abs(z))
+        p = np.where(z >= 0, 1.0, decay) / (1.0 + decay)
+        return np.concatenate([1.0 - p, p], axis=1) if self.task == "binary" else p
+
+    @cached_property
+    def truth(self) -> Array:
+        """Class numbers (rows,), or 0 and 1 (rows, labels) for labels."""
+        if self.task == "labels":
+            return self.target.astype(np.int64)
+        return self.target.ravel().astype(np.int64)
+
+    @cached_property
+    def predicted(self) -> Array:
+        """Class numbers or labels; positive from the threshold on."""
+        if self.task == "classes":
+            return self.outputs.argmax(axis=1)
+        border = math.log(self.threshold / (1 - self.threshold))
+        positive = (self.outputs >= border).astype(np.int64)
+        return positive[:, 0] if self.task == "binary" else positive
+
+    @cached_property
+    def indicators(self) -> Array:
+        """The truth as 0 and 1, in the columns of `scores`."""
+        if self.task == "labels":
+            return self.truth
+        if self.task == "binary":
+            return self.truth[:, None]
+        return (self.truth[:, None] == np.arange(self.outputs.shape[1])).astype(np.int64)
+
+    @cached_property
+    def scores(self) -> Array:
+        """One column of probabilities per label or class; the positive one for binary."""
+        return self.probabilities[:, 1:] if self.task == "binary" else self.probabilities
+
+    @cached_property
+    def confusion(self) -> Array:
+        """Counts, shape (classes, classes): row is the truth, column what was predicted."""
+        classes = max(2, self.outputs.shape[1])
+        flat = np.bincount(self.truth * classes + self.predicted, minlength=classes**2)
+        return flat.reshape(classes, classes)
+
+    @cached_property
+    def counts(self) -> tuple[Array, Array, Array]:
+        """True positives, positives predicted, positives there are: per class or label."""
+        if self.task == "labels":
+            hits = (self.truth & self.predicted).sum(axis=0)
+            return hits, self.predicted.sum(axis=0), self.truth.sum(axis=0)
+        return self.confusion.diagonal(), self.confusion.sum(axis=0), self.confusion.sum(axis=1)
+
+
+# --- classification ----------------------------------------------------------------------------
+
+
+def accuracy(o: Outcome) -> float:
+    """Share of the rows that are right (in every label)."""
+    right = o.predicted == o.truth
+    return float((right.all(axis=1) if right.ndim == 2 else right).mean())
+
+
+def balanced_accuracy(o: Outcome) -> float:
+    """Mean over the classes present of the share of their rows that are right."""
+    hits, _, there = o.counts
+    present = there > 0
+    return float((hits[present] / there[present]).mean())
+
+
+def _ratio(part: Array, whole: Array) -> Array:
+    """part / whole, and 0 where there is nothing."""
+    return np.divide(part, whole, out=np.zeros(np.shape(part)), where=np.asarray(whole) > 0)
+
+
+def precision(o: Outcome, micro: bool) -> float:
+    """Share of what was predicted that is there."""
+    hits, predicted, _ = o.counts
+    return float(_ratio(hits.sum(), predicted.sum()) if micro else _ratio(hits, predicted).mean())
+
+
+def recall(o: Outcome, micro: bool) -> float:
+    """Share of what is there that was predicted."""
+    hits, _, there = o.counts
+    return float(_ratio(hits.sum(), there.sum()) if micro else _ratio(hits, there).mean())
+
+
+def f1(o: Outcome, micro: bool) -> float:
+    """2 hits / (predicted + there)."""
+    hits, predicted, there = o.counts
+    if micro:
+        return float(_ratio(2 * hits.sum(), predicted.sum() + there.sum()))
+    return float(_ratio(2 * hits, predicted + there).mean())
+
+
+def ranking(truth: Array, score: Array) -> tuple[Array, Array]:
+    """True and false positives at each distinct score, the highest first."""
+    order = np.argsort(-score, kind="stable")
+    truth, score = truth[order], score[order]
+    last = np.append(np.flatnonzero(np.diff(score)), len(score) - 1)  # of each run of equal scores
+    hits = np.cumsum(truth)[last]
+    return hits, 1 + last - hits
+
+
+def roc_curve(truth: Array, score: Array) -> tuple[Array, Array]:
+    """False and true positive rates, from (0, 0) to (1, 1)."""
+    hits, misses = ranking(truth, score)
+    hits, misses = np.append(0, hits), np.append(0, misses)
+    return misses / misses[-1], hits / hits[-1]
+
+
+def _roc_auc(truth: Array, score: Array) -> float:
+    if truth.min() == truth.max():
+        return math.nan
+    x, y = roc_curve(truth, score)
+    return float(np.trapezoid(y, x))
+
+
+def _average_precision(truth: Array, score: Array) -> float:
+    if not truth.any():
+        return math.nan
+    hits, misses = ranking(truth, score)
+    steps = np.diff(np.append(0, hits)) / hits[-1]
+    return float((steps * hits / (hits + misses)).sum())
+
+
+def _each(o: Outcome, measure: Callable[[Array, Array], float]) -> float:
+    """The mean of a measure over labels, or over classes one against the rest."""
+    columns = range(o.scores.shape[1])
+    return float(np.mean([measure(o.indicators[:, at], o.scores[:, at]) for at in columns]))
+
+
+def roc_auc(o: Outcome) -> float:
+    """Area under the ROC curve; mean over labels, or over classes one against the rest."""
+    return _each(o, _roc_auc)
+
+
+def pr_auc(o: Outcome) -> float:
+    """Average precision: sum of precision times the gain in recall."""
+    return _each(o, _average_precision)
+
+
+def log_loss(o: Outcome) -> float:
+    """Mean of -log p of what is true."""
+    smallest = np.finfo(np.float64).eps
+    p = np.clip(o.probabilities, smallest, 1 - smallest)
+    if o.task == "labels":
+        return float(-np.where(o.truth == 1, np.log(p), np.log(1 - p)).mean())
+    return float(-np.log(p[np.arange(len(p)), o.truth]).mean())
+
+
+def brier(o: Outcome) -> float:
+    """Mean squared distance of the probabilities from the truth (summed over several classes)."""
+    distance = np.square(o.scores - o.indicators)
+    return float(distance.sum(axis=1).mean() if o.task == "classes" else distance.mean())
+
+
+def calibration(o: Outcome) -> tuple[Array, Array, Array]:
+    """Rows, mean probability and share that is true, per bin of equal width.
+
+    The probability is that of the positive class or label, or of the class predicted.
+    """
+    if o.task == "classes":
+        p = o.probabilities.max(axis=1)
+        hit = o.predicted == o.truth
+    else:
+        p, hit = o.scores.ravel(), o.indicators.ravel()
+    bins = np.clip(np.ceil(p * o.bins).astype(np.int64) - 1, 0, o.bins - 1)
+    rows = np.bincount(bins, minlength=o.bins)
+    mean = _ratio(np.bincount(bins, weights=p, minlength=o.bins), rows)
+    share = _ratio(np.bincount(bins, weights=hit, minlength=o.bins), rows)
+    return rows, mean, share
+
+
+def calibration_error(o: Outcome) -> float:
+    """Mean over rows of |mean probability - share that is true| of their bin."""
+    rows, mean, share = calibration(o)
+    return float((rows * np.abs(mean - share)).sum() / rows.sum())
+
+
+# --- regression --------------------------------------------------------------------------------
+
+
+def mse(o: Outcome) -> float:
+    """Mean squared error."""
+    return float(np.square(o.outputs.astype(np.float64) - o.target).mean())
+
+
+def mae(o: Outcome) -> float:
+    """Mean absolute error."""
+    return float(np.abs(o.outputs.astype(np.float64) - o.target).mean())
+
+
+def r2(o: Outcome) -> float:
+    """1 - squared error / squared deviation from the mean; mean over targets."""
+    error = np.square(o.outputs.astype(np.float64) - o.target).sum(axis=0)
+    spread = np.square(o.target - o.target.mean(axis=0, dtype=np.float64)).sum(axis=0)
+    known = np.where(spread > 0, 1 - error / np.where(spread > 0, spread, 1), error == 0)
+    return float(known.mean())
+
+
+# --- by name -----------------------------------------------------------------------------------
+
+CHOICE = ("binary", "classes")
+ANY_CLASS = ("binary", "classes", "labels")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure, the tasks it is for, and whether more of it is better."""
+
+    measure: Callable[[Outcome], float]
+    tasks: tuple[str, ...]
+    more_is_better: bool = True
+
+
+METRICS = {
+    "accuracy": Metric(accuracy, ANY_CLASS),
+    "balanced_accuracy": Metric(balanced_accuracy, CHOICE),
+    "precision_micro": Metric(lambda o: precision(o, micro=True), ANY_CLASS),
+    "precision_macro": Metric(lambda o: precision(o, micro=False), ANY_CLASS),
+    "recall_micro": Metric(lambda o: recall(o, micro=True), ANY_CLASS),
+    "recall_macro": Metric(lambda o: recall(o, micro=False), ANY_CLASS),
+    "f1_micro": Metric(lambda o: f1(o, micro=True), ANY_CLASS),
+    "f1_macro": Metric(lambda o: f1(o, micro=False), ANY_CLASS),
+    "roc_auc": Metric(roc_auc, ANY_CLASS),
+    "pr_auc": Metric(pr_auc, ANY_CLASS),
+    "log_loss": Metric(log_loss, ANY_CLASS, more_is_better=False),
+    "brier": Metric(brier, ANY_CLASS, more_is_better=False),
+    "calibration_error": Metric(calibration_error, ANY_CLASS, more_is_better=False),
+    "mse": Metric(mse, ("regression",), more_is_better=False),
+    "mae": Metric(mae, ("regression",), more_is_better=False),
+    "r2": Metric(r2, ("regression",)),
+}
+
+
+def names_for(task: str) -> list[str]:
+    """The metrics that are defined for a task."""
+    return [name for name, metric in METRICS.items() if task in metric.tasks]
+
+
+def chosen_names(each_epoch: list[str] | None, task: str) -> list[str]:
+    """The metrics of every epoch, checked against the task."""
+    if each_epoch is None:
+        return ["r2"] if task == "regression" else ["accuracy"]
+    for name in each_epoch:
+        if task not in METRICS[name].tasks:
+            raise InputError(
+                f"metrics.each_epoch: {name!r} is not defined for {task}; "
+                f"there are {', '.join(names_for(task))}"
+            )
+    return list(each_epoch)
+
+
+def measure(outcome: Outcome, names: list[str]) -> dict[str, float]:
+    """The named metrics of one outcome; NaN where one is undefined, as AUC of a single class."""
+    return {name: METRICS[name].measure(outcome) for name in names}

@@ -1,0 +1,128 @@
+"""The model of a run: built, started from saved weights, frozen and described."""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import nanotorch as nt
+from nanotorch import nn
+from nanotorch.training.config.choices import MultilayerPerceptron, OwnModule
+from nanotorch.training.errors import InputError
+from nanotorch.training.model_file import read_model_file
+
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+
+
+def build_model(config: Any, inputs: int, outputs: int) -> nn.Module:
+    """The module that `[model]` describes, with fresh weights from the global generator."""
+    if isinstance(config, OwnModule):
+        return _own_module(config, inputs, outputs)
+    if isinstance(config, MultilayerPerceptron):
+        widths = [inputs, *config.hidden]
+        layers: list[nn.Module] = []
+        for before, after in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(before, after, bias=config.bias), ACTIVATIONS[config.activation]()]
+            if config.dropout:
+                layers.append(nn.Dropout(config.dropout))
+        return nn.Sequential(*layers, nn.Linear(widths[-1], outputs, bias=config.bias))
+    return nn.Linear(inputs, outputs, bias=config.bias)
+
+
+def _own_module(config: OwnModule, inputs: int, outputs: int) -> nn.Module:
+    """Class(inputs, outputs, **arguments), found from the working directory as well."""
+    where, colon, name = config.module.partition(":")
+    if not (colon and where and name):
+        raise InputError(f'model.module: expected "package.module:Class", given {config.module!r}')
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(where), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"model.module: {config.module!r}: {error}") from None
+    except Exception as error:
+        raise InputError(
+            f"model.module: {where} fails on import: {type(error).__name__}: {error}"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise InputError(f"model.module: {config.module!r} is not a class of nn.Module")
+    try:
+        return found(inputs, outputs, **config.arguments)
+    except TypeError as error:
+        raise InputError(f"model.module: {name}({inputs}, {outputs}, …): {error}") from None
+
+
+def start_from(model: nn.Module, path: str, skip: list[str]) -> list[str]:
+    """Load the saved weights in `path` (a file or a run folder); the names that were loaded.
+
+    Parameters that match `skip` keep their fresh weights. Every name that is missing and every
+    shape that differs is told at once.
+    """
+    file = Path(path)
+    file = file / "model.safetensors" if file.is_dir() else file
+    saved = read_model_file(file).weights
+    own = model.state_dict()
+    wanted = [name for name in own if not _matches(name, skip)]
+    mistakes = [
+        f"model.start: {file} has no {name!r}; it holds {', '.join(saved) or 'nothing'}"
+        for name in wanted
+        if name not in saved
+    ]
+    mistakes += [
+        f"model.start: {name}: the model has shape {tuple(own[name].shape)}, "
+        f"{file} has {tuple(saved[name].shape)}; model.start_skip would leave it out"
+        for name in wanted
+        if name in saved and tuple(own[name].shape) != tuple(saved[name].shape)
+    ]
+    if mistakes:
+        raise InputError(*mistakes)
+    loaded = {name: nt.tensor(saved[name]) for name in wanted}
+    model.load_state_dict({**own, **loaded})
+    return wanted
+
+
+def freeze(model: nn.Module, patterns: list[str], unfreeze_at: dict[str, int], epoch: int) -> None:
+    """Set which parameters are trained in an epoch: frozen ones are those that match a pattern.
+
+    A pattern in `unfreeze_at` is no longer frozen from that epoch on.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for key, given in (("freeze", patterns), ("unfreeze_at", list(unfreeze_at))):
+        for pattern in given:
+            if not fnmatch.filter(names, pattern):
+                raise InputError(
+                    f"model.{key}: no parameter matches {pattern!r}; there are {', '.join(names)}"
+                )
+    released = [pattern for pattern, start in unfreeze_at.items() if epoch >= start]
+    for name, parameter in model.named_parameters():
+        frozen = _matches(name, patterns) and not _matches(name, released)
+        parameter.requires_grad_(not frozen)
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def matching(model: nn.Module, patterns: list[str]) -> list[tuple[str, nn.Parameter]]:
+    """Names and parameters that match one of the patterns."""
+    return [(name, p) for name, p in model.named_parameters() if _matches(name, patterns)]
+
+
+def parameter_table(model: nn.Module) -> str:
+    """A line per parameter: name, shape, values, and whether it is trained."""
+    rows = [
+        (name, str(tuple(p.shape)), f"{p.numel():,}", "trained" if p.requires_grad else "frozen")
+        for name, p in model.named_parameters()
+    ]
+    trained = sum(p.numel() for _, p in model.named_parameters() if p.requires_grad)
+    total = sum(p.numel() for _, p in model.named_parameters())
+    widths = [max(len(row[at]) for row in rows) for at in range(3)]
+    lines = [
+        f"  {name:<{widths[0]}}  {shape:<{widths[1]}}  {count:>{widths[2]}}  {state}"
+        for name, shape, count, state in rows
+    ]
+    return "\n".join([f"parameters: {trained:,} of {total:,} are trained", *lines])

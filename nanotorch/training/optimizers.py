@@ -1,0 +1,89 @@
+"""The optimizer of a run, its parameter groups, and its state as plain values and arrays."""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import Any
+
+from nanotorch import nn, optim
+from nanotorch.training.config import choices
+from nanotorch.training.errors import InputError
+
+KINDS = {
+    "sgd": optim.SGD,
+    "adam": optim.Adam,
+    "adamw": optim.AdamW,
+    "rmsprop": optim.RMSprop,
+    "adagrad": optim.Adagrad,
+    "lbfgs": optim.LBFGS,
+}
+
+
+def build_optimizer(config: Any, model: nn.Module) -> optim.Optimizer:
+    """The optimizer over the parameters that are trained; frozen ones are unknown to it."""
+    arguments = {
+        name: getattr(config, name)
+        for name in type(config).model_fields
+        if name not in ("name", "groups")
+    }
+    if isinstance(config, choices.LBFGS):
+        if config.groups:
+            raise InputError("optimizer.groups: lbfgs has one group only")
+        chosen = config.line_search
+        del arguments["line_search"]
+        arguments["line_search_fn"] = None if chosen == "none" else chosen
+    if "betas" in arguments:
+        arguments["betas"] = tuple(arguments["betas"])
+    if isinstance(config, choices.SGD) and config.nesterov and not config.momentum:
+        raise InputError("optimizer.nesterov: needs optimizer.momentum above 0")
+    if isinstance(config, choices.SGD) and config.nesterov and config.dampening:
+        raise InputError("optimizer.nesterov: needs optimizer.dampening = 0")
+    groups = parameter_groups(config, trained_names(model), model)
+    if not groups:
+        raise InputError("model.freeze: every parameter is frozen, nothing is left to train")
+    return KINDS[config.name](groups, **arguments)
+
+
+def trained_names(model: nn.Module) -> list[str]:
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def parameter_groups(config: Any, names: list[str], model: nn.Module) -> list[dict[str, Any]]:
+    """One group per entry of `optimizer.groups` that matches some of `names`, and the rest."""
+    parameters = dict(model.named_parameters())
+    for number, group in enumerate(config.groups):
+        for pattern in group.parameters:
+            if not fnmatch.filter(list(parameters), pattern):
+                raise InputError(
+                    f"optimizer.groups[{number}]: no parameter matches {pattern!r}; "
+                    f"there are {', '.join(parameters)}"
+                )
+    found: dict[int, list[str]] = {}
+    for name in names:
+        found.setdefault(_group_of(config, name), []).append(name)
+    groups = []
+    for number in sorted(found):
+        values: dict[str, Any] = {"params": [parameters[name] for name in found[number]]}
+        if number < len(config.groups):
+            group = config.groups[number]
+            given = {"lr": group.lr, "weight_decay": group.weight_decay}
+            values |= {key: value for key, value in given.items() if value is not None}
+        groups.append(values)
+    return groups
+
+
+def _group_of(config: Any, name: str) -> int:
+    """The first group with a pattern for this name; one past the last where there is none."""
+    for number, group in enumerate(config.groups):
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in group.parameters):
+            return number
+    return len(config.groups)
+
+
+def add_parameters(optimizer: optim.Optimizer, config: Any, model: nn.Module) -> list[str]:
+    """Add parameters that are trained from now on; their names."""
+    known = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    names = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in known]
+    for group in parameter_groups(config, names, model):
+        optimizer.add_param_group(group)
+    return names

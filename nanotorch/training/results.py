@@ -1,0 +1,58 @@
+"""What a finished run says in the terminal."""
+
+from __future__ import annotations
+
+from nanotorch.training.fit import Finished, differences
+
+
+def last_line(run: Finished) -> str:
+    """The quality on the held-out rows, and where everything lies."""
+    part = next(name for name in ("test", "validation", "train") if name in run.summary)
+    measured = run.summary[part]
+    name = "r2" if "r2" in measured else "accuracy"
+    best = run.summary["best_epoch"]
+    words = f"{part} {name} {measured[name]:.4f}, loss {measured['loss']:.4f}"
+    return f"{words} (weights of epoch {best}); run folder {run.folder}"
+
+
+def comparison(runs: list[Finished]) -> str:
+    """A table of several runs: the keys in which they differ, and their results."""
+    varied = list(
+        dict.fromkeys(key for run in runs[1:] for key in differences(runs[0].config, run.config))
+    )
+    part = "validation" if "validation" in runs[0].summary else "train"
+    columns = [*varied, f"{part} loss", *(["test loss"] if "test" in runs[0].summary else [])]
+    quality = "r2" if "r2" in runs[0].summary["train"] else "accuracy"
+    last = "test" if "test" in runs[0].summary else part
+    columns += [f"{last} {quality}", "run folder"]
+    rows = []
+    for run in runs:
+        values = differences(runs[0].config, run.config)
+        given = dict(_flat(run))
+        row = [_shown(values[key][1] if key in values else given.get(key)) for key in varied]
+        row.append(f"{run.summary[part]['loss']:.4f}")
+        if "test" in run.summary:
+            row.append(f"{run.summary['test']['loss']:.4f}")
+        rows.append([*row, f"{run.summary[last][quality]:.4f}", str(run.folder)])
+    widths = [max(len(row[at]) for row in [columns, *rows]) for at in range(len(columns))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in [columns, *rows]
+    ]
+    return "\n".join(["", *(line.rstrip() for line in lines)])
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _flat(run: Finished) -> list[tuple[str, object]]:
+    """Dotted keys and values of a run's configuration."""
+    tables = run.config.model_dump()
+    pairs: list[tuple[str, object]] = []
+    for name, value in tables.items():
+        if isinstance(value, dict):
+            pairs += [(f"{name}.{key}", item) for key, item in value.items()]
+        else:
+            pairs.append((name, value))
+    return pairs

@@ -1,0 +1,366 @@
+"""A run: the model, the data and the optimizer, stepped through batches and epochs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import nanotorch as nt
+from nanotorch.training.checkpoint import Checkpoint, join_arrays, save_checkpoint, split_arrays
+from nanotorch.training.config.sections import Config
+from nanotorch.training.data.batches import Batches
+from nanotorch.training.data.prepare import Part, Prepared
+from nanotorch.training.errors import InputError, RunFailure
+from nanotorch.training.metrics import METRICS, Outcome, chosen_names, measure
+from nanotorch.training.models import build_model, freeze, matching, start_from
+from nanotorch.training.objective import Objective, make_penalty, row_weights
+from nanotorch.training.optimizers import add_parameters, build_optimizer, trained_names
+from nanotorch.training.run_folder import Log, METRICS as METRICS_FILE
+from nanotorch.training.schedules import LearningRates
+from nanotorch.training.signals import StopSignals
+
+LOSSES_HELD = 64  # on a GPU, losses that are read together, so that steps do not wait for them
+
+
+@dataclass
+class Position:
+    """Where a run stands: everything the loop itself remembers."""
+
+    epoch: int = 0
+    batch: int = 0  # batches of this epoch that are done
+    step: int = 0  # updates of the parameters in the whole run
+    loss_sum: float = 0.0  # over the rows of this epoch so far
+    loss_rows: float = 0.0
+    ended: str | None = None  # why training is over, once it is
+
+
+class Run:
+    """Everything a callback may look at or change."""
+
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        data: Prepared,
+        device: nt.device,
+        signals: StopSignals,
+    ) -> None:
+        self.config, self.folder, self.data, self.signals = config, folder, data, signals
+        self.device = device
+        self.dtype = getattr(nt, config.training.dtype)
+        self.at = Position()
+        target = data.target
+        nt.manual_seed(config.seed)
+        self.model = build_model(config.model, data.inputs, target.outputs)
+        if config.model.start is not None:
+            start_from(self.model, config.model.start, config.model.start_skip)
+        self.model.to(device=device, dtype=self.dtype)
+        freeze(self.model, config.model.freeze, config.model.unfreeze_at, 0)
+        self.optimizer = build_optimizer(config.optimizer, self.model)
+        self.objective = Objective(config.loss, target, device, self.dtype)
+        self.penalty = make_penalty(config.penalty, matching(self.model, config.penalty.parameters))
+        self.metric_names = chosen_names(config.metrics.each_epoch, target.task)
+        self.monitor, self.more_is_better = _monitor(config, data, self.metric_names)
+        training = config.training
+        self.batches = self._batches(data.train, training.batch_size, training=True)
+        if self.batches.count == 0:
+            raise InputError("training.drop_last: leaves no batch at all")
+        whole = isinstance(self.optimizer, nt.optim.LBFGS)
+        if whole and self.batches.count > 1:
+            raise InputError("optimizer lbfgs: needs all rows at once: training.batch_size = 0")
+        self.updates = math.ceil(self.batches.count / training.accumulate)  # per epoch
+        self.rates = LearningRates(config.schedule, self.optimizer, training.epochs, self.updates)
+        self.parts = {
+            name: self._batches(part, training.evaluation_batch)
+            for name, part in (
+                ("train", data.train),
+                ("validation", data.validation),
+                ("test", data.test),
+            )
+            if part is not None
+        }
+        self.log = Log(folder / METRICS_FILE)
+        self.callbacks: list[Any] = []
+        self.best: dict[str, np.ndarray[Any, Any]] | None = None
+        self._unread: list[tuple[Any, Any]] = []
+        self._unread_limit = 1 if device.type == "cpu" else LOSSES_HELD
+
+    def _batches(self, part: Part, batch_size: int, training: bool = False) -> Batches:
+        config = self.config
+        return Batches(
+            part,
+            row_weights(config.loss, self.data.target, self.data.train, part),
+            batch_size,
+            seed=config.seed,
+            shuffle=training and config.training.shuffle,
+            drop_last=training and config.training.drop_last,
+            device=self.device,
+            dtype=self.dtype,
+        )
+
+    # --- training ------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Epochs until the last one, or until a callback sets `at.ended`."""
+        while self.at.ended is None:
+            if self.at.epoch >= self.config.training.epochs:
+                self.at.ended = "all epochs are done"
+                break
+            self.train_epoch()
+            self.finish_epoch()
+
+    def train_epoch(self) -> None:
+        """The batches of this epoch that are not done yet."""
+        at, signals = self.at, self.signals
+        self._release_frozen()
+        self.model.train()
+        self.rates.set(at.epoch, at.step)
+        by_step = self.rates.by_step
+        on_step = [c.on_step for c in self.callbacks if hasattr(c, "on_step")]
+        update = self._whole_update if isinstance(self.optimizer, nt.optim.LBFGS) else self._update
+        for inputs, target, weights in self.batches.epoch(at.epoch, at.batch):
+            if by_step:
+                self.rates.set(at.epoch, at.step)
+            update(inputs, target, weights)
+            at.batch += 1
+            for call in on_step:
+                call(self)
+            if signals.caught is not None:
+                signals.check()
+        self.read_losses()
+
+    def _update(self, inputs: nt.Tensor, target: nt.Tensor, weights: nt.Tensor | None) -> None:
+        """One batch: its gradients, and a step of the optimizer if its window is complete."""
+        accumulate = self.config.training.accumulate
+        place = self.at.batch % accumulate
+        if place == 0:
+            self.optimizer.zero_grad()
+        loss = self.objective(self.model(inputs), target, weights)
+        self._note_loss(loss, weights, len(inputs))
+        if self.penalty is not None:
+            loss = loss + self.penalty()
+        if accumulate > 1:
+            loss = loss * (len(inputs) / self._window_rows())
+        loss.backward()
+        if place == accumulate - 1 or self.at.batch == self.batches.count - 1:
+            self._clip()
+            self.optimizer.step()
+            self.at.step += 1
+
+    def _window_rows(self) -> int:
+        """Rows of the batches that make one step together with this one."""
+        size, accumulate = self.batches.batch_size, self.config.training.accumulate
+        first = self.at.batch // accumulate * accumulate
+        end = min(self.batches.count, first + accumulate) * size
+        return min(end, self.batches.rows) - first * size
+
+    def _whole_update(
+        self, inputs: nt.Tensor, target: nt.Tensor, weights: nt.Tensor | None
+    ) -> None:
+        """One call of LBFGS, which asks for the loss as often as it needs it."""
+        first = None
+
+        def closure() -> nt.Tensor:
+            nonlocal first
+            self.optimizer.zero_grad()
+            loss = self.objective(self.model(inputs), target, weights)
+            first = loss if first is None else first
+            if self.penalty is not None:
+                loss = loss + self.penalty()
+            loss.backward()
+            return loss
+
+        self.optimizer.step(closure)
+        self._note_loss(first, weights, len(inputs))
+        self.at.step += 1
+
+    def _clip(self) -> None:
+        training = self.config.training
+        if training.clip_value is not None or training.clip_norm is not None:
+            parameters = [p for p in self.model.parameters() if p.requires_grad]
+            if training.clip_value is not None:
+                nt.nn.utils.clip_grad_value_(parameters, training.clip_value)
+            if training.clip_norm is not None:
+                nt.nn.utils.clip_grad_norm_(parameters, training.clip_norm)
+
+    def _note_loss(self, loss: Any, weights: nt.Tensor | None, rows: int) -> None:
+        self._unread.append((loss.detach(), rows if weights is None else weights.sum()))
+        if len(self._unread) >= self._unread_limit:
+            self.read_losses()
+
+    def read_losses(self) -> None:
+        """Add the losses of the last steps to the epoch's sum; stop where one is not finite."""
+        at = self.at
+        for loss, rows in self._unread:
+            value = loss.item()
+            if not math.isfinite(value):
+                self._unread.clear()
+                raise RunFailure(self._not_finite(value))
+            rows = float(rows)
+            at.loss_sum += value * rows
+            at.loss_rows += rows
+        self._unread.clear()
+
+    def _not_finite(self, value: float) -> str:
+        """Names the place and the parameter, and says what to try."""
+        bad = [
+            name
+            for name, p in self.model.named_parameters()
+            if not bool(nt.isfinite(p.detach()).all())
+        ]
+        which = f"parameter {bad[0]} is not finite" if bad else "every parameter is still finite"
+        lr = self.optimizer.param_groups[0]["lr"]
+        return (
+            f"the loss became {value} in epoch {self.at.epoch + 1}, step {self.at.step + 1}: "
+            f"{which}. Try a smaller optimizer.lr (now {lr:g}) or training.clip_norm = 1.0"
+        )
+
+    def _release_frozen(self) -> None:
+        """Start to train parameters whose epoch has come."""
+        model = self.config.model
+        if model.unfreeze_at:
+            freeze(self.model, model.freeze, model.unfreeze_at, self.at.epoch)
+            add_parameters(self.optimizer, self.config.optimizer, self.model)
+
+    # --- evaluation ----------------------------------------------------------------------------
+
+    def evaluate(self, part: str, names: list[str]) -> tuple[dict[str, float], Outcome]:
+        """Loss and metrics over all rows of a part, whatever the size of the last batch."""
+        batches = self.parts[part]
+        outputs, total, rows = [], 0.0, 0.0
+        self.model.eval()
+        with nt.no_grad():
+            for inputs, target, weights in batches.epoch(0):
+                given = self.model(inputs)
+                count = len(inputs) if weights is None else float(weights.sum())
+                total += self.objective(given, target, weights).item() * count
+                rows += count
+                outputs.append(given.cpu().numpy())
+                self.signals.check()
+        everything = outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
+        target = getattr(self.data, part).target
+        metrics = self.config.metrics
+        outcome = Outcome(
+            self.data.target.task, everything, target, metrics.threshold, metrics.calibration_bins
+        )
+        loss = total / rows if rows else math.nan
+        return {"loss": loss, **measure(outcome, names)}, outcome
+
+    def finish_epoch(self) -> None:
+        """Measure the epoch, record it, and tell the callbacks; then the next epoch begins."""
+        at = self.at
+        record: dict[str, Any] = {
+            "epoch": at.epoch + 1,
+            "step": at.step,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "train/loss": at.loss_sum / at.loss_rows if at.loss_rows else math.nan,
+        }
+        if self.config.metrics.training_part:
+            measured, _ = self.evaluate("train", self.metric_names)
+            record |= {f"train/{key}": value for key, value in measured.items() if key != "loss"}
+        if "validation" in self.parts:
+            measured, _ = self.evaluate("validation", self.metric_names)
+            record |= {f"validation/{key}": value for key, value in measured.items()}
+        record = {key: None if value != value else value for key, value in record.items()}
+        self.log.write(record)
+        at.epoch += 1
+        at.batch = 0
+        at.loss_sum = at.loss_rows = 0.0
+        value = record.get(self.monitor)
+        self.rates.watch(math.inf if value is None else value, self.more_is_better)
+        for callback in self.callbacks:
+            if hasattr(callback, "on_epoch"):
+                callback.on_epoch(self, record)
+
+    # --- state ---------------------------------------------------------------------------------
+
+    def weights(self) -> dict[str, np.ndarray[Any, Any]]:
+        """A copy of the parameters and buffers on the host."""
+        return {
+            name: np.array(value.detach().cpu().numpy(), order="C")
+            for name, value in self.model.state_dict().items()
+        }
+
+    def set_weights(self, weights: dict[str, np.ndarray[Any, Any]]) -> None:
+        self.model.load_state_dict(
+            {name: nt.tensor(array, device=self.device) for name, array in weights.items()}
+        )
+
+    def save(self) -> Path:
+        """Write a checkpoint from which the run goes on to the same bytes."""
+        self.read_losses()
+        self.log.sync()
+        gradients = {
+            name: p.grad
+            for name, p in self.model.named_parameters()
+            if p.grad is not None and self.at.batch % self.config.training.accumulate
+        }
+        training: dict[str, np.ndarray[Any, Any]] = {}
+        tree = {
+            "optimizer": self.optimizer.state_dict(),
+            "gradients": gradients,
+            "generator": nt.get_rng_state(),
+            "callbacks": {c.name: c.state for c in self.callbacks if hasattr(c, "state")},
+        }
+        values = {
+            "position": asdict(self.at),
+            "schedule": self.rates.state,
+            "log_bytes": self.log.size,
+            "tree": split_arrays(tree, training, "training"),
+        }
+        arrays = {"model": self.weights(), "training": training}
+        if self.best is not None:
+            arrays["best"] = self.best
+        return save_checkpoint(
+            self.folder, Checkpoint(values, arrays), self.at.step, self.config.checkpoint.keep
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to where a checkpoint was written, log included."""
+        values = checkpoint.values
+        self.at = Position(**values["position"])
+        if self.at.ended == "all epochs are done":
+            self.at.ended = None  # there may be more of them now
+        self._release_frozen_until(self.at)
+        self.set_weights(checkpoint.arrays["model"])
+        self.best = checkpoint.arrays.get("best")
+        tree = join_arrays(values["tree"], checkpoint.arrays["training"], nt.tensor)
+        self.optimizer.load_state_dict(tree["optimizer"])
+        for name, parameter in self.model.named_parameters():
+            if name in tree["gradients"]:
+                parameter.grad = tree["gradients"][name].to(self.device)
+        nt.set_rng_state(tree["generator"])
+        self.rates.state = values["schedule"]
+        self.log.cut(values["log_bytes"])
+        for callback in self.callbacks:
+            if hasattr(callback, "state"):
+                callback.state = tree["callbacks"].get(callback.name, callback.state)
+
+    def _release_frozen_until(self, at: Position) -> None:
+        """Give the optimizer its groups in the order in which they came."""
+        starts = sorted(set(self.config.model.unfreeze_at.values()))
+        begun = at.epoch if at.batch == 0 else at.epoch + 1
+        for start in starts:
+            if start < begun:
+                self.at = Position(epoch=start)
+                self._release_frozen()
+        self.at = at
+
+
+def _monitor(config: Config, data: Prepared, names: list[str]) -> tuple[str, bool]:
+    """The key of the record that chooses the best epoch, and whether more of it is better."""
+    wanted = config.stopping.monitor
+    if wanted != "loss" and wanted not in names:
+        raise InputError(
+            f"stopping.monitor: expected loss or one of metrics.each_epoch "
+            f"({', '.join(names)}), given {wanted!r}"
+        )
+    if data.validation is None and wanted != "loss":
+        raise InputError(f"stopping.monitor: {wanted} needs validation rows: data.validation is 0")
+    part = "train" if data.validation is None else "validation"
+    return f"{part}/{wanted}", wanted != "loss" and METRICS[wanted].more_is_better
