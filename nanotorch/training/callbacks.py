@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Any
 
+from nanotorch.training.curves import draw_curves
 from nanotorch.training.run import Run
 
 
@@ -47,10 +48,14 @@ class Checkpoints:
 
     def __init__(self) -> None:
         self.saved = time.monotonic()
+        self.saved_step = 0
+
+    def on_start(self, run: Run) -> None:
+        self.saved_step = run.at.step
 
     def on_step(self, run: Run) -> None:
         every = run.config.checkpoint
-        due = every.every_steps and run.at.step % every.every_steps == 0
+        due = every.every_steps and run.at.step - self.saved_step >= every.every_steps
         if due or time.monotonic() - self.saved >= every.every_seconds:
             self._save(run)
 
@@ -61,7 +66,7 @@ class Checkpoints:
 
     def _save(self, run: Run) -> None:
         run.save()
-        self.saved = time.monotonic()
+        self.saved, self.saved_step = time.monotonic(), run.at.step
 
 
 class TimeLimit:
@@ -74,6 +79,35 @@ class TimeLimit:
         limit = run.config.training.time_limit
         if limit is not None and time.monotonic() - self.start >= 60 * limit:
             run.at.ended = TIME_IS_UP
+
+
+class Timer:
+    """Notes how long each epoch took."""
+
+    def __init__(self) -> None:
+        self.last = time.perf_counter()
+        self.seconds: list[float] = []
+
+    def on_start(self, run: Run) -> None:
+        self.last = time.perf_counter()
+
+    def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
+        now = time.perf_counter()
+        self.seconds.append(round(now - self.last, 6))
+        self.last = now
+
+
+class Redraw:
+    """Draws the loss curve anew every so many seconds, so that a long run can be watched."""
+
+    def __init__(self) -> None:
+        self.drawn = time.monotonic()
+
+    def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
+        output = run.config.output
+        if output.curves and time.monotonic() - self.drawn >= output.redraw_seconds:
+            draw_curves(run.folder, output.log_scale, output.smoothing)
+            self.drawn = time.monotonic()
 
 
 TIME_IS_UP = "the time limit is reached"

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import nanotorch as nt
-from nanotorch.training.callbacks import TIME_IS_UP, Best, Checkpoints, Lines, TimeLimit
+from nanotorch.training.callbacks import (
+    TIME_IS_UP,
+    Best,
+    Checkpoints,
+    Lines,
+    Redraw,
+    TimeLimit,
+    Timer,
+)
 from nanotorch.training.checkpoint import checkpoints_in, load_checkpoint
 from nanotorch.training.config.command_line import NEWEST
 from nanotorch.training.config.reader import load
 from nanotorch.training.config.sections import Config
 from nanotorch.training.curves import draw_curves
-from nanotorch.training.data.prepare import Prepared, prepare
+from nanotorch.training.data.prepare import prepare
 from nanotorch.training.devices import choose_device
 from nanotorch.training.errors import InputError, Interrupted, RunFailure
 from nanotorch.training.metrics import Outcome, names_for
 from nanotorch.training.model_file import ModelFile, write_model_file, write_whole
 from nanotorch.training.models import parameter_table
+from nanotorch.training.report import write_report
+from nanotorch.training.results import Finished, differences
 from nanotorch.training.run import Run
 from nanotorch.training.run_folder import (
     CONFIG,
@@ -41,17 +50,6 @@ FREE = ("device", "training.epochs", "training.time_limit", "stopping.patience")
 FREE_SECTIONS = ("checkpoint", "output")
 
 
-@dataclass
-class Finished:
-    """A run that is over: its folder, its summary, and what the model said about each part."""
-
-    config: Config
-    folder: Path
-    summary: dict[str, Any]
-    outcomes: dict[str, Outcome]
-    data: Prepared
-
-
 def fit(config: Config, resume: str | None = None, quiet: bool = False) -> Finished:
     """Train as `config` says and leave a run folder; with `resume`, go on with one.
 
@@ -66,7 +64,8 @@ def fit(config: Config, resume: str | None = None, quiet: bool = False) -> Finis
         run = Run(config, folder, data, device, signals)
         best = Best()
         lines = Lines(best, quiet)
-        run.callbacks = [best, Checkpoints(), TimeLimit(), lines]
+        timer = Timer()
+        run.callbacks = [best, Checkpoints(), TimeLimit(), lines, timer, Redraw()]
         events = Events(folder / EVENTS)
         if checkpoint is not None:
             run.restore(load_checkpoint(checkpoint))
@@ -105,7 +104,8 @@ def fit(config: Config, resume: str | None = None, quiet: bool = False) -> Finis
                     callback.on_end(run)
         signals.caught = None
         finished = _finish(run, best, failure)
-        events.record("end", epoch=run.at.epoch, step=run.at.step, ended=finished.summary["ended"])
+        events.record("end", epoch=run.at.epoch, step=run.at.step, epoch_seconds=timer.seconds)
+        _draw(finished)
         if failure is not None:
             raise failure
         return finished
@@ -151,26 +151,6 @@ def _compare(before: Config, now: Config, folder: Path) -> None:
         replace_config(folder, now)
 
 
-def differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
-    """The dotted keys whose values differ, with both values."""
-
-    def flat(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, value in tables.items():
-            if isinstance(value, dict):
-                found |= flat(value, f"{prefix}{name}.")
-            else:
-                found[prefix + name] = value
-        return found
-
-    first, second = flat(one.model_dump()), flat(other.model_dump())
-    return {
-        key: (first.get(key), second.get(key))
-        for key in {**first, **second}
-        if first.get(key) != second.get(key)
-    }
-
-
 def _introduce(run: Run, device_words: str) -> None:
     data, rows = run.data, run.data.summary()["rows"]
     parts = ", ".join(f"{count:,} {part}" for part, count in rows.items())
@@ -214,10 +194,17 @@ def _finish(run: Run, best: Best, failure: BaseException | None) -> Finished:
             if task in ("binary", "classes"):
                 summary[part]["confusion"] = outcomes[part].confusion.tolist()
         write_model_file(run.folder / MODEL, model_file(run))
-    if run.config.output.curves and run.at.epoch:
-        draw_curves(run.folder, run.config.output.log_scale, run.config.output.smoothing)
     write_whole(run.folder / SUMMARY, json_text(summary).encode())
     return Finished(run.config, run.folder, summary, outcomes, run.data)
+
+
+def _draw(run: Finished) -> None:
+    """The pictures and the page, from what the run folder holds."""
+    output = run.config.output
+    if run.summary["epochs"] and output.curves:
+        draw_curves(run.folder, output.log_scale, output.smoothing)
+    if run.summary["epochs"] and output.report and run.outcomes:
+        write_report(run)
 
 
 def model_file(run: Run) -> ModelFile:

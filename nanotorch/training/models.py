@@ -14,6 +14,7 @@ from nanotorch import nn
 from nanotorch.training.config.choices import MultilayerPerceptron, OwnModule
 from nanotorch.training.errors import InputError
 from nanotorch.training.model_file import read_model_file
+import itertools
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 
@@ -25,7 +26,7 @@ def build_model(config: Any, inputs: int, outputs: int) -> nn.Module:
     if isinstance(config, MultilayerPerceptron):
         widths = [inputs, *config.hidden]
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in itertools.pairwise(widths):
             layers += [nn.Linear(before, after, bias=config.bias), ACTIVATIONS[config.activation]()]
             if config.dropout:
                 layers.append(nn.Dropout(config.dropout))

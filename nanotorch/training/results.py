@@ -1,8 +1,45 @@
-"""What a finished run says in the terminal."""
+"""A finished run, and what it says in the terminal."""
 
 from __future__ import annotations
 
-from nanotorch.training.fit import Finished, differences
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nanotorch.training.config.sections import Config
+from nanotorch.training.data.prepare import Prepared
+from nanotorch.training.metrics import Outcome
+
+
+@dataclass
+class Finished:
+    """A run that is over: its folder, its summary, and what the model said about each part."""
+
+    config: Config
+    folder: Path
+    summary: dict[str, Any]
+    outcomes: dict[str, Outcome]
+    data: Prepared
+
+
+def differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
+    """The dotted keys whose values differ, with both values."""
+
+    def flat(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in tables.items():
+            if isinstance(value, dict):
+                found |= flat(value, f"{prefix}{name}.")
+            else:
+                found[prefix + name] = value
+        return found
+
+    first, second = flat(one.model_dump()), flat(other.model_dump())
+    return {
+        key: (first.get(key), second.get(key))
+        for key in {**first, **second}
+        if first.get(key) != second.get(key)
+    }
 
 
 def last_line(run: Finished) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from nanotorch.training.errors import InputError, RunFailure
 from nanotorch.training.metrics import METRICS, Outcome, chosen_names, measure
 from nanotorch.training.models import build_model, freeze, matching, start_from
 from nanotorch.training.objective import Objective, make_penalty, row_weights
-from nanotorch.training.optimizers import add_parameters, build_optimizer, trained_names
-from nanotorch.training.run_folder import Log, METRICS as METRICS_FILE
+from nanotorch.training.optimizers import add_parameters, build_optimizer
+from nanotorch.training.run_folder import METRICS as METRICS_FILE, Log
 from nanotorch.training.schedules import LearningRates
 from nanotorch.training.signals import StopSignals
 

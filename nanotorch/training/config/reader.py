@@ -201,7 +201,8 @@ def _words(item: dict[str, Any], path: tuple[str, ...], key: Any, tables: dict[s
         case "model_type" | "model_attributes_type":
             return f"expected a section [{dotted(path)}]{given}"
         case "literal_error":
-            return f"expected {accepts_field(key)}{given}{_nearest(item['input'], options(key.annotation))}"
+            near = _nearest(item["input"], options(key.annotation))
+            return f"expected {accepts_field(key)}{given}{near}"
         case "string_pattern_mismatch":
             return f"expected a {path[-1]} like {_pattern_example(path[-1])}{given}"
         case "finite_number":

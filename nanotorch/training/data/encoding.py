@@ -206,7 +206,7 @@ class Target:
     """What is predicted.
 
     - `task`: "binary", "classes", "labels" or "regression"
-    - `values`: float32 (rows, 1) for binary, int64 (rows,) for classes, float32 (rows, targets) else
+    - `values`: int64 (rows,) for classes, float32 (rows, targets) for all others
     - `classes`: their names, for binary and classes; names of the targets otherwise
     """
 

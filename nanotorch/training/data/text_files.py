@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from nanotorch.training.data.frames import MISSING, read_mixed_csv
 from nanotorch.training.errors import InputError
+import itertools
 
 LARGE = 16 * 2**20  # bytes from which a converted copy is kept
 CACHE_FORMAT = 1
@@ -123,7 +124,7 @@ def content_digest(path: Path) -> str:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         edges = [size * quarter // 4 for quarter in range(5)]
         with memoryview(content) as view, ThreadPoolExecutor(4) as threads:
-            pieces = [view[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+            pieces = [view[start:end] for start, end in itertools.pairwise(edges)]
             digests = list(threads.map(lambda piece: hashlib.sha256(piece).digest(), pieces))
             for piece in pieces:
                 piece.release()

@@ -1,0 +1,275 @@
+"""report.html: a run on one page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nanotorch.training.config.writer import to_toml
+from nanotorch.training.curves import resume_points, series
+from nanotorch.training.drawing import Plot, Trace, bars, matrix
+from nanotorch.training.metrics import Outcome, calibration, roc_curve
+from nanotorch.training.model_file import read_model_file, write_whole
+from nanotorch.training.results import Finished
+from nanotorch.training.run_folder import EVENTS, METRICS, MODEL, read_log
+
+SHOWN = 20  # coefficients, and classes of a ROC plot
+
+STYLE = """
+:root{--ink:#1f2933;--soft:#5f6b76;--line:#d8dee5;--paper:#fff;--card:#f6f8fa;
+--c0:#2f6fb3;--c1:#d9622b;--c2:#3a9a5b;--c3:#8a56b8;--c4:#b8952c;--c5:#5f6b76;--c6:#c2447e}
+@media(prefers-color-scheme:dark){:root{--ink:#e4e9ee;--soft:#9aa7b4;--line:#38434e;
+--paper:#14191f;--card:#1c232b;--c0:#6ea8e0;--c1:#f0915f;--c2:#6cc58b;--c3:#b58be0;--c4:#dcbf62;
+--c5:#9aa7b4;--c6:#e57fae}}
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:1080px;padding:24px 16px 64px;color:var(--ink);
+background:var(--paper);font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
+h1{font-size:26px;margin:0}h2{font-size:17px;margin:0 0 10px}
+p{margin:4px 0;color:var(--soft)}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(130px,1fr));gap:10px;margin:20px 0}
+.tiles div{background:var(--card);border-radius:10px;padding:12px 14px}
+.tiles b{display:block;font-size:22px;font-weight:650;font-variant-numeric:tabular-nums}
+.tiles span{color:var(--soft);font-size:13px}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:16px}
+section{background:var(--card);border-radius:10px;padding:16px;min-width:0}
+section.full{grid-column:1/-1}
+svg{width:100%;height:auto;display:block}
+svg text{fill:var(--soft);font-size:12px}svg .words{fill:var(--ink);font-size:13px}
+.grid{stroke:var(--line);stroke-width:1}.guide{stroke:var(--soft);stroke-dasharray:4 4}
+.line{fill:none;stroke-width:2.2;stroke-linejoin:round;stroke-linecap:round}
+.mark{fill:var(--card);stroke-width:2.2}
+.line.c0,.mark.c0{stroke:var(--c0)}.line.c1,.mark.c1{stroke:var(--c1)}
+.line.c2,.mark.c2{stroke:var(--c2)}.line.c3,.mark.c3{stroke:var(--c3)}
+.line.c4,.mark.c4{stroke:var(--c4)}.line.c5,.mark.c5{stroke:var(--c5)}
+.line.c6,.mark.c6{stroke:var(--c6)}
+.dot.c0{fill:var(--c0)}.dot.c1{fill:var(--c1)}
+.legend{display:flex;flex-wrap:wrap;gap:2px 16px;font-size:13px;padding:6px 0 0 12px}
+.legend i{display:inline-block;width:14px;height:4px;border-radius:2px;margin-right:6px;
+vertical-align:middle}
+.legend i.ring{width:11px;height:11px;border-radius:50%;background:none!important}
+i.c0{background:var(--c0)}i.c1{background:var(--c1)}i.c2{background:var(--c2)}
+i.c3{background:var(--c3)}i.c4{background:var(--c4)}i.c5{background:var(--c5)}
+i.c6{background:var(--c6)}
+.legend i.ring.c0{border:2.2px solid var(--c0)}.legend i.ring.c1{border:2.2px solid var(--c1)}
+.wide{overflow-x:auto}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:14px}
+th{text-align:left;font-weight:500;color:var(--soft);padding:4px 8px 4px 0}
+td{text-align:right;padding:4px 0 4px 8px}
+.lined tr+tr{border-top:1px solid var(--line)}
+.lined thead th,.lined tr:first-child th{text-align:right}
+.lined tr:first-child th:first-child{text-align:left}
+.words td{text-align:left}
+.matrix td{text-align:center;padding:8px 6px;border-radius:6px;min-width:38px;
+background:color-mix(in srgb,var(--c0) calc(var(--share)*85%),transparent)}
+.matrix td.strong{color:#fff}@media(prefers-color-scheme:dark){.matrix td.strong{color:#10151a}}
+.matrix th{text-align:center}.matrix tr th:first-child{text-align:right}
+.matrix .corner{font-size:12px;white-space:nowrap}
+.matrix{border-collapse:separate;border-spacing:3px}
+.bars th{max-width:46vw;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;width:34%}
+.bars td.bar{position:relative;width:46%;height:22px}.bars td.bar i{position:absolute;top:5px;
+height:12px;border-radius:2px}.bars td.bar::before{content:"";position:absolute;left:50%;top:0;
+bottom:0;border-left:1px solid var(--line)}
+pre{overflow-x:auto;font:13px/1.45 ui-monospace,Menlo,Consolas,monospace;margin:8px 0 0}
+summary{cursor:pointer;font-weight:600}
+"""
+
+
+def write_report(run: Finished) -> Path:
+    """Write report.html into the run folder, whole or not at all."""
+    path = run.folder / "report.html"
+    write_whole(path, page(run).encode())
+    return path
+
+
+def page(run: Finished) -> str:
+    """The report of a finished run as HTML."""
+    records = read_log(run.folder / METRICS)
+    part = _main_part(run)
+    sections = [*_curves(run, records)]
+    if part in run.outcomes:
+        sections += _quality(run, part)
+    sections += [_coefficients(run), _metrics(run), _data(run), _timings(run), _config(run)]
+    name = escape(run.folder.name)
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<style>{STYLE}</style></head><body>{_head(run, part)}"
+        f'<main class="cards">{"".join(sections)}</main></body></html>\n'
+    )
+
+
+def _main_part(run: Finished) -> str:
+    return next((name for name in ("test", "validation", "train") if name in run.summary), "train")
+
+
+def _section(title: str, body: str, full: bool = False) -> str:
+    kind = ' class="full"' if full else ""
+    return f"<section{kind}><h2>{escape(title)}</h2>{body}</section>"
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _head(run: Finished, part: str) -> str:
+    summary, data = run.summary, run.summary["data"]
+    tiles = []
+    for key in ("accuracy", "roc_auc", "f1_macro", "r2", "mae", "loss"):
+        if key in summary.get(part, {}):
+            tiles.append((f"{part} {key.replace('_', ' ')}", _number(summary[part][key])))
+    tiles.append(("best epoch", f"{_number(summary['best_epoch'])} of {summary['epochs']}"))
+    tiles.append(("trained parameters", _number(summary["trained_parameters"])))
+    shown = "".join(
+        f"<div><b>{value}</b><span>{escape(words)}</span></div>" for words, value in tiles
+    )
+    what = {"binary": "two classes", "classes": "classes", "labels": "labels"}
+    task = what.get(data["task"], "regression")
+    model = run.config.model.name
+    return (
+        f"<h1>{escape(run.folder.name)}</h1><p>{escape(model)} on {escape(str(data['source']))}, "
+        f"{task}; {escape(str(summary['ended']))}</p><div class='tiles'>{shown}</div>"
+    )
+
+
+def _curves(run: Finished, records: list[dict[str, Any]]) -> list[str]:
+    """Loss, metrics and learning rate over the epochs."""
+    if not records:
+        return []
+    drawn = []
+    keys = dict.fromkeys(
+        key.partition("/")[2] for record in records for key in record if "/" in key
+    )
+    best = run.summary["best_epoch"]
+    for quantity in keys:
+        traces, marks = [], []
+        for colour, part in (("c0", "train"), ("c1", "validation")):
+            epochs, values = series(records, f"{part}/{quantity}")
+            if len(epochs):
+                traces.append(Trace(part, epochs, values, colour))
+            if f"{part}/{quantity}" == run.summary["monitor"] and best in epochs:
+                value = float(values[list(epochs).index(best)])
+                marks.append((best, value, colour, f"best: {value:.4g} in epoch {best}"))
+        words = quantity.replace("_", " ")
+        drawn.append(_section(words.capitalize(), Plot(traces, "epoch", words, marks=marks).svg()))
+    epochs, rates = series(records, "lr")
+    plot = Plot([Trace("", epochs, rates, "c2")], "epoch", "learning rate")
+    drawn.append(_section("Learning rate", plot.svg()))
+    return drawn
+
+
+def _quality(run: Finished, part: str) -> list[str]:
+    """What the model got right and wrong on the held-out rows."""
+    outcome, names = run.outcomes[part], run.data.target.classes
+    if outcome.task == "regression":
+        truth, said = outcome.target[:, 0], outcome.outputs[:, 0]
+        both = np.concatenate([truth, said])
+        limits = (float(both.min()), float(both.max()))
+        trace = Trace("", truth, said, "c0", dots=True)
+        plot = Plot([trace], "truth", "prediction", limits, limits, diagonal=True)
+        return [_section(f"Predictions, {part} rows", plot.svg())]
+    sections = []
+    if outcome.task in ("binary", "classes"):
+        body = matrix(outcome.confusion.tolist(), names)
+        sections.append(_section(f"Confusion, {part} rows", body, full=len(names) > 6))
+    sections.append(_section(f"ROC, {part} rows", _roc(outcome, names)))
+    rows, mean, share = calibration(outcome)
+    known = rows > 0
+    trace = Trace("", mean[known], share[known], "c0", dots=True)
+    plot = Plot([trace], "mean probability", "share that is true", (0, 1), (0, 1), diagonal=True)
+    sections.append(_section(f"Calibration, {part} rows", plot.svg()))
+    return sections
+
+
+def _roc(outcome: Outcome, names: Sequence[str]) -> str:
+    traces = []
+    columns = range(outcome.scores.shape[1])
+    labels = [names[1]] if outcome.task == "binary" else list(names)
+    for at in columns[:SHOWN]:
+        truth = outcome.indicators[:, at]
+        if 0 < truth.sum() < len(truth):
+            x, y = roc_curve(truth, outcome.scores[:, at])
+            traces.append(Trace(labels[at], x, y, f"c{at % 7}"))
+    if not traces:
+        return "<p>needs rows of at least two classes</p>"
+    ranges = ((0.0, 1.0), (0.0, 1.02))
+    return Plot(traces, "false positive rate", "true positive rate", *ranges, diagonal=True).svg()
+
+
+def _coefficients(run: Finished) -> str:
+    """The weights of a linear model, largest first: one feature each."""
+    saved = read_model_file(run.folder / MODEL)
+    weight = saved.weights.get("weight")
+    names = run.data.encoding.feature_names
+    if weight is None or weight.ndim != 2 or weight.shape[1] != len(names):
+        return ""
+    if len(weight) == 1:
+        order = np.argsort(-np.abs(weight[0]))[:SHOWN]
+        body = bars([names[at] for at in order], [float(weight[0, at]) for at in order])
+        towards = run.data.target.classes[-1]
+        title = f"Coefficients by size, towards {towards}"
+    else:
+        size = np.sqrt(np.square(weight).sum(axis=0))
+        order = np.argsort(-size)[:SHOWN]
+        body = bars([names[at] for at in order], [float(size[at]) for at in order])
+        title = "Coefficients by size over all classes"
+    more = len(names) - len(order)
+    note = f"<p>of standardized features; {more} smaller ones are not shown</p>" if more else ""
+    return _section(title, body + note)
+
+
+def _metrics(run: Finished) -> str:
+    parts = [name for name in ("train", "validation", "test") if name in run.summary]
+    if not parts:
+        return ""
+    keys = [key for key in run.summary[parts[0]] if key != "confusion"]
+    head = "".join(f"<th>{part}</th>" for part in parts)
+    rows = "".join(
+        f"<tr><th>{key.replace('_', ' ')}</th>"
+        + "".join(f"<td>{_number(run.summary[part].get(key))}</td>" for part in parts)
+        + "</tr>"
+        for key in keys
+    )
+    return _section("Metrics", f'<table class="lined"><tr><th></th>{head}</tr>{rows}</table>')
+
+
+def _data(run: Finished) -> str:
+    data = run.summary["data"]
+    rows = [("source", data["source"]), ("task", data["task"]), ("features", data["features"])]
+    rows.append(("classes" if data["task"] != "regression" else "target", _few(data["classes"])))
+    rows += [(f"{part} rows", f"{count:,}") for part, count in data["rows"].items()]
+    rows += [("note", note) for note in data["notes"]]
+    body = "".join(f"<tr><th>{k}</th><td>{escape(str(v))}</td></tr>" for k, v in rows)
+    return _section("Data", f'<table class="lined words">{body}</table>')
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def _timings(run: Finished) -> str:
+    """When the run began, how long epochs took, on what; resume points."""
+    events = read_log(run.folder / EVENTS)
+    starts = [event for event in events if event["event"] in ("start", "resume")]
+    ends = [event for event in events if event["event"] == "end"]
+    rows = [(key, starts[-1][key]) for key in ("device", "nanotorch", "numpy", "python")]
+    if resumed := resume_points(run.folder):
+        rows.append(("resumed after epochs", ", ".join(map(str, resumed))))
+    if ends and (seconds := [s for s in ends[-1].get("epoch_seconds", []) if math.isfinite(s)]):
+        rows.append(("training, seconds", f"{sum(seconds):.3g}"))
+        rows.append(("median epoch, milliseconds", f"{1000 * float(np.median(seconds)):.3g}"))
+    body = "".join(f"<tr><th>{k}</th><td>{escape(str(v))}</td></tr>" for k, v in rows)
+    return _section("Timings and versions", f'<table class="lined words">{body}</table>')
+
+
+def _config(run: Finished) -> str:
+    body = (
+        f"<details><summary>config.toml</summary><pre>{escape(to_toml(run.config))}</pre></details>"
+    )
+    return _section("Configuration", body, full=True)
