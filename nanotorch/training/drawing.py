@@ -135,10 +135,10 @@ def _trace(trace: Trace, x: tuple[float, float], y: tuple[float, float]) -> str:
         if math.isfinite(b)
     ]
     if trace.dots or len(points) == 1:
-        return "".join(
-            f'<circle class="dot {trace.colour}" cx="{a}" cy="{b}" r="4"/>' for a, b in points
-        )
-    return f'<polyline class="line {trace.colour}" points="{" ".join(f"{a},{b}" for a, b in points)}"/>'
+        kind = f'class="dot {trace.colour}" r="4"'
+        return "".join(f'<circle {kind} cx="{a}" cy="{b}"/>' for a, b in points)
+    path = " ".join(f"{a},{b}" for a, b in points)
+    return f'<polyline class="line {trace.colour}" points="{path}"/>'
 
 
 def _legend(entries: Sequence[tuple[str, str, bool]]) -> str:
@@ -176,7 +176,6 @@ def matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
             for count in row
         )
         rows.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
-    return (
-        f'<div class="wide"><table class="matrix"><tr><th class="corner">true ↓ predicted →</th>{head}'
-        f"</tr>{''.join(rows)}</table></div>"
-    )
+    corner = '<th class="corner">true ↓ predicted →</th>'
+    body = f"<tr>{corner}{head}</tr>{''.join(rows)}"
+    return f'<div class="wide"><table class="matrix">{body}</table></div>'

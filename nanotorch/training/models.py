@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
+import itertools
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +15,6 @@ from nanotorch import nn
 from nanotorch.training.config.choices import MultilayerPerceptron, OwnModule
 from nanotorch.training.errors import InputError
 from nanotorch.training.model_file import read_model_file
-import itertools
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 

@@ -126,7 +126,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 class Events(Log):
-    """What happened when, with the time of day: kept apart so that metrics.jsonl repeats exactly."""
+    """What happened when: times of day stand here, so that metrics.jsonl repeats exactly."""
 
     def record(self, event: str, **facts: Any) -> None:
         self.write({"time": round(time.time(), 3), "event": event, **facts})

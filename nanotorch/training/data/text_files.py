@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import itertools
 import json
 import mmap
 import os
@@ -19,7 +20,6 @@ from numpy.typing import NDArray
 
 from nanotorch.training.data.frames import MISSING, read_mixed_csv
 from nanotorch.training.errors import InputError
-import itertools
 
 LARGE = 16 * 2**20  # bytes from which a converted copy is kept
 CACHE_FORMAT = 1
