@@ -1,0 +1,16 @@
+"""Automatic differentiation: recording, backward and forward, and the modes that steer them."""
+
+from nanotorch.autograd import forward_ad as forward_ad, graph as graph
+from nanotorch.autograd.backward import backward as backward, grad as grad
+from nanotorch.autograd.grad_mode import (
+    enable_grad as enable_grad,
+    inference_mode as inference_mode,
+    is_grad_enabled as is_grad_enabled,
+    is_inference_mode_enabled as is_inference_mode_enabled,
+    no_grad as no_grad,
+    set_grad_enabled as set_grad_enabled,
+)
+from nanotorch.autograd.graph import (
+    detect_anomaly as detect_anomaly,
+    set_detect_anomaly as set_detect_anomaly,
+)

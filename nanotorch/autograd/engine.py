@@ -1,0 +1,531 @@
+"""The engine: computes and records a primitive, and walks the record backward.
+
+Recording: `apply` runs the kernel on the inputs' arrays and, if an input requires grad and recording is
+on, makes the instance of the primitive that becomes the output's `grad_fn`. Backward: `walk` visits nodes
+from the latest to the earliest, so that a node's cotangent is complete when its turn comes; cotangents
+live in a dict of the walk and never on the nodes. Broadcasting and casting are undone in one place, `fit`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import traceback
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy
+
+from nanotorch import ops
+from nanotorch.autograd.forward_ad import push_forward
+from nanotorch.autograd.grad_mode import modes
+from nanotorch.backend import MODULES, array_module, device_of, dtype_of, promote
+from nanotorch.primitive import Node, Packed, Primitive, Traced
+
+_sequence = itertools.count()
+
+
+def apply(
+    self: Any, primitive: type[Primitive], inputs: tuple[Any, ...], attributes: dict[str, Any]
+) -> Any:
+    """y = primitive(inputs), computed now and recorded if a gradient may be wanted.
+
+    `self` is the first tensor among the inputs; the result is wrapped as its `_wrap` does.
+    """
+    try:
+        arrays: Any = [x._array if isinstance(x, Traced) else x for x in inputs]
+    except AttributeError:  # an operand without data, such as a symbol, takes over
+        other = next(x for x in inputs if isinstance(x, Traced) and not hasattr(x, "_array"))
+        return other._apply(primitive, inputs, attributes)
+    if len(MODULES) > 1:
+        check_devices(primitive, inputs, arrays)
+    xp = MODULES.get(type(self._array)) or array_module(self._array)
+    try:
+        if primitive.promotes:
+            arrays = promote(arrays, primitive.promotes == "floating")
+        y = primitive.kernel(xp, *arrays, **attributes)
+    except (ValueError, IndexError, TypeError, OverflowError) as error:
+        raise explained(primitive, inputs, error) from error
+    if type(y) is not xp.ndarray:
+        y = xp.asarray(y)
+    out = self._wrap(y)
+    if primitive.view:
+        view_of(out, self, primitive, attributes)
+    if modes.grad and primitive.vjp:
+        for x in inputs:
+            if isinstance(x, Traced) and (x._requires_grad or x._base is not None) and requires_grad(x):  # type: ignore[attr-defined]
+                record(primitive, inputs, attributes, out)
+                break
+    if modes.inference:
+        out._inference = True
+    if modes.forward:
+        push_forward(primitive, inputs, attributes, out)
+    return out
+
+
+def requires_grad(x: Any) -> bool:
+    """Whether x is recorded; a view first takes over what was written to its base."""
+    if x._base is not None:
+        refresh(x)
+    required: bool = x._requires_grad
+    return required
+
+
+def record(
+    primitive: type[Primitive], inputs: tuple[Any, ...], attributes: dict[str, Any], out: Any
+) -> Node | None:
+    """Makes the node of out = primitive(inputs) and hangs it on `out`; None if no input wants a gradient."""
+    if out._array.dtype.kind not in "fc":
+        return None
+    rules, edges, wanted = primitive.vjp, [], 0
+    for index, x in enumerate(inputs):
+        if (
+            isinstance(x, Traced)
+            and requires_grad(x)
+            and (primitive.variadic or (index < len(rules) and rules[index] is not None))
+        ):
+            node = x._node  # type: ignore[attr-defined]
+            edges.append(x if node is None else node)
+            wanted |= 1 << index
+        else:
+            edges.append(None)
+    if not wanted:
+        return None
+    node = primitive.__new__(primitive)
+    node.sequence = next(_sequence)
+    node.edges = tuple(edges)
+    node.attributes = attributes
+    node.shape, node.dtype = out._array.shape, out._array.dtype
+    node.hooks = node.post_hooks = node.inputs = node.output = None
+    keep(node, inputs, out, 1 if primitive.variadic else wanted)
+    if modes.anomaly:
+        node.trace = traceback.format_stack()[:-3]
+    out._node, out._requires_grad = node, True
+    return node
+
+
+def keep(node: Primitive, inputs: tuple[Any, ...], out: Any, wanted: int) -> None:
+    """Keeps on the node what the rules of the wanted inputs name, with its version, and nothing else."""
+    plan = node.plans.get(wanted) or node.plan(wanted)
+    indices, keep_output, keep_shapes = plan
+    if keep_shapes:
+        node.shapes = tuple(getattr(x, "shape", ()) for x in inputs)
+    if indices and node.rest in indices:
+        indices = (*indices, *range(node.rest + 1, len(inputs)))
+    if indices:
+        kept: list[Any] = [None] * len(inputs)
+        versions: list[int] = [0] * len(inputs)
+        for index in indices:
+            kept[index] = x = inputs[index]
+            if isinstance(x, Traced):
+                if x._cell is not None:
+                    versions[index] = x._cell[0]
+                if modes.saved_hooks is not None:
+                    kept[index] = Packed(x, modes.saved_hooks)
+                elif x._inference:  # type: ignore[attr-defined]
+                    raise RuntimeError(
+                        f"{node.name()}: a tensor made in inference_mode cannot be kept for backward; "
+                        "clone() it outside inference_mode first"
+                    )
+        node.inputs, node.versions = kept, versions
+    if keep_output:
+        if node.inputs is None:
+            node.inputs = ()
+        if out._cell is None:
+            out._cell = [0]
+        value = out._array
+        if modes.saved_hooks is not None:
+            value = Packed(out._wrap(value), modes.saved_hooks)
+        node.output = [value, out._cell, out._cell[0], out._wrap, None]
+
+
+# --- views, and writing in place ------------------------------------------------------------------
+
+
+def view_of(out: Any, x: Any, primitive: type[Primitive], attributes: dict[str, Any]) -> None:
+    """Notes that `out` shows memory of `x`: their common base, the way to it, and one version counter."""
+    if x._cell is None:
+        x._cell = [0]
+    out._cell = x._cell
+    out._seen = x._cell[0]
+    out._path = (*x._path, (primitive, attributes))
+    out._base = x if x._base is None else x._base
+    out._made_in_no_grad = not modes.grad
+
+
+def refresh(x: Any) -> None:
+    """Gives a view whose base was written to since its making the graph of what it shows now."""
+    base = x._base
+    if x._seen != x._cell[0]:
+        x._seen = x._cell[0]
+        if base._requires_grad and base._node is not None:
+            record(ops.AsStrided, (base,), {"path": x._path}, x)
+
+
+def check_inplace(x: Any, operands: Iterable[Any] = ()) -> None:
+    """Refuses to write to a leaf (or to a view of one) that requires grad while that is recorded."""
+    if x._inference and not modes.inference:
+        raise RuntimeError(
+            "an inference tensor may not be changed in place outside inference_mode; clone() it first"
+        )
+    if not modes.grad:
+        return
+    if requires_grad(x) and x._node is None:
+        raise RuntimeError(
+            "a leaf Variable that requires grad is being used in an in-place operation; "
+            "do it within no_grad(), or on its detach()"
+        )
+    base = x._base
+    if base is not None and base._requires_grad and base._node is None:
+        raise RuntimeError(
+            "a view of a leaf Variable that requires grad is being used in an in-place operation; "
+            "do it within no_grad(), or on its detach()"
+        )
+    if base is not None and x._made_in_no_grad:
+        if any(isinstance(o, Traced) and o._requires_grad for o in (x, *operands)):  # type: ignore[attr-defined]
+            raise RuntimeError(
+                "a view was created in no_grad mode and is being modified inplace with grad mode enabled"
+            )
+
+
+def apply_inplace(
+    primitive: type[Primitive], x: Any, *operands: Any, **attributes: Any
+) -> Any:
+    """x := primitive(x, operands), in x's own memory; returns x."""
+    check_inplace(x, operands)
+    inputs = (x, *operands)
+    recorded = modes.grad and any(isinstance(o, Traced) and requires_grad(o) for o in inputs)
+    old = before_writing(primitive, x, operands) if recorded or modes.forward else x
+    arrays: Any = [o._array if isinstance(o, Traced) else o for o in inputs]
+    if len(MODULES) > 1:
+        check_devices(primitive, inputs, arrays)
+    xp, target = array_module(x._array), x._array
+    try:
+        if primitive.promotes:
+            arrays = promote(arrays, primitive.promotes == "floating")
+        write(primitive, xp, arrays, attributes, target)
+    except (ValueError, IndexError, TypeError, OverflowError) as error:
+        raise explained(primitive, inputs, error) from error
+    bump(x)
+    written(primitive, x, (old, *operands), attributes, recorded)
+    return x
+
+
+def before_writing(primitive: type[Primitive], x: Any, operands: tuple[Any, ...]) -> Any:
+    """A stand-in for x as it is before it is written to: its place in the graph and, if a rule asks
+    for it, its value."""
+    old = x._wrap(x._array)
+    old._requires_grad, old._node, old._tangent = x._requires_grad, x._node, x._tangent
+    wanted = sum(
+        1 << index
+        for index, o in enumerate((x, *operands))
+        if isinstance(o, Traced) and o._requires_grad and index < len(primitive.vjp)  # type: ignore[attr-defined]
+    )
+    if modes.forward or 0 in primitive.plan(wanted)[0]:
+        old._array = x._array.copy()
+    return old
+
+
+def written(
+    primitive: type[Primitive], x: Any, inputs: tuple[Any, ...], attributes: dict[str, Any], recorded: bool
+) -> None:
+    """Makes the graph (and the tangent) of a tensor that primitive(inputs) was written into."""
+    node = None
+    if recorded:
+        retained = x._node.hooks if x._node is not None and x._retains_grad else None
+        node = record(primitive, inputs, attributes, x)
+        if retained:
+            for identifier in [k for k, hook in retained.items() if hook is x._retains_grad]:
+                node.hooks = {identifier: retained.pop(identifier)}  # type: ignore[union-attr]
+    if modes.forward:
+        x._tangent = None
+        push_forward(primitive, inputs, attributes, x)
+    base = x._base
+    if base is None:
+        return
+    if node is not None or x._tangent is not None or base._tangent is not None:
+        region = {"path": x._path}
+        before = base._wrap(base._array)
+        before._requires_grad, before._node = base._requires_grad, base._node
+        before._tangent, value = base._tangent, x
+        if node is not None:
+            record(ops.CopySlices, (before, value), region, base)
+        if modes.forward:
+            push_forward(ops.CopySlices, (before, value), region, base)
+    x._seen = -1  # the view's own graph is now the base's, seen through the view
+
+
+def write(
+    primitive: type[Primitive], xp: Any, arrays: Sequence[Any], attributes: dict[str, Any], target: Any
+) -> None:
+    """Runs the kernel into `target`, whose dtype and shape must be able to hold the result."""
+    kinds = [a.dtype for a in arrays if type(a) in MODULES]
+    if primitive.in_place and all(kind == target.dtype for kind in kinds):
+        primitive.kernel(xp, *arrays, **attributes, out=target)
+        return
+    y = primitive.kernel(xp, *arrays, **attributes)
+    order = "buifc".index(y.dtype.kind), "buifc".index(target.dtype.kind)
+    if order[0] > order[1] and (order[0] > 2 or order[1] == 0):
+        raise RuntimeError(
+            f"result type {dtype_of(y.dtype).title} can't be cast to the desired output type "
+            f"{dtype_of(target.dtype).title}"
+        )
+    if numpy.broadcast_shapes(y.shape, target.shape) != target.shape:
+        raise RuntimeError(
+            f"output with shape {list(target.shape)} doesn't match the broadcast shape {list(y.shape)}"
+        )
+    xp.copyto(target, y, casting="unsafe")
+
+
+def bump(x: Any) -> None:
+    """Counts one more change of x's memory."""
+    if x._cell is None:
+        x._cell = [0]
+    x._cell[0] += 1
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+def explained(primitive: type[Primitive], inputs: tuple[Any, ...], error: Exception) -> Exception:
+    """The error a user sees for what a kernel raised: the op, its operands' shapes, the reason."""
+    shapes = [
+        f"{name} {tuple(x.shape)}"
+        for name, x in zip(itertools.chain(primitive.input_names, itertools.repeat("")), inputs, strict=False)
+        if hasattr(x, "shape")
+    ]
+    message = f"{primitive.title()}: {' and '.join(shapes)}: {error}"
+    if isinstance(error, numpy.exceptions.AxisError):
+        return IndexError(f"Dimension out of range: {message}")
+    if isinstance(error, IndexError):
+        return IndexError(message)
+    if isinstance(error, TypeError) and "ufunc" not in str(error) and "boolean" not in str(error):
+        return TypeError(message)
+    return RuntimeError(message)
+
+
+def check_devices(primitive: type[Primitive], inputs: tuple[Any, ...], arrays: Sequence[Any]) -> None:
+    """Refuses operands on different devices; a 0-dim host tensor may join a promoting op."""
+    places = [
+        device_of(a)
+        for a in arrays
+        if type(a) in MODULES and not (primitive.promotes and a.ndim == 0 and type(a) is numpy.ndarray)
+    ]
+    for place in places:
+        if place != places[0]:
+            raise RuntimeError(
+                f"{primitive.title()}: expected all tensors to be on the same device, but found at least two "
+                f"devices, {places[0]} and {place}"
+            )
+
+
+# --- backward -------------------------------------------------------------------------------------
+
+
+def fit(g: Any, shape: tuple[int, ...], dtype: Any, node: Node) -> Any:
+    """The cotangent in the shape and dtype of the value it belongs to: undoes broadcasting and casts."""
+    array = g._array if isinstance(g, Traced) else g
+    if array.shape != shape:
+        try:
+            g = ops.sum_to(g, shape)
+        except ValueError:
+            raise RuntimeError(
+                f"{node.name()} returned an invalid gradient: got shape {list(array.shape)}, "
+                f"expected shape compatible with {list(shape)}"
+            ) from None
+    if array.dtype != dtype:
+        g = ops.cast(g, dtype)
+    return g
+
+
+def walk(
+    roots: Sequence[Any],
+    cotangents: Sequence[Any],
+    *,
+    retain_graph: bool,
+    create_graph: bool,
+    targets: Sequence[Any] | None = None,
+    accumulate: bool = True,
+) -> dict[Any, Any]:
+    """Carries cotangents from the roots to the leaves, and adds them to the leaves' `.grad`.
+
+    With `targets` (leaves, or nodes), only what lies on the way to them is computed; the cotangents of
+    the targets are returned, and are added to leaves only where `accumulate`.
+    """
+    wrap = roots[0]._wrap
+    tensors = bool(create_graph or modes.forward or modes.recorder)
+    only = None if targets is None else leading_to(roots, targets)
+    captured: dict[Any, Any] = {}
+    wanted = frozenset(targets or ())
+    pending: dict[Any, Any] = {}  # the cotangent of each node, complete when its turn comes
+    leaves: dict[Any, Any] = {}
+    owned: set[Any] = set()  # whose cotangent shares memory with nothing else
+    heap: list[tuple[int, Node]] = []
+
+    def contribute(target: Any, g: Any, fresh: bool) -> None:
+        place = pending if isinstance(target, Node) else leaves
+        held = place.pop(target, None)
+        if held is None:
+            if place is pending:
+                heapq.heappush(heap, (-target.sequence, target))
+            if fresh:
+                owned.add(target)
+            place[target] = g
+        elif target in owned and not tensors:
+            held += g
+            place[target] = held
+        else:
+            owned.add(target)
+            place[target] = held + g
+
+    outer, modes.grad = modes.grad, create_graph
+    try:
+        for root, cotangent in zip(roots, cotangents, strict=True):
+            contribute(
+                root if root._node is None else root._node,
+                cotangent if tensors else cotangent._array,
+                False,
+            )
+        while heap:
+            node = heapq.heappop(heap)[1]
+            g = pending.pop(node)
+            if node.hooks:
+                g = run_hooks(node.hooks, g, wrap, tensors)
+            if node in wanted:
+                captured[node] = g
+            if only is not None and not any(e in only for e in node.edges if e is not None):
+                continue
+            try:
+                results = node.pull(g, only, tensors)
+            except Exception as error:
+                raise traced(node, error) from error
+            if node.post_hooks:
+                results = run_post_hooks(node, results, g, wrap, tensors)
+            for edge, result in zip(node.edges, results, strict=False):
+                if edge is None or result is None:
+                    continue
+                if isinstance(edge, Node):
+                    result = fit(result, edge.shape, edge.dtype, node)
+                else:
+                    result = fit(result, edge._array.shape, edge._array.dtype, node)
+                if modes.anomaly:
+                    check_finite(node, result)
+                contribute(edge, result, result is not g and getattr(result, "base", None) is None)
+            if not retain_graph:
+                node.release()
+        for leaf, g in leaves.items():
+            if leaf._hooks:
+                g = run_hooks(leaf._hooks, g, wrap, tensors)
+                owned.discard(leaf)
+            if leaf in wanted:
+                captured[leaf] = g
+            if accumulate and (only is None or leaf in wanted):
+                deposit(leaf, g, wrap, leaf in owned, tensors, create_graph)
+    finally:
+        modes.grad = outer
+    return captured
+
+
+def deposit(leaf: Any, g: Any, wrap: Any, owned: bool, tensors: bool, create_graph: bool) -> None:
+    """leaf.grad += g. The first write makes an array of its own, so that no two leaves share one."""
+    held = leaf._grad
+    if held is not None:
+        if create_graph:
+            leaf._grad = held + g
+        else:
+            array = held._array
+            array += g._array if tensors else g
+            bump(held)
+    elif tensors:
+        leaf._grad = g if owned else ops.clone(g)
+    else:
+        leaf._grad = wrap(array_module(g).array(g) if not owned or g.ndim == 0 else g)
+    if leaf._post_hooks:
+        for hook in list(leaf._post_hooks.values()):
+            hook(leaf)
+
+
+def leading_to(roots: Sequence[Any], targets: Sequence[Any]) -> set[Any]:
+    """The targets that are reached from the roots, and the nodes on the way to them."""
+    reached: set[Any] = set()
+    stack = [root if root._node is None else root._node for root in roots]
+    while stack:
+        place = stack.pop()
+        if place not in reached:
+            reached.add(place)
+            if isinstance(place, Node):
+                stack.extend(edge for edge in place.edges if edge is not None)
+    found = {target for target in targets if target in reached}
+    for node in sorted((n for n in reached if isinstance(n, Node)), key=lambda n: n.sequence):
+        if any(edge in found for edge in node.edges if edge is not None):
+            found.add(node)
+    return found
+
+
+def run_hooks(
+    hooks: dict[int, Callable[[Any], Any]], g: Any, wrap: Callable[[Any], Any], tensors: bool
+) -> Any:
+    """The cotangent after each hook had its say; what a hook returns replaces it."""
+    value = g if tensors else wrap(g if hasattr(g, "base") else numpy.asarray(g))
+    for hook in list(hooks.values()):
+        result = hook(value)
+        if result is not None:
+            if not isinstance(result, Traced):
+                raise TypeError(
+                    f"hook: expected a Tensor or None to be returned, got {type(result).__name__}"
+                )
+            if result._array.shape != value._array.shape:
+                raise RuntimeError(
+                    f"hook {getattr(hook, '__name__', hook)} has changed the size of the gradient from "
+                    f"{tuple(value._array.shape)} to {tuple(result._array.shape)}"
+                )
+            value = result
+    return value if tensors else value._array
+
+
+def run_post_hooks(
+    node: Node, results: Sequence[Any], g: Any, wrap: Callable[[Any], Any], tensors: bool
+) -> Sequence[Any]:
+    """The cotangents of a node's inputs after its own hooks."""
+
+    def as_tensor(value: Any) -> Any:
+        return value if value is None or tensors else wrap(array_module(value).asarray(value))
+
+    values = tuple(as_tensor(r) for r in results)
+    for hook in list((node.post_hooks or {}).values()):
+        changed = hook(values, (as_tensor(g),))
+        if changed is not None:
+            values = changed if isinstance(changed, tuple) else (changed,)
+    return [v if v is None or tensors else v._array for v in values]
+
+
+def traced(node: Node, error: Exception) -> Exception:
+    """The error, with the line of the forward computation where that was remembered."""
+    if modes.anomaly and hasattr(node, "trace"):
+        lines = "".join(node.trace)
+        return type(error)(f"{error}\nThe forward call that made {node.name()}:\n{lines}")
+    return error
+
+
+def check_finite(node: Node, g: Any) -> None:
+    """Under anomaly detection: refuses a NaN as soon as a rule returns one."""
+    array = g._array if isinstance(g, Traced) else g
+    if bool((array != array).any()):
+        lines = "".join(getattr(node, "trace", ["(made before anomaly detection was on)\n"]))
+        raise RuntimeError(
+            f"Function '{node.name()}' returned nan values in its gradients.\n"
+            f"The forward call that made it:\n{lines}"
+        )
+
+
+def retaining(x: Any) -> Callable[[Any], None]:
+    """The hook that keeps the cotangent of x, not a leaf, in its `.grad`."""
+    tensor = weakref.ref(x)
+
+    def keep_grad(g: Any) -> None:
+        held = tensor()
+        if held is not None:
+            held._grad = g.clone() if held._grad is None else held._grad + g
+
+    return keep_grad

@@ -1,0 +1,176 @@
+"""Forward mode: tangents travel with the values they belong to.
+
+Inside `dual_level()`, `make_dual(x, t)` gives a tensor that carries the tangent t, every op computes the
+tangent of its output beside it, and `unpack_dual` reads it. The rule of most ops is derived: elementwise
+ops reuse their reverse rule, linear ones are applied to the tangents themselves. One level at a time, as
+https://docs.pytorch.org/docs/stable/autograd.html#forward-mode-automatic-differentiation.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from nanotorch import ops
+from nanotorch.autograd.grad_mode import modes
+from nanotorch.primitive import (
+    ATTRIBUTE,
+    INDEX,
+    INPUT,
+    OUTPUT,
+    REST,
+    SHAPE,
+    Elementwise,
+    Linear,
+    Multilinear,
+    Primitive,
+    Traced,
+    apply,
+)
+
+
+class UnpackedDualTensor(NamedTuple):
+    """The value and the tangent (or None) of a dual tensor."""
+
+    primal: Any
+    tangent: Any
+
+
+class dual_level:  # noqa: N801 - PyTorch's name
+    """Tangents exist inside this block only; it may not be nested."""
+
+    def __enter__(self) -> int:
+        if modes.forward:
+            raise RuntimeError("nested forward mode AD is not supported: a dual_level is already open")
+        modes.forward = 1
+        self._duals: list[Any] = []
+        _levels.append(self)
+        return 0
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        modes.forward = 0
+        _levels.pop()
+
+
+_levels: list[dual_level] = []
+
+
+def enter_dual_level() -> int:
+    """Opens a level by hand; `exit_dual_level` closes it."""
+    return dual_level().__enter__()
+
+
+def exit_dual_level() -> None:
+    """Closes the level opened last."""
+    if not modes.forward:
+        raise RuntimeError("exit_dual_level: no dual_level is open")
+    _levels[-1].__exit__(None, None, None)
+
+
+def make_dual(tensor: Any, tangent: Any) -> Any:
+    """An alias of `tensor` that carries `tangent`, a tensor of the same shape and dtype."""
+    if not modes.forward:
+        raise RuntimeError("make_dual: trying to create a dual tensor outside a dual_level")
+    if tensor._array.shape != tangent._array.shape:
+        raise RuntimeError(
+            f"make_dual: expected a tangent of shape {tuple(tensor._array.shape)}, "
+            f"got {tuple(tangent._array.shape)}"
+        )
+    if tensor._array.dtype.kind not in "fc":
+        raise ValueError(f"make_dual: expected a floating point tensor, got {tensor.dtype}")
+    dual = ops.alias(tensor)
+    dual._tangent = tangent
+    return dual
+
+
+def unpack_dual(tensor: Any) -> UnpackedDualTensor:
+    """(primal, tangent) of a tensor; the tangent is None where it carries none."""
+    if not modes.forward:
+        return UnpackedDualTensor(tensor, None)
+    tangent = tensor._tangent
+    level, modes.forward = modes.forward, 0
+    try:
+        return UnpackedDualTensor(ops.alias(tensor), tangent)
+    finally:
+        modes.forward = level
+
+
+def push_forward(
+    primitive: type[Primitive], inputs: tuple[Any, ...], attributes: dict[str, Any], out: Any
+) -> None:
+    """Sets the tangent of out = primitive(inputs) from the tangents of the inputs."""
+    tangents = [x._tangent if isinstance(x, Traced) else None for x in inputs]  # type: ignore[attr-defined]
+    if all(t is None for t in tangents) or out._array.dtype.kind not in "fc" or not primitive.vjp:
+        return
+    level, modes.forward = modes.forward, 0  # the operands of a rule count as values
+    try:
+        t = tangent(primitive, inputs, tangents, attributes, out)
+        if t is not None:
+            if t._array.dtype != out._array.dtype:
+                t = ops.cast(t, out._array.dtype)
+            if t._array.shape != out._array.shape:
+                t = ops.expand(t, out._array.shape)
+            out._tangent = t
+            if out._node is not None and out._node.output:
+                out._node.output[4] = t
+    finally:
+        modes.forward = level
+
+
+def tangent(
+    primitive: type[Primitive],
+    inputs: tuple[Any, ...],
+    tangents: list[Any],
+    attributes: dict[str, Any],
+    out: Any,
+) -> Any:
+    """The tangent of out, by the primitive's own rules or by those its class lets one derive."""
+    if primitive.jvp is None and issubclass(primitive, Linear):
+        moved = [
+            (ops.zeros_like(x) if t is None else t) if differentiable(primitive, i, x) else x
+            for i, (x, t) in enumerate(zip(inputs, tangents, strict=True))
+        ]
+        return apply(primitive, *moved, **attributes)
+    total = None
+    for index, t in enumerate(tangents):
+        if t is None or not differentiable(primitive, index, inputs[index]):
+            continue
+        if primitive.jvp is None and issubclass(primitive, Multilinear):
+            part = apply(primitive, *inputs[:index], t, *inputs[index + 1 :], **attributes)
+        else:
+            part = forward_rule(primitive, index, t, inputs, attributes, out)
+        total = part if total is None else total + part
+    return total
+
+
+def differentiable(primitive: type[Primitive], index: int, x: Any) -> bool:
+    """Whether the primitive has a rule for that input, and the input can carry a tangent."""
+    if not isinstance(x, Traced) or x._array.dtype.kind not in "fc":
+        return False
+    if primitive.variadic:
+        return True
+    return index < len(primitive.vjp) and primitive.vjp[index] is not None
+
+
+def forward_rule(
+    primitive: type[Primitive], index: int, t: Any, inputs: tuple[Any, ...], attributes: Any, out: Any
+) -> Any:
+    """One input's share of the tangent, by its written rule or, elementwise, by its reverse rule."""
+    if primitive.jvp is not None:
+        rule = primitive.jvp[index]
+    elif issubclass(primitive, Elementwise):
+        rule = primitive.vjp[index]
+    else:
+        raise NotImplementedError(f"{primitive.title()} has no forward-mode rule")
+    values = {
+        INPUT: lambda key: inputs[key],
+        REST: lambda key: inputs[key:],
+        OUTPUT: lambda key: out,
+        ATTRIBUTE: lambda key: attributes[key],
+        SHAPE: lambda key: inputs[key].shape,
+        INDEX: lambda key: index,
+    }
+    assert rule is not None
+    return rule(t, *(values[kind](key) for kind, key in primitive.needs(rule)))

@@ -1,0 +1,151 @@
+"""The modes that say what is recorded: per thread, as context managers and as decorators.
+
+`no_grad`, `enable_grad`, `set_grad_enabled` and `inference_mode` mean what they mean in PyTorch
+(https://docs.pytorch.org/docs/stable/notes/autograd.html#locally-disabling-gradient-computation).
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Modes(threading.local):
+    """What the engine asks at each application, for this thread."""
+
+    grad = True  # record operations on tensors that require grad
+    inference = False  # results can never be recorded later
+    forward = 0  # depth of forward-mode levels that carry tangents
+    anomaly = False  # remember the line that made each node
+    saved_hooks: tuple[Callable[[Any], Any], Callable[[Any], Any]] | None = None
+    recorder: Any = None  # who is told of each kernel call
+
+
+modes = Modes()
+
+
+class Mode:
+    """Sets one of the modes for a `with` block or for the calls of a decorated function."""
+
+    field = "grad"
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self._outer: list[Any] = []
+
+    def __enter__(self) -> None:
+        self._outer.append(getattr(modes, self.field))
+        setattr(modes, self.field, self.value)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        setattr(modes, self.field, self._outer.pop())
+
+    def __call__(self, function: Function) -> Function:
+        make, value = type(self), self.value
+
+        @functools.wraps(function)
+        def in_mode(*args: Any, **kwargs: Any) -> Any:
+            block = Mode.__new__(make)
+            Mode.__init__(block, value)
+            with block:
+                return function(*args, **kwargs)
+
+        return in_mode  # type: ignore[return-value]
+
+
+def _decorating(make: type[Mode], function: Any) -> Any:
+    """Lets `@no_grad` stand without its parentheses."""
+    instance: Any = object.__new__(make)
+    if callable(function):
+        instance.__init__()
+        return instance(function)
+    return instance
+
+
+class no_grad(Mode):  # noqa: N801 - PyTorch's name
+    """Nothing is recorded inside: results do not require grad."""
+
+    def __new__(cls, function: Any = None) -> Any:
+        return _decorating(cls, function)
+
+    def __init__(self, function: Any = None) -> None:
+        super().__init__(False)
+
+
+class enable_grad(Mode):  # noqa: N801 - PyTorch's name
+    """Operations are recorded inside, even within `no_grad`."""
+
+    def __new__(cls, function: Any = None) -> Any:
+        return _decorating(cls, function)
+
+    def __init__(self, function: Any = None) -> None:
+        super().__init__(True)
+
+
+class set_grad_enabled(Mode):  # noqa: N801 - PyTorch's name
+    """Turns recording on or off: at once when called, or for a `with` block or a decorated function."""
+
+    def __init__(self, mode: bool) -> None:
+        super().__init__(bool(mode))
+        self._outer.append(modes.grad)
+        modes.grad = bool(mode)
+
+    def __enter__(self) -> None:
+        modes.grad = self.value
+
+    def __call__(self, function: Function) -> Function:
+        modes.grad = self._outer.pop()
+        return super().__call__(function)
+
+
+class inference_mode(Mode):  # noqa: N801 - PyTorch's name
+    """`no_grad` whose results can never take part in a recorded computation later."""
+
+    field = "inference"
+
+    def __new__(cls, mode: Any = True) -> Any:
+        return _decorating(cls, mode)
+
+    def __init__(self, mode: bool = True) -> None:
+        super().__init__(mode if isinstance(mode, bool) else True)
+        self._grad = no_grad() if self.value else enable_grad()
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        if self.value:
+            self._grad.__enter__()
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if self.value:
+            self._grad.__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)
+
+    def __call__(self, function: Function) -> Function:
+        value = self.value
+
+        @functools.wraps(function)
+        def in_mode(*args: Any, **kwargs: Any) -> Any:
+            with inference_mode(value):
+                return function(*args, **kwargs)
+
+        return in_mode  # type: ignore[return-value]
+
+
+def is_grad_enabled() -> bool:
+    """True where operations are recorded."""
+    return modes.grad
+
+
+def is_inference_mode_enabled() -> bool:
+    """True inside `inference_mode`."""
+    return modes.inference

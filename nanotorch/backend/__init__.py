@@ -1,0 +1,26 @@
+"""Where arrays live and what they hold: devices, dtypes, and the choice between NumPy and CuPy."""
+
+from nanotorch.backend.devices import (
+    CPU as CPU,
+    MODULES as MODULES,
+    array_module as array_module,
+    cuda_module as cuda_module,
+    cuda_unavailable_reason as cuda_unavailable_reason,
+    device as device,
+    device_of as device_of,
+    is_array as is_array,
+    module_of as module_of,
+    on_device as on_device,
+    register_cuda_module as register_cuda_module,
+    to_device as to_device,
+)
+from nanotorch.backend.dtypes import (
+    Array as Array,
+    dtype as dtype,
+    dtype_of as dtype_of,
+    get_default_dtype as get_default_dtype,
+    promote as promote,
+    promote_types as promote_types,
+    result_type as result_type,
+    set_default_dtype as set_default_dtype,
+)

@@ -1,0 +1,147 @@
+"""Where arrays live. The one place that chooses between NumPy and CuPy.
+
+A CPU array is a `numpy.ndarray`, a CUDA array a `cupy.ndarray`; kernels get the module of their arrays as
+`xp`. CuPy is imported at the first use of a CUDA device and not before, and its absence is told here, in
+words that name the extra to install.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import numpy
+
+Array = Any
+
+# The module of each array type. CuPy's entry comes with the first CUDA array.
+MODULES: dict[type, Any] = {numpy.ndarray: numpy}
+_cuda_module: Any = None
+
+
+class device:  # noqa: N801 - PyTorch's name
+    """A place for tensors: `device("cpu")`, `device("cuda")`, `device("cuda:1")`, `device("cuda", 1)`."""
+
+    __slots__ = ("index", "type")
+    type: str
+    index: int | None
+
+    def __init__(self, kind: str | int | device, index: int | None = None) -> None:
+        if isinstance(kind, device):
+            kind, index = kind.type, kind.index
+        elif isinstance(kind, int):
+            kind, index = "cuda", kind
+        elif ":" in kind:
+            kind, _, number = kind.partition(":")
+            if not number.isdecimal():
+                raise RuntimeError(f"device: expected 'cpu', 'cuda' or 'cuda:N', got '{kind}:{number}'")
+            index = int(number)
+        if kind not in ("cpu", "cuda"):
+            raise RuntimeError(f"device: expected 'cpu', 'cuda' or 'cuda:N', got {kind!r}")
+        self.type, self.index = kind, index
+
+    def __repr__(self) -> str:
+        index = "" if self.index is None else f", index={self.index}"
+        return f"device(type='{self.type}'{index})"
+
+    def __str__(self) -> str:
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, device) and (self.type, self.index) == (other.type, other.index)
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.index))
+
+
+CPU = device("cpu")
+
+
+def register_cuda_module(module: Any) -> None:
+    """Makes `module` (cupy, or in tests its strict double) the home of CUDA arrays."""
+    global _cuda_module
+    if _cuda_module is not None:
+        MODULES.pop(_cuda_module.ndarray, None)
+    _cuda_module = module
+    if module is not None:
+        MODULES[module.ndarray] = module
+
+
+def cuda_module() -> Any:
+    """CuPy, imported at the first call; RuntimeError in one line where it or the GPU is missing."""
+    if _cuda_module is None:
+        reason = cuda_unavailable_reason()
+        if reason:
+            raise RuntimeError(reason)
+        import cupy
+
+        register_cuda_module(cupy)
+    return _cuda_module
+
+
+def cuda_unavailable_reason() -> str | None:
+    """Why CUDA cannot be used here and what to do about it, or None where it can."""
+    if _cuda_module is not None:
+        return None
+    try:
+        import cupy
+    except ImportError as error:
+        return (
+            f"device 'cuda' needs CuPy, which could not be imported ({error}); "
+            'install it with `pip install "nanotorch[cuda12]"` or "nanotorch[cuda13]", or use device \'cpu\''
+        )
+    if not cupy.cuda.is_available():
+        return (
+            "device 'cuda': CuPy is installed but finds no usable GPU; check the driver with "
+            "`nvidia-smi`, or use device 'cpu'"
+        )
+    return None
+
+
+def array_module(array: Any) -> Any:
+    """numpy for a NumPy array or scalar, the CUDA module for one of its arrays."""
+    module = MODULES.get(type(array))
+    if module is not None:
+        return module
+    for kind, module in MODULES.items():
+        if isinstance(array, kind):
+            return module
+    if isinstance(array, numpy.generic):
+        return numpy
+    raise TypeError(f"expected a Tensor or an array, got {type(array).__name__}")
+
+
+def is_array(value: Any) -> bool:
+    """True for the arrays (and NumPy's scalars) that kernels take."""
+    return type(value) in MODULES or isinstance(value, numpy.ndarray | numpy.generic)
+
+
+def device_of(array: Array) -> device:
+    """The device that holds the array."""
+    if array_module(array) is numpy:
+        return CPU
+    return device("cuda", int(array.device.id))
+
+
+def module_of(place: device) -> Any:
+    """The array module of a device; RuntimeError where the device is not usable."""
+    return numpy if place.type == "cpu" else cuda_module()
+
+
+def on_device(place: device) -> contextlib.AbstractContextManager[Any]:
+    """A context in which new arrays of that device's module are made on that very device."""
+    if place.type == "cpu" or place.index is None:
+        return contextlib.nullcontext()
+    context: contextlib.AbstractContextManager[Any] = cuda_module().cuda.Device(place.index)
+    return context
+
+
+def to_device(array: Array, place: device) -> Array:
+    """The array on that device; the same array if it is there already."""
+    module, source = module_of(place), array_module(array)
+    if module is numpy:
+        return array if source is numpy else source.asnumpy(array)
+    if source is module and place.index in (None, int(array.device.id)):
+        return array
+    with on_device(place):
+        return module.asarray(array)

@@ -1,0 +1,177 @@
+"""Element types with PyTorch's names, and PyTorch's rules for mixing them.
+
+A `dtype` pairs a PyTorch name with the NumPy dtype that CuPy understands as well. Promotion follows the
+rules of https://docs.pytorch.org/docs/stable/tensor_attributes.html#type-promotion-doc: the operand of the
+highest category decides (bool < integer < floating < complex), and within a category tensors with
+dimensions outrank 0-dim tensors, which outrank Python numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy
+
+from nanotorch.backend.devices import MODULES, array_module
+
+Array = Any  # a numpy.ndarray or a cupy.ndarray
+
+BOOL, INTEGER, FLOATING, COMPLEX = range(4)
+_CATEGORIES = {"b": BOOL, "u": INTEGER, "i": INTEGER, "f": FLOATING, "c": COMPLEX}
+
+
+class dtype:  # noqa: N801 - PyTorch's name
+    """The type of a tensor's elements: `name`, the NumPy dtype `numpy`, `itemsize` in bytes."""
+
+    __slots__ = ("category", "is_complex", "is_floating_point", "is_signed", "itemsize", "name", "numpy")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.numpy = numpy.dtype(name)
+        self.itemsize = self.numpy.itemsize
+        self.category = _CATEGORIES[self.numpy.kind]
+        self.is_floating_point = self.category == FLOATING
+        self.is_complex = self.category == COMPLEX
+        self.is_signed = self.numpy.kind in "ifc"
+
+    def __repr__(self) -> str:
+        return f"torch.{self.name}"
+
+    def __reduce__(self) -> str:
+        return self.name
+
+    @property
+    def title(self) -> str:
+        """The name that error messages use, as PyTorch's: Float, Double, Long, Bool."""
+        return _TITLES.get(self.name, self.name.capitalize())
+
+
+_TITLES = {"float16": "Half", "float32": "Float", "float64": "Double", "uint8": "Byte",
+           "int8": "Char", "int16": "Short", "int32": "Int", "int64": "Long"}  # fmt: skip
+
+float16, float32, float64 = dtype("float16"), dtype("float32"), dtype("float64")
+int8, int16, int32, int64 = dtype("int8"), dtype("int16"), dtype("int32"), dtype("int64")
+uint8, uint16, uint32, uint64 = dtype("uint8"), dtype("uint16"), dtype("uint32"), dtype("uint64")
+complex64, complex128 = dtype("complex64"), dtype("complex128")
+bool_ = dtype("bool")
+
+half, double, cfloat, cdouble = float16, float64, complex64, complex128
+short, int_, long, float_ = int16, int32, int64, float32
+
+_BY_NUMPY = {
+    d.numpy: d
+    for d in (float16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64)
+    + (complex64, complex128, bool_)
+}
+_BY_PYTHON = {bool: bool_, int: int64, float: float64, complex: complex128}
+_default = float32
+
+
+def dtype_of(kind: Any) -> dtype:
+    """The `dtype` of a NumPy dtype, of its name, or of the Python type bool, int, float or complex."""
+    if isinstance(kind, dtype):
+        return kind
+    if kind in _BY_PYTHON:
+        return _BY_PYTHON[kind]
+    try:
+        return _BY_NUMPY[numpy.dtype(kind)]
+    except (KeyError, TypeError):
+        raise TypeError(
+            f"dtype: expected one of {', '.join(d.name for d in _BY_NUMPY.values())}, got {kind!r}"
+        ) from None
+
+
+def get_default_dtype() -> dtype:
+    """The floating dtype that Python floats become: float32 unless set otherwise."""
+    return _default
+
+
+def set_default_dtype(d: dtype) -> None:
+    """Makes `d`, a floating dtype, the one that Python floats become."""
+    global _default
+    if not isinstance(d, dtype) or not d.is_floating_point:
+        raise TypeError(f"set_default_dtype: expected a floating point dtype, got {d!r}")
+    _default = d
+
+
+def promote_types(a: dtype, b: dtype) -> dtype:
+    """The dtype that holds both: the higher category's own, else NumPy's common type."""
+    if a.category == b.category:
+        return _BY_NUMPY[numpy.promote_types(a.numpy, b.numpy)]
+    low, high = (a, b) if a.category < b.category else (b, a)
+    return complex128 if high.is_complex and low is float64 else high
+
+
+def _of_number(value: complex) -> dtype:
+    kind = _BY_PYTHON[type(value)]
+    if kind.is_floating_point:
+        return _default
+    if kind.is_complex:
+        return complex128 if _default is float64 else complex64
+    return kind
+
+
+def result_type(*operands: Any) -> dtype:
+    """The dtype of an elementwise result over tensors, arrays and Python numbers."""
+    ranks: list[dtype | None] = [None, None, None]  # with dimensions, 0-dim, Python numbers
+    for operand in operands:
+        operand = getattr(operand, "_array", operand)
+        if type(operand) in _BY_PYTHON:
+            rank, kind = 2, _of_number(operand)
+        else:
+            rank, kind = (0 if operand.ndim else 1), _BY_NUMPY[operand.dtype]
+        held = ranks[rank]
+        ranks[rank] = kind if held is None else promote_types(held, kind)
+    result: dtype | None = None
+    for lower in reversed(ranks):
+        if lower is not None and (result is None or lower.category >= result.category):
+            result = lower
+    assert result is not None
+    return result
+
+
+def promote(operands: Sequence[Any], floating: bool) -> Sequence[Any]:
+    """Casts arrays to their common dtype; Python numbers stay, for they never widen an array.
+
+    `floating`: integers become the default floating dtype, as exp or a true division needs.
+    """
+    common = None
+    for operand in operands:
+        if type(operand) in MODULES:
+            if common is None:
+                common = operand.dtype
+            elif operand.dtype is not common:
+                break
+        elif common is None or type(operand) is not int:
+            if type(operand) is not float or common is None or common.kind != "f":
+                break
+    else:
+        if not floating or common is None or common.kind == "f":
+            return operands
+    return _promote(operands, floating)
+
+
+def _promote(operands: Sequence[Any], floating: bool) -> Sequence[Any]:
+    values = []
+    for operand in operands:
+        if isinstance(operand, numpy.generic):
+            operand = operand.item()
+        elif isinstance(operand, list | tuple | str | None):
+            raise TypeError(
+                f"expected a Tensor or a number as operand, got {type(operand).__name__} {operand!r}"
+            )
+        values.append(operand)
+    kind = result_type(*values)
+    if floating and kind.category < FLOATING:
+        kind = _default
+    module = next((array_module(v) for v in values if type(v) in MODULES and v.ndim), None)
+    return [_cast(v, kind.numpy, module) for v in values]
+
+
+def _cast(value: Any, kind: numpy.dtype[Any], module: Any) -> Any:
+    if type(value) in _BY_PYTHON:
+        return value
+    if module is not None and value.ndim == 0 and array_module(value) is not module:
+        return value.item()  # a 0-dim tensor of the host may join tensors of a device
+    return value if value.dtype == kind else value.astype(kind)

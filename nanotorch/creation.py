@@ -1,0 +1,282 @@
+"""Making tensors from data, and tensors of constants and sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy
+
+from nanotorch.backend import (
+    Array,
+    array_module,
+    device as Device,
+    dtype as DType,
+    dtype_of,
+    get_default_dtype,
+    module_of,
+    on_device,
+    to_device,
+)
+from nanotorch.backend.dtypes import bool_, int64
+from nanotorch.ops.shapes import sizes
+from nanotorch.tensor import Tensor
+
+Place = Device | str | int | None
+
+
+def finished(array: Array, requires_grad: bool) -> Tensor:
+    """The array as a leaf."""
+    out = Tensor._wrap(array)
+    if requires_grad:
+        out.requires_grad = True
+    return out
+
+
+def filled(
+    shape: Sequence[Any], size: Any, value: Any, dtype: DType | None, place: Place, requires_grad: bool
+) -> Tensor:
+    """A constant tensor; the shape is given as ints, as one sequence, or by the keyword `size`."""
+    wanted = sizes((size,) if size is not None else shape)
+    if any(n < 0 for n in wanted):
+        raise RuntimeError(f"Trying to create tensor with negative dimension: {list(wanted)}")
+    target = Device(place) if place is not None else Device("cpu")
+    with on_device(target):
+        array = module_of(target).full(wanted, value, (dtype or get_default_dtype()).numpy)
+    return finished(array, requires_grad)
+
+
+def tensor(
+    data: Any, *, dtype: DType | None = None, device: Place = None, requires_grad: bool = False
+) -> Tensor:
+    """A leaf with a copy of the data: a number, nested lists, an array or a tensor.
+
+    Python floats become the default dtype, ints int64, bools bool; arrays keep theirs.
+    """
+    array = as_array(data)
+    if dtype is not None:
+        array = array.astype(dtype.numpy)
+    elif array is data or array is getattr(data, "_array", None):
+        array = array.copy()
+    return finished(array if device is None else to_device(array, Device(device)), requires_grad)
+
+
+def as_array(data: Any) -> Array:
+    """The data as an array; lists of Python floats in the default dtype."""
+    if isinstance(data, Tensor):
+        return data._array
+    if type(data) is numpy.ndarray or hasattr(data, "__cuda_array_interface__"):
+        dtype_of(data.dtype)
+        return data
+    if isinstance(data, numpy.ndarray | numpy.generic):
+        return numpy.asarray(data)
+    if isinstance(data, list | tuple) and data and has_tensor(data):
+        data = without_tensors(data)
+    try:
+        array = numpy.array(data)
+    except ValueError as error:
+        raise ValueError(f"tensor: expected a rectangular sequence of numbers: {error}") from None
+    if array.dtype.kind == "O" or array.dtype.kind in "USV":
+        raise TypeError(
+            f"tensor: expected numbers or nested lists of numbers, got {type(data).__name__} {data!r:.60}"
+        )
+    if array.dtype == numpy.float64 and not holds_numpy(data):
+        return array.astype(get_default_dtype().numpy)
+    if array.size == 0 and not isinstance(data, int | float):
+        return array.astype(get_default_dtype().numpy)
+    return array
+
+
+def has_tensor(data: Any) -> bool:
+    """Whether nested lists hold tensors."""
+    if isinstance(data, list | tuple):
+        return any(has_tensor(item) for item in data)
+    return isinstance(data, Tensor)
+
+
+def without_tensors(data: Any) -> Any:
+    """Nested lists with their tensors as Python numbers."""
+    if isinstance(data, list | tuple):
+        return [without_tensors(item) for item in data]
+    return data.tolist() if isinstance(data, Tensor) else data
+
+
+def holds_numpy(data: Any) -> bool:
+    """Whether nested lists hold NumPy values, which keep their dtype."""
+    while isinstance(data, list | tuple) and len(data):
+        data = data[0]
+    return isinstance(data, numpy.ndarray | numpy.generic)
+
+
+def as_tensor(data: Any, dtype: DType | None = None, device: Place = None) -> Tensor:
+    """A tensor of the data, over the same memory where that is possible."""
+    if isinstance(data, Tensor):
+        out = data
+    else:
+        out = Tensor._wrap(as_array(data))
+    if dtype is not None and out.dtype is not dtype:
+        out = out.to(dtype)
+    return out if device is None else out.to(Device(device))
+
+
+def from_numpy(array: Any) -> Tensor:
+    """A tensor over the memory of a NumPy array."""
+    if not isinstance(array, numpy.ndarray):
+        raise TypeError(f"expected np.ndarray (got {type(array).__name__})")
+    dtype_of(array.dtype)
+    return Tensor._wrap(array.view(numpy.ndarray))
+
+
+def from_dlpack(source: Any) -> Tensor:
+    """A tensor over the memory of any object with `__dlpack__`, on the CPU or on a GPU."""
+    kind = source.__dlpack_device__()[0]
+    module = numpy if kind == 1 else module_of(Device("cuda"))
+    array = module.from_dlpack(source)
+    dtype_of(array.dtype)
+    return Tensor._wrap(array)
+
+
+def zeros(
+    *shape: Any, size: Any = None, dtype: DType | None = None, device: Place = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Zeros."""
+    return filled(shape, size, 0, dtype, device, requires_grad)
+
+
+def ones(
+    *shape: Any, size: Any = None, dtype: DType | None = None, device: Place = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Ones."""
+    return filled(shape, size, 1, dtype, device, requires_grad)
+
+
+def empty(
+    *shape: Any, size: Any = None, dtype: DType | None = None, device: Place = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """A tensor to be written to; its elements start as zeros."""
+    return filled(shape, size, 0, dtype, device, requires_grad)
+
+
+def full(
+    size: Any, fill_value: Any, *, dtype: DType | None = None, device: Place = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """One value everywhere; its type decides the dtype unless one is given."""
+    if dtype is None and type(fill_value) in (bool, int):
+        dtype = bool_ if isinstance(fill_value, bool) else int64
+    return filled((size,), None, fill_value, dtype, device, requires_grad)
+
+
+def like(
+    x: Tensor, value: Any, dtype: DType | None, device: Place, requires_grad: bool
+) -> Tensor:
+    """A constant in the shape of x and, unless told otherwise, its dtype and device."""
+    return filled((x.shape,), None, value, dtype or x.dtype, device or x.device, requires_grad)
+
+
+def zeros_like(
+    x: Tensor, *, dtype: DType | None = None, device: Place = None, requires_grad: bool = False
+) -> Tensor:
+    """Zeros in the shape, dtype and place of x."""
+    return like(x, 0, dtype, device, requires_grad)
+
+
+def ones_like(
+    x: Tensor, *, dtype: DType | None = None, device: Place = None, requires_grad: bool = False
+) -> Tensor:
+    """Ones in the shape, dtype and place of x."""
+    return like(x, 1, dtype, device, requires_grad)
+
+
+def empty_like(
+    x: Tensor, *, dtype: DType | None = None, device: Place = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor to be written to, in the shape, dtype and place of x."""
+    return like(x, 0, dtype, device, requires_grad)
+
+
+def full_like(
+    x: Tensor, fill_value: Any, *, dtype: DType | None = None, device: Place = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """One value everywhere, in the shape, dtype and place of x."""
+    return like(x, fill_value, dtype, device, requires_grad)
+
+
+def eye(
+    n: int, m: int | None = None, *, dtype: DType | None = None, device: Place = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """The identity matrix (n, m), m = n by default."""
+    array = numpy.eye(n, m, dtype=(dtype or get_default_dtype()).numpy)
+    return placed(array, device, requires_grad)
+
+
+def placed(array: Array, place: Place, requires_grad: bool) -> Tensor:
+    """A host array as a leaf on the given device."""
+    return finished(array if place is None else to_device(array, Device(place)), requires_grad)
+
+
+def arange(
+    start: Any, end: Any = None, step: Any = 1, *, dtype: DType | None = None, device: Place = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """The numbers start, start + step, … before end; int64 unless one of them is a float."""
+    first, last = (0, start) if end is None else (start, end)
+    numbers = [v.item() if hasattr(v, "item") else v for v in (first, last, step)]
+    if numbers[2] == 0:
+        raise RuntimeError("arange: step must be nonzero")
+    if (numbers[1] - numbers[0]) * numbers[2] < 0:
+        raise RuntimeError(
+            f"arange: upper bound and lower bound inconsistent with step sign: {numbers[0]} to "
+            f"{numbers[1]} by {numbers[2]}"
+        )
+    if dtype is None:
+        dtype = get_default_dtype() if any(isinstance(v, float) for v in numbers) else int64
+    if dtype.is_floating_point:
+        count = max(0, int(numpy.ceil((numbers[1] - numbers[0]) / numbers[2])))
+        array = (numbers[0] + numpy.arange(count) * numbers[2]).astype(dtype.numpy)
+    else:
+        array = numpy.arange(*numbers).astype(dtype.numpy)
+    return placed(array, device, requires_grad)
+
+
+def linspace(
+    start: Any, end: Any, steps: int, *, dtype: DType | None = None, device: Place = None,
+    requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """`steps` numbers evenly spaced from start to end, both included."""
+    kind = (dtype or get_default_dtype()).numpy
+    array = numpy.linspace(float(start), float(end), steps).astype(kind)
+    return placed(array, device, requires_grad)
+
+
+def logspace(
+    start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: DType | None = None,
+    device: Place = None, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """`steps` powers of the base, their exponents evenly spaced from start to end."""
+    kind = (dtype or get_default_dtype()).numpy
+    array = numpy.logspace(float(start), float(end), steps, base=base).astype(kind)
+    return placed(array, device, requires_grad)
+
+
+def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
+    """The coordinate grids of vectors: one tensor per vector, all of the grid's shape."""
+    vectors = tensors[0] if len(tensors) == 1 and not isinstance(tensors[0], Tensor) else tensors
+    module = array_module(vectors[0]._array)
+    grids = module.meshgrid(*(v._array for v in vectors), indexing=indexing)
+    return tuple(Tensor._wrap(g) for g in grids)
+
+
+def tril_indices(row: int, col: int, offset: int = 0) -> Tensor:
+    """The indices (2, n) of the elements of a (row, col) matrix on and below a diagonal."""
+    return Tensor._wrap(numpy.stack(numpy.tril_indices(row, offset, col)))
+
+
+def triu_indices(row: int, col: int, offset: int = 0) -> Tensor:
+    """The indices (2, n) of the elements of a (row, col) matrix on and above a diagonal."""
+    return Tensor._wrap(numpy.stack(numpy.triu_indices(row, offset, col)))

@@ -1,0 +1,231 @@
+"""Activation functions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from nanotorch.backend import Array
+from nanotorch.ops.comparisons import where
+from nanotorch.ops.elementwise import erf, exp, tanh
+from nanotorch.ops.reductions import sum
+from nanotorch.primitive import Elementwise, Primitive, apply
+
+
+class Sigmoid(Elementwise):
+    """y = 1 / (1 + exp(-x))"""
+
+    promotes = "floating"
+    vjp = (lambda g, y: g * ((1 - y) * y),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        return stable_sigmoid(xp, x, out)
+
+
+class Relu(Elementwise):
+    """y = max(x, 0)"""
+
+    in_place = True
+    vjp = (lambda g, y: where(y > 0, g, 0),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        return xp.maximum(x, 0, out=out)
+
+
+class LeakyRelu(Elementwise):
+    """y = x where x > 0, else slope * x"""
+
+    vjp = (lambda g, x, slope: where(x > 0, g, g * slope),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, *, slope: float, out: Array | None = None) -> Array:
+        y = xp.multiply(x, slope, out=None if out is x else out)
+        xp.copyto(y, x, where=x > 0)
+        return _into(xp, y, out)
+
+
+class Elu(Elementwise):
+    """y = x where x > 0, else alpha * (exp(x) - 1)"""
+
+    vjp = (lambda g, x, alpha: where(x > 0, g, g * (alpha * exp(where(x > 0, 0, x)))),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, *, alpha: float, out: Array | None = None) -> Array:
+        return _into(xp, xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0))), out)
+
+
+class Silu(Elementwise):
+    """y = x * sigmoid(x)"""
+
+    promotes = "floating"
+    vjp = (lambda g, x: g * silu_slope(x),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        return xp.multiply(x, stable_sigmoid(xp, x), out=out)
+
+
+class Softplus(Elementwise):
+    """y = log(1 + exp(beta x)) / beta, and x itself where beta x > threshold"""
+
+    promotes = "floating"
+    vjp = (lambda g, x, beta, threshold: g * softplus_slope(x, beta, threshold),)
+
+    @staticmethod
+    def kernel(
+        xp: Any, x: Array, *, beta: float, threshold: float, out: Array | None = None
+    ) -> Array:
+        z = x * beta
+        y = (xp.maximum(z, 0) + xp.log1p(xp.exp(-xp.absolute(z)))) / beta
+        return _into(xp, xp.where(z > threshold, x, y), out)
+
+
+class LogSigmoid(Elementwise):
+    """y = log(sigmoid(x)) = min(x, 0) - log(1 + exp(-|x|))"""
+
+    backward_name = "LogSigmoidBackward0"
+    vjp = (lambda g, x: g * sigmoid(-x),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        tail = xp.log1p(xp.exp(-xp.absolute(x)))
+        return xp.subtract(xp.minimum(x, 0), tail, out=out)
+
+
+class Gelu(Elementwise):
+    """y = x * Phi(x), Phi the normal distribution function; or its tanh approximation"""
+
+    vjp = (lambda g, x, approximate: g * gelu_slope(x, approximate),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, *, approximate: str, out: Array | None = None) -> Array:
+        return xp.multiply(x, gelu_cdf(x, approximate), out=out)
+
+
+class Softmax(Primitive):
+    """y = exp(x) / sum of exp(x), along `dim`"""
+
+    vjp = (lambda g, y, dim: (g - sum(g * y, dim, True)) * y,)
+    jvp = vjp
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, *, dim: int, out: Array | None = None) -> Array:
+        y = xp.subtract(x, x.max(axis=dim, keepdims=True), out=out)
+        y = xp.exp(y, out=out)
+        return xp.true_divide(y, y.sum(axis=dim, keepdims=True), out=out)
+
+
+class LogSoftmax(Primitive):
+    """y = x - log sum of exp(x), along `dim`"""
+
+    vjp = (lambda g, y, dim: g - exp(y) * sum(g, dim, True),)
+    jvp = (lambda t, y, dim: t - sum(t * exp(y), dim, True),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, *, dim: int, out: Array | None = None) -> Array:
+        y = xp.subtract(x, x.max(axis=dim, keepdims=True), out=out)
+        total = xp.exp(y).sum(axis=dim, keepdims=True)
+        return xp.subtract(y, xp.log(total), out=out)
+
+
+def _into(xp: Any, y: Array, out: Array | None) -> Array:
+    if out is None or out is y:
+        return y
+    xp.copyto(out, y)
+    return out
+
+
+def stable_sigmoid(xp: Any, x: Array, out: Array | None = None) -> Array:
+    """1 / (1 + exp(-x)) without overflow: exp is taken of the numbers <= 0 only."""
+    if x.ndim == 0:
+        e = xp.exp(-xp.absolute(x))
+        return _into(xp, xp.where(x >= 0, 1 / (1 + e), e / (1 + e)), out)
+    e = xp.absolute(x)
+    xp.negative(e, out=e)
+    xp.exp(e, out=e)
+    numerator = xp.where(x >= 0, x.dtype.type(1), e)
+    xp.add(e, 1, out=e)
+    return xp.true_divide(numerator, e, out=e if out is None else out)
+
+
+def silu_slope(x: Any) -> Any:
+    """d(x sigmoid(x))/dx."""
+    s = sigmoid(x)
+    return s * (1 + x * (1 - s))
+
+
+def softplus_slope(x: Any, beta: float, threshold: float) -> Any:
+    """d softplus/dx = sigmoid(beta x), and 1 where beta x > threshold."""
+    z = x * beta
+    return where(z > threshold, 1, sigmoid(z))
+
+
+def gelu_cdf(x: Any, approximate: str) -> Any:
+    """The factor that GELU multiplies x with."""
+    if approximate == "tanh":
+        return 0.5 * (1 + tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))))
+    return 0.5 * (1 + erf(x * math.sqrt(0.5)))
+
+
+def gelu_slope(x: Any, approximate: str) -> Any:
+    """dGELU/dx."""
+    if approximate == "tanh":
+        inner = math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))
+        t = tanh(inner)
+        slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * (x * x))
+        return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope
+    return gelu_cdf(x, approximate) + x * (exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi)))
+
+
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x))."""
+    return apply(Sigmoid, x)
+
+
+def relu(x: Any) -> Any:
+    """max(x, 0)."""
+    return apply(Relu, x)
+
+
+def leaky_relu(x: Any, negative_slope: float = 0.01) -> Any:
+    """x where positive, else negative_slope * x."""
+    return apply(LeakyRelu, x, slope=negative_slope)
+
+
+def elu(x: Any, alpha: float = 1.0) -> Any:
+    """x where positive, else alpha * (exp(x) - 1)."""
+    return apply(Elu, x, alpha=alpha)
+
+
+def silu(x: Any) -> Any:
+    """x * sigmoid(x)."""
+    return apply(Silu, x)
+
+
+def softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
+    """log(1 + exp(beta x)) / beta; x itself where beta x exceeds the threshold."""
+    return apply(Softplus, x, beta=beta, threshold=threshold)
+
+
+def logsigmoid(x: Any) -> Any:
+    """log(sigmoid(x)) without loss for large |x|."""
+    return apply(LogSigmoid, x)
+
+
+def gelu(x: Any, approximate: str = "none") -> Any:
+    """x times the normal distribution function of x, exact or by the "tanh" approximation."""
+    if approximate not in ("none", "tanh"):
+        raise RuntimeError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
+    return apply(Gelu, x, approximate=approximate)
+
+
+def softmax(x: Any, dim: int, dtype: Any = None) -> Any:
+    """exp(x) normalized to sum 1 along `dim`."""
+    return apply(Softmax, x if dtype is None else x.to(dtype), dim=dim)
+
+
+def log_softmax(x: Any, dim: int, dtype: Any = None) -> Any:
+    """log(softmax(x)) along `dim`, computed without overflow."""
+    return apply(LogSoftmax, x if dtype is None else x.to(dtype), dim=dim)

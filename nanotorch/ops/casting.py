@@ -1,0 +1,117 @@
+"""Changes of representation: copies, casts and moves between devices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanotorch.backend import Array, array_module, device, device_of, to_device
+from nanotorch.primitive import Linear, apply
+
+
+class Clone(Linear):
+    """y = x, in memory of its own"""
+
+    vjp = (lambda g: g,)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        if out is None:
+            return x.copy()
+        xp.copyto(out, x)
+        return out
+
+
+class ToCopy(Linear):
+    """y = x in another dtype; the engine casts the cotangent back"""
+
+    vjp = (lambda g: g,)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, *, dtype: Any, out: Array | None = None) -> Array:
+        if out is None:
+            return x.astype(dtype)
+        xp.copyto(out, x, casting="unsafe")
+        return out
+
+
+class ToDevice(Linear):
+    """y = x on another device"""
+
+    backward_name = "ToCopyBackward0"
+    vjp = (lambda g, source: move(g, source),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, *, place: device, source: device, out: Array | None = None) -> Array:
+        y = to_device(x, place)
+        if out is None:
+            return y
+        array_module(out).copyto(out, y)
+        return out
+
+
+class Copy(Linear):
+    """y = source, in the shape and dtype of x: what x.copy_(source) leaves in x"""
+
+    backward_name = "CopyBackwards"
+    in_place = True
+    vjp = (lambda g: g * 0, lambda g: g)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, source: Any, out: Array | None = None) -> Array:
+        if out is None:
+            out = xp.empty_like(x)
+        xp.copyto(out, source, casting="unsafe")
+        return out
+
+
+class Fill(Linear):
+    """y = value everywhere, in the shape and dtype of x"""
+
+    in_place = True
+    vjp = (lambda g: g * 0, lambda g: g)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, value: Any, out: Array | None = None) -> Array:
+        if out is None:
+            out = xp.empty_like(x)
+        xp.copyto(out, value, casting="unsafe")
+        return out
+
+
+class Zero(Fill):
+    """y = 0 everywhere, in the shape and dtype of x"""
+
+
+def clone(x: Any) -> Any:
+    """A copy of x in memory of its own; the gradient flows through."""
+    return apply(Clone, x)
+
+
+def cast(x: Any, dtype: Any) -> Any:
+    """x in the given NumPy dtype; x itself if it has it."""
+    return x if getattr(x, "_array", x).dtype == dtype else apply(ToCopy, x, dtype=dtype)
+
+
+def move(x: Any, place: device) -> Any:
+    """x on the given device; x itself if it is there."""
+    source = device_of(getattr(x, "_array", x))
+    if source == place or (place.index is None and source.type == place.type):
+        return x
+    return apply(ToDevice, x, place=place, source=source)
+
+
+def zeros_like(x: Any) -> Any:
+    """Zeros in the shape, dtype and place of x; a constant, whatever x is."""
+    return full_of(x, 0)
+
+
+def ones_like(x: Any) -> Any:
+    """Ones in the shape, dtype and place of x; a constant, whatever x is."""
+    return full_of(x, 1)
+
+
+def full_of(x: Any, value: float) -> Any:
+    """A constant in the shape, dtype and place of x."""
+    array = getattr(x, "_array", x)
+    y = array_module(array).full(array.shape, value, array.dtype)
+    return y if array is x else x._wrap(y)

@@ -1,0 +1,301 @@
+"""Reading and writing elements by index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+from nanotorch.backend import Array, array_module, is_array
+from nanotorch.ops.shapes import BasicIndex, dimension
+from nanotorch.primitive import Linear, apply
+
+HERE = "index"  # stands in a key for an index that is an input
+
+
+class Index(Linear):
+    """y = x[key] with tensors of ints or booleans in the key: a copy"""
+
+    vjp = (
+        lambda g, x_shape, indices, key: apply(IndexAdd, g, *indices, key=key, shape=x_shape),
+    )
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, *indices: Array, key: Any, out: Array | None = None) -> Array:
+        y = x[filled(key, indices)]
+        if out is None:
+            return y
+        xp.copyto(out, y)
+        return out
+
+
+class IndexAdd(Linear):
+    """y = zeros of `shape`, to which g is added at the key: the reverse of Index"""
+
+    vjp = (lambda g, indices, key: apply(Index, g, *indices, key=key),)
+
+    @staticmethod
+    def kernel(
+        xp: Any, g: Array, *indices: Array, key: Any, shape: Any, out: Array | None = None
+    ) -> Array:
+        if out is None:
+            out = xp.zeros(shape, g.dtype)
+        else:
+            out.fill(0)
+        xp.add.at(out, filled(key, indices), g)
+        return out
+
+
+class IndexPut(Linear):
+    """y = x with `value` at the key, or with `value` added there"""
+
+    vjp = (
+        lambda g, indices, key, accumulate: g if accumulate else put(g, 0, indices, key),
+        lambda g, indices, key: apply(Index, g, *indices, key=key),
+    )
+
+    @staticmethod
+    def kernel(
+        xp: Any, x: Array, value: Any, *indices: Array, key: Any, accumulate: bool = False,
+        out: Array | None = None,
+    ) -> Array:  # fmt: skip
+        if out is None:
+            out = x.copy()
+        elif out is not x:
+            xp.copyto(out, x)
+        if accumulate:
+            xp.add.at(out, filled(key, indices), value)
+        else:
+            out[filled(key, indices)] = value
+        return out
+
+
+class Gather(Linear):
+    """y[i][j][k] = x[index[i][j][k]][j][k] for dim 0, and so on"""
+
+    vjp = (
+        lambda g, x_shape, index, dim: apply(GatherReverse, g, index, dim=dim, shape=x_shape),
+    )
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, index: Array, *, dim: int, out: Array | None = None) -> Array:
+        y = x[places(xp, x, index, dim)] if x.ndim else x[...]
+        if out is None:
+            return y
+        xp.copyto(out, y)
+        return out
+
+
+class GatherReverse(Linear):
+    """y = zeros of `shape`, to which g is added at the places that gather reads"""
+
+    vjp = (lambda g, index, dim: apply(Gather, g, index, dim=dim),)
+
+    @staticmethod
+    def kernel(
+        xp: Any, g: Array, index: Array, *, dim: int, shape: Any, out: Array | None = None
+    ) -> Array:
+        if out is None:
+            out = xp.zeros(shape, g.dtype)
+        else:
+            out.fill(0)
+        if out.ndim:
+            xp.add.at(out, places(xp, out, index, dim), g)
+        else:
+            out[...] = g
+        return out
+
+
+class Scatter(Linear):
+    """y = x with source written to (or added at) the places that gather reads"""
+
+    vjp = (
+        lambda g, index, dim, add: g if add else apply(Scatter, g, index, 0, dim=dim, add=False),
+        None,
+        lambda g, index, dim: apply(Gather, g, index, dim=dim),
+    )
+
+    @staticmethod
+    def kernel(
+        xp: Any, x: Array, index: Array, source: Any, *, dim: int, add: bool, out: Array | None = None
+    ) -> Array:
+        if out is None:
+            out = x.copy()
+        elif out is not x:
+            xp.copyto(out, x)
+        if is_array(source) and source.ndim:
+            source = source[tuple(slice(n) for n in index.shape)]
+        if add:
+            xp.add.at(out, places(xp, x, index, dim), source)
+        else:
+            out[places(xp, x, index, dim)] = source
+        return out
+
+    def name(self) -> str:
+        return "ScatterAddBackward0" if self.attributes["add"] else "ScatterBackward0"
+
+
+class Flip(Linear):
+    """y = x in reverse order along `dims`"""
+
+    vjp = (lambda g, dims: apply(Flip, g, dims=dims),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, *, dims: tuple[int, ...], out: Array | None = None) -> Array:
+        y = xp.flip(x, axis=dims)
+        if out is None:
+            return y.copy()
+        xp.copyto(out, y)
+        return out
+
+
+class Roll(Linear):
+    """y = x shifted around along `dims`"""
+
+    vjp = (
+        lambda g, shifts, dims: apply(Roll, g, shifts=tuple(-s for s in shifts), dims=dims),
+    )
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, *, shifts: Any, dims: Any, out: Array | None = None) -> Array:
+        y = xp.roll(x, shifts if dims is not None else shifts[0], axis=dims)
+        if out is None:
+            return y
+        xp.copyto(out, y)
+        return out
+
+
+def places(xp: Any, x: Array, index: Array, dim: int) -> tuple[Any, ...]:
+    """The advanced index that gather reads along `dim`; refuses indices outside of x."""
+    if index.ndim != x.ndim:
+        raise RuntimeError(
+            f"gather: expected an index of {x.ndim} dimensions as the input has, got {index.ndim}"
+        )
+    grid = list(xp.ogrid[tuple(slice(n) for n in index.shape)])
+    grid[dim] = index
+    return tuple(grid)
+
+
+def filled(key: Any, indices: tuple[Array, ...]) -> tuple[Any, ...]:
+    """The key with its index inputs in their places."""
+    rest = iter(indices)
+    return tuple(next(rest) if item is HERE else item for item in key)
+
+
+def put(x: Any, value: Any, indices: tuple[Any, ...], key: Any) -> Any:
+    """x with `value` at the key."""
+    return apply(IndexPut, x, value, *indices, key=key, accumulate=False)
+
+
+def parsed(x: Any, key: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """A key as (items, index tensors): each index tensor is HERE among the items."""
+    items, indices = [], []
+    for item in key if isinstance(key, tuple) else (key,):
+        if isinstance(item, list | range):
+            item = as_index(x, item)
+        array = getattr(item, "_array", item)
+        if item is None or item is Ellipsis or isinstance(item, slice) or type(item) is int:
+            if isinstance(item, slice):
+                item = whole_numbers(item)
+            items.append(item)
+        elif is_array(array) and array.ndim == 0 and array.dtype.kind in "iu":
+            items.append(int(array))
+        elif is_array(array) and array.dtype.kind in "iub":
+            items.append(HERE)
+            indices.append(item)
+        elif isinstance(item, bool | numpy.bool):
+            items.append(HERE)
+            indices.append(array_module(x._array).asarray(bool(item)))
+        elif hasattr(item, "__index__"):
+            items.append(item.__index__())
+        else:
+            raise IndexError(
+                "tensors used as indices must be long, int, byte or bool tensors; "
+                f"got {getattr(item, 'dtype', type(item).__name__)}"
+            )
+    return tuple(items), tuple(indices)
+
+
+def as_index(x: Any, values: Any) -> Any:
+    """A list used as an index, as an array beside x."""
+    plain = [getattr(v, "_array", v) for v in values]
+    array = numpy.array(plain) if len(plain) else numpy.zeros(0, numpy.int64)
+    return array_module(x._array).asarray(array)
+
+
+def whole_numbers(item: slice) -> slice:
+    """A slice with plain ints; steps must be positive, as in PyTorch."""
+    start, stop, step = (None if v is None else int(v) for v in (item.start, item.stop, item.step))
+    if step is not None and step <= 0:
+        raise ValueError("slice: step must be greater than zero")
+    return slice(start, stop, step)
+
+
+def getitem(x: Any, key: Any) -> Any:
+    """x[key]: a view for ints, slices, None and `...`; a copy where the key holds tensors or lists."""
+    items, indices = parsed(x, key)
+    if indices:
+        return apply(Index, x, *indices, key=items)
+    count = sum(1 for item in items if item is not None and item is not Ellipsis)
+    if x.ndim == 0 and count:
+        raise IndexError("invalid index of a 0-dim tensor; use tensor.item() to read its number")
+    return apply(BasicIndex, x, key=items)
+
+
+def gather(x: Any, dim: int, index: Any) -> Any:
+    """The elements of x at `index` (int64, as many dimensions as x) along `dim`."""
+    return apply(Gather, x, index, dim=dimension(dim, x.ndim))
+
+
+def scatter(x: Any, dim: int, index: Any, src: Any) -> Any:
+    """x with the elements of `src` (or a number) written at `index` along `dim`."""
+    return apply(Scatter, x, index, src, dim=dimension(dim, x.ndim), add=False)
+
+
+def scatter_add(x: Any, dim: int, index: Any, src: Any) -> Any:
+    """x with the elements of `src` added at `index` along `dim`."""
+    return apply(Scatter, x, index, src, dim=dimension(dim, x.ndim), add=True)
+
+
+def index_select(x: Any, dim: int, index: Any) -> Any:
+    """The slices of x at `index` (1-dim, int64) along `dim`."""
+    place = dimension(dim, x.ndim)
+    return apply(Index, x, index, key=(*(slice(None),) * place, HERE))
+
+
+def index_put(x: Any, indices: tuple[Any, ...], values: Any, accumulate: bool = False) -> Any:
+    """x with `values` at the index tensors, or added there."""
+    return apply(IndexPut, x, values, *indices, key=(HERE,) * len(indices), accumulate=accumulate)
+
+
+def index_add(x: Any, dim: int, index: Any, source: Any, *, alpha: float = 1) -> Any:
+    """x with the slices of `source`, times alpha, added at `index` along `dim`."""
+    key = (*(slice(None),) * dimension(dim, x.ndim), HERE)
+    value = source if alpha == 1 else source * alpha
+    return apply(IndexPut, x, value, index, key=key, accumulate=True)
+
+
+def masked_select(x: Any, mask: Any) -> Any:
+    """The elements of x where `mask` is true, in one dimension."""
+    shape = numpy.broadcast_shapes(x.shape, mask.shape)
+    return apply(Index, x.expand(shape), mask.expand(shape), key=(HERE,))
+
+
+def take(x: Any, index: Any) -> Any:
+    """The elements of x, flattened, at `index`."""
+    return apply(Index, x.reshape(-1), index, key=(HERE,))
+
+
+def flip(x: Any, *dims: Any) -> Any:
+    """x in reverse order along `dims`."""
+    names = dims[0] if len(dims) == 1 and not isinstance(dims[0], int) else dims
+    return apply(Flip, x, dims=tuple(dimension(d, x.ndim) for d in names))
+
+
+def roll(x: Any, shifts: Any, dims: Any = None) -> Any:
+    """x shifted around by `shifts` along `dims`; flattened in between where dims is None."""
+    moves = (shifts,) if isinstance(shifts, int) else tuple(shifts)
+    along = None if dims is None else (dims,) if isinstance(dims, int) else tuple(dims)
+    return apply(Roll, x, shifts=moves, dims=along)
+
+

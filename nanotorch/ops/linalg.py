@@ -1,0 +1,410 @@
+"""Products of vectors and matrices, and the linear layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanotorch.backend import Array
+from nanotorch.ops.shapes import (
+    Diagonal,
+    diagonal,
+    embed,
+    expand,
+    permute,
+    reshape,
+    squeeze,
+    transpose,
+    unsqueeze,
+)
+from nanotorch.primitive import Multilinear, Primitive, apply
+
+
+class Dot(Multilinear):
+    """y = the sum of a * b, of two vectors"""
+
+    vjp = (lambda g, b: g * b, lambda g, a: g * a)
+
+    @staticmethod
+    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
+        return xp.dot(a, b, out=out)
+
+
+class Mv(Multilinear):
+    """y = a @ b, matrix times vector"""
+
+    vjp = (
+        lambda g, b: reshape(g, (-1, 1)) * b,
+        lambda g, a: mv(transpose(a, 0, 1), g),
+    )
+
+    @staticmethod
+    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
+        return xp.matmul(a, b, out=out)
+
+
+class Mm(Multilinear):
+    """y = a @ b, matrix times matrix"""
+
+    vjp = (lambda g, b: mm(g, transpose(b, 0, 1)), lambda g, a: mm(transpose(a, 0, 1), g))
+
+    @staticmethod
+    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
+        return xp.matmul(a, b, out=out)
+
+
+class Bmm(Multilinear):
+    """y = a @ b over leading dimensions, which broadcast"""
+
+    vjp = (
+        lambda g, b: batched(g, transpose(b, -2, -1)),
+        lambda g, a: batched(transpose(a, -2, -1), g),
+    )
+
+    @staticmethod
+    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
+        return xp.matmul(a, b, out=out)
+
+
+class BatchedMatMul(Bmm):
+    """y = a @ b over leading dimensions, as matmul calls it"""
+
+    backward_name = "UnsafeViewBackward0"
+
+
+class LinearLayer(Primitive):
+    """y = x @ weight.T + bias; the rows of x are samples, the rows of weight are outputs"""
+
+    vjp = (
+        lambda g, weight: product(g, weight),
+        lambda g, x: mm(transpose(rows(g), 0, 1), rows(x)),
+        lambda g: g,
+    )
+    jvp = (
+        lambda t, weight: product(t, transpose(weight, 0, 1)),
+        lambda t, x: product(x, transpose(t, 0, 1)),
+        lambda t: t,
+    )
+
+    @staticmethod
+    def kernel(
+        xp: Any, x: Array, weight: Array, bias: Array | None, out: Array | None = None
+    ) -> Array:
+        y = xp.matmul(x, weight.T, out=out)
+        if bias is None:
+            return y
+        return xp.add(y, bias, out=y if y.ndim else out)
+
+    @classmethod
+    def title(cls) -> str:
+        return "linear"
+
+    def name(self) -> str:
+        if len(self.shape) != 2:
+            return "ViewBackward0"
+        return "AddmmBackward0" if self.edges[2:] != (None,) else "MmBackward0"
+
+
+class EinSum(Multilinear):
+    """y = the sum over the letters of the equation that are not in its output"""
+
+    backward_name = "EinsumBackward0"
+    vjp = (
+        lambda g, inputs, index, equation, shapes: einsum_reverse(
+            g, inputs, index, equation, shapes
+        ),
+    )
+
+    @staticmethod
+    def kernel(xp: Any, *inputs: Array, equation: str, out: Array | None = None) -> Array:
+        y = xp.einsum(equation, *inputs, optimize=len(inputs) > 2)
+        if out is None:
+            return y
+        xp.copyto(out, y)
+        return out
+
+
+class Inv(Primitive):
+    """y = the inverse of each square matrix x"""
+
+    backward_name = "LinalgInvExBackward0"
+    vjp = (lambda g, y: -(transpose(y, -2, -1) @ g @ transpose(y, -2, -1)),)
+    jvp = (lambda t, y: -(y @ t @ y),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        y = xp.linalg.inv(x)
+        if out is None:
+            return y
+        xp.copyto(out, y)
+        return out
+
+
+class Solve(Primitive):
+    """y = x such that a @ x = b"""
+
+    backward_name = "LinalgSolveExBackward0"
+    vjp = (
+        lambda g, a, y: -(solve(transpose(a, -2, -1), g) @ transpose(y, -2, -1)),
+        lambda g, a: solve(transpose(a, -2, -1), g),
+    )
+    jvp = (lambda t, a, y: -solve(a, t @ y), lambda t, a: solve(a, t))
+
+    @staticmethod
+    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
+        y = xp.linalg.solve(a, b)
+        if out is None:
+            return y
+        xp.copyto(out, y)
+        return out
+
+
+class LogAbsDet(Primitive):
+    """y = log |det x| of each square matrix"""
+
+    vjp = (
+        lambda g, x: reshape(g, (*g.shape, 1, 1)) * transpose(inv(x), -2, -1),
+    )
+    jvp = (lambda t, x: trace_of(inv(x) @ t),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        y = xp.linalg.slogdet(x)[1]
+        if out is None:
+            return y
+        xp.copyto(out, y)
+        return out
+
+
+class Det(Primitive):
+    """y = det x of each square matrix; its slope needs x to be invertible"""
+
+    backward_name = "LinalgDetBackward0"
+    vjp = (lambda g, x, y: reshape(g * y, (*g.shape, 1, 1)) * transpose(inv(x), -2, -1),)
+    jvp = (lambda t, x, y: y * trace_of(inv(x) @ t),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        y = xp.linalg.det(x)
+        if out is None:
+            return xp.asarray(y)
+        xp.copyto(out, y)
+        return out
+
+
+def rows(x: Any) -> Any:
+    """x as a matrix: all but its last dimension made one."""
+    return x if x.ndim == 2 else reshape(x, (-1, x.shape[-1]))
+
+
+def product(a: Any, b: Any) -> Any:
+    """a @ b, b a matrix, a of any number of dimensions: folded to one matrix product."""
+    if a.ndim == 2:
+        return apply(Mm, a, b)
+    return reshape(apply(Mm, rows(a), b), (*a.shape[:-1], b.shape[1]))
+
+
+def batched(a: Any, b: Any) -> Any:
+    """a @ b over leading dimensions."""
+    return apply(BatchedMatMul, a, b)
+
+
+def trace_of(x: Any) -> Any:
+    """The traces of the matrices in the last two dimensions."""
+    return diagonal(x, 0, -2, -1).sum(-1)
+
+
+def einsum_reverse(
+    g: Any, inputs: tuple[Any, ...], index: int, equation: str, shapes: tuple[Any, ...]
+) -> Any:
+    """The cotangent of one operand: the equation with that operand and the output exchanged."""
+    left, output = equation.split("->")
+    terms = left.split(",")
+    own = terms[index]
+    others = [(term, x) for i, (term, x) in enumerate(zip(terms, inputs, strict=True)) if i != index]
+    known = set(output).union(*(term for term, _ in others))
+    kept = "".join(dict.fromkeys(letter for letter in own if letter in known))
+    operands = [g, *(x for _, x in others)]
+    y = apply(EinSum, *operands, equation=",".join([output, *(t for t, _ in others)]) + "->" + kept)
+    shape = tuple(n if letter in kept else 1 for letter, n in zip(own, shapes[index], strict=True))
+    if len(set(own)) == len(own):
+        return expand(reshape(y, shape), tuple(shapes[index]))
+    return repeated_letters(y, own, kept, shapes[index])
+
+
+def repeated_letters(y: Any, own: str, kept: str, shape: tuple[int, ...]) -> Any:
+    """The cotangent of an operand that repeats a letter: y on its diagonal, 0 elsewhere."""
+    first = own.index(next(letter for letter in own if own.count(letter) > 1))
+    second = own.index(own[first], first + 1)
+    path = ((Diagonal, {"offset": 0, "dim1": first, "dim2": second}),)
+    letters = own.replace(own[first], "") + own[first]  # Diagonal puts its dimension last
+    order = [kept.index(letter) for letter in letters]
+    y = permute(y, tuple(order))
+    if len(letters) != len(own) - 1 or len(kept) != len(letters):
+        raise RuntimeError(f"einsum: no derivative for operand '{own}', which repeats letters in this way")
+    return embed(y, shape, path)
+
+
+# --- the functions --------------------------------------------------------------------------------
+
+
+def same_dtype(a: Any, b: Any, op: str) -> None:
+    """Refuses operands of different dtypes, as PyTorch's products do."""
+    if a.dtype != b.dtype:
+        raise RuntimeError(f"{op}: expected both tensors to have the same dtype, but got {a.dtype} and {b.dtype}")
+
+
+def matmul(a: Any, b: Any) -> Any:
+    """The matrix product: vectors dot, matrices multiply, leading dimensions broadcast.
+
+    Shapes: (k) (k) -> (); (m, k) (k) -> (m); (k) (k, n) -> (n); (…, m, k) (…, k, n) -> (…, m, n).
+    """
+    if a.ndim == 2 and b.ndim == 2:
+        return mm(a, b)
+    if a.ndim == 0 or b.ndim == 0:
+        raise RuntimeError(
+            f"matmul: both arguments need to be at least 1D, but they are {a.ndim}D and {b.ndim}D"
+        )
+    same_dtype(a, b, "matmul")
+    if a.ndim == 1 and b.ndim == 1:
+        return dot(a, b)
+    if a.ndim == 2 and b.ndim == 1:
+        return mv(a, b)
+    if a.ndim == 1:
+        y = matmul(unsqueeze(a, 0), b)
+        return squeeze(y, -2)
+    if b.ndim == 1:
+        return squeeze(matmul(a, unsqueeze(b, 1)), -1)
+    return apply(BatchedMatMul, a, b)
+
+
+def mm(a: Any, b: Any) -> Any:
+    """The product of the matrices a (m, k) and b (k, n)."""
+    same_dtype(a, b, "mm")
+    return apply(Mm, a, b)
+
+
+def bmm(a: Any, b: Any) -> Any:
+    """The products of the matrices in a (n, m, k) and b (n, k, p)."""
+    if a.ndim != 3 or b.ndim != 3:
+        raise RuntimeError(f"bmm: expected two tensors of 3 dimensions, got {a.ndim} and {b.ndim}")
+    return apply(Bmm, a, b)
+
+
+def mv(a: Any, b: Any) -> Any:
+    """The product of the matrix a (m, k) and the vector b (k)."""
+    return apply(Mv, a, b)
+
+
+def dot(a: Any, b: Any) -> Any:
+    """The sum of the products of the elements of two vectors of one length."""
+    if a.ndim != 1 or b.ndim != 1:
+        raise RuntimeError(f"dot: 1D tensors expected, but got {a.ndim}D and {b.ndim}D tensors")
+    if a.shape != b.shape:
+        raise RuntimeError(
+            f"dot: inconsistent tensor size, expected a {tuple(a.shape)} and b {tuple(b.shape)} to have "
+            "the same number of elements"
+        )
+    same_dtype(a, b, "dot")
+    return apply(Dot, a, b)
+
+
+def outer(a: Any, b: Any) -> Any:
+    """The products of every element of the vector a (m) with every element of the vector b (n): (m, n)."""
+    if a.ndim != 1 or b.ndim != 1:
+        raise RuntimeError(f"outer: 1D tensors expected, but got {a.ndim}D and {b.ndim}D tensors")
+    return reshape(a, (-1, 1)) * b
+
+
+def addmm(x: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
+    """beta * x + alpha * (a @ b)."""
+    y = mm(a, b)
+    return (x if beta == 1 else beta * x) + (y if alpha == 1 else alpha * y)
+
+
+def linear(x: Any, weight: Any, bias: Any = None) -> Any:
+    """x (…, in) @ weight (out, in).T + bias (out)."""
+    if weight.ndim != 2:
+        return matmul(x, weight) if bias is None else matmul(x, weight) + bias
+    return apply(LinearLayer, x, weight, bias)
+
+
+def einsum(equation: str, *operands: Any) -> Any:
+    """The sum of products that the equation, such as "ij,jk->ik", names."""
+    if len(operands) == 1 and isinstance(operands[0], list | tuple):
+        operands = tuple(operands[0])
+    equation = equation.replace(" ", "")
+    if "->" not in equation:
+        letters = equation.replace(",", "").replace(".", "")
+        dots = "..." if "..." in equation else ""
+        equation += "->" + dots + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
+    if "..." in equation:
+        equation = without_dots(equation, [operand.ndim for operand in operands])
+    return apply(EinSum, *operands, equation=equation)
+
+
+def without_dots(equation: str, ranks: list[int]) -> str:
+    """The equation with letters of its own for what `...` stands for."""
+    left, output = equation.split("->")
+    terms = left.split(",")
+    free = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in equation]
+    extra = [rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=True)]
+    most = max((n for n, term in zip(extra, terms, strict=True) if "..." in term), default=0)
+    letters = "".join(free[:most])
+    terms = [
+        term.replace("...", letters[most - n :]) if "..." in term else term
+        for term, n in zip(terms, extra, strict=True)
+    ]
+    return ",".join(terms) + "->" + output.replace("...", letters)
+
+
+def tensordot(a: Any, b: Any, dims: Any = 2) -> Any:
+    """The product of a and b summed over pairs of dimensions: the last `dims` of a and first of b, or
+    the listed ones."""
+    if isinstance(dims, int):
+        dims = (list(range(a.ndim - dims, a.ndim)), list(range(dims)))
+    left, right = ([d % x.ndim for d in ds] for ds, x in zip(dims, (a, b), strict=True))
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    first = letters[: a.ndim]
+    second = list(letters[a.ndim : a.ndim + b.ndim])
+    for i, j in zip(left, right, strict=True):
+        second[j] = first[i]
+    output = [c for i, c in enumerate(first) if i not in left]
+    output += [c for j, c in enumerate(second) if j not in right]
+    return einsum(f"{first},{''.join(second)}->{''.join(output)}", a, b)
+
+
+def inv(x: Any) -> Any:
+    """The inverse of each square matrix in the last two dimensions; RuntimeError where it is singular."""
+    return apply(Inv, x)
+
+
+def solve(a: Any, b: Any) -> Any:
+    """x with a @ x = b, for a (…, n, n) and b (n) or (…, n, k)."""
+    if b.ndim == 1:
+        return squeeze(apply(Solve, a, unsqueeze(b, 1)), -1)
+    return apply(Solve, a, b)
+
+
+def det(x: Any) -> Any:
+    """The determinants of the matrices in the last two dimensions."""
+    return apply(Det, x)
+
+
+def logdet(x: Any) -> Any:
+    """log |det x| of the matrices in the last two dimensions."""
+    return apply(LogAbsDet, x)
+
+
+def trace(x: Any) -> Any:
+    """The sum of the diagonal of a matrix."""
+    return diagonal(x).sum()
+
+
+def diag(x: Any, diagonal: int = 0) -> Any:
+    """The given diagonal of a matrix, or the matrix with the vector x on that diagonal."""
+    if x.ndim == 2:
+        return apply(Diagonal, x, offset=diagonal, dim1=0, dim2=1).clone()
+    n = x.shape[0] + abs(diagonal)
+    return embed(x, (n, n), ((Diagonal, {"offset": diagonal, "dim1": 0, "dim2": 1}),))
+
+

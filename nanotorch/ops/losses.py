@@ -1,0 +1,434 @@
+"""Losses. `reduction` is "none", "mean" or "sum"."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanotorch.backend import Array, dtype_of
+from nanotorch.ops.activations import log_softmax, sigmoid, softplus
+from nanotorch.ops.comparisons import where
+from nanotorch.ops.elementwise import abs, exp, log
+from nanotorch.ops.reductions import mean, sum
+from nanotorch.primitive import Linear, Primitive, apply
+
+REDUCTIONS = ("none", "mean", "sum")
+
+
+def reduced(xp: Any, loss: Array, reduction: str, out: Array | None) -> Array:
+    """The elementwise losses, or their mean or sum."""
+    if reduction == "none":
+        if out is None:
+            return loss
+        xp.copyto(out, loss)
+        return out
+    total = xp.add.reduce(loss, axis=None, out=out)
+    if reduction == "mean":
+        total = xp.true_divide(total, loss.dtype.type(loss.size or "nan"), out=out)
+    return total
+
+
+def scaled(g: Any, x: Any, reduction: str) -> Any:
+    """The cotangent of each elementwise loss."""
+    if reduction != "mean":
+        return g
+    size = 1
+    for n in x.shape:
+        size *= n
+    return g / (size or float("nan"))
+
+
+class BinaryCrossEntropyWithLogits(Primitive):
+    """y = -weight * (pos_weight * target * log sigmoid(x) + (1 - target) * log(1 - sigmoid(x)))"""
+
+    vjp = (
+        lambda g, x, target, weight, pos_weight, reduction: scaled(g, x, reduction)
+        * bce_logits_slope(x, target, weight, pos_weight),
+        lambda g, x, weight, pos_weight, reduction: scaled(g, x, reduction)
+        * bce_target_slope(x, weight, pos_weight),
+        None,
+        None,
+    )
+    jvp = (
+        lambda t, x, target, weight, pos_weight, reduction: total(
+            t * bce_logits_slope(x, target, weight, pos_weight), reduction
+        ),
+        lambda t, x, weight, pos_weight, reduction: total(
+            t * bce_target_slope(x, weight, pos_weight), reduction
+        ),
+        None,
+        None,
+    )
+
+    @staticmethod
+    def kernel(
+        xp: Any, x: Array, target: Array, weight: Any, pos_weight: Any, *, reduction: str,
+        out: Array | None = None,
+    ) -> Array:  # fmt: skip
+        # max(x, 0) - x t + log(1 + exp(-|x|)), which neither overflows nor loses small values
+        loss = xp.absolute(x)
+        loss = xp.log1p(xp.exp(xp.negative(loss)))
+        if pos_weight is None:
+            loss += xp.maximum(x, 0)
+            loss -= x * target
+        else:
+            loss += xp.maximum(-x, 0)
+            loss *= 1 + (pos_weight - 1) * target
+            loss += (1 - target) * x
+        if weight is not None:
+            loss = loss * weight
+        return reduced(xp, loss, reduction, out)
+
+    @classmethod
+    def title(cls) -> str:
+        return "binary_cross_entropy_with_logits"
+
+
+def bce_logits_slope(x: Any, target: Any, weight: Any, pos_weight: Any) -> Any:
+    """d loss/dx = sigmoid(x) - target, weighted."""
+    if pos_weight is None:
+        slope = sigmoid(x) - target
+    else:
+        slope = sigmoid(x) * (1 + (pos_weight - 1) * target) - pos_weight * target
+    return slope if weight is None else slope * weight
+
+
+def bce_target_slope(x: Any, weight: Any, pos_weight: Any) -> Any:
+    """d loss/d target = log(1 - sigmoid(x)) - log sigmoid(x) = -x, weighted."""
+    slope = -x if pos_weight is None else pos_weight * softplus(-x) - softplus(x)
+    return slope if weight is None else slope * weight
+
+
+class BinaryCrossEntropy(Primitive):
+    """y = -weight * (target * log x + (1 - target) * log(1 - x)), the logarithms at least -100"""
+
+    vjp = (
+        lambda g, x, target, weight, reduction: scaled(g, x, reduction)
+        * weighted((x - target) / floor((1 - x) * x), weight),
+        lambda g, x, weight, reduction: scaled(g, x, reduction)
+        * weighted(bounded_log(1 - x) - bounded_log(x), weight),
+        None,
+    )
+    jvp = (
+        lambda t, x, target, weight, reduction: total(
+            t * weighted((x - target) / floor((1 - x) * x), weight), reduction
+        ),
+        lambda t, x, weight, reduction: total(
+            t * weighted(bounded_log(1 - x) - bounded_log(x), weight), reduction
+        ),
+        None,
+    )
+
+    @staticmethod
+    def kernel(
+        xp: Any, x: Array, target: Array, weight: Any, *, reduction: str, out: Array | None = None
+    ) -> Array:
+        outside = (x < 0) | (x > 1)
+        if xp.asarray(outside).any():
+            raise ValueError("all elements of input should be between 0 and 1")
+        one = x.dtype.type(1)
+        positive = xp.maximum(xp.log(xp.maximum(x, xp.finfo(x.dtype).tiny)), -100)
+        negative = xp.maximum(xp.log1p(-xp.minimum(x, one - xp.finfo(x.dtype).epsneg)), -100)
+        positive, negative = xp.where(x > 0, positive, -100), xp.where(x < 1, negative, -100)
+        loss = ((target - 1) * negative - target * positive).astype(x.dtype)
+        if weight is not None:
+            loss = loss * weight
+        return reduced(xp, loss, reduction, out)
+
+    @classmethod
+    def title(cls) -> str:
+        return "binary_cross_entropy"
+
+
+def weighted(x: Any, weight: Any) -> Any:
+    """x * weight, where there is one."""
+    return x if weight is None else x * weight
+
+
+def floor(x: Any) -> Any:
+    """x, at least 1e-12: keeps the slope finite at probabilities 0 and 1."""
+    return where(x < 1e-12, 1e-12, x)
+
+
+def bounded_log(x: Any) -> Any:
+    """log x, at least -100."""
+    return where(x <= 3.8e-44, -100.0, log(where(x <= 3.8e-44, 1.0, x)))
+
+
+class MseLoss(Primitive):
+    """y = (x - target) ** 2"""
+
+    vjp = (
+        lambda g, x, target, reduction: scaled(g, x - target, reduction) * (2 * (x - target)),
+        lambda g, x, target, reduction: scaled(g, x - target, reduction) * (2 * (target - x)),
+    )
+    jvp = (
+        lambda t, x, target, reduction: total(2 * (x - target) * t, reduction),
+        lambda t, x, target, reduction: total(2 * (target - x) * t, reduction),
+    )
+
+    @staticmethod
+    def kernel(
+        xp: Any, x: Array, target: Array, *, reduction: str, out: Array | None = None
+    ) -> Array:
+        return reduced(xp, xp.square(x - target), reduction, out)
+
+    @classmethod
+    def title(cls) -> str:
+        return "mse_loss"
+
+
+def total(x: Any, reduction: str) -> Any:
+    """The reduction of elementwise values, in the language of the ops."""
+    if reduction == "none":
+        return x
+    return mean(x) if reduction == "mean" else sum(x)
+
+
+class NllLoss(Linear):
+    """y = -the sum of weight[t] * x[i, t] for t = target[i]; the mean divides by the sum of weight[t]"""
+
+    vjp = (
+        lambda g, x_shape, target, weight, ignore_index, reduction: apply(
+            NllLossReverse, g, target, weight,
+            ignore_index=ignore_index, reduction=reduction, shape=tuple(x_shape),
+        ),
+        None,
+        None,
+    )  # fmt: skip
+
+    @staticmethod
+    def kernel(
+        xp: Any, x: Array, target: Array, weight: Any, *, ignore_index: int, reduction: str,
+        out: Array | None = None,
+    ) -> Array:  # fmt: skip
+        place, factor = class_places(xp, x.shape, x.dtype, target, weight, ignore_index)
+        loss = -x[place] * factor
+        if reduction == "mean":
+            return xp.true_divide(loss.sum(), factor.sum(), out=out)
+        return reduced(xp, loss, reduction, out)
+
+    @classmethod
+    def title(cls) -> str:
+        return "nll_loss"
+
+
+class NllLossReverse(Linear):
+    """y = the cotangent of x in NllLoss: -weight[t] * g at the targets' places, 0 elsewhere"""
+
+    vjp = (
+        lambda g, target, weight, ignore_index, reduction: apply(
+            NllLoss, g, target, weight, ignore_index=ignore_index, reduction=reduction
+        ),
+        None,
+        None,
+    )
+
+    @staticmethod
+    def kernel(
+        xp: Any, g: Array, target: Array, weight: Any, *, ignore_index: int, reduction: str,
+        shape: tuple[int, ...], out: Array | None = None,
+    ) -> Array:  # fmt: skip
+        if out is None:
+            out = xp.zeros(shape, g.dtype)
+        else:
+            out.fill(0)
+        place, factor = class_places(xp, shape, g.dtype, target, weight, ignore_index)
+        out[place] = -(g / factor.sum() if reduction == "mean" else g) * factor
+        return out
+
+
+def class_places(
+    xp: Any, shape: tuple[int, ...], dtype: Any, target: Array, weight: Any, ignore_index: int
+) -> tuple[Any, Array]:
+    """Where the targets lie in x (N, C, …) or (C), and the weight of each: 0 for the ignored."""
+    ignored = target == ignore_index
+    place: tuple[Any, ...]
+    if len(shape) == 1:
+        classes = xp.where(ignored, 0, target)
+        place = (classes,)
+    else:
+        classes = xp.where(ignored, 0, target)
+        grid = list(xp.ogrid[tuple(slice(n) for n in target.shape)])
+        place = (grid[0], classes, *grid[1:])
+    factor = xp.where(ignored, dtype.type(0), dtype.type(1) if weight is None else weight[classes])
+    return place, factor
+
+
+def check_reduction(reduction: str) -> None:
+    """ValueError for what is no reduction."""
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"{reduction} is not a valid value for reduction; use one of {REDUCTIONS}")
+
+
+def same_size(x: Any, target: Any, op: str) -> None:
+    """ValueError where the target's shape is not the input's."""
+    if tuple(x.shape) != tuple(target.shape):
+        raise ValueError(
+            f"{op}: target size ({tuple(target.shape)}) must be the same as input size ({tuple(x.shape)})"
+        )
+
+
+def binary_cross_entropy_with_logits(
+    x: Any, target: Any, weight: Any = None, reduction: str = "mean", pos_weight: Any = None
+) -> Any:
+    """The cross-entropy between targets in [0, 1] and the probabilities sigmoid(x), x of any shape.
+
+    `weight` (broadcast to x) weighs each element, `pos_weight` (broadcast to x) the positive part.
+    """
+    if reduction not in REDUCTIONS:
+        check_reduction(reduction)
+    if x.shape != target.shape:
+        same_size(x, target, "binary_cross_entropy_with_logits")
+    if x.dtype is not target.dtype and target.dtype.is_floating_point is False:
+        raise RuntimeError(
+            f"binary_cross_entropy_with_logits: expected a target of dtype {x.dtype}, got {target.dtype}; "
+            "convert it with target.to(input.dtype)"
+        )
+    return apply(
+        BinaryCrossEntropyWithLogits, x, target, weight, pos_weight, reduction=reduction
+    )
+
+
+def binary_cross_entropy(x: Any, target: Any, weight: Any = None, reduction: str = "mean") -> Any:
+    """The cross-entropy between targets in [0, 1] and probabilities x in [0, 1], of one shape."""
+    check_reduction(reduction)
+    same_size(x, target, "binary_cross_entropy")
+    return apply(BinaryCrossEntropy, x, target, weight, reduction=reduction)
+
+
+def mse_loss(x: Any, target: Any, reduction: str = "mean") -> Any:
+    """(x - target) ** 2, of shapes that broadcast."""
+    check_reduction(reduction)
+    return apply(MseLoss, x, target, reduction=reduction)
+
+
+def l1_loss(x: Any, target: Any, reduction: str = "mean") -> Any:
+    """|x - target|, of shapes that broadcast."""
+    check_reduction(reduction)
+    return total(abs(x - target), reduction)
+
+
+def nll_loss(
+    x: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean"
+) -> Any:
+    """-x at the target classes: x (C), (N, C) or (N, C, d1, …) log-probabilities, target ints.
+
+    `weight` (C) weighs the classes; targets equal to `ignore_index` do not count.
+    """
+    check_reduction(reduction)
+    check_classes(x, target, ignore_index, "nll_loss")
+    return apply(NllLoss, x, target, weight, ignore_index=ignore_index, reduction=reduction)
+
+
+def check_classes(x: Any, target: Any, ignore_index: int, op: str) -> None:
+    """Refuses targets of the wrong dtype or shape and, on the CPU, classes that do not exist."""
+    kind = target._array.dtype.kind
+    if kind not in "iu":
+        raise RuntimeError(
+            f"{op}: expected target of dtype Long, got {dtype_of(target._array.dtype).title}"
+        )
+    expected = () if x.ndim == 1 else (x.shape[0], *x.shape[2:])
+    if tuple(target.shape) != tuple(expected):
+        raise ValueError(
+            f"{op}: expected target of shape {tuple(expected)} for input of shape {tuple(x.shape)}, "
+            f"got {tuple(target.shape)}"
+        )
+    classes = x.shape[0 if x.ndim == 1 else 1]
+    array = target._array
+    if target.device.type == "cpu" and array.size and (array.min() < 0 or array.max() >= classes):
+        wrong = array[((array < 0) | (array >= classes)) & (array != ignore_index)]
+        if wrong.size:
+            raise IndexError(f"{op}: Target {wrong.flat[0]} is out of bounds for {classes} classes")
+
+
+def cross_entropy(
+    x: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Any:  # fmt: skip
+    """-log softmax(x) at the target classes, x (C), (N, C) or (N, C, d1, …) logits.
+
+    Targets are class numbers (ints) or, of x's shape, class probabilities. `label_smoothing` in [0, 1]
+    mixes them with the uniform distribution.
+    """
+    check_reduction(reduction)
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
+    dim = 0 if x.ndim == 1 else 1
+    logs = log_softmax(x, dim)
+    if target.dtype.is_floating_point:
+        return probability_loss(logs, target, weight, reduction, label_smoothing, dim)
+    loss = nll_loss(logs, target, weight, ignore_index, reduction)
+    if label_smoothing == 0.0:
+        return loss
+    shape = [1] * x.ndim
+    shape[dim] = -1
+    logs_weighted = logs if weight is None else logs * weight.reshape(tuple(shape))
+    smooth = where(target == ignore_index, 0.0, -sum(logs_weighted, dim))
+    if reduction == "mean":
+        kept = target != ignore_index
+        if weight is None:
+            count = sum(kept)
+        else:
+            count = sum(where(kept, weight[where(kept, target, 0)], 0.0))
+        smooth = sum(smooth) / count
+    elif reduction == "sum":
+        smooth = sum(smooth)
+    return (1 - label_smoothing) * loss + label_smoothing / x.shape[dim] * smooth
+
+
+def probability_loss(
+    logs: Any, target: Any, weight: Any, reduction: str, label_smoothing: float, dim: int
+) -> Any:
+    """Cross-entropy against class probabilities; the mean is over samples, not over elements."""
+    if tuple(target.shape) != tuple(logs.shape):
+        raise RuntimeError(
+            f"cross_entropy: expected class probabilities of shape {tuple(logs.shape)}, "
+            f"got {tuple(target.shape)}"
+        )
+    if label_smoothing > 0.0:
+        target = target * (1 - label_smoothing) + label_smoothing / logs.shape[dim]
+    product = logs * target
+    if weight is not None:
+        shape = [1] * logs.ndim
+        shape[dim] = -1
+        product = product * weight.reshape(tuple(shape))
+    loss = -sum(product, dim)
+    if reduction == "mean":
+        samples = 1
+        for d, n in enumerate(logs.shape):
+            samples *= 1 if d == dim else n
+        return sum(loss) / samples
+    return loss if reduction == "none" else sum(loss)
+
+
+def huber_loss(x: Any, target: Any, reduction: str = "mean", delta: float = 1.0) -> Any:
+    """(x - target) ** 2 / 2 within delta, delta * (|x - target| - delta / 2) beyond."""
+    check_reduction(reduction)
+    d = abs(x - target)
+    return total(where(d <= delta, 0.5 * d * d, delta * (d - 0.5 * delta)), reduction)
+
+
+def smooth_l1_loss(x: Any, target: Any, reduction: str = "mean", beta: float = 1.0) -> Any:
+    """(x - target) ** 2 / (2 beta) within beta, |x - target| - beta / 2 beyond."""
+    check_reduction(reduction)
+    if beta < 0:
+        raise RuntimeError(f"smooth_l1_loss does not support negative values for beta, got {beta}")
+    d = abs(x - target)
+    if beta == 0:
+        return total(d, reduction)
+    return total(where(d < beta, 0.5 * d * d / beta, d - 0.5 * beta), reduction)
+
+
+def kl_div(x: Any, target: Any, reduction: str = "mean", log_target: bool = False) -> Any:
+    """target * (log target - x), x log-probabilities; "batchmean" divides by the first size."""
+    if reduction != "batchmean":
+        check_reduction(reduction)
+    if log_target:
+        loss = exp(target) * (target - x)
+    else:
+        loss = where(target > 0, target * log(where(target > 0, target, 1.0)), 0.0) - target * x
+    if reduction == "batchmean":
+        return sum(loss) / (x.shape[0] if x.ndim else 1)
+    return total(loss, reduction)
+
+

@@ -1,0 +1,350 @@
+"""What an op is: a class that states its kernel, and the derivative rule of each of its inputs.
+
+    class Mul(Elementwise):
+        "y = a * b"
+        vjp = (lambda g, b: g * b, lambda g, a: g * a)
+
+        @staticmethod
+        def kernel(xp, a, b, out=None):
+            return xp.multiply(a, b, out=out)
+
+`kernel` computes y from raw arrays with the array module `xp` (NumPy or CuPy), into `out` where given. Its
+positional parameters name the inputs, its keyword-only parameters the attributes. `vjp` holds one rule per
+input (None: not differentiable), and a rule names what it needs: `g`, the cotangent of y; an input; `y`; an
+attribute; `x_shape`, the shape of input x; `shapes`, those of all inputs; `index`, its own position (for ops
+of any number of inputs, which have one rule for all). What no wanted rule names is not kept in memory.
+
+Rules are written with operators and op functions, which take raw arrays as well as tensors: on raw arrays
+they just run kernels (a plain backward pass), on tensors they are recorded again (higher derivatives).
+
+An instance of the class is the graph node of one application: `y.grad_fn`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from nanotorch.backend import Array, array_module, is_array, promote
+
+Rule = Callable[..., Any]
+
+# How a rule's argument is found in a node: (kind, key).
+INPUT, REST, OUTPUT, ATTRIBUTE, SHAPE, SHAPES, INDEX = range(7)
+
+
+class Traced:
+    """What carries a computation, beyond raw numbers: its `_apply` says how a primitive is read.
+
+    Tensors compute and record at once; symbols (`nanotorch.sym`) only record.
+    """
+
+    _array: Any
+    _cell: list[int] | None
+
+    def _apply(
+        self, primitive: type[Primitive], inputs: tuple[Any, ...], attributes: dict[str, Any]
+    ) -> Any:
+        raise TypeError(f"{type(self).__name__} cannot be computed with")
+
+
+class RemovableHandle:
+    """What registering a hook returns: `remove()` takes the hook out again; also a context manager."""
+
+    _next_id = itertools.count()
+
+    def __init__(self, hooks: dict[int, Any], hook: Any) -> None:
+        self.id = next(self._next_id)
+        self._hooks = hooks
+        hooks[self.id] = hook
+
+    def remove(self) -> None:
+        """Takes the hook out; a second call does nothing."""
+        self._hooks.pop(self.id, None)
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.remove()
+
+
+class Packed:
+    """A value kept through a pair of saved-tensor hooks."""
+
+    def __init__(self, value: Any, hooks: tuple[Callable[[Any], Any], Callable[[Any], Any]]) -> None:
+        pack, self._unpack = hooks
+        self._packed = pack(value)
+
+    def unpack(self) -> Any:
+        """The tensor that the second hook makes of what the first one returned."""
+        return self._unpack(self._packed)
+
+
+RELEASED: Any = ("released",)
+
+
+class Node:
+    """A vertex of the graph that backward walks: where a cotangent comes from and goes to.
+
+    `edges` holds, for each input, the node that made it, or the leaf tensor itself, or None where no
+    gradient is wanted. `sequence` counts nodes in the order of their making, so that walking from high to
+    low numbers meets every consumer of a value before its producer.
+    """
+
+    __slots__ = (
+        "__weakref__", "attributes", "dtype", "edges", "hooks", "inputs", "output", "post_hooks",
+        "sequence", "shape", "shapes", "trace", "versions",
+    )  # fmt: skip
+
+    sequence: int
+    edges: tuple[Any, ...]
+    shape: tuple[int, ...]
+    dtype: Any
+    attributes: dict[str, Any]
+    inputs: Any
+    output: Any
+    shapes: Any
+    versions: Any
+    hooks: dict[int, Any] | None
+    post_hooks: dict[int, Any] | None
+    trace: Any
+
+    def name(self) -> str:
+        """The name PyTorch gives to this backward function, such as AddBackward0."""
+        return type(self).__name__
+
+    def pull(self, g: Any, only: Any, tensors: bool) -> Sequence[Any]:
+        """The cotangents of the inputs, given the cotangent `g` of the output.
+
+        None where no gradient is wanted: where the edge is None or, if `only` is a set, not in it.
+        `tensors`: `g` is a tensor, and the rules are to be computed on tensors.
+        """
+        raise RuntimeError(f"{self.name()} has no rule to walk backward with")
+
+    def release(self) -> None:
+        """Lets go of what was kept for the rules."""
+
+    @property
+    def next_functions(self) -> tuple[tuple[Any, int], ...]:
+        """The nodes that the edges lead to, each with the number of its output (always 0)."""
+        return tuple(
+            (edge if edge is None or isinstance(edge, Node) else edge._accumulator(), 0)
+            for edge in self.edges
+        )
+
+    def register_hook(self, hook: Callable[[Any, Any], Any]) -> RemovableHandle:
+        """Calls `hook(grad_inputs, grad_outputs)` after the node's rules; it may return new grad_inputs."""
+        if self.post_hooks is None:
+            self.post_hooks = {}
+        return RemovableHandle(self.post_hooks, hook)
+
+    def register_prehook(self, hook: Callable[[Any], Any]) -> RemovableHandle:
+        """Calls `hook(grad_outputs)` before the node's rules; it may return new grad_outputs."""
+
+        def on_cotangent(g: Any) -> Any:
+            result = hook((g,))
+            return result[0] if isinstance(result, tuple) else result
+
+        if self.hooks is None:
+            self.hooks = {}
+        return RemovableHandle(self.hooks, on_cotangent)
+
+    def __repr__(self) -> str:
+        return f"<{self.name()} object at {id(self):#x}>"
+
+
+class Primitive(Node):
+    """A differentiable operation y = kernel(inputs; attributes)."""
+
+    __slots__ = ()
+
+    vjp: ClassVar[tuple[Rule | None, ...]] = ()
+    jvp: ClassVar[tuple[Rule | None, ...] | None] = None
+    # "common": inputs are cast to their common dtype; "floating": and integers to the default float.
+    promotes: ClassVar[str | None] = None
+    view: ClassVar[bool] = False  # the output shares its input's memory
+    in_place: ClassVar[bool] = False  # the kernel may write into the memory of its first input
+    backward_name: ClassVar[str] = ""
+
+    input_names: ClassVar[tuple[str, ...]] = ()
+    variadic: ClassVar[bool] = False  # any number of inputs, alike: one rule for all
+    rest: ClassVar[int] = -1  # where inputs of any number begin after named ones
+    arguments: ClassVar[tuple[tuple[tuple[int, Any], ...] | None, ...]] = ()
+    plans: ClassVar[dict[int, Any]] = {}
+
+    @staticmethod
+    def kernel(xp: Any, *inputs: Any, **attributes: Any) -> Array:
+        raise TypeError("a primitive must define kernel(xp, inputs…, *, attributes…, out=None)")
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        parameters = list(inspect.signature(cls.kernel).parameters.values())[1:]
+        named, many = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL
+        inputs = [p for p in parameters if p.kind in (named, many) and p.name != "out"]
+        cls.input_names = tuple(p.name for p in inputs)
+        cls.rest = next((i for i, p in enumerate(inputs) if p.kind is many), -1)
+        cls.variadic = cls.rest == 0
+        cls.backward_name = cls.__dict__.get("backward_name") or f"{cls.__name__}Backward0"
+        cls.arguments = tuple(None if rule is None else cls.needs(rule) for rule in cls.vjp)
+        cls.plans = {}
+
+    @classmethod
+    def needs(cls, rule: Rule) -> tuple[tuple[int, Any], ...]:
+        """Where the arguments of a rule after the first come from, read off their names."""
+        found: list[tuple[int, Any]] = []
+        for name in list(inspect.signature(rule).parameters)[1:]:
+            if name == "y":
+                found.append((OUTPUT, None))
+            elif name == "index":
+                found.append((INDEX, None))
+            elif name == "shapes":
+                found.append((SHAPES, None))
+            elif name in cls.input_names:
+                place = cls.input_names.index(name)
+                found.append((REST if place == cls.rest else INPUT, place))
+            elif name.endswith("_shape") and name[:-6] in cls.input_names:
+                found.append((SHAPE, cls.input_names.index(name[:-6])))
+            else:
+                found.append((ATTRIBUTE, name))
+        return tuple(found)
+
+    @classmethod
+    def plan(cls, wanted: int) -> tuple[tuple[int, ...], bool, bool]:
+        """What to keep for the wanted inputs (a bit mask): inputs, the output?, all shapes?"""
+        inputs: set[int] = set()
+        output = shapes = False
+        for index, needed in enumerate(cls.arguments):
+            if needed is None or not (cls.variadic or wanted >> index & 1):
+                continue
+            for kind, key in needed:
+                if kind in (INPUT, REST):
+                    inputs.add(key)
+                output = output or kind == OUTPUT
+                shapes = shapes or kind in (SHAPE, SHAPES)
+        cls.plans[wanted] = found = (tuple(sorted(inputs)), output, shapes)
+        return found
+
+    @classmethod
+    def title(cls) -> str:
+        """The op's name in error messages."""
+        return cls.__name__.lower()
+
+    def name(self) -> str:
+        return self.backward_name
+
+    def pull(self, g: Any, only: Any, tensors: bool) -> Sequence[Any]:
+        if self.inputs is RELEASED:
+            raise RuntimeError(
+                f"{self.name()}: trying to backward through the graph a second time, but what it kept for "
+                "that was freed; pass retain_graph=True to the first backward"
+            )
+        rules, arguments, variadic = self.vjp, self.arguments, self.variadic
+        cotangents: list[Any] = []
+        for index, edge in enumerate(self.edges):
+            if edge is None or (only is not None and edge not in only):
+                cotangents.append(None)
+                continue
+            position = 0 if variadic else index
+            values = [
+                self.value(kind, key, index, tensors) for kind, key in arguments[position] or ()
+            ]
+            cotangents.append(rules[position](g, *values))  # type: ignore[misc]
+        return cotangents
+
+    def value(self, kind: int, key: Any, index: int, tensors: bool) -> Any:
+        """One argument of a rule, refused if it was changed in place since it was kept."""
+        if kind == INPUT:
+            kept = self.inputs[key]
+            if isinstance(kept, Packed):
+                kept = kept.unpack()
+            elif isinstance(kept, Traced):
+                self._check(f"input {self.input_names[key if self.rest < 0 else 0]}", kept._array, kept._cell, self.versions[key])
+            else:
+                return kept
+            return kept if tensors else kept._array
+        if kind == ATTRIBUTE:
+            return self.attributes[key]
+        if kind == REST:
+            return tuple(self.value(INPUT, i, index, tensors) for i in range(key, len(self.inputs)))
+        if kind == OUTPUT:
+            array, cell, version, wrap, tangent = self.output
+            if isinstance(array, Packed):
+                array = array.unpack()._array
+            else:
+                self._check("its output", array, cell, version)
+            if not tensors:
+                return array
+            output = wrap(array)
+            output._node, output._requires_grad, output._cell = self, True, cell
+            output._tangent = tangent
+            return output
+        return self.shapes[key] if kind == SHAPE else self.shapes if kind == SHAPES else index
+
+    def _check(self, what: str, array: Array, cell: list[int] | None, version: int) -> None:
+        now = 0 if cell is None else cell[0]
+        if now != version:
+            raise RuntimeError(
+                f"{self.name()}: {what}, shape {tuple(array.shape)}, is needed for the gradient but has been "
+                f"modified by an inplace operation: it is at version {now}; expected version {version} instead"
+            )
+
+    def release(self) -> None:
+        if self.inputs is not None:
+            self.inputs, self.output = RELEASED, None
+
+    # What PyTorch calls the values that a node keeps.
+    @property
+    def saved_tensors(self) -> tuple[Any, ...]:
+        """The tensors among the values kept for the rules."""
+        if self.inputs is RELEASED or self.inputs is None:
+            return ()
+        return tuple(kept for kept in self.inputs if isinstance(kept, Traced))
+
+
+class Elementwise(Primitive):
+    """Each element of y depends on the elements of the inputs at its own place alone.
+
+    The Jacobian is diagonal, so the forward rule is the reverse rule applied to the tangent.
+    """
+
+    __slots__ = ()
+    promotes = "common"
+
+
+class Linear(Primitive):
+    """y is linear in its differentiable inputs taken together: its tangent is y of their tangents."""
+
+    __slots__ = ()
+
+
+class Multilinear(Primitive):
+    """y is linear in each differentiable input: its tangent is the sum, over the inputs, of y with that
+    input replaced by its tangent."""
+
+    __slots__ = ()
+
+
+def apply(primitive: type[Primitive], *inputs: Any, **attributes: Any) -> Any:
+    """Applies a primitive: every computation passes here.
+
+    The first operand that carries a computation says how it is read (eagerly and recorded for a Tensor,
+    symbolically for a symbol). Raw arrays alone just run the kernel.
+    """
+    for operand in inputs:
+        if isinstance(operand, Traced):
+            return operand._apply(primitive, inputs, attributes)
+    return run(primitive, inputs, attributes)
+
+
+def run(primitive: type[Primitive], inputs: tuple[Any, ...], attributes: dict[str, Any]) -> Array:
+    """y = kernel(raw arrays)."""
+    for operand in inputs:
+        if is_array(operand):
+            if primitive.promotes:
+                inputs = tuple(promote(inputs, primitive.promotes == "floating"))
+            return primitive.kernel(array_module(operand), *inputs, **attributes)
+    kinds = ", ".join(type(operand).__name__ for operand in inputs)
+    raise TypeError(f"{primitive.__name__.lower()}: expected a Tensor among the operands, got {kinds}")
