@@ -242,12 +242,11 @@ class MersenneTwister:
         return self._fill(out, draw)
 
     def random(self, out: Array) -> Array:
-        """Integers from 0 to an integer dtype's greatest, to 2**(bits of precision) of a float."""
-        kind = out.dtype
-        last = 2 ** (np.finfo(kind).nmant + 1) if kind.kind == "f" else _greatest_integer(kind)
-        if kind in (np.int64, np.float64):
-            return self._fill(out, lambda count: self.double_words(count) % np.uint64(last + 1))
-        return self._fill(out, lambda count: self.words(count) % np.uint32(last + 1))
+        """Integers from 0 to `last_integer`, of two words for int64 and float64, else of one."""
+        count_of = last_integer(out.dtype) + 1
+        if out.dtype in (np.int64, np.float64):
+            return self._fill(out, lambda count: self.double_words(count) % np.uint64(count_of))
+        return self._fill(out, lambda count: self.words(count) % np.uint32(count_of))
 
     def random64(self) -> int:
         """One integer from 0 to 2**63 - 1, from two words: the seed that a sampler draws."""
@@ -283,7 +282,7 @@ class MersenneTwister:
         With replacement: a float64 uniform for each sample is looked up in its row's running sum.
         """
         if not replacement or samples == 1:
-            exponential = self.exponential(np.empty(weights.shape, weights.dtype))
+            exponential = self.exponential(empty_like(weights, weights.dtype))
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 return np.argsort(-(weights / exponential), kind="stable")[..., :samples]
         rows = weights.reshape(math.prod(weights.shape[:-1]), weights.shape[-1])
@@ -301,15 +300,27 @@ def _working_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float64 if dtype == np.float64 else np.float32)
 
 
-def _greatest_integer(dtype: np.dtype[Any]) -> int:
+def last_integer(dtype: np.dtype[Any]) -> int:
+    """The greatest integer of an integer dtype; of a float the end of the unbroken run from 0."""
+    if dtype.kind == "f":
+        return int(2 ** (np.finfo(dtype).nmant + 1))
     return 1 if dtype == np.bool_ else int(np.iinfo(dtype).max)
 
 
+def _axes(array: Any) -> list[int]:
+    """The axes from the longest stride to the shortest."""
+    return sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+
+
 def _by_stride(array: Array, like: Array) -> Array:
-    """`array` with its axes put from the longest stride of `like` to the shortest."""
-    if like.flags.c_contiguous:
-        return array
-    return array.transpose(sorted(range(like.ndim), key=lambda axis: -abs(like.strides[axis])))
+    """`array` with its axes in the order of `like`'s memory."""
+    return array if like.flags.c_contiguous else array.transpose(_axes(like))
+
+
+def empty_like(array: Any, dtype: np.dtype[Any]) -> Array:
+    """A dense array of the host with the shape of `array`, of any device, and its order of axes."""
+    axes = _axes(array)
+    return np.empty([array.shape[axis] for axis in axes], dtype).transpose(np.argsort(axes))
 
 
 def _box_muller(unit: Array, mean: float, std: float) -> Array:
