@@ -252,21 +252,18 @@ def tensor_repr(tensor: Tensor, *, prefix: str = "tensor(") -> str:
     )
 
 
-def parameter_repr(parameter: Tensor) -> str:
-    """The text of `repr(parameter)`: that of the tensor, below a line that says what it is."""
-    return "Parameter containing:\n" + tensor_repr(parameter)
-
-
 def tensor_format(tensor: Tensor, specification: str) -> str:
     """What `format` and f-strings give: the number of a 0-dim tensor, else the printed tensor.
 
     Raises TypeError for a specification such as ".3f" on a tensor with dimensions.
     """
-    if tensor._array.ndim == 0:
+    text = "" if specification else str(tensor)
+    # A subclass with a text of its own, such as Parameter, keeps it unless a number is asked for.
+    if tensor._array.ndim == 0 and (specification or text.startswith("tensor(")):
         return format(tensor._array.item(), specification)
     if specification:
         raise TypeError(
             f"format: {specification!r} formats one number, but the tensor has shape "
             f"{tuple(tensor._array.shape)}; take one element or use .item()"
         )
-    return str(tensor)
+    return text

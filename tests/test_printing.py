@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+import nanotorch
 from nanotorch import backend
 from nanotorch.printing import (
     format_tensor,
@@ -285,6 +286,102 @@ def test_a_cupy_array_prints_as_its_host_copy() -> None:
     text = format_tensor(cupy.asarray(array), device_name="cuda:0")
     assert text == format_tensor(array, device_name="cuda:0")
     assert text.endswith("]]], device='cuda:0')")
+
+
+# ---- tensors ----
+
+PROGRAMS = [
+    (lambda nt: nt.tensor([1.5, 2]), "tensor([1.5000, 2.0000])"),
+    (lambda nt: nt.arange(3), "tensor([0, 1, 2])"),
+    (lambda nt: nt.zeros(2, dtype=nt.float64), "tensor([0., 0.], dtype=torch.float64)"),
+    (lambda nt: nt.zeros(0, 3), "tensor([], size=(0, 3))"),
+    (lambda nt: nt.tensor(True), "tensor(True)"),
+    (lambda nt: nt.ones(1, requires_grad=True), "tensor([1.], requires_grad=True)"),
+    (lambda nt: nt.ones(1, requires_grad=True) + 1, "tensor([2.], grad_fn=<AddBackward0>)"),
+    (lambda nt: nt.ones(1, requires_grad=True).detach(), "tensor([1.])"),
+    (lambda nt: [nt.tensor(1.0), nt.tensor(2)], "[tensor(1.), tensor(2)]"),
+    (lambda nt: (nt.eye(2),), "(tensor([[1., 0.],\n        [0., 1.]]),)"),
+    (lambda nt: {"w": nt.tensor([1])}, "{'w': tensor([1])}"),
+    (
+        lambda nt: nt.nn.Parameter(nt.ones(1)),
+        "Parameter containing:\ntensor([1.], requires_grad=True)",
+    ),
+    (
+        lambda nt: nt.nn.Parameter(nt.ones(1), requires_grad=False),
+        "Parameter containing:\ntensor([1.])",
+    ),
+    (lambda nt: written_in_place(nt), "tensor([5., 0.], grad_fn=<CopySlices>)"),
+]
+
+
+def written_in_place(nt: Any) -> Any:
+    x = nt.zeros(2)
+    x[0] = 5 * nt.ones((), requires_grad=True)
+    return x
+
+
+FORMATS = [
+    (lambda nt: f"{nt.tensor(2.5)}", "2.5"),
+    (lambda nt: f"{nt.tensor(2.5, requires_grad=True):.3f}", "2.500"),
+    (lambda nt: f"{nt.tensor(7):5d}|", "    7|"),
+    (lambda nt: f"{nt.tensor(True)}", "True"),
+    (lambda nt: f"{nt.tensor(1 + 2j):.1f}", "1.0+2.0j"),
+    (lambda nt: f"{nt.tensor(2.5)!s} {nt.tensor(2.5)!r}", "tensor(2.5000) tensor(2.5000)"),
+    (lambda nt: f"{nt.ones(2)}", "tensor([1., 1.])"),
+    (
+        lambda nt: f"{nt.nn.Parameter(nt.ones(()))}",
+        "Parameter containing:\ntensor(1., requires_grad=True)",
+    ),
+    (lambda nt: f"{nt.tensor(0.1)}", "0.10000000149011612"),
+]
+
+
+def torch_or_ours(name: str) -> Any:
+    return nanotorch if name == "nanotorch" else pytest.importorskip("torch")
+
+
+BOTH = ["nanotorch", pytest.param("torch", marks=pytest.mark.torch)]
+
+
+@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize(("program", "text"), PROGRAMS)
+def test_tensors_print_their_state(program: Callable[[Any], Any], text: str, name: str) -> None:
+    assert repr(program(torch_or_ours(name))) == str(program(torch_or_ours(name))) == text
+
+
+@pytest.mark.parametrize("name", BOTH)
+@pytest.mark.parametrize(("program", "text"), FORMATS)
+def test_a_tensor_without_dimensions_formats_as_its_number(
+    program: Callable[[Any], str], text: str, name: str
+) -> None:
+    assert program(torch_or_ours(name)) == text
+
+
+def test_a_format_for_one_number_is_refused_for_many() -> None:
+    with pytest.raises(
+        TypeError, match=r"'.3f' formats one number, but the tensor has shape \(2,\)"
+    ):
+        format(nanotorch.ones(2), ".3f")
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_the_default_dtype_is_not_named(name: str) -> None:
+    nt = torch_or_ours(name)
+    nt.set_default_dtype(nt.float64)
+    try:
+        assert repr(nt.zeros(1)) == "tensor([0.])"
+        assert repr(nt.zeros(1, dtype=nt.float32)) == "tensor([0.], dtype=torch.float32)"
+    finally:
+        nt.set_default_dtype(nt.float32)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+@pytest.mark.parametrize("name", BOTH)
+def test_a_dual_tensor_shows_its_tangent(name: str) -> None:
+    nt = torch_or_ours(name)
+    with nt.autograd.forward_ad.dual_level():
+        dual = nt.autograd.forward_ad.make_dual(nt.ones(1), nt.full((1,), 2.5))
+        assert repr(dual) == "tensor([1.], tangent=tensor([2.5000]))"
 
 
 # ---- against PyTorch ----
