@@ -34,7 +34,12 @@ def finished(array: Array, requires_grad: bool) -> Tensor:
 
 
 def filled(
-    shape: Sequence[Any], size: Any, value: Any, dtype: DType | None, place: Place, requires_grad: bool
+    shape: Sequence[Any],
+    size: Any,
+    value: Any,
+    dtype: DType | None,
+    place: Place,
+    requires_grad: bool,
 ) -> Tensor:
     """A constant tensor; the shape is given as ints, as one sequence, or by the keyword `size`."""
     wanted = sizes((size,) if size is not None else shape)
@@ -170,9 +175,7 @@ def full(
     return filled((size,), None, fill_value, dtype, device, requires_grad)
 
 
-def like(
-    x: Tensor, value: Any, dtype: DType | None, device: Place, requires_grad: bool
-) -> Tensor:
+def like(x: Tensor, value: Any, dtype: DType | None, device: Place, requires_grad: bool) -> Tensor:
     """A constant in the shape of x and, unless told otherwise, its dtype and device."""
     return filled((x.shape,), None, value, dtype or x.dtype, device or x.device, requires_grad)
 

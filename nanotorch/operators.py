@@ -240,7 +240,9 @@ class Operators(Traced):
     greater, greater_equal, less, less_equal = ops.gt, ops.ge, ops.lt, ops.le
     swapaxes = swapdims = ops.transpose
 
-    T = property(lambda x: ops.permute(x, tuple(reversed(range(x.ndim)))), doc="Dimensions reversed.")
+    T = property(
+        lambda x: ops.permute(x, tuple(reversed(range(x.ndim)))), doc="Dimensions reversed."
+    )
     mT = property(lambda x: ops.transpose(x, -2, -1), doc="The last two dimensions exchanged.")
 
     add_ = in_place(arithmetic.Add)
@@ -300,7 +302,9 @@ class Operators(Traced):
     def index_put_(self, indices: tuple[Any, ...], values: Any, accumulate: bool = False) -> Any:
         """Writes `values` at the index tensors, or adds them there."""
         key = (indexing.HERE,) * len(indices)
-        return apply_inplace(indexing.IndexPut, self, values, *indices, key=key, accumulate=accumulate)
+        return apply_inplace(
+            indexing.IndexPut, self, values, *indices, key=key, accumulate=accumulate
+        )
 
     def index_add_(self, dim: int, index: Any, source: Any, *, alpha: float = 1) -> Any:
         """Adds the slices of `source`, times alpha, at `index` along `dim`."""

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -74,7 +75,9 @@ class RemovableHandle:
 class Packed:
     """A value kept through a pair of saved-tensor hooks."""
 
-    def __init__(self, value: Any, hooks: tuple[Callable[[Any], Any], Callable[[Any], Any]]) -> None:
+    def __init__(
+        self, value: Any, hooks: tuple[Callable[[Any], Any], Callable[[Any], Any]]
+    ) -> None:
         pack, self._unpack = hooks
         self._packed = pack(value)
 
@@ -230,7 +233,7 @@ class Primitive(Node):
     @classmethod
     def title(cls) -> str:
         """The op's name in error messages."""
-        return cls.__name__.lower()
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
     def name(self) -> str:
         return self.backward_name
@@ -261,7 +264,12 @@ class Primitive(Node):
             if isinstance(kept, Packed):
                 kept = kept.unpack()
             elif isinstance(kept, Traced):
-                self._check(f"input {self.input_names[key if self.rest < 0 else 0]}", kept._array, kept._cell, self.versions[key])
+                self._check(
+                    f"input {self.input_names[key if self.rest < 0 else 0]}",
+                    kept._array,
+                    kept._cell,
+                    self.versions[key],
+                )
             else:
                 return kept
             return kept if tensors else kept._array
@@ -314,6 +322,40 @@ class Elementwise(Primitive):
     promotes = "common"
 
 
+class Ufunc(Elementwise):
+    """An elementwise op that NumPy and CuPy have as the function of one operand that `ufunc` names."""
+
+    __slots__ = ()
+    ufunc: ClassVar[str] = ""
+    in_place = True
+
+    def __init_subclass__(cls) -> None:
+        name = cls.ufunc
+
+        def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+            return getattr(xp, name)(x, out=out)
+
+        cls.kernel = staticmethod(kernel)  # type: ignore[assignment, method-assign]
+        super().__init_subclass__()
+
+
+class BinaryUfunc(Elementwise):
+    """An elementwise op that NumPy and CuPy have as the function of two operands that `ufunc` names."""
+
+    __slots__ = ()
+    ufunc: ClassVar[str] = ""
+    in_place = True
+
+    def __init_subclass__(cls) -> None:
+        name = cls.ufunc
+
+        def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
+            return getattr(xp, name)(a, b, out=out)
+
+        cls.kernel = staticmethod(kernel)  # type: ignore[assignment, method-assign]
+        super().__init_subclass__()
+
+
 class Linear(Primitive):
     """y is linear in its differentiable inputs taken together: its tangent is y of their tangents."""
 
@@ -347,4 +389,21 @@ def run(primitive: type[Primitive], inputs: tuple[Any, ...], attributes: dict[st
                 inputs = tuple(promote(inputs, primitive.promotes == "floating"))
             return primitive.kernel(array_module(operand), *inputs, **attributes)
     kinds = ", ".join(type(operand).__name__ for operand in inputs)
-    raise TypeError(f"{primitive.__name__.lower()}: expected a Tensor among the operands, got {kinds}")
+    raise TypeError(
+        f"{primitive.__name__.lower()}: expected a Tensor among the operands, got {kinds}"
+    )
+
+
+def function(primitive: type[Primitive]) -> Callable[..., Any]:
+    """The function that applies a primitive of one or two inputs and no attributes."""
+
+    def one(x: Any) -> Any:
+        return apply(primitive, x)
+
+    def two(a: Any, b: Any) -> Any:
+        return apply(primitive, a, b)
+
+    made = one if len(primitive.input_names) == 1 else two
+    made.__name__ = made.__qualname__ = primitive.title()
+    made.__doc__ = primitive.__doc__
+    return made

@@ -24,12 +24,13 @@ from nanotorch.backend import (
     device_of,
     dtype,
     dtype_of,
+    dtypes as kinds,
     get_default_dtype,
 )
-from nanotorch.backend import dtypes as kinds
 from nanotorch.operators import Operators
-from nanotorch.printing import tensor_format, tensor_repr
 from nanotorch.primitive import Node, RemovableHandle, Traced
+from nanotorch.printing import tensor_format, tensor_repr
+
 
 class Size(tuple[int, ...]):
     """A shape: a tuple that prints as PyTorch's and counts its elements."""
@@ -188,7 +189,9 @@ class Tensor(Operators):
                 f"got {self.dtype}"
             )
         if value and self._inference:
-            raise RuntimeError("Setting requires_grad=True on inference tensor outside InferenceMode is not allowed.")
+            raise RuntimeError(
+                "Setting requires_grad=True on inference tensor outside InferenceMode is not allowed."
+            )
         self._requires_grad = bool(value)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
@@ -296,7 +299,9 @@ class Tensor(Operators):
         if not self.requires_grad:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         if self.grad_fn is not None:
-            raise RuntimeError("post accumulate grad hooks cannot be registered on non-leaf tensors")
+            raise RuntimeError(
+                "post accumulate grad hooks cannot be registered on non-leaf tensors"
+            )
         if self._post_hooks is None:
             self._post_hooks = {}
         return RemovableHandle(self._post_hooks, hook)
@@ -430,7 +435,9 @@ class Tensor(Operators):
 
     # --- copies ---------------------------------------------------------------------------------
 
-    def to(self, *target: Any, copy: bool = False, non_blocking: bool = False, **named: Any) -> Tensor:
+    def to(
+        self, *target: Any, copy: bool = False, non_blocking: bool = False, **named: Any
+    ) -> Tensor:
         """Itself in another dtype and on another device: to(dtype), to(device), to(device, dtype), to(other)."""
         out: Tensor = self
         for what in (*target, *named.values()):
@@ -494,5 +501,3 @@ def _restored(kind: type[Tensor], array: Array, required: bool) -> Tensor:
     out = object.__new__(kind)
     out._array, out._requires_grad = array, required
     return out
-
-

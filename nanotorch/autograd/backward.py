@@ -84,7 +84,9 @@ def backward(
     if not wanted:
         raise RuntimeError("`inputs` argument to `backward()` cannot be empty.")
     places = places_of(wanted, "backward")
-    found = walk(outputs, cotangents, retain_graph=retain, create_graph=create_graph, targets=places)
+    found = walk(
+        outputs, cotangents, retain_graph=retain, create_graph=create_graph, targets=places
+    )
     for x, place in zip(wanted, places, strict=True):
         if x._node is not None and place in found:
             g = found[place]
@@ -112,7 +114,9 @@ def grad(
     if allow_unused is None:
         allow_unused = materialize_grads
     elif not allow_unused and materialize_grads:
-        raise ValueError("Expected allow_unused to be True or not passed when materialize_grads=True")
+        raise ValueError(
+            "Expected allow_unused to be True or not passed when materialize_grads=True"
+        )
     if is_grads_batched:
         return batched_grad(
             results, wanted, several(grad_outputs), create_graph, allow_unused, materialize_grads

@@ -54,7 +54,11 @@ def apply(
         view_of(out, self, primitive, attributes)
     if modes.grad and primitive.vjp:
         for x in inputs:
-            if isinstance(x, Traced) and (x._requires_grad or x._base is not None) and requires_grad(x):  # type: ignore[attr-defined]
+            if (
+                isinstance(x, Traced)
+                and (x._requires_grad or x._base is not None)
+                and requires_grad(x)
+            ):  # type: ignore[attr-defined]
                 record(primitive, inputs, attributes, out)
                 break
     if modes.inference:
@@ -189,9 +193,7 @@ def check_inplace(x: Any, operands: Iterable[Any] = ()) -> None:
             )
 
 
-def apply_inplace(
-    primitive: type[Primitive], x: Any, *operands: Any, **attributes: Any
-) -> Any:
+def apply_inplace(primitive: type[Primitive], x: Any, *operands: Any, **attributes: Any) -> Any:
     """x := primitive(x, operands), in x's own memory; returns x."""
     check_inplace(x, operands)
     inputs = (x, *operands)
@@ -228,7 +230,11 @@ def before_writing(primitive: type[Primitive], x: Any, operands: tuple[Any, ...]
 
 
 def written(
-    primitive: type[Primitive], x: Any, inputs: tuple[Any, ...], attributes: dict[str, Any], recorded: bool
+    primitive: type[Primitive],
+    x: Any,
+    inputs: tuple[Any, ...],
+    attributes: dict[str, Any],
+    recorded: bool,
 ) -> None:
     """Makes the graph (and the tangent) of a tensor that primitive(inputs) was written into."""
     node = None
@@ -257,7 +263,11 @@ def written(
 
 
 def write(
-    primitive: type[Primitive], xp: Any, arrays: Sequence[Any], attributes: dict[str, Any], target: Any
+    primitive: type[Primitive],
+    xp: Any,
+    arrays: Sequence[Any],
+    attributes: dict[str, Any],
+    target: Any,
 ) -> None:
     """Runs the kernel into `target`, whose dtype and shape must be able to hold the result."""
     kinds = [a.dtype for a in arrays if type(a) in MODULES]
@@ -292,7 +302,9 @@ def explained(primitive: type[Primitive], inputs: tuple[Any, ...], error: Except
     """The error a user sees for what a kernel raised: the op, its operands' shapes, the reason."""
     shapes = [
         f"{name} {tuple(x.shape)}"
-        for name, x in zip(itertools.chain(primitive.input_names, itertools.repeat("")), inputs, strict=False)
+        for name, x in zip(
+            itertools.chain(primitive.input_names, itertools.repeat("")), inputs, strict=False
+        )
         if hasattr(x, "shape")
     ]
     message = f"{primitive.title()}: {' and '.join(shapes)}: {error}"
@@ -305,12 +317,15 @@ def explained(primitive: type[Primitive], inputs: tuple[Any, ...], error: Except
     return RuntimeError(message)
 
 
-def check_devices(primitive: type[Primitive], inputs: tuple[Any, ...], arrays: Sequence[Any]) -> None:
+def check_devices(
+    primitive: type[Primitive], inputs: tuple[Any, ...], arrays: Sequence[Any]
+) -> None:
     """Refuses operands on different devices; a 0-dim host tensor may join a promoting op."""
     places = [
         device_of(a)
         for a in arrays
-        if type(a) in MODULES and not (primitive.promotes and a.ndim == 0 and type(a) is numpy.ndarray)
+        if type(a) in MODULES
+        and not (primitive.promotes and a.ndim == 0 and type(a) is numpy.ndarray)
     ]
     for place in places:
         if place != places[0]:

@@ -41,14 +41,19 @@ class dual_level:  # noqa: N801 - PyTorch's name
 
     def __enter__(self) -> int:
         if modes.forward:
-            raise RuntimeError("nested forward mode AD is not supported: a dual_level is already open")
+            raise RuntimeError(
+                "nested forward mode AD is not supported: a dual_level is already open"
+            )
         modes.forward = 1
         self._duals: list[Any] = []
         _levels.append(self)
         return 0
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         modes.forward = 0
         _levels.pop()
@@ -155,7 +160,12 @@ def differentiable(primitive: type[Primitive], index: int, x: Any) -> bool:
 
 
 def forward_rule(
-    primitive: type[Primitive], index: int, t: Any, inputs: tuple[Any, ...], attributes: Any, out: Any
+    primitive: type[Primitive],
+    index: int,
+    t: Any,
+    inputs: tuple[Any, ...],
+    attributes: Any,
+    out: Any,
 ) -> Any:
     """One input's share of the tangent, by its written rule or, elementwise, by its reverse rule."""
     if primitive.jvp is not None:

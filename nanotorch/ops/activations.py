@@ -9,7 +9,7 @@ from nanotorch.backend import Array
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import erf, exp, tanh
 from nanotorch.ops.reductions import sum
-from nanotorch.primitive import Elementwise, Primitive, apply
+from nanotorch.primitive import Elementwise, Primitive, apply, function
 
 
 class Sigmoid(Elementwise):
@@ -23,6 +23,9 @@ class Sigmoid(Elementwise):
         return stable_sigmoid(xp, x, out)
 
 
+sigmoid = function(Sigmoid)
+
+
 class Relu(Elementwise):
     """y = max(x, 0)"""
 
@@ -32,6 +35,9 @@ class Relu(Elementwise):
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
         return xp.maximum(x, 0, out=out)
+
+
+relu = function(Relu)
 
 
 class LeakyRelu(Elementwise):
@@ -67,6 +73,9 @@ class Silu(Elementwise):
         return xp.multiply(x, stable_sigmoid(xp, x), out=out)
 
 
+silu = function(Silu)
+
+
 class Softplus(Elementwise):
     """y = log(1 + exp(beta x)) / beta, and x itself where beta x > threshold"""
 
@@ -92,6 +101,9 @@ class LogSigmoid(Elementwise):
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
         tail = xp.log1p(xp.exp(-xp.absolute(x)))
         return xp.subtract(xp.minimum(x, 0), tail, out=out)
+
+
+logsigmoid = function(LogSigmoid)
 
 
 class Gelu(Elementwise):
@@ -179,16 +191,6 @@ def gelu_slope(x: Any, approximate: str) -> Any:
     return gelu_cdf(x, approximate) + x * (exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi)))
 
 
-def sigmoid(x: Any) -> Any:
-    """1 / (1 + exp(-x))."""
-    return apply(Sigmoid, x)
-
-
-def relu(x: Any) -> Any:
-    """max(x, 0)."""
-    return apply(Relu, x)
-
-
 def leaky_relu(x: Any, negative_slope: float = 0.01) -> Any:
     """x where positive, else negative_slope * x."""
     return apply(LeakyRelu, x, slope=negative_slope)
@@ -199,19 +201,9 @@ def elu(x: Any, alpha: float = 1.0) -> Any:
     return apply(Elu, x, alpha=alpha)
 
 
-def silu(x: Any) -> Any:
-    """x * sigmoid(x)."""
-    return apply(Silu, x)
-
-
 def softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
     """log(1 + exp(beta x)) / beta; x itself where beta x exceeds the threshold."""
     return apply(Softplus, x, beta=beta, threshold=threshold)
-
-
-def logsigmoid(x: Any) -> Any:
-    """log(sigmoid(x)) without loss for large |x|."""
-    return apply(LogSigmoid, x)
 
 
 def gelu(x: Any, approximate: str = "none") -> Any:

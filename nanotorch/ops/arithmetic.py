@@ -7,29 +7,21 @@ from typing import Any
 from nanotorch.backend import Array, is_array
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import log
-from nanotorch.primitive import Elementwise, Traced, apply
+from nanotorch.primitive import BinaryUfunc, Elementwise, Traced, apply, function
 
 
-class Add(Elementwise):
+class Add(BinaryUfunc):
     """y = a + b"""
 
-    in_place = True
+    ufunc = "add"
     vjp = (lambda g: g, lambda g: g)
 
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.add(a, b, out=out)
 
-
-class Sub(Elementwise):
+class Sub(BinaryUfunc):
     """y = a - b"""
 
-    in_place = True
+    ufunc = "subtract"
     vjp = (lambda g: g, lambda g: -g)
-
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.subtract(a, b, out=out)
 
 
 class Rsub(Elementwise):
@@ -44,59 +36,51 @@ class Rsub(Elementwise):
         return xp.subtract(b, a, out=out)
 
 
-class Mul(Elementwise):
+class Mul(BinaryUfunc):
     """y = a * b"""
 
-    in_place = True
+    ufunc = "multiply"
     vjp = (lambda g, b: g * b, lambda g, a: g * a)
 
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.multiply(a, b, out=out)
+
+mul = function(Mul)
 
 
-class Div(Elementwise):
+class Div(BinaryUfunc):
     """y = a / b"""
 
+    ufunc = "true_divide"
     promotes = "floating"
-    in_place = True
     vjp = (lambda g, b: g / b, lambda g, a, b: -g * ((a / b) / b))
 
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.true_divide(a, b, out=out)
 
-
-class FloorDivide(Elementwise):
+class FloorDivide(BinaryUfunc):
     """y = floor(a / b)"""
 
-    in_place = True
-
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.floor_divide(a, b, out=out)
+    ufunc = "floor_divide"
 
 
-class Remainder(Elementwise):
+floor_divide = function(FloorDivide)
+
+
+class Remainder(BinaryUfunc):
     """y = a - b * floor(a / b), of the sign of b"""
 
-    in_place = True
+    ufunc = "remainder"
     vjp = (lambda g: g, lambda g, a, b: -g * floor_divide(a, b))
 
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.remainder(a, b, out=out)
+
+remainder = function(Remainder)
 
 
-class Fmod(Elementwise):
+class Fmod(BinaryUfunc):
     """y = a - b * trunc(a / b), of the sign of a"""
 
-    in_place = True
+    ufunc = "fmod"
     vjp = (lambda g: g, lambda g, a, b: -g * apply(TruncDivide, a, b))
 
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.fmod(a, b, out=out)
+
+fmod = function(Fmod)
 
 
 class TruncDivide(Elementwise):
@@ -129,18 +113,15 @@ class Pow(Elementwise):
         return xp.power(a, exponent, out=out)
 
 
-class PowTensor(Elementwise):
+class PowTensor(BinaryUfunc):
     """y = a ** b"""
 
+    ufunc = "power"
     backward_name = "PowBackward1"
     vjp = (
         lambda g, a, b: where(b == 0, 0.0, g * (b * a ** (b - 1))),
         lambda g, a, b, y: g * where((a == 0) & (b >= 0), 0.0, y * log(a)),
     )
-
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.power(a, b, out=out)
 
 
 class PowBase(Elementwise):
@@ -156,44 +137,41 @@ class PowBase(Elementwise):
         return xp.power(a.dtype.type(base), a, out=out)
 
 
-class Maximum(Elementwise):
+class Maximum(BinaryUfunc):
     """y = max(a, b); where they are equal each gets half of the gradient"""
 
-    in_place = True
+    ufunc = "maximum"
     vjp = (
         lambda g, a, b: g * share(a > b, a == b),
         lambda g, a, b: g * share(b > a, a == b),
     )
 
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.maximum(a, b, out=out)
+
+maximum = function(Maximum)
 
 
-class Minimum(Elementwise):
+class Minimum(BinaryUfunc):
     """y = min(a, b); where they are equal each gets half of the gradient"""
 
-    in_place = True
+    ufunc = "minimum"
     vjp = (
         lambda g, a, b: g * share(a < b, a == b),
         lambda g, a, b: g * share(b < a, a == b),
     )
 
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.minimum(a, b, out=out)
+
+minimum = function(Minimum)
 
 
-class Atan2(Elementwise):
+class Atan2(BinaryUfunc):
     """y = the angle of the point (b, a)"""
 
+    ufunc = "arctan2"
     promotes = "floating"
-    in_place = True
     vjp = (lambda g, a, b: g * b / (a * a + b * b), lambda g, a, b: g * -a / (a * a + b * b))
 
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.arctan2(a, b, out=out)
+
+atan2 = function(Atan2)
 
 
 def share(wins: Any, ties: Any) -> Any:
@@ -232,11 +210,6 @@ def rsub(a: Any, b: Any, *, alpha: float = 1) -> Any:
     return apply(Rsub, a if alpha == 1 else a * alpha, b)
 
 
-def mul(a: Any, b: Any) -> Any:
-    """a * b, elementwise with broadcasting."""
-    return apply(Mul, a, b)
-
-
 def div(a: Any, b: Any, *, rounding_mode: str | None = None) -> Any:
     """a / b; integers give floats, unless `rounding_mode` is "floor" or "trunc"."""
     if rounding_mode is None:
@@ -248,49 +221,19 @@ def div(a: Any, b: Any, *, rounding_mode: str | None = None) -> Any:
     return apply(FloorDivide if rounding_mode == "floor" else TruncDivide, a, b)
 
 
-def floor_divide(a: Any, b: Any) -> Any:
-    """floor(a / b); not differentiable."""
-    return apply(FloorDivide, a, b)
-
-
-def remainder(a: Any, b: Any) -> Any:
-    """The remainder of a / b with the sign of b, as Python's %."""
-    return apply(Remainder, a, b)
-
-
-def fmod(a: Any, b: Any) -> Any:
-    """The remainder of a / b with the sign of a, as C's fmod."""
-    return apply(Fmod, a, b)
-
-
 def power(a: Any, exponent: Any) -> Any:
     """a ** exponent, where either may be a number. Integers to a negative integer power are refused."""
     if isinstance(exponent, Traced) or is_array(exponent):
         if isinstance(a, Traced) or is_array(a):
             return apply(PowTensor, a, exponent)
         return apply(PowBase, exponent, base=a)
-    if isinstance(exponent, float) and not exponent.is_integer() or isinstance(exponent, complex):
+    if (isinstance(exponent, float) and not exponent.is_integer()) or isinstance(exponent, complex):
         kind = getattr(a, "_array", a).dtype.kind
         if kind in "iub":
             return apply(PowTensor, a, exponent)
     elif isinstance(exponent, float) and getattr(a, "_array", a).dtype.kind in "iub":
         return apply(PowTensor, a, exponent)
     return apply(Pow, a, exponent=exponent)
-
-
-def maximum(a: Any, b: Any) -> Any:
-    """The larger of a and b, elementwise; NaN where either is NaN."""
-    return apply(Maximum, a, b)
-
-
-def minimum(a: Any, b: Any) -> Any:
-    """The smaller of a and b, elementwise; NaN where either is NaN."""
-    return apply(Minimum, a, b)
-
-
-def atan2(a: Any, b: Any) -> Any:
-    """The angle in radians of the point (b, a), in (-pi, pi]."""
-    return apply(Atan2, a, b)
 
 
 def lerp(start: Any, end: Any, weight: Any) -> Any:

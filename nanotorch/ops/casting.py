@@ -41,7 +41,9 @@ class ToDevice(Linear):
     vjp = (lambda g, source: move(g, source),)
 
     @staticmethod
-    def kernel(xp: Any, x: Array, *, place: device, source: device, out: Array | None = None) -> Array:
+    def kernel(
+        xp: Any, x: Array, *, place: device, source: device, out: Array | None = None
+    ) -> Array:
         y = to_device(x, place)
         if out is None:
             return y

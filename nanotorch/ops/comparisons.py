@@ -6,151 +6,160 @@ from typing import Any
 
 from nanotorch.backend import Array, array_module, get_default_dtype, is_array, result_type
 from nanotorch.ops.casting import cast
-from nanotorch.primitive import Elementwise, Linear, Traced, apply
+from nanotorch.primitive import BinaryUfunc, Linear, Traced, Ufunc, apply, function
 
 
-class Eq(Elementwise):
+class Eq(BinaryUfunc):
     """y = (a == b)"""
 
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.equal(a, b, out=out)
+    ufunc = "equal"
 
 
-class Ne(Elementwise):
+eq = function(Eq)
+
+
+class Ne(BinaryUfunc):
     """y = (a != b)"""
 
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.not_equal(a, b, out=out)
+    ufunc = "not_equal"
 
 
-class Lt(Elementwise):
+ne = function(Ne)
+
+
+class Lt(BinaryUfunc):
     """y = (a < b)"""
 
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.less(a, b, out=out)
+    ufunc = "less"
 
 
-class Le(Elementwise):
+lt = function(Lt)
+
+
+class Le(BinaryUfunc):
     """y = (a <= b)"""
 
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.less_equal(a, b, out=out)
+    ufunc = "less_equal"
 
 
-class Gt(Elementwise):
+le = function(Le)
+
+
+class Gt(BinaryUfunc):
     """y = (a > b)"""
 
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.greater(a, b, out=out)
+    ufunc = "greater"
 
 
-class Ge(Elementwise):
+gt = function(Gt)
+
+
+class Ge(BinaryUfunc):
     """y = (a >= b)"""
 
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.greater_equal(a, b, out=out)
+    ufunc = "greater_equal"
 
 
-class LogicalAnd(Elementwise):
+ge = function(Ge)
+
+
+class LogicalAnd(BinaryUfunc):
     """y = a and b"""
 
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.logical_and(a, b, out=out)
+    ufunc = "logical_and"
 
 
-class LogicalOr(Elementwise):
+logical_and = function(LogicalAnd)
+
+
+class LogicalOr(BinaryUfunc):
     """y = a or b"""
 
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.logical_or(a, b, out=out)
+    ufunc = "logical_or"
 
 
-class LogicalXor(Elementwise):
+logical_or = function(LogicalOr)
+
+
+class LogicalXor(BinaryUfunc):
     """y = either a or b"""
 
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.logical_xor(a, b, out=out)
+    ufunc = "logical_xor"
 
 
-class LogicalNot(Elementwise):
+logical_xor = function(LogicalXor)
+
+
+class LogicalNot(Ufunc):
     """y = not a"""
 
-    @staticmethod
-    def kernel(xp: Any, a: Array, out: Array | None = None) -> Array:
-        return xp.logical_not(a, out=out)
+    ufunc = "logical_not"
 
 
-class BitwiseAnd(Elementwise):
+logical_not = function(LogicalNot)
+
+
+class BitwiseAnd(BinaryUfunc):
     """y = a & b, of integers or booleans"""
 
-    in_place = True
-
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.bitwise_and(a, b, out=out)
+    ufunc = "bitwise_and"
 
 
-class BitwiseOr(Elementwise):
+bitwise_and = function(BitwiseAnd)
+
+
+class BitwiseOr(BinaryUfunc):
     """y = a | b, of integers or booleans"""
 
-    in_place = True
-
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.bitwise_or(a, b, out=out)
+    ufunc = "bitwise_or"
 
 
-class BitwiseXor(Elementwise):
+bitwise_or = function(BitwiseOr)
+
+
+class BitwiseXor(BinaryUfunc):
     """y = a ^ b, of integers or booleans"""
 
-    in_place = True
-
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.bitwise_xor(a, b, out=out)
+    ufunc = "bitwise_xor"
 
 
-class BitwiseNot(Elementwise):
+bitwise_xor = function(BitwiseXor)
+
+
+class BitwiseNot(Ufunc):
     """y = ~a, of integers or booleans"""
 
-    in_place = True
-
-    @staticmethod
-    def kernel(xp: Any, a: Array, out: Array | None = None) -> Array:
-        return xp.invert(a, out=out)
+    ufunc = "invert"
 
 
-class IsNaN(Elementwise):
+bitwise_not = function(BitwiseNot)
+
+
+class Isnan(Ufunc):
     """y = a is not a number"""
 
-    @staticmethod
-    def kernel(xp: Any, a: Array, out: Array | None = None) -> Array:
-        return xp.isnan(a, out=out)
+    ufunc = "isnan"
 
 
-class IsInf(Elementwise):
+isnan = function(Isnan)
+
+
+class Isinf(Ufunc):
     """y = a is infinite"""
 
-    @staticmethod
-    def kernel(xp: Any, a: Array, out: Array | None = None) -> Array:
-        return xp.isinf(a, out=out)
+    ufunc = "isinf"
 
 
-class IsFinite(Elementwise):
+isinf = function(Isinf)
+
+
+class Isfinite(Ufunc):
     """y = a is neither infinite nor NaN"""
 
-    @staticmethod
-    def kernel(xp: Any, a: Array, out: Array | None = None) -> Array:
-        return xp.isfinite(a, out=out)
+    ufunc = "isfinite"
+
+
+isfinite = function(Isfinite)
 
 
 class Where(Linear):
@@ -220,91 +229,6 @@ def nonzero(x: Any, *, as_tuple: bool = False) -> Any:
     if not columns:
         return x._wrap(places[0].reshape(-1, 1)[:, :0])
     return x._wrap(array_module(array).concatenate(columns, axis=1))
-
-
-def eq(a: Any, b: Any) -> Any:
-    """a == b, elementwise."""
-    return apply(Eq, a, b)
-
-
-def ne(a: Any, b: Any) -> Any:
-    """a != b, elementwise."""
-    return apply(Ne, a, b)
-
-
-def lt(a: Any, b: Any) -> Any:
-    """a < b, elementwise."""
-    return apply(Lt, a, b)
-
-
-def le(a: Any, b: Any) -> Any:
-    """a <= b, elementwise."""
-    return apply(Le, a, b)
-
-
-def gt(a: Any, b: Any) -> Any:
-    """a > b, elementwise."""
-    return apply(Gt, a, b)
-
-
-def ge(a: Any, b: Any) -> Any:
-    """a >= b, elementwise."""
-    return apply(Ge, a, b)
-
-
-def logical_and(a: Any, b: Any) -> Any:
-    """a and b, elementwise; numbers count as true where nonzero."""
-    return apply(LogicalAnd, a, b)
-
-
-def logical_or(a: Any, b: Any) -> Any:
-    """a or b, elementwise; numbers count as true where nonzero."""
-    return apply(LogicalOr, a, b)
-
-
-def logical_xor(a: Any, b: Any) -> Any:
-    """Either a or b but not both, elementwise."""
-    return apply(LogicalXor, a, b)
-
-
-def logical_not(a: Any) -> Any:
-    """not a, elementwise."""
-    return apply(LogicalNot, a)
-
-
-def bitwise_and(a: Any, b: Any) -> Any:
-    """a & b of integers or booleans."""
-    return apply(BitwiseAnd, a, b)
-
-
-def bitwise_or(a: Any, b: Any) -> Any:
-    """a | b of integers or booleans."""
-    return apply(BitwiseOr, a, b)
-
-
-def bitwise_xor(a: Any, b: Any) -> Any:
-    """a ^ b of integers or booleans."""
-    return apply(BitwiseXor, a, b)
-
-
-def bitwise_not(a: Any) -> Any:
-    """~a of integers or booleans."""
-    return apply(BitwiseNot, a)
-
-
-def isnan(a: Any) -> Any:
-    """Where a is NaN."""
-    return apply(IsNaN, a)
-
-
-def isinf(a: Any) -> Any:
-    """Where a is infinite."""
-    return apply(IsInf, a)
-
-
-def isfinite(a: Any) -> Any:
-    """Where a is finite."""
-    return apply(IsFinite, a)
 
 
 def isclose(

@@ -7,148 +7,136 @@ from typing import Any
 
 from nanotorch.backend import Array
 from nanotorch.ops.comparisons import where
-from nanotorch.primitive import Elementwise, Traced, apply
+from nanotorch.primitive import Elementwise, Traced, Ufunc, apply, function
 
 
-class Neg(Elementwise):
+class Neg(Ufunc):
     """y = -x"""
 
-    in_place = True
+    ufunc = "negative"
     vjp = (lambda g: -g,)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.negative(x, out=out)
+
+neg = function(Neg)
 
 
-class Abs(Elementwise):
+class Abs(Ufunc):
     """y = |x|; the slope at 0 is 0"""
 
-    in_place = True
+    ufunc = "absolute"
     vjp = (lambda g, x: g * sign(x),)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.absolute(x, out=out)
+
+abs = function(Abs)
 
 
-class Sign(Elementwise):
+class Sign(Ufunc):
     """y = -1, 0 or 1"""
 
-    in_place = True
+    ufunc = "sign"
     vjp = (lambda g: g * 0,)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.sign(x, out=out)
+
+sign = function(Sign)
 
 
-class Reciprocal(Elementwise):
+class Reciprocal(Ufunc):
     """y = 1 / x"""
 
+    ufunc = "reciprocal"
     promotes = "floating"
-    in_place = True
     vjp = (lambda g, y: -g * (y * y),)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.reciprocal(x, out=out)
+
+reciprocal = function(Reciprocal)
 
 
-class Exp(Elementwise):
+class Exp(Ufunc):
     """y = e ** x"""
 
+    ufunc = "exp"
     promotes = "floating"
-    in_place = True
     vjp = (lambda g, y: g * y,)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.exp(x, out=out)
+
+exp = function(Exp)
 
 
-class Exp2(Elementwise):
+class Exp2(Ufunc):
     """y = 2 ** x"""
 
+    ufunc = "exp2"
     promotes = "floating"
-    in_place = True
     vjp = (lambda g, y: g * (y * math.log(2)),)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.exp2(x, out=out)
+
+exp2 = function(Exp2)
 
 
-class Expm1(Elementwise):
+class Expm1(Ufunc):
     """y = e ** x - 1"""
 
+    ufunc = "expm1"
     promotes = "floating"
-    in_place = True
     vjp = (lambda g, y: g * (y + 1),)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.expm1(x, out=out)
+
+expm1 = function(Expm1)
 
 
-class Log(Elementwise):
+class Log(Ufunc):
     """y = log x"""
 
+    ufunc = "log"
     promotes = "floating"
-    in_place = True
     vjp = (lambda g, x: g / x,)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.log(x, out=out)
+
+log = function(Log)
 
 
-class Log2(Elementwise):
+class Log2(Ufunc):
     """y = log x, to the base 2"""
 
+    ufunc = "log2"
     promotes = "floating"
-    in_place = True
     vjp = (lambda g, x: g / (x * math.log(2)),)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.log2(x, out=out)
+
+log2 = function(Log2)
 
 
-class Log10(Elementwise):
+class Log10(Ufunc):
     """y = log x, to the base 10"""
 
+    ufunc = "log10"
     promotes = "floating"
-    in_place = True
     vjp = (lambda g, x: g / (x * math.log(10)),)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.log10(x, out=out)
+
+log10 = function(Log10)
 
 
-class Log1p(Elementwise):
+class Log1p(Ufunc):
     """y = log(1 + x)"""
 
+    ufunc = "log1p"
     promotes = "floating"
-    in_place = True
     vjp = (lambda g, x: g / (x + 1),)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.log1p(x, out=out)
+
+log1p = function(Log1p)
 
 
-class Sqrt(Elementwise):
+class Sqrt(Ufunc):
     """y = the square root of x"""
 
+    ufunc = "sqrt"
     promotes = "floating"
-    in_place = True
     vjp = (lambda g, y: g / (2 * y),)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.sqrt(x, out=out)
+
+sqrt = function(Sqrt)
 
 
 class Rsqrt(Elementwise):
@@ -164,112 +152,106 @@ class Rsqrt(Elementwise):
         return xp.reciprocal(out, out=out if getattr(out, "ndim", 0) else None)
 
 
-class Sin(Elementwise):
+rsqrt = function(Rsqrt)
+
+
+class Sin(Ufunc):
     """y = sin x"""
 
+    ufunc = "sin"
     promotes = "floating"
-    in_place = True
     vjp = (lambda g, x: g * cos(x),)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.sin(x, out=out)
+
+sin = function(Sin)
 
 
-class Cos(Elementwise):
+class Cos(Ufunc):
     """y = cos x"""
 
+    ufunc = "cos"
     promotes = "floating"
-    in_place = True
     vjp = (lambda g, x: g * -sin(x),)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.cos(x, out=out)
+
+cos = function(Cos)
 
 
-class Tan(Elementwise):
+class Tan(Ufunc):
     """y = tan x"""
 
+    ufunc = "tan"
     promotes = "floating"
-    in_place = True
     vjp = (lambda g, y: g * (y * y + 1),)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.tan(x, out=out)
+
+tan = function(Tan)
 
 
-class Asin(Elementwise):
+class Asin(Ufunc):
     """y = the angle in [-pi/2, pi/2] whose sine is x"""
 
+    ufunc = "arcsin"
     promotes = "floating"
-    in_place = True
     vjp = (lambda g, x: g * rsqrt(1 - x * x),)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.arcsin(x, out=out)
+
+asin = function(Asin)
 
 
-class Acos(Elementwise):
+class Acos(Ufunc):
     """y = the angle in [0, pi] whose cosine is x"""
 
+    ufunc = "arccos"
     promotes = "floating"
-    in_place = True
     vjp = (lambda g, x: g * -rsqrt(1 - x * x),)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.arccos(x, out=out)
+
+acos = function(Acos)
 
 
-class Atan(Elementwise):
+class Atan(Ufunc):
     """y = the angle in (-pi/2, pi/2) whose tangent is x"""
 
+    ufunc = "arctan"
     promotes = "floating"
-    in_place = True
     vjp = (lambda g, x: g / (x * x + 1),)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.arctan(x, out=out)
+
+atan = function(Atan)
 
 
-class Sinh(Elementwise):
+class Sinh(Ufunc):
     """y = sinh x"""
 
+    ufunc = "sinh"
     promotes = "floating"
-    in_place = True
     vjp = (lambda g, x: g * cosh(x),)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.sinh(x, out=out)
+
+sinh = function(Sinh)
 
 
-class Cosh(Elementwise):
+class Cosh(Ufunc):
     """y = cosh x"""
 
+    ufunc = "cosh"
     promotes = "floating"
-    in_place = True
     vjp = (lambda g, x: g * sinh(x),)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.cosh(x, out=out)
+
+cosh = function(Cosh)
 
 
-class Tanh(Elementwise):
+class Tanh(Ufunc):
     """y = tanh x"""
 
+    ufunc = "tanh"
     promotes = "floating"
-    in_place = True
     vjp = (lambda g, y: g * (1 - y * y),)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.tanh(x, out=out)
+
+tanh = function(Tanh)
 
 
 class Erf(Elementwise):
@@ -295,7 +277,7 @@ class Erf(Elementwise):
         fraction = far
         for n in range(60, 0, -1):
             fraction = far + n / 2 / fraction
-        large = 1 - xp.exp(-xp.minimum(far, 30.0) ** 2) / (math.sqrt(math.pi) * fraction)
+        large = 1 - xp.exp(-(xp.minimum(far, 30.0) ** 2)) / (math.sqrt(math.pi) * fraction)
         y = xp.where(z < 2, small, large) * xp.sign(x)
         y = xp.where(xp.isnan(x), x, y).astype(x.dtype)
         if out is None:
@@ -304,37 +286,37 @@ class Erf(Elementwise):
         return out
 
 
-class Floor(Elementwise):
+erf = function(Erf)
+
+
+class Floor(Ufunc):
     """y = the largest whole number <= x"""
 
-    in_place = True
+    ufunc = "floor"
     vjp = (lambda g: g * 0,)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.floor(x, out=out)
+
+floor = function(Floor)
 
 
-class Ceil(Elementwise):
+class Ceil(Ufunc):
     """y = the smallest whole number >= x"""
 
-    in_place = True
+    ufunc = "ceil"
     vjp = (lambda g: g * 0,)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.ceil(x, out=out)
+
+ceil = function(Ceil)
 
 
-class Trunc(Elementwise):
+class Trunc(Ufunc):
     """y = x without its fraction"""
 
-    in_place = True
+    ufunc = "trunc"
     vjp = (lambda g: g * 0,)
 
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.trunc(x, out=out)
+
+trunc = function(Trunc)
 
 
 class Round(Elementwise):
@@ -388,136 +370,6 @@ def within(x: Any, low: float | None, high: float | None) -> Any:
     if low is None:
         return x <= high
     return x >= low if high is None else (x >= low) & (x <= high)
-
-
-def neg(x: Any) -> Any:
-    """-x; refused for booleans, as in PyTorch."""
-    return apply(Neg, x)
-
-
-def abs(x: Any) -> Any:
-    """|x|."""
-    return apply(Abs, x)
-
-
-def sign(x: Any) -> Any:
-    """-1, 0 or 1, by the sign of x."""
-    return apply(Sign, x)
-
-
-def reciprocal(x: Any) -> Any:
-    """1 / x."""
-    return apply(Reciprocal, x)
-
-
-def exp(x: Any) -> Any:
-    """e ** x."""
-    return apply(Exp, x)
-
-
-def exp2(x: Any) -> Any:
-    """2 ** x."""
-    return apply(Exp2, x)
-
-
-def expm1(x: Any) -> Any:
-    """e ** x - 1, accurate near 0."""
-    return apply(Expm1, x)
-
-
-def log(x: Any) -> Any:
-    """The natural logarithm of x."""
-    return apply(Log, x)
-
-
-def log2(x: Any) -> Any:
-    """The logarithm of x to the base 2."""
-    return apply(Log2, x)
-
-
-def log10(x: Any) -> Any:
-    """The logarithm of x to the base 10."""
-    return apply(Log10, x)
-
-
-def log1p(x: Any) -> Any:
-    """log(1 + x), accurate near 0."""
-    return apply(Log1p, x)
-
-
-def sqrt(x: Any) -> Any:
-    """The square root of x; NaN below 0."""
-    return apply(Sqrt, x)
-
-
-def rsqrt(x: Any) -> Any:
-    """1 / sqrt(x)."""
-    return apply(Rsqrt, x)
-
-
-def sin(x: Any) -> Any:
-    """The sine of x in radians."""
-    return apply(Sin, x)
-
-
-def cos(x: Any) -> Any:
-    """The cosine of x in radians."""
-    return apply(Cos, x)
-
-
-def tan(x: Any) -> Any:
-    """The tangent of x in radians."""
-    return apply(Tan, x)
-
-
-def asin(x: Any) -> Any:
-    """The angle in radians whose sine is x."""
-    return apply(Asin, x)
-
-
-def acos(x: Any) -> Any:
-    """The angle in radians whose cosine is x."""
-    return apply(Acos, x)
-
-
-def atan(x: Any) -> Any:
-    """The angle in radians whose tangent is x."""
-    return apply(Atan, x)
-
-
-def sinh(x: Any) -> Any:
-    """The hyperbolic sine of x."""
-    return apply(Sinh, x)
-
-
-def cosh(x: Any) -> Any:
-    """The hyperbolic cosine of x."""
-    return apply(Cosh, x)
-
-
-def tanh(x: Any) -> Any:
-    """The hyperbolic tangent of x."""
-    return apply(Tanh, x)
-
-
-def erf(x: Any) -> Any:
-    """The error function of x."""
-    return apply(Erf, x)
-
-
-def floor(x: Any) -> Any:
-    """The largest whole number <= x."""
-    return apply(Floor, x)
-
-
-def ceil(x: Any) -> Any:
-    """The smallest whole number >= x."""
-    return apply(Ceil, x)
-
-
-def trunc(x: Any) -> Any:
-    """x without its fraction."""
-    return apply(Trunc, x)
 
 
 def round(x: Any, *, decimals: int = 0) -> Any:

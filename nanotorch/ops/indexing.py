@@ -16,9 +16,7 @@ HERE = "index"  # stands in a key for an index that is an input
 class Index(Linear):
     """y = x[key] with tensors of ints or booleans in the key: a copy"""
 
-    vjp = (
-        lambda g, x_shape, indices, key: apply(IndexAdd, g, *indices, key=key, shape=x_shape),
-    )
+    vjp = (lambda g, x_shape, indices, key: apply(IndexAdd, g, *indices, key=key, shape=x_shape),)
 
     @staticmethod
     def kernel(xp: Any, x: Array, *indices: Array, key: Any, out: Array | None = None) -> Array:
@@ -73,9 +71,7 @@ class IndexPut(Linear):
 class Gather(Linear):
     """y[i][j][k] = x[index[i][j][k]][j][k] for dim 0, and so on"""
 
-    vjp = (
-        lambda g, x_shape, index, dim: apply(GatherReverse, g, index, dim=dim, shape=x_shape),
-    )
+    vjp = (lambda g, x_shape, index, dim: apply(GatherReverse, g, index, dim=dim, shape=x_shape),)
 
     @staticmethod
     def kernel(xp: Any, x: Array, index: Array, *, dim: int, out: Array | None = None) -> Array:
@@ -117,7 +113,14 @@ class Scatter(Linear):
 
     @staticmethod
     def kernel(
-        xp: Any, x: Array, index: Array, source: Any, *, dim: int, add: bool, out: Array | None = None
+        xp: Any,
+        x: Array,
+        index: Array,
+        source: Any,
+        *,
+        dim: int,
+        add: bool,
+        out: Array | None = None,
     ) -> Array:
         if out is None:
             out = x.copy()
@@ -152,9 +155,7 @@ class Flip(Linear):
 class Roll(Linear):
     """y = x shifted around along `dims`"""
 
-    vjp = (
-        lambda g, shifts, dims: apply(Roll, g, shifts=tuple(-s for s in shifts), dims=dims),
-    )
+    vjp = (lambda g, shifts, dims: apply(Roll, g, shifts=tuple(-s for s in shifts), dims=dims),)
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, shifts: Any, dims: Any, out: Array | None = None) -> Array:
@@ -297,5 +298,3 @@ def roll(x: Any, shifts: Any, dims: Any = None) -> Any:
     moves = (shifts,) if isinstance(shifts, int) else tuple(shifts)
     along = None if dims is None else (dims,) if isinstance(dims, int) else tuple(dims)
     return apply(Roll, x, shifts=moves, dims=along)
-
-

@@ -69,6 +69,11 @@ class BatchedMatMul(Bmm):
     """y = a @ b over leading dimensions, as matmul calls it"""
 
     backward_name = "UnsafeViewBackward0"
+    vjp = Bmm.vjp
+
+    @classmethod
+    def title(cls) -> str:
+        return "matmul"
 
 
 class LinearLayer(Primitive):
@@ -161,9 +166,7 @@ class Solve(Primitive):
 class LogAbsDet(Primitive):
     """y = log |det x| of each square matrix"""
 
-    vjp = (
-        lambda g, x: reshape(g, (*g.shape, 1, 1)) * transpose(inv(x), -2, -1),
-    )
+    vjp = (lambda g, x: reshape(g, (*g.shape, 1, 1)) * transpose(inv(x), -2, -1),)
     jvp = (lambda t, x: trace_of(inv(x) @ t),)
 
     @staticmethod
@@ -220,7 +223,9 @@ def einsum_reverse(
     left, output = equation.split("->")
     terms = left.split(",")
     own = terms[index]
-    others = [(term, x) for i, (term, x) in enumerate(zip(terms, inputs, strict=True)) if i != index]
+    others = [
+        (term, x) for i, (term, x) in enumerate(zip(terms, inputs, strict=True)) if i != index
+    ]
     known = set(output).union(*(term for term, _ in others))
     kept = "".join(dict.fromkeys(letter for letter in own if letter in known))
     operands = [g, *(x for _, x in others)]
@@ -240,7 +245,9 @@ def repeated_letters(y: Any, own: str, kept: str, shape: tuple[int, ...]) -> Any
     order = [kept.index(letter) for letter in letters]
     y = permute(y, tuple(order))
     if len(letters) != len(own) - 1 or len(kept) != len(letters):
-        raise RuntimeError(f"einsum: no derivative for operand '{own}', which repeats letters in this way")
+        raise RuntimeError(
+            f"einsum: no derivative for operand '{own}', which repeats letters in this way"
+        )
     return embed(y, shape, path)
 
 
@@ -250,7 +257,9 @@ def repeated_letters(y: Any, own: str, kept: str, shape: tuple[int, ...]) -> Any
 def same_dtype(a: Any, b: Any, op: str) -> None:
     """Refuses operands of different dtypes, as PyTorch's products do."""
     if a.dtype != b.dtype:
-        raise RuntimeError(f"{op}: expected both tensors to have the same dtype, but got {a.dtype} and {b.dtype}")
+        raise RuntimeError(
+            f"{op}: expected both tensors to have the same dtype, but got {a.dtype} and {b.dtype}"
+        )
 
 
 def matmul(a: Any, b: Any) -> Any:
@@ -406,5 +415,3 @@ def diag(x: Any, diagonal: int = 0) -> Any:
         return apply(Diagonal, x, offset=diagonal, dim1=0, dim2=1).clone()
     n = x.shape[0] + abs(diagonal)
     return embed(x, (n, n), ((Diagonal, {"offset": diagonal, "dim1": 0, "dim2": 1}),))
-
-

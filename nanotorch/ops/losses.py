@@ -41,10 +41,12 @@ class BinaryCrossEntropyWithLogits(Primitive):
     """y = -weight * (pos_weight * target * log sigmoid(x) + (1 - target) * log(1 - sigmoid(x)))"""
 
     vjp = (
-        lambda g, x, target, weight, pos_weight, reduction: scaled(g, x, reduction)
-        * bce_logits_slope(x, target, weight, pos_weight),
-        lambda g, x, weight, pos_weight, reduction: scaled(g, x, reduction)
-        * bce_target_slope(x, weight, pos_weight),
+        lambda g, x, target, weight, pos_weight, reduction: (
+            scaled(g, x, reduction) * bce_logits_slope(x, target, weight, pos_weight)
+        ),
+        lambda g, x, weight, pos_weight, reduction: (
+            scaled(g, x, reduction) * bce_target_slope(x, weight, pos_weight)
+        ),
         None,
         None,
     )
@@ -102,10 +104,12 @@ class BinaryCrossEntropy(Primitive):
     """y = -weight * (target * log x + (1 - target) * log(1 - x)), the logarithms at least -100"""
 
     vjp = (
-        lambda g, x, target, weight, reduction: scaled(g, x, reduction)
-        * weighted((x - target) / floor((1 - x) * x), weight),
-        lambda g, x, weight, reduction: scaled(g, x, reduction)
-        * weighted(bounded_log(1 - x) - bounded_log(x), weight),
+        lambda g, x, target, weight, reduction: (
+            scaled(g, x, reduction) * weighted((x - target) / floor((1 - x) * x), weight)
+        ),
+        lambda g, x, weight, reduction: (
+            scaled(g, x, reduction) * weighted(bounded_log(1 - x) - bounded_log(x), weight)
+        ),
         None,
     )
     jvp = (
@@ -284,9 +288,7 @@ def binary_cross_entropy_with_logits(
             f"binary_cross_entropy_with_logits: expected a target of dtype {x.dtype}, got {target.dtype}; "
             "convert it with target.to(input.dtype)"
         )
-    return apply(
-        BinaryCrossEntropyWithLogits, x, target, weight, pos_weight, reduction=reduction
-    )
+    return apply(BinaryCrossEntropyWithLogits, x, target, weight, pos_weight, reduction=reduction)
 
 
 def binary_cross_entropy(x: Any, target: Any, weight: Any = None, reduction: str = "mean") -> Any:
@@ -430,5 +432,3 @@ def kl_div(x: Any, target: Any, reduction: str = "mean", log_target: bool = Fals
     if reduction == "batchmean":
         return sum(loss) / (x.shape[0] if x.ndim else 1)
     return total(loss, reduction)
-
-

@@ -65,7 +65,12 @@ class Prod(Primitive):
 
     @staticmethod
     def kernel(
-        xp: Any, x: Array, *, dim: int | None = None, keepdim: bool = False, out: Array | None = None
+        xp: Any,
+        x: Array,
+        *,
+        dim: int | None = None,
+        keepdim: bool = False,
+        out: Array | None = None,
     ) -> Array:
         dtype = xp.int64 if x.dtype.kind in "bui" else None
         return x.prod(axis=dim, keepdims=keepdim, dtype=dtype, out=out)
@@ -147,7 +152,12 @@ class Argmax(Primitive):
 
     @staticmethod
     def kernel(
-        xp: Any, x: Array, *, dim: int | None = None, keepdim: bool = False, out: Array | None = None
+        xp: Any,
+        x: Array,
+        *,
+        dim: int | None = None,
+        keepdim: bool = False,
+        out: Array | None = None,
     ) -> Array:
         return xp.argmax(x, axis=dim, keepdims=keepdim, out=out)
 
@@ -157,7 +167,12 @@ class Argmin(Primitive):
 
     @staticmethod
     def kernel(
-        xp: Any, x: Array, *, dim: int | None = None, keepdim: bool = False, out: Array | None = None
+        xp: Any,
+        x: Array,
+        *,
+        dim: int | None = None,
+        keepdim: bool = False,
+        out: Array | None = None,
     ) -> Array:
         return xp.argmin(x, axis=dim, keepdims=keepdim, out=out)
 
@@ -205,8 +220,9 @@ class LogSumExp(Primitive):
 
     backward_name = "LogsumexpBackward0"
     vjp = (
-        lambda g, x, y, dim, keepdim: spread(g, x.shape, dim, keepdim)
-        * exp(x - finite(spread(y, x.shape, dim, keepdim))),
+        lambda g, x, y, dim, keepdim: (
+            spread(g, x.shape, dim, keepdim) * exp(x - finite(spread(y, x.shape, dim, keepdim)))
+        ),
     )
     jvp = (
         lambda t, x, y, dim, keepdim: sum(
@@ -242,8 +258,10 @@ class Norm(Primitive):
 
     backward_name = "LinalgVectorNormBackward0"
     vjp = (
-        lambda g, x, y, p, dim, keepdim: spread(g, x.shape, dim, keepdim)
-        * norm_slope(x, spread(y, x.shape, dim, keepdim), p, dim),
+        lambda g, x, y, p, dim, keepdim: (
+            spread(g, x.shape, dim, keepdim)
+            * norm_slope(x, spread(y, x.shape, dim, keepdim), p, dim)
+        ),
     )
     jvp = (
         lambda t, x, y, p, dim, keepdim: sum(
@@ -276,8 +294,9 @@ class Var(Primitive):
     """y = the variance of x over `dim`, the divisor being the count less `correction`"""
 
     vjp = (
-        lambda g, x, dim, correction, keepdim: spread(g, x.shape, dim, keepdim)
-        * deviation(x, dim, correction),
+        lambda g, x, dim, correction, keepdim: (
+            spread(g, x.shape, dim, keepdim) * deviation(x, dim, correction)
+        ),
     )
     jvp = (
         lambda t, x, dim, correction, keepdim: sum(t * deviation(x, dim, correction), dim, keepdim),
@@ -298,14 +317,14 @@ class Std(Primitive):
     """y = the square root of the variance"""
 
     vjp = (
-        lambda g, x, y, dim, correction, keepdim: spread(g / (2 * y), x.shape, dim, keepdim)
-        * deviation(x, dim, correction),
+        lambda g, x, y, dim, correction, keepdim: (
+            spread(g / (2 * y), x.shape, dim, keepdim) * deviation(x, dim, correction)
+        ),
     )
     jvp = (
-        lambda t, x, y, dim, correction, keepdim: sum(
-            t * deviation(x, dim, correction), dim, keepdim
-        )
-        / (2 * y),
+        lambda t, x, y, dim, correction, keepdim: (
+            sum(t * deviation(x, dim, correction), dim, keepdim) / (2 * y)
+        ),
     )
 
     @staticmethod
@@ -324,7 +343,9 @@ def dims(shape: tuple[int, ...], dim: Dim) -> tuple[int, ...]:
     """The reduced dimensions as non-negative numbers."""
     if dim is None:
         return tuple(range(len(shape)))
-    return tuple(d % builtins.max(len(shape), 1) for d in (dim if isinstance(dim, tuple) else (dim,)))
+    return tuple(
+        d % builtins.max(len(shape), 1) for d in (dim if isinstance(dim, tuple) else (dim,))
+    )
 
 
 def count(shape: tuple[int, ...], dim: Dim) -> int:
@@ -505,11 +526,15 @@ def sort(x: Any, dim: int = -1, descending: bool = False, stable: bool = True) -
     return along(SortAlong, x, argsort(x, dim, descending), dim, True)
 
 
-def topk(x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> ValuesAndIndices:
+def topk(
+    x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
+) -> ValuesAndIndices:
     """The k largest (or smallest) elements along `dim`, in order, and their indices."""
     size = x.shape[dim] if x.ndim else 1
     if not 0 <= k <= size:
-        raise RuntimeError(f"topk: k must be between 0 and the size {size} of dimension {dim}, got {k}")
+        raise RuntimeError(
+            f"topk: k must be between 0 and the size {size} of dimension {dim}, got {k}"
+        )
     indices = narrow(argsort(x, dim, largest), dim, 0, k) if x.ndim else argsort(x, dim, largest)
     return along(TopkAlong, x, indices, dim, True)
 

@@ -244,7 +244,9 @@ class CopySlices(Linear):
     )
 
     @staticmethod
-    def kernel(xp: Any, base: Array, value: Array, *, path: Path, out: Array | None = None) -> Array:
+    def kernel(
+        xp: Any, base: Array, value: Array, *, path: Path, out: Array | None = None
+    ) -> Array:
         if out is None:
             out = base.copy()
         else:
