@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-import nanotorch
+import nanotorch.nn
 from nanotorch import backend
 from nanotorch.printing import (
     format_tensor,

@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from nanotorch import viz
+import nanotorch as nt
+from nanotorch import nn, viz
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -203,3 +204,15 @@ def test_pictures_and_sources_are_saved(tmp_path: Path) -> None:
     assert (tmp_path / "graph.dot").read_text(encoding="utf-8") == graph.source
     with pytest.raises(ValueError, match=r"ending in .svg, .dot or .gv, got 'graph.png'"):
         graph.save("graph.png")
+
+
+def test_the_graph_of_a_real_network_is_drawn() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    loss = (model(nt.ones(5, 4)) ** 2).mean()
+    graph = viz.graph(loss, model)
+    titles = {vertex.title: vertex.shape for vertex in graph.vertices}
+    assert titles["0.weight"] == (8, 4) and titles["Tanh"] == (5, 8) and titles["Mean"] == ()
+    assert {v.title for v in graph.vertices if v.kind == "parameter"} == dict(
+        model.named_parameters()
+    ).keys()
+    assert len(boxes(graph.svg())) == len(graph.vertices)
