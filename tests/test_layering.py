@@ -2,7 +2,7 @@
 
 A module imports only from the layers to its left, or from its own:
 
-    backend <- primitive <- ops <- autograd <- tensor, creation, random, printing
+    backend <- primitive <- ops <- autograd <- tensor, operators, creation, random, printing
       <- nn, optim, func, linalg, compile, sym, utils, viz <- interop, distributed
       <- nanotorch (the public names) <- training <- train.py
 
@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("primitive",),
     ("ops",),
     ("autograd",),
-    ("tensor", "creation", "random", "printing"),
+    ("tensor", "operators", "creation", "random", "printing"),
     ("nn", "optim", "func", "linalg", "compile", "sym", "utils", "viz"),
     ("interop", "distributed"),
     ("",),  # nanotorch/__init__.py
@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("train",),
 )
 # The parts that make up the Tensor's own layer may know each other; other neighbours may not.
-ONE_UNIT = {"tensor", "creation", "random", "printing"}
+ONE_UNIT = {"tensor", "operators", "creation", "random", "printing"}
 
 # Third-party packages that a function may import: optional ones, and ones slow to import.
 LAZY = {
@@ -46,6 +46,11 @@ LAZY = {
 # Computing is the backend's. Elsewhere NumPy is named only where data come in or go out.
 NUMPY_ALLOWED: dict[str, str] = {
     "nanotorch.datasets": "reads the bundled files, before there is any tensor",
+    "nanotorch.tensor": "is handed arrays to wrap",
+    "nanotorch.operators": "knows an array as an operand",
+    "nanotorch.creation": "makes tensors of numbers and arrays",
+    "nanotorch.nn.init": "draws initial values on the host, as PyTorch does",
+    "nanotorch.utils.data": "takes the arrays of a user's data set",
     "nanotorch.training.data": "reads and prepares tables, before there is any tensor",
     "nanotorch.training.metrics": "measures outputs that have come back to the host",
     "nanotorch.training.model_file": "writes and reads arrays as files hold them",
