@@ -1,0 +1,333 @@
+"""The layers and losses as functions: `torch.nn.functional`.
+
+Source: https://docs.pytorch.org/docs/stable/nn.functional.html
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nanotorch import ops, random
+from nanotorch.autograd.grad_mode import no_grad
+from nanotorch.backend import array_module
+from nanotorch.tensor import Tensor
+
+Function = Callable[..., Tensor]
+
+# What takes PyTorch's arguments already is the op itself.
+linear: Function = ops.linear
+sigmoid: Function = ops.sigmoid
+tanh: Function = ops.tanh
+logsigmoid: Function = ops.logsigmoid
+softplus: Function = ops.softplus
+gelu: Function = ops.gelu
+binary_cross_entropy: Function = ops.binary_cross_entropy
+binary_cross_entropy_with_logits: Function = ops.binary_cross_entropy_with_logits
+nll_loss: Function = ops.nll_loss
+cross_entropy: Function = ops.cross_entropy
+
+# Activations
+
+
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    """y = max(x, 0), written into x where `inplace`."""
+    result: Tensor = _into(input, ops.relu(input)) if inplace else ops.relu(input)
+    return result
+
+
+def silu(input: Tensor, inplace: bool = False) -> Tensor:
+    """y = x / (1 + exp(-x))"""
+    result: Tensor = _into(input, ops.silu(input)) if inplace else ops.silu(input)
+    return result
+
+
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    """y = x where x > 0, else negative_slope · x"""
+    y = ops.leaky_relu(input, negative_slope)
+    result: Tensor = _into(input, y) if inplace else y
+    return result
+
+
+def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """y = x where x > 0, else alpha · (exp(x) - 1)"""
+    y = ops.elu(input, alpha)
+    result: Tensor = _into(input, y) if inplace else y
+    return result
+
+
+def hardtanh(
+    input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+) -> Tensor:
+    """y = min(max(x, min_val), max_val)"""
+    y = ops.clamp(input, min_val, max_val)
+    result: Tensor = _into(input, y) if inplace else y
+    return result
+
+
+def relu6(input: Tensor, inplace: bool = False) -> Tensor:
+    """y = min(max(x, 0), 6)"""
+    return hardtanh(input, 0.0, 6.0, inplace)
+
+
+def prelu(input: Tensor, weight: Tensor) -> Tensor:
+    """y = x where x > 0, else weight · x, with one weight or one for each index of dimension 1."""
+    if weight.numel() != 1:
+        channels = input.shape[1] if input.ndim > 1 else 1
+        if weight.numel() != channels:
+            raise RuntimeError(
+                f"prelu: expected {channels} weights for input {tuple(input.shape)}, "
+                f"got {weight.numel()}"
+            )
+        weight = weight.reshape((-1, *[1] * (input.ndim - 2)))
+    result: Tensor = ops.where(input > 0, input, weight * input)
+    return result
+
+
+def _into(input: Tensor, y: Tensor) -> Tensor:
+    """Writes y over x and returns x, recorded as y is."""
+    written: Tensor = input.copy_(y)
+    return written
+
+
+def softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
+    """y = exp(x) / Σ exp(x) along `dim`"""
+    result: Tensor = ops.softmax(input, _dimension("softmax", input, dim), dtype)
+    return result
+
+
+def softmin(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
+    """y = exp(-x) / Σ exp(-x) along `dim`"""
+    result: Tensor = ops.softmax(-input, _dimension("softmin", input, dim), dtype)
+    return result
+
+
+def log_softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
+    """y = x - log Σ exp(x) along `dim`"""
+    result: Tensor = ops.log_softmax(input, _dimension("log_softmax", input, dim), dtype)
+    return result
+
+
+def _dimension(name: str, input: Tensor, dim: int | None) -> int:
+    """The dimension; where None, the one that PyTorch guesses, with its warning."""
+    if dim is not None:
+        return dim
+    guess = 0 if input.ndim in (0, 1, 3) else 1
+    warnings.warn(
+        f"{name}: no dim was given and {guess} is assumed; write dim={guess}", stacklevel=3
+    )
+    return guess
+
+
+# Layers
+
+
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """y_o = x1ᵀ W_o x2 + b_o: (*, in1) and (*, in2) with weight (out, in1, in2) to (*, out)."""
+    y = ops.einsum("...i,oij,...j->...o", input1, weight, input2)
+    result: Tensor = y if bias is None else y + bias
+    return result
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Each element becomes 0 with probability p, else x / (1 - p); y = x where not `training`."""
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+    if not training or p == 0 or input.numel() == 0:
+        return input
+    if p == 1:
+        result: Tensor = input.mul_(0) if inplace else input * 0
+        return result
+    noise = random.bernoulli_(Tensor._wrap(input._array.copy()), 1 - p)
+    noise._array /= 1 - p
+    result = input.mul_(noise) if inplace else input * noise
+    return result
+
+
+def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+    """y = weight[x], with no gradient for the row `padding_idx`: integers (*) to (*, columns).
+
+    IndexError for a number that is no row (checked on the CPU).
+    """
+    rows = weight.shape[0]
+    numbers = input._array
+    if numbers.dtype.kind not in "iu":
+        raise RuntimeError(f"embedding: expected indices of an integer dtype, got {input.dtype}")
+    if (
+        input.device.type == "cpu"
+        and numbers.size
+        and not (numbers.min() >= 0 and numbers.max() < rows)
+    ):
+        raise IndexError(
+            f"embedding: index out of range: {numbers.min()} to {numbers.max()} for {rows} rows"
+        )
+    y = weight[input]
+    if padding_idx is None or not weight.requires_grad:
+        return y
+    padding = (input == padding_idx % rows).unsqueeze(-1)
+    result: Tensor = ops.where(padding, y.detach(), y)
+    return result
+
+
+def layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """y = (x - mean) / √(var + eps) · weight + bias, over the last dimensions.
+
+    RuntimeError where the input's last sizes are others.
+    """
+    shape = tuple(normalized_shape)
+    if not shape or tuple(input.shape[-len(shape) :]) != shape:
+        raise RuntimeError(
+            f"layer_norm: expected input of shape (*, {', '.join(map(str, shape))}), "
+            f"got {tuple(input.shape)}"
+        )
+    dims = tuple(range(-len(shape), 0))
+    centered = input - input.mean(dims, keepdim=True)
+    y = centered * ops.rsqrt((centered * centered).mean(dims, keepdim=True) + eps)
+    if weight is not None:
+        y = y * weight
+    result: Tensor = y if bias is None else y + bias
+    return result
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """y = (x - mean) / √(var + eps) · weight + bias for each channel: (N, C, *) to the same.
+
+    In training the batch gives mean and variance, and the running ones are updated in place.
+    ValueError for a batch of one value per channel, which has no variance.
+    """
+    dims = (0, *range(2, input.ndim))
+    shape = (1, -1, *[1] * (input.ndim - 2))
+    if training:
+        count = input.numel() // input.shape[1]
+        if count <= 1:
+            raise ValueError(
+                "Expected more than 1 value per channel when training, "
+                f"got input size {tuple(input.shape)}"
+            )
+        mean = input.mean(dims, keepdim=True)
+        centered = input - mean
+        variance = (centered * centered).mean(dims, keepdim=True)
+        with no_grad():
+            if running_mean is not None:
+                running_mean.mul_(1 - momentum).add_(mean.detach().reshape(-1), alpha=momentum)
+            if running_var is not None:
+                unbiased = variance.detach().reshape(-1) * (count / (count - 1))
+                running_var.mul_(1 - momentum).add_(unbiased, alpha=momentum)
+    else:
+        if running_mean is None or running_var is None:
+            raise RuntimeError("batch_norm: evaluation needs running_mean and running_var")
+        centered = input - running_mean.reshape(shape)
+        variance = running_var.reshape(shape)
+    y = centered * ops.rsqrt(variance + eps)
+    if weight is not None:
+        y = y * weight.reshape(shape)
+    result: Tensor = y if bias is None else y + bias.reshape(shape)
+    return result
+
+
+def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
+    """y = x / max(‖x‖ₚ, eps) along `dim`"""
+    result: Tensor = input / ops.norm(input, p, dim, keepdim=True).clamp(min=eps)
+    return result
+
+
+def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """Zeros with a 1 at the place each integer names: (*) to (*, num_classes).
+
+    RuntimeError for a class that is negative or too large.
+    """
+    numbers = tensor._array
+    if numbers.dtype.kind not in "iu":
+        raise RuntimeError(
+            f"one_hot is only applicable to index tensors of int64, got {tensor.dtype}"
+        )
+    if num_classes == -1:
+        if not numbers.size:
+            raise RuntimeError("one_hot: can not infer the number of classes of an empty tensor")
+        num_classes = int(numbers.max()) + 1
+    if numbers.size and not (int(numbers.min()) >= 0 and int(numbers.max()) < num_classes):
+        raise RuntimeError(
+            f"one_hot: expected classes from 0 to {num_classes - 1}, "
+            f"got {int(numbers.min())} to {int(numbers.max())}"
+        )
+    hot = (numbers[..., None] == array_module(numbers).arange(num_classes)).astype(numbers.dtype)
+    return Tensor._wrap(hot)
+
+
+# Losses
+
+
+def _warn_of_sizes(input: Tensor, target: Tensor) -> None:
+    if input.shape != target.shape:
+        warnings.warn(
+            f"Using a target size ({target.shape}) that is different to the input size "
+            f"({input.shape}): they are broadcast, which is likely not what is meant",
+            stacklevel=3,
+        )
+
+
+def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """(x - target)², with a UserWarning where the shapes differ."""
+    _warn_of_sizes(input, target)
+    result: Tensor = ops.mse_loss(input, target, reduction)
+    return result
+
+
+def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """|x - target|, with a UserWarning where the shapes differ."""
+    _warn_of_sizes(input, target)
+    result: Tensor = ops.l1_loss(input, target, reduction)
+    return result
+
+
+def huber_loss(
+    input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0
+) -> Tensor:
+    """(x - target)² / 2 within delta, delta · (|x - target| - delta / 2) beyond."""
+    _warn_of_sizes(input, target)
+    result: Tensor = ops.huber_loss(input, target, reduction, delta)
+    return result
+
+
+def smooth_l1_loss(
+    input: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0
+) -> Tensor:
+    """(x - target)² / (2 · beta) within beta, |x - target| - beta / 2 beyond."""
+    _warn_of_sizes(input, target)
+    result: Tensor = ops.smooth_l1_loss(input, target, reduction, beta)
+    return result
+
+
+def kl_div(
+    input: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False
+) -> Tensor:
+    """target · (log target - x), with x log-probabilities; "batchmean" divides the sum by the batch
+    size.
+
+    "mean" divides by the number of elements, which is not the mathematical divergence: a
+    UserWarning says so.
+    """
+    if reduction == "mean":
+        warnings.warn(
+            "kl_div: reduction 'mean' divides by batch size and support size; "
+            "'batchmean' gives the divergence",
+            stacklevel=2,
+        )
+    result: Tensor = ops.kl_div(input, target, reduction, log_target)
+    return result

@@ -1,0 +1,503 @@
+"""Module: what has parameters, buffers and submodules, and a `forward`.
+
+Parameters, buffers and submodules are ordinary attributes. What makes them known is `_roles`, which
+notes in order of definition which attribute is a "parameter", a "buffer" or a "module"; there is no
+`__getattr__`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Self
+
+from nanotorch.backend import device as Device, dtype as Dtype
+from nanotorch.nn.module_hooks import ModuleHooks
+from nanotorch.nn.parameter import Buffer, Parameter
+from nanotorch.nn.state_dict import IncompatibleKeys, load, save
+from nanotorch.primitive import RemovableHandle
+from nanotorch.tensor import Tensor
+
+
+class Module:
+    """A part of a model: subclass it, call `super().__init__()`, assign parts, define `forward`.
+
+    `training` says whether the module is in training mode (Dropout and BatchNorm ask).
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Module.html
+    """
+
+    training: bool
+    _roles: dict[str, str]
+    _hooks: ModuleHooks | None = None  # until a hook is registered, a call costs nothing for them
+
+    def __init__(self) -> None:
+        put = object.__setattr__
+        put(self, "training", True)
+        put(self, "_roles", {})
+        put(self, "_not_saved", set())
+
+    # Attributes and their roles
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Parameter):
+            role = "parameter"
+        elif isinstance(value, Module):
+            role = "module"
+        elif isinstance(value, Buffer):
+            self.register_buffer(name, value, value.persistent)
+            return
+        else:
+            known = self.__dict__.get("_roles")
+            if known and name in known:
+                self._check_role(name, known[name], value)
+            object.__setattr__(self, name, value)
+            return
+        self._register(name, value, role)
+
+    def _check_role(self, name: str, role: str, value: Any) -> None:
+        """Only None, or for a buffer a tensor, may take the place of a part."""
+        if value is None or (role == "buffer" and isinstance(value, Tensor)):
+            return
+        expected = {"parameter": "Parameter", "module": "Module", "buffer": "Tensor"}[role]
+        hint = (
+            "; write to it within no_grad(), or wrap it in nn.Parameter"
+            if role == "parameter"
+            else ""
+        )
+        raise TypeError(
+            f"cannot assign '{type(value).__name__}' object to {role} '{name}' "
+            f"(nn.{expected} or None expected){hint}"
+        )
+
+    def _register(self, name: str, value: Any, role: str) -> None:
+        roles = self.__dict__.get("_roles")
+        if roles is None:
+            raise AttributeError(f"cannot assign {role} before Module.__init__() call")
+        if roles.get(name) != role:
+            roles.pop(name, None)  # a new role is a new place in the order
+            self._not_saved.discard(name)
+            roles[name] = role
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        self._roles.pop(name, None)
+        self._not_saved.discard(name)
+
+    _not_saved: set[str]
+
+    def _new_name(self, name: str, role: str) -> None:
+        """Checks a name that is to be registered."""
+        if "_roles" not in self.__dict__:
+            raise AttributeError(f"cannot assign {role} before Module.__init__() call")
+        if not isinstance(name, str):
+            raise TypeError(f"{role} name should be a string, got {type(name).__name__}")
+        if "." in name:
+            raise KeyError(f'{role} name can\'t contain ".", got {name!r}')
+        if name == "":
+            raise KeyError(f'{role} name can\'t be empty string ""')
+        if hasattr(self, name) and self._roles.get(name) != role:
+            raise KeyError(f"attribute '{name}' already exists")
+
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """Adds a parameter; None keeps the name for one that is absent, such as a Linear's bias."""
+        self._new_name(name, "parameter")
+        if param is not None and not isinstance(param, Parameter):
+            raise TypeError(
+                f"cannot assign '{type(param).__name__}' object to parameter '{name}' "
+                "(nn.Parameter or None required)"
+            )
+        if param is not None and param.grad_fn is not None:
+            raise ValueError(
+                f"cannot assign non-leaf Tensor to parameter '{name}'; compute it in forward"
+            )
+        self._register(name, param, "parameter")
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Adds a tensor that is part of the state but not trained; saved where `persistent`."""
+        self._new_name(name, "buffer")
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"cannot assign '{type(tensor).__name__}' object to buffer '{name}' "
+                "(Tensor or None required)"
+            )
+        self._register(name, tensor, "buffer")
+        (self._not_saved.discard if persistent else self._not_saved.add)(name)
+
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Adds a submodule, available as the attribute `name`."""
+        if module is not None and not isinstance(module, Module):
+            raise TypeError(f"{type(module).__name__} is not a Module subclass")
+        self._new_name(name, "module")
+        self._register(name, module, "module")
+
+    def register_module(self, name: str, module: Module | None) -> None:
+        """The same as `add_module`."""
+        self.add_module(name, module)
+
+    def _part(self, role: str) -> Mapping[str, Any]:
+        values = self.__dict__
+        return MappingProxyType({n: values[n] for n, r in self._roles.items() if r == role})
+
+    @property
+    def _parameters(self) -> Mapping[str, Parameter | None]:
+        return self._part("parameter")
+
+    @property
+    def _buffers(self) -> Mapping[str, Tensor | None]:
+        return self._part("buffer")
+
+    @property
+    def _modules(self) -> Mapping[str, Module | None]:
+        return self._part("module")
+
+    # Walks
+
+    def named_modules(
+        self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Module]]:
+        """(name, module) for this module (named "") and all below it, in order, each once."""
+        seen: set[Module] = set() if memo is None else memo
+        if self in seen:
+            return
+        if remove_duplicate:
+            seen.add(self)
+        yield prefix, self
+        for name, child in self._modules.items():
+            if child is not None:
+                path = f"{prefix}.{name}" if prefix else name
+                yield from child.named_modules(seen, path, remove_duplicate)
+
+    def modules(self, remove_duplicate: bool = True) -> Iterator[Module]:
+        """This module and all below it, each once."""
+        for _, module in self.named_modules(remove_duplicate=remove_duplicate):
+            yield module
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """(name, module) for the direct submodules, each once."""
+        seen: set[Module] = set()
+        for name, child in self._modules.items():
+            if child is not None and child not in seen:
+                seen.add(child)
+                yield name, child
+
+    def children(self) -> Iterator[Module]:
+        """The direct submodules, each once."""
+        for _, child in self.named_children():
+            yield child
+
+    def _named(
+        self, role: str, prefix: str, recurse: bool, remove_duplicate: bool
+    ) -> Iterator[tuple[str, Any]]:
+        modules = (
+            self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate)
+            if recurse
+            else iter([(prefix, self)])
+        )
+        seen: set[int] = set()
+        for path, module in modules:
+            values = module.__dict__
+            for name, kind in module._roles.items():
+                value = values[name]
+                if kind != role or value is None or id(value) in seen:
+                    continue
+                if remove_duplicate:
+                    seen.add(id(value))
+                yield (f"{path}.{name}" if path else name), value
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """(name, parameter), a module's own before its submodules', each once: ("0.weight", …)."""
+        return self._named("parameter", prefix, recurse, remove_duplicate)
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """The parameters in the order of `named_parameters`."""
+        for _, parameter in self.named_parameters(recurse=recurse):
+            yield parameter
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """(name, buffer), a module's own before its submodules', each once."""
+        return self._named("buffer", prefix, recurse, remove_duplicate)
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """The buffers in the order of `named_buffers`."""
+        for _, buffer in self.named_buffers(recurse=recurse):
+            yield buffer
+
+    def get_submodule(self, target: str) -> Module:
+        """The module at a dotted path; "" is this one. AttributeError where there is none."""
+        module: Any = self
+        for name in target.split(".") if target else []:
+            if not hasattr(module, name):
+                raise AttributeError(f"{type(module).__name__} has no attribute `{name}`")
+            module = getattr(module, name)
+            if not isinstance(module, Module):
+                raise AttributeError(f"`{name}` is not an nn.Module")
+        return module  # type: ignore[no-any-return]
+
+    def _get(self, target: str, role: str) -> Any:
+        path, _, name = target.rpartition(".")
+        module = self.get_submodule(path)
+        if not hasattr(module, name):
+            raise AttributeError(f"{type(module).__name__} has no attribute `{name}`")
+        if module._roles.get(name) != role:
+            raise AttributeError(f"`{name}` is not a {role}")
+        return getattr(module, name)
+
+    def get_parameter(self, target: str) -> Parameter:
+        """The parameter at a dotted path; AttributeError where there is none."""
+        return self._get(target, "parameter")  # type: ignore[no-any-return]
+
+    def get_buffer(self, target: str) -> Tensor:
+        """The buffer at a dotted path; AttributeError where there is none."""
+        return self._get(target, "buffer")  # type: ignore[no-any-return]
+
+    # Modes, gradients, and changes to all parts
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets training mode for this module and all below it."""
+        if not isinstance(mode, bool):
+            raise ValueError(f"training mode is expected to be boolean, got {mode!r}")
+        for module in self.modules():
+            object.__setattr__(module, "training", mode)
+        return self
+
+    def eval(self) -> Self:
+        """Sets evaluation mode: `train(False)`."""
+        return self.train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Says for all parameters whether they are trained; frozen ones cost no gradient."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drops the gradients of all parameters, or fills them with zeros."""
+        for parameter in self.parameters():
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            if set_to_none:
+                parameter.grad = None
+            else:
+                if gradient.grad_fn is not None:
+                    gradient.detach_()
+                gradient._array.fill(0)
+                gradient._bump()
+
+    def apply(self, fn: Callable[[Module], Any]) -> Self:
+        """Calls `fn` on every module, this one last; used to initialize parameters."""
+        for child in self.children():
+            child.apply(fn)
+        fn(self)
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor]) -> Self:
+        """Replaces the data of every parameter (and its gradient) and every buffer by fn of it."""
+        for module in self.modules():
+            for name, role in module._roles.items():
+                value = module.__dict__[name]
+                if value is None or role == "module":
+                    continue
+                if role == "buffer":
+                    object.__setattr__(module, name, fn(value))
+                    continue
+                gradient = value.grad
+                value.grad = None
+                value.data = fn(value.data)
+                if gradient is not None:
+                    value.grad = fn(gradient.detach()).requires_grad_(gradient.requires_grad)
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Moves all parameters and buffers: to(device), to(dtype), to(device, dtype), to(tensor).
+
+        The dtype (floating) applies to floating parameters and buffers alone. Works in place and
+        returns the module.
+        """
+        target, kind = _destination(args, kwargs)
+        if kind is not None and not (kind.is_floating_point or kind.is_complex):
+            raise TypeError(
+                f"nn.Module.to only accepts floating point or complex dtypes, but got {kind}"
+            )
+
+        def moved(tensor: Tensor) -> Tensor:
+            floating = tensor.is_floating_point() or tensor.is_complex()
+            return tensor.to(
+                device=target or tensor.device, dtype=kind if kind and floating else tensor.dtype
+            )
+
+        return self._apply(moved)
+
+    def cpu(self) -> Self:
+        """Moves all parameters and buffers to the CPU."""
+        return self.to("cpu")
+
+    def cuda(self, device: int | Device | str | None = None) -> Self:
+        """Moves all parameters and buffers to a CUDA device."""
+        return self.to("cuda" if device is None else device)
+
+    def type(self, dst_type: Dtype) -> Self:
+        """Casts all parameters and buffers to the dtype."""
+        return self._apply(lambda tensor: tensor.to(dtype=dst_type))
+
+    def float(self) -> Self:
+        """Casts floating parameters and buffers to float32."""
+        return self.to(Dtype("float32"))
+
+    def double(self) -> Self:
+        """Casts floating parameters and buffers to float64."""
+        return self.to(Dtype("float64"))
+
+    def half(self) -> Self:
+        """Casts floating parameters and buffers to float16."""
+        return self.to(Dtype("float16"))
+
+    # Saving
+
+    def get_extra_state(self) -> Any:
+        """What a subclass saves beside parameters and buffers; define it with `set_extra_state`."""
+        raise RuntimeError(f"{type(self).__name__} defines no get_extra_state")
+
+    def set_extra_state(self, state: Any) -> None:
+        """Takes back what `get_extra_state` returned."""
+        raise RuntimeError(f"{type(self).__name__} defines no set_extra_state")
+
+    def state_dict(
+        self,
+        *,
+        destination: dict[str, Any] | None = None,
+        prefix: str = "",
+        keep_vars: bool = False,
+    ) -> dict[str, Any]:
+        """{name: tensor} of parameters and persistent buffers, detached unless `keep_vars`.
+
+        The tensors share memory with the module.
+        """
+        result = OrderedDict() if destination is None else destination
+        save(self, result, prefix, keep_vars)
+        return result
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> IncompatibleKeys:
+        """Copies tensors into the parameters and buffers of the same names (`assign`: takes them).
+
+        Returns (missing_keys, unexpected_keys). Raises RuntimeError that names every missing and
+        unexpected key (where `strict`) and every tensor of another shape; nothing is hidden by the
+        first.
+        """
+        return load(self, state_dict, strict, assign)
+
+    # Calling
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module computes; every subclass defines it."""
+        raise NotImplementedError(
+            f'Module [{type(self).__name__}] is missing the required "forward" function'
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._hooks is None:
+            return self.forward(*args, **kwargs)
+        return self._hooks.call(self, args, kwargs)
+
+    def _hook(self, kind: str, hook: Callable[..., Any], **options: Any) -> RemovableHandle:
+        if self._hooks is None:
+            object.__setattr__(self, "_hooks", ModuleHooks())
+        return self._hooks.register(kind, hook, **options)  # type: ignore[union-attr]
+
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """Calls `hook(module, args)` before forward; what it returns replaces the arguments.
+
+        `with_kwargs`: `hook(module, args, kwargs)`, which may return (args, kwargs).
+        """
+        return self._hook("forward_pre", hook, prepend=prepend, with_kwargs=with_kwargs)
+
+    def register_forward_hook(
+        self,
+        hook: Callable[..., Any],
+        *,
+        prepend: bool = False,
+        with_kwargs: bool = False,
+        always_call: bool = False,
+    ) -> RemovableHandle:
+        """Calls `hook(module, args, output)` after forward; what it returns replaces the output.
+
+        `with_kwargs`: `hook(module, args, kwargs, output)`. `always_call`: also where forward
+        raises.
+        """
+        return self._hook(
+            "forward", hook, prepend=prepend, with_kwargs=with_kwargs, always_call=always_call
+        )
+
+    def register_full_backward_pre_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
+        """Calls `hook(module, grad_output)` in backward; what it returns replaces grad_output."""
+        return self._hook("backward_pre", hook, prepend=prepend)
+
+    def register_full_backward_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
+        """Calls `hook(module, grad_input, grad_output)` when the gradients of the inputs are known.
+
+        Both are tuples, with None for what needs no gradient; what it returns replaces grad_input.
+        """
+        return self._hook("backward", hook, prepend=prepend)
+
+    # Printing
+
+    def _get_name(self) -> str:
+        return type(self).__name__
+
+    def extra_repr(self) -> str:
+        """What stands between the parentheses of the printed module, for subclasses to define."""
+        return ""
+
+    def __repr__(self) -> str:
+        extra = self.extra_repr()
+        lines = extra.split("\n") if extra else []
+        children = [f"({name}): {indented(repr(m))}" for name, m in self._modules.items()]
+        return printed(self._get_name(), lines, children)
+
+    def __dir__(self) -> list[str]:
+        return sorted(name for name in set(object.__dir__(self)) if not name[:1].isdigit())
+
+
+def indented(text: str) -> str:
+    """The text with every line but the first moved right by two."""
+    return text.replace("\n", "\n  ")
+
+
+def printed(name: str, extra: list[str], children: list[str]) -> str:
+    """Name(extra), on one line if there are no children and at most one line of extra."""
+    if not children and len(extra) <= 1:
+        return f"{name}({''.join(extra)})"
+    return f"{name}(\n  " + "\n  ".join(extra + children) + "\n)"
+
+
+def _destination(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Device | None, Dtype | None]:
+    """The device and dtype that the arguments of `to` name."""
+    target, kind = kwargs.get("device"), kwargs.get("dtype")
+    for argument in (*args, kwargs.get("tensor")):
+        if isinstance(argument, Tensor):
+            target, kind = argument.device, argument.dtype
+        elif isinstance(argument, Dtype):
+            kind = argument
+        elif isinstance(argument, Device | str) or type(argument) is int:
+            target = argument
+        elif argument is not None and not isinstance(argument, bool):
+            raise TypeError(
+                f"Module.to: expected a device, a dtype or a Tensor, got {type(argument).__name__}"
+            )
+    return (None if target is None else Device(target)), kind

@@ -1,0 +1,101 @@
+"""Clipping gradients in place, by their norm or by value. Nothing waits for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy
+
+from nanotorch.backend import Array, array_module
+from nanotorch.tensor import Tensor
+
+
+def _listed(tensors: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    return [tensors] if isinstance(tensors, Tensor) else list(tensors)
+
+
+def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    return [p.grad for p in _listed(parameters) if p.grad is not None]
+
+
+def _norm(xp: Any, array: Array, p: float) -> Array:
+    """‖array‖ₚ over all entries, as a 0-dim array."""
+    if p == numpy.inf:
+        return xp.asarray(xp.abs(array).max())
+    if p == 2:
+        flat = array.reshape(-1)
+        return xp.sqrt(xp.asarray(flat @ flat))
+    return xp.asarray((xp.abs(array) ** p).sum() ** (1.0 / p), dtype=array.dtype)
+
+
+def get_total_norm(
+    tensors: Tensor | Iterable[Tensor],
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """The p-norm of all tensors as if they were one vector, as a 0-dim tensor (0 for none).
+
+    RuntimeError where `error_if_nonfinite` and the norm is NaN or infinite.
+    """
+    arrays = [tensor._array for tensor in _listed(tensors)]
+    if not arrays:
+        return Tensor._wrap(numpy.zeros((), dtype="float32"))
+    xp, p = array_module(arrays[0]), float(norm_type)
+    norms = xp.stack([_norm(xp, array, p) for array in arrays])
+    total = Tensor._wrap(_norm(xp, norms, p))
+    if error_if_nonfinite and not numpy.isfinite(total.item()):
+        raise RuntimeError(
+            f"The total norm of order {p} for gradients is {total.item()}, so it cannot be "
+            "clipped; to scale the gradients by it anyway, set error_if_nonfinite=False"
+        )
+    return total
+
+
+def clip_grads_with_norm_(
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    total_norm: Tensor,
+    foreach: bool | None = None,
+) -> None:
+    """g ← g · min(1, max_norm / (total_norm + 1e-6)) for the gradients of the parameters."""
+    gradients = _gradients(parameters)
+    if not gradients:
+        return
+    xp = array_module(gradients[0]._array)
+    total = total_norm._array
+    factor = xp.minimum(float(max_norm) / (total + total.dtype.type(1e-6)), 1)
+    for gradient in gradients:
+        array = gradient._array
+        array *= factor.astype(array.dtype)
+        gradient._bump()
+
+
+def clip_grad_norm_(
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """Scales the gradients in place so that their norm as one vector is at most `max_norm`.
+
+    Returns the norm before. RuntimeError where `error_if_nonfinite` and it is NaN or infinite.
+    Parameters without gradient do not count.
+    """
+    parameters = _listed(parameters)
+    total = get_total_norm(_gradients(parameters), norm_type, error_if_nonfinite)
+    clip_grads_with_norm_(parameters, max_norm, total)
+    return total
+
+
+def clip_grad_value_(
+    parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None
+) -> None:
+    """g ← min(max(g, -clip_value), clip_value), in place, for the gradients of the parameters."""
+    limit = float(clip_value)
+    for gradient in _gradients(parameters):
+        array = gradient._array
+        array_module(array).clip(array, -limit, limit, out=array)
+        gradient._bump()

@@ -1,0 +1,111 @@
+"""Adagrad (Duchi, Hazan and Singer, 2011)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanotorch.backend import Array
+from nanotorch.optim.optimizer import (
+    Numbers,
+    Optimizer,
+    Parameters,
+    check_hyperparameters,
+    next_step,
+    penalized,
+    state_array,
+    zero_step,
+)
+from nanotorch.tensor import Tensor
+
+
+class Adagrad(Optimizer):
+    """w ← w - lr / (1 + (t - 1) · lr_decay) · g / (√s + eps), with the sum s ← s + g².
+
+    `weight_decay` adds weight_decay · w to g. State per parameter: "step" (t) and "sum" (s), which
+    starts at `initial_accumulator_value`; parameters that require no gradient get none.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.Adagrad.html
+
+    Raises ValueError for a negative hyperparameter. `foreach` and `fused` change nothing.
+    """
+
+    scratches = 2
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1e-2,
+        lr_decay: float = 0,
+        weight_decay: float = 0,
+        initial_accumulator_value: float = 0,
+        eps: float = 1e-10,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        check_hyperparameters(
+            "Adagrad",
+            lr=lr,
+            lr_decay=lr_decay,
+            weight_decay=weight_decay,
+            initial_accumulator_value=initial_accumulator_value,
+            eps=eps,
+        )
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "lr_decay": lr_decay,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "initial_accumulator_value": initial_accumulator_value,
+                "foreach": foreach,
+                "maximize": maximize,
+                "differentiable": differentiable,
+                "fused": fused,
+            },
+        )
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.requires_grad:
+                    state = self.state[parameter]
+                    state["step"] = zero_step()
+                    state_array(state, "sum", parameter, group["initial_accumulator_value"])
+
+    def _prepare(
+        self, parameter: Tensor, group: dict[str, Any]
+    ) -> tuple[tuple[Array | None, ...], Numbers]:
+        state = self.state[parameter]
+        step = next_step(state)
+        total = state_array(state, "sum", parameter, group["initial_accumulator_value"])
+        numbers = (
+            float(group["lr"]) / (1.0 + (step - 1.0) * group["lr_decay"]),
+            group["eps"],
+            group["weight_decay"] or None,
+            group["maximize"],
+        )
+        return (total,), numbers
+
+    @staticmethod
+    def kernel(
+        xp: Any,
+        parameter: Array,
+        gradient: Array,
+        total: Array,
+        scratch: Array,
+        direction: Array,
+        lr: Any,
+        eps: Any,
+        weight_decay: Any,
+        maximize: bool,
+    ) -> None:
+        """One update, with `lr` as decayed so far."""
+        gradient = penalized(xp, parameter, gradient, direction, weight_decay, maximize)
+        xp.multiply(gradient, gradient, out=scratch)
+        xp.add(total, scratch, out=total)
+        xp.sqrt(total, out=scratch)
+        xp.add(scratch, eps, out=scratch)
+        xp.divide(gradient, scratch, out=scratch)
+        xp.multiply(scratch, lr, out=scratch)
+        xp.subtract(parameter, scratch, out=parameter)

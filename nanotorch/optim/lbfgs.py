@@ -1,0 +1,335 @@
+"""L-BFGS (Nocedal, 1980), with the strong-Wolfe line search of Nocedal and Wright (2006)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from nanotorch.autograd.grad_mode import enable_grad
+from nanotorch.backend import Array, array_module
+from nanotorch.optim.optimizer import Optimizer, Parameters, check_hyperparameters
+from nanotorch.tensor import Tensor
+
+
+class Trial(NamedTuple):
+    """A point on the search line: step length, loss, gradient there, and slope along the line."""
+
+    t: float
+    loss: float
+    gradient: Array
+    slope: float
+
+
+class LBFGS(Optimizer):
+    """w ← w + t · d, with d = -H g and H the inverse Hessian as the last steps suggest it.
+
+    One call of `step(closure)` makes up to `max_iter` iterations and `max_eval` evaluations of the
+    closure (default 1.25 · max_iter), and stops early where the largest gradient entry is at most
+    `tolerance_grad`, or where the step or the loss changes by less than `tolerance_change`.
+    `line_search_fn`: None takes steps of length `lr` (the first: lr · min(1, 1 / |g|₁)),
+    "strong_wolfe" searches for t from there. All parameters form one vector: one group, one dtype,
+    one device; those that require no gradient stay as they are. State (under the first parameter),
+    as PyTorch names it: "func_evals", "n_iter", "d", "t", "old_dirs", "old_stps", "ro", "H_diag",
+    "prev_flat_grad", "prev_loss".
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.LBFGS.html
+
+    Raises ValueError for a negative lr, several groups, or an unknown line search.
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1,
+        max_iter: int = 20,
+        max_eval: int | None = None,
+        tolerance_grad: float = 1e-7,
+        tolerance_change: float = 1e-9,
+        history_size: int = 100,
+        line_search_fn: str | None = None,
+    ) -> None:
+        check_hyperparameters("LBFGS", lr=lr)
+        if line_search_fn not in (None, "strong_wolfe"):
+            raise ValueError(
+                f"LBFGS: expected line_search_fn None or 'strong_wolfe', got {line_search_fn!r}"
+            )
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "max_iter": max_iter,
+                "max_eval": max_iter * 5 // 4 if max_eval is None else max_eval,
+                "tolerance_grad": tolerance_grad,
+                "tolerance_change": tolerance_change,
+                "history_size": history_size,
+                "line_search_fn": line_search_fn,
+            },
+        )
+        if len(self.param_groups) != 1:
+            raise ValueError(
+                f"LBFGS: expected one parameter group, got {len(self.param_groups)}; "
+                "it treats all parameters as one vector"
+            )
+
+    # The parameters as one vector
+
+    def _gradient(self) -> Array:
+        """The gradients of all parameters in one vector, zeros where there is none."""
+        xp = array_module(self.param_groups[0]["params"][0]._array)
+        return xp.concatenate(
+            [
+                xp.zeros(p._array.size, dtype=p._array.dtype)
+                if p._grad is None
+                else p._grad._array.reshape(-1)
+                for p in self.param_groups[0]["params"]
+            ]
+        )
+
+    def _move(self, start: list[Array], t: float, direction: Array) -> None:
+        """w ← start + t · d, for the parameters that require a gradient."""
+        position = 0
+        for parameter, array in zip(self.param_groups[0]["params"], start):
+            part = direction[position : position + array.size].reshape(array.shape)
+            position += array.size
+            if parameter.requires_grad:
+                parameter._array[...] = array + t * part
+                parameter._bump()
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Iterates until a limit or tolerance is met, and returns the first loss.
+
+        `closure` (needed) clears the gradients, computes the loss and its gradients, and returns
+        the loss.
+        """
+        if self._hooks:
+            closure = self._before_step(closure)
+        if closure is None:
+            raise ValueError(
+                "LBFGS.step needs a closure that returns the loss, since it asks for it often"
+            )
+        self._step_count += 1
+        first = self._iterate(closure)
+        if self._hooks:
+            self._after_step(closure)
+        return first
+
+    def _iterate(self, closure: Callable[[], Any]) -> Any:
+        group = self.param_groups[0]
+        parameters, lr = group["params"], float(group["lr"])
+        tolerance, least_change = group["tolerance_grad"], group["tolerance_change"]
+        state = self.state[parameters[0]]
+        state.setdefault("func_evals", 0)
+        state.setdefault("n_iter", 0)
+
+        def evaluate() -> Any:
+            with enable_grad():
+                return closure()
+
+        first = evaluate()
+        loss, gradient = float(first), self._gradient()
+        evaluations = 1
+        state["func_evals"] += 1
+        if _largest(gradient) <= tolerance:
+            return first
+
+        history = _History(state, group["history_size"])
+        direction = None if state.get("d") is None else state["d"]._array
+        previous = None if state.get("prev_flat_grad") is None else state["prev_flat_grad"]._array
+        t, previous_loss = float(state.get("t", lr)), state.get("prev_loss", loss)
+        iterations = 0
+        while iterations < group["max_iter"]:
+            iterations += 1
+            state["n_iter"] += 1
+            if direction is None or previous is None or state["n_iter"] == 1:
+                direction = -gradient
+                t = min(1.0, 1.0 / float(abs(gradient).sum())) * lr
+            else:
+                history.add(gradient - previous, direction * t)
+                direction = history.direction(gradient)
+                t = lr
+            previous, previous_loss = gradient, loss
+            slope = _dot(gradient, direction)
+            if slope > -least_change:
+                break
+            start = [parameter._array.copy() for parameter in parameters]
+            used = 0
+            if group["line_search_fn"] is not None:
+                line = direction
+
+                def trial(t: float) -> Trial:
+                    self._move(start, t, line)  # noqa: B023 - called within this iteration only
+                    loss, gradient = float(evaluate()), self._gradient()
+                    return Trial(t, loss, gradient, _dot(gradient, line))  # noqa: B023
+
+                begin = Trial(0.0, loss, gradient, slope)
+                limit = group["max_eval"] - evaluations
+                found, used = strong_wolfe(
+                    trial, begin, t, _largest(direction), least_change, limit
+                )
+                t, loss, gradient = found.t, found.loss, found.gradient
+                self._move(start, t, direction)
+            else:
+                self._move(start, t, direction)
+                if iterations != group["max_iter"]:  # the last one's loss would not be used
+                    loss, gradient, used = float(evaluate()), self._gradient(), 1
+            evaluations += used
+            state["func_evals"] += used
+            if (
+                iterations == group["max_iter"]
+                or evaluations >= group["max_eval"]
+                or _largest(gradient) <= tolerance
+                or _largest(direction) * abs(t) <= least_change
+                or abs(loss - previous_loss) < least_change
+            ):
+                break
+        history.save(state)
+        wrap = Tensor._wrap
+        state.update(d=wrap(direction), t=t, prev_flat_grad=wrap(previous), prev_loss=previous_loss)
+        return first
+
+
+class _History:
+    """The last changes of gradient (y) and of parameters (s), which define the inverse Hessian."""
+
+    def __init__(self, state: dict[str, Any], size: int) -> None:
+        self.size = size
+        self.ys = [tensor._array for tensor in state.get("old_dirs") or ()]
+        self.ss = [tensor._array for tensor in state.get("old_stps") or ()]
+        self.inverses = [float(value) for value in state.get("ro") or ()]
+        self.scale = float(state.get("H_diag", 1.0))
+
+    def save(self, state: dict[str, Any]) -> None:
+        state["old_dirs"] = [Tensor._wrap(y) for y in self.ys]
+        state["old_stps"] = [Tensor._wrap(s) for s in self.ss]
+        state["ro"], state["H_diag"] = list(self.inverses), self.scale
+
+    def add(self, y: Array, s: Array) -> None:
+        """Takes a pair in, unless the curvature along it is not safely positive."""
+        curvature = _dot(y, s)
+        if curvature <= 1e-10:
+            return
+        if len(self.ys) == self.size:
+            del self.ys[0], self.ss[0], self.inverses[0]
+        self.ys.append(y)
+        self.ss.append(s)
+        self.inverses.append(1.0 / curvature)
+        self.scale = curvature / _dot(y, y)
+
+    def direction(self, gradient: Array) -> Array:
+        """-H g by the two-loop recursion (Nocedal and Wright, algorithm 7.4)."""
+        d = -gradient
+        weights = []
+        for y, s, inverse in zip(reversed(self.ys), reversed(self.ss), reversed(self.inverses)):
+            weight = _dot(s, d) * inverse
+            weights.append(weight)
+            d -= weight * y
+        d *= self.scale
+        for y, s, inverse in zip(self.ys, self.ss, self.inverses):
+            d += (weights.pop() - _dot(y, d) * inverse) * s
+        return d
+
+
+def strong_wolfe(
+    trial: Callable[[float], Trial],
+    start: Trial,
+    t: float,
+    length: float,
+    least_change: float,
+    limit: int,
+    decrease: float = 1e-4,
+    curvature: float = 0.9,
+) -> tuple[Trial, int]:
+    """A step length at which the loss falls by `decrease` and the slope to `curvature`.
+
+    First brackets such a point, then narrows the bracket by cubic interpolation, with at most
+    `limit` evaluations in the second place. `length` is the largest entry of the direction. Returns
+    the point and the number of evaluations. Source: Nocedal and Wright, algorithms 3.5 and 3.6,
+    with the safeguards of minFunc.
+    """
+
+    def too_high(point: Trial) -> bool:
+        return point.loss > start.loss + decrease * point.t * start.slope
+
+    def flat_enough(point: Trial) -> bool:
+        return abs(point.slope) <= -curvature * start.slope
+
+    previous, point = start, trial(t)
+    evaluations, searches = 1, 0
+    done = False
+    bracket: list[Trial] = []
+    while searches < limit:
+        if too_high(point) or (searches > 1 and point.loss >= previous.loss):
+            bracket = [previous, point]
+            break
+        if flat_enough(point):
+            return point, evaluations
+        if point.slope >= 0:
+            bracket = [previous, point]
+            break
+        nearest, farthest = point.t + 0.01 * (point.t - previous.t), point.t * 10
+        t = cubic_minimum(previous, point, (nearest, farthest))
+        previous, point = point, trial(t)
+        evaluations += 1
+        searches += 1
+    if not bracket:
+        bracket = [start, point]
+
+    low, high = (0, 1) if bracket[0].loss <= bracket[1].loss else (1, 0)
+    stuck = False
+    while not done and searches < limit:
+        left, right = sorted((bracket[0].t, bracket[1].t))
+        if (right - left) * length < least_change:
+            break
+        t = cubic_minimum(bracket[0], bracket[1])
+        margin = 0.1 * (right - left)
+        if min(right - t, t - left) < margin:
+            # A second trial close to an end, or one at an end, is moved inwards.
+            if stuck or t >= right or t <= left:
+                t = right - margin if abs(t - right) < abs(t - left) else left + margin
+                stuck = False
+            else:
+                stuck = True
+        else:
+            stuck = False
+        point = trial(t)
+        evaluations += 1
+        searches += 1
+        if too_high(point) or point.loss >= bracket[low].loss:
+            bracket[high] = point
+            low, high = (0, 1) if bracket[0].loss <= bracket[1].loss else (1, 0)
+        else:
+            if flat_enough(point):
+                done = True
+            elif point.slope * (bracket[high].t - bracket[low].t) >= 0:
+                bracket[high] = bracket[low]
+            bracket[low] = point
+    return bracket[low], evaluations
+
+
+def cubic_minimum(a: Trial, b: Trial, bounds: tuple[float, float] | None = None) -> float:
+    """Where the cubic through two points with their slopes is least, within `bounds`.
+
+    The middle of the bounds where the cubic has no minimum. Source: Nocedal and Wright, equation
+    3.59.
+    """
+    if a.t > b.t:
+        a, b = b, a
+    low, high = bounds if bounds is not None else (a.t, b.t)
+    d1 = a.slope + b.slope - 3 * (a.loss - b.loss) / (a.t - b.t)
+    square = d1 * d1 - a.slope * b.slope
+    if square < 0:
+        return (low + high) / 2
+    d2 = math.sqrt(square)
+    denominator = b.slope - a.slope + 2 * d2
+    if denominator == 0:
+        return (low + high) / 2
+    t = b.t - (b.t - a.t) * ((b.slope + d2 - d1) / denominator)
+    return min(max(t, low), high)
+
+
+def _dot(a: Array, b: Array) -> float:
+    return float(a @ b)
+
+
+def _largest(a: Array) -> float:
+    return float(abs(a).max())

@@ -1,0 +1,474 @@
+"""What every optimizer shares: parameter groups, state, hooks, and the walk of one step.
+
+An algorithm is one function of raw arrays, `kernel(xp, parameter, gradient, *state, *scratch,
+*scalars)`, which updates in place and makes no temporaries. A subclass says in `_prepare` which
+state arrays and which numbers its kernel gets; the rest is here. Numbers travel as 0-dim arrays
+that are rewritten in place when they change: NumPy takes them faster than Python floats, and a
+recorded step can be replayed with new ones.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from itertools import chain
+from typing import Any, ClassVar
+
+import numpy
+
+from nanotorch.autograd.grad_mode import enable_grad
+from nanotorch.backend import Array, array_module, get_default_dtype
+from nanotorch.primitive import RemovableHandle
+from nanotorch.tensor import Tensor
+
+Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
+Numbers = tuple[float | bool | None, ...]
+
+
+class Scalars:
+    """The numbers of one update as 0-dim arrays; None (no such term) and flags stay as they are."""
+
+    __slots__ = ("arrays", "numbers", "stamp")
+
+    def __init__(self, xp: Any, numbers: Numbers, dtype: Any) -> None:
+        self.numbers = numbers
+        self.stamp = 0  # the step that used them last
+        self.arrays = tuple(
+            n if n is None or n is True or n is False else xp.asarray(n, dtype=dtype)
+            for n in numbers
+        )
+
+    def rewrite(self, numbers: Numbers) -> None:
+        """Writes the numbers that changed into their arrays."""
+        arrays: Any = self.arrays
+        for array, old, new in zip(arrays, self.numbers, numbers):
+            if old != new:
+                array.fill(new)
+        self.numbers = numbers
+
+    def fits(self, numbers: Numbers) -> bool:
+        """Whether these numbers have the same terms, so that only values may differ."""
+        return all(
+            old is new if type(new) is bool or new is None else old is not None
+            for old, new in zip(self.numbers, numbers)
+        )
+
+
+class Workspace:
+    """What the update of one parameter needs beside its state: scratch arrays and scalars."""
+
+    __slots__ = ("array", "scalars", "scratch", "xp")
+
+    def __init__(self, array: Array, scratch: tuple[Array, ...]) -> None:
+        self.array, self.scratch = array, scratch
+        self.xp = array_module(array)
+        self.scalars: Scalars | None = None
+
+
+class Optimizer:
+    """Holds parameter groups and updates their parameters from their gradients.
+
+    `params`: tensors, (name, tensor) pairs, or dictionaries with the key "params" and options that
+    override `defaults` for their group. Order matters, so sets are refused.
+
+    Raises TypeError for anything but tensors in an ordered collection, ValueError for an empty
+    collection, a non-leaf tensor, or a parameter that appears in two groups.
+    """
+
+    scratches: ClassVar[int] = 1  # scratch arrays of the parameter's shape that the kernel takes
+
+    state: defaultdict[Any, Any]
+    param_groups: list[dict[str, Any]]
+
+    def __init__(self, params: Parameters, defaults: dict[str, Any]) -> None:
+        if isinstance(params, Tensor):
+            raise TypeError(
+                "params argument given to the optimizer should be an iterable of Tensors or dicts, "
+                f"but got {type(params).__name__}; write [parameter] for a single one"
+            )
+        if defaults.get("differentiable"):
+            raise ValueError(
+                f"{type(self).__name__}: differentiable=True is not supported, as updates are not "
+                "recorded"
+            )
+        self.defaults = defaults
+        self.state = defaultdict(dict)
+        self.param_groups = []
+        self._start()
+        groups: list[Any] = list(params)
+        if not groups:
+            raise ValueError("optimizer got an empty parameter list")
+        if not isinstance(groups[0], dict):
+            groups = [{"params": groups}]
+        for group in groups:
+            self.add_param_group(group)
+
+    def _start(self) -> None:
+        """Makes what is neither saved nor copied."""
+        self._step_count = 0
+        self._hooks: dict[str, dict[int, Callable[..., Any]]] = {}
+        self._workspaces: dict[Any, Workspace] = {}
+        self._scratch: dict[Any, list[Array]] = {}
+        self._scalars: dict[Any, list[Scalars]] = {}
+
+    # Groups
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group: a dict of "params" (a tensor or an ordered collection) and options."""
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group must be a dict, but got {type(param_group)}")
+        params = param_group["params"]
+        if isinstance(params, set | frozenset):
+            raise TypeError(
+                "optimizer parameters need an ordered collection, but got a set, whose order "
+                "changes between runs; use a list"
+            )
+        given = [params] if isinstance(params, Tensor) else list(params)
+        names = [entry[0] for entry in given if isinstance(entry, tuple)]
+        if names and len(names) != len(given):
+            raise ValueError(
+                "optimizer params should all have names or all have none, "
+                f"but {len(names)} of {len(given)} do"
+            )
+        parameters = [entry[1] if isinstance(entry, tuple) else entry for entry in given]
+        param_group["params"] = parameters
+        if names:
+            param_group["param_names"] = names
+        for parameter in parameters:
+            if not isinstance(parameter, Tensor):
+                raise TypeError(
+                    "optimizer can only optimize Tensors, "
+                    f"but one of the params is {type(parameter).__name__}"
+                )
+            if not (parameter.is_leaf or parameter.retains_grad):
+                raise ValueError("can't optimize a non-leaf Tensor")
+        for option, default in self.defaults.items():
+            param_group.setdefault(option, default)
+        if len({id(parameter) for parameter in parameters}) != len(parameters):
+            warnings.warn(
+                "optimizer contains a parameter group with duplicate parameters; "
+                "each is updated once for every time it is listed",
+                stacklevel=3,
+            )
+        held = {id(parameter) for group in self.param_groups for parameter in group["params"]}
+        if any(("param_names" in group) != bool(names) for group in self.param_groups):
+            raise ValueError("all optimizer param groups should have names, or none of them")
+        if any(id(parameter) in held for parameter in parameters):
+            raise ValueError("some parameters appear in more than one parameter group")
+        self.param_groups.append(param_group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drops the gradients of all parameters, or fills them with zeros unless `set_to_none`."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                gradient = parameter._grad
+                if gradient is None:
+                    continue
+                if set_to_none:
+                    parameter._grad = None
+                else:
+                    if gradient.grad_fn is not None:
+                        gradient.detach_()
+                    gradient._array.fill(0)
+                    gradient._bump()
+
+    # One step
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Updates every parameter that has a gradient.
+
+        `closure`, where given, clears the gradients, computes the loss and its gradients, and
+        returns the loss, which `step` then returns.
+        """
+        if self._hooks:
+            closure = self._before_step(closure)
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        self._step_count += 1
+        workspaces = self._workspaces
+        for index, group in enumerate(self.param_groups):
+            for parameter in group["params"]:
+                gradient = parameter._grad
+                if gradient is None:
+                    continue
+                arrays, numbers = self._prepare(parameter, group)
+                workspace = workspaces.get(parameter)
+                if workspace is None or workspace.array is not parameter._array:
+                    workspace = self._new_workspace(parameter)
+                scalars = workspace.scalars
+                if scalars is None or scalars.numbers != numbers:
+                    scalars = self._scalars_for(workspace, numbers, index)
+                scalars.stamp = self._step_count
+                self._update(
+                    parameter,
+                    workspace.xp,
+                    gradient._array,
+                    arrays,
+                    workspace.scratch,
+                    scalars.arrays,
+                )
+        if self._hooks:
+            self._after_step(closure)
+        return loss
+
+    def _prepare(
+        self, parameter: Tensor, group: dict[str, Any]
+    ) -> tuple[tuple[Array | None, ...], Numbers]:
+        """The state arrays and the numbers for the kernel; makes the state at the first step."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither step nor _prepare")
+
+    def _update(
+        self,
+        parameter: Tensor,
+        xp: Any,
+        gradient: Array,
+        arrays: tuple[Array | None, ...],
+        scratch: tuple[Array, ...],
+        scalars: tuple[Any, ...],
+    ) -> None:
+        """Runs the kernel. The one place that does, so that a recorder can stand in for it.
+
+        At each step all but `gradient` are the same objects; the values of `scalars` may change.
+        """
+        self.kernel(xp, parameter._array, gradient, *arrays, *scratch, *scalars)
+        parameter._bump()
+
+    kernel: Callable[..., None]
+
+    def _new_workspace(self, parameter: Tensor) -> Workspace:
+        workspace = Workspace(parameter._array, self._scratch_for(parameter._array))
+        self._workspaces[parameter] = workspace
+        return workspace
+
+    def _scalars_for(self, workspace: Workspace, numbers: Numbers, index: int) -> Scalars:
+        """Scalars that hold `numbers`: rewritten, unless this step already used them with others.
+
+        The parameters of a group that step together share one set; one that has skipped steps, and
+        so has other bias corrections, gets a set of its own.
+        """
+        own, stamp = workspace.scalars, self._step_count
+        if own is not None and own.stamp != stamp and own.fits(numbers):
+            own.rewrite(numbers)
+            return own
+        array = workspace.array
+        sets = self._scalars.setdefault((index, array.dtype, getattr(array, "device", None)), [])
+        sets[:] = [held for held in sets if held.stamp >= stamp - 1]
+        for held in sets:
+            if held.stamp == stamp and held.numbers == numbers:
+                break
+        else:
+            held = Scalars(workspace.xp, numbers, array.dtype)
+            sets.append(held)
+        workspace.scalars = held
+        return held
+
+    def _scratch_for(self, array: Array) -> tuple[Array, ...]:
+        """Scratch arrays like `array`; parameters are updated in turn, so all share one memory."""
+        key = (array.dtype, getattr(array, "device", None))
+        flats = self._scratch.get(key)
+        if flats is None or (flats and flats[0].size < array.size):
+            parameters = chain.from_iterable(group["params"] for group in self.param_groups)
+            size = max(parameter._array.size for parameter in parameters)
+            xp = array_module(array)
+            flats = [xp.empty(size, dtype=array.dtype) for _ in range(self.scratches)]
+            self._scratch[key] = flats
+        return tuple(flat[: array.size].reshape(array.shape) for flat in flats)
+
+    # Saving
+
+    def state_dict(self) -> dict[str, Any]:
+        """{"state": {number: {…}}, "param_groups": [{…, "params": [number, …]}]}.
+
+        Parameters are numbered through all groups in order. The tensors are those of the optimizer
+        itself, not copies.
+        """
+        for hook in self._hooks.get("state_dict_pre", {}).values():
+            hook(self)
+        numbers: dict[int, int] = {}
+        groups = []
+        position = 0
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                numbers.setdefault(id(parameter), position)
+                position += 1
+            packed = {option: value for option, value in group.items() if option != "params"}
+            packed["params"] = [numbers[id(parameter)] for parameter in group["params"]]
+            groups.append(packed)
+        state = {
+            numbers[id(key)] if isinstance(key, Tensor) else key: value
+            for key, value in self.state.items()
+            if not isinstance(key, Tensor) or value
+        }
+        result: dict[str, Any] = {"state": state, "param_groups": groups}
+        for hook in self._hooks.get("state_dict_post", {}).values():
+            changed = hook(self, result)
+            result = result if changed is None else changed
+        return result
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over options and state; tensors are copied to each parameter's dtype and device.
+
+        Raises ValueError where the number of groups or the number of parameters in a group differs.
+        """
+        state_dict = state_dict.copy()
+        for hook in self._hooks.get("load_state_dict_pre", {}).values():
+            changed = hook(self, state_dict)
+            state_dict = state_dict if changed is None else changed
+        saved = deepcopy(state_dict["param_groups"])
+        if len(saved) != len(self.param_groups):
+            raise ValueError(
+                f"loaded state dict has {len(saved)} parameter groups, "
+                f"the optimizer has {len(self.param_groups)}"
+            )
+        for index, (group, new) in enumerate(zip(self.param_groups, saved)):
+            if len(group["params"]) != len(new["params"]):
+                raise ValueError(
+                    f"loaded state dict has {len(new['params'])} parameters in group {index}, "
+                    f"the optimizer has {len(group['params'])}"
+                )
+        parameters = dict(
+            zip(
+                chain.from_iterable(new["params"] for new in saved),
+                chain.from_iterable(group["params"] for group in self.param_groups),
+            )
+        )
+        state: defaultdict[Any, Any] = defaultdict(dict)
+        for key, value in state_dict["state"].items():
+            if key in parameters:
+                state[parameters[key]] = _taken_over(value, parameters[key])
+            else:
+                state[key] = value
+        for group, new in zip(self.param_groups, saved):
+            new["params"] = group["params"]
+            if "param_names" in group:
+                new.setdefault("param_names", group["param_names"])
+        self.__setstate__({"state": state, "param_groups": saved})
+        for hook in self._hooks.get("load_state_dict_post", {}).values():
+            hook(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "defaults": self.defaults,
+            "state": self.state,
+            "param_groups": self.param_groups,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "_hooks" not in self.__dict__:
+            self._start()
+        self.__dict__.update(state)
+        for group in self.param_groups:
+            for option, default in self.defaults.items():
+                group.setdefault(option, default)
+
+    # Hooks
+
+    def _register(self, kind: str, hook: Callable[..., Any]) -> RemovableHandle:
+        return RemovableHandle(self._hooks.setdefault(kind, {}), hook)
+
+    def _before_step(self, closure: Callable[[], Any] | None) -> Callable[[], Any] | None:
+        args: tuple[Any, ...] = (self,) if closure is None else (self, closure)
+        kwargs: dict[str, Any] = {}
+        for hook in list(self._hooks.get("step_pre", {}).values()):
+            changed = hook(self, args, kwargs)
+            if changed is not None:
+                args, kwargs = changed
+        return args[1] if len(args) > 1 else kwargs.get("closure")
+
+    def _after_step(self, closure: Callable[[], Any] | None) -> None:
+        args = (self,) if closure is None else (self, closure)
+        for hook in list(self._hooks.get("step_post", {}).values()):
+            hook(self, args, {})
+
+    def register_step_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Calls `hook(optimizer, args, kwargs)` before each step; may return new (args, kwargs)."""
+        return self._register("step_pre", hook)
+
+    def register_step_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Calls `hook(optimizer, args, kwargs)` after each step."""
+        return self._register("step_post", hook)
+
+    def register_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Calls `hook(optimizer)` before `state_dict`."""
+        return self._register("state_dict_pre", hook)
+
+    def register_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Calls `hook(optimizer, state_dict)` after `state_dict`; may return another."""
+        return self._register("state_dict_post", hook)
+
+    def register_load_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Calls `hook(optimizer, state_dict)` before loading; what it returns is loaded instead."""
+        return self._register("load_state_dict_pre", hook)
+
+    def register_load_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Calls `hook(optimizer)` after loading."""
+        return self._register("load_state_dict_post", hook)
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for index, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {index}")
+            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
+        return "\n".join(lines) + "\n)"
+
+
+def _taken_over(value: Any, parameter: Tensor, key: Any = None) -> Any:
+    """A copy of a saved value: tensors but the step count get the parameter's dtype and device."""
+    if isinstance(value, Tensor):
+        if key == "step":
+            return value.clone()
+        dtype = parameter.dtype if parameter.is_floating_point() else value.dtype
+        return value.detach().to(device=parameter.device, dtype=dtype, copy=True)
+    if isinstance(value, dict):
+        return {name: _taken_over(entry, parameter, name) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_taken_over(entry, parameter) for entry in value)
+    return value
+
+
+def check_hyperparameters(name: str, **values: float) -> None:
+    """ValueError for a negative (or NaN) hyperparameter, in words that name it."""
+    for option, value in values.items():
+        if not float(value) >= 0.0:
+            raise ValueError(f"{name}: expected {option} >= 0, got {value}")
+
+
+def state_array(state: dict[str, Any], name: str, parameter: Tensor, value: float = 0.0) -> Array:
+    """The array of the state tensor `name`, made like the parameter, of `value`, if absent."""
+    tensor = state.get(name)
+    if tensor is None:
+        array = parameter._array
+        tensor = state[name] = Tensor._wrap(array_module(array).full_like(array, value))
+    return tensor._array
+
+
+def zero_step() -> Tensor:
+    """A step count of 0: a 0-dim tensor on the CPU, float32 unless the default dtype is float64."""
+    dtype = "float64" if get_default_dtype().name == "float64" else "float32"
+    return Tensor._wrap(numpy.zeros((), dtype=dtype))
+
+
+def next_step(state: dict[str, Any]) -> float:
+    """Counts one more step in state["step"] and returns the new count."""
+    step = state.get("step")
+    if not isinstance(step, Tensor):
+        before, step = step, zero_step()
+        step._array.fill(before or 0.0)
+        state["step"] = step
+    count: float = step._array.item() + 1.0
+    step._array.fill(count)
+    return count
+
+
+def penalized(
+    xp: Any, parameter: Array, gradient: Array, out: Array, weight_decay: Any, maximize: bool
+) -> Array:
+    """g + weight_decay · w, with -g for g where `maximize`; g itself where neither applies."""
+    if weight_decay is not None:
+        xp.multiply(parameter, weight_decay, out=out)
+        return (xp.subtract if maximize else xp.add)(out, gradient, out=out)
+    return xp.negative(gradient, out=out) if maximize else gradient

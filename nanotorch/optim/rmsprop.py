@@ -1,0 +1,126 @@
+"""RMSprop (Hinton, lecture 6e of "Neural Networks for Machine Learning", 2012)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanotorch.backend import Array
+from nanotorch.optim.optimizer import (
+    Numbers,
+    Optimizer,
+    Parameters,
+    check_hyperparameters,
+    next_step,
+    penalized,
+    state_array,
+)
+from nanotorch.tensor import Tensor
+
+
+class RMSprop(Optimizer):
+    """w ← w - lr · g / (√s + eps), with the running mean s ← alpha · s + (1 - alpha) · g².
+
+    `weight_decay` adds weight_decay · w to g. With `centered`, s is reduced by the square of the
+    running mean of g. With `momentum`, w moves by the running sum b ← momentum · b + g / (√s +
+    eps). State per parameter: "step", "square_avg" (s), "momentum_buffer" (b), "grad_avg".
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.RMSprop.html
+
+    Raises ValueError for a negative hyperparameter. `capturable` and `foreach` change nothing.
+    """
+
+    scratches = 2
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        momentum: float = 0,
+        centered: bool = False,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+    ) -> None:
+        check_hyperparameters(
+            "RMSprop", lr=lr, eps=eps, momentum=momentum, weight_decay=weight_decay, alpha=alpha
+        )
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "alpha": alpha,
+                "eps": eps,
+                "centered": centered,
+                "weight_decay": weight_decay,
+                "capturable": capturable,
+                "foreach": foreach,
+                "maximize": maximize,
+                "differentiable": differentiable,
+            },
+        )
+
+    def _prepare(
+        self, parameter: Tensor, group: dict[str, Any]
+    ) -> tuple[tuple[Array | None, ...], Numbers]:
+        state = self.state[parameter]
+        next_step(state)
+        square = state_array(state, "square_avg", parameter)
+        momentum, alpha = group["momentum"], group["alpha"]
+        buffer = state_array(state, "momentum_buffer", parameter) if momentum > 0 else None
+        mean = state_array(state, "grad_avg", parameter) if group["centered"] else None
+        numbers = (
+            float(group["lr"]),
+            group["eps"],
+            alpha,
+            1.0 - alpha,
+            group["weight_decay"] or None,
+            momentum if momentum > 0 else None,
+            group["maximize"],
+        )
+        return (square, buffer, mean), numbers
+
+    @staticmethod
+    def kernel(
+        xp: Any,
+        parameter: Array,
+        gradient: Array,
+        square: Array,
+        buffer: Array | None,
+        mean: Array | None,
+        scratch: Array,
+        direction: Array,
+        lr: Any,
+        eps: Any,
+        alpha: Any,
+        share: Any,
+        weight_decay: Any,
+        momentum: Any,
+        maximize: bool,
+    ) -> None:
+        """One update. `share`: 1 - alpha."""
+        gradient = penalized(xp, parameter, gradient, direction, weight_decay, maximize)
+        xp.multiply(square, alpha, out=square)
+        xp.multiply(gradient, gradient, out=scratch)
+        xp.multiply(scratch, share, out=scratch)
+        xp.add(square, scratch, out=square)
+        if mean is None:
+            xp.sqrt(square, out=scratch)
+        else:
+            xp.multiply(mean, alpha, out=mean)
+            xp.multiply(gradient, share, out=scratch)
+            xp.add(mean, scratch, out=mean)
+            xp.multiply(mean, mean, out=scratch)
+            xp.subtract(square, scratch, out=scratch)
+            xp.sqrt(scratch, out=scratch)
+        xp.add(scratch, eps, out=scratch)
+        xp.divide(gradient, scratch, out=scratch)
+        if buffer is not None:
+            xp.multiply(buffer, momentum, out=buffer)
+            scratch = xp.multiply(xp.add(buffer, scratch, out=buffer), lr, out=scratch)
+        else:
+            xp.multiply(scratch, lr, out=scratch)
+        xp.subtract(parameter, scratch, out=parameter)

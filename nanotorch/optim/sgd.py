@@ -1,0 +1,113 @@
+"""Stochastic gradient descent, with momentum as Sutskever et al. (2013) describe it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanotorch.backend import Array
+from nanotorch.optim.optimizer import (
+    Numbers,
+    Optimizer,
+    Parameters,
+    check_hyperparameters,
+    penalized,
+    state_array,
+)
+from nanotorch.tensor import Tensor
+
+
+class SGD(Optimizer):
+    """w ← w - lr · d, with d = g + weight_decay · w.
+
+    With `momentum`, d is replaced by its running sum v ← momentum · v + (1 - dampening) · d, whose
+    first value is d itself, and with `nesterov` by d + momentum · v. `maximize` takes -g for g.
+    State per parameter: "momentum_buffer" (v), where momentum is not 0.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.SGD.html
+
+    Raises ValueError for a negative lr, momentum or weight_decay, and for nesterov without momentum
+    or with dampening. `foreach` and `fused` are accepted and change nothing.
+    """
+
+    def __init__(
+        self,
+        params: Parameters,
+        lr: float = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        check_hyperparameters("SGD", lr=lr, momentum=momentum, weight_decay=weight_decay)
+        if nesterov and (momentum <= 0 or dampening != 0):
+            raise ValueError(
+                "SGD: nesterov=True needs momentum > 0 and dampening = 0, "
+                f"got momentum {momentum} and dampening {dampening}"
+            )
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "dampening": dampening,
+                "weight_decay": weight_decay,
+                "nesterov": nesterov,
+                "maximize": maximize,
+                "foreach": foreach,
+                "differentiable": differentiable,
+                "fused": fused,
+            },
+        )
+
+    def _prepare(
+        self, parameter: Tensor, group: dict[str, Any]
+    ) -> tuple[tuple[Array | None, ...], Numbers]:
+        lr, momentum, decay = float(group["lr"]), group["momentum"], group["weight_decay"]
+        if not momentum:
+            return (None,), (lr, decay or None, None, None, None, group["maximize"])
+        state, dampening = self.state[parameter], group["dampening"]
+        first = state.get("momentum_buffer") is None
+        numbers = (
+            lr,
+            decay or None,
+            momentum,
+            None if not dampening else 1.0 if first else 1.0 - dampening,
+            lr * momentum if group["nesterov"] else None,
+            group["maximize"],
+        )
+        return (state_array(state, "momentum_buffer", parameter),), numbers
+
+    @staticmethod
+    def kernel(
+        xp: Any,
+        parameter: Array,
+        gradient: Array,
+        buffer: Array | None,
+        scratch: Array,
+        lr: Any,
+        weight_decay: Any,
+        momentum: Any,
+        share: Any,
+        ahead: Any,
+        maximize: bool,
+    ) -> None:
+        """One update. `share`: 1 - dampening, None for 1; `ahead`: lr · momentum, for nesterov."""
+        direction = gradient
+        if maximize or weight_decay is not None:
+            direction = penalized(xp, parameter, gradient, scratch, weight_decay, maximize)
+        if buffer is not None:
+            if share is not None:
+                direction = xp.multiply(direction, share, out=scratch)
+            xp.multiply(buffer, momentum, out=buffer)
+            xp.add(buffer, direction, out=buffer)
+            if ahead is not None:
+                xp.multiply(direction, lr, out=scratch)
+                xp.subtract(parameter, scratch, out=parameter)
+                lr = ahead
+            direction = buffer
+        xp.multiply(direction, lr, out=scratch)
+        xp.subtract(parameter, scratch, out=parameter)

@@ -1,0 +1,3 @@
+"""Where PyTorch's users look for data loading: `nanotorch.utils.data`."""
+
+from nanotorch.utils import data as data
