@@ -377,7 +377,8 @@ def _write(tensor: Tensor, fill: Callable[[Array], Array]) -> Tensor:
         tensor._bump()
         return tensor
     drawn = fill(mersenne.empty_like(array, array.dtype))
-    return tensor.copy_(Tensor._wrap(backend.to_device(drawn, tensor.device)))
+    tensor.copy_(Tensor._wrap(backend.to_device(drawn, tensor.device)))
+    return tensor
 
 
 def _shape(name: str, sizes: tuple[Any, ...], size: Size | None) -> tuple[int, ...]:

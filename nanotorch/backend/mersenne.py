@@ -144,7 +144,9 @@ class MersenneTwister:
         with self.lock, np.errstate(over="ignore"):
             for start in range(0, out.size, PIECE):
                 piece = target[start : start + PIECE]
-                piece[...] = draw(piece.size)
+                values = draw(piece.size)
+                # float64 becomes float16 by way of float32, as in PyTorch.
+                piece[...] = values.astype(np.float32) if out.dtype == np.float16 else values
         if not out.flags.c_contiguous:
             in_order = _by_stride(out, out)
             in_order[...] = target.reshape(in_order.shape)
@@ -173,7 +175,7 @@ class MersenneTwister:
         uniforms, v before u; the twin that an odd count leaves over waits for the next such call.
         """
         if out.size < 16 or not out.flags.c_contiguous:
-            return self._fill(out, lambda count: self._normal_pairs(count) * std + mean)
+            return self._fill(out, lambda count: _scaled(self._normal_pairs(count), mean, std))
         work, full = _working_dtype(out.dtype), out.size // 16 * 16
         flat = out.reshape(-1)
         with self.lock:
@@ -334,9 +336,13 @@ def _box_muller(unit: Array, mean: float, std: float) -> Array:
         sine, cosine = np.sin(angle), np.cos(angle)
     blocks[:, 0] = radius * cosine
     blocks[:, 1] = radius * sine
+    return _scaled(unit, mean, std)
+
+
+def _scaled(values: Array, mean: float, std: float) -> Array:
     if mean == 0.0 and std == 1.0:
-        return unit
-    return fused_multiply_add(unit, unit.dtype.type(std), unit.dtype.type(mean))
+        return values
+    return fused_multiply_add(values, values.dtype.type(std), values.dtype.type(mean))
 
 
 # Single-precision functions on float64 arrays that hold float32 values: a product of two is exact,
