@@ -9,6 +9,7 @@ installed. The exit status is 1 when the median run takes longer than the median
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -19,10 +20,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def seconds(*arguments: str) -> float:
+def seconds(arguments: tuple[str, ...], environment: dict[str, str]) -> float:
     """The wall time of one fresh interpreter with these arguments."""
+    command = [sys.executable, *arguments]
     start = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 
@@ -32,17 +34,21 @@ def main() -> int:
     parser.add_argument("--config", default="configs/breast_cancer.toml")
     options = parser.parse_args()
 
+    # Where no bytecode may be written, each process would compile its sources anew.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     with tempfile.TemporaryDirectory() as folder:
+        environment["PYTHONPYCACHEPREFIX"] = f"{folder}/bytecode"
+        runs = f"{folder}/runs"
         kinds = {
-            f"train.py {options.config}": ("train.py", options.config, "--output.folder", folder),
+            f"train.py {options.config}": ("train.py", options.config, "--output.folder", runs),
             "import torch": ("-c", "import torch"),
         }
         for arguments in kinds.values():
-            seconds(*arguments)  # fills the disk cache and writes the .pyc files
+            seconds(arguments, environment)
         times: dict[str, list[float]] = {name: [] for name in kinds}
         for _ in range(options.rounds):
             for name, arguments in kinds.items():
-                times[name].append(seconds(*arguments))
+                times[name].append(seconds(arguments, environment))
 
     for name, found in times.items():
         low, high = min(found), max(found)
