@@ -52,11 +52,12 @@ class Checkpoints:
 
     def on_start(self, run: Run) -> None:
         self.saved_step = run.at.step
+        self.every_steps = run.config.checkpoint.every_steps or math.inf
+        self.every_seconds = run.config.checkpoint.every_seconds
 
     def on_step(self, run: Run) -> None:
-        every = run.config.checkpoint
-        due = every.every_steps and run.at.step - self.saved_step >= every.every_steps
-        if due or time.monotonic() - self.saved >= every.every_seconds:
+        late = time.monotonic() - self.saved >= self.every_seconds
+        if late or run.at.step - self.saved_step >= self.every_steps:
             self._save(run)
 
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:

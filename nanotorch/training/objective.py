@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,32 +25,40 @@ class Objective:
     """
 
     def __init__(self, loss: Loss, target: Target, device: Any, dtype: Any) -> None:
-        self.task = target.task
-        self.label_smoothing = loss.label_smoothing
-        self.pos_weight = _pos_weight(loss, target, device, dtype)
-        if loss.label_smoothing and self.task == "regression":
+        pos_weight = _pos_weight(loss, target, device, dtype)
+        smoothing = loss.label_smoothing
+        if smoothing and target.task == "regression":
             raise InputError("loss.label_smoothing: is for classes, and the target is numbers")
+        self._loss: Callable[..., Tensor] = F.binary_cross_entropy_with_logits
+        if target.task == "classes":
+            self._loss = partial(F.cross_entropy, label_smoothing=smoothing)
+        elif target.task == "regression":
+            self._loss = F.mse_loss
+        elif pos_weight is not None or smoothing:
+            self._loss = partial(_smoothed_binary, smoothing=smoothing, pos_weight=pos_weight)
 
     def __call__(self, outputs: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
         if weights is None:
-            return self._loss(outputs, target, "mean")
-        losses = self._loss(outputs, target, "none")
+            return self._loss(outputs, target)
+        losses = self._loss(outputs, target, reduction="none")
         if losses.dim() == 2:
             losses = losses.mean(dim=1)
         return (losses * weights).sum() / weights.sum()
 
-    def _loss(self, outputs: Tensor, target: Tensor, reduction: str) -> Tensor:
-        if self.task == "classes":
-            return F.cross_entropy(
-                outputs, target, reduction=reduction, label_smoothing=self.label_smoothing
-            )
-        if self.task == "regression":
-            return F.mse_loss(outputs, target, reduction=reduction)
-        if self.label_smoothing:
-            target = target * (1 - self.label_smoothing) + self.label_smoothing / 2
-        return F.binary_cross_entropy_with_logits(
-            outputs, target, pos_weight=self.pos_weight, reduction=reduction
-        )
+
+def _smoothed_binary(
+    outputs: Tensor,
+    target: Tensor,
+    smoothing: float,
+    pos_weight: Tensor | None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Binary cross-entropy with targets 0 and 1 moved towards one half."""
+    if smoothing:
+        target = target * (1 - smoothing) + smoothing / 2
+    return F.binary_cross_entropy_with_logits(
+        outputs, target, pos_weight=pos_weight, reduction=reduction
+    )
 
 
 def _pos_weight(loss: Loss, target: Target, device: Any, dtype: Any) -> Tensor | None:
@@ -96,23 +105,37 @@ def row_weights(loss: Loss, target: Target, train: Part, part: Part) -> np.ndarr
     return weights if part.weights is None else weights * part.weights
 
 
-def make_penalty(
-    penalty: Penalty, parameters: list[tuple[str, nt.nn.Parameter]]
-) -> Callable[[], Tensor] | None:
-    """l1 * sum |w| + l2 / 2 * sum w^2 over the given parameters; None where both are 0."""
-    if not (penalty.l1 or penalty.l2):
-        return None
-    if not parameters:
-        raise InputError(f"penalty.parameters: no parameter matches {penalty.parameters}")
+class ElasticNet:
+    """l1 * sum |w| + l2 / 2 * sum w^2 over the parameters that are trained.
 
-    def total() -> Tensor:
-        terms = []
-        for _, parameter in parameters:
-            if parameter.requires_grad:
-                if penalty.l1:
-                    terms.append(parameter.abs().sum() * penalty.l1)
-                if penalty.l2:
-                    terms.append((parameter * parameter).sum() * (penalty.l2 / 2))
-        return sum(terms[1:], terms[0]) if terms else nt.zeros(())
+    Its gradient, l1 * sign w + l2 * w, is known: it is added to that of the loss without a graph.
+    """
 
-    return total
+    def __init__(self, penalty: Penalty, parameters: list[tuple[str, nt.nn.Parameter]]) -> None:
+        self.l1, self.l2 = penalty.l1, penalty.l2
+        self.parameters = [parameter for _, parameter in parameters]
+        if (self.l1 or self.l2) and not self.parameters:
+            raise InputError(f"penalty.parameters: no parameter matches {penalty.parameters}")
+
+    def __bool__(self) -> bool:
+        return bool(self.l1 or self.l2)
+
+    def value(self) -> float:
+        """The penalty itself, which a line search compares."""
+        total = 0.0
+        with nt.no_grad():
+            for parameter in self.parameters:
+                if parameter.requires_grad:
+                    total += self.l1 * parameter.abs().sum().item()
+                    total += self.l2 / 2 * (parameter * parameter).sum().item()
+        return total
+
+    def add_gradients(self) -> None:
+        """Add the gradient of the penalty to the gradients of the parameters."""
+        with nt.no_grad():
+            for parameter in self.parameters:
+                if parameter.grad is not None and parameter.requires_grad:
+                    if self.l2:
+                        parameter.grad.add_(parameter * self.l2)
+                    if self.l1:
+                        parameter.grad.add_(parameter.sign() * self.l1)

@@ -17,7 +17,7 @@ from nanotorch.training.data.prepare import Part, Prepared
 from nanotorch.training.errors import InputError, RunFailure
 from nanotorch.training.metrics import METRICS, Outcome, chosen_names, measure
 from nanotorch.training.models import build_model, freeze, matching, start_from
-from nanotorch.training.objective import Objective, make_penalty, row_weights
+from nanotorch.training.objective import ElasticNet, Objective, row_weights
 from nanotorch.training.optimizers import add_parameters, build_optimizer
 from nanotorch.training.run_folder import METRICS as METRICS_FILE, Log
 from nanotorch.training.schedules import LearningRates
@@ -62,7 +62,7 @@ class Run:
         freeze(self.model, config.model.freeze, config.model.unfreeze_at, 0)
         self.optimizer = build_optimizer(config.optimizer, self.model)
         self.objective = Objective(config.loss, target, device, self.dtype)
-        self.penalty = make_penalty(config.penalty, matching(self.model, config.penalty.parameters))
+        self.penalty = ElasticNet(config.penalty, matching(self.model, config.penalty.parameters))
         self.metric_names = chosen_names(config.metrics.each_epoch, target.task)
         self.monitor, self.more_is_better = _monitor(config, data, self.metric_names)
         training = config.training
@@ -87,7 +87,10 @@ class Run:
         self.callbacks: list[Any] = []
         self.best: dict[str, np.ndarray[Any, Any]] | None = None
         self._unread: list[tuple[Any, Any]] = []
-        self._unread_limit = 1 if device.type == "cpu" else LOSSES_HELD
+        self._reads_at_once = device.type == "cpu"
+        self._accumulate = training.accumulate
+        clips = training.clip_norm is not None or training.clip_value is not None
+        self._adjusts = bool(self.penalty) or clips
 
     def _batches(self, part: Part, batch_size: int, training: bool = False) -> Batches:
         config = self.config
@@ -135,21 +138,23 @@ class Run:
 
     def _update(self, inputs: nt.Tensor, target: nt.Tensor, weights: nt.Tensor | None) -> None:
         """One batch: its gradients, and a step of the optimizer if its window is complete."""
-        accumulate = self.config.training.accumulate
-        place = self.at.batch % accumulate
-        if place == 0:
+        at, accumulate = self.at, self._accumulate
+        if accumulate == 1 or at.batch % accumulate == 0:
             self.optimizer.zero_grad()
         loss = self.objective(self.model(inputs), target, weights)
-        self._note_loss(loss, weights, len(inputs))
-        if self.penalty is not None:
-            loss = loss + self.penalty()
+        self._note_loss(loss, target, weights)
         if accumulate > 1:
-            loss = loss * (len(inputs) / self._window_rows())
+            loss = loss * (len(target) / self._window_rows())
         loss.backward()
-        if place == accumulate - 1 or self.at.batch == self.batches.count - 1:
-            self._clip()
+        if (
+            accumulate == 1
+            or (at.batch + 1) % accumulate == 0
+            or at.batch + 1 == self.batches.count
+        ):
+            if self._adjusts:
+                self._adjust_gradients()
             self.optimizer.step()
-            self.at.step += 1
+            at.step += 1
 
     def _window_rows(self) -> int:
         """Rows of the batches that make one step together with this one."""
@@ -169,41 +174,49 @@ class Run:
             self.optimizer.zero_grad()
             loss = self.objective(self.model(inputs), target, weights)
             first = loss if first is None else first
-            if self.penalty is not None:
-                loss = loss + self.penalty()
             loss.backward()
+            if self.penalty:
+                self.penalty.add_gradients()
+                loss = loss.detach() + self.penalty.value()
             return loss
 
         self.optimizer.step(closure)
-        self._note_loss(first, weights, len(inputs))
+        self._note_loss(first, target, weights)
         self.at.step += 1
 
-    def _clip(self) -> None:
+    def _adjust_gradients(self) -> None:
+        """Add the penalty's gradient, then clip."""
+        if self.penalty:
+            self.penalty.add_gradients()
         training = self.config.training
-        if training.clip_value is not None or training.clip_norm is not None:
-            parameters = [p for p in self.model.parameters() if p.requires_grad]
-            if training.clip_value is not None:
-                nt.nn.utils.clip_grad_value_(parameters, training.clip_value)
-            if training.clip_norm is not None:
-                nt.nn.utils.clip_grad_norm_(parameters, training.clip_norm)
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        if training.clip_value is not None:
+            nt.nn.utils.clip_grad_value_(parameters, training.clip_value)
+        if training.clip_norm is not None:
+            nt.nn.utils.clip_grad_norm_(parameters, training.clip_norm)
 
-    def _note_loss(self, loss: Any, weights: nt.Tensor | None, rows: int) -> None:
-        self._unread.append((loss.detach(), rows if weights is None else weights.sum()))
-        if len(self._unread) >= self._unread_limit:
+    def _note_loss(self, loss: nt.Tensor, target: nt.Tensor, weights: nt.Tensor | None) -> None:
+        """Add a batch to the epoch's mean; on a GPU only when some are there to be read at once."""
+        rows = len(target) if weights is None else weights.sum()
+        if self._reads_at_once:
+            self._add_loss(loss.item(), rows)
+            return
+        self._unread.append((loss.detach(), rows))
+        if len(self._unread) == LOSSES_HELD:
             self.read_losses()
 
     def read_losses(self) -> None:
-        """Add the losses of the last steps to the epoch's sum; stop where one is not finite."""
-        at = self.at
-        for loss, rows in self._unread:
-            value = loss.item()
-            if not math.isfinite(value):
-                self._unread.clear()
-                raise RunFailure(self._not_finite(value))
-            rows = float(rows)
-            at.loss_sum += value * rows
-            at.loss_rows += rows
-        self._unread.clear()
+        """Add the losses that are still on the GPU."""
+        unread, self._unread = self._unread, []
+        for loss, rows in unread:
+            self._add_loss(loss.item(), rows)
+
+    def _add_loss(self, value: float, rows: Any) -> None:
+        if not math.isfinite(value):
+            raise RunFailure(self._not_finite(value))
+        rows = float(rows)
+        self.at.loss_sum += value * rows
+        self.at.loss_rows += rows
 
     def _not_finite(self, value: float) -> str:
         """Names the place and the parameter, and says what to try."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import nanotorch as nt
+from nanotorch.backend import array_module
 from nanotorch.training.data.prepare import Part
 
 BLOCK = 2**23  # bytes of features gathered at once: small parts whole, large ones cache by cache
@@ -22,9 +23,11 @@ def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
 
 
 class Batches:
-    """Serves a part batch by batch: rows are gathered in blocks, and batches are slices of them.
+    """Serves a part batch by batch.
 
-    A batch is valid until the next one is asked for: blocks are gathered into the same memory.
+    Rows are gathered a block of batches at a time, always into the same memory, and the batches
+    are slices of it made once: a step costs no indexing at all. A batch is therefore valid only
+    until the next block is gathered.
     """
 
     def __init__(
@@ -45,21 +48,29 @@ class Batches:
         self.count = self.rows // self.batch_size
         self.count += bool(self.rows % self.batch_size) and not drop_last
         self.device, self.dtype = device, dtype
-        self.features = part.features
-        target = part.target if part.target.dtype == np.int64 else part.target.astype(_numpy(dtype))
-        self.target = nt.from_numpy(np.ascontiguousarray(target)).to(device)
-        self.weights = None
-        if weights is not None:
-            self.weights = nt.from_numpy(weights.astype(_numpy(dtype))).to(device)
-        self.inputs = None
-        width = 1
+        self._features = part.features
+        self._inputs = None
         if part.features.in_memory:
-            self.inputs = nt.from_numpy(part.features.values).to(device).to(dtype)
-            width = int(np.prod(part.features.values.shape[1:]))
-        else:
-            width = part.features.values.shape[1]
-        self.block = max(1, BLOCK // (4 * width) // self.batch_size)  # batches in a block
-        self._views: dict[int, list[Batch]] = {}
+            self._inputs = self._tensor(part.features.values)
+        self._target = self._tensor(part.target)
+        self._weights = None if weights is None else self._tensor(weights)
+        row_bytes = part.features.values.shape[1] * dtype.itemsize
+        self.block = max(1, BLOCK // max(1, row_bytes) // self.batch_size)  # in batches
+        self.block = min(self.block, max(1, self.count))
+        self._buffers = [self._buffer(t) for t in (self._inputs, self._target, self._weights)]
+        self._cut: dict[int, list[Batch]] = {}  # by number of rows: a short last block has its own
+
+    def _tensor(self, array: NDArray[Any]) -> nt.Tensor:
+        """The array on the device; numbers that are not classes take the dtype of the run."""
+        tensor = nt.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        return tensor if tensor.dtype == nt.int64 else tensor.to(self.dtype)
+
+    def _buffer(self, source: nt.Tensor | None) -> nt.Tensor | None:
+        if source is None or not self.shuffle:
+            return source
+        return nt.empty(
+            self.block * self.batch_size, *source.shape[1:], dtype=source.dtype, device=self.device
+        )
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `start` on."""
@@ -67,36 +78,53 @@ class Batches:
         order = epoch_order(self.seed, epoch, self.rows) if self.shuffle else None
         for first in range(start - start % self.block, self.count, self.block):
             begin = first * self.batch_size
-            end = min(last, (first + self.block) * self.batch_size)
-            batches = self._gather(order, begin, end)
+            end = min(last, begin + self.block * self.batch_size)
+            batches = self._block(order, begin, end)
             yield from batches[max(0, start - first) :]
 
-    def _gather(self, order: NDArray[np.int64] | None, begin: int, end: int) -> list[Batch]:
+    def _block(self, order: NDArray[np.int64] | None, begin: int, end: int) -> list[Batch]:
+        if self._inputs is None:  # on the disk
+            chosen = slice(begin, end) if order is None else order[begin:end]
+            inputs = self._tensor(self._features.take(chosen))
+            target, weights = self._take(self._target, chosen), self._take(self._weights, chosen)
+            return self._slices(inputs, target, weights, 0, end - begin)
+        if order is None:
+            return self._slices(self._inputs, self._target, self._weights, begin, end)
+        for source, buffer in zip(
+            (self._inputs, self._target, self._weights), self._buffers, strict=True
+        ):
+            if source is not None and buffer is not None:
+                _gather(source, order[begin:end], buffer)
         rows = end - begin
-        chosen = slice(begin, end) if order is None else order[begin:end]
-        if self.inputs is None:
-            inputs = nt.from_numpy(self.features.take(chosen)).to(self.device).to(self.dtype)
-        elif order is None:
-            inputs = self.inputs[begin:end]
-        else:
-            index = nt.from_numpy(order[begin:end]).to(self.device)
-            inputs = nt.index_select(self.inputs, 0, index)
-        return self._cut(inputs, chosen, rows)
+        if rows not in self._cut:
+            inputs, target, weights = self._buffers
+            assert inputs is not None and target is not None
+            self._cut[rows] = self._slices(inputs, target, weights, 0, rows)
+        return self._cut[rows]
 
-    def _cut(self, inputs: nt.Tensor, chosen: Any, rows: int) -> list[Batch]:
-        if isinstance(chosen, slice):
-            target = self.target[chosen]
-            weights = None if self.weights is None else self.weights[chosen]
-        else:
-            index = nt.from_numpy(chosen).to(self.device)
-            target = nt.index_select(self.target, 0, index)
-            weights = None if self.weights is None else nt.index_select(self.weights, 0, index)
+    def _take(self, source: nt.Tensor | None, chosen: Any) -> Any:
+        if source is None or isinstance(chosen, slice):
+            return None if source is None else source[chosen]
+        return nt.index_select(source, 0, nt.from_numpy(chosen).to(self.device))
+
+    def _slices(
+        self, inputs: nt.Tensor, target: nt.Tensor, weights: nt.Tensor | None, begin: int, end: int
+    ) -> list[Batch]:
         size = self.batch_size
-        edges = [(at, min(at + size, rows)) for at in range(0, rows, size)]
-        if weights is None:
-            return [(inputs[a:b], target[a:b], None) for a, b in edges]
-        return [(inputs[a:b], target[a:b], weights[a:b]) for a, b in edges]
+        return [
+            (
+                inputs[at : min(at + size, end)],
+                target[at : min(at + size, end)],
+                None if weights is None else weights[at : min(at + size, end)],
+            )
+            for at in range(begin, end, size)
+        ]
 
 
-def _numpy(dtype: Any) -> Any:
-    return np.float64 if dtype == nt.float64 else np.float32
+def _gather(source: nt.Tensor, order: NDArray[np.int64], buffer: nt.Tensor) -> None:
+    """buffer[i] = source[order[i]], in place."""
+    xp = array_module(source._array)
+    # NumPy writes straight into `out` only where it need not check the indices first.
+    checked = {"mode": "clip"} if xp is np else {}
+    xp.take(source._array, xp.asarray(order), axis=0, out=buffer._array[: len(order)], **checked)
+    buffer._bump()
