@@ -240,6 +240,7 @@ from nanotorch.random import (
     seed as seed,
     set_rng_state as set_rng_state,
 )
+from nanotorch import nn as nn, optim as optim, utils as utils
 from nanotorch.tensor import Size as Size, Tensor as Tensor
 
 __version__ = "0.1.0"

@@ -73,20 +73,29 @@ class RemovableHandle:
 
 
 class Packed:
-    """A value kept through a pair of saved-tensor hooks."""
+    """A value kept through a pair of saved-tensor hooks, and its place in the graph."""
 
-    def __init__(
-        self, value: Any, hooks: tuple[Callable[[Any], Any], Callable[[Any], Any]]
-    ) -> None:
+    def __init__(self, value: Any, hooks: tuple[Callable[[Any], Any], Callable[[Any], Any]]) -> None:
         pack, self._unpack = hooks
         self._packed = pack(value)
+        self._tangent = value._tangent
+        self._place = value._node
+        if value._requires_grad and value._node is None:
+            self._place = Passage(value)
 
     def unpack(self) -> Any:
         """The tensor that the second hook makes of what the first one returned."""
-        return self._unpack(self._packed)
+        value = self._unpack(self._packed)
+        if self._place is None and self._tangent is None:
+            return value
+        placed = value._wrap(value._array)
+        placed._node, placed._requires_grad = self._place, self._place is not None
+        placed._tangent = self._tangent
+        return placed
 
 
 RELEASED: Any = ("released",)
+KEEP_NOTHING: Any = ((), False, False)
 
 
 class Node:
@@ -159,6 +168,20 @@ class Node:
         return f"<{self.name()} object at {id(self):#x}>"
 
 
+class Passage(Node):
+    """Leads to a leaf from a copy of it."""
+
+    __slots__ = ()
+
+    def __init__(self, leaf: Any) -> None:
+        self.edges, self.sequence = (leaf,), -1  # nothing but the leaf lies behind it
+        self.shape, self.dtype = leaf._array.shape, leaf._array.dtype
+        self.hooks = self.post_hooks = None
+
+    def pull(self, g: Any, only: Any, tensors: bool) -> Sequence[Any]:
+        return (g,)
+
+
 class Primitive(Node):
     """A differentiable operation y = kernel(inputs; attributes)."""
 
@@ -177,6 +200,7 @@ class Primitive(Node):
     rest: ClassVar[int] = -1  # where inputs of any number begin after named ones
     arguments: ClassVar[tuple[tuple[tuple[int, Any], ...] | None, ...]] = ()
     plans: ClassVar[dict[int, Any]] = {}
+    differentiable: ClassVar[int] = 0  # a bit mask of the inputs that have a rule
 
     @staticmethod
     def kernel(xp: Any, *inputs: Any, **attributes: Any) -> Array:
@@ -193,6 +217,7 @@ class Primitive(Node):
         cls.backward_name = cls.__dict__.get("backward_name") or f"{cls.__name__}Backward0"
         cls.arguments = tuple(None if rule is None else cls.needs(rule) for rule in cls.vjp)
         cls.plans = {}
+        cls.differentiable = sum(1 << i for i, rule in enumerate(cls.vjp) if rule is not None)
 
     @classmethod
     def needs(cls, rule: Rule) -> tuple[tuple[int, Any], ...]:
@@ -227,7 +252,8 @@ class Primitive(Node):
                     inputs.add(key)
                 output = output or kind == OUTPUT
                 shapes = shapes or kind in (SHAPE, SHAPES)
-        cls.plans[wanted] = found = (tuple(sorted(inputs)), output, shapes)
+        found = (tuple(sorted(inputs)), output, shapes)
+        cls.plans[wanted] = found = KEEP_NOTHING if found == KEEP_NOTHING else found
         return found
 
     @classmethod
@@ -251,9 +277,12 @@ class Primitive(Node):
                 cotangents.append(None)
                 continue
             position = 0 if variadic else index
-            values = [
-                self.value(kind, key, index, tensors) for kind, key in arguments[position] or ()
-            ]
+            values = []
+            for kind, key in arguments[position] or ():
+                if kind == ATTRIBUTE:
+                    values.append(self.attributes[key])
+                else:
+                    values.append(self.value(kind, key, index, tensors))
             cotangents.append(rules[position](g, *values))  # type: ignore[misc]
         return cotangents
 
@@ -261,15 +290,13 @@ class Primitive(Node):
         """One argument of a rule, refused if it was changed in place since it was kept."""
         if kind == INPUT:
             kept = self.inputs[key]
-            if isinstance(kept, Packed):
+            if isinstance(kept, Traced):
+                cell, version = kept._cell, self.versions[key]
+                if (0 if cell is None else cell[0]) != version:
+                    name = self.input_names[min(key, len(self.input_names) - 1)]
+                    raise self.changed(f"input {name}", kept._array, cell, version)
+            elif isinstance(kept, Packed):
                 kept = kept.unpack()
-            elif isinstance(kept, Traced):
-                self._check(
-                    f"input {self.input_names[key if self.rest < 0 else 0]}",
-                    kept._array,
-                    kept._cell,
-                    self.versions[key],
-                )
             else:
                 return kept
             return kept if tensors else kept._array
@@ -281,8 +308,8 @@ class Primitive(Node):
             array, cell, version, wrap, tangent = self.output
             if isinstance(array, Packed):
                 array = array.unpack()._array
-            else:
-                self._check("its output", array, cell, version)
+            elif cell[0] != version:
+                raise self.changed("its output", array, cell, version)
             if not tensors:
                 return array
             output = wrap(array)
@@ -291,13 +318,13 @@ class Primitive(Node):
             return output
         return self.shapes[key] if kind == SHAPE else self.shapes if kind == SHAPES else index
 
-    def _check(self, what: str, array: Array, cell: list[int] | None, version: int) -> None:
-        now = 0 if cell is None else cell[0]
-        if now != version:
-            raise RuntimeError(
-                f"{self.name()}: {what}, shape {tuple(array.shape)}, is needed for the gradient but has been "
-                f"modified by an inplace operation: it is at version {now}; expected version {version} instead"
-            )
+    def changed(self, what: str, array: Array, cell: list[int] | None, version: int) -> Exception:
+        """The error for a kept value that was written to since."""
+        return RuntimeError(
+            f"{self.name()}: {what}, shape {tuple(array.shape)}, is needed for the gradient but has been "
+            f"modified by an inplace operation: it is at version {0 if cell is None else cell[0]}; "
+            f"expected version {version} instead"
+        )
 
     def release(self) -> None:
         if self.inputs is not None:

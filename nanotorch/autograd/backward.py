@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy
+
 from nanotorch import ops
-from nanotorch.autograd.engine import requires_grad, walk
+from nanotorch.autograd.engine import on_tensors, requires_grad, walk
 from nanotorch.primitive import Traced
 
 
@@ -22,6 +24,7 @@ def starting_cotangents(outputs: Sequence[Any], given: Any, create_graph: bool) 
         cotangents = (None,) * len(outputs)
     if len(cotangents) != len(outputs):
         raise RuntimeError(f"got {len(outputs)} tensors and {len(cotangents)} gradients")
+    tensors = on_tensors(create_graph)
     started = []
     for index, (output, g) in enumerate(zip(outputs, cotangents, strict=True)):
         if not requires_grad(output):
@@ -34,7 +37,8 @@ def starting_cotangents(outputs: Sequence[Any], given: Any, create_graph: bool) 
                     "grad can be implicitly created only for scalar outputs, got one of shape "
                     f"{tuple(output._array.shape)}; pass a gradient of that shape"
                 )
-            g = ops.ones_like(output)
+            started.append(one(output, tensors))
+            continue
         elif not isinstance(g, Traced):
             raise TypeError(f"gradients can be either Tensors or None, but got {type(g).__name__}")
         elif g._array.shape != output._array.shape:
@@ -44,8 +48,16 @@ def starting_cotangents(outputs: Sequence[Any], given: Any, create_graph: bool) 
             )
         if g._array.dtype != output._array.dtype:
             g = ops.cast(g, output._array.dtype)
-        started.append(g)
+        started.append(g if tensors else g._array)
     return started
+
+
+def one(output: Any, tensors: bool) -> Any:
+    """The cotangent 1 of an output of one element."""
+    array = output._array
+    if tensors or array.ndim or not isinstance(array, numpy.ndarray):
+        return ops.ones_like(output if tensors else array)
+    return array.dtype.type(1)  # a NumPy scalar: made in a tenth of the time of an array
 
 
 def places_of(inputs: Sequence[Any], op: str) -> list[Any]:

@@ -21,9 +21,10 @@ from nanotorch import ops
 from nanotorch.autograd.forward_ad import push_forward
 from nanotorch.autograd.grad_mode import modes
 from nanotorch.backend import MODULES, array_module, device_of, dtype_of, promote
-from nanotorch.primitive import Node, Packed, Primitive, Traced
+from nanotorch.primitive import KEEP_NOTHING, Node, Packed, Primitive, Traced
 
 _sequence = itertools.count()
+next_sequence = _sequence.__next__
 
 
 def apply(
@@ -33,14 +34,22 @@ def apply(
 
     `self` is the first tensor among the inputs; the result is wrapped as its `_wrap` does.
     """
-    try:
-        arrays: Any = [x._array if isinstance(x, Traced) else x for x in inputs]
-    except AttributeError:  # an operand without data, such as a symbol, takes over
-        other = next(x for x in inputs if isinstance(x, Traced) and not hasattr(x, "_array"))
-        return other._apply(primitive, inputs, attributes)
+    arrays: Any = []
+    tracked = False
+    for x in inputs:
+        if isinstance(x, Traced):
+            try:
+                arrays.append(x._array)
+            except AttributeError:  # an operand without data, such as a symbol, takes over
+                return x._apply(primitive, inputs, attributes)
+            if x._requires_grad or x._base is not None:  # type: ignore[attr-defined]
+                tracked = True
+        else:
+            arrays.append(x)
     if len(MODULES) > 1:
         check_devices(primitive, inputs, arrays)
-    xp = MODULES.get(type(self._array)) or array_module(self._array)
+    array = self._array
+    xp = MODULES.get(type(array)) or array_module(array)
     try:
         if primitive.promotes:
             arrays = promote(arrays, primitive.promotes == "floating")
@@ -52,15 +61,8 @@ def apply(
     out = self._wrap(y)
     if primitive.view:
         view_of(out, self, primitive, attributes)
-    if modes.grad and primitive.vjp:
-        for x in inputs:
-            if (
-                isinstance(x, Traced)
-                and (x._requires_grad or x._base is not None)
-                and requires_grad(x)
-            ):  # type: ignore[attr-defined]
-                record(primitive, inputs, attributes, out)
-                break
+    if tracked and modes.grad and primitive.vjp:
+        record(primitive, inputs, attributes, out)
     if modes.inference:
         out._inference = True
     if modes.forward:
@@ -82,18 +84,21 @@ def record(
     """Makes the node of out = primitive(inputs) and hangs it on `out`; None if no input wants a gradient."""
     if out._array.dtype.kind not in "fc":
         return None
-    rules, edges, wanted = primitive.vjp, [], 0
-    for index, x in enumerate(inputs):
-        if (
-            isinstance(x, Traced)
-            and requires_grad(x)
-            and (primitive.variadic or (index < len(rules) and rules[index] is not None))
-        ):
-            node = x._node  # type: ignore[attr-defined]
-            edges.append(x if node is None else node)
-            wanted |= 1 << index
-        else:
-            edges.append(None)
+    edges: list[Any] = []
+    wanted, bit = 0, 1
+    differentiable = primitive.differentiable
+    for x in inputs:
+        edge = None
+        if isinstance(x, Traced) and (differentiable & bit or primitive.variadic):
+            if x._base is not None:  # type: ignore[attr-defined]
+                refresh(x)
+            if x._requires_grad:  # type: ignore[attr-defined]
+                wanted |= bit
+                edge = x._node  # type: ignore[attr-defined]
+                if edge is None:
+                    edge = x
+        edges.append(edge)
+        bit <<= 1
     if not wanted:
         return None
     node = primitive.__new__(primitive)
@@ -102,37 +107,39 @@ def record(
     node.attributes = attributes
     node.shape, node.dtype = out._array.shape, out._array.dtype
     node.hooks = node.post_hooks = node.inputs = node.output = None
-    keep(node, inputs, out, 1 if primitive.variadic else wanted)
+    if primitive.variadic:
+        wanted = 1
+    plan = primitive.plans.get(wanted) or primitive.plan(wanted)
+    if plan is not KEEP_NOTHING:
+        keep(node, plan, inputs, out)
     if modes.anomaly:
         node.trace = traceback.format_stack()[:-3]
     out._node, out._requires_grad = node, True
     return node
 
 
-def keep(node: Primitive, inputs: tuple[Any, ...], out: Any, wanted: int) -> None:
+def keep(node: Primitive, plan: Any, inputs: tuple[Any, ...], out: Any) -> None:
     """Keeps on the node what the rules of the wanted inputs name, with its version, and nothing else."""
-    plan = node.plans.get(wanted) or node.plan(wanted)
     indices, keep_output, keep_shapes = plan
     if keep_shapes:
-        node.shapes = tuple(getattr(x, "shape", ()) for x in inputs)
-    if indices and node.rest in indices:
-        indices = (*indices, *range(node.rest + 1, len(inputs)))
+        node.shapes = [getattr(x, "_array", x).shape if hasattr(x, "shape") else () for x in inputs]
     if indices:
-        kept: list[Any] = [None] * len(inputs)
-        versions: list[int] = [0] * len(inputs)
+        if node.rest in indices:
+            indices = (*indices, *range(node.rest + 1, len(inputs)))
+        node.inputs = kept = [None] * len(inputs)
+        node.versions = versions = [0] * len(inputs)
         for index in indices:
             kept[index] = x = inputs[index]
             if isinstance(x, Traced):
                 if x._cell is not None:
                     versions[index] = x._cell[0]
                 if modes.saved_hooks is not None:
-                    kept[index] = Packed(x, modes.saved_hooks)
+                    kept[index] = Packed(x, modes.saved_hooks)  # type: ignore[call-overload]
                 elif x._inference:  # type: ignore[attr-defined]
                     raise RuntimeError(
                         f"{node.name()}: a tensor made in inference_mode cannot be kept for backward; "
                         "clone() it outside inference_mode first"
                     )
-        node.inputs, node.versions = kept, versions
     if keep_output:
         if node.inputs is None:
             node.inputs = ()
@@ -247,18 +254,22 @@ def written(
     if modes.forward:
         x._tangent = None
         push_forward(primitive, inputs, attributes, x)
+    if x._base is not None:
+        write_through(x, node is not None)
+
+
+def write_through(x: Any, recorded: bool = True) -> None:
+    """Tells the base of a view that x was written to, in the graph and in its tangent."""
     base = x._base
-    if base is None:
-        return
-    if node is not None or x._tangent is not None or base._tangent is not None:
+    if recorded or x._tangent is not None or base._tangent is not None:
         region = {"path": x._path}
         before = base._wrap(base._array)
         before._requires_grad, before._node = base._requires_grad, base._node
-        before._tangent, value = base._tangent, x
-        if node is not None:
-            record(ops.CopySlices, (before, value), region, base)
+        before._tangent = base._tangent
+        if recorded:
+            record(ops.CopySlices, (before, x), region, base)
         if modes.forward:
-            push_forward(ops.CopySlices, (before, value), region, base)
+            push_forward(ops.CopySlices, (before, x), region, base)
     x._seen = -1  # the view's own graph is now the base's, seen through the view
 
 
@@ -354,6 +365,11 @@ def fit(g: Any, shape: tuple[int, ...], dtype: Any, node: Node) -> Any:
     return g
 
 
+def on_tensors(create_graph: bool) -> bool:
+    """Whether a walk computes its rules on tensors rather than on raw arrays."""
+    return bool(create_graph or modes.forward or modes.recorder)
+
+
 def walk(
     roots: Sequence[Any],
     cotangents: Sequence[Any],
@@ -365,17 +381,20 @@ def walk(
 ) -> dict[Any, Any]:
     """Carries cotangents from the roots to the leaves, and adds them to the leaves' `.grad`.
 
+    The cotangents are raw arrays, or tensors where the rules are to be computed on tensors: with
+    `create_graph`, and where tangents or a recorder are to see them.
+
     With `targets` (leaves, or nodes), only what lies on the way to them is computed; the cotangents of
     the targets are returned, and are added to leaves only where `accumulate`.
     """
     wrap = roots[0]._wrap
-    tensors = bool(create_graph or modes.forward or modes.recorder)
+    tensors = on_tensors(create_graph)
     only = None if targets is None else leading_to(roots, targets)
     captured: dict[Any, Any] = {}
     wanted = frozenset(targets or ())
-    pending: dict[Any, Any] = {}  # the cotangent of each node, complete when its turn comes
-    leaves: dict[Any, Any] = {}
-    owned: set[Any] = set()  # whose cotangent shares memory with nothing else
+    pending: dict[Node, Any] = {}  # the cotangent of each node, complete when its turn comes
+    leaves: dict[Any, Any] = {}  # that of each leaf, in the order of the last contribution
+    owned: set[Any] = set()  # those whose cotangent shares memory with nothing else
     heap: list[tuple[int, Node]] = []
 
     def contribute(target: Any, g: Any, fresh: bool) -> None:
@@ -386,22 +405,18 @@ def walk(
                 heapq.heappush(heap, (-target.sequence, target))
             if fresh:
                 owned.add(target)
-            place[target] = g
         elif target in owned and not tensors:
             held += g
-            place[target] = held
+            g = held
         else:
             owned.add(target)
-            place[target] = held + g
+            g = held + g
+        place[target] = g
 
     outer, modes.grad = modes.grad, create_graph
     try:
-        for root, cotangent in zip(roots, cotangents, strict=True):
-            contribute(
-                root if root._node is None else root._node,
-                cotangent if tensors else cotangent._array,
-                False,
-            )
+        for root, g in zip(roots, cotangents, strict=True):
+            contribute(root if root._node is None else root._node, g, False)
         while heap:
             node = heapq.heappop(heap)[1]
             g = pending.pop(node)
@@ -420,10 +435,9 @@ def walk(
             for edge, result in zip(node.edges, results, strict=False):
                 if edge is None or result is None:
                     continue
-                if isinstance(edge, Node):
-                    result = fit(result, edge.shape, edge.dtype, node)
-                else:
-                    result = fit(result, edge._array.shape, edge._array.dtype, node)
+                place = edge if isinstance(edge, Node) else edge._array
+                if result.shape != place.shape or (result._array if tensors else result).dtype != place.dtype:
+                    result = fit(result, place.shape, place.dtype, node)
                 if modes.anomaly:
                     check_finite(node, result)
                 contribute(edge, result, result is not g and getattr(result, "base", None) is None)
@@ -526,7 +540,7 @@ def traced(node: Node, error: Exception) -> Exception:
 def check_finite(node: Node, g: Any) -> None:
     """Under anomaly detection: refuses a NaN as soon as a rule returns one."""
     array = g._array if isinstance(g, Traced) else g
-    if bool((array != array).any()):
+    if array.shape is not None and bool((array != array).any()):
         lines = "".join(getattr(node, "trace", ["(made before anomaly detection was on)\n"]))
         raise RuntimeError(
             f"Function '{node.name()}' returned nan values in its gradients.\n"

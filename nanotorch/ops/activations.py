@@ -12,6 +12,10 @@ from nanotorch.ops.reductions import sum
 from nanotorch.primitive import Elementwise, Primitive, apply, function
 
 
+# The largest number whose exp is finite, by the letter of the dtype.
+LARGEST_EXPONENT = {"e": 11.0, "f": 88.0, "d": 709.0}
+
+
 class Sigmoid(Elementwise):
     """y = 1 / (1 + exp(-x))"""
 
@@ -150,16 +154,14 @@ def _into(xp: Any, y: Array, out: Array | None) -> Array:
 
 
 def stable_sigmoid(xp: Any, x: Array, out: Array | None = None) -> Array:
-    """1 / (1 + exp(-x)) without overflow: exp is taken of the numbers <= 0 only."""
-    if x.ndim == 0:
-        e = xp.exp(-xp.absolute(x))
-        return _into(xp, xp.where(x >= 0, 1 / (1 + e), e / (1 + e)), out)
-    e = xp.absolute(x)
-    xp.negative(e, out=e)
-    xp.exp(e, out=e)
-    numerator = xp.where(x >= 0, x.dtype.type(1), e)
-    xp.add(e, 1, out=e)
-    return xp.true_divide(numerator, e, out=e if out is None else out)
+    """1 / (1 + exp(-x)), with -x held below where exp overflows: there the result is 0 to rounding."""
+    y = xp.negative(x, out=out)
+    if not x.ndim:
+        return xp.reciprocal(xp.exp(xp.minimum(y, LARGEST_EXPONENT[x.dtype.char])) + 1, out=out)
+    xp.minimum(y, LARGEST_EXPONENT[x.dtype.char], out=y)
+    xp.exp(y, out=y)
+    xp.add(y, 1, out=y)
+    return xp.reciprocal(y, out=y)
 
 
 def silu_slope(x: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from nanotorch.backend import Array, dtype_of
@@ -31,10 +32,7 @@ def scaled(g: Any, x: Any, reduction: str) -> Any:
     """The cotangent of each elementwise loss."""
     if reduction != "mean":
         return g
-    size = 1
-    for n in x.shape:
-        size *= n
-    return g / (size or float("nan"))
+    return g / (math.prod(x.shape) or float("nan"))
 
 
 class BinaryCrossEntropyWithLogits(Primitive):
@@ -67,8 +65,12 @@ class BinaryCrossEntropyWithLogits(Primitive):
         out: Array | None = None,
     ) -> Array:  # fmt: skip
         # max(x, 0) - x t + log(1 + exp(-|x|)), which neither overflows nor loses small values
-        loss = xp.absolute(x)
-        loss = xp.log1p(xp.exp(xp.negative(loss)))
+        loss = xp.copysign(x, x.dtype.type(-1))
+        if loss.ndim:
+            xp.exp(loss, out=loss)
+            xp.log1p(loss, out=loss)
+        else:
+            loss = xp.log1p(xp.exp(loss))
         if pos_weight is None:
             loss += xp.maximum(x, 0)
             loss -= x * target
