@@ -139,7 +139,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     if p == 1:
         result: Tensor = input.mul_(0) if inplace else input * 0
         return result
-    noise = random.bernoulli_(Tensor._wrap(input._array.copy()), 1 - p)
+    noise = random.bernoulli_(Tensor._wrap(input._array.copy(order="K")), 1 - p)
     noise._array /= 1 - p
     result = input.mul_(noise) if inplace else input * noise
     return result
