@@ -209,7 +209,7 @@ def save_figure(drawn: Any, stem: Path) -> list[Path]:
     import matplotlib
 
     written = []
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "nanotorch", "path.simplify": True}
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "nanotorch", "path.simplify": True}
     with matplotlib.rc_context(settings):
         for kind, options in (("png", {"dpi": 160}), ("svg", {"metadata": {"Date": None}})):
             buffer = io.BytesIO()

@@ -21,7 +21,7 @@ def choose_device(wanted: str) -> tuple[nt.device, str]:
     if reason is not None:
         raise InputError(f"device: {reason}")
     device = nt.device(wanted)
-    count = nt.cuda.device_count()
+    count = nt.backend.cuda_module().cuda.runtime.getDeviceCount()
     if device.index is not None and device.index >= count:
         raise InputError(f"device: {wanted}: there are {count} GPUs, counted from cuda:0")
     return device, wanted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -36,7 +36,8 @@ class Outcome:
         z = self.outputs.astype(np.float64)
         if self.task == "classes":
             z = np.exp(z - z.max(axis=1, keepdims=True))
-            return z / z.sum(axis=1, keepdims=True)
+            shares: Array = z / z.sum(axis=1, keepdims=True)
+            return shares
         # exp of minus the absolute value never overflows.
         decay = np.exp(-np.abs(z))
         p = np.where(z >= 0, 1.0, decay) / (1.0 + decay)
@@ -46,14 +47,15 @@ class Outcome:
     def truth(self) -> Array:
         """Class numbers (rows,), or 0 and 1 (rows, labels) for labels."""
         if self.task == "labels":
-            return self.target.astype(np.int64)
-        return self.target.ravel().astype(np.int64)
+            return np.asarray(self.target, dtype=np.int64)
+        return np.asarray(self.target.ravel(), dtype=np.int64)
 
     @cached_property
     def predicted(self) -> Array:
         """Class numbers or labels; positive from the threshold on."""
         if self.task == "classes":
-            return self.outputs.argmax(axis=1)
+            largest: Array = self.outputs.argmax(axis=1)
+            return largest
         border = math.log(self.threshold / (1 - self.threshold))
         positive = (self.outputs >= border).astype(np.int64)
         return positive[:, 0] if self.task == "binary" else positive
@@ -65,7 +67,8 @@ class Outcome:
             return self.truth
         if self.task == "binary":
             return self.truth[:, None]
-        return (self.truth[:, None] == np.arange(self.outputs.shape[1])).astype(np.int64)
+        classes = np.arange(self.outputs.shape[1])
+        return np.asarray(self.truth[:, None] == classes, dtype=np.int64)
 
     @cached_property
     def scores(self) -> Array:
@@ -275,7 +278,7 @@ def names_for(task: str) -> list[str]:
     return [name for name, metric in METRICS.items() if task in metric.tasks]
 
 
-def chosen_names(each_epoch: list[str] | None, task: str) -> list[str]:
+def chosen_names(each_epoch: Sequence[str] | None, task: str) -> list[str]:
     """The metrics of every epoch, checked against the task."""
     if each_epoch is None:
         return ["r2"] if task == "regression" else ["accuracy"]

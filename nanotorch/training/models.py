@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
+import inspect
 import itertools
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +43,18 @@ def _own_module(config: OwnModule, inputs: int, outputs: int) -> nn.Module:
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        found = getattr(importlib.import_module(where), name)
+        found: Any = getattr(importlib.import_module(where), name)
     except (ImportError, AttributeError) as error:
         raise InputError(f"model.module: {config.module!r}: {error}") from None
     except Exception as error:
         raise InputError(
             f"model.module: {where} fails on import: {type(error).__name__}: {error}"
         ) from error
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
         raise InputError(f"model.module: {config.module!r} is not a class of nn.Module")
+    kind: Callable[..., nn.Module] = found
     try:
-        return found(inputs, outputs, **config.arguments)
+        return kind(inputs, outputs, **config.arguments)
     except TypeError as error:
         raise InputError(f"model.module: {name}({inputs}, {outputs}, …): {error}") from None
 

@@ -43,7 +43,8 @@ class Objective:
         losses = self._loss(outputs, target, reduction="none")
         if losses.dim() == 2:
             losses = losses.mean(dim=1)
-        return (losses * weights).sum() / weights.sum()
+        mean: Tensor = (losses * weights).sum() / weights.sum()
+        return mean
 
 
 def _smoothed_binary(

@@ -9,7 +9,7 @@ from nanotorch import nn, optim
 from nanotorch.training.config import choices
 from nanotorch.training.errors import InputError
 
-KINDS = {
+KINDS: dict[str, Any] = {
     "sgd": optim.SGD,
     "adam": optim.Adam,
     "adamw": optim.AdamW,
@@ -41,7 +41,8 @@ def build_optimizer(config: Any, model: nn.Module) -> optim.Optimizer:
     groups = parameter_groups(config, trained_names(model), model)
     if not groups:
         raise InputError("model.freeze: every parameter is frozen, nothing is left to train")
-    return KINDS[config.name](groups, **arguments)
+    optimizer: optim.Optimizer = KINDS[config.name](groups, **arguments)
+    return optimizer
 
 
 def trained_names(model: nn.Module) -> list[str]:

@@ -167,13 +167,12 @@ class Run:
         self, inputs: nt.Tensor, target: nt.Tensor, weights: nt.Tensor | None
     ) -> None:
         """One call of LBFGS, which asks for the loss as often as it needs it."""
-        first = None
+        losses = []
 
         def closure() -> nt.Tensor:
-            nonlocal first
             self.optimizer.zero_grad()
             loss = self.objective(self.model(inputs), target, weights)
-            first = loss if first is None else first
+            losses.append(loss.detach())
             loss.backward()
             if self.penalty:
                 self.penalty.add_gradients()
@@ -181,7 +180,7 @@ class Run:
             return loss
 
         self.optimizer.step(closure)
-        self._note_loss(first, target, weights)
+        self._note_loss(losses[0], target, weights)
         self.at.step += 1
 
     def _adjust_gradients(self) -> None:

@@ -29,14 +29,17 @@ class ModelStart(Section):
     """What every model shares: where its weights start and which of them are trained."""
 
     start: str | None = Field(
-        None, description="start from the weights of this run folder or .safetensors file"
+        default=None, description="start from the weights of this run folder or .safetensors file"
     )
     start_skip: list[str] = Field(
-        [], description="patterns of parameter names that keep fresh weights all the same"
+        default=[], description="patterns of parameter names that keep fresh weights all the same"
     )
-    freeze: list[str] = Field([], description="patterns of parameter names that are not trained")
+    freeze: list[str] = Field(
+        default=[], description="patterns of parameter names that are not trained"
+    )
     unfreeze_at: dict[str, Natural] = Field(
-        {}, description="from which epoch (counted from 0) frozen patterns are trained after all"
+        default={},
+        description="from which epoch (counted from 0) frozen patterns are trained after all",
     )
 
 
@@ -44,26 +47,28 @@ class Logistic(ModelStart):
     """One linear layer; sigmoid or softmax by the target."""
 
     name: Literal["logistic"] = "logistic"
-    bias: bool = Field(True, description="train an intercept as well")
+    bias: bool = Field(default=True, description="train an intercept as well")
 
 
 class LinearRegression(ModelStart):
     """One linear layer for targets that are numbers, trained on the squared error."""
 
     name: Literal["linear"] = "linear"
-    bias: bool = Field(True, description="train an intercept as well")
+    bias: bool = Field(default=True, description="train an intercept as well")
 
 
 class MultilayerPerceptron(ModelStart):
     """Linear layers with an activation between them."""
 
     name: Literal["mlp"] = "mlp"
-    hidden: list[Count] = Field([64], description="width of each hidden layer")
+    hidden: list[Count] = Field(default=[64], description="width of each hidden layer")
     activation: Literal["relu", "tanh", "sigmoid"] = Field(
-        "relu", description="function between the layers"
+        default="relu", description="function between the layers"
     )
-    dropout: Fraction = Field(0.0, description="share of hidden values set to zero in training")
-    bias: bool = Field(True, description="train intercepts as well")
+    dropout: Fraction = Field(
+        default=0.0, description="share of hidden values set to zero in training"
+    )
+    bias: bool = Field(default=True, description="train intercepts as well")
 
 
 class OwnModule(ModelStart):
@@ -71,7 +76,9 @@ class OwnModule(ModelStart):
 
     name: Literal["module"] = "module"
     module: str = Field(description='where it is: "package.module:Class"')
-    arguments: dict[str, Any] = Field({}, description="further keyword arguments of the class")
+    arguments: dict[str, Any] = Field(
+        default={}, description="further keyword arguments of the class"
+    )
 
 
 Model = Annotated[
@@ -85,80 +92,98 @@ class Group(Section):
     """Parameters that are trained with values of their own."""
 
     parameters: list[str] = Field(description="patterns of parameter names")
-    lr: Positive | None = Field(None, description="learning rate of this group")
-    weight_decay: NotNegative | None = Field(None, description="weight decay of this group")
+    lr: Positive | None = Field(default=None, description="learning rate of this group")
+    weight_decay: NotNegative | None = Field(default=None, description="weight decay of this group")
 
 
 class OptimizerStart(Section):
     """What every optimizer shares."""
 
-    groups: list[Group] = Field([], description="parameters with values of their own")
+    groups: list[Group] = Field(default=[], description="parameters with values of their own")
 
 
 class SGD(OptimizerStart):
     """Stochastic gradient descent."""
 
     name: Literal["sgd"] = "sgd"
-    lr: Positive = Field(0.1, description="learning rate")
-    momentum: Fraction = Field(0.0, description="share of the last update that is kept")
-    dampening: Share = Field(0.0, description="share of the gradient that momentum leaves out")
-    nesterov: bool = Field(False, description="look ahead along the momentum")
-    weight_decay: NotNegative = Field(0.0, description="pull of every parameter towards zero")
+    lr: Positive = Field(default=0.1, description="learning rate")
+    momentum: Fraction = Field(default=0.0, description="share of the last update that is kept")
+    dampening: Share = Field(
+        default=0.0, description="share of the gradient that momentum leaves out"
+    )
+    nesterov: bool = Field(default=False, description="look ahead along the momentum")
+    weight_decay: NotNegative = Field(
+        default=0.0, description="pull of every parameter towards zero"
+    )
 
 
 class Adam(OptimizerStart):
     """Adam; weight decay is added to the gradient."""
 
     name: Literal["adam"] = "adam"
-    lr: Positive = Field(0.001, description="learning rate")
+    lr: Positive = Field(default=0.001, description="learning rate")
     betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = Field(
-        [0.9, 0.999], description="decay of the running mean and of the running square"
+        default=[0.9, 0.999], description="decay of the running mean and of the running square"
     )
-    eps: Positive = Field(1e-8, description="added to the denominator")
-    weight_decay: NotNegative = Field(0.0, description="pull of every parameter towards zero")
-    amsgrad: bool = Field(False, description="divide by the largest running square so far")
+    eps: Positive = Field(default=1e-8, description="added to the denominator")
+    weight_decay: NotNegative = Field(
+        default=0.0, description="pull of every parameter towards zero"
+    )
+    amsgrad: bool = Field(default=False, description="divide by the largest running square so far")
 
 
 class AdamW(Adam):
     """Adam with weight decay apart from the gradient."""
 
     name: Literal["adamw"] = "adamw"  # type: ignore[assignment]
-    weight_decay: NotNegative = Field(0.01, description="pull of every parameter towards zero")
+    weight_decay: NotNegative = Field(
+        default=0.01, description="pull of every parameter towards zero"
+    )
 
 
 class RMSprop(OptimizerStart):
     """Gradient over the root of its running square."""
 
     name: Literal["rmsprop"] = "rmsprop"
-    lr: Positive = Field(0.01, description="learning rate")
-    alpha: Fraction = Field(0.99, description="decay of the running square")
-    eps: Positive = Field(1e-8, description="added to the denominator")
-    momentum: Fraction = Field(0.0, description="share of the last update that is kept")
-    centered: bool = Field(False, description="subtract the running mean before squaring")
-    weight_decay: NotNegative = Field(0.0, description="pull of every parameter towards zero")
+    lr: Positive = Field(default=0.01, description="learning rate")
+    alpha: Fraction = Field(default=0.99, description="decay of the running square")
+    eps: Positive = Field(default=1e-8, description="added to the denominator")
+    momentum: Fraction = Field(default=0.0, description="share of the last update that is kept")
+    centered: bool = Field(default=False, description="subtract the running mean before squaring")
+    weight_decay: NotNegative = Field(
+        default=0.0, description="pull of every parameter towards zero"
+    )
 
 
 class Adagrad(OptimizerStart):
     """Gradient over the root of the sum of its squares."""
 
     name: Literal["adagrad"] = "adagrad"
-    lr: Positive = Field(0.1, description="learning rate")
-    lr_decay: NotNegative = Field(0.0, description="decay of the learning rate with each step")
-    eps: Positive = Field(1e-10, description="added to the denominator")
-    weight_decay: NotNegative = Field(0.0, description="pull of every parameter towards zero")
+    lr: Positive = Field(default=0.1, description="learning rate")
+    lr_decay: NotNegative = Field(
+        default=0.0, description="decay of the learning rate with each step"
+    )
+    eps: Positive = Field(default=1e-10, description="added to the denominator")
+    weight_decay: NotNegative = Field(
+        default=0.0, description="pull of every parameter towards zero"
+    )
 
 
 class LBFGS(OptimizerStart):
     """Limited-memory quasi-Newton steps on the whole training part."""
 
     name: Literal["lbfgs"] = "lbfgs"
-    lr: Positive = Field(1.0, description="length of the first step tried")
-    max_iter: Count = Field(20, description="iterations in one step of the training loop")
-    history_size: Count = Field(10, description="updates that are remembered")
-    tolerance_grad: NotNegative = Field(1e-7, description="stop at this largest gradient value")
-    tolerance_change: NotNegative = Field(1e-9, description="stop at this change of a parameter")
+    lr: Positive = Field(default=1.0, description="length of the first step tried")
+    max_iter: Count = Field(default=20, description="iterations in one step of the training loop")
+    history_size: Count = Field(default=10, description="updates that are remembered")
+    tolerance_grad: NotNegative = Field(
+        default=1e-7, description="stop at this largest gradient value"
+    )
+    tolerance_change: NotNegative = Field(
+        default=1e-9, description="stop at this change of a parameter"
+    )
     line_search: Literal["strong_wolfe", "none"] = Field(
-        "strong_wolfe", description="how the length of a step is found"
+        default="strong_wolfe", description="how the length of a step is found"
     )
 
 
@@ -170,9 +195,13 @@ Optimizer = Annotated[SGD | Adam | AdamW | RMSprop | Adagrad | LBFGS, Field(disc
 class ScheduleStart(Section):
     """What every schedule shares: its unit of time and the warm-up before it."""
 
-    unit: Literal["epoch", "step"] = Field("epoch", description="what the counts below count")
-    warmup: Natural = Field(0, description="units in which the rate climbs linearly to its value")
-    warmup_start: Share = Field(0.1, description="factor at the first unit of the warm-up")
+    unit: Literal["epoch", "step"] = Field(
+        default="epoch", description="what the counts below count"
+    )
+    warmup: Natural = Field(
+        default=0, description="units in which the rate climbs linearly to its value"
+    )
+    warmup_start: Share = Field(default=0.1, description="factor at the first unit of the warm-up")
 
 
 class Constant(ScheduleStart):
@@ -185,8 +214,8 @@ class Step(ScheduleStart):
     """Multiply by `factor` every `every` units."""
 
     name: Literal["step"] = "step"
-    every: Count = Field(30, description="units between two drops")
-    factor: Positive = Field(0.1, description="multiplier at each drop")
+    every: Count = Field(default=30, description="units between two drops")
+    factor: Positive = Field(default=0.1, description="multiplier at each drop")
 
 
 class MultiStep(ScheduleStart):
@@ -194,56 +223,60 @@ class MultiStep(ScheduleStart):
 
     name: Literal["multistep"] = "multistep"
     at: list[Count] = Field(description="units at which the rate drops")
-    factor: Positive = Field(0.1, description="multiplier at each drop")
+    factor: Positive = Field(default=0.1, description="multiplier at each drop")
 
 
 class Exponential(ScheduleStart):
     """Multiply by `factor` every unit."""
 
     name: Literal["exponential"] = "exponential"
-    factor: Positive = Field(0.95, description="multiplier at each unit")
+    factor: Positive = Field(default=0.95, description="multiplier at each unit")
 
 
 class Cosine(ScheduleStart):
     """Half a cosine from the learning rate down to `lowest` times it, at the end of the run."""
 
     name: Literal["cosine"] = "cosine"
-    lowest: Share = Field(0.0, description="factor at the end")
+    lowest: Share = Field(default=0.0, description="factor at the end")
 
 
 class CosineRestarts(ScheduleStart):
     """Cosines that start again after `period` units, each `growth` times as long as the last."""
 
     name: Literal["cosine_restarts"] = "cosine_restarts"
-    period: Count = Field(10, description="units of the first cosine")
-    growth: Count = Field(1, description="how many times as long each next cosine is")
-    lowest: Share = Field(0.0, description="factor at the end of each cosine")
+    period: Count = Field(default=10, description="units of the first cosine")
+    growth: Count = Field(default=1, description="how many times as long each next cosine is")
+    lowest: Share = Field(default=0.0, description="factor at the end of each cosine")
 
 
 class Linear(ScheduleStart):
     """A straight line from the learning rate to `end` times it, at the end of the run."""
 
     name: Literal["linear"] = "linear"
-    end: Share = Field(0.0, description="factor at the end")
+    end: Share = Field(default=0.0, description="factor at the end")
 
 
 class OneCycle(ScheduleStart):
     """Up to the learning rate and down to almost nothing, both along a cosine."""
 
     name: Literal["one_cycle"] = "one_cycle"
-    rise: Fraction = Field(0.3, description="share of the run in which the rate climbs")
-    first: Share = Field(0.04, description="factor at the start")
-    last: Share = Field(4e-6, description="factor at the end")
+    rise: Fraction = Field(default=0.3, description="share of the run in which the rate climbs")
+    first: Share = Field(default=0.04, description="factor at the start")
+    last: Share = Field(default=4e-6, description="factor at the end")
 
 
 class Plateau(ScheduleStart):
     """Multiply by `factor` when the watched value has not improved for `patience` epochs."""
 
     name: Literal["plateau"] = "plateau"
-    factor: Fraction = Field(0.1, description="multiplier at each drop")
-    patience: Natural = Field(10, description="epochs without improvement that are waited for")
-    min_change: NotNegative = Field(1e-4, description="smallest relative change that counts")
-    lowest: Share = Field(0.0, description="factor below which the rate never goes")
+    factor: Fraction = Field(default=0.1, description="multiplier at each drop")
+    patience: Natural = Field(
+        default=10, description="epochs without improvement that are waited for"
+    )
+    min_change: NotNegative = Field(
+        default=1e-4, description="smallest relative change that counts"
+    )
+    lowest: Share = Field(default=0.0, description="factor below which the rate never goes")
 
 
 Schedule = Annotated[

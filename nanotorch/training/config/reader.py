@@ -186,7 +186,7 @@ def dotted(path: tuple[str, ...]) -> str:
     return ".".join(path).replace(".[", "[")
 
 
-def _words(item: dict[str, Any], path: tuple[str, ...], key: Any, tables: dict[str, Any]) -> str:
+def _words(item: Any, path: tuple[str, ...], key: Any, tables: dict[str, Any]) -> str:
     """What is wrong with one key, and what was given."""
     given = f", given {_shown(item['input'])}"
     match item["type"]:

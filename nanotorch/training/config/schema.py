@@ -43,7 +43,8 @@ def section_of(field: FieldInfo, name: Any = None) -> type[BaseModel] | None:
     """The model behind a key, where the key is a section."""
     if choices := variants(field):
         return choices.get(name)
-    return field.annotation if is_section(field.annotation) else None
+    annotation: Any = field.annotation
+    return annotation if is_section(annotation) else None
 
 
 def fields_of(section: type[BaseModel]) -> dict[str, FieldInfo]:

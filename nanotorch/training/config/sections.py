@@ -50,130 +50,159 @@ class Data(Section):
         ".csv .tsv .npy .npz .parquet .svm"
     )
     target: Column | list[Column] | None = Field(
-        None, description="name or number of the target column or columns; the last one if not set"
+        default=None,
+        description="name or number of the target column or columns; the last one if not set",
     )
-    features: list[str] = Field([], description="patterns of feature columns; all others if empty")
-    ignore: list[str] = Field([], description="patterns of columns that are left out")
-    weight: Column | None = Field(None, description="column that weighs the rows")
+    features: list[str] = Field(
+        default=[], description="patterns of feature columns; all others if empty"
+    )
+    ignore: list[str] = Field(default=[], description="patterns of columns that are left out")
+    weight: Column | None = Field(default=None, description="column that weighs the rows")
     task: Literal["auto", "binary", "classes", "labels", "regression"] = Field(
-        "auto", description="what the target is; auto looks at its values"
+        default="auto", description="what the target is; auto looks at its values"
     )
     missing: Literal["refuse", "mean", "median", "drop"] = Field(
-        "refuse", description="what is done with missing feature values"
+        default="refuse", description="what is done with missing feature values"
     )
     standardize: bool = Field(
-        True, description="shift and scale features to mean 0, deviation 1 of the training part"
+        default=True,
+        description="shift and scale features to mean 0, deviation 1 of the training part",
     )
-    test_file: str | None = Field(None, description="a file of its own for the test part")
-    test: Fraction = Field(0.2, description="share of the rows held out for the test")
-    validation: Fraction = Field(0.2, description="share of the rows that choose the best epoch")
+    test_file: str | None = Field(default=None, description="a file of its own for the test part")
+    test: Fraction = Field(default=0.2, description="share of the rows held out for the test")
+    validation: Fraction = Field(
+        default=0.2, description="share of the rows that choose the best epoch"
+    )
     split: Literal["stratified", "random", "grouped", "time"] = Field(
-        "stratified", description="how rows are divided: by class, at random, by group, by time"
+        default="stratified",
+        description="how rows are divided: by class, at random, by group, by time",
     )
-    group: Column | None = Field(None, description="column whose values stay in one part")
-    time: Column | None = Field(None, description="column that orders the rows, oldest first")
+    group: Column | None = Field(default=None, description="column whose values stay in one part")
+    time: Column | None = Field(
+        default=None, description="column that orders the rows, oldest first"
+    )
     split_seed: Natural | None = Field(
-        None, description="seed of the split; that of the run if not set"
+        default=None, description="seed of the split; that of the run if not set"
     )
-    cache: bool = Field(True, description="keep a converted copy beside text files over 16 MB")
+    cache: bool = Field(
+        default=True, description="keep a converted copy beside text files over 16 MB"
+    )
 
 
 class Loss(Section):
     """How rows and classes count in the loss."""
 
     class_weight: Literal["none", "balanced"] | list[NotNegative] = Field(
-        "none", description="weight of each class; balanced is rows / (classes * rows of the class)"
+        default="none",
+        description="weight of each class; balanced is rows / (classes * rows of the class)",
     )
     pos_weight: Positive | list[Positive] | None = Field(
-        None, description="weight of the positive rows (binary and multi-label targets)"
+        default=None, description="weight of the positive rows (binary and multi-label targets)"
     )
     label_smoothing: Fraction = Field(
-        0.0, description="share of the target spread over all classes"
+        default=0.0, description="share of the target spread over all classes"
     )
 
 
 class Penalty(Section):
     """Elastic net: l1 * sum |w| + l2 / 2 * sum w^2 is added to the loss that is minimized."""
 
-    l1: NotNegative = Field(0.0, description="weight of the absolute values")
-    l2: NotNegative = Field(0.0, description="weight of the squares")
-    parameters: list[str] = Field(["*weight"], description="patterns of the parameters it counts")
+    l1: NotNegative = Field(default=0.0, description="weight of the absolute values")
+    l2: NotNegative = Field(default=0.0, description="weight of the squares")
+    parameters: list[str] = Field(
+        default=["*weight"], description="patterns of the parameters it counts"
+    )
 
 
 class Training(Section):
     """The loop."""
 
-    epochs: Count = Field(100, description="passes over the training part")
-    batch_size: Natural = Field(32, description="rows in a batch; 0 takes all of them at once")
-    shuffle: bool = Field(True, description="a new order of the rows in each epoch")
-    drop_last: bool = Field(False, description="leave out a last batch that is short")
-    dtype: Literal["float32", "float64"] = Field("float32", description="precision of all numbers")
-    accumulate: Count = Field(1, description="batches whose gradients make one step")
-    clip_norm: Positive | None = Field(None, description="largest norm of all gradients together")
-    clip_value: Positive | None = Field(None, description="largest absolute value of a gradient")
-    time_limit: Positive | None = Field(None, description="minutes after which the run ends")
-    evaluation_batch: Count = Field(8192, description="rows evaluated at once")
+    epochs: Count = Field(default=100, description="passes over the training part")
+    batch_size: Natural = Field(
+        default=32, description="rows in a batch; 0 takes all of them at once"
+    )
+    shuffle: bool = Field(default=True, description="a new order of the rows in each epoch")
+    drop_last: bool = Field(default=False, description="leave out a last batch that is short")
+    dtype: Literal["float32", "float64"] = Field(
+        default="float32", description="precision of all numbers"
+    )
+    accumulate: Count = Field(default=1, description="batches whose gradients make one step")
+    clip_norm: Positive | None = Field(
+        default=None, description="largest norm of all gradients together"
+    )
+    clip_value: Positive | None = Field(
+        default=None, description="largest absolute value of a gradient"
+    )
+    time_limit: Positive | None = Field(
+        default=None, description="minutes after which the run ends"
+    )
+    evaluation_batch: Count = Field(default=8192, description="rows evaluated at once")
 
 
 class Stopping(Section):
     """Which epoch is the best, and when to stop waiting for a better one."""
 
     monitor: str = Field(
-        "loss",
+        default="loss",
         description="value that chooses the best epoch: loss or a metric, on validation rows",
     )
-    patience: Count | None = Field(None, description="epochs without improvement before stopping")
-    min_change: NotNegative = Field(0.0, description="smallest improvement that counts")
-    restore_best: bool = Field(True, description="end with the weights of the best epoch")
+    patience: Count | None = Field(
+        default=None, description="epochs without improvement before stopping"
+    )
+    min_change: NotNegative = Field(default=0.0, description="smallest improvement that counts")
+    restore_best: bool = Field(default=True, description="end with the weights of the best epoch")
 
 
 class Metrics(Section):
     """What is measured besides the loss."""
 
     each_epoch: list[MetricName] | None = Field(
-        None, description="metrics of every epoch; accuracy, or r2 for regression, if not set"
+        default=None,
+        description="metrics of every epoch; accuracy, or r2 for regression, if not set",
     )
     training_part: bool = Field(
-        False, description="measure the training part too, with an evaluation of its own"
+        default=False, description="measure the training part too, with an evaluation of its own"
     )
     threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.5, description="probability from which a row counts as positive"
+        default=0.5, description="probability from which a row counts as positive"
     )
-    calibration_bins: Count = Field(10, description="bins of the calibration error")
+    calibration_bins: Count = Field(default=10, description="bins of the calibration error")
 
 
 class Checkpoint(Section):
     """How often the state of the run is saved."""
 
-    every_seconds: Positive = Field(30.0, description="seconds between two checkpoints")
-    every_epochs: Count | None = Field(None, description="epochs between two checkpoints")
-    every_steps: Count | None = Field(None, description="steps between two checkpoints")
-    keep: Count = Field(2, description="newest checkpoints that are kept")
+    every_seconds: Positive = Field(default=30.0, description="seconds between two checkpoints")
+    every_epochs: Count | None = Field(default=None, description="epochs between two checkpoints")
+    every_steps: Count | None = Field(default=None, description="steps between two checkpoints")
+    keep: Count = Field(default=2, description="newest checkpoints that are kept")
 
 
 class Output(Section):
     """What is written into the run folder and the terminal."""
 
-    folder: str = Field("runs", description="where run folders are made")
-    curves: bool = Field(True, description="draw loss.png and loss.svg")
-    redraw_seconds: Positive = Field(10.0, description="seconds between two drawings in the run")
-    log_scale: bool = Field(False, description="logarithmic loss axis")
-    smoothing: Fraction = Field(0.0, description="weight of the past in the smoothed curve")
-    report: bool = Field(True, description="write report.html")
-    tensorboard: bool = Field(False, description="write TensorBoard events as well")
+    folder: str = Field(default="runs", description="where run folders are made")
+    curves: bool = Field(default=True, description="draw loss.png and loss.svg")
+    redraw_seconds: Positive = Field(
+        default=10.0, description="seconds between two drawings in the run"
+    )
+    log_scale: bool = Field(default=False, description="logarithmic loss axis")
+    smoothing: Fraction = Field(default=0.0, description="weight of the past in the smoothed curve")
+    report: bool = Field(default=True, description="write report.html")
+    tensorboard: bool = Field(default=False, description="write TensorBoard events as well")
 
 
 class Config(Section):
     """Everything that decides the result of a run."""
 
     name: str = Field(
-        "run",
+        default="run",
         description="run folders are called NAME-1, NAME-2 and so on; the file's name if not set",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
     )
-    seed: Natural = Field(0, description="source of every random number of the run")
+    seed: Natural = Field(default=0, description="source of every random number of the run")
     device: str = Field(
-        "auto",
+        default="auto",
         description='"cpu", "cuda", "cuda:1" …; auto takes a GPU if there is one',
         pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$",
     )
@@ -189,5 +218,5 @@ class Config(Section):
     checkpoint: Checkpoint = Checkpoint()
     output: Output = Output()
     sweep: dict[str, list[Any]] = Field(
-        {}, description='values to try, by dotted key: "optimizer.lr" = [0.1, 0.01]'
+        default={}, description='values to try, by dotted key: "optimizer.lr" = [0.1, 0.01]'
     )

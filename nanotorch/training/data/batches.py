@@ -90,16 +90,15 @@ class Batches:
             return self._slices(inputs, target, weights, 0, end - begin)
         if order is None:
             return self._slices(self._inputs, self._target, self._weights, begin, end)
-        for source, buffer in zip(
-            (self._inputs, self._target, self._weights), self._buffers, strict=True
-        ):
+        sources = (self._inputs, self._target, self._weights)
+        for source, buffer in zip(sources, self._buffers, strict=True):
             if source is not None and buffer is not None:
                 _gather(source, order[begin:end], buffer)
         rows = end - begin
         if rows not in self._cut:
-            inputs, target, weights = self._buffers
-            assert inputs is not None and target is not None
-            self._cut[rows] = self._slices(inputs, target, weights, 0, rows)
+            features, targets, row_weights = self._buffers
+            assert features is not None and targets is not None
+            self._cut[rows] = self._slices(features, targets, row_weights, 0, rows)
         return self._cut[rows]
 
     def _take(self, source: nt.Tensor | None, chosen: Any) -> Any:

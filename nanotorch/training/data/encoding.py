@@ -55,7 +55,7 @@ class Encoding:
             start, stop = positions[0], positions[-1] + 1
             if positions == list(range(start, stop)):
                 return table.values[rows, start:stop]
-            return table.values[rows][:, positions]
+            return np.asarray(table.values[rows][:, positions])
         pieces = []
         for column, position in zip(self.columns, positions, strict=True):
             values = np.asarray(table.values[rows, position])
@@ -87,7 +87,7 @@ def _one_hot(table: Table, column: Column, values: NDArray[Any]) -> NDArray[Any]
         )
     translate = np.array([wanted.get(name, -1) for name in known] + [-1])
     codes = translate[np.where(np.isnan(values), len(known), values).astype(np.int64)]
-    return (codes[:, None] == np.arange(len(column.categories))).astype(np.float32)
+    return np.asarray(codes[:, None] == np.arange(len(column.categories)), dtype=np.float32)
 
 
 def choose_columns(table: Table, data: Data) -> tuple[list[int], list[int]]:

@@ -68,7 +68,7 @@ class FeatureRows:
     def take(self, rows: Any) -> NDArray[np.float32]:
         """The given rows (positions or a slice) as float32."""
         if self.index is None:
-            return self.values[rows]
+            return np.asarray(self.values[rows])
         features = self.values[self.index[rows]]
         if self.standardization is None:
             return np.ascontiguousarray(features, dtype=np.float32)
@@ -271,8 +271,8 @@ def _duplicates(train: Part, test: Part) -> int:
     if not (train.features.in_memory and test.features.in_memory):
         return 0
     # A random projection tells rows apart almost surely and needs no copy of them.
-    direction = np.random.default_rng(0).standard_normal(train.features.values.shape[1])
-    direction = direction.astype(np.float32)
+    width = train.features.values.shape[1]
+    direction = np.random.default_rng(0).standard_normal(width, dtype=np.float32)
     seen = train.features.values @ direction
     asked = test.features.values @ direction
     candidates = np.flatnonzero(np.isin(asked, seen))
