@@ -267,6 +267,7 @@ def write_through(x: Any, recorded: bool = True) -> None:
         before._requires_grad, before._node = base._requires_grad, base._node
         before._tangent = base._tangent
         if recorded:
+            x._seen = x._cell[0]  # its graph is the one just made, not yet the base's
             record(ops.CopySlices, (before, x), region, base)
         if modes.forward:
             push_forward(ops.CopySlices, (before, x), region, base)
