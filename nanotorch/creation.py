@@ -58,7 +58,7 @@ def tensor(
 
     Python floats become the default dtype, ints int64, bools bool; arrays keep theirs.
     """
-    array = as_array(data)
+    array = as_array(data, dtype)
     if dtype is not None:
         array = array.astype(dtype.numpy)
     elif array is data or array is getattr(data, "_array", None):
@@ -66,8 +66,8 @@ def tensor(
     return finished(array if device is None else to_device(array, Device(device)), requires_grad)
 
 
-def as_array(data: Any) -> Array:
-    """The data as an array; lists of Python floats in the default dtype."""
+def as_array(data: Any, dtype: DType | None = None) -> Array:
+    """The data as an array; lists of Python floats in `dtype`, or in the default dtype."""
     if isinstance(data, Tensor):
         return data._array
     if type(data) is numpy.ndarray or hasattr(data, "__cuda_array_interface__"):
@@ -86,7 +86,7 @@ def as_array(data: Any) -> Array:
             f"tensor: expected numbers or nested lists of numbers, got {type(data).__name__} {data!r:.60}"
         )
     if array.dtype == numpy.float64 and not holds_numpy(data):
-        return array.astype(get_default_dtype().numpy)
+        return array.astype((dtype or get_default_dtype()).numpy)
     if array.size == 0 and not isinstance(data, int | float):
         return array.astype(get_default_dtype().numpy)
     return array
@@ -118,7 +118,7 @@ def as_tensor(data: Any, dtype: DType | None = None, device: Place = None) -> Te
     if isinstance(data, Tensor):
         out = data
     else:
-        out = Tensor._wrap(as_array(data))
+        out = Tensor._wrap(as_array(data, dtype))
     if dtype is not None and out.dtype is not dtype:
         out = out.to(dtype)
     return out if device is None else out.to(Device(device))
