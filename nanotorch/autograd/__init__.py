@@ -2,6 +2,7 @@
 
 from nanotorch.autograd import forward_ad as forward_ad, graph as graph
 from nanotorch.autograd.backward import backward as backward, grad as grad
+from nanotorch.autograd.function import Function as Function
 from nanotorch.autograd.grad_mode import (
     enable_grad as enable_grad,
     inference_mode as inference_mode,

@@ -9,6 +9,7 @@ import numpy
 
 from nanotorch import ops
 from nanotorch.autograd.engine import on_tensors, requires_grad, walk
+from nanotorch.backend import array_module
 from nanotorch.primitive import Traced
 
 
@@ -154,7 +155,7 @@ def grad(
                 )
             g = ops.zeros_like(x) if materialize_grads else None
         elif not isinstance(g, Traced):
-            g = x._wrap(g if isinstance(g, type(x._array)) else x._array.__class__.copy(g))
+            g = x._wrap(array_module(x._array).asarray(g))
         gradients.append(g)
     return tuple(gradients)
 

@@ -1,0 +1,490 @@
+"""Operations that users define: a forward, and the backward they write for it.
+
+    class Exp(Function):
+        @staticmethod
+        def forward(ctx, x):
+            y = x.exp()
+            ctx.save_for_backward(y)
+            return y
+
+        @staticmethod
+        def backward(ctx, g):
+            (y,) = ctx.saved_tensors
+            return g * y
+
+    y = Exp.apply(x)
+
+`ctx` is the node of the graph itself, as in PyTorch: what is put on it lives as long as the graph does.
+Source: https://docs.pytorch.org/docs/stable/notes/extending.html#extending-torch-autograd
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from nanotorch import ops
+from nanotorch.autograd.engine import next_sequence, requires_grad, write_through
+from nanotorch.autograd.grad_mode import modes, no_grad
+from nanotorch.backend import array_module
+from nanotorch.primitive import Node, Packed, Traced
+
+
+class Cotangents:
+    """What the outputs of one node send to it: each its own cotangent, by position."""
+
+    __slots__ = ("values",)
+
+    # What the engine compares with those of a node of several outputs: nothing to be undone.
+    shape = None
+    dtype = None
+
+    def __init__(self, values: dict[int, Any]) -> None:
+        self.values = values
+
+    @property
+    def _array(self) -> Cotangents:
+        return self
+
+    def __add__(self, other: Cotangents) -> Cotangents:
+        return Cotangents({**self.values, **other.values})
+
+
+class Context(Node):
+    """The node of a `Function`, and the `ctx` that its forward and backward are handed."""
+
+    function: ClassVar[type[Function]]
+
+    def __init__(self, inputs: tuple[Any, ...]) -> None:
+        self.needs_input_grad = tuple(isinstance(x, Traced) and requires_grad(x) for x in inputs)
+        self.edges = ()
+        self.hooks = self.post_hooks = None
+        self.output_count = 0
+        self.output_forms: list[Any] = []
+        self.materialize_grads = True
+        self.saved: Any = ()  # before the outputs are known: the tensors; afterwards what is kept
+        self.saved_forward: tuple[Any, ...] = ()
+        self.dirty: tuple[Any, ...] = ()
+        self.constant: tuple[Any, ...] = ()
+        self.finished = False
+
+    # --- what forward may ask for ----------------------------------------------------------------
+
+    def save_for_backward(self, *tensors: Any) -> None:
+        """Keeps inputs, outputs or other tensors (or None) for `ctx.saved_tensors`."""
+        for tensor in tensors:
+            if tensor is not None and not isinstance(tensor, Traced):
+                raise TypeError(
+                    "save_for_backward can only save variables, but argument "
+                    f"{tensors.index(tensor)} is of type {type(tensor).__name__}"
+                )
+        self.saved = tensors
+
+    def save_for_forward(self, *tensors: Any) -> None:
+        """Keeps tensors for `ctx.saved_tensors` inside `jvp`."""
+        self.saved_forward = tensors
+
+    def mark_dirty(self, *tensors: Any) -> None:
+        """Names the inputs that forward changes in place; they must be among its outputs."""
+        self.dirty = tensors
+
+    def mark_non_differentiable(self, *tensors: Any) -> None:
+        """Names the outputs that never require grad; backward still gets a zero for each."""
+        self.constant = tensors
+
+    def set_materialize_grads(self, value: bool) -> None:
+        """Whether backward gets zeros (the default) or None for outputs without a cotangent."""
+        self.materialize_grads = value
+
+    # --- what backward reads ---------------------------------------------------------------------
+
+    @property
+    def saved_tensors(self) -> tuple[Any, ...]:
+        """The tensors given to `save_for_backward`, refused if changed in place since."""
+        if not self.finished:
+            return self.saved_forward or tuple(self.saved)
+        if self.saved is None:
+            raise RuntimeError(
+                f"{self.name()}: trying to backward through the graph a second time (or directly access "
+                "saved tensors after they have already been freed); specify retain_graph=True for the "
+                "first backward"
+            )
+        return tuple(None if keep is None else keep.tensor(self) for keep in self.saved)
+
+    # --- the node --------------------------------------------------------------------------------
+
+    def name(self) -> str:
+        return f"{self.function.__name__}Backward"
+
+    def pull(self, g: Any, only: Any, tensors: bool) -> Sequence[Any]:
+        given = g.values if isinstance(g, Cotangents) else {0: g}
+        wrap = self.wrap
+        cotangents = []
+        for index in range(self.output_count):
+            value = given.get(index)
+            if value is not None and not tensors:
+                value = wrap(value)
+            form = self.output_forms[index]
+            if value is None and self.materialize_grads and form is not None:
+                value = wrap(form[0].zeros(form[1], form[2]))
+            cotangents.append(value)
+        results = self.function.backward(self, *cotangents)
+        return self.checked(results, tensors)
+
+    def checked(self, results: Any, tensors: bool) -> list[Any]:
+        """What backward returned, one cotangent or None per input of forward."""
+        values = list(results) if isinstance(results, tuple | list) else [results]
+        count = len(self.needs_input_grad)
+        while len(values) > count and values[-1] is None:
+            values.pop()
+        if len(values) != count:
+            raise RuntimeError(
+                f"function {self.name()} returned an incorrect number of gradients (expected {count}, "
+                f"got {len(values)})"
+            )
+        for index, value in enumerate(values):
+            if value is None:
+                continue
+            if not isinstance(value, Traced):
+                raise RuntimeError(f"expected Variable or None (got {type(value).__name__})")
+            if not self.is_tensor[index]:
+                raise RuntimeError(
+                    f"function {self.name()} returned a gradient different than None at position "
+                    f"{index + 1}, but the corresponding forward input was not a Variable"
+                )
+        if tensors:
+            return values
+        return [None if v is None else v._array for v in values]
+
+    @property
+    def next_functions(self) -> tuple[tuple[Any, int], ...]:
+        """The nodes that the edges lead to, one for each argument that is a tensor."""
+        pairs = zip(self.is_tensor, super().next_functions, strict=True)
+        return tuple(edge for is_tensor, edge in pairs if is_tensor)
+
+    def release(self) -> None:
+        if self.saved:
+            self.saved = None
+
+    def __repr__(self) -> str:
+        return f"<torch.autograd.function.{self.name()} object at {id(self):#x}>"
+
+
+class Output(Node):
+    """One of several outputs of a `Function`: hands its cotangent on to the node of all of them."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, node: Context, index: int, value: Any) -> None:
+        self.edges, self.index = (node,), index
+        self.shape, self.dtype = value._array.shape, value._array.dtype
+        self.hooks = self.post_hooks = None
+        self.sequence = next_sequence()
+
+    def name(self) -> str:
+        return str(self.edges[0].name())
+
+    def pull(self, g: Any, only: Any, tensors: bool) -> Sequence[Any]:
+        return (Cotangents({self.index: g}),)
+
+    @property
+    def next_functions(self) -> tuple[tuple[Any, int], ...]:
+        """Those of the node of all outputs: a user meets only that one."""
+        return self.edges[0].next_functions  # type: ignore[no-any-return]
+
+    @property
+    def saved_tensors(self) -> tuple[Any, ...]:
+        """The tensors that the node of all outputs keeps."""
+        return self.edges[0].saved_tensors  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        return repr(self.edges[0])
+
+
+class Refusing(Node):
+    """The node of a value whose own derivative was declared not to exist."""
+
+    __slots__ = ("message",)
+
+    def __init__(self, message: str, value: Any, inputs: Sequence[Any]) -> None:
+        self.message = message
+        self.edges = tuple(x if x._node is None else x._node for x in inputs)
+        self.shape, self.dtype = value._array.shape, value._array.dtype
+        self.hooks = self.post_hooks = None
+        self.sequence = next_sequence()
+
+    def name(self) -> str:
+        return "DelayedErrorBackward0"
+
+    def pull(self, g: Any, only: Any, tensors: bool) -> Sequence[Any]:
+        raise RuntimeError(self.message)
+
+
+class Kept:
+    """A tensor kept for backward, with its version and its place in the graph.
+
+    An output is kept without its node, which would be a cycle, and gets it back when it is read.
+    """
+
+    def __init__(self, tensor: Any, output: int | None) -> None:
+        self.output = output
+        if output is not None:
+            if tensor._cell is None:
+                tensor._cell = [0]
+            self.value = tensor._wrap(tensor._array)
+            self.value._cell, self.required = tensor._cell, tensor._requires_grad
+        else:
+            self.value = tensor
+        self.cell = tensor._cell
+        self.version = 0 if self.cell is None else self.cell[0]
+        if modes.saved_hooks is not None:
+            self.value = Packed(self.value, modes.saved_hooks)
+        elif tensor._inference:
+            raise RuntimeError(
+                "save_for_backward: a tensor made in inference_mode cannot be kept for backward; "
+                "clone() it outside inference_mode first"
+            )
+
+    def tensor(self, node: Context) -> Any:
+        """The tensor again; RuntimeError if it was changed in place since."""
+        value = self.value
+        if isinstance(value, Packed):
+            value = value.unpack()
+        else:
+            cell = value._cell
+            now = 0 if cell is None else cell[0]
+            if now != self.version:
+                raise RuntimeError(
+                    f"{node.name()}: one of the variables needed for gradient computation, shape "
+                    f"{tuple(value._array.shape)}, has been modified by an inplace operation: it is at "
+                    f"version {now}; expected version {self.version} instead"
+                )
+        if self.output is None or not self.required:
+            return value
+        output = value._wrap(value._array)
+        output._cell, output._requires_grad = self.cell, True
+        output._node = node if node.output_count == 1 else Output(node, self.output, output)
+        return output
+
+
+class Function:
+    """An operation of one's own: subclass it, write `forward` and `backward`, call `apply`.
+
+    forward(ctx, *args) computes one tensor or several; nothing in it is recorded. It may instead be
+    forward(*args), with setup_context(ctx, inputs, output) beside it. backward(ctx, *grad_outputs) gets
+    one cotangent per output and returns one per argument, None for those that are no tensors. Where it
+    uses tensor operations only, it can be differentiated again. jvp(ctx, *tangents), one per argument,
+    returns the tangents of the outputs and serves forward mode.
+    """
+
+    _context: ClassVar[type[Context]]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls._context = type(f"{cls.__name__}Backward", (Context,), {"function": cls})
+
+    @staticmethod
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        """Computes the outputs."""
+        raise NotImplementedError(
+            "You must implement the forward function for custom autograd.Function."
+        )
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> Any:
+        """Keeps on ctx what backward needs, where forward is written without ctx."""
+        raise NotImplementedError("setup_context is not implemented.")
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        """The cotangents of the arguments, from those of the outputs."""
+        raise NotImplementedError(
+            "You must implement either the backward or vjp method for your custom autograd.Function to "
+            "use it with backward mode AD."
+        )
+
+    @staticmethod
+    def jvp(ctx: Any, *grad_inputs: Any) -> Any:
+        """The tangents of the outputs, from those of the arguments."""
+        raise NotImplementedError(
+            "You must implement the jvp function for custom autograd.Function to use it with forward mode AD."
+        )
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        """The outputs of forward(*args), recorded with this class's backward."""
+        if cls is Function:
+            Function.forward()
+        ctx = cls._context(args)
+        tensors = [x for x in args if isinstance(x, Traced)]
+        edges = [place_of(x, wanted) for x, wanted in zip(args, ctx.needs_input_grad, strict=True)]
+        tangents = [x._tangent if isinstance(x, Traced) else None for x in args]  # type: ignore[attr-defined]
+        level, modes.forward = modes.forward, 0
+        try:
+            with no_grad():
+                if cls.setup_context is Function.setup_context:
+                    result = cls.forward(ctx, *args)
+                else:
+                    result = cls.forward(*args)
+                    cls.setup_context(ctx, args, result)
+        finally:
+            modes.forward = level
+        several = isinstance(result, tuple)
+        given = list(result) if several else [result]
+        outputs = settle(ctx, given, args, edges, tensors)
+        if level and any(t is not None for t in tangents):
+            push(cls, ctx, args, tangents, outputs)
+        ctx.finished = True
+        return tuple(outputs) if several else outputs[0]
+
+
+def place_of(x: Any, wanted: bool) -> Any:
+    """The end of the edge to an argument: its node, the leaf itself, or None."""
+    if not wanted:
+        return None
+    return x if x._node is None else x._node
+
+
+def settle(
+    ctx: Context, given: list[Any], args: tuple[Any, ...], edges: list[Any], tensors: list[Any]
+) -> list[Any]:
+    """The outputs as the caller gets them: recorded where a gradient is wanted, and kept on ctx."""
+    recorded = modes.grad and any(ctx.needs_input_grad)
+    dirty, constant = identities(ctx.dirty), identities(ctx.constant)
+    for x in ctx.dirty:
+        if recorded and x._requires_grad and x._node is None:
+            raise RuntimeError(
+                "a leaf Variable that requires grad has been used in an in-place operation."
+            )
+        if not any(x is value for value in given):
+            raise RuntimeError(
+                "Some elements marked as dirty during the forward method were not returned as output. "
+                "The inputs that are modified inplace must all be outputs of the Function."
+            )
+    ctx.is_tensor = tuple(isinstance(x, Traced) for x in args)
+    wrap = tensors[0]._wrap if tensors else None
+    outputs, places = [], {}
+    for index, value in enumerate(given):
+        if not isinstance(value, Traced):
+            outputs.append(value)
+            continue
+        wrap = wrap or value._wrap  # type: ignore[attr-defined]
+        places[id(value)] = index
+        if id(value) in dirty:
+            outputs.append(value)
+        elif any(value is x for x in tensors) or value._base is not None:  # type: ignore[attr-defined]
+            outputs.append(ops.alias(value.detach()))  # type: ignore[attr-defined]
+        else:
+            outputs.append(value)
+    ctx.wrap = wrap
+    ctx.output_count = len(outputs)
+    ctx.output_forms = [form_of(value) for value in outputs]
+    if recorded:
+        ctx.edges, ctx.sequence = tuple(edges), next_sequence()
+        ctx.shape = ctx.dtype = None  # type: ignore[assignment]
+        for index, value in enumerate(outputs):
+            if isinstance(value, Traced) and id(given[index]) not in constant:
+                attach(ctx, index, value, id(given[index]) in dirty)
+        ctx.saved = tuple(
+            None if x is None else Kept(outputs[places[id(x)]] if id(x) in places else x, places.get(id(x)))
+            for x in ctx.saved
+        )
+    else:
+        ctx.saved = ()
+    ctx.dirty = ctx.constant = ()
+    return outputs
+
+
+def identities(tensors: Sequence[Any]) -> set[int]:
+    """The identities of tensors, which compare element by element and so cannot be searched for."""
+    return {id(x) for x in tensors}
+
+
+def form_of(value: Any) -> Any:
+    """(array module, shape, dtype) of an output, to make its zero cotangent from; None for no tensor."""
+    if not isinstance(value, Traced):
+        return None
+    array = value._array
+    return array_module(array), array.shape, array.dtype
+
+
+def attach(ctx: Context, index: int, value: Any, dirty: bool) -> None:
+    """Makes ctx the node of an output, through an `Output` where there are several."""
+    if value._array.dtype.kind not in "fc":
+        return
+    if ctx.output_count == 1:
+        ctx.shape, ctx.dtype = value._array.shape, value._array.dtype
+        value._node = ctx
+    else:
+        value._node = Output(ctx, index, value)
+    value._requires_grad = True
+    if value._base is not None:
+        if dirty:
+            write_through(value)
+        else:
+            value._base, value._path = None, ()
+
+
+def push(
+    cls: type[Function], ctx: Context, args: tuple[Any, ...], tangents: list[Any], outputs: list[Any]
+) -> None:
+    """Sets the tangents of the outputs by the class's `jvp`."""
+    level, modes.forward = modes.forward, 0
+    ctx.finished = False
+    try:
+        given = [
+            ops.zeros_like(x) if t is None and ctx.materialize_grads and isinstance(x, Traced) else t
+            for x, t in zip(args, tangents, strict=True)
+        ]
+        saved, ctx.saved = ctx.saved, ctx.saved_forward
+        moved = cls.jvp(ctx, *given)
+        ctx.saved, ctx.saved_forward = saved, ()
+    finally:
+        modes.forward = level
+    moved = moved if isinstance(moved, tuple) else (moved,)
+    if len(moved) != len(outputs):
+        raise RuntimeError(
+            f"{cls.__name__}.jvp returned {len(moved)} tangents for {len(outputs)} outputs"
+        )
+    for value, t in zip(outputs, moved, strict=True):
+        if t is None or not isinstance(value, Traced):
+            continue
+        if t._array.shape != value._array.shape:
+            raise RuntimeError(
+                f"{cls.__name__}.jvp: expected a tangent of shape {tuple(value._array.shape)}, got "
+                f"{tuple(t._array.shape)}"
+            )
+        value._tangent = t  # type: ignore[attr-defined]
+
+
+def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Declares that a backward cannot be differentiated again: to try is a RuntimeError."""
+
+    @functools.wraps(backward)
+    def once(ctx: Any, *grad_outputs: Any) -> Any:
+        with no_grad():
+            results = backward(ctx, *grad_outputs)
+        sources = [g for g in grad_outputs if isinstance(g, Traced) and requires_grad(g)]
+        if not modes.grad or not sources:
+            return results
+        several = isinstance(results, tuple)
+        values = [
+            refusing(v, sources) if isinstance(v, Traced) else v
+            for v in (results if several else (results,))
+        ]
+        return tuple(values) if several else values[0]
+
+    return once
+
+
+def refusing(value: Any, sources: Sequence[Any]) -> Any:
+    """The value with a node that refuses to be walked through."""
+    out = value.detach()
+    out._node = Refusing(
+        "trying to differentiate twice a function that was marked with @once_differentiable",
+        value,
+        sources,
+    )
+    out._requires_grad = True
+    return out
