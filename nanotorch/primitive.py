@@ -28,7 +28,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from nanotorch.backend import Array, array_module, is_array, promote
+from nanotorch.backend import MODULES, Array, array_module, is_array, promote
 
 Rule = Callable[..., Any]
 
@@ -411,10 +411,11 @@ def apply(primitive: type[Primitive], *inputs: Any, **attributes: Any) -> Any:
 def run(primitive: type[Primitive], inputs: tuple[Any, ...], attributes: dict[str, Any]) -> Array:
     """y = kernel(raw arrays)."""
     for operand in inputs:
-        if is_array(operand):
+        xp = MODULES.get(type(operand))
+        if xp is not None or is_array(operand):
             if primitive.promotes:
                 inputs = tuple(promote(inputs, primitive.promotes == "floating"))
-            return primitive.kernel(array_module(operand), *inputs, **attributes)
+            return primitive.kernel(xp or array_module(operand), *inputs, **attributes)
     kinds = ", ".join(type(operand).__name__ for operand in inputs)
     raise TypeError(
         f"{primitive.__name__.lower()}: expected a Tensor among the operands, got {kinds}"

@@ -2,6 +2,7 @@
 
 from nanotorch.backend.devices import (
     CPU as CPU,
+    HOST as HOST,
     MODULES as MODULES,
     array_module as array_module,
     cuda_module as cuda_module,

@@ -55,6 +55,7 @@ class device:  # noqa: N801 - PyTorch's name
 
 
 CPU = device("cpu")
+HOST = numpy  # the module of CPU arrays, for what is worth a test only where it costs no transfer
 
 
 def register_cuda_module(module: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import Array
+from nanotorch.ops.casting import into
 from nanotorch.ops.shapes import (
     Diagonal,
     diagonal,
@@ -45,7 +46,7 @@ class Mv(Multilinear):
 class Mm(Multilinear):
     """y = a @ b, matrix times matrix"""
 
-    vjp = (lambda g, b: mm(g, transpose(b, 0, 1)), lambda g, a: mm(transpose(a, 0, 1), g))
+    vjp = (lambda g, b: g @ b.T, lambda g, a: a.T @ g)
 
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
@@ -81,7 +82,7 @@ class LinearLayer(Primitive):
 
     vjp = (
         lambda g, weight: product(g, weight),
-        lambda g, x: mm(transpose(rows(g), 0, 1), rows(x)),
+        lambda g, x: rows(g).T @ rows(x),
         lambda g: g,
     )
     jvp = (
@@ -122,10 +123,7 @@ class EinSum(Multilinear):
     @staticmethod
     def kernel(xp: Any, *inputs: Array, equation: str, out: Array | None = None) -> Array:
         y = xp.einsum(equation, *inputs, optimize=len(inputs) > 2)
-        if out is None:
-            return y
-        xp.copyto(out, y)
-        return out
+        return into(xp, y, out)
 
 
 class Inv(Primitive):
@@ -138,10 +136,7 @@ class Inv(Primitive):
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
         y = xp.linalg.inv(x)
-        if out is None:
-            return y
-        xp.copyto(out, y)
-        return out
+        return into(xp, y, out)
 
 
 class Solve(Primitive):
@@ -157,10 +152,7 @@ class Solve(Primitive):
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
         y = xp.linalg.solve(a, b)
-        if out is None:
-            return y
-        xp.copyto(out, y)
-        return out
+        return into(xp, y, out)
 
 
 class LogAbsDet(Primitive):
@@ -172,10 +164,7 @@ class LogAbsDet(Primitive):
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
         y = xp.linalg.slogdet(x)[1]
-        if out is None:
-            return y
-        xp.copyto(out, y)
-        return out
+        return into(xp, y, out)
 
 
 class Det(Primitive):
@@ -202,7 +191,7 @@ def rows(x: Any) -> Any:
 def product(a: Any, b: Any) -> Any:
     """a @ b, b a matrix, a of any number of dimensions: folded to one matrix product."""
     if a.ndim == 2:
-        return apply(Mm, a, b)
+        return a @ b
     return reshape(apply(Mm, rows(a), b), (*a.shape[:-1], b.shape[1]))
 
 

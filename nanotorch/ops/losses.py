@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nanotorch.backend import Array, dtype_of
+from nanotorch.backend import HOST, Array, dtype_of
 from nanotorch.ops.activations import log_softmax, sigmoid, softplus
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import abs, exp, log
@@ -208,9 +208,11 @@ class NllLoss(Linear):
         out: Array | None = None,
     ) -> Array:  # fmt: skip
         place, factor = class_places(xp, x.shape, x.dtype, target, weight, ignore_index)
-        loss = -x[place] * factor
-        if reduction == "mean":
-            return xp.true_divide(loss.sum(), factor.sum(), out=out)
+        loss = xp.negative(x[place])
+        if factor is not None:
+            loss = loss * factor
+            if reduction == "mean":
+                return xp.true_divide(loss.sum(), factor.sum(), out=out)
         return reduced(xp, loss, reduction, out)
 
     @classmethod
@@ -239,25 +241,42 @@ class NllLossReverse(Linear):
         else:
             out.fill(0)
         place, factor = class_places(xp, shape, g.dtype, target, weight, ignore_index)
-        out[place] = -(g / factor.sum() if reduction == "mean" else g) * factor
+        if reduction == "mean":
+            g = g / (target.size or float("nan") if factor is None else factor.sum())
+        out[place] = -g if factor is None else -g * factor
         return out
 
 
 def class_places(
     xp: Any, shape: tuple[int, ...], dtype: Any, target: Array, weight: Any, ignore_index: int
-) -> tuple[Any, Array]:
-    """Where the targets lie in x (N, C, …) or (C), and the weight of each: 0 for the ignored."""
-    ignored = target == ignore_index
-    place: tuple[Any, ...]
-    if len(shape) == 1:
-        classes = xp.where(ignored, 0, target)
-        place = (classes,)
+) -> tuple[Any, Any]:
+    """Where the targets lie in x (N, C, …) or (C), and the weight of each: 0 for the ignored.
+
+    The weights are None where all are 1. On the CPU, classes that do not exist are refused.
+    """
+    count = shape[0 if len(shape) == 1 else 1]
+    classes, factor = target, None
+    if xp is HOST and all_below(target, count) and not 0 <= ignore_index < count:
+        if weight is not None:
+            factor = weight[target]
     else:
+        ignored = target == ignore_index
         classes = xp.where(ignored, 0, target)
-        grid = list(xp.ogrid[tuple(slice(n) for n in target.shape)])
-        place = (grid[0], classes, *grid[1:])
-    factor = xp.where(ignored, dtype.type(0), dtype.type(1) if weight is None else weight[classes])
-    return place, factor
+        if xp is HOST and not all_below(classes, count):
+            wrong = classes[(classes < 0) | (classes >= count)].flat[0]
+            raise IndexError(f"Target {wrong} is out of bounds for {count} classes")
+        factor = xp.where(ignored, dtype.type(0), dtype.type(1) if weight is None else weight[classes])
+    if len(shape) == 1:
+        return (classes,), factor
+    if len(shape) == 2:
+        return (xp.arange(shape[0]), classes), factor
+    grid = list(xp.ogrid[tuple(slice(n) for n in target.shape)])
+    return (grid[0], classes, *grid[1:]), factor
+
+
+def all_below(classes: Array, count: int) -> bool:
+    """Whether 0 <= classes < count: one comparison, since negative numbers are huge unsigned ones."""
+    return bool(classes.size == 0 or classes.view(f"u{classes.itemsize}").max() < count)
 
 
 def check_reduction(reduction: str) -> None:
@@ -268,7 +287,8 @@ def check_reduction(reduction: str) -> None:
 
 def same_size(x: Any, target: Any, op: str) -> None:
     """ValueError where the target's shape is not the input's."""
-    if tuple(x.shape) != tuple(target.shape):
+    x, target = getattr(x, "_array", x), getattr(target, "_array", target)
+    if x.shape != target.shape:
         raise ValueError(
             f"{op}: target size ({tuple(target.shape)}) must be the same as input size ({tuple(x.shape)})"
         )
@@ -283,9 +303,8 @@ def binary_cross_entropy_with_logits(
     """
     if reduction not in REDUCTIONS:
         check_reduction(reduction)
-    if x.shape != target.shape:
-        same_size(x, target, "binary_cross_entropy_with_logits")
-    if x.dtype is not target.dtype and target.dtype.is_floating_point is False:
+    same_size(x, target, "binary_cross_entropy_with_logits")
+    if hasattr(target, "_array") and target._array.dtype.kind != "f":
         raise RuntimeError(
             f"binary_cross_entropy_with_logits: expected a target of dtype {x.dtype}, got {target.dtype}; "
             "convert it with target.to(input.dtype)"
@@ -320,29 +339,24 @@ def nll_loss(
     `weight` (C) weighs the classes; targets equal to `ignore_index` do not count.
     """
     check_reduction(reduction)
-    check_classes(x, target, ignore_index, "nll_loss")
+    check_classes(x, target, "nll_loss")
     return apply(NllLoss, x, target, weight, ignore_index=ignore_index, reduction=reduction)
 
 
-def check_classes(x: Any, target: Any, ignore_index: int, op: str) -> None:
-    """Refuses targets of the wrong dtype or shape and, on the CPU, classes that do not exist."""
-    kind = target._array.dtype.kind
-    if kind not in "iu":
+def check_classes(x: Any, target: Any, op: str) -> None:
+    """Refuses targets of the wrong dtype or shape."""
+    if not hasattr(target, "_array"):
+        return
+    targets, shape = target._array, x._array.shape
+    if targets.dtype.kind not in "iu":
         raise RuntimeError(
-            f"{op}: expected target of dtype Long, got {dtype_of(target._array.dtype).title}"
+            f"{op}: expected target of dtype Long, got {dtype_of(targets.dtype).title}"
         )
-    expected = () if x.ndim == 1 else (x.shape[0], *x.shape[2:])
-    if tuple(target.shape) != tuple(expected):
+    expected = () if len(shape) == 1 else (shape[0], *shape[2:])
+    if targets.shape != expected:
         raise ValueError(
-            f"{op}: expected target of shape {tuple(expected)} for input of shape {tuple(x.shape)}, "
-            f"got {tuple(target.shape)}"
+            f"{op}: expected target of shape {expected} for input of shape {shape}, got {targets.shape}"
         )
-    classes = x.shape[0 if x.ndim == 1 else 1]
-    array = target._array
-    if target.device.type == "cpu" and array.size and (array.min() < 0 or array.max() >= classes):
-        wrong = array[((array < 0) | (array >= classes)) & (array != ignore_index)]
-        if wrong.size:
-            raise IndexError(f"{op}: Target {wrong.flat[0]} is out of bounds for {classes} classes")
 
 
 def cross_entropy(

@@ -80,10 +80,12 @@ class SumTo(Linear):
     @staticmethod
     def kernel(xp: Any, x: Array, *, shape: Shape, out: Array | None = None) -> Array:
         extra = x.ndim - len(shape)
+        if extra == 1 and x.shape[1:] == shape:
+            return xp.add.reduce(x, axis=0, out=out)
         if extra < 0 or any(n not in (1, m) for n, m in zip(shape, x.shape[extra:], strict=True)):
             raise ValueError(f"cannot sum {tuple(x.shape)} to {tuple(shape)}")
         axes = (*range(extra), *(extra + d for d, n in enumerate(shape) if n != x.shape[extra + d]))
-        y = x.sum(axis=axes[0] if len(axes) == 1 else axes).reshape(shape)
+        y = x.sum(axis=axes).reshape(shape)
         if out is None:
             return y
         xp.copyto(out, y)
