@@ -95,6 +95,13 @@ class SequentialLR(Composite):
             scheduler.step()
         self._last_lr = scheduler.get_last_lr()
 
+    def _update_lr(self, epoch: int | None = None) -> None:
+        """Starts over, as the part of another sequence whose turn begins."""
+        self.last_epoch = 0
+        first = self._schedulers[bisect_right(self._milestones, 0)]
+        first._update_lr(0)
+        self._last_lr = first.get_last_lr()
+
 
 class ChainedScheduler(Composite):
     """Several schedules at once: each step takes one of each, in order.
@@ -116,4 +123,9 @@ class ChainedScheduler(Composite):
         """Steps every scheduler."""
         for scheduler in self._schedulers:
             scheduler.step()
+        self._last_lr = self._lrs()
+
+    def _update_lr(self, epoch: int | None = None) -> None:
+        for scheduler in self._schedulers:
+            scheduler._update_lr(epoch)
         self._last_lr = self._lrs()

@@ -1,0 +1,477 @@
+"""Optimizers: the same numbers, options, state and errors as PyTorch's, without waste."""
+
+from __future__ import annotations
+
+import copy
+import gc
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nanotorch as nt
+from nanotorch import nn, optim
+
+Options = dict[str, Any]
+
+
+def combinations(**choices: list[Any]) -> list[Options]:
+    return [dict(zip(choices, values)) for values in product(*choices.values())]
+
+
+TABLE: list[tuple[str, Options]] = [
+    *[
+        ("SGD", {"lr": 0.05, **options})
+        for options in combinations(
+            momentum=[0, 0.9],
+            dampening=[0, 0.3],
+            weight_decay=[0, 0.1],
+            nesterov=[False, True],
+            maximize=[False, True],
+        )
+        if not options["nesterov"] or (options["momentum"] and not options["dampening"])
+    ],
+    *[
+        (name, {"lr": 0.01, **options})
+        for name in ("Adam", "AdamW")
+        for options in combinations(
+            amsgrad=[False, True], weight_decay=[0, 0.1], maximize=[False, True]
+        )
+    ],
+    ("Adam", {"betas": (0.0, 0.9), "eps": 1e-3}),
+    ("AdamW", {"betas": (0.5, 0.5)}),
+    *[
+        ("RMSprop", options)
+        for options in combinations(
+            momentum=[0, 0.9], centered=[False, True], weight_decay=[0, 0.1], maximize=[False, True]
+        )
+    ],
+    *[
+        ("Adagrad", options)
+        for options in combinations(
+            lr_decay=[0, 0.1],
+            weight_decay=[0, 0.1],
+            maximize=[False, True],
+            initial_accumulator_value=[0, 0.5],
+        )
+    ],
+]
+
+
+def named(case: tuple[str, Options]) -> str:
+    return case[0] + "-" + "-".join(f"{k}={v}" for k, v in case[1].items() if v)
+
+
+def values(seed: int, *shape: int) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def distance(ours: Any, theirs: Any) -> float:
+    """The largest difference, relative to the largest value."""
+    a, b = ours.detach().numpy(), theirs.detach().numpy()
+    return float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30))
+
+
+def parameter(array: Any) -> nt.Tensor:
+    return nt.tensor(array, requires_grad=True)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name, options", TABLE, ids=map(named, TABLE))
+def test_updates_and_state_are_pytorchs_after_100_steps(name: str, options: Options) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    starts = [values(1, 4, 3), values(2, 3), values(3, 2)]
+    ours = [parameter(start) for start in starts]
+    theirs = [torch.tensor(start, requires_grad=True) for start in starts]
+    mine = getattr(optim, name)(ours, **options)
+    reference = getattr(torch.optim, name)(theirs, **options)
+    for step in range(100):
+        for index, start in enumerate(starts[:2]):  # the third never has a gradient
+            gradient = start + rng.standard_normal(start.shape).astype(np.float32)
+            skipped = index == 1 and step % 3 == 0
+            ours[index].grad = None if skipped else nt.tensor(gradient)
+            theirs[index].grad = None if skipped else torch.tensor(gradient)
+        mine.step()
+        reference.step()
+
+    for a, b in zip(ours, theirs):
+        assert distance(a, b) < 1e-6
+    got, wanted = mine.state_dict(), reference.state_dict()
+    assert got["param_groups"] == wanted["param_groups"]
+    assert got["state"].keys() == wanted["state"].keys()
+    for number, state in wanted["state"].items():
+        assert list(got["state"][number]) == list(state)
+        for key, value in state.items():
+            ours_value = got["state"][number][key]
+            assert str(ours_value.dtype) == str(value.dtype)
+            assert distance(ours_value, value) < 2e-6, key
+    assert repr(mine) == repr(reference)
+
+
+@pytest.mark.parametrize(
+    "name, options", TABLE[:: len(TABLE) // 9], ids=map(named, TABLE[:: len(TABLE) // 9])
+)
+def test_a_saved_and_loaded_optimizer_goes_on_to_the_same_bits(name: str, options: Options) -> None:
+    def run(optimizer: optim.Optimizer, start: int, end: int) -> None:
+        for step in range(start, end):
+            for group in optimizer.param_groups:
+                for number, p in enumerate(group["params"]):
+                    p.grad = nt.tensor(values(10 * step + number, *p.shape))
+            optimizer.step()
+
+    whole = [parameter(values(1, 4, 3)), parameter(values(2, 3))]
+    uninterrupted = getattr(optim, name)(whole, **options)
+    run(uninterrupted, 0, 10)
+
+    first = [parameter(values(1, 4, 3)), parameter(values(2, 3))]
+    before = getattr(optim, name)(first, **options)
+    run(before, 0, 5)
+    second = [parameter(p.detach().numpy()) for p in first]
+    after = getattr(optim, name)(second, lr=123.0)
+    after.load_state_dict(copy.deepcopy(before.state_dict()))
+    run(after, 5, 10)
+
+    assert after.param_groups[0]["lr"] == uninterrupted.param_groups[0]["lr"]
+    for a, b in zip(whole, second):
+        assert a.detach().numpy().tobytes() == b.detach().numpy().tobytes()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["SGD", "Adam", "RMSprop", "Adagrad"])
+def test_float64_and_scalar_parameters_are_updated_in_their_own_precision(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    ours = [nt.tensor(0.5, dtype=nt.float64, requires_grad=True)]
+    theirs = [torch.tensor(0.5, dtype=torch.float64, requires_grad=True)]
+    mine, reference = getattr(optim, name)(ours, lr=0.1), getattr(torch.optim, name)(theirs, lr=0.1)
+    for step in range(20):
+        ours[0].grad = nt.tensor(np.sin(step))
+        theirs[0].grad = torch.tensor(np.sin(step), dtype=torch.float64)
+        mine.step()
+        reference.step()
+    assert ours[0].item() == pytest.approx(theirs[0].item(), rel=1e-13)
+
+
+def test_groups_have_their_own_options_and_defaults_fill_in() -> None:
+    a, b = parameter([1.0]), parameter([1.0])
+    optimizer = optim.SGD([{"params": [a], "lr": 0.5}, {"params": b}], lr=0.1, momentum=0.9)
+    a.grad, b.grad = nt.tensor([1.0]), nt.tensor([1.0])
+    optimizer.step()
+    assert (a.item(), b.item()) == (0.5, pytest.approx(0.9))
+    assert [group["momentum"] for group in optimizer.param_groups] == [0.9, 0.9]
+
+
+def test_a_changed_rate_counts_from_the_next_step() -> None:
+    a = parameter([0.0])
+    optimizer = optim.SGD([a], lr=1.0)
+    for rate in (1.0, 0.5, 0.25):
+        optimizer.param_groups[0]["lr"] = rate
+        a.grad = nt.tensor([-1.0])
+        optimizer.step()
+    assert a.item() == 1.75
+
+
+def test_options_may_be_switched_on_between_steps() -> None:
+    a = parameter([1.0])
+    optimizer = optim.SGD([a], lr=0.1)
+    a.grad = nt.tensor([0.0])
+    optimizer.step()
+    assert a.item() == 1.0
+    optimizer.param_groups[0]["weight_decay"] = 1.0
+    optimizer.step()
+    assert a.item() == pytest.approx(0.9)
+
+
+def test_frozen_parameters_keep_their_bytes_and_get_no_state() -> None:
+    model = nn.Linear(3, 2)
+    model.weight.requires_grad_(False)
+    before = model.weight.numpy().tobytes()
+    for make in (optim.Adam, optim.Adagrad, optim.RMSprop):
+        optimizer = make(model.parameters(), lr=0.1, weight_decay=0.5)
+        model(nt.ones(4, 3)).sum().backward()
+        optimizer.step()
+        assert model.weight not in optimizer.state
+        assert model.bias in optimizer.state
+    assert model.weight.numpy().tobytes() == before
+
+
+def test_gradients_are_not_changed_by_a_step() -> None:
+    for name, options in TABLE:
+        a = parameter([1.0, -2.0])
+        a.grad = nt.tensor([0.25, 3.0])
+        getattr(optim, name)([a], **options).step()
+        assert a.grad.tolist() == [0.25, 3.0], name
+
+
+def test_a_steady_step_keeps_its_arrays_and_scalars() -> None:
+    """What a recorder needs: the same arrays at every step, with numbers rewritten in place."""
+    seen: list[list[int]] = []
+
+    class Watched(optim.AdamW):
+        def _update(self, parameter: Any, xp: Any, gradient: Any, *arrays: Any) -> None:
+            flat = [a for group in arrays for a in group if a is not None and a is not False]
+            seen.append([id(parameter._array), *map(id, flat)])
+            super()._update(parameter, xp, gradient, *arrays)
+
+    a, b = parameter(values(0, 5)), parameter(values(1, 3))
+    optimizer = Watched([a, b], lr=0.1)
+    for _ in range(3):
+        a.grad, b.grad = nt.ones(5), nt.ones(3)
+        optimizer.step()
+    assert seen[0] == seen[2] == seen[4]
+    assert seen[1] == seen[3] == seen[5]
+
+
+def test_a_parameter_that_skipped_steps_keeps_its_own_bias_correction() -> None:
+    early, late, alone = parameter([1.0]), parameter([1.0]), parameter([1.0])
+    together, single = optim.Adam([early, late], lr=0.1), optim.Adam([alone], lr=0.1)
+    for step in range(6):
+        early.grad = nt.tensor([0.5])
+        if step >= 3:
+            late.grad = alone.grad = nt.tensor([0.5 + step])
+            single.step()
+        together.step()
+    assert late.item() == alone.item()
+    assert together.state[late]["step"].item() == 3
+    assert together.state[early]["step"].item() == 6
+
+
+def test_replaced_data_is_what_the_next_step_updates() -> None:
+    a = parameter([1.0, 2.0])
+    optimizer = optim.SGD([a], lr=1.0)
+    a.grad = nt.tensor([1.0, 1.0])
+    optimizer.step()
+    a.grad = None
+    a.data = nt.tensor([5.0, 5.0, 5.0], dtype=nt.float64)
+    a.grad = nt.tensor([1.0, 1.0, 1.0], dtype=nt.float64)
+    optimizer.step()
+    assert a.tolist() == [4.0, 4.0, 4.0]
+
+
+def test_a_step_counts_as_a_change_in_place() -> None:
+    a = parameter([2.0])
+    y = a * a
+    a.grad = nt.tensor([1.0])
+    optim.SGD([a], lr=0.1).step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_the_closure_is_called_with_recording_on_and_its_loss_returned() -> None:
+    a = parameter([3.0])
+    optimizer = optim.SGD([a], lr=0.1)
+
+    def closure() -> nt.Tensor:
+        optimizer.zero_grad()
+        loss = (a * a).sum()
+        loss.backward()
+        return loss
+
+    with nt.no_grad():
+        loss = optimizer.step(closure)
+    assert loss.item() == 9.0
+    assert a.item() == pytest.approx(2.4)
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_zero_grad_drops_or_clears(set_to_none: bool) -> None:
+    a = parameter([1.0])
+    a.grad = nt.tensor([2.0])
+    optim.SGD([a], lr=0.1).zero_grad(set_to_none)
+    assert a.grad is None if set_to_none else a.grad.tolist() == [0.0]
+
+
+def test_names_given_with_parameters_are_kept() -> None:
+    model = nn.Linear(2, 1)
+    optimizer = optim.SGD(model.named_parameters(), lr=0.1)
+    assert optimizer.state_dict()["param_groups"][0]["param_names"] == ["weight", "bias"]
+    assert optimizer.param_groups[0]["params"] == list(model.parameters())
+
+
+def test_hooks_run_around_a_step_until_they_are_removed() -> None:
+    a = parameter([1.0])
+    a.grad = nt.tensor([1.0])
+    optimizer, events = optim.SGD([a], lr=0.1), []
+    before = optimizer.register_step_pre_hook(lambda o, args, kwargs: events.append("before"))
+    optimizer.register_step_post_hook(lambda o, args, kwargs: events.append("after"))
+    optimizer.step()
+    before.remove()
+    optimizer.step()
+    assert events == ["before", "after", "after"]
+
+
+def test_a_copied_optimizer_updates_its_own_copies() -> None:
+    a = parameter([1.0])
+    optimizer = optim.SGD([a], lr=0.1, momentum=0.9)
+    a.grad = nt.tensor([1.0])
+    optimizer.step()
+    twin = copy.deepcopy(optimizer)
+    (b,) = twin.param_groups[0]["params"]
+    b.grad = nt.tensor([1.0])
+    twin.step()
+    assert a.item() == pytest.approx(0.9)
+    assert b.item() == pytest.approx(0.71)
+
+
+def test_steps_leave_no_garbage_behind() -> None:
+    a = parameter(values(0, 8))
+    optimizer = optim.AdamW([a], lr=0.1)
+    a.grad = nt.ones(8)
+    optimizer.step()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            optimizer.step()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+def one() -> nt.Tensor:
+    return parameter([1.0])
+
+
+SHARED = one()
+ERRORS: list[tuple[str, Any, type[Exception], str]] = [
+    ("no parameters", lambda: optim.SGD([], lr=0.1), ValueError, "empty parameter list"),
+    ("a bare tensor", lambda: optim.SGD(one(), lr=0.1), TypeError, "iterable of Tensors"),
+    ("a set", lambda: optim.SGD([{"params": {one()}}]), TypeError, "ordered collection"),
+    ("no tensor", lambda: optim.SGD([1.0]), TypeError, "one of the params is float"),
+    ("a non-leaf", lambda: optim.SGD([one() * 2]), ValueError, "non-leaf"),
+    ("negative lr", lambda: optim.SGD([one()], lr=-1), ValueError, "lr >= 0, got -1"),
+    ("NaN lr", lambda: optim.Adam([one()], lr=float("nan")), ValueError, "lr >= 0"),
+    ("momentum", lambda: optim.SGD([one()], momentum=-0.1), ValueError, "momentum >= 0"),
+    ("decay", lambda: optim.AdamW([one()], weight_decay=-1), ValueError, "weight_decay >= 0"),
+    ("nesterov", lambda: optim.SGD([one()], nesterov=True), ValueError, "nesterov"),
+    ("beta", lambda: optim.Adam([one()], betas=(0.9, 1.0)), ValueError, "index 1"),
+    ("eps", lambda: optim.RMSprop([one()], eps=-1e-8), ValueError, "eps >= 0"),
+    ("alpha", lambda: optim.RMSprop([one()], alpha=-1), ValueError, "alpha >= 0"),
+    ("lr_decay", lambda: optim.Adagrad([one()], lr_decay=-1), ValueError, "lr_decay >= 0"),
+    (
+        "in two groups",
+        lambda: optim.SGD([{"params": [SHARED]}, {"params": [SHARED]}]),
+        ValueError,
+        "more than one parameter group",
+    ),
+    ("some named", lambda: optim.SGD([("a", one()), one()]), ValueError, "1 of 2"),
+    ("differentiable", lambda: optim.SGD([one()], differentiable=True), ValueError, "not supp"),
+    ("two LBFGS groups", lambda: optim.LBFGS([{"params": one()}] * 1 + [{"params": one()}]),
+     ValueError, "one parameter group, got 2"),
+    ("line search", lambda: optim.LBFGS([one()], line_search_fn="armijo"), ValueError, "armijo"),
+    ("LBFGS without closure", lambda: optim.LBFGS([one()]).step(), ValueError, "closure"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "make, error, message", [e[1:] for e in ERRORS], ids=[e[0] for e in ERRORS]
+)
+def test_what_makes_no_sense_is_refused(make: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_a_parameter_listed_twice_is_warned_of() -> None:
+    a = one()
+    with pytest.warns(UserWarning, match="duplicate parameters"):
+        optim.SGD([a, a], lr=0.1)
+
+
+def test_loading_a_state_of_another_shape_is_refused() -> None:
+    optimizer = optim.SGD([one(), one()], lr=0.1)
+    state = optim.SGD([one()], lr=0.1).state_dict()
+    with pytest.raises(ValueError, match="1 parameters in group 0, the optimizer has 2"):
+        optimizer.load_state_dict(state)
+    with pytest.raises(ValueError, match="0 parameter groups"):
+        optimizer.load_state_dict({"state": {}, "param_groups": []})
+
+
+# L-BFGS
+
+
+def rosenbrock(p: Any) -> Any:
+    return 100 * (p[1] - p[0] ** 2) ** 2 + (1 - p[0]) ** 2
+
+
+def quartic(p: Any) -> Any:
+    return ((p - 1) ** 4).sum() + (p**2).sum()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("line_search", [None, "strong_wolfe"])
+@pytest.mark.parametrize("function, lr", [(rosenbrock, 0.01), (quartic, 0.5)])
+@pytest.mark.parametrize("history", [100, 2])
+def test_lbfgs_walks_as_pytorchs(
+    function: Any, lr: float, line_search: str | None, history: int
+) -> None:
+    torch = pytest.importorskip("torch")
+
+    def walk(module: Any) -> tuple[list[Any], Any]:
+        p = module.tensor([-1.2, 1.0], dtype=module.float64, requires_grad=True)
+        optimizer = module.optim.LBFGS(
+            [p], lr=lr, max_iter=6, history_size=history, line_search_fn=line_search
+        )
+
+        def closure() -> Any:
+            optimizer.zero_grad()
+            loss = function(p)
+            loss.backward()
+            return loss
+
+        path = []
+        for _ in range(4):
+            loss = optimizer.step(closure)
+            path.append([loss.item(), *p.detach().numpy()])
+        return path, optimizer.state_dict()["state"][0]
+
+    ours, state = walk(nt)
+    theirs, reference = walk(torch)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-12)
+    assert state["func_evals"] == reference["func_evals"]
+    assert state["n_iter"] == reference["n_iter"]
+    assert set(reference) - {"al"} == set(state)
+
+
+def test_lbfgs_finds_the_minimum_of_a_valley_and_leaves_frozen_parameters() -> None:
+    p = nt.tensor([-1.2, 1.0], dtype=nt.float64, requires_grad=True)
+    frozen = nt.tensor([7.0], dtype=nt.float64)
+    optimizer = optim.LBFGS(
+        [p, frozen], max_iter=100, tolerance_change=1e-15, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> nt.Tensor:
+        optimizer.zero_grad()
+        loss = rosenbrock(p) + frozen.sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    np.testing.assert_allclose(p.detach().numpy(), [1.0, 1.0], atol=1e-6)
+    assert frozen.item() == 7.0
+
+
+def test_lbfgs_goes_on_from_a_saved_state() -> None:
+    def make(start: Any) -> tuple[nt.Tensor, optim.LBFGS, Any]:
+        p = nt.tensor(start, dtype=nt.float64, requires_grad=True)
+        optimizer = optim.LBFGS([p], max_iter=3, line_search_fn="strong_wolfe")
+
+        def closure() -> nt.Tensor:
+            optimizer.zero_grad()
+            loss = rosenbrock(p)
+            loss.backward()
+            return loss
+
+        return p, optimizer, closure
+
+    p, optimizer, closure = make([-1.2, 1.0])
+    for _ in range(4):
+        optimizer.step(closure)
+    q, first, closure = make([-1.2, 1.0])
+    for _ in range(2):
+        first.step(closure)
+    r, second, closure = make(q.tolist())
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for _ in range(2):
+        second.step(closure)
+    assert r.tolist() == p.tolist()
