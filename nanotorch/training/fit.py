@@ -2,52 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import nanotorch as nt
-from nanotorch.training.callbacks import (
-    TIME_IS_UP,
-    Best,
-    Checkpoints,
-    Lines,
-    Redraw,
-    TimeLimit,
-    Timer,
-)
-from nanotorch.training.checkpoint import checkpoints_in, load_checkpoint
-from nanotorch.training.config.command_line import NEWEST
-from nanotorch.training.config.reader import load
+from nanotorch.training.callbacks import Best, Checkpoints, Lines, Redraw, TimeLimit, Timer
+from nanotorch.training.checkpoint import load_checkpoint
 from nanotorch.training.config.sections import Config
 from nanotorch.training.curves import draw_curves
 from nanotorch.training.data.prepare import prepare
 from nanotorch.training.devices import choose_device
-from nanotorch.training.errors import InputError, Interrupted, RunFailure
+from nanotorch.training.errors import Interrupted, RunFailure
 from nanotorch.training.metrics import Outcome, names_for
 from nanotorch.training.model_file import ModelFile, write_model_file, write_whole
 from nanotorch.training.models import parameter_table
 from nanotorch.training.report import write_report
-from nanotorch.training.results import Finished, differences
+from nanotorch.training.results import Finished
+from nanotorch.training.resuming import find_run
 from nanotorch.training.run import Run
 from nanotorch.training.run_folder import (
-    CONFIG,
     EVENTS,
     MODEL,
     SUMMARY,
     Events,
     json_text,
     new_run_folder,
-    replace_config,
-    runs_called,
 )
 from nanotorch.training.signals import StopSignals
-
-# Keys that a run may go on with other values of; any other change makes another run.
-FREE = ("device", "training.epochs", "training.time_limit", "stopping.patience")
-FREE_SECTIONS = ("checkpoint", "output")
 
 
 def fit(config: Config, resume: str | None = None, quiet: bool = False) -> Finished:
@@ -59,96 +43,58 @@ def fit(config: Config, resume: str | None = None, quiet: bool = False) -> Finis
     """
     device, device_words = choose_device(config.device)
     data = prepare(config.data, config.model.name, config.seed)
-    with StopSignals() as signals:
-        folder, checkpoint = _open(config, resume)
-        run = Run(config, folder, data, device, signals)
-        best = Best()
+    found = find_run(config, resume)
+    with StopSignals() as signals, Run(config, data, device, signals) as run:
+        best, timer = Best(), Timer()
         lines = Lines(best, quiet)
-        timer = Timer()
         run.callbacks = [best, Checkpoints(), TimeLimit(), lines, timer, Redraw()]
-        events = Events(folder / EVENTS)
-        if checkpoint is not None:
-            run.restore(load_checkpoint(checkpoint))
-        elif resume is not None:
-            run.log.cut(0)
+        saved = load_checkpoint(found.checkpoint) if found and found.checkpoint else None
+        run.open(found.folder if found else new_run_folder(config))
+        if found:
+            run.restore(saved)
         if not quiet:
             _introduce(run, device_words)
-        events.record(
-            "resume" if resume is not None and run.at.step else "start",
-            epoch=run.at.epoch,
-            step=run.at.step,
-            device=str(device),
-            nanotorch=nt.__version__,
-            numpy=np.__version__,
-            python=platform.python_version(),
-        )
-        failure: BaseException | None = None
-        try:
-            for callback in run.callbacks:
-                if hasattr(callback, "on_start"):
-                    callback.on_start(run)
-            run.train()
-            run.save()
-        except Interrupted as interrupted:
-            run.save()
-            interrupted.message = (
-                f"stopped by {interrupted.signal_name} in epoch {run.at.epoch + 1}, "
-                f"step {run.at.step}; go on with --resume {folder}"
+        with contextlib.closing(Events(run.folder / EVENTS)) as events:
+            events.record(
+                "resume" if found else "start",
+                epoch=run.at.epoch,
+                step=run.at.step,
+                device=str(device),
+                nanotorch=nt.__version__,
+                numpy=np.__version__,
+                python=platform.python_version(),
             )
-            failure = interrupted
-        except RunFailure as error:
-            failure = error
-        finally:
-            for callback in run.callbacks:
-                if hasattr(callback, "on_end"):
-                    callback.on_end(run)
-        signals.caught = None
-        finished = _finish(run, best, failure)
-        events.record("end", epoch=run.at.epoch, step=run.at.step, epoch_seconds=timer.seconds)
+            failure = _train(run)
+            finished = _finish(run, best, failure)
+            events.record("end", epoch=run.at.epoch, step=run.at.step, epoch_seconds=timer.seconds)
         _draw(finished)
         if failure is not None:
             raise failure
         return finished
 
 
-def _open(config: Config, resume: str | None) -> tuple[Path, Path | None]:
-    """The run folder to write in, and the checkpoint to start from."""
-    if resume is None:
-        return new_run_folder(config), None
-    if resume == NEWEST:
-        runs = runs_called(Path(config.output.folder), config.name)
-        if not runs:
-            print(f"no run called {config.name} to go on with: a new one begins")
-            return new_run_folder(config), None
-        folder, checkpoint = runs[-1], None
-    else:
-        folder, checkpoint = Path(resume), None
-        if folder.parent.name == "checkpoints":
-            folder, checkpoint = folder.parent.parent, folder
-    if not (folder / CONFIG).is_file():
-        raise InputError(f"--resume: {folder} is not a run folder (it has no {CONFIG})")
-    _compare(load(folder / CONFIG), config, folder)
-    known = checkpoints_in(folder)
-    if checkpoint is None and known:
-        checkpoint = known[-1]
-    if checkpoint is not None and not checkpoint.is_dir():
-        raise InputError(f"--resume: there is no checkpoint {checkpoint}")
-    return folder, checkpoint
-
-
-def _compare(before: Config, now: Config, folder: Path) -> None:
-    """Refuse to go on with another configuration, key by key; keep the new values of free keys."""
-    changed = [key for key, (was, is_) in differences(before, now).items() if was != is_]
-    refused = [
-        key for key in changed if key not in FREE and key.partition(".")[0] not in FREE_SECTIONS
-    ]
-    if refused:
-        raise InputError(
-            f"--resume: {folder} was run with other values of {', '.join(refused)}; "
-            f"a run can only change {', '.join(FREE)}, [checkpoint] and [output]"
+def _train(run: Run) -> RunFailure | Interrupted | None:
+    """Train to the end, to a failure or to a signal; the state is saved unless it is damaged."""
+    failure: RunFailure | Interrupted | None = None
+    run.tell("on_start")
+    try:
+        # A loss that overflows is reported in a line of its own; NumPy need not warn as well.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            run.train()
+        run.save()
+    except Interrupted as signal:
+        run.save()
+        where = f"epoch {run.at.epoch + 1}, step {run.at.step}"
+        signal.message = (
+            f"stopped by {signal.signal_name} in {where}; go on with --resume {run.folder}"
         )
-    if changed:
-        replace_config(folder, now)
+        failure = signal
+        run.signals.caught = None  # what follows is short, and a second signal still acts
+    except RunFailure as error:
+        failure = error
+    finally:
+        run.tell("on_end")
+    return failure
 
 
 def _introduce(run: Run, device_words: str) -> None:
@@ -223,9 +169,3 @@ def model_file(run: Run) -> ModelFile:
     }
     standardization = {"mean": data.standardization.mean, "scale": data.standardization.scale}
     return ModelFile(run.weights(), standardization, facts)
-
-
-def was_stopped_early(summary: dict[str, Any]) -> bool:
-    """Whether a run ended before its time, so that it can be resumed."""
-    ended = str(summary["ended"])
-    return ended == TIME_IS_UP or ended.startswith("interrupted")

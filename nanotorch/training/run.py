@@ -44,12 +44,11 @@ class Run:
     def __init__(
         self,
         config: Config,
-        folder: Path,
         data: Prepared,
         device: nt.device,
         signals: StopSignals,
     ) -> None:
-        self.config, self.folder, self.data, self.signals = config, folder, data, signals
+        self.config, self.data, self.signals = config, data, signals
         self.device = device
         self.dtype = getattr(nt, config.training.dtype)
         self.at = Position()
@@ -83,7 +82,6 @@ class Run:
             )
             if part is not None
         }
-        self.log = Log(folder / METRICS_FILE)
         self.callbacks: list[Any] = []
         self.best: dict[str, np.ndarray[Any, Any]] | None = None
         self._unread: list[tuple[Any, Any]] = []
@@ -104,6 +102,24 @@ class Run:
             device=self.device,
             dtype=self.dtype,
         )
+
+    def open(self, folder: Path) -> None:
+        """Write into this run folder from now on."""
+        self.folder = folder
+        self.log = Log(folder / METRICS_FILE)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if hasattr(self, "log"):
+            self.log.close()
+
+    def tell(self, event: str, *facts: Any) -> None:
+        """Call `event` of every callback that has it."""
+        for callback in self.callbacks:
+            if hasattr(callback, event):
+                getattr(callback, event)(self, *facts)
 
     # --- training ------------------------------------------------------------------------------
 
@@ -284,9 +300,7 @@ class Run:
         at.loss_sum = at.loss_rows = 0.0
         value = record.get(self.monitor)
         self.rates.watch(math.inf if value is None else value, self.more_is_better)
-        for callback in self.callbacks:
-            if hasattr(callback, "on_epoch"):
-                callback.on_epoch(self, record)
+        self.tell("on_epoch", record)
 
     # --- state ---------------------------------------------------------------------------------
 
@@ -331,8 +345,11 @@ class Run:
             self.folder, Checkpoint(values, arrays), self.at.step, self.config.checkpoint.keep
         )
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to where a checkpoint was written, log included."""
+    def restore(self, checkpoint: Checkpoint | None) -> None:
+        """Go back to where a checkpoint was written, log included; None is the beginning."""
+        if checkpoint is None:
+            self.log.cut(0)
+            return
         values = checkpoint.values
         self.at = Position(**values["position"])
         if self.at.ended == "all epochs are done":
