@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy
-
 from nanotorch import ops
 from nanotorch.autograd.engine import on_tensors, requires_grad, walk
-from nanotorch.backend import array_module
+from nanotorch.backend import HOST, array_module
 from nanotorch.primitive import Traced
 
 
@@ -56,7 +54,7 @@ def starting_cotangents(outputs: Sequence[Any], given: Any, create_graph: bool) 
 def one(output: Any, tensors: bool) -> Any:
     """The cotangent 1 of an output of one element."""
     array = output._array
-    if tensors or array.ndim or not isinstance(array, numpy.ndarray):
+    if tensors or array.ndim or not isinstance(array, HOST.ndarray):
         return ops.ones_like(output if tensors else array)
     return array.dtype.type(1)  # a NumPy scalar: made in a tenth of the time of an array
 

@@ -15,12 +15,19 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy
-
 from nanotorch import ops
 from nanotorch.autograd.forward_ad import push_forward
 from nanotorch.autograd.grad_mode import modes
-from nanotorch.backend import MODULES, array_module, device_of, dtype_of, promote
+from nanotorch.backend import (
+    HOST,
+    MODULES,
+    AxisError,
+    array_module,
+    broadcast_shapes,
+    device_of,
+    dtype_of,
+    promote,
+)
 from nanotorch.primitive import KEEP_NOTHING, Node, Packed, Primitive, Traced
 
 _sequence = itertools.count()
@@ -293,7 +300,7 @@ def write(
             f"result type {dtype_of(y.dtype).title} can't be cast to the desired output type "
             f"{dtype_of(target.dtype).title}"
         )
-    if numpy.broadcast_shapes(y.shape, target.shape) != target.shape:
+    if broadcast_shapes(y.shape, target.shape) != target.shape:
         raise RuntimeError(
             f"output with shape {list(target.shape)} doesn't match the broadcast shape {list(y.shape)}"
         )
@@ -320,7 +327,7 @@ def explained(primitive: type[Primitive], inputs: tuple[Any, ...], error: Except
         if hasattr(x, "shape")
     ]
     message = f"{primitive.title()}: {' and '.join(shapes)}: {error}"
-    if isinstance(error, numpy.exceptions.AxisError):
+    if isinstance(error, AxisError):
         return IndexError(f"Dimension out of range: {message}")
     if isinstance(error, IndexError):
         return IndexError(message)
@@ -337,7 +344,7 @@ def check_devices(
         device_of(a)
         for a in arrays
         if type(a) in MODULES
-        and not (primitive.promotes and a.ndim == 0 and type(a) is numpy.ndarray)
+        and not (primitive.promotes and a.ndim == 0 and type(a) is HOST.ndarray)
     ]
     for place in places:
         if place != places[0]:
@@ -497,7 +504,7 @@ def run_hooks(
     hooks: dict[int, Callable[[Any], Any]], g: Any, wrap: Callable[[Any], Any], tensors: bool
 ) -> Any:
     """The cotangent after each hook had its say; what a hook returns replaces it."""
-    value = g if tensors else wrap(g if hasattr(g, "base") else numpy.asarray(g))
+    value = g if tensors else wrap(g if hasattr(g, "base") else HOST.asarray(g))
     for hook in list(hooks.values()):
         result = hook(value)
         if result is not None:

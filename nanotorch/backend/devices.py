@@ -55,6 +55,8 @@ class device:  # noqa: N801 - PyTorch's name
 
 
 CPU = device("cpu")
+AxisError = numpy.exceptions.AxisError
+broadcast_shapes = numpy.broadcast_shapes
 HOST = numpy  # the module of CPU arrays, for what is worth a test only where it costs no transfer
 
 
