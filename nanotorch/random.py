@@ -141,7 +141,7 @@ def rand(
     **options: Unpack[Options],
 ) -> Tensor:
     """Uniform numbers from 0 to 1, which is excluded: `rand(2, 3)` or `rand((2, 3))`."""
-    out = HOST.empty(_shape("rand", sizes, size), _floating("rand", options))
+    out = HOST.empty(_shape("rand", sizes, size), _kind("rand", options))
     return _finish(_engine(generator).uniform(out), options)
 
 
@@ -152,7 +152,7 @@ def randn(
     **options: Unpack[Options],
 ) -> Tensor:
     """Normal numbers of mean 0 and variance 1: `randn(2, 3)` or `randn((2, 3))`."""
-    out = HOST.empty(_shape("randn", sizes, size), _floating("randn", options))
+    out = HOST.empty(_shape("randn", sizes, size), _kind("randn", options))
     return _finish(_engine(generator).normal(out), options)
 
 
@@ -170,7 +170,7 @@ def randint(
         size = bounds.pop()
     if not isinstance(size, tuple | list):
         raise TypeError(f"randint: expected a tuple of ints as size, got {size!r}")
-    out = HOST.empty(_shape("randint", (), size), (options.get("dtype") or int64).numpy)
+    out = HOST.empty(_shape("randint", (), size), _kind("randint", options, int64, floating=False))
     return _finish(
         _integers("randint", out, _bounds("randint", bounds, low, high), generator), options
     )
@@ -180,17 +180,17 @@ def randperm(n: int, *, generator: Generator | None = None, **options: Unpack[Op
     """The integers from 0 to `n` - 1 in random order, int64."""
     if not isinstance(n, int):
         raise TypeError(f"randperm: expected an int, got {type(n).__name__} {n!r}")
-    kind = options.get("dtype") or int64
-    if not 0 <= n <= mersenne.last_integer(kind.numpy) + 1:
+    kind = _kind("randperm", options, int64, floating=False)
+    if not 0 <= n <= mersenne.last_integer(kind) + 1:
         raise RuntimeError(f"randperm: expected n from 0 to what {kind} can count, got {n}")
-    return _finish(_engine(generator).permutation(n).astype(kind.numpy, copy=False), options)
+    return _finish(_engine(generator).permutation(n).astype(kind, copy=False), options)
 
 
 def rand_like(
     input: Tensor, *, generator: Generator | None = None, **options: Unpack[Options]
 ) -> Tensor:
     """Uniform numbers from 0 to 1 in `input`'s shape, dtype, device and order of memory."""
-    out = mersenne.empty_like(input._array, _floating("rand_like", options, input))
+    out = mersenne.empty_like(input._array, _kind("rand_like", options, input.dtype))
     return _finish(_engine(generator).uniform(out), options, input)
 
 
@@ -198,7 +198,7 @@ def randn_like(
     input: Tensor, *, generator: Generator | None = None, **options: Unpack[Options]
 ) -> Tensor:
     """Normal numbers of mean 0, variance 1 in `input`'s shape, dtype, device, order of memory."""
-    out = mersenne.empty_like(input._array, _floating("randn_like", options, input))
+    out = mersenne.empty_like(input._array, _kind("randn_like", options, input.dtype))
     return _finish(_engine(generator).normal(out), options, input)
 
 
@@ -211,7 +211,8 @@ def randint_like(
     **options: Unpack[Options],
 ) -> Tensor:
     """Integers from `low` (0) to `high` - 1 in `input`'s shape, dtype, device, order of memory."""
-    out = mersenne.empty_like(input._array, (options.get("dtype") or input.dtype).numpy)
+    kind = _kind("randint_like", options, input.dtype, floating=False)
+    out = mersenne.empty_like(input._array, kind)
     limits = _bounds("randint_like", bounds, low, high)
     return _finish(_integers("randint_like", out, limits, generator), options, input)
 
@@ -236,13 +237,13 @@ def normal(
     if not tensors:
         if size is None:
             raise TypeError("normal: expected a size with two numbers: normal(0.0, 1.0, (2, 3))")
-        out = HOST.empty(_shape("normal", (), size), _floating("normal", options))
+        out = HOST.empty(_shape("normal", (), size), _kind("normal", options))
         return _finish(engine.normal(out, float(mean), float(std)), options)
     if size is not None or options:
         raise TypeError("normal: a Tensor gives size, dtype and device; got them as arguments too")
     arrays = [_on_host(each) for each in tensors]
     shape = HOST.broadcast_shapes(*[array.shape for array in arrays])
-    out = HOST.empty(shape, _floating("normal", {}, tensors[0]))
+    out = HOST.empty(shape, _kind("normal", {}, tensors[0].dtype))
     if isinstance(std, Tensor):
         if (arrays[-1] < 0).any():
             raise RuntimeError("normal: expected every std to be 0 or more")
@@ -292,7 +293,7 @@ def uniform_(
 ) -> Tensor:
     """Fills with uniform numbers from `low` to `high`, which is excluded."""
     low, high, engine = float(low), float(high), _engine(generator)
-    greatest = float(HOST.finfo(_floating("uniform_", {}, tensor)).max)
+    greatest = float(HOST.finfo(_kind("uniform_", {}, tensor.dtype)).max)
     if not low <= high:
         raise RuntimeError(f"uniform_: expected low <= high, got low={low:g}, high={high:g}")
     if not (-greatest <= low and high <= greatest and high - low <= greatest):
@@ -305,7 +306,7 @@ def normal_(
 ) -> Tensor:
     """Fills with normal numbers of mean `mean` and standard deviation `std`."""
     mean, std, engine = float(mean), float(std), _engine(generator)
-    _floating("normal_", {}, tensor)
+    _kind("normal_", {}, tensor.dtype)
     _deviation("normal_", std)
     return _write(tensor, lambda out: engine.normal(out, mean, std))
 
@@ -315,7 +316,7 @@ def exponential_(
 ) -> Tensor:
     """Fills with numbers of density lambd exp(-lambd x), x > 0."""
     rate, engine = float(lambd), _engine(generator)
-    _floating("exponential_", {}, tensor)
+    _kind("exponential_", {}, tensor.dtype)
     if not rate > 0.0:
         raise RuntimeError(f"exponential_: expected lambd > 0, got {rate:g}")
     return _write(tensor, lambda out: engine.exponential(out, rate))
@@ -396,11 +397,12 @@ def _shape(name: str, sizes: tuple[Any, ...], size: Size | None) -> tuple[int, .
     return shape
 
 
-def _floating(name: str, options: Options, like: Tensor | None = None) -> Any:
-    """The NumPy dtype of `options`, of `like` or by default, if it is a floating one."""
-    default = backend.get_default_dtype() if like is None else like.dtype
-    kind = options.get("dtype") or default
-    if not kind.is_floating_point:
+def _kind(name: str, options: Options, default: DType | None = None, floating: bool = True) -> Any:
+    """The NumPy dtype that `options` ask for, else `default`, after a check of the keywords."""
+    if unknown := options.keys() - Options.__optional_keys__:
+        raise TypeError(f"{name}: unknown keyword {', '.join(sorted(unknown))}")
+    kind = options.get("dtype") or default or backend.get_default_dtype()
+    if floating and not kind.is_floating_point:
         raise NotImplementedError(f"{name}: expected a floating point dtype, got {kind}")
     return kind.numpy
 
@@ -412,7 +414,7 @@ def _deviation(name: str, std: float) -> None:
 
 def _coins(out: Array, p: Tensor | float, generator: Generator | None) -> Array:
     if isinstance(p, Tensor):
-        _floating("bernoulli", {}, p)
+        _kind("bernoulli", {}, p.dtype)
     probability = _on_host(p) if isinstance(p, Tensor) else HOST.float64(p)
     if not ((probability >= 0) & (probability <= 1)).all():
         raise RuntimeError(f"bernoulli: expected a probability from 0 to 1, got {p}")

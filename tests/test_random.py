@@ -294,6 +294,8 @@ def test_requires_grad_and_dtype_are_taken() -> None:
         (lambda: nt.randint(3, 3, (2,)), RuntimeError, "randint: expected low < high"),
         (lambda: nt.randint(9, (2,), dtype=nt.bool), RuntimeError, "from 0 to 1"),
         (lambda: nt.randint(2**24 + 2, (2,), dtype=nt.float32), RuntimeError, "16777216"),
+        (lambda: nt.rand(2, dtpye=nt.float64), TypeError, "rand: unknown keyword dtpye"),
+        (lambda: nt.randperm(2, generater=None), TypeError, "randperm: unknown keyword generater"),
         (lambda: nt.rand(2, generator=1), TypeError, "expected a Generator or None, got int"),
         (lambda: nt.normal(0.0, 1.0), TypeError, "normal: expected a size"),
         (lambda: nt.bernoulli(nt.tensor([1.5])), RuntimeError, "from 0 to 1"),
