@@ -99,8 +99,8 @@ def backward(
         outputs, cotangents, retain_graph=retain, create_graph=create_graph, targets=places
     )
     for x, place in zip(wanted, places, strict=True):
-        if x._node is not None and place in found:
-            g = found[place]
+        g = found[place]
+        if x._node is not None and g is not None:
             g = g if isinstance(g, Traced) else x._wrap(g.copy())
             x._grad = g if x._grad is None else x._grad + g
 

@@ -375,7 +375,7 @@ def fit(g: Any, shape: tuple[int, ...], dtype: Any, node: Node) -> Any:
 
 def on_tensors(create_graph: bool) -> bool:
     """Whether a walk computes its rules on tensors rather than on raw arrays."""
-    return bool(create_graph or modes.forward or modes.recorder)
+    return bool(create_graph or modes.forward)
 
 
 def walk(
@@ -390,50 +390,38 @@ def walk(
     """Carries cotangents from the roots to the leaves, and adds them to the leaves' `.grad`.
 
     The cotangents are raw arrays, or tensors where the rules are to be computed on tensors: with
-    `create_graph`, and where tangents or a recorder are to see them.
+    `create_graph`, and in forward mode, where tangents travel through the rules.
 
     With `targets` (leaves, or nodes), only what lies on the way to them is computed; the cotangents of
     the targets are returned, and are added to leaves only where `accumulate`.
     """
-    wrap = roots[0]._wrap
-    tensors = on_tensors(create_graph)
+    wrap, tensors = roots[0]._wrap, on_tensors(create_graph)
     only = None if targets is None else leading_to(roots, targets)
-    captured: dict[Any, Any] = {}
-    wanted = frozenset(targets or ())
-    pending: dict[Node, Any] = {}  # the cotangent of each node, complete when its turn comes
-    leaves: dict[Any, Any] = {}  # that of each leaf, in the order of the last contribution
+    captured: dict[Any, Any] = dict.fromkeys(targets or ())
+    # The cotangent of each node and leaf that was reached; a node's is complete when its turn comes.
+    pending: dict[Any, Any] = {}
     owned: set[Any] = set()  # those whose cotangent shares memory with nothing else
     heap: list[tuple[int, Node]] = []
-
-    def contribute(target: Any, g: Any, fresh: bool) -> None:
-        place = pending if isinstance(target, Node) else leaves
-        held = place.pop(target, None)
-        if held is None:
-            if place is pending:
-                heapq.heappush(heap, (-target.sequence, target))
-            if fresh:
-                owned.add(target)
-        elif target in owned and not tensors:
-            held += g
-            g = held
-        else:
-            owned.add(target)
-            g = held + g
-        place[target] = g
-
     outer, modes.grad = modes.grad, create_graph
     try:
         for root, g in zip(roots, cotangents, strict=True):
-            contribute(root if root._node is None else root._node, g, False)
+            place = root if root._node is None else root._node
+            if place in pending:
+                pending[place] = pending[place] + g
+                continue
+            pending[place] = g
+            if place is not root:
+                heapq.heappush(heap, (-place.sequence, place))
         while heap:
             node = heapq.heappop(heap)[1]
             g = pending.pop(node)
             if node.hooks:
                 g = run_hooks(node.hooks, g, wrap, tensors)
-            if node in wanted:
-                captured[node] = g
-            if only is not None and not any(e in only for e in node.edges if e is not None):
-                continue
+            if only is not None:
+                if node in captured:
+                    captured[node] = g
+                if only.isdisjoint(node.edges):
+                    continue
             try:
                 results = node.pull(g, only, tensors)
             except Exception as error:
@@ -443,41 +431,56 @@ def walk(
             for edge, result in zip(node.edges, results, strict=False):
                 if edge is None or result is None:
                     continue
-                place = edge if isinstance(edge, Node) else edge._array
-                if result.shape != place.shape or (result._array if tensors else result).dtype != place.dtype:
+                is_node = isinstance(edge, Node)
+                place = edge if is_node else edge._array
+                array = result._array if tensors else result
+                if array.shape != place.shape or array.dtype != place.dtype:
                     result = fit(result, place.shape, place.dtype, node)
                 if modes.anomaly:
                     check_finite(node, result)
-                contribute(edge, result, result is not g and getattr(result, "base", None) is None)
+                held = pending.pop(edge, None)
+                if held is None:
+                    if is_node:
+                        heapq.heappush(heap, (-edge.sequence, edge))
+                    if not tensors and result is not g and getattr(result, "base", g) is None:
+                        owned.add(edge)
+                    pending[edge] = result
+                elif edge in owned:
+                    held += result
+                    pending[edge] = held
+                else:
+                    pending[edge] = held + result
+                    if not tensors:
+                        owned.add(edge)
             if not retain_graph:
                 node.release()
-        for leaf, g in leaves.items():
+        for leaf, g in pending.items():  # in the order of their last contributions
             if leaf._hooks:
                 g = run_hooks(leaf._hooks, g, wrap, tensors)
                 owned.discard(leaf)
-            if leaf in wanted:
+            if leaf in captured:
                 captured[leaf] = g
-            if accumulate and (only is None or leaf in wanted):
-                deposit(leaf, g, wrap, leaf in owned, tensors, create_graph)
+            if accumulate and (only is None or leaf in captured):
+                deposit(leaf, g, wrap, leaf in owned, create_graph)
     finally:
         modes.grad = outer
     return captured
 
 
-def deposit(leaf: Any, g: Any, wrap: Any, owned: bool, tensors: bool, create_graph: bool) -> None:
+def deposit(leaf: Any, g: Any, wrap: Any, owned: bool, create_graph: bool) -> None:
     """leaf.grad += g. The first write makes an array of its own, so that no two leaves share one."""
     held = leaf._grad
-    if held is not None:
-        if create_graph:
-            leaf._grad = held + g
+    if held is None:
+        if isinstance(g, Traced):
+            leaf._grad = ops.clone(g)
         else:
-            array = held._array
-            array += g._array if tensors else g
-            bump(held)
-    elif tensors:
-        leaf._grad = g if owned else ops.clone(g)
+            leaf._grad = wrap(g if owned and g.ndim else array_module(g).array(g))
+    elif create_graph:
+        leaf._grad = held + g
     else:
-        leaf._grad = wrap(array_module(g).array(g) if not owned or g.ndim == 0 else g)
+        array = held._array
+        array += g._array if isinstance(g, Traced) else g
+        bump(held)
     if leaf._post_hooks:
         for hook in list(leaf._post_hooks.values()):
             hook(leaf)

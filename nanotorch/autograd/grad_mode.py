@@ -23,7 +23,6 @@ class Modes(threading.local):
     forward = 0  # depth of forward-mode levels that carry tangents
     anomaly = False  # remember the line that made each node
     saved_hooks: tuple[Callable[[Any], Any], Callable[[Any], Any]] | None = None
-    recorder: Any = None  # who is told of each kernel call
 
 
 modes = Modes()
