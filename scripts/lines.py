@@ -19,7 +19,7 @@ from typing import NamedTuple
 PACKAGE = Path(__file__).resolve().parent.parent / "nanotorch"
 CORE = {
     *("backend", "primitive", "ops", "autograd"),
-    *("tensor", "operators", "creation", "random", "printing"),
+    *("tensor", "operators", "sampling", "creation", "random", "printing"),
 }
 CORE_BUDGET = 3500
 FILE_BUDGET = 500
