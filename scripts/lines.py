@@ -2,17 +2,17 @@
 
     python scripts/lines.py
 
-"code" is what is left of a file's lines without blank ones and without docstrings and comments, whose
-share is "prose". The core is counted in code lines and in four parts, of which the first two are
-what one reads to understand it:
+"code" is what is left of a file's lines without blank ones and without docstrings and comments,
+whose share is "prose". The core is counted in code lines and in four parts, of which the first two
+are what one reads to understand it:
 
 - engine: how an op is applied, recorded and walked back; arrays, dtypes, devices, tensors
 - ops: the ops themselves, one class each
 - likeness: what only has to match PyTorch letter by letter, its random streams and its printing
 - tools: what stands on the engine under `autograd`, such as user-defined functions and gradcheck
 
-The exit status is 1 when a part exceeds its budget, or a file of the package FILE_BUDGET lines of any
-kind. CUDA sources are not counted.
+The exit status is 1 when a part exceeds its budget, or a file of the package FILE_BUDGET lines of
+any kind. CUDA sources are not counted.
 """
 
 from __future__ import annotations

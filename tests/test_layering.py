@@ -51,9 +51,7 @@ NUMPY_ALLOWED: dict[str, str] = {
     "nanotorch.creation": "makes tensors of numbers and arrays",
     "nanotorch.nn.init": "draws initial values on the host, as PyTorch does",
     "nanotorch.utils.data": "takes the arrays of a user's data set",
-    "nanotorch.training.data": "reads and prepares tables, before there is any tensor",
-    "nanotorch.training.metrics": "measures outputs that have come back to the host",
-    "nanotorch.training.model_file": "writes and reads arrays as files hold them",
+    "nanotorch.training": "reads tables, measures outputs, writes files and draws, on the host",
 }
 
 # Modules whose name is known only when the program runs.
