@@ -2,7 +2,8 @@
 
 A module imports only from the layers to its left, or from its own:
 
-    backend <- primitive <- ops <- autograd <- tensor, operators, sampling, creation, random, printing
+    backend <- primitive <- ops <- autograd
+      <- tensor, operators, sampling, creation, random, printing
       <- nn, optim, func, linalg, compile, sym, utils, viz <- interop, distributed
       <- nanotorch (the public names) <- training <- train.py
 
