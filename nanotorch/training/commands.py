@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import csv
+import json
 import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from nanotorch.training.errors import InputError, Interrupted, RunFailure
 
@@ -34,8 +38,8 @@ def exit_code(command: Command, arguments: list[str], program: str) -> int:
         # Whoever read the output has gone; writing to a closed pipe again at exit would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except MemoryError:
-        return _tell(program, ["out of memory: try a smaller training.batch_size"], 1)
+    except MemoryError as error:
+        return _tell(program, [f"out of memory ({error}): try a smaller training.batch_size"], 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _tell(program, [f"{where}{error.strerror or error}"], 1)
@@ -46,3 +50,156 @@ def _tell(program: str, lines: list[str], code: int) -> int:
         for line in lines:
             print(f"{program}: {line}", file=sys.stderr)
     return code
+
+
+def train(arguments: list[str]) -> None:
+    """Train as configurations say, and compare several runs in a table."""
+    from nanotorch.training.config.command_line import read_request
+    from nanotorch.training.fit import fit
+    from nanotorch.training.results import comparison, last_line
+
+    request = read_request(arguments)
+    finished = []
+    for config in request.configs:
+        run = fit(config, resume=request.resume, quiet=request.quiet)
+        print(last_line(run))
+        finished.append(run)
+    if len(finished) > 1:
+        print(comparison(finished))
+
+
+def predict(arguments: list[str]) -> None:
+    """Labels and probabilities for the rows of a file, as CSV."""
+    from nanotorch.training.prediction import predict_file
+
+    parser = _parser("predict", predict)
+    parser.add_argument("model", type=Path, help="run folder or model.safetensors")
+    parser.add_argument("file", help="rows to predict: a data file or a bundled data set")
+    parser.add_argument("--output", type=Path, help="CSV file to write; the terminal if not given")
+    given = parser.parse_args(arguments)
+    count = predict_file(given.model, given.file, given.output)
+    if given.output is not None:
+        print(f"{count:,} rows predicted; {given.output}")
+
+
+def evaluate(arguments: list[str]) -> None:
+    """Every metric of a saved model on the rows of a file that has the target."""
+    from nanotorch.training.evaluation import evaluate_file
+
+    parser = _parser("evaluate", evaluate)
+    parser.add_argument("model", type=Path, help="run folder or model.safetensors")
+    parser.add_argument(
+        "file",
+        nargs="?",
+        help="rows with the target; the run's own test rows if not given",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    given = parser.parse_args(arguments)
+    measured = evaluate_file(given.model, given.file)
+    if given.json:
+        print(json.dumps(measured))
+        return
+    width = max(len(name) for name in measured)
+    for name, value in measured.items():
+        if name == "confusion":
+            print(f"{name:<{width}}  {value}")
+        else:
+            print(f"{name:<{width}}  {'undefined' if value is None else f'{value:.6g}'}")
+
+
+def plot(arguments: list[str]) -> None:
+    """The curves of one or several runs in one picture."""
+    from nanotorch.training.curves import chart_of_runs, figure, save_figure
+
+    parser = _parser("plot", plot)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
+    parser.add_argument("--quantity", default="loss", help="loss or a metric of every epoch")
+    parser.add_argument("--part", choices=("train", "validation", "both"), default="both")
+    parser.add_argument("--log", action="store_true", help="logarithmic axis")
+    parser.add_argument("--smooth", type=float, default=0.0, help="weight of the past, 0 to 1")
+    parser.add_argument("--output", type=Path, default=Path("curves"), help="path without ending")
+    given = parser.parse_args(arguments)
+    if not 0 <= given.smooth < 1:
+        raise InputError(f"--smooth: expected 0 <= weight < 1, given {given.smooth}")
+    chart = chart_of_runs(given.runs, given.quantity, given.part, given.log, given.smooth)
+    for path in save_figure(figure(chart), given.output):
+        print(path)
+
+
+def export_csv(arguments: list[str]) -> None:
+    """The numbers of every epoch as CSV."""
+    from nanotorch.training.run_folder import METRICS, read_log
+
+    parser = _parser("export-csv", export_csv)
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("--output", type=Path, help="CSV file; the terminal if not given")
+    given = parser.parse_args(arguments)
+    if not given.run.is_dir():
+        raise InputError(f"{given.run}: there is no such run folder")
+    records = read_log(given.run / METRICS)
+    columns = list(dict.fromkeys(key for record in records for key in record))
+    with contextlib.ExitStack() as stack:
+        file = sys.stdout
+        if given.output is not None:
+            file = stack.enter_context(given.output.open("w", encoding="utf-8", newline=""))
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+
+
+def make_data(arguments: list[str]) -> None:
+    """Two normal clouds with a known Bayes error, as CSV, NPY or NPZ."""
+    from nanotorch.training.synthetic import save, two_clouds
+
+    parser = _parser("make-data", make_data)
+    parser.add_argument("output", type=Path, help="file to write: .csv, .npy or .npz")
+    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--features", type=int, default=20)
+    parser.add_argument("--distance", type=float, default=2.0, help="between the clouds' centres")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    for name in ("rows", "features"):
+        if getattr(given, name) < 1:
+            raise InputError(f"--{name}: expected at least 1, given {getattr(given, name)}")
+    data = two_clouds(given.rows, given.features, given.distance, given.seed)
+    save(data, given.output)
+    print(f"{given.rows:,} x {given.features}, Bayes error {data.bayes_error:.4f}; {given.output}")
+
+
+def doctor(arguments: list[str]) -> None:
+    """What this machine has, and what is wrong with it."""
+    from nanotorch.training.doctor import print_findings
+
+    _parser("doctor", doctor).parse_args(arguments)
+    if wrong := print_findings():
+        raise RunFailure(f"{wrong} of these are wrong")
+
+
+COMMANDS: dict[str, Command] = {
+    "train": train,
+    "predict": predict,
+    "evaluate": evaluate,
+    "plot": plot,
+    "export-csv": export_csv,
+    "make-data": make_data,
+    "doctor": doctor,
+}
+
+
+def _parser(name: str, command: Command) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(prog=f"nanotorch {name}", description=command.__doc__)
+
+
+def main() -> int:
+    """`nanotorch COMMAND …`, for those who installed the package."""
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in ("--help", "-h"):
+        print("usage: nanotorch COMMAND …\n")
+        for known, command in COMMANDS.items():
+            print(f"  {known:<11} {command.__doc__}")
+        print("\n`nanotorch COMMAND --help` says more.")
+        return 0
+    if name not in COMMANDS:
+        expected = ", ".join(COMMANDS)
+        return _tell("nanotorch", [f"there is no command {name!r}; there are {expected}"], 2)
+    return exit_code(COMMANDS[name], arguments, f"nanotorch {name}")

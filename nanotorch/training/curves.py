@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nanotorch.training.config.reader import load
+from nanotorch.training.config.sections import flat_values
 from nanotorch.training.errors import InputError
 from nanotorch.training.model_file import write_whole
-from nanotorch.training.run_folder import EVENTS, METRICS, read_log
+from nanotorch.training.run_folder import CONFIG, EVENTS, METRICS, read_log
 
 INK, FAINT, PAPER = "#1f2933", "#d8dee5", "#ffffff"
 COLOURS = {"train": "#2f6fb3", "validation": "#d9622b"}
@@ -32,6 +34,7 @@ class Line:
     epochs: Values
     values: Values
     colour: str
+    dashed: bool = False
 
 
 @dataclass
@@ -105,6 +108,54 @@ def chart_of_run(
     )
 
 
+def chart_of_runs(
+    folders: Sequence[Path],
+    quantity: str = "loss",
+    part: str = "both",
+    log_scale: bool = False,
+    smoothing: float = 0.0,
+) -> Chart:
+    """One quantity of several runs, told apart in the legend by the keys in which they differ."""
+    if len(folders) == 1 and part == "both":
+        return chart_of_run(folders[0], quantity, log_scale, smoothing)
+    parts = ("validation", "train") if part == "both" else (part,)
+    lines = []
+    for number, (folder, words) in enumerate(zip(folders, _told_apart(folders), strict=True)):
+        records = read_log(folder / METRICS)
+        for each in parts:
+            epochs, values = series(records, f"{each}/{quantity}")
+            if len(epochs):
+                colour = MORE_COLOURS[number % len(MORE_COLOURS)]
+                dashed = part == "both" and each == "train"
+                label = "" if dashed else words
+                lines.append(Line(label, epochs, values, colour, dashed))
+    if not lines:
+        known = sorted({key for folder in folders for r in read_log(folder / METRICS) for key in r})
+        raise InputError(f"no run has {quantity!r} of {part}; recorded are {', '.join(known)}")
+    title = "solid: validation, dashed: train" if part == "both" else part
+    return Chart(quantity, lines, title, log_scale=log_scale, smoothing=smoothing)
+
+
+def _told_apart(folders: Sequence[Path]) -> list[str]:
+    """For each run, the values of the keys in which the runs differ; its name if there are none."""
+    configs = []
+    for folder in folders:
+        if not (folder / CONFIG).is_file():
+            raise InputError(f"{folder}: not a run folder (it has no {CONFIG})")
+        configs.append(flat_values(load(folder / CONFIG)))
+    keys = dict.fromkeys(key for config in configs for key in config)
+    different = [
+        key
+        for key in keys
+        if key != "name" and len({repr(config.get(key)) for config in configs}) > 1
+    ]
+    return [
+        ", ".join(f"{key.rpartition('.')[2]} {config[key]}" for key in different if key in config)
+        or folder.name
+        for folder, config in zip(folders, configs, strict=True)
+    ]
+
+
 def best_point(line: Line, quantity: str) -> tuple[int, float] | None:
     """The epoch with the best value of a line: the first, where several are equal."""
     from nanotorch.training.metrics import METRICS as KNOWN
@@ -127,8 +178,12 @@ def figure(chart: Chart, width: float = 7.0, height: float = 4.2) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    drawn = Figure(figsize=(width, height), facecolor=PAPER, layout="tight")
+    drawn = Figure(figsize=(width, height), facecolor=PAPER)
     FigureCanvasAgg(drawn)
+    # Fixed margins: fitting them to the words would lay out all text twice.
+    drawn.subplots_adjust(
+        left=0.78 / width, right=1 - 0.2 / width, bottom=0.6 / height, top=1 - 0.5 / height
+    )
     axes = drawn.subplots()
     left_out = 0
     for line in chart.lines:
@@ -161,7 +216,8 @@ def _draw_line(axes: Any, chart: Chart, line: Line) -> int:
     if len(values) > POINTS:
         axes.fill_between(epochs, low, high, color=line.colour, alpha=0.2, linewidth=0)
     axes.plot(
-        epochs, mean, color=line.colour, linewidth=1.9, label=line.label, marker=marker,
+        epochs, mean, color=line.colour, linewidth=1.2 if line.dashed else 1.9, marker=marker,
+        linestyle="--" if line.dashed else "-", label=line.label or None,
         solid_capstyle="round", solid_joinstyle="round",
     )  # fmt: skip
     return left_out

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nanotorch.training.config.sections import Config
+from nanotorch.training.config.sections import Config, differences, flat_values
 from nanotorch.training.data.prepare import Prepared
 from nanotorch.training.metrics import Outcome
 
@@ -20,26 +20,6 @@ class Finished:
     summary: dict[str, Any]
     outcomes: dict[str, Outcome]
     data: Prepared
-
-
-def differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
-    """The dotted keys whose values differ, with both values."""
-
-    def flat(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, value in tables.items():
-            if isinstance(value, dict):
-                found |= flat(value, f"{prefix}{name}.")
-            else:
-                found[prefix + name] = value
-        return found
-
-    first, second = flat(one.model_dump()), flat(other.model_dump())
-    return {
-        key: (first.get(key), second.get(key))
-        for key in {**first, **second}
-        if first.get(key) != second.get(key)
-    }
 
 
 def last_line(run: Finished) -> str:
@@ -64,9 +44,8 @@ def comparison(runs: list[Finished]) -> str:
     columns += [f"{last} {quality}", "run folder"]
     rows = []
     for run in runs:
-        values = differences(runs[0].config, run.config)
-        given = dict(_flat(run))
-        row = [_shown(values[key][1] if key in values else given.get(key)) for key in varied]
+        values = flat_values(run.config)
+        row = [_shown(values.get(key)) for key in varied]
         row.append(f"{run.summary[part]['loss']:.4f}")
         if "test" in run.summary:
             row.append(f"{run.summary['test']['loss']:.4f}")
@@ -81,15 +60,3 @@ def comparison(runs: list[Finished]) -> str:
 
 def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _flat(run: Finished) -> list[tuple[str, object]]:
-    """Dotted keys and values of a run's configuration."""
-    tables = run.config.model_dump()
-    pairs: list[tuple[str, object]] = []
-    for name, value in tables.items():
-        if isinstance(value, dict):
-            pairs += [(f"{name}.{key}", item) for key, item in value.items()]
-        else:
-            pairs.append((name, value))
-    return pairs

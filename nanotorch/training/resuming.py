@@ -8,9 +8,8 @@ from pathlib import Path
 from nanotorch.training.checkpoint import checkpoints_in
 from nanotorch.training.config.command_line import NEWEST
 from nanotorch.training.config.reader import load
-from nanotorch.training.config.sections import Config
+from nanotorch.training.config.sections import Config, differences
 from nanotorch.training.errors import InputError
-from nanotorch.training.results import differences
 from nanotorch.training.run_folder import CONFIG, replace_config, runs_called
 
 # Keys that a run may go on with other values of; any other change makes another run.

@@ -1,7 +1,5 @@
 """The sections of a configuration that are chosen by name: model, optimizer, schedule."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,7 +16,12 @@ class Section(BaseModel):
     """A table of the configuration: unknown keys, wrong types, NaN and infinity are refused."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, allow_inf_nan=False, frozen=True, protected_namespaces=()
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        frozen=True,
+        protected_namespaces=(),
+        defer_build=True,  # once for the whole configuration, at its first use
     )
 
 

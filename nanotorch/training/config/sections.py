@@ -1,7 +1,5 @@
 """The configuration of a run: one model per section, one field per key."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -220,3 +218,28 @@ class Config(Section):
     sweep: dict[str, list[Any]] = Field(
         default={}, description='values to try, by dotted key: "optimizer.lr" = [0.1, 0.01]'
     )
+
+
+def flat_values(config: Config) -> dict[str, Any]:
+    """Every value of a configuration by its dotted key."""
+
+    def flat(tables: dict[str, Any], prefix: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in tables.items():
+            if isinstance(value, dict):
+                found |= flat(value, f"{prefix}{name}.")
+            else:
+                found[prefix + name] = value
+        return found
+
+    return flat(config.model_dump(), "")
+
+
+def differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
+    """The dotted keys whose values differ, with both values (None where a key is absent)."""
+    first, second = flat_values(one), flat_values(other)
+    return {
+        key: (first.get(key), second.get(key))
+        for key in {**first, **second}
+        if first.get(key) != second.get(key)
+    }

@@ -99,6 +99,7 @@ class Prepared:
     validation: Part | None
     test: Part | None
     notes: list[str] = field(default_factory=list)
+    table: Table | None = None
     test_rows: NDArray[np.int64] | None = None  # rows of the table that the test part is
 
     @property
@@ -150,6 +151,7 @@ def prepare(data: Data, model: str, seed: int) -> Prepared:
         validation=build.part(split.validation),
         test=test,
         notes=notes,
+        table=table,
         test_rows=split.test if data.test_file is None else None,
     )
     _check_classes(prepared)

@@ -10,6 +10,8 @@ import json
 import mmap
 import os
 import tempfile
+import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,15 +54,7 @@ def read_text_table(path: Path, cache: bool, dtype: np.dtype[Any]) -> TextTable:
 def _parse(path: Path, dtype: np.dtype[Any]) -> TextTable:
     delimiter, names, header = _layout(path)
     try:
-        values = np.loadtxt(
-            path,
-            dtype=dtype,
-            delimiter=delimiter,
-            skiprows=int(header),
-            comments=None,
-            encoding="utf-8",
-            ndmin=2,
-        )
+        values = _load(path, dtype, delimiter, skip=int(header))
     except ValueError:
         _refuse_ragged_rows(path, delimiter, len(names))
         names, mixed, categories = read_mixed_csv(path, delimiter, names, header)
@@ -68,6 +62,47 @@ def _parse(path: Path, dtype: np.dtype[Any]) -> TextTable:
     if values.size and values.shape[1] != len(names):
         _refuse_ragged_rows(path, delimiter, len(names))
     return TextTable(names, values, {}, 1 + header)
+
+
+def text_chunks(path: Path, rows: int) -> Iterator[TextTable]:
+    """The table in pieces of at most `rows` rows; a file with text columns comes whole."""
+    delimiter, names, header = _layout(path)
+    first_line = 1 + header
+    with path.open(encoding="utf-8-sig") as file:
+        for _ in range(header):
+            file.readline()
+        while True:
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UserWarning)  # an empty last piece is no news
+                    values = _load(file, np.dtype(np.float32), delimiter, rows=rows)
+            except ValueError:
+                if first_line == 1 + header:
+                    yield _parse(path, np.dtype(np.float32))
+                    return
+                _refuse_ragged_rows(path, delimiter, len(names))
+                raise InputError(
+                    f"{path}: a value after line {first_line} is not a number"
+                ) from None
+            if not len(values):
+                return
+            yield TextTable(names, values, {}, first_line)
+            first_line += len(values)
+
+
+def _load(
+    file: Any, dtype: np.dtype[Any], delimiter: str, skip: int = 0, rows: int | None = None
+) -> NDArray[Any]:
+    return np.loadtxt(
+        file,
+        dtype=dtype,
+        delimiter=delimiter,
+        skiprows=skip,
+        max_rows=rows,
+        comments=None,
+        encoding="utf-8",
+        ndmin=2,
+    )
 
 
 def _layout(path: Path) -> tuple[str, list[str], bool]:

@@ -1,0 +1,146 @@
+"""A saved model on new rows: labels and probabilities, chunk by chunk."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+import nanotorch as nt
+from nanotorch.training.config.choices import Model
+from nanotorch.training.config.sections import Data
+from nanotorch.training.data.encoding import Encoding, Target, encode_target, find_gaps
+from nanotorch.training.data.prepare import Standardization
+from nanotorch.training.data.tables import Table, read_table
+from nanotorch.training.data.text_files import text_chunks
+from nanotorch.training.errors import InputError
+from nanotorch.training.metrics import Outcome
+from nanotorch.training.model_file import read_model_file
+from nanotorch.training.models import build_model
+from nanotorch.training.run_folder import MODEL
+
+ROWS = 2**16  # predicted at once
+
+
+@dataclass
+class Predictor:
+    """A model with everything that turns raw rows into what it was trained on."""
+
+    model: nt.nn.Module
+    encoding: Encoding
+    standardization: Standardization
+    target: Target
+    threshold: float
+    dtype: Any
+
+    @staticmethod
+    def load(path: Path) -> Predictor:
+        """From a run folder or its model.safetensors."""
+        file = path / MODEL if path.is_dir() else path
+        saved = read_model_file(file)
+        if not saved.facts:
+            raise InputError(
+                f"{file}: holds weights alone; a model file of a run also says what they are for"
+            )
+        facts = saved.facts
+        encoding = Encoding.from_json(facts["columns"])
+        config = TypeAdapter(Model).validate_python(facts["model"])
+        outputs = len(facts["classes"]) if facts["task"] == "classes" else len(facts["targets"])
+        model = build_model(config, len(encoding.feature_names), outputs)
+        model.load_state_dict({name: nt.tensor(array) for name, array in saved.weights.items()})
+        dtype = getattr(nt, facts["dtype"])
+        model.to(dtype=dtype).eval()
+        target = Target(facts["task"], np.empty((0, outputs)), facts["classes"], facts["targets"])
+        standardization = Standardization(**saved.standardization)
+        return Predictor(model, encoding, standardization, target, facts["threshold"], dtype)
+
+    def outputs(self, table: Table, rows: slice = slice(None)) -> NDArray[Any]:
+        """What the model gives for rows of a table, shape (rows, outputs)."""
+        features = self.standardization.apply(self.encoding.apply(table, rows))
+        with nt.no_grad():
+            return np.asarray(self.model(nt.from_numpy(features).to(self.dtype)).numpy())
+
+    def outcome(self, table: Table, rows: slice = slice(None)) -> Outcome:
+        """The outputs together with the truth, where the table has the target."""
+        positions = [table.column(name, "target") for name in self.target.columns]
+        truth = encode_target(table, positions, Data(source=table.origin), "", known=self.target)
+        return Outcome(
+            self.target.task, self.outputs(table, rows), truth.values[rows], self.threshold
+        )
+
+    def header(self) -> list[str]:
+        """The columns that `predictions` fills."""
+        if self.target.task == "regression":
+            return [f"predicted_{name}" for name in self.target.columns]
+        names = [f"probability_{name}" for name in self.target.classes]
+        if self.target.task == "labels":
+            return [*(f"predicted_{name}" for name in self.target.columns), *names]
+        return ["predicted", *names]
+
+    def predictions(self, table: Table, rows: slice = slice(None)) -> list[list[str]]:
+        """One row of text per row of the table: labels, then probabilities."""
+        outputs = self.outputs(table, rows)
+        if self.target.task == "regression":
+            return [[f"{value:.9g}" for value in row] for row in outputs.tolist()]
+        outcome = Outcome(self.target.task, outputs, np.empty(0), self.threshold)
+        probabilities = [[f"{p:.6g}" for p in row] for row in outcome.probabilities.tolist()]
+        if self.target.task == "labels":
+            labels = [[str(label) for label in row] for row in outcome.predicted.tolist()]
+        else:
+            labels = [[self.target.classes[at]] for at in outcome.predicted.tolist()]
+        return [said + shares for said, shares in zip(labels, probabilities, strict=True)]
+
+
+def tables_of(source: str) -> Iterator[Table]:
+    """A data file as tables of at most some ten thousand rows, or whole where it is small."""
+    path = Path(source)
+    if path.suffix.lower() in (".csv", ".tsv") and path.is_file():
+        for chunk in text_chunks(path, ROWS):
+            yield Table(source, chunk.names, chunk.values, chunk.categories, [], chunk.first_line)
+        return
+    yield read_table(source)
+
+
+def predict_file(model: Path, source: str, output: Path | None) -> int:
+    """Write predictions for every row of `source` as CSV; how many rows there were.
+
+    Without `output` they go to the standard output. A file appears only when it is complete.
+    """
+    predictor = Predictor.load(model)
+    if output is None:
+        return _predict(predictor, source, sys.stdout)
+    temporary = output.with_name(f".{output.name}-{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            count = _predict(predictor, source, file)
+        os.replace(temporary, output)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return count
+
+
+def _predict(predictor: Predictor, source: str, file: TextIO) -> int:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(predictor.header())
+    count = 0
+    for table in tables_of(source):
+        features = predictor.encoding.positions(table)
+        filled = any(column.fill is not None for column in predictor.encoding.columns)
+        find_gaps(table, features, [], "mean" if filled else "refuse")
+        for start in range(0, len(table.values), ROWS):
+            buffer = io.StringIO()
+            rows = predictor.predictions(table, slice(start, start + ROWS))
+            csv.writer(buffer, lineterminator="\n").writerows(rows)
+            file.write(buffer.getvalue())
+            count += len(rows)
+    return count

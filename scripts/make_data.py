@@ -1,0 +1,10 @@
+"""Data whose best possible error is known."""
+
+from __future__ import annotations
+
+import sys
+
+from nanotorch.training.commands import exit_code, make_data
+
+if __name__ == "__main__":
+    sys.exit(exit_code(make_data, sys.argv[1:], program="make_data.py"))
