@@ -267,14 +267,6 @@ def logspace(
     return placed(array, device, requires_grad)
 
 
-def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
-    """The coordinate grids of vectors: one tensor per vector, all of the grid's shape."""
-    vectors = tensors[0] if len(tensors) == 1 and not isinstance(tensors[0], Tensor) else tensors
-    module = array_module(vectors[0]._array)
-    grids = module.meshgrid(*(v._array for v in vectors), indexing=indexing)
-    return tuple(Tensor._wrap(g) for g in grids)
-
-
 def tril_indices(row: int, col: int, offset: int = 0) -> Tensor:
     """The indices (2, n) of the elements of a (row, col) matrix on and below a diagonal."""
     return Tensor._wrap(numpy.stack(numpy.tril_indices(row, offset, col)))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy
 
-from nanotorch import ops
+from nanotorch import ops, sampling
 from nanotorch.autograd.engine import apply, apply_inplace
 from nanotorch.ops import activations, arithmetic, casting, comparisons, elementwise, indexing
 from nanotorch.primitive import Primitive, Traced
@@ -97,6 +97,9 @@ class Operators(Traced):
     maximum = ops.maximum
     minimum = ops.minimum
     atan2 = ops.atan2
+    hypot = ops.hypot
+    logaddexp = ops.logaddexp
+    xlogy = ops.xlogy
     lerp = ops.lerp
     addcmul = ops.addcmul
     addcdiv = ops.addcdiv
@@ -146,7 +149,13 @@ class Operators(Traced):
     sinh = ops.sinh
     cosh = ops.cosh
     tanh = ops.tanh
+    asinh = ops.asinh
+    acosh = ops.acosh
+    atanh = ops.atanh
     erf = ops.erf
+    erfc = ops.erfc
+    frac = ops.frac
+    logit = ops.logit
     floor = ops.floor
     ceil = ops.ceil
     trunc = ops.trunc
@@ -172,10 +181,18 @@ class Operators(Traced):
     argsort = ops.argsort
     sort = ops.sort
     topk = ops.topk
+    median = ops.median
+    quantile = ops.quantile
+    unique = ops.unique
+    bincount = ops.bincount
     all = ops.all
     any = ops.any
     logsumexp = ops.logsumexp
     cumsum = ops.cumsum
+    cumprod = ops.cumprod
+    diff = ops.diff
+    nansum = ops.nansum
+    nanmean = ops.nanmean
     var = ops.var
     std = ops.std
     norm = ops.norm
@@ -192,7 +209,7 @@ class Operators(Traced):
     permute = ops.permute
     transpose = ops.transpose
     t = ops.t
-    movedim = ops.movedim
+    movedim = moveaxis = ops.movedim
     squeeze = ops.squeeze
     unsqueeze = ops.unsqueeze
     narrow = ops.narrow
@@ -201,6 +218,8 @@ class Operators(Traced):
     chunk = ops.chunk
     unbind = ops.unbind
     diagonal = ops.diagonal
+    diag_embed = ops.diag_embed
+    ravel = ops.ravel
     broadcast_to = ops.broadcast_to
 
     repeat = ops.repeat
@@ -216,8 +235,13 @@ class Operators(Traced):
     index_put = ops.index_put
     index_add = ops.index_add
     masked_select = ops.masked_select
+    index_copy = ops.index_copy
+    index_fill = ops.index_fill
+    take_along_dim = ops.take_along_dim
     take = ops.take
     flip = ops.flip
+    fliplr = ops.fliplr
+    flipud = ops.flipud
     roll = ops.roll
 
     matmul = ops.matmul
@@ -227,9 +251,12 @@ class Operators(Traced):
     dot = ops.dot
     outer = ops.outer
     addmm = ops.addmm
+    baddbmm = ops.baddbmm
+    inner = ops.inner
     inverse = ops.inv
     det = ops.det
     logdet = ops.logdet
+    slogdet = ops.slogdet
     trace = ops.trace
     diag = ops.diag
 
@@ -278,6 +305,14 @@ class Operators(Traced):
     fill_ = in_place(casting.Fill)
     zero_ = in_place(casting.Zero)
     masked_fill_ = in_place(comparisons.MaskedFill)
+
+    uniform_ = sampling.uniform_
+    normal_ = sampling.normal_
+    exponential_ = sampling.exponential_
+    bernoulli_ = sampling.bernoulli_
+    random_ = sampling.random_
+    bernoulli = sampling.bernoulli
+    multinomial = sampling.multinomial
 
     def pow_(self, exponent: Any) -> Any:
         """x ** exponent, in place."""

@@ -28,7 +28,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from nanotorch.backend import MODULES, Array, array_module, is_array, promote
+from nanotorch.backend import RAW, Array, promote
 
 Rule = Callable[..., Any]
 
@@ -224,15 +224,15 @@ class Primitive(Node):
         """Where the arguments of a rule after the first come from, read off their names."""
         found: list[tuple[int, Any]] = []
         for name in list(inspect.signature(rule).parameters)[1:]:
-            if name == "y":
+            if name in cls.input_names:
+                place = cls.input_names.index(name)
+                found.append((REST if place == cls.rest else INPUT, place))
+            elif name == "y":
                 found.append((OUTPUT, None))
             elif name == "index":
                 found.append((INDEX, None))
             elif name == "shapes":
                 found.append((SHAPES, None))
-            elif name in cls.input_names:
-                place = cls.input_names.index(name)
-                found.append((REST if place == cls.rest else INPUT, place))
             elif name.endswith("_shape") and name[:-6] in cls.input_names:
                 found.append((SHAPE, cls.input_names.index(name[:-6])))
             else:
@@ -411,11 +411,11 @@ def apply(primitive: type[Primitive], *inputs: Any, **attributes: Any) -> Any:
 def run(primitive: type[Primitive], inputs: tuple[Any, ...], attributes: dict[str, Any]) -> Array:
     """y = kernel(raw arrays)."""
     for operand in inputs:
-        xp = MODULES.get(type(operand))
-        if xp is not None or is_array(operand):
+        xp = RAW.get(type(operand))
+        if xp is not None:
             if primitive.promotes:
-                inputs = tuple(promote(inputs, primitive.promotes == "floating"))
-            return primitive.kernel(xp or array_module(operand), *inputs, **attributes)
+                inputs = tuple(promote(inputs, primitive.promotes == "floating", RAW))
+            return primitive.kernel(xp, *inputs, **attributes)
     kinds = ", ".join(type(operand).__name__ for operand in inputs)
     raise TypeError(
         f"{primitive.__name__.lower()}: expected a Tensor among the operands, got {kinds}"

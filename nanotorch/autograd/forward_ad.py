@@ -134,13 +134,13 @@ def tangent(
     """The tangent of out, by the primitive's own rules or by those its class lets one derive."""
     if primitive.jvp is None and issubclass(primitive, Linear):
         moved = [
-            (ops.zeros_like(x) if t is None else t) if differentiable(primitive, i, x) else x
+            x if x is None or not has_rule(primitive, i) else zero(x) if t is None else t
             for i, (x, t) in enumerate(zip(inputs, tangents, strict=True))
         ]
         return apply(primitive, *moved, **attributes)
     total = None
     for index, t in enumerate(tangents):
-        if t is None or not differentiable(primitive, index, inputs[index]):
+        if t is None or not has_rule(primitive, index):
             continue
         if primitive.jvp is None and issubclass(primitive, Multilinear):
             part = apply(primitive, *inputs[:index], t, *inputs[index + 1 :], **attributes)
@@ -150,13 +150,14 @@ def tangent(
     return total
 
 
-def differentiable(primitive: type[Primitive], index: int, x: Any) -> bool:
-    """Whether the primitive has a rule for that input, and the input can carry a tangent."""
-    if not isinstance(x, Traced) or x._array.dtype.kind not in "fc":
-        return False
-    if primitive.variadic:
-        return True
-    return index < len(primitive.vjp) and primitive.vjp[index] is not None
+def has_rule(primitive: type[Primitive], index: int) -> bool:
+    """Whether the primitive is differentiable in that input."""
+    return primitive.variadic or bool(primitive.differentiable >> index & 1)
+
+
+def zero(x: Any) -> Any:
+    """The tangent of what carries none."""
+    return ops.zeros_like(x) if hasattr(x, "shape") else 0
 
 
 def forward_rule(

@@ -4,6 +4,7 @@ from nanotorch.backend.devices import (
     CPU as CPU,
     HOST as HOST,
     MODULES as MODULES,
+    RAW as RAW,
     AxisError as AxisError,
     array_module as array_module,
     broadcast_shapes as broadcast_shapes,

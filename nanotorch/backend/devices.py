@@ -16,6 +16,8 @@ Array = Any
 
 # The module of each array type. CuPy's entry comes with the first CUDA array.
 MODULES: dict[type, Any] = {numpy.ndarray: numpy}
+# And with it that of NumPy's scalars, which functions of 0-dim arrays return: raw values of a computation.
+RAW: dict[type, Any] = {numpy.ndarray: numpy, **dict.fromkeys(numpy.sctypeDict.values(), numpy)}
 _cuda_module: Any = None
 
 
@@ -65,9 +67,10 @@ def register_cuda_module(module: Any) -> None:
     global _cuda_module
     if _cuda_module is not None:
         MODULES.pop(_cuda_module.ndarray, None)
+        RAW.pop(_cuda_module.ndarray, None)
     _cuda_module = module
     if module is not None:
-        MODULES[module.ndarray] = module
+        MODULES[module.ndarray] = RAW[module.ndarray] = module
 
 
 def cuda_module() -> Any:

@@ -131,14 +131,15 @@ def result_type(*operands: Any) -> dtype:
     return result
 
 
-def promote(operands: Sequence[Any], floating: bool) -> Sequence[Any]:
+def promote(operands: Sequence[Any], floating: bool, arrays: Any = MODULES) -> Sequence[Any]:
     """Casts arrays to their common dtype; Python numbers stay, for they never widen an array.
 
-    `floating`: integers become the default floating dtype, as exp or a true division needs.
+    `floating`: integers become the default floating dtype, as exp or a true division needs. NumPy's
+    scalars count as Python numbers, or as 0-dim arrays where `arrays` is RAW.
     """
     common = None
     for operand in operands:
-        if type(operand) in MODULES:
+        if type(operand) in arrays:
             if common is None:
                 common = operand.dtype
             elif operand.dtype is not common:
@@ -149,13 +150,13 @@ def promote(operands: Sequence[Any], floating: bool) -> Sequence[Any]:
     else:
         if not floating or common is None or common.kind == "f":
             return operands
-    return _promote(operands, floating)
+    return _promote(operands, floating, arrays)
 
 
-def _promote(operands: Sequence[Any], floating: bool) -> Sequence[Any]:
+def _promote(operands: Sequence[Any], floating: bool, arrays: Any) -> Sequence[Any]:
     values = []
     for operand in operands:
-        if isinstance(operand, numpy.generic):
+        if isinstance(operand, numpy.generic) and type(operand) not in arrays:
             operand = operand.item()
         elif isinstance(operand, list | tuple | str | None):
             raise TypeError(

@@ -18,6 +18,8 @@ Function = Callable[..., Tensor]
 
 # What takes PyTorch's arguments already is the op itself.
 linear: Function = ops.linear
+pad: Function = ops.pad
+cosine_similarity: Function = ops.cosine_similarity
 sigmoid: Function = ops.sigmoid
 tanh: Function = ops.tanh
 logsigmoid: Function = ops.logsigmoid
@@ -33,37 +35,29 @@ cross_entropy: Function = ops.cross_entropy
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """y = max(x, 0), written into x where `inplace`."""
-    result: Tensor = _into(input, ops.relu(input)) if inplace else ops.relu(input)
-    return result
+    return _apply(ops.relu, input, inplace)
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """y = x / (1 + exp(-x))"""
-    result: Tensor = _into(input, ops.silu(input)) if inplace else ops.silu(input)
-    return result
+    return _apply(ops.silu, input, inplace)
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """y = x where x > 0, else negative_slope · x"""
-    y = ops.leaky_relu(input, negative_slope)
-    result: Tensor = _into(input, y) if inplace else y
-    return result
+    return _apply(ops.leaky_relu, input, inplace, negative_slope)
 
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """y = x where x > 0, else alpha · (exp(x) - 1)"""
-    y = ops.elu(input, alpha)
-    result: Tensor = _into(input, y) if inplace else y
-    return result
+    return _apply(ops.elu, input, inplace, alpha)
 
 
 def hardtanh(
     input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
 ) -> Tensor:
     """y = min(max(x, min_val), max_val)"""
-    y = ops.clamp(input, min_val, max_val)
-    result: Tensor = _into(input, y) if inplace else y
-    return result
+    return _apply(ops.clamp, input, inplace, min_val, max_val)
 
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
@@ -85,9 +79,11 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     return result
 
 
-def _into(input: Tensor, y: Tensor) -> Tensor:
-    """Writes y over x and returns x, recorded as y is."""
-    written: Tensor = input.copy_(y)
+def _apply(op: Function, input: Tensor, inplace: bool, *options: float) -> Tensor:
+    """op(x), or x overwritten by it; the rule of the op may need x, so it is given a copy then."""
+    if not inplace:
+        return op(input, *options)
+    written: Tensor = input.copy_(op(input.clone(), *options))
     return written
 
 
@@ -225,10 +221,10 @@ def batch_norm(
         variance = (centered * centered).mean(dims, keepdim=True)
         with no_grad():
             if running_mean is not None:
-                running_mean.mul_(1 - momentum).add_(mean.detach().reshape(-1), alpha=momentum)
+                running_mean.mul_(1 - momentum).add_(mean.detach().reshape(-1) * momentum)
             if running_var is not None:
                 unbiased = variance.detach().reshape(-1) * (count / (count - 1))
-                running_var.mul_(1 - momentum).add_(unbiased, alpha=momentum)
+                running_var.mul_(1 - momentum).add_(unbiased * momentum)
     else:
         if running_mean is None or running_var is None:
             raise RuntimeError("batch_norm: evaluation needs running_mean and running_var")

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from nanotorch.backend import Array
+from nanotorch.ops.casting import into
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import erf, exp, tanh
 from nanotorch.ops.reductions import sum
@@ -51,9 +52,7 @@ class LeakyRelu(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, slope: float, out: Array | None = None) -> Array:
-        y = xp.multiply(x, slope, out=None if out is x else out)
-        xp.copyto(y, x, where=x > 0)
-        return _into(xp, y, out)
+        return into(xp, xp.where(x > 0, x, x * slope), out)
 
 
 class Elu(Elementwise):
@@ -63,7 +62,7 @@ class Elu(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, alpha: float, out: Array | None = None) -> Array:
-        return _into(xp, xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0))), out)
+        return into(xp, xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0))), out)
 
 
 class Silu(Elementwise):
@@ -92,7 +91,7 @@ class Softplus(Elementwise):
     ) -> Array:
         z = x * beta
         y = (xp.maximum(z, 0) + xp.log1p(xp.exp(-xp.absolute(z)))) / beta
-        return _into(xp, xp.where(z > threshold, x, y), out)
+        return into(xp, xp.where(z > threshold, x, y), out)
 
 
 class LogSigmoid(Elementwise):
@@ -144,13 +143,6 @@ class LogSoftmax(Primitive):
         y = xp.subtract(x, x.max(axis=dim, keepdims=True), out=out)
         total = xp.exp(y).sum(axis=dim, keepdims=True)
         return xp.subtract(y, xp.log(total), out=out)
-
-
-def _into(xp: Any, y: Array, out: Array | None) -> Array:
-    if out is None or out is y:
-        return y
-    xp.copyto(out, y)
-    return out
 
 
 def stable_sigmoid(xp: Any, x: Array, out: Array | None = None) -> Array:

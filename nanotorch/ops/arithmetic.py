@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import Array, is_array
+from nanotorch.ops.casting import zeros_like
 from nanotorch.ops.comparisons import where
-from nanotorch.ops.elementwise import log
+from nanotorch.ops.elementwise import exp, log
 from nanotorch.primitive import BinaryUfunc, Elementwise, Traced, apply, function
 
 
@@ -142,8 +143,8 @@ class Maximum(BinaryUfunc):
 
     ufunc = "maximum"
     vjp = (
-        lambda g, a, b: g * share(a > b, a == b),
-        lambda g, a, b: g * share(b > a, a == b),
+        lambda g, a, b: share(g, a > b, a == b),
+        lambda g, a, b: share(g, b > a, a == b),
     )
 
 
@@ -155,8 +156,8 @@ class Minimum(BinaryUfunc):
 
     ufunc = "minimum"
     vjp = (
-        lambda g, a, b: g * share(a < b, a == b),
-        lambda g, a, b: g * share(b < a, a == b),
+        lambda g, a, b: share(g, a < b, a == b),
+        lambda g, a, b: share(g, b < a, a == b),
     )
 
 
@@ -174,15 +175,39 @@ class Atan2(BinaryUfunc):
 atan2 = function(Atan2)
 
 
-def share(wins: Any, ties: Any) -> Any:
-    """1 where the operand wins, 1/2 where both are equal, else 0."""
-    return where(ties, 0.5, where(wins, 1.0, 0.0))
+class Hypot(BinaryUfunc):
+    """y = sqrt(a * a + b * b)"""
+
+    ufunc = "hypot"
+    vjp = (lambda g, a, y: g * (a / y), lambda g, b, y: g * (b / y))
+
+
+hypot = function(Hypot)
+
+
+class Logaddexp(BinaryUfunc):
+    """y = log(exp(a) + exp(b))"""
+
+    ufunc = "logaddexp"
+    promotes = "floating"
+    vjp = (
+        lambda g, a, b: g / (1 + exp(b - a)),
+        lambda g, a, b: g / (1 + exp(a - b)),
+    )
+
+
+logaddexp = function(Logaddexp)
+
+
+def share(g: Any, wins: Any, ties: Any) -> Any:
+    """g where the operand wins, half of it where both are equal, else 0."""
+    return where(ties, g * 0.5, where(wins, g, 0))
 
 
 def power_slope(g: Any, a: Any, exponent: float) -> Any:
     """g * d(a ** exponent)/da; 0 for the exponent 0, even at a = 0."""
     if exponent == 0:
-        return g * 0
+        return zeros_like(g)
     if exponent == 1:
         return g * 1
     return g * (exponent * (a if exponent == 2 else power(a, exponent - 1)))
@@ -234,6 +259,12 @@ def power(a: Any, exponent: Any) -> Any:
     elif isinstance(exponent, float) and getattr(a, "_array", a).dtype.kind in "iub":
         return apply(PowTensor, a, exponent)
     return apply(Pow, a, exponent=exponent)
+
+
+def xlogy(a: Any, b: Any) -> Any:
+    """a * log(b), and 0 where a is 0."""
+    zero = a == 0
+    return where(zero, 0.0, a * log(where(zero, 1.0, b)))
 
 
 def lerp(start: Any, end: Any, weight: Any) -> Any:

@@ -15,10 +15,7 @@ class Clone(Linear):
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        if out is None:
-            return x.copy()
-        xp.copyto(out, x)
-        return out
+        return x.copy() if out is None else into(xp, x, out)
 
 
 class ToCopy(Linear):
@@ -56,7 +53,7 @@ class Copy(Linear):
 
     backward_name = "CopyBackwards"
     in_place = True
-    vjp = (lambda g: g * 0, lambda g: g)
+    vjp = (lambda g: zeros_like(g), lambda g: g)
 
     @staticmethod
     def kernel(xp: Any, x: Array, source: Any, out: Array | None = None) -> Array:
@@ -70,7 +67,7 @@ class Fill(Linear):
     """y = value everywhere, in the shape and dtype of x"""
 
     in_place = True
-    vjp = (lambda g: g * 0, lambda g: g)
+    vjp = (lambda g: zeros_like(g), lambda g: g)
 
     @staticmethod
     def kernel(xp: Any, x: Array, value: Any, out: Array | None = None) -> Array:
@@ -80,8 +77,23 @@ class Fill(Linear):
         return out
 
 
-class Zero(Fill):
+class Zero(Linear):
     """y = 0 everywhere, in the shape and dtype of x"""
+
+    in_place = True
+    vjp = (lambda g: zeros_like(g),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        return Fill.kernel(xp, x, 0, out)
+
+
+def into(xp: Any, y: Array, out: Array | None) -> Array:
+    """y itself, or `out` with y's elements: for kernels whose functions cannot write in place."""
+    if out is None or out is y:
+        return y
+    xp.copyto(out, y)
+    return out
 
 
 def clone(x: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import Array, array_module, get_default_dtype, is_array, result_type
-from nanotorch.ops.casting import cast
+from nanotorch.ops.casting import cast, into
 from nanotorch.primitive import BinaryUfunc, Linear, Traced, Ufunc, apply, function
 
 
@@ -176,10 +176,7 @@ class Where(Linear):
         y = xp.where(condition, a, b)
         if not is_array(a) and not is_array(b) and y.dtype.kind == "f":
             y = y.astype(get_default_dtype().numpy)
-        if out is None:
-            return y
-        xp.copyto(out, y)
-        return out
+        return into(xp, y, out)
 
 
 class MaskedFill(Linear):

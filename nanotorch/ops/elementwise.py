@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from nanotorch.backend import Array
+from nanotorch.ops.casting import into, zeros_like
 from nanotorch.ops.comparisons import where
 from nanotorch.primitive import Elementwise, Traced, Ufunc, apply, function
 
@@ -34,7 +35,7 @@ class Sign(Ufunc):
     """y = -1, 0 or 1"""
 
     ufunc = "sign"
-    vjp = (lambda g: g * 0,)
+    vjp = (lambda g: zeros_like(g),)
 
 
 sign = function(Sign)
@@ -243,6 +244,39 @@ class Cosh(Ufunc):
 cosh = function(Cosh)
 
 
+class Asinh(Ufunc):
+    """y = the number whose hyperbolic sine is x"""
+
+    ufunc = "arcsinh"
+    promotes = "floating"
+    vjp = (lambda g, x: g * rsqrt(x * x + 1),)
+
+
+asinh = function(Asinh)
+
+
+class Acosh(Ufunc):
+    """y = the number >= 0 whose hyperbolic cosine is x"""
+
+    ufunc = "arccosh"
+    promotes = "floating"
+    vjp = (lambda g, x: g * rsqrt(x * x - 1),)
+
+
+acosh = function(Acosh)
+
+
+class Atanh(Ufunc):
+    """y = the number whose hyperbolic tangent is x"""
+
+    ufunc = "arctanh"
+    promotes = "floating"
+    vjp = (lambda g, x: g / (1 - x * x),)
+
+
+atanh = function(Atanh)
+
+
 class Tanh(Ufunc):
     """y = tanh x"""
 
@@ -255,79 +289,117 @@ tanh = function(Tanh)
 
 
 class Erf(Elementwise):
-    """y = 2 / sqrt(pi) * the integral of exp(-t * t) for t from 0 to x
-
-    By Abramowitz and Stegun 7.1.5 (the Taylor series) for |x| < 2 and 7.1.14 (the continued fraction of
-    erfc) beyond, in float64: the error is below 1e-15.
-    """
+    """y = 2 / sqrt(pi) * the integral of exp(-t * t) for t from 0 to x"""
 
     promotes = "floating"
     vjp = (lambda g, x: g * (2 / math.sqrt(math.pi) * exp(-(x * x))),)
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        z = xp.abs(x).astype(xp.float64)
-        near, square = xp.minimum(z, 2.0), xp.minimum(z, 2.0) ** 2
-        term = series = xp.ones_like(z)
-        for n in range(1, 40):  # e^(-z^2) * sum of (2 z^2)^n / (2n + 1)!!, all terms positive
-            term = term * (2 * square / (2 * n + 1))
-            series = series + term
-        small = 2 / math.sqrt(math.pi) * near * xp.exp(-square) * series
-        far = xp.maximum(z, 2.0)
-        fraction = far
-        for n in range(60, 0, -1):
-            fraction = far + n / 2 / fraction
-        large = 1 - xp.exp(-(xp.minimum(far, 30.0) ** 2)) / (math.sqrt(math.pi) * fraction)
-        y = xp.where(z < 2, small, large) * xp.sign(x)
-        y = xp.where(xp.isnan(x), x, y).astype(x.dtype)
-        if out is None:
-            return y
-        xp.copyto(out, y)
-        return out
+        inner, tail = erf_parts(xp, x)
+        y = xp.where(xp.absolute(x) < 2, inner, 1 - tail) * xp.sign(x)
+        return into(xp, y.astype(x.dtype), out)
 
 
 erf = function(Erf)
 
 
-class Floor(Ufunc):
+class Erfc(Elementwise):
+    """y = 1 - erf(x), without loss for large x"""
+
+    promotes = "floating"
+    vjp = (lambda g, x: g * (-2 / math.sqrt(math.pi) * exp(-(x * x))),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        inner, tail = erf_parts(xp, x)
+        y = xp.where(x >= 2, tail, xp.where(x <= -2, 2 - tail, 1 - inner * xp.sign(x)))
+        return into(xp, y.astype(x.dtype), out)
+
+
+erfc = function(Erfc)
+
+
+def erf_parts(xp: Any, x: Array) -> tuple[Array, Array]:
+    """erf |x| as it is right for |x| < 2, and erfc |x| as it is right for |x| >= 2.
+
+    By Abramowitz and Stegun 7.1.6 (a series of positive terms) and 7.1.14 (a continued fraction), in
+    float64: the relative error is below 1e-14.
+    """
+    z = xp.absolute(x).astype(xp.float64)
+    near, far = xp.minimum(z, 2.0), xp.maximum(z, 2.0)
+    term = series = xp.ones_like(z)
+    for n in range(1, 40):
+        term = term * (2 * near * near / (2 * n + 1))
+        series = series + term
+    fraction = far
+    for n in range(60, 0, -1):
+        fraction = far + n / 2 / fraction
+    scale = math.sqrt(math.pi)
+    return 2 / scale * near * xp.exp(-near * near) * series, xp.exp(-far * far) / (scale * fraction)
+
+
+class Rounding(Elementwise):
+    """A step function, of slope 0; integers are whole already."""
+
+    __slots__ = ()
+    ufunc = ""
+    in_place = True
+    vjp = (lambda g: zeros_like(g),)
+
+    def __init_subclass__(cls) -> None:
+        name = cls.ufunc
+
+        def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+            if x.dtype.kind in "iu":
+                return x.copy() if out is None else into(xp, x, out)
+            return getattr(xp, name)(x, out=out)
+
+        cls.kernel = staticmethod(kernel)  # type: ignore[assignment, method-assign]
+        super().__init_subclass__()
+
+
+class Floor(Rounding):
     """y = the largest whole number <= x"""
 
     ufunc = "floor"
-    vjp = (lambda g: g * 0,)
 
 
 floor = function(Floor)
 
 
-class Ceil(Ufunc):
+class Ceil(Rounding):
     """y = the smallest whole number >= x"""
 
     ufunc = "ceil"
-    vjp = (lambda g: g * 0,)
 
 
 ceil = function(Ceil)
 
 
-class Trunc(Ufunc):
+class Trunc(Rounding):
     """y = x without its fraction"""
 
     ufunc = "trunc"
-    vjp = (lambda g: g * 0,)
 
 
 trunc = function(Trunc)
 
 
-class Round(Elementwise):
+class Round(Rounding):
+    """y = x rounded to the nearest whole number, halves to even"""
+
+    ufunc = "rint"
+
+
+class RoundDecimals(Elementwise):
     """y = x rounded to `decimals` places, halves to even"""
 
-    vjp = (lambda g: g * 0,)
+    backward_name = "RoundBackward1"
+    vjp = (lambda g: zeros_like(g),)
 
     @staticmethod
-    def kernel(xp: Any, x: Array, *, decimals: int = 0, out: Array | None = None) -> Array:
-        if decimals == 0:
-            return xp.rint(x, out=out) if x.dtype.kind == "f" else x.copy()
+    def kernel(xp: Any, x: Array, *, decimals: int, out: Array | None = None) -> Array:
         return xp.round(x, decimals, out=out)
 
 
@@ -359,10 +431,7 @@ class NanToNum(Elementwise):
         out: Array | None = None,
     ) -> Array:  # fmt: skip
         y = xp.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
-        if out is None:
-            return y
-        xp.copyto(out, y)
-        return out
+        return into(xp, y, out)
 
 
 def within(x: Any, low: float | None, high: float | None) -> Any:
@@ -374,7 +443,19 @@ def within(x: Any, low: float | None, high: float | None) -> Any:
 
 def round(x: Any, *, decimals: int = 0) -> Any:
     """x rounded to `decimals` places, halves to even."""
-    return apply(Round, x, decimals=decimals)
+    return apply(RoundDecimals, x, decimals=decimals) if decimals else apply(Round, x)
+
+
+def frac(x: Any) -> Any:
+    """x less its whole part."""
+    return x - trunc(x)
+
+
+def logit(x: Any, eps: float | None = None) -> Any:
+    """log(x / (1 - x)); x is first held within [eps, 1 - eps] where eps is given."""
+    if eps is not None:
+        x = clamp(x, eps, 1 - eps)
+    return log(x / (1 - x))
 
 
 def nan_to_num(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy
-
-from nanotorch.backend import Array, array_module, is_array
-from nanotorch.ops.shapes import BasicIndex, dimension
+from nanotorch.backend import HOST, Array, array_module, broadcast_shapes, is_array
+from nanotorch.ops.casting import into
+from nanotorch.ops.shapes import BasicIndex, dimension, expand
 from nanotorch.primitive import Linear, apply
 
 HERE = "index"  # stands in a key for an index that is an input
@@ -21,10 +20,7 @@ class Index(Linear):
     @staticmethod
     def kernel(xp: Any, x: Array, *indices: Array, key: Any, out: Array | None = None) -> Array:
         y = x[filled(key, indices)]
-        if out is None:
-            return y
-        xp.copyto(out, y)
-        return out
+        return into(xp, y, out)
 
 
 class IndexAdd(Linear):
@@ -76,10 +72,7 @@ class Gather(Linear):
     @staticmethod
     def kernel(xp: Any, x: Array, index: Array, *, dim: int, out: Array | None = None) -> Array:
         y = x[places(xp, x, index, dim)] if x.ndim else x[...]
-        if out is None:
-            return y
-        xp.copyto(out, y)
-        return out
+        return into(xp, y, out)
 
 
 class GatherReverse(Linear):
@@ -160,10 +153,7 @@ class Roll(Linear):
     @staticmethod
     def kernel(xp: Any, x: Array, *, shifts: Any, dims: Any, out: Array | None = None) -> Array:
         y = xp.roll(x, shifts if dims is not None else shifts[0], axis=dims)
-        if out is None:
-            return y
-        xp.copyto(out, y)
-        return out
+        return into(xp, y, out)
 
 
 def places(xp: Any, x: Array, index: Array, dim: int) -> tuple[Any, ...]:
@@ -204,7 +194,7 @@ def parsed(x: Any, key: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         elif is_array(array) and array.dtype.kind in "iub":
             items.append(HERE)
             indices.append(item)
-        elif isinstance(item, bool | numpy.bool):
+        elif isinstance(item, bool | HOST.bool):
             items.append(HERE)
             indices.append(array_module(x._array).asarray(bool(item)))
         elif hasattr(item, "__index__"):
@@ -220,7 +210,7 @@ def parsed(x: Any, key: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
 def as_index(x: Any, values: Any) -> Any:
     """A list used as an index, as an array beside x."""
     plain = [getattr(v, "_array", v) for v in values]
-    array = numpy.array(plain) if len(plain) else numpy.zeros(0, numpy.int64)
+    array = HOST.array(plain) if len(plain) else HOST.zeros(0, HOST.int64)
     return array_module(x._array).asarray(array)
 
 
@@ -276,9 +266,31 @@ def index_add(x: Any, dim: int, index: Any, source: Any, *, alpha: float = 1) ->
     return apply(IndexPut, x, value, index, key=key, accumulate=True)
 
 
+def index_copy(x: Any, dim: int, index: Any, source: Any) -> Any:
+    """x with its slices at `index` along `dim` replaced by those of `source`."""
+    return put(x, source, (index,), (*(slice(None),) * dimension(dim, x.ndim), HERE))
+
+
+def index_fill(x: Any, dim: int, index: Any, value: Any) -> Any:
+    """x with `value`, a number or a 0-dim tensor, in its slices at `index` along `dim`."""
+    return put(x, value, (index,), (*(slice(None),) * dimension(dim, x.ndim), HERE))
+
+
+def take_along_dim(x: Any, indices: Any, dim: int) -> Any:
+    """`gather`, with the other dimensions of x and the index broadcast together."""
+    place = dimension(dim, x.ndim)
+    sizes = [list(x.shape), list(indices.shape)]
+    ends = [size.pop(place) for size in sizes]
+    common = broadcast_shapes(*map(tuple, sizes))
+    x, indices = (
+        expand(v, (*common[:place], end, *common[place:])) for v, end in zip((x, indices), ends)
+    )
+    return gather(x, place, indices)
+
+
 def masked_select(x: Any, mask: Any) -> Any:
     """The elements of x where `mask` is true, in one dimension."""
-    shape = numpy.broadcast_shapes(x.shape, mask.shape)
+    shape = broadcast_shapes(x.shape, mask.shape)
     return apply(Index, x.expand(shape), mask.expand(shape), key=(HERE,))
 
 
@@ -298,3 +310,13 @@ def roll(x: Any, shifts: Any, dims: Any = None) -> Any:
     moves = (shifts,) if isinstance(shifts, int) else tuple(shifts)
     along = None if dims is None else (dims,) if isinstance(dims, int) else tuple(dims)
     return apply(Roll, x, shifts=moves, dims=along)
+
+
+def fliplr(x: Any) -> Any:
+    """x with its columns in reverse order."""
+    return flip(x, 1)
+
+
+def flipud(x: Any) -> Any:
+    """x with its rows in reverse order."""
+    return flip(x, 0)

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy
 
-from nanotorch.backend import Array, result_type
-from nanotorch.ops.casting import cast
-from nanotorch.ops.shapes import dimension, expand, narrow, reshape, select, sizes, unsqueeze
-from nanotorch.primitive import Linear, apply
+
+from nanotorch.backend import Array, array_module, broadcast_shapes, result_type
+from nanotorch.ops.casting import cast, into
+from nanotorch.ops.indexing import index_select
+from nanotorch.ops.regions import CopySlices
+from nanotorch.ops.shapes import (
+    BasicIndex,
+    dimension,
+    expand,
+    narrow,
+    reshape,
+    select,
+    sizes,
+    transpose,
+    unsqueeze,
+)
+from nanotorch.primitive import Linear, Traced, apply
 
 
 class Cat(Linear):
@@ -41,10 +54,7 @@ class Tril(Linear):
     @staticmethod
     def kernel(xp: Any, x: Array, *, k: int, out: Array | None = None) -> Array:
         y = xp.tril(x, k)
-        if out is None:
-            return y
-        xp.copyto(out, y)
-        return out
+        return into(xp, y, out)
 
 
 class Triu(Linear):
@@ -55,10 +65,7 @@ class Triu(Linear):
     @staticmethod
     def kernel(xp: Any, x: Array, *, k: int, out: Array | None = None) -> Array:
         y = xp.triu(x, k)
-        if out is None:
-            return y
-        xp.copyto(out, y)
-        return out
+        return into(xp, y, out)
 
 
 def piece(g: Any, index: int, shapes: Sequence[tuple[int, ...]], dim: int) -> Any:
@@ -115,6 +122,11 @@ def vstack(tensors: Sequence[Any]) -> Any:
     return cat([t if t.ndim > 1 else reshape(t, (1, -1)) for t in tensors], 0)
 
 
+def column_stack(tensors: Sequence[Any]) -> Any:
+    """The tensors side by side, as columns where they have one dimension or none."""
+    return cat([t if t.ndim > 1 else reshape(t, (-1, 1)) for t in tensors], 1)
+
+
 def repeat(x: Any, *counts: Any) -> Any:
     """x repeated `counts[d]` times along each dimension d, as copies."""
     times = sizes(counts)
@@ -131,20 +143,23 @@ def repeat(x: Any, *counts: Any) -> Any:
     )
 
 
-def tile(x: Any, dims: Sequence[int]) -> Any:
-    """x repeated as `numpy.tile` does: missing counts are 1."""
-    dims = tuple(dims)
+def tile(x: Any, *dims: Any) -> Any:
+    """x repeated along each dimension; missing counts are 1."""
+    dims = sizes(dims)
     return repeat(x, (1,) * (x.ndim - len(dims)) + dims)
 
 
-def repeat_interleave(x: Any, repeats: int, dim: int | None = None) -> Any:
-    """Each element (or slice along `dim`) of x `repeats` times in a row."""
+def repeat_interleave(x: Any, repeats: Any, dim: int | None = None) -> Any:
+    """Each element (or slice along `dim`) of x `repeats` times in a row, one count or one for each."""
     x, place = (reshape(x, (-1,)), 0) if dim is None else (x, dimension(dim, x.ndim))
-    grown = unsqueeze(x, place + 1)
-    shape = list(grown.shape)
-    shape[place + 1] = repeats
+    if isinstance(repeats, Traced):
+        xp = array_module(repeats._array)
+        order = xp.repeat(xp.arange(x.shape[place]), repeats._array)
+        return index_select(x, place, x._wrap(order))
+    shape = list(x.shape)
+    shape.insert(place + 1, repeats)
     flat = [*x.shape[:place], x.shape[place] * repeats, *x.shape[place + 1 :]]
-    return reshape(expand(grown, tuple(shape)), tuple(flat))
+    return reshape(expand(unsqueeze(x, place + 1), tuple(shape)), tuple(flat))
 
 
 def tril(x: Any, diagonal: int = 0) -> Any:
@@ -157,7 +172,42 @@ def triu(x: Any, diagonal: int = 0) -> Any:
     return apply(Triu, x, k=diagonal)
 
 
+def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Any, ...]:
+    """The coordinate grids of vectors: one per vector, all of the grid's shape; "xy" puts the second first."""
+    vectors = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], list | tuple) else tensors
+    if indexing not in ("ij", "xy"):
+        raise RuntimeError(f'meshgrid: indexing must be one of "xy" or "ij", but received: {indexing}')
+    sizes = [math.prod(v.shape) for v in vectors]
+    grids = tuple(
+        expand(reshape(v, [-1 if d == i else 1 for d in range(len(sizes))]), sizes)
+        for i, v in enumerate(vectors)
+    )
+    if indexing == "ij" or len(sizes) < 2:
+        return grids
+    return tuple(transpose(g, 0, 1) for g in grids)
+
+
 def broadcast_tensors(*tensors: Any) -> tuple[Any, ...]:
     """The tensors, expanded to their common shape."""
-    shape = numpy.broadcast_shapes(*(t.shape for t in tensors))
+    shape = broadcast_shapes(*(t.shape for t in tensors))
     return tuple(expand(t, shape) for t in tensors)
+
+
+def pad(x: Any, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
+    """x with `value` (0) around it: `pad` holds (before, after) for the last dimension, then the one before
+    it, and so on; negative amounts cut off. Only the mode "constant" is there."""
+    if mode != "constant":
+        raise NotImplementedError(f"pad: expected the mode 'constant', got {mode!r}")
+    if len(pad) % 2 or len(pad) > 2 * x.ndim:
+        raise RuntimeError(f"pad: expected (before, after) for at most {x.ndim} dimensions, got {pad}")
+    shape, inner, key = list(x.shape), [slice(None)] * x.ndim, [slice(None)] * x.ndim
+    for i, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True)):
+        d = x.ndim - 1 - i
+        inner[d] = slice(max(-before, 0), shape[d] + min(after, 0))
+        shape[d] += before + after
+        key[d] = slice(max(before, 0), shape[d] - max(after, 0))
+    array = getattr(x, "_array", x)
+    around = array_module(array).full(tuple(shape), value or 0, array.dtype)
+    base = x._wrap(around) if array is not x else around
+    region = ((BasicIndex, {"key": tuple(key)}),)
+    return apply(CopySlices, base, apply(BasicIndex, x, key=tuple(inner)), path=region)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import Array
-from nanotorch.ops.casting import into
+from nanotorch.ops.casting import clone, into
+from nanotorch.ops.comparisons import where
+from nanotorch.ops.elementwise import sign
+from nanotorch.ops.regions import embed
 from nanotorch.ops.shapes import (
     Diagonal,
-    diagonal,
-    embed,
+    diag_embed,
+    diagonal as diagonal_of,
     expand,
     permute,
     reshape,
@@ -202,7 +205,7 @@ def batched(a: Any, b: Any) -> Any:
 
 def trace_of(x: Any) -> Any:
     """The traces of the matrices in the last two dimensions."""
-    return diagonal(x, 0, -2, -1).sum(-1)
+    return diagonal_of(x, 0, -2, -1).sum(-1)
 
 
 def einsum_reverse(
@@ -220,24 +223,7 @@ def einsum_reverse(
     operands = [g, *(x for _, x in others)]
     y = apply(EinSum, *operands, equation=",".join([output, *(t for t, _ in others)]) + "->" + kept)
     shape = tuple(n if letter in kept else 1 for letter, n in zip(own, shapes[index], strict=True))
-    if len(set(own)) == len(own):
-        return expand(reshape(y, shape), tuple(shapes[index]))
-    return repeated_letters(y, own, kept, shapes[index])
-
-
-def repeated_letters(y: Any, own: str, kept: str, shape: tuple[int, ...]) -> Any:
-    """The cotangent of an operand that repeats a letter: y on its diagonal, 0 elsewhere."""
-    first = own.index(next(letter for letter in own if own.count(letter) > 1))
-    second = own.index(own[first], first + 1)
-    path = ((Diagonal, {"offset": 0, "dim1": first, "dim2": second}),)
-    letters = own.replace(own[first], "") + own[first]  # Diagonal puts its dimension last
-    order = [kept.index(letter) for letter in letters]
-    y = permute(y, tuple(order))
-    if len(letters) != len(own) - 1 or len(kept) != len(letters):
-        raise RuntimeError(
-            f"einsum: no derivative for operand '{own}', which repeats letters in this way"
-        )
-    return embed(y, shape, path)
+    return expand(reshape(y, shape), tuple(shapes[index]))
 
 
 # --- the functions --------------------------------------------------------------------------------
@@ -319,6 +305,17 @@ def addmm(x: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     return (x if beta == 1 else beta * x) + (y if alpha == 1 else alpha * y)
 
 
+def baddbmm(x: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
+    """beta * x + alpha * (a @ b), of batches of matrices."""
+    y = bmm(a, b)
+    return (x if beta == 1 else beta * x) + (y if alpha == 1 else alpha * y)
+
+
+def inner(a: Any, b: Any) -> Any:
+    """The sums of the products along the last dimensions of a and b, for all pairs of their rows."""
+    return tensordot(a, b, ([-1], [-1])) if a.ndim and b.ndim else a * b
+
+
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
     """x (…, in) @ weight (out, in).T + bias (out)."""
     if weight.ndim != 2:
@@ -337,7 +334,20 @@ def einsum(equation: str, *operands: Any) -> Any:
         equation += "->" + dots + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
     if "..." in equation:
         equation = without_dots(equation, [operand.ndim for operand in operands])
-    return apply(EinSum, *operands, equation=equation)
+    left, output = equation.split("->")
+    pairs = [once_each(*pair) for pair in zip(left.split(","), operands, strict=True)]
+    equation = ",".join(term for term, _ in pairs) + "->" + output
+    return apply(EinSum, *(x for _, x in pairs), equation=equation)
+
+
+def once_each(term: str, x: Any) -> tuple[str, Any]:
+    """A term and its operand with each letter once: a repeated letter asks for the diagonal."""
+    for letter in term:
+        while term.count(letter) > 1:
+            first, second = term.index(letter), term.rindex(letter)
+            x = diagonal_of(x, 0, first, second)
+            term = term[:first] + term[first + 1 : second] + term[second + 1 :] + letter
+    return term, x
 
 
 def without_dots(equation: str, ranks: list[int]) -> str:
@@ -388,19 +398,24 @@ def det(x: Any) -> Any:
     return apply(Det, x)
 
 
+def slogdet(x: Any) -> tuple[Any, Any]:
+    """(sign, log of the absolute value) of the determinants of matrices."""
+    return sign(det(x.detach())), apply(LogAbsDet, x)
+
+
 def logdet(x: Any) -> Any:
-    """log |det x| of the matrices in the last two dimensions."""
-    return apply(LogAbsDet, x)
+    """The logarithms of the determinants of matrices: NaN where negative, -inf where 0."""
+    signs, size = slogdet(x)
+    return where(signs < 0, float("nan"), size)
 
 
 def trace(x: Any) -> Any:
     """The sum of the diagonal of a matrix."""
-    return diagonal(x).sum()
+    return diagonal_of(x).sum()
 
 
 def diag(x: Any, diagonal: int = 0) -> Any:
     """The given diagonal of a matrix, or the matrix with the vector x on that diagonal."""
     if x.ndim == 2:
-        return apply(Diagonal, x, offset=diagonal, dim1=0, dim2=1).clone()
-    n = x.shape[0] + abs(diagonal)
-    return embed(x, (n, n), ((Diagonal, {"offset": diagonal, "dim1": 0, "dim2": 1}),))
+        return clone(diagonal_of(x, diagonal))
+    return diag_embed(x, diagonal)

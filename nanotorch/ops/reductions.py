@@ -1,4 +1,4 @@
-"""Reductions over all dimensions or over some, and cumulative sums.
+"""Reductions over all dimensions or over some, and running sums and products.
 
 `dim` is an int, a tuple of ints or None (all); `keepdim` keeps reduced dimensions with size 1.
 """
@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 from nanotorch.backend import Array, dtype_of
 from nanotorch.ops.arithmetic import Maximum, Minimum
-from nanotorch.ops.casting import cast, clone
-from nanotorch.ops.comparisons import where
-from nanotorch.ops.elementwise import abs, exp
-from nanotorch.ops.indexing import Gather
-from nanotorch.ops.shapes import expand, narrow, reshape, squeeze
+from nanotorch.ops.casting import cast, clone, into
+from nanotorch.ops.comparisons import isnan, where
+from nanotorch.ops.elementwise import exp
+from nanotorch.ops.indexing import Gather, flip
+from nanotorch.ops.shapes import dimension, expand, reshape, squeeze
 from nanotorch.primitive import Linear, Primitive, Traced, apply
 
 Dim = int | tuple[int, ...] | None
@@ -135,18 +135,6 @@ class MinAlong(Gather):
     backward_name = "MinBackward0"
 
 
-class SortAlong(Gather):
-    """y = the elements of x in the order of the sorting indices along `dim`"""
-
-    backward_name = "SortBackward0"
-
-
-class TopkAlong(Gather):
-    """y = the elements of x at the indices of the k first along `dim`"""
-
-    backward_name = "TopkBackward0"
-
-
 class Argmax(Primitive):
     """y = the place of the largest element (the first of equals)"""
 
@@ -175,24 +163,6 @@ class Argmin(Primitive):
         out: Array | None = None,
     ) -> Array:
         return xp.argmin(x, axis=dim, keepdims=keepdim, out=out)
-
-
-class Argsort(Primitive):
-    """y = the indices that sort x along `dim`, equal elements in their order"""
-
-    @staticmethod
-    def kernel(
-        xp: Any, x: Array, *, dim: int = -1, descending: bool = False, out: Array | None = None
-    ) -> Array:
-        if not descending:
-            y = xp.argsort(x, axis=dim, kind="stable")
-        else:
-            y = xp.flip(xp.argsort(xp.flip(x, axis=dim), axis=dim, kind="stable"), axis=dim)
-            y = x.shape[dim] - 1 - y if x.ndim else y
-        if out is None:
-            return y
-        xp.copyto(out, y)
-        return out
 
 
 class All(Primitive):
@@ -243,97 +213,28 @@ class LogSumExp(Primitive):
 class Cumsum(Linear):
     """y = the running sum of x along `dim`"""
 
-    vjp = (lambda g, dim: sum(g, dim, True) - cumsum(g, dim) + g,)
+    vjp = (lambda g, dim: reverse_cumsum(g, dim),)
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, dim: int, out: Array | None = None) -> Array:
         dtype = xp.int64 if x.dtype.kind in "bui" else None
         if x.ndim == 0:
-            return x.astype(dtype or x.dtype)
+            return into(xp, x.astype(dtype or x.dtype), out)
         return xp.cumsum(x, axis=dim, dtype=dtype, out=out)
 
 
-class Norm(Primitive):
-    """y = (the sum of |x| ** p over `dim`) ** (1 / p); the slope is 0 where the norm is 0"""
+class Cumprod(Primitive):
+    """y = the running product of x along `dim`"""
 
-    backward_name = "LinalgVectorNormBackward0"
-    vjp = (
-        lambda g, x, y, p, dim, keepdim: (
-            spread(g, x.shape, dim, keepdim)
-            * norm_slope(x, spread(y, x.shape, dim, keepdim), p, dim)
-        ),
-    )
-    jvp = (
-        lambda t, x, y, p, dim, keepdim: sum(
-            t * norm_slope(x, spread(y, x.shape, dim, keepdim), p, dim), dim, keepdim
-        ),
-    )
+    vjp = (lambda g, x, y, dim: cumprod_reverse(g, x, y, dim),)
+    jvp = (lambda t, x, y, dim: cumprod_forward(t, x, y, dim),)
 
     @staticmethod
-    def kernel(
-        xp: Any, x: Array, *, p: float = 2, dim: Dim = None, keepdim: bool = False,
-        out: Array | None = None,
-    ) -> Array:  # fmt: skip
-        if p == 2:
-            total = xp.square(x).sum(axis=dim, keepdims=keepdim, out=out)
-            return xp.sqrt(total, out=out)
-        size = xp.absolute(x)
-        if p == float("inf"):
-            return size.max(axis=dim, keepdims=keepdim, out=out)
-        if p == -float("inf"):
-            return size.min(axis=dim, keepdims=keepdim, out=out)
-        if p == 1:
-            return size.sum(axis=dim, keepdims=keepdim, out=out)
-        if p == 0:
-            return (size != 0).sum(axis=dim, keepdims=keepdim, dtype=x.dtype, out=out)
-        total = xp.power(size, p).sum(axis=dim, keepdims=keepdim, out=out)
-        return xp.power(total, 1 / p, out=out)
-
-
-class Var(Primitive):
-    """y = the variance of x over `dim`, the divisor being the count less `correction`"""
-
-    vjp = (
-        lambda g, x, dim, correction, keepdim: (
-            spread(g, x.shape, dim, keepdim) * deviation(x, dim, correction)
-        ),
-    )
-    jvp = (
-        lambda t, x, dim, correction, keepdim: sum(t * deviation(x, dim, correction), dim, keepdim),
-    )
-
-    @staticmethod
-    def kernel(
-        xp: Any, x: Array, *, dim: Dim = None, correction: float = 1, keepdim: bool = False,
-        out: Array | None = None,
-    ) -> Array:  # fmt: skip
-        n = count(x.shape, dim)
-        centered = x - x.sum(axis=dim, keepdims=True) / x.dtype.type(builtins.max(n, 1))
-        total = xp.square(centered).sum(axis=dim, keepdims=keepdim, out=out)
-        return xp.true_divide(total, x.dtype.type(builtins.max(n - correction, 0)), out=out)
-
-
-class Std(Primitive):
-    """y = the square root of the variance"""
-
-    vjp = (
-        lambda g, x, y, dim, correction, keepdim: (
-            spread(g / (2 * y), x.shape, dim, keepdim) * deviation(x, dim, correction)
-        ),
-    )
-    jvp = (
-        lambda t, x, y, dim, correction, keepdim: (
-            sum(t * deviation(x, dim, correction), dim, keepdim) / (2 * y)
-        ),
-    )
-
-    @staticmethod
-    def kernel(
-        xp: Any, x: Array, *, dim: Dim = None, correction: float = 1, keepdim: bool = False,
-        out: Array | None = None,
-    ) -> Array:  # fmt: skip
-        variance = Var.kernel(xp, x, dim=dim, correction=correction, keepdim=keepdim, out=out)
-        return xp.sqrt(variance, out=out)
+    def kernel(xp: Any, x: Array, *, dim: int, out: Array | None = None) -> Array:
+        dtype = xp.int64 if x.dtype.kind in "bui" else None
+        if x.ndim == 0:
+            return into(xp, x.astype(dtype or x.dtype), out)
+        return xp.cumprod(x, axis=dim, dtype=dtype, out=out)
 
 
 # --- what the rules share -------------------------------------------------------------------------
@@ -375,36 +276,6 @@ def finite(x: Any) -> Any:
     return where((x - x) == 0, x, 0.0)
 
 
-def deviation(x: Any, dim: Dim, correction: float) -> Any:
-    """d var / dx = 2 (x - mean) / (count - correction)."""
-    divisor = builtins.max(count(x.shape, dim) - correction, 0)
-    factor = 2 / divisor if divisor else float("nan")
-    return (x - mean(x, dim, True)) * factor
-
-
-def norm_slope(x: Any, y: Any, p: float, dim: Dim) -> Any:
-    """d norm / dx for y of x's shape; 0 where the norm is 0."""
-    if p == 0:
-        return x * 0
-    if p == 1:
-        return sign_of(x)
-    if p in (float("inf"), -float("inf")):
-        mask = cast(abs(x) == y, getattr(x, "_array", x).dtype)
-        return sign_of(x) * mask / sum(mask, dim, True)
-    safe = where(y == 0, 1.0, y)
-    if p == 2:
-        return where(y == 0, 0.0, x / safe)
-    size = abs(x)
-    if p < 2:
-        size = where(x == 0, 1.0, size)
-    return where((y == 0) | (x == 0), 0.0, x * size ** (p - 2) / safe ** (p - 1))
-
-
-def sign_of(x: Any) -> Any:
-    """-1, 0 or 1."""
-    return where(x > 0, 1.0, where(x < 0, -1.0, x * 0))
-
-
 def products_of_others(x: Any, dim: int | None) -> Any:
     """For each element the product of the others over `dim`, right also where one element is 0."""
     zero = x == 0
@@ -416,6 +287,33 @@ def products_of_others(x: Any, dim: int | None) -> Any:
 def prod_slope(g: Any, x: Any, dim: int | None, keepdim: bool) -> Any:
     """g times the products of the other elements."""
     return spread(g, x.shape, dim, keepdim) * products_of_others(x, dim)
+
+
+def reverse_cumsum(g: Any, dim: int) -> Any:
+    """The running sum from the end."""
+    return flip(cumsum(flip(g, dim), dim), dim) if g.ndim else g
+
+
+def first_zero_as_one(x: Any, dim: int) -> tuple[Any, Any]:
+    """Where the first 0 along `dim` is, and x with 1 there."""
+    zero = x == 0
+    first = zero & (cumsum(zero, dim) == 1)
+    return first, where(first, 1.0, x)
+
+
+def cumprod_reverse(g: Any, x: Any, y: Any, dim: int) -> Any:
+    """The cotangent of x: sums of g * y / x from the end, with the first 0 of x left out of its own."""
+    first, filled = first_zero_as_one(x, dim)
+    beyond = reverse_cumsum(g * cumprod(filled, dim), dim)
+    before = reverse_cumsum(g * y, dim) / where(x == 0, 1.0, x)
+    return where(first, beyond, where(x == 0, 0.0, before))
+
+
+def cumprod_forward(t: Any, x: Any, y: Any, dim: int) -> Any:
+    """The tangent of y, with the same care for the first 0 of x."""
+    first, filled = first_zero_as_one(x, dim)
+    before = y * cumsum(where(x == 0, 0.0, t / where(x == 0, 1.0, x)), dim)
+    return before + cumprod(filled, dim) * cumsum(where(first, t, 0.0), dim)
 
 
 # --- the functions --------------------------------------------------------------------------------
@@ -516,29 +414,6 @@ def argmin(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     return apply(Argmin, x, dim=axes(x, dim), keepdim=keepdim)
 
 
-def argsort(x: Any, dim: int = -1, descending: bool = False, stable: bool = True) -> Any:
-    """The indices, int64, that sort x along `dim`; equal elements keep their order."""
-    return apply(Argsort, x, dim=dim, descending=descending)
-
-
-def sort(x: Any, dim: int = -1, descending: bool = False, stable: bool = True) -> ValuesAndIndices:
-    """x sorted along `dim`, and the indices that sort it."""
-    return along(SortAlong, x, argsort(x, dim, descending), dim, True)
-
-
-def topk(
-    x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
-) -> ValuesAndIndices:
-    """The k largest (or smallest) elements along `dim`, in order, and their indices."""
-    size = x.shape[dim] if x.ndim else 1
-    if not 0 <= k <= size:
-        raise RuntimeError(
-            f"topk: k must be between 0 and the size {size} of dimension {dim}, got {k}"
-        )
-    indices = narrow(argsort(x, dim, largest), dim, 0, k) if x.ndim else argsort(x, dim, largest)
-    return along(TopkAlong, x, indices, dim, True)
-
-
 def all(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """Whether every element over `dim` is true (nonzero)."""
     return apply(All, x, dim=axes(x, dim), keepdim=keepdim)
@@ -558,51 +433,26 @@ def cumsum(x: Any, dim: int, *, dtype: Any = None) -> Any:
     """The running sum along `dim`."""
     if dtype is not None:
         x = cast(x, dtype.numpy)
-    return apply(Cumsum, x, dim=dim)
+    return apply(Cumsum, x, dim=dimension(dim, x.ndim))
 
 
-def var(
-    x: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
-    correction: float | None = None,
-) -> Any:  # fmt: skip
-    """The variance over `dim`: squared deviations summed over the count less `correction` (1)."""
-    return moment(Var, x, dim, unbiased, keepdim, correction)
-
-
-def std(
-    x: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
-    correction: float | None = None,
-) -> Any:  # fmt: skip
-    """The standard deviation over `dim`: the square root of `var`."""
-    return moment(Std, x, dim, unbiased, keepdim, correction)
-
-
-def moment(
-    primitive: type[Primitive], x: Any, dim: Any, unbiased: bool | None, keepdim: bool,
-    correction: float | None,
-) -> Any:  # fmt: skip
-    """Sorts out the two ways of naming the divisor: `unbiased`, also alone, and `correction`."""
-    floating(x, primitive.title())
-    if isinstance(dim, bool):
-        dim, unbiased = None, dim
-    if correction is None:
-        correction = 1 if unbiased is None else int(unbiased)
-    return apply(primitive, x, dim=axes(x, dim), correction=correction, keepdim=keepdim)
-
-
-def var_mean(x: Any, dim: Any = None, *, correction: float = 1, keepdim: bool = False) -> Any:
-    """(variance, mean) over `dim`."""
-    return var(x, dim, keepdim=keepdim, correction=correction), mean(x, dim, keepdim)
-
-
-def norm(x: Any, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Any:
-    """The p-norm of the elements over `dim`: (sum |x| ** p) ** (1 / p); "fro" is 2."""
-    floating(x, "norm")
-    if p in ("fro", None):
-        p = 2
-    return apply(Norm, x, p=float(p) if p != 2 else 2, dim=axes(x, dim), keepdim=keepdim)
+def cumprod(x: Any, dim: int, *, dtype: Any = None) -> Any:
+    """The running product along `dim`."""
+    if dtype is not None:
+        x = cast(x, dtype.numpy)
+    return apply(Cumprod, x, dim=dimension(dim, x.ndim))
 
 
 def count_nonzero(x: Any, dim: Any = None) -> Any:
     """How many elements over `dim` are not 0, int64."""
     return sum(x != 0, dim)
+
+
+def nansum(x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+    """The sum over `dim` of the elements that are numbers."""
+    return sum(where(isnan(x), 0, x), dim, keepdim, dtype=dtype)
+
+
+def nanmean(x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+    """The mean over `dim` of the elements that are numbers."""
+    return nansum(x, dim, keepdim, dtype=dtype) / sum(~isnan(x), dim, keepdim)

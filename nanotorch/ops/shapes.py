@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from nanotorch.backend import Array, array_module
-from nanotorch.ops.casting import clone
-from nanotorch.primitive import Linear, Primitive, apply
+from nanotorch.ops.casting import clone, into
+from nanotorch.ops.regions import embed
+from nanotorch.primitive import Linear, apply
 
 Shape = tuple[int, ...]
-Path = tuple[tuple[type[Primitive], dict[str, Any]], ...]
 
 
 class View(Linear):
@@ -44,10 +44,7 @@ class Reshape(View):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, shape: Shape, out: Array | None = None) -> Array:
-        if out is None:
-            return x.reshape(shape)
-        xp.copyto(out, x.reshape(shape))
-        return out
+        return into(xp, x.reshape(shape), out)
 
 
 class Alias(Linear):
@@ -86,10 +83,7 @@ class SumTo(Linear):
             raise ValueError(f"cannot sum {tuple(x.shape)} to {tuple(shape)}")
         axes = (*range(extra), *(extra + d for d, n in enumerate(shape) if n != x.shape[extra + d]))
         y = x.sum(axis=axes).reshape(shape)
-        if out is None:
-            return y
-        xp.copyto(out, y)
-        return out
+        return into(xp, y, out)
 
 
 class Permute(Linear):
@@ -206,72 +200,6 @@ class Diagonal(Linear):
         if not getattr(y.flags, "writeable", True):
             y.flags.writeable = True  # NumPy makes this view read-only; PyTorch's can be written to
         return y
-
-
-# --- regions: a view seen from its base -----------------------------------------------------------
-
-
-class AsStrided(Linear):
-    """y = the region of x that `path`, a chain of views, leads to"""
-
-    vjp = (lambda g, x_shape, path: embed(g, x_shape, path),)
-
-    @staticmethod
-    def kernel(xp: Any, x: Array, *, path: Path, out: Array | None = None) -> Array:
-        return follow(xp, x, path).copy()
-
-
-class Embed(Linear):
-    """y = zeros of `shape` with g in the region that `path` leads to"""
-
-    vjp = (lambda g, path: apply(AsStrided, g, path=path),)
-
-    @staticmethod
-    def kernel(xp: Any, g: Array, *, shape: Shape, path: Path, out: Array | None = None) -> Array:
-        if out is None:
-            out = xp.zeros(shape, g.dtype)
-        else:
-            out.fill(0)
-        follow(xp, out, path)[...] = g
-        return out
-
-
-class CopySlices(Linear):
-    """y = base with `value` in the region that `path` leads to: what writing to a view does to its base"""
-
-    backward_name = "CopySlices"
-    vjp = (
-        lambda g, path: clear(g, path),
-        lambda g, path: apply(AsStrided, g, path=path),
-    )
-
-    @staticmethod
-    def kernel(
-        xp: Any, base: Array, value: Array, *, path: Path, out: Array | None = None
-    ) -> Array:
-        if out is None:
-            out = base.copy()
-        else:
-            xp.copyto(out, base)
-        follow(xp, out, path)[...] = value
-        return out
-
-
-def follow(xp: Any, x: Array, path: Path) -> Array:
-    """The view of x that the chain of view kernels leads to."""
-    for primitive, attributes in path:
-        x = primitive.kernel(xp, x, **attributes)
-    return x
-
-
-def embed(g: Any, shape: Shape, path: Path) -> Any:
-    """Zeros of `shape` with g in the region that `path` leads to."""
-    return apply(Embed, g, shape=shape, path=path)
-
-
-def clear(g: Any, path: Path) -> Any:
-    """g with zeros in the region that `path` leads to."""
-    return apply(CopySlices, g, apply(AsStrided, g, path=path) * 0, path=path)
 
 
 # --- the functions --------------------------------------------------------------------------------
@@ -421,10 +349,15 @@ def t(x: Any) -> Any:
     return apply(T, x, dim0=0, dim1=-1)
 
 
-def movedim(x: Any, source: int, destination: int) -> Any:
-    """x with one dimension moved to another place."""
-    order = list(range(x.ndim))
-    order.insert(dimension(destination, x.ndim), order.pop(dimension(source, x.ndim)))
+def movedim(x: Any, source: Any, destination: Any) -> Any:
+    """x with one dimension, or several, moved to other places."""
+    froms, tos = (
+        [dimension(d, x.ndim) for d in ((ds,) if isinstance(ds, int) else ds)]
+        for ds in (source, destination)
+    )
+    order = [d for d in range(x.ndim) if d not in froms]
+    for place, d in sorted(zip(tos, froms, strict=True)):
+        order.insert(place, d)
     return permute(x, tuple(order))
 
 
@@ -503,6 +436,21 @@ def unbind(x: Any, dim: int = 0) -> tuple[Any, ...]:
 def diagonal(x: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
     """The diagonal of two dimensions, as a view whose last dimension it is."""
     return apply(Diagonal, x, offset=offset, dim1=dim1, dim2=dim2)
+
+
+def diag_embed(x: Any, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Any:
+    """Zeros, with the last dimension of x on the given diagonal of the dimensions dim1 and dim2."""
+    first, second = dimension(dim1, x.ndim + 1), dimension(dim2, x.ndim + 1)
+    shape = list(x.shape[:-1])
+    for place in sorted((first, second)):
+        shape.insert(place, x.shape[-1] + abs(offset))
+    place = {"offset": offset, "dim1": first, "dim2": second}
+    return embed(x, tuple(shape), ((Diagonal, place),))
+
+
+def ravel(x: Any) -> Any:
+    """x in one dimension."""
+    return reshape(x, (-1,))
 
 
 def broadcast_to(x: Any, shape: Sequence[int]) -> Any:

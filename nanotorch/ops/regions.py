@@ -1,0 +1,79 @@
+"""Regions: a view as seen from its base, whose memory it shows.
+
+A path is a chain of view primitives with their attributes: the way from a base to a region of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanotorch.backend import Array
+from nanotorch.ops.casting import into, zeros_like
+from nanotorch.primitive import Linear, Primitive, apply
+
+Shape = tuple[int, ...]
+Path = tuple[tuple[type[Primitive], dict[str, Any]], ...]
+
+
+class AsStrided(Linear):
+    """y = the region of x that `path`, a chain of views, leads to"""
+
+    vjp = (lambda g, x_shape, path: embed(g, x_shape, path),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, *, path: Path, out: Array | None = None) -> Array:
+        y = follow(xp, x, path)
+        return y.copy() if out is None else into(xp, y, out)
+
+
+class Embed(Linear):
+    """y = zeros of `shape` with g in the region that `path` leads to"""
+
+    vjp = (lambda g, path: apply(AsStrided, g, path=path),)
+
+    @staticmethod
+    def kernel(xp: Any, g: Array, *, shape: Shape, path: Path, out: Array | None = None) -> Array:
+        if out is None:
+            out = xp.zeros(shape, g.dtype)
+        else:
+            out.fill(0)
+        follow(xp, out, path)[...] = g
+        return out
+
+
+class CopySlices(Linear):
+    """y = base with `value` in the region that `path` leads to: what writing to a view does to its base"""
+
+    backward_name = "CopySlices"
+    vjp = (
+        lambda g, path: clear(g, path),
+        lambda g, path: apply(AsStrided, g, path=path),
+    )
+
+    @staticmethod
+    def kernel(
+        xp: Any, base: Array, value: Array, *, path: Path, out: Array | None = None
+    ) -> Array:
+        if out is None:
+            out = base.copy()
+        else:
+            xp.copyto(out, base)
+        follow(xp, out, path)[...] = value
+        return out
+
+
+def follow(xp: Any, x: Array, path: Path) -> Array:
+    """The view of x that the chain of view kernels leads to."""
+    for primitive, attributes in path:
+        x = primitive.kernel(xp, x, **attributes)
+    return x
+
+
+def embed(g: Any, shape: Shape, path: Path) -> Any:
+    """Zeros of `shape` with g in the region that `path` leads to."""
+    return apply(Embed, g, shape=shape, path=path)
+
+
+def clear(g: Any, path: Path) -> Any:
+    """g with zeros in the region that `path` leads to."""
+    return apply(CopySlices, g, zeros_like(apply(AsStrided, g, path=path)), path=path)

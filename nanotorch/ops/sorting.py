@@ -1,0 +1,159 @@
+"""Sorting, and what is found by it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanotorch.backend import Array, array_module
+from nanotorch.backend.dtypes import int64
+from nanotorch.ops.arithmetic import lerp
+from nanotorch.ops.casting import cast, full_of, into
+from nanotorch.ops.comparisons import isnan, where
+from nanotorch.ops.elementwise import ceil, floor
+from nanotorch.ops.indexing import Gather, index_select
+from nanotorch.ops.reductions import Extreme, ValuesAndIndices, along, any as any_, argmax
+from nanotorch.ops.shapes import dimension, movedim, narrow, reshape, select, squeeze
+from nanotorch.primitive import Primitive, Traced, apply
+
+
+class SortAlong(Gather):
+    """y = the elements of x in the order of the sorting indices along `dim`"""
+
+    backward_name = "SortBackward0"
+
+
+class TopkAlong(Gather):
+    """y = the elements of x at the indices of the k first along `dim`"""
+
+    backward_name = "TopkBackward0"
+
+
+class Argsort(Primitive):
+    """y = the indices that sort x along `dim`, equal elements in their order"""
+
+    @staticmethod
+    def kernel(
+        xp: Any, x: Array, *, dim: int = -1, descending: bool = False, out: Array | None = None
+    ) -> Array:
+        if not descending:
+            y = xp.argsort(x, axis=dim, kind="stable")
+        else:
+            y = xp.flip(xp.argsort(xp.flip(x, axis=dim), axis=dim, kind="stable"), axis=dim)
+            y = x.shape[dim] - 1 - y if x.ndim else y
+        return into(xp, y, out)
+
+
+class MedianAlong(Gather):
+    """y = the elements of x at the indices of the medians along `dim`"""
+
+    backward_name = "MedianBackward1"
+
+
+class Median(Extreme):
+    """y = the lower median of all elements of x; equal ones share the gradient"""
+
+    backward_name = "MedianBackward0"
+    vjp, jvp = Extreme.vjp, Extreme.jvp
+
+    @staticmethod
+    def kernel(
+        xp: Any, x: Array, *, dim: None = None, keepdim: bool = False, out: Array | None = None
+    ) -> Array:
+        ordered = xp.sort(x.reshape(-1))  # NaN comes last
+        broken = x.dtype.kind == "f" and bool(xp.isnan(ordered[-1:]).any())
+        return into(xp, ordered[-1 if broken else (x.size - 1) // 2], out)
+
+
+def argsort(x: Any, dim: int = -1, descending: bool = False, stable: bool = True) -> Any:
+    """The indices, int64, that sort x along `dim`; equal elements keep their order."""
+    return apply(Argsort, x, dim=dim, descending=descending)
+
+
+def sort(x: Any, dim: int = -1, descending: bool = False, stable: bool = True) -> ValuesAndIndices:
+    """x sorted along `dim`, and the indices that sort it."""
+    return along(SortAlong, x, argsort(x, dim, descending), dim, True)
+
+
+def topk(
+    x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
+) -> ValuesAndIndices:
+    """The k largest (or smallest) elements along `dim`, in order, and their indices."""
+    size = x.shape[dim] if x.ndim else 1
+    if not 0 <= k <= size:
+        raise RuntimeError(
+            f"topk: k must be between 0 and the size {size} of dimension {dim}, got {k}"
+        )
+    indices = narrow(argsort(x, dim, largest), dim, 0, k) if x.ndim else argsort(x, dim, largest)
+    return along(TopkAlong, x, indices, dim, True)
+
+
+def median(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The median, the lower of two; along `dim` a (values, indices) pair. NaN where there is one."""
+    if dim is None:
+        return apply(Median, x, dim=None, keepdim=False)
+    size = x.shape[dim] if x.ndim else 1
+    middle = narrow(argsort(x, dim), dim, (size - 1) // 2, 1) if x.ndim else argsort(x, dim)
+    if x.dtype.is_floating_point and x.ndim:
+        broken = isnan(x)
+        middle = where(any_(broken, dim, True), argmax(broken, dim, True), middle)
+    return along(MedianAlong, x, middle, dim, keepdim)
+
+
+def quantile(x: Any, q: Any, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The values below which the shares q (a number, or a vector: the first dimension) of x lie.
+
+    Between two elements it is interpolated linearly.
+    """
+    shape = (1,) * x.ndim if dim is None else list(x.shape)
+    x, place = (reshape(x, (-1,)), 0) if dim is None else (x, dimension(dim, x.ndim))
+    shares = q if isinstance(q, Traced) else full_of(select(reshape(x, (-1,)), 0, 0), q)
+    ordered = movedim(sort(x, place).values, place, 0)
+    rank = reshape(shares, (-1,)) * (ordered.shape[0] - 1)
+    low = cast(floor(rank), int64.numpy)
+    high = cast(ceil(rank), int64.numpy)
+    weight = reshape(rank - floor(rank), (-1, *(1,) * (x.ndim - 1)))
+    y = lerp(index_select(ordered, 0, low), index_select(ordered, 0, high), weight)
+    if keepdim:
+        y = reshape(y, (-1, *(n if d != place or dim is None else 1 for d, n in enumerate(shape))))
+    return y if shares.ndim else squeeze(y, 0)
+
+
+def unique(
+    x: Any, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False,
+    dim: int | None = None,
+) -> Any:  # fmt: skip
+    """The different elements (or slices along `dim`) in order; also where each went, and how often."""
+    xp = array_module(x._array)
+    y, inverse, counts = xp.unique(
+        x._array, return_inverse=True, return_counts=True, axis=dim, equal_nan=False
+    )
+    found = [y]
+    if return_inverse:
+        found.append(inverse.reshape(x.shape) if dim is None else inverse.reshape(-1))
+    if return_counts:
+        found.append(counts)
+    made = tuple(x._wrap(part) for part in found)
+    return made if len(made) > 1 else made[0]
+
+
+def searchsorted(sequence: Any, values: Any, *, right: bool = False) -> Any:
+    """Where each value goes in a sorted vector, int64: before equal elements, or after them (`right`)."""
+    if sequence.ndim != 1:
+        raise RuntimeError(f"searchsorted: expected a vector to search in, got {sequence.ndim} dimensions")
+    xp, side = array_module(sequence._array), "right" if right else "left"
+    wanted = values._array if isinstance(values, Traced) else values
+    return sequence._wrap(xp.asarray(xp.searchsorted(sequence._array, wanted, side)))
+
+
+def bucketize(values: Any, boundaries: Any, *, right: bool = False) -> Any:
+    """The number of the bucket between sorted boundaries that each value lies in, int64."""
+    return searchsorted(boundaries, values, right=right)
+
+
+def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:
+    """How often (or with what total weight) each whole number >= 0 occurs in a vector of them."""
+    xp = array_module(x._array)
+    if x.ndim != 1 or x._array.dtype.kind not in "iu" or (x._array.size and int(x._array.min()) < 0):
+        raise RuntimeError("bincount only supports 1-d non-negative integral inputs.")
+    y = xp.bincount(x._array, None if weights is None else weights._array, minlength)
+    return x._wrap(y.astype(weights._array.dtype) if weights is not None else y)

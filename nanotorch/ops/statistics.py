@@ -1,0 +1,194 @@
+"""Moments, norms and distances."""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+from nanotorch.backend import Array
+from nanotorch.ops.casting import cast, zeros_like
+from nanotorch.ops.comparisons import where
+from nanotorch.ops.elementwise import abs, clamp, sign
+from nanotorch.ops.reductions import Dim, axes, count, floating, mean, spread, sum
+from nanotorch.ops.shapes import narrow, unsqueeze
+from nanotorch.primitive import Primitive, apply
+
+
+class Norm(Primitive):
+    """y = (the sum of |x| ** p over `dim`) ** (1 / p); the slope is 0 where the norm is 0"""
+
+    backward_name = "LinalgVectorNormBackward0"
+    vjp = (
+        lambda g, x, y, p, dim, keepdim: (
+            spread(g, x.shape, dim, keepdim)
+            * norm_slope(x, spread(y, x.shape, dim, keepdim), p, dim)
+        ),
+    )
+    jvp = (
+        lambda t, x, y, p, dim, keepdim: sum(
+            t * norm_slope(x, spread(y, x.shape, dim, keepdim), p, dim), dim, keepdim
+        ),
+    )
+
+    @staticmethod
+    def kernel(
+        xp: Any, x: Array, *, p: float = 2, dim: Dim = None, keepdim: bool = False,
+        out: Array | None = None,
+    ) -> Array:  # fmt: skip
+        if p == 2:
+            total = xp.square(x).sum(axis=dim, keepdims=keepdim, out=out)
+            return xp.sqrt(total, out=out)
+        size = xp.absolute(x)
+        if p == float("inf"):
+            return size.max(axis=dim, keepdims=keepdim, out=out)
+        if p == -float("inf"):
+            return size.min(axis=dim, keepdims=keepdim, out=out)
+        if p == 1:
+            return size.sum(axis=dim, keepdims=keepdim, out=out)
+        if p == 0:
+            return (size != 0).sum(axis=dim, keepdims=keepdim, dtype=x.dtype, out=out)
+        total = xp.power(size, p).sum(axis=dim, keepdims=keepdim, out=out)
+        return xp.power(total, 1 / p, out=out)
+
+
+class Var(Primitive):
+    """y = the variance of x over `dim`, the divisor being the count less `correction`"""
+
+    vjp = (
+        lambda g, x, dim, correction, keepdim: (
+            spread(g, x.shape, dim, keepdim) * deviation(x, dim, correction)
+        ),
+    )
+    jvp = (
+        lambda t, x, dim, correction, keepdim: sum(t * deviation(x, dim, correction), dim, keepdim),
+    )
+
+    @staticmethod
+    def kernel(
+        xp: Any, x: Array, *, dim: Dim = None, correction: float = 1, keepdim: bool = False,
+        out: Array | None = None,
+    ) -> Array:  # fmt: skip
+        n = count(x.shape, dim)
+        centered = x - x.sum(axis=dim, keepdims=True) / x.dtype.type(builtins.max(n, 1))
+        total = xp.square(centered).sum(axis=dim, keepdims=keepdim, out=out)
+        return xp.true_divide(total, x.dtype.type(builtins.max(n - correction, 0)), out=out)
+
+
+class Std(Primitive):
+    """y = the square root of the variance"""
+
+    vjp = (
+        lambda g, x, y, dim, correction, keepdim: (
+            spread(g / (2 * y), x.shape, dim, keepdim) * deviation(x, dim, correction)
+        ),
+    )
+    jvp = (
+        lambda t, x, y, dim, correction, keepdim: (
+            sum(t * deviation(x, dim, correction), dim, keepdim) / (2 * y)
+        ),
+    )
+
+    @staticmethod
+    def kernel(
+        xp: Any, x: Array, *, dim: Dim = None, correction: float = 1, keepdim: bool = False,
+        out: Array | None = None,
+    ) -> Array:  # fmt: skip
+        variance = Var.kernel(xp, x, dim=dim, correction=correction, keepdim=keepdim, out=out)
+        return xp.sqrt(variance, out=out)
+
+
+# --- what the rules share -------------------------------------------------------------------------
+
+
+def deviation(x: Any, dim: Dim, correction: float) -> Any:
+    """d var / dx = 2 (x - mean) / (count - correction)."""
+    divisor = builtins.max(count(x.shape, dim) - correction, 0)
+    factor = 2 / divisor if divisor else float("nan")
+    return (x - mean(x, dim, True)) * factor
+
+
+def norm_slope(x: Any, y: Any, p: float, dim: Dim) -> Any:
+    """d norm / dx for y of x's shape; 0 where the norm is 0."""
+    if p == 0:
+        return zeros_like(x)
+    if p == 1:
+        return sign(x)
+    if p in (float("inf"), -float("inf")):
+        mask = cast(abs(x) == y, getattr(x, "_array", x).dtype)
+        return sign(x) * mask / sum(mask, dim, True)
+    safe = where(y == 0, 1.0, y)
+    if p == 2:
+        return where(y == 0, 0.0, x / safe)
+    size = abs(x)
+    if p < 2:
+        size = where(x == 0, 1.0, size)
+    return where((y == 0) | (x == 0), 0.0, x * size ** (p - 2) / safe ** (p - 1))
+
+
+# --- the functions --------------------------------------------------------------------------------
+
+
+def var(
+    x: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
+    correction: float | None = None,
+) -> Any:  # fmt: skip
+    """The variance over `dim`: squared deviations summed over the count less `correction` (1)."""
+    return moment(Var, x, dim, unbiased, keepdim, correction)
+
+
+def std(
+    x: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
+    correction: float | None = None,
+) -> Any:  # fmt: skip
+    """The standard deviation over `dim`: the square root of `var`."""
+    return moment(Std, x, dim, unbiased, keepdim, correction)
+
+
+def moment(
+    primitive: type[Primitive], x: Any, dim: Any, unbiased: bool | None, keepdim: bool,
+    correction: float | None,
+) -> Any:  # fmt: skip
+    """Sorts out the two ways of naming the divisor: `unbiased`, also alone, and `correction`."""
+    floating(x, primitive.title())
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    if correction is None:
+        correction = 1 if unbiased is None else int(unbiased)
+    return apply(primitive, x, dim=axes(x, dim), correction=correction, keepdim=keepdim)
+
+
+def var_mean(x: Any, dim: Any = None, *, correction: float = 1, keepdim: bool = False) -> Any:
+    """(variance, mean) over `dim`."""
+    return var(x, dim, keepdim=keepdim, correction=correction), mean(x, dim, keepdim)
+
+
+def std_mean(x: Any, dim: Any = None, *, correction: float = 1, keepdim: bool = False) -> Any:
+    """(standard deviation, mean) over `dim`."""
+    return std(x, dim, keepdim=keepdim, correction=correction), mean(x, dim, keepdim)
+
+
+def norm(x: Any, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Any:
+    """The p-norm of the elements over `dim`: (sum |x| ** p) ** (1 / p); "fro" is 2."""
+    floating(x, "norm")
+    if p in ("fro", None):
+        p = 2
+    return apply(Norm, x, p=float(p) if p != 2 else 2, dim=axes(x, dim), keepdim=keepdim)
+
+
+def cosine_similarity(a: Any, b: Any, dim: int = 1, eps: float = 1e-8) -> Any:
+    """The cosine of the angle between a and b along `dim`; norms below `eps` count as `eps`."""
+    lengths = clamp(norm(a, 2, dim), min=eps) * clamp(norm(b, 2, dim), min=eps)
+    return sum(a * b, dim) / lengths
+
+
+def cdist(a: Any, b: Any, p: float = 2.0) -> Any:
+    """The distances (…, m, n), by the p-norm, of the rows of a (…, m, k) from those of b (…, n, k)."""
+    return norm(unsqueeze(a, -2) - unsqueeze(b, -3), p, -1)
+
+
+def diff(x: Any, n: int = 1, dim: int = -1) -> Any:
+    """The differences of neighbours along `dim`, n times over."""
+    for _ in range(n):
+        size = x.shape[dim]
+        x = narrow(x, dim, 1, size - 1) - narrow(x, dim, 0, size - 1)
+    return x

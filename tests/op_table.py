@@ -1,0 +1,439 @@
+"""The table of ops: every one with inputs it is tried on. Each row serves NanoTorch and PyTorch alike.
+
+A row's function takes the library first, then its inputs. An input is a shape with a domain, which keeps
+the values away from where a function has no derivative.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+
+
+@dataclass(frozen=True)
+class Input:
+    """One operand: its shape, and how to draw its values."""
+
+    shape: tuple[int, ...]
+    draw: Callable[[numpy.random.Generator, tuple[int, ...]], Any]
+    differentiable: bool = True
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: an op called in one way on inputs of given shapes."""
+
+    name: str
+    function: Callable[..., Any]
+    inputs: tuple[Input, ...]
+    smooth: bool = True  # has derivatives of the second order that say something
+
+    def arrays(self) -> list[Any]:
+        """The inputs as float64 (or index) arrays, the same in every run."""
+        generator = numpy.random.default_rng(zlib.crc32(self.name.encode()))
+        return [numpy.asarray(i.draw(generator, i.shape)) for i in self.inputs]
+
+
+def domain(draw: Callable[[Any, tuple[int, ...]], Any], differentiable: bool = True) -> Any:
+    """The function that makes an Input from a shape."""
+    return lambda *shape: Input(shape, draw, differentiable)
+
+
+real = domain(lambda r, s: r.normal(size=s))
+positive = domain(lambda r, s: r.uniform(0.3, 3.0, s))
+unit = domain(lambda r, s: r.uniform(-0.9, 0.9, s))
+probability = domain(lambda r, s: r.uniform(0.1, 0.9, s))
+above_one = domain(lambda r, s: r.uniform(1.2, 3.0, s))
+away = domain(lambda r, s: r.choice([-1.0, 1.0], s) * r.uniform(0.3, 2.3, s))  # from 0
+between = domain(lambda r, s: r.integers(-3, 3, s) + r.uniform(0.2, 0.4, s))  # whole numbers
+wide = domain(lambda r, s: r.normal(size=s) * 20)
+distinct = domain(lambda r, s: (r.permutation(numpy.prod(s, dtype=int)).reshape(s) - 3.3) * 0.37)
+invertible = domain(lambda r, s: r.normal(size=s) + 3 * numpy.eye(s[-1]))
+symmetric = domain(lambda r, s: (lambda a: a @ a.swapaxes(-1, -2) + numpy.eye(s[-1]))(r.normal(size=s)))
+constant = domain(lambda r, s: r.normal(size=s), False)
+boolean = domain(lambda r, s: r.random(s) < 0.5, False)
+whole = domain(lambda r, s: r.integers(-5, 6, s), False)
+count = domain(lambda r, s: r.integers(1, 5, s), False)
+
+
+def below(n: int) -> Any:
+    """Indices in [0, n)."""
+    return domain(lambda r, s: r.integers(0, n, s), False)
+
+
+def signed(n: int) -> Any:
+    """Indices in [-n, n)."""
+    return domain(lambda r, s: r.integers(-n, n, s), False)
+
+
+def permutation(r: Any, s: tuple[int, ...]) -> Any:
+    return r.permutation(s[0])
+
+
+shuffled = domain(permutation, False)
+
+CASES: list[Case] = []
+
+
+def row(name: str, function: Callable[..., Any], *inputs: Input, smooth: bool = True) -> None:
+    """Adds a row; rows of one op are told apart by their shapes."""
+    shapes = " ".join("x".join(map(str, i.shape)) or "0-dim" for i in inputs)
+    CASES.append(Case(f"{name} {shapes}", function, inputs, smooth))
+
+
+def call(path: str) -> Callable[..., Any]:
+    """The function of either library at that path, such as nn.functional.gelu."""
+
+    def function(library: Any, *inputs: Any) -> Any:
+        for part in path.split("."):
+            library = getattr(library, part)
+        return library(*inputs)
+
+    return function
+
+
+SHAPES: tuple[tuple[int, ...], ...] = ((3, 4), (), (0, 3))
+PAIRS: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
+    ((3, 4), (3, 4)), ((2, 1, 3), (4, 1)), ((), (3,)), ((3,), ()), ((0, 3), (1, 3)),
+)  # fmt: skip
+
+UNARY = {
+    "neg": real, "abs": away, "sign": away, "reciprocal": away, "exp": real, "exp2": real,
+    "expm1": real, "log": positive, "log2": positive, "log10": positive, "log1p": positive,
+    "sqrt": positive, "rsqrt": positive, "sin": real, "cos": real, "tan": unit, "asin": unit,
+    "acos": unit, "atan": real, "sinh": real, "cosh": real, "tanh": real, "asinh": real,
+    "acosh": above_one, "atanh": unit, "erf": real, "erfc": real, "floor": between,
+    "ceil": between, "trunc": between, "round": between, "frac": between, "square": real,
+    "sigmoid": wide, "relu": away, "logit": probability, "nan_to_num": real, "clone": real,
+    "nn.functional.elu": away, "nn.functional.gelu": real,
+    "nn.functional.silu": real, "nn.functional.softplus": real, "nn.functional.leaky_relu": away,
+    "nn.functional.logsigmoid": wide,
+    "isnan": real, "isinf": real, "isfinite": real, "logical_not": real,
+}  # fmt: skip
+for name, values in UNARY.items():
+    for shape in SHAPES:
+        row(name, call(name), values(*shape))
+row("bitwise_not", call("bitwise_not"), boolean(3, 4))
+row("bitwise_not", call("bitwise_not"), whole(5))
+
+BINARY = {
+    "add": (real, real), "sub": (real, real), "rsub": (real, real), "mul": (real, real),
+    "div": (real, away), "pow": (positive, real), "maximum": (real, real),
+    "minimum": (real, real), "atan2": (away, away), "remainder": (between, away),
+    "fmod": (between, away), "floor_divide": (between, away), "hypot": (away, away),
+    "logaddexp": (real, real), "xlogy": (positive, positive), "eq": (real, real),
+    "ne": (real, real), "lt": (real, real), "le": (real, real), "gt": (real, real),
+    "ge": (real, real), "logical_and": (real, real), "logical_or": (real, real),
+    "logical_xor": (real, real), "isclose": (real, real),
+}  # fmt: skip
+for name, (first, second) in BINARY.items():
+    for one, two in PAIRS:
+        row(name, call(name), first(*one), second(*two))
+for name in ("bitwise_and", "bitwise_or", "bitwise_xor"):
+    row(name, call(name), whole(3, 4), whole(4))
+    row(name, call(name), boolean(3), boolean(2, 1))
+
+# Arithmetic with numbers, and the operators.
+row("add a number", lambda t, x: x + 2, real(3, 4))
+row("radd a number", lambda t, x: 2.5 + x, real(3, 4))
+row("add alpha", lambda t, x, y: t.add(x, y, alpha=3), real(3, 4), real(4))
+row("sub alpha", lambda t, x, y: t.sub(x, y, alpha=3), real(3, 4), real(4))
+row("rsub a number", lambda t, x: 2 - x, real(3))
+row("mul a number", lambda t, x: 3 * x * 2.0, real(3))
+row("div a number", lambda t, x: x / 3 + 3 / x, away(3))
+row("floor_divide a number", lambda t, x: x // 2, between(3, 4))
+row("remainder of numbers", lambda t, x: x % 2 + 5 % x, between(3, 4))
+row("div floor", lambda t, x, y: t.div(x, y, rounding_mode="floor"), between(3), away(3))
+row("div trunc", lambda t, x, y: t.div(x, y, rounding_mode="trunc"), between(3), away(3))
+for exponent in (-2, -1, 0, 1, 2, 3, 4, 0.5, -0.5, 2.7):
+    row(f"pow {exponent}", lambda t, x, p=exponent: x**p, positive(3, 4))
+for exponent in (-1, 2, 3):
+    row(f"pow {exponent} of negatives", lambda t, x, p=exponent: x**p, away(3, 4))
+row("pow of a number", lambda t, x: 2**x, real(3, 4))
+row("pow of a float", lambda t, x: 2.5**x, real(3))
+row("operators", lambda t, x, y: -x + abs(x) * y - x / y, away(3, 4), away(4))
+row("comparison with a number", lambda t, x: (x > 0.5) & (x <= 2) | ~(x != 1), real(9))
+row("round decimals", lambda t, x: t.round(x, decimals=1), real(7), smooth=False)
+row("clamp", lambda t, x: t.clamp(x, -0.5, 0.5), real(9))
+row("clamp below", lambda t, x: t.clamp(x, min=0.1), real(9))
+row("clamp above", lambda t, x: x.clamp(max=0.1), real(9))
+row("clamp tensors", lambda t, x, a, b: t.clamp(x, a, b), real(9), real(9), real(9))
+row("clamp by one tensor", lambda t, x, a: t.clamp(x, max=a), real(3, 4), real(4))
+row("elu alpha", lambda t, x: t.nn.functional.elu(x, alpha=0.7), away(9))
+row("leaky_relu slope", lambda t, x: t.nn.functional.leaky_relu(x, 0.2), away(9))
+row("softplus beta", lambda t, x: t.nn.functional.softplus(x, 2.0, 3.0), away(9))
+row("gelu tanh", lambda t, x: t.nn.functional.gelu(x, approximate="tanh"), real(9))
+row("lerp", lambda t, a, b: t.lerp(a, b, 0.3), real(3, 4), real(3, 4))
+row("lerp tensor", lambda t, a, b, w: t.lerp(a, b, w), real(3, 4), real(4), real(3, 4))
+row("addcmul", lambda t, x, a, b: t.addcmul(x, a, b, value=0.5), real(3), real(3), real(3))
+row("addcdiv", lambda t, x, a, b: t.addcdiv(x, a, b, value=0.5), real(3), real(3), away(3))
+row("logit eps", lambda t, x: t.logit(x, 0.2), probability(9))
+
+# Selection.
+row("where", lambda t, c, a, b: t.where(c, a, b), boolean(3, 4), real(3, 4), real(4))
+row("where number", lambda t, c, a: t.where(c, a, 2.0), boolean(3, 4), real(3, 1))
+row("masked_fill", lambda t, x, m: x.masked_fill(m, 7.0), real(3, 4), boolean(4))
+row("masked_fill tensor", lambda t, x, m, v: x.masked_fill(m, v), real(3, 4), boolean(3, 4), real())
+row("masked_select", lambda t, x, m: t.masked_select(x, m), real(3, 4), boolean(4))
+row("nonzero", lambda t, m: t.nonzero(m), boolean(3, 4))
+row("nonzero as_tuple", lambda t, m: m.nonzero(as_tuple=True), boolean(3, 4))
+
+# Reductions: over everything, over one dimension, over several.
+for name, values in {
+    "sum": real, "mean": real, "amax": distinct, "amin": distinct, "logsumexp": real,
+    "var": real, "std": real, "norm": away, "all": real, "any": real, "count_nonzero": boolean,
+    "nansum": real, "nanmean": real,
+}.items():  # fmt: skip
+    if name != "logsumexp":
+        row(f"{name} of all", call(name), values(3, 4))
+        row(f"{name} of all", call(name), values(2, 1, 3))
+    options = {} if name != "norm" else {"p": 2}
+
+    def along(dim: Any, keep: bool, name: str = name, options: Any = options) -> Any:
+        keeping = {"keepdim": True} if keep else {}
+        return lambda t, x: getattr(t, name)(x, **options, dim=dim, **keeping)
+
+    for dim in (0, -1, (0, 2), (1,)):
+        keeps = name != "count_nonzero" and dim != (1,)
+        row(f"{name} dim={dim}", along(dim, False), values(2, 3, 2))
+        row(f"{name} keepdim dim={dim}", along(dim, keeps), values(2, 3, 2))
+for name in ("sum", "prod", "all", "any", "count_nonzero"):
+    row(f"{name} of none", call(name), real(0, 3))
+    row(f"{name} of one", call(name), real())
+    row(f"{name} of none, dim", lambda t, x, f=call(name): f(t, x, 0), real(0, 3))
+row("mean of one", lambda t, x: x.mean(), real())
+row("mean of a 0-dim, dim", lambda t, x: x.mean(0), real())
+row("sum dtype", lambda t, x: t.sum(x, 0, dtype=t.float64), real(3, 4))
+row("prod of all", lambda t, x: x.prod(), away(3, 2))
+row("prod dim", lambda t, x: t.prod(x, 1), away(3, 4))
+row("prod keepdim", lambda t, x: t.prod(x, 0, keepdim=True), away(3, 4))
+row("prod with a zero", lambda t, x: t.prod(x.masked_fill(x == x.max(), 0.0)), distinct(5))
+for name in ("max", "min"):
+    row(f"{name} of all", call(name), distinct(3, 4))
+    row(f"{name} dim", lambda t, x, f=call(name): f(t, x, 1), distinct(3, 4))
+    row(f"{name} keepdim", lambda t, x, n=name: getattr(t, n)(x, 0, keepdim=True), distinct(3, 4))
+    row(f"{name} of a 0-dim", lambda t, x, f=call(name): f(t, x, 0), distinct())
+    row(f"{name} of two", call(name), real(3, 4), real(4))
+    row(f"arg{name} of all", call(f"arg{name}"), distinct(3, 4))
+    row(f"arg{name} dim", lambda t, x, f=call(f"arg{name}"): f(t, x, 1), distinct(3, 4))
+    row(f"arg{name} keepdim", lambda t, x, n=name: getattr(x, f"arg{n}")(-1, True), distinct(3, 4))
+row("median of all", lambda t, x: t.median(x), distinct(3, 4))
+row("median dim", lambda t, x: t.median(x, 1), distinct(3, 4))
+row("median keepdim", lambda t, x: x.median(0, keepdim=True), distinct(3, 4))
+row("quantile", lambda t, x: t.quantile(x, 0.3), distinct(3, 4))
+row("quantile dim", lambda t, x, q: t.quantile(x, q, dim=1), distinct(3, 4), probability(2), smooth=False)
+row("sort", lambda t, x: t.sort(x), distinct(3, 4))
+row("sort descending", lambda t, x: x.sort(0, descending=True), distinct(3, 4))
+row("argsort", lambda t, x: t.argsort(x, 1), distinct(3, 4))
+row("argsort descending", lambda t, x: t.argsort(x, dim=0, descending=True), distinct(3, 4))
+row("topk", lambda t, x: t.topk(x, 2), distinct(3, 4))
+row("topk smallest", lambda t, x: t.topk(x, 2, dim=0, largest=False), distinct(3, 4))
+row("unique", lambda t, x: t.unique(x, return_inverse=True, return_counts=True), whole(9))
+row("unique float", lambda t, x: t.unique(x), constant(5))
+row("bincount", lambda t, x: t.bincount(x, minlength=7), below(5)(9))
+row("bincount weights", lambda t, x, w: t.bincount(x, w), below(5)(9), constant(9))
+row("searchsorted", lambda t, a, b: t.searchsorted(t.sort(a)[0], b), real(7), real(2, 3), smooth=False)
+row("bucketize", lambda t, a, b: t.bucketize(b, t.sort(a)[0], right=True), real(7), real(5), smooth=False)
+for name in ("cumsum", "cumprod"):
+    row(name, lambda t, x, f=call(name): f(t, x, 1), away(3, 4))
+    row(name, lambda t, x, f=call(name): f(t, x, 0), away())
+    row(f"{name} first", lambda t, x, n=name: getattr(x, n)(-3), away(2, 3, 2))
+row("diff", lambda t, x: t.diff(x), real(3, 4))
+row("diff n", lambda t, x: t.diff(x, 2, 0), real(4, 3))
+row("var unbiased", lambda t, x: t.var(x, unbiased=False), real(3, 4))
+row("var correction", lambda t, x: t.var(x, 1, correction=0), real(3, 4))
+row("std dim unbiased", lambda t, x: x.std(1, False), real(3, 4))
+row("var_mean", lambda t, x: t.var_mean(x, 1), real(3, 4))
+row("std_mean", lambda t, x: t.std_mean(x, 1), real(3, 4))
+for p in (0, 1, 2, 3, 1.5, float("inf"), -float("inf"), "fro"):
+    row(f"norm p={p}", lambda t, x, p=p: t.norm(x, p), distinct(3, 4))
+    row(f"norm p={p} dim", lambda t, x, p=p: x.norm(p, dim=1, keepdim=True), distinct(3, 4))
+row("softmax", lambda t, x: t.softmax(x, 1), real(3, 4))
+row("softmax 0-dim", lambda t, x: t.softmax(x, 0), real())
+row("softmax dtype", lambda t, x: x.softmax(0, dtype=t.float64), real(3, 4))
+row("log_softmax", lambda t, x: t.log_softmax(x, -1), wide(3, 4))
+row("log_softmax first", lambda t, x: x.log_softmax(0), real(3, 4))
+row("softmin", lambda t, x: t.nn.functional.softmin(x, 1), real(3, 4))
+row("normalize", lambda t, x: t.nn.functional.normalize(x), away(3, 4))
+row("cosine_similarity", lambda t, x, y: t.cosine_similarity(x, y), away(3, 4), away(3, 4))
+row("cdist", lambda t, x, y: t.cdist(x, y), real(3, 4), real(2, 4))
+
+# Shapes.
+row("view", lambda t, x: x.view(2, -1), real(3, 4))
+row("view 0-dim", lambda t, x: x.view(()), real(1, 1))
+row("reshape", lambda t, x: t.reshape(x, (6, 2)), real(3, 4))
+row("reshape of a transpose", lambda t, x: x.t().reshape(-1), real(3, 4))
+row("flatten", lambda t, x: t.flatten(x, 1), real(2, 3, 4))
+row("ravel", lambda t, x: t.ravel(x), real(2, 3))
+row("unflatten", lambda t, x: t.unflatten(x, 1, (2, -1)), real(3, 4))
+row("expand", lambda t, x: x.expand(2, 3, -1), real(3, 4))
+row("expand ones", lambda t, x: x.expand(2, 3, 4), real(3, 1))
+row("broadcast_to", lambda t, x: t.broadcast_to(x, (2, 3)), real(3))
+row("broadcast_tensors", lambda t, x, y: t.broadcast_tensors(x, y), real(3), real(2, 1))
+row("permute", lambda t, x: t.permute(x, (2, 0, 1)), real(2, 3, 4))
+row("transpose", lambda t, x: x.transpose(0, -1), real(2, 3, 4))
+row("t", lambda t, x: t.t(x), real(3, 4))
+row("t of a vector", lambda t, x: x.t(), real(3))
+row("T and mT", lambda t, x: x.T @ x + x.mT @ x, real(3, 4))
+row("movedim", lambda t, x: t.movedim(x, 0, 2), real(2, 3, 4))
+row("movedim several", lambda t, x: t.moveaxis(x, (0, 1), (2, 0)), real(2, 3, 4))
+row("squeeze", lambda t, x: t.squeeze(x), real(3, 1, 4, 1))
+row("squeeze dim", lambda t, x: x.squeeze(1), real(3, 1, 1))
+row("squeeze dims", lambda t, x: t.squeeze(x, (1, 2)), real(3, 1, 1, 2))
+row("unsqueeze", lambda t, x: t.unsqueeze(x, -1), real(3, 4))
+row("narrow", lambda t, x: t.narrow(x, 1, 1, 2), real(3, 4))
+row("select", lambda t, x: t.select(x, 1, -1), real(3, 4))
+row("split", lambda t, x: t.split(x, 3), real(7, 2))
+row("split sizes", lambda t, x: x.split([1, 3], 1), real(2, 4))
+row("chunk", lambda t, x: t.chunk(x, 3, 1), real(2, 7))
+row("unbind", lambda t, x: t.unbind(x, 1), real(2, 3))
+row("diagonal", lambda t, x: t.diagonal(x, 1), real(3, 4))
+row("diagonal dims", lambda t, x: x.diagonal(-1, 2, 0), real(3, 2, 4))
+row("diag", lambda t, x: t.diag(x), real(3))
+row("diag of a matrix", lambda t, x: t.diag(x, -1), real(3, 4))
+row("diag_embed", lambda t, x: t.diag_embed(x, 1), real(2, 3))
+row("as_strided by slices", lambda t, x: x[1:, ::2][..., 0], real(3, 4))
+row("swapaxes", lambda t, x: t.swapaxes(x, 0, 1), real(3, 4))
+row("to float64", lambda t, x: x.to(t.float64) * 2, real(3))
+row("to int", lambda t, x: x.to(t.int32), real(3))
+row("contiguous", lambda t, x: x.t().contiguous(), real(3, 4))
+
+# Joining and repeating.
+row("cat", lambda t, x, y: t.cat([x, y], 1), real(3, 4), real(3, 2))
+row("cat negative", lambda t, x, y: t.cat((x, y), -2), real(3, 4), real(1, 4))
+row("stack", lambda t, x, y: t.stack([x, y], 1), real(3, 4), real(3, 4))
+row("stack last", lambda t, x, y, z: t.stack([x, y, z], -1), real(3), real(3), real(3))
+row("hstack", lambda t, x, y: t.hstack([x, y]), real(3, 4), real(3, 1))
+row("vstack", lambda t, x, y: t.vstack([x, y]), real(3), real(2, 3))
+row("column_stack", lambda t, x, y: t.column_stack([x, y]), real(3), real(3, 2))
+row("repeat", lambda t, x: x.repeat(2, 1, 3), real(2, 3))
+row("tile", lambda t, x: t.tile(x, (2,)), real(2, 3))
+row("repeat_interleave", lambda t, x: t.repeat_interleave(x, 2, dim=1), real(2, 3))
+row("repeat_interleave flat", lambda t, x: x.repeat_interleave(3), real(2, 3))
+row("repeat_interleave counts", lambda t, x, n: x.repeat_interleave(n, 0), real(4, 3), count(4))
+row("tril", lambda t, x: t.tril(x), real(3, 4))
+row("triu", lambda t, x: x.triu(1), real(2, 4, 3))
+row("flip", lambda t, x: t.flip(x, (0, 1)), real(3, 4))
+row("fliplr", lambda t, x: t.fliplr(t.flipud(x)), real(3, 4))
+row("roll", lambda t, x: t.roll(x, 2), real(3, 4))
+row("roll dims", lambda t, x: x.roll((1, -1), (0, 1)), real(3, 4))
+row("meshgrid", lambda t, x, y: t.meshgrid(x, y, indexing="ij"), real(3), real(2))
+row("pad", lambda t, x: t.nn.functional.pad(x, (1, 2, 0, 1), value=0.5), real(3, 4))
+
+# Indexing.
+row("getitem int", lambda t, x: x[1], real(3, 4))
+row("getitem slice", lambda t, x: x[:, 1:3], real(3, 4))
+row("getitem none", lambda t, x: x[None, ..., 0], real(3, 4))
+row("getitem list", lambda t, x: x[[0, 2, 0]], real(3, 4))
+row("getitem tensor", lambda t, x, i: x[i], real(3, 4), signed(3)(2, 5))
+row("getitem tensors", lambda t, x, i, j: x[i, j], real(3, 4), below(3)(5), below(4)(5))
+row("getitem mixed", lambda t, x, i: x[:, i, 1:], real(2, 3, 4), below(3)(2, 2))
+row("getitem apart", lambda t, x, i, j: x[i, :, j], real(2, 3, 4), below(2)(5), below(4)(5))
+row("getitem mask", lambda t, x, m: x[m], real(3, 4), boolean(3, 4))
+row("getitem rows", lambda t, x, m: x[m], real(3, 4), boolean(3))
+row("getitem number and mask", lambda t, x, m: x[1, m], real(3, 4), boolean(4))
+row("gather", lambda t, x, i: t.gather(x, 1, i), real(3, 4), below(4)(3, 2))
+row("gather smaller", lambda t, x, i: x.gather(0, i), real(3, 4), below(3)(5, 2))
+row("gather 0-dim", lambda t, x, i: x.gather(0, i), real(), below(1)())
+row("take_along_dim", lambda t, x, i: t.take_along_dim(x, i, 1), real(3, 4), below(4)(3, 2))
+row("scatter", lambda t, x, s: t.scatter(x, 1, t.tensor([[0, 2], [3, 1]]), s), real(3, 4), real(2, 2))
+row("scatter number", lambda t, x: x.scatter(0, t.tensor([[1, 0]]), 2.5), real(3, 4))
+row("scatter_add", lambda t, x, i, s: t.scatter_add(x, 0, i, s), real(3, 4), below(3)(5, 4), real(5, 4))
+row("index_select", lambda t, x, i: t.index_select(x, 1, i), real(3, 4), below(4)(6))
+row("index_add", lambda t, x, i, s: t.index_add(x, 1, i, s), real(3, 4), below(4)(6), real(3, 6))
+row("index_copy", lambda t, x, i, s: t.index_copy(x, 0, i, s), real(3, 4), shuffled(3), real(3, 4))
+row("index_fill", lambda t, x, i: x.index_fill(1, i, 2.0), real(3, 4), below(4)(2))
+row("index_put", lambda t, x, v: t.index_put(x, (t.tensor([2, 0]),), v), real(3, 4), real(4))
+row(
+    "index_put accumulate",
+    lambda t, x, i, v: x.index_put((i, i), v, accumulate=True), real(3, 4), below(3)(5), real(5),
+)  # fmt: skip
+row("take", lambda t, x, i: t.take(x, i), real(3, 4), signed(12)(2, 3))
+row("embedding", lambda t, w, i: t.nn.functional.embedding(i, w), real(5, 3), below(5)(2, 4))
+row("one_hot", lambda t, i: t.nn.functional.one_hot(i, 6), below(5)(2, 4))
+
+# Products.
+for one, two in (((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 2)), ((2, 3), (3, 4)), ((2, 2, 3), (3, 4)),
+                 ((2, 2, 3), (2, 3, 4)), ((3,), (2, 3, 4)), ((2, 2, 3), (3,)), ((2, 3), (5, 3, 4)),
+                 ((5, 1, 2, 3), (4, 3, 2)), ((0, 3), (3, 2)), ((2, 0), (0, 3))):  # fmt: skip
+    row("matmul", lambda t, a, b: a @ b, real(*one), real(*two))
+row("mm", call("mm"), real(2, 3), real(3, 4))
+row("bmm", call("bmm"), real(2, 2, 3), real(2, 3, 4))
+row("mv", call("mv"), real(2, 3), real(3))
+row("dot", call("dot"), real(3), real(3))
+row("outer", call("outer"), real(3), real(4))
+row("inner", call("inner"), real(2, 3), real(4, 3))
+row("addmm", lambda t, c, a, b: t.addmm(c, a, b, beta=0.5, alpha=2), real(4), real(2, 3), real(3, 4))
+row("baddbmm", call("baddbmm"), real(2, 2, 4), real(2, 2, 3), real(2, 3, 4))
+for features in ((3,), (2, 3), (2, 5, 3)):
+    row("linear", call("nn.functional.linear"), real(*features), real(4, 3), real(4))
+    row("linear without bias", call("nn.functional.linear"), real(*features), real(4, 3))
+row("bilinear", call("nn.functional.bilinear"), real(2, 3), real(2, 4), real(5, 3, 4), real(5))
+for equation, shapes in {
+    "ij,jk->ik": ((2, 3), (3, 4)), "bij,bjk->bik": ((2, 2, 3), (2, 3, 4)), "i,i": ((3,), (3,)),
+    "ij->ji": ((2, 3),), "ij->": ((2, 3),), "ii->i": ((3, 3),), "ii": ((3, 3),),
+    "...ij,jk->...ik": ((2, 2, 3), (3, 4)), "ij,ik,il->jkl": ((2, 3), (2, 2), (2, 4)),
+    "ij,kl->il": ((2, 3), (3, 2)), "i,j->ij": ((2,), (3,)), "iij->j": ((2, 2, 3),),
+}.items():  # fmt: skip
+    row(f"einsum {equation}", lambda t, *x, e=equation: t.einsum(e, *x), *(real(*s) for s in shapes))
+row("tensordot", lambda t, a, b: t.tensordot(a, b, 2), real(2, 3, 4), real(3, 4, 2))
+row("tensordot dims", lambda t, a, b: t.tensordot(a, b, ([0], [1])), real(2, 3), real(4, 2))
+row("inverse", call("inverse"), invertible(3, 3))
+row("inverse batched", call("linalg.inv"), invertible(2, 3, 3))
+row("solve", call("linalg.solve"), invertible(3, 3), real(3, 2))
+row("solve vector", call("linalg.solve"), invertible(3, 3), real(3))
+row("det", call("det"), invertible(3, 3))
+row("det batched", call("det"), invertible(2, 3, 3))
+row("logdet", call("logdet"), symmetric(3, 3))
+row("slogdet", call("linalg.slogdet"), invertible(3, 3))
+row("trace", call("trace"), real(3, 4))
+row("vector_norm", lambda t, x: t.linalg.vector_norm(x, 3, dim=(0, 1)), away(3, 4))
+row("matrix_power", lambda t, x: t.linalg.matrix_power(x, 3), real(3, 3))
+row("multi_dot", lambda t, a, b, c: t.linalg.multi_dot([a, b, c]), real(2, 3), real(3, 4), real(4, 2))
+
+# Losses, each with every reduction.
+for reduction in ("none", "mean", "sum"):
+
+    def loss(name: str, reduction: str = reduction, **options: Any) -> Any:
+        def function(t: Any, *inputs: Any) -> Any:
+            made = {k: v(t, inputs[0]) if callable(v) else v for k, v in options.items()}
+            return getattr(t.nn.functional, name)(*inputs, reduction=reduction, **made)
+
+        return function
+
+    def r(name: str, reduction: str = reduction) -> str:
+        return f"{name} {reduction}"
+
+    def class_weight(t: Any, x: Any) -> Any:
+        return t.tensor([0.5, 2.0, 1.0, 1.5]).to(x.dtype)
+
+    logits = "binary_cross_entropy_with_logits"
+    row(r("mse_loss"), loss("mse_loss"), real(3, 4), real(3, 4))
+    row(r("l1_loss"), loss("l1_loss"), real(3, 4), real(3, 4))
+    row(r("huber_loss"), loss("huber_loss", delta=0.7), real(3, 4), real(3, 4))
+    row(r("smooth_l1_loss"), loss("smooth_l1_loss", beta=0.7), real(3, 4), real(3, 4))
+    divergence = "batchmean" if reduction == "mean" else reduction  # what PyTorch recommends
+    row(r("kl_div"), loss("kl_div", divergence), real(3, 4), probability(3, 4))
+    row(r("kl_div log"), loss("kl_div", divergence, log_target=True), real(3, 4), real(3, 4))
+    row(r("binary_cross_entropy"), loss("binary_cross_entropy"), probability(3, 4), probability(3, 4))
+    row(r("binary_cross_entropy weight"), loss("binary_cross_entropy", weight=class_weight),
+        probability(3, 4), probability(3, 4))  # fmt: skip
+    row(r(logits), loss(logits), away(3, 4), probability(3, 4))
+    row(r(f"{logits} 0-dim"), loss(logits), away(), probability())
+    row(r(f"{logits} weights"), loss(logits, weight=class_weight, pos_weight=class_weight),
+        away(3, 4), probability(3, 4))  # fmt: skip
+    row(r("nll_loss"), loss("nll_loss"), real(5, 4), below(4)(5))
+    row(r("nll_loss one"), loss("nll_loss"), real(4), below(4)())
+    row(r("nll_loss weight"), loss("nll_loss", weight=class_weight), real(3, 4, 2), below(4)(3, 2))
+    row(r("nll_loss ignore"), loss("nll_loss", ignore_index=1), real(9, 4), below(4)(9))
+    row(r("cross_entropy"), loss("cross_entropy"), real(5, 4), below(4)(5))
+    row(r("cross_entropy one"), loss("cross_entropy"), real(4), below(4)())
+    row(r("cross_entropy smooth"), loss("cross_entropy", label_smoothing=0.2, weight=class_weight,
+        ignore_index=2), real(9, 4), below(4)(9))  # fmt: skip
+    row(r("cross_entropy probabilities"), loss("cross_entropy", weight=class_weight,
+        label_smoothing=0.1), real(3, 4), probability(3, 4))  # fmt: skip
+    row(r("cross_entropy images"), loss("cross_entropy"), real(2, 3, 2, 2), below(3)(2, 2, 2))
