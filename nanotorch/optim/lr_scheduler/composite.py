@@ -66,14 +66,20 @@ class SequentialLR(Composite):
             )
         self.optimizer = optimizer
         self._schedulers, self._milestones = schedulers, milestones
-        self.last_epoch = last_epoch + 1
         # Each scheduler took its first step when it was made: undo all, then take the first's.
         for group in optimizer.param_groups:
             set_lr(group, group["initial_lr"])
         self._undo_first_step()
-        first = schedulers[bisect_right(milestones, 0)]
-        first._initial_step()
-        self._last_lr = first.get_last_lr()
+        self._initial_step()
+        self.last_epoch = last_epoch + 1
+
+    def _first(self) -> LRScheduler:
+        return self._schedulers[bisect_right(self._milestones, 0)]
+
+    def _initial_step(self) -> None:
+        self.last_epoch = 0
+        self._first()._initial_step()
+        self._last_lr = self._first().get_last_lr()
 
     def _undo_first_step(self) -> None:
         pending: list[LRScheduler] = list(self._schedulers)
@@ -98,9 +104,8 @@ class SequentialLR(Composite):
     def _update_lr(self, epoch: int | None = None) -> None:
         """Starts over, as the part of another sequence whose turn begins."""
         self.last_epoch = 0
-        first = self._schedulers[bisect_right(self._milestones, 0)]
-        first._update_lr(0)
-        self._last_lr = first.get_last_lr()
+        self._first()._update_lr(0)
+        self._last_lr = self._first().get_last_lr()
 
 
 class ChainedScheduler(Composite):
@@ -123,6 +128,11 @@ class ChainedScheduler(Composite):
         """Steps every scheduler."""
         for scheduler in self._schedulers:
             scheduler.step()
+        self._last_lr = self._lrs()
+
+    def _initial_step(self) -> None:
+        for scheduler in self._schedulers:
+            scheduler._initial_step()
         self._last_lr = self._lrs()
 
     def _update_lr(self, epoch: int | None = None) -> None:

@@ -1,0 +1,254 @@
+"""Layers and functions of nn: the values, gradients and errors of PyTorch's."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nanotorch as nt
+from nanotorch import nn
+from nanotorch.nn import functional as F
+
+Make = Callable[[Any], Any]  # from the nn module to a layer
+
+
+def values(*shape: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+LAYERS: dict[str, tuple[Make, list[Any]]] = {
+    "Linear": (lambda nn: nn.Linear(4, 3), [values(5, 4)]),
+    "Linear without bias": (lambda nn: nn.Linear(4, 3, bias=False), [values(5, 4)]),
+    "Linear on a vector": (lambda nn: nn.Linear(4, 3), [values(4)]),
+    "Linear on 3 dimensions": (lambda nn: nn.Linear(4, 3), [values(2, 5, 4)]),
+    "Linear without inputs": (lambda nn: nn.Linear(4, 3), [values(0, 4)]),
+    "Bilinear": (lambda nn: nn.Bilinear(3, 2, 4), [values(5, 3), values(5, 2, seed=1)]),
+    "Bilinear without bias": (
+        lambda nn: nn.Bilinear(3, 2, 4, bias=False),
+        [values(2, 5, 3), values(2, 5, 2, seed=1)],
+    ),
+    "Identity": (lambda nn: nn.Identity(3, unused=True), [values(2, 3)]),
+    "Flatten": (lambda nn: nn.Flatten(), [values(2, 3, 4)]),
+    "Flatten in the middle": (lambda nn: nn.Flatten(1, 2), [values(2, 3, 4, 5)]),
+    "Unflatten": (lambda nn: nn.Unflatten(1, (2, -1)), [values(3, 8)]),
+    "Sigmoid": (lambda nn: nn.Sigmoid(), [values(3, 4) * 10]),
+    "Tanh": (lambda nn: nn.Tanh(), [values(3, 4)]),
+    "LogSigmoid": (lambda nn: nn.LogSigmoid(), [values(3, 4) * 30]),
+    "ReLU": (lambda nn: nn.ReLU(), [values(3, 4)]),
+    "ReLU6": (lambda nn: nn.ReLU6(), [values(3, 4) * 10]),
+    "SiLU": (lambda nn: nn.SiLU(), [values(3, 4)]),
+    "LeakyReLU": (lambda nn: nn.LeakyReLU(0.2), [values(3, 4)]),
+    "ELU": (lambda nn: nn.ELU(1.5), [values(3, 4)]),
+    "PReLU": (lambda nn: nn.PReLU(), [values(3, 4)]),
+    "PReLU per channel": (lambda nn: nn.PReLU(3), [values(2, 3, 4)]),
+    "GELU": (lambda nn: nn.GELU(), [values(3, 4)]),
+    "GELU by tanh": (lambda nn: nn.GELU("tanh"), [values(3, 4)]),
+    "Softplus": (lambda nn: nn.Softplus(beta=2.0, threshold=3.0), [values(3, 4) * 4]),
+    "Hardtanh": (lambda nn: nn.Hardtanh(-0.5, 0.75), [values(3, 4)]),
+    "Softmax": (lambda nn: nn.Softmax(dim=1), [values(3, 4)]),
+    "Softmax of dimension 0": (lambda nn: nn.Softmax(0), [values(3, 4)]),
+    "LogSoftmax": (lambda nn: nn.LogSoftmax(-1), [values(3, 4) * 50]),
+    "Softmin": (lambda nn: nn.Softmin(1), [values(3, 4)]),
+    "LayerNorm": (lambda nn: nn.LayerNorm(4), [values(2, 3, 4)]),
+    "LayerNorm of 2 dimensions": (lambda nn: nn.LayerNorm((3, 4), eps=1e-3), [values(2, 3, 4)]),
+    "LayerNorm without bias": (lambda nn: nn.LayerNorm(4, bias=False), [values(2, 4)]),
+    "LayerNorm without weights": (
+        lambda nn: nn.LayerNorm(4, elementwise_affine=False),
+        [values(2, 4)],
+    ),
+    "BatchNorm1d": (lambda nn: nn.BatchNorm1d(4), [values(6, 4)]),
+    "BatchNorm1d of sequences": (lambda nn: nn.BatchNorm1d(4, momentum=None), [values(6, 4, 3)]),
+    "BatchNorm1d without weights": (lambda nn: nn.BatchNorm1d(4, affine=False), [values(6, 4)]),
+    "BatchNorm1d without memory": (
+        lambda nn: nn.BatchNorm1d(4, track_running_stats=False),
+        [values(6, 4)],
+    ),
+    "BatchNorm1d in evaluation": (lambda nn: nn.BatchNorm1d(4).eval(), [values(6, 4)]),
+    "Embedding": (lambda nn: nn.Embedding(6, 3), [np.array([[0, 5, 2], [2, 2, 1]])]),
+    "Embedding with padding": (
+        lambda nn: nn.Embedding(6, 3, padding_idx=-4),
+        [np.array([0, 2, 2, 5])],
+    ),
+    "Sequential": (
+        lambda nn: nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.LayerNorm(8), nn.Linear(8, 2)),
+        [values(5, 4)],
+    ),
+}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", LAYERS)
+def test_values_gradients_and_print_are_pytorchs(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    make, inputs = LAYERS[name]
+    nt.manual_seed(3)
+    torch.manual_seed(3)
+    ours, theirs = make(nn), make(torch.nn)
+    assert repr(ours) == repr(theirs)
+    for key, value in theirs.state_dict().items():  # the same draws
+        np.testing.assert_allclose(
+            ours.state_dict()[key].numpy(), value.numpy(), rtol=1e-6, atol=1e-7
+        )
+
+    def run(module: Any, layer: Any) -> tuple[Any, list[Any], dict[str, Any]]:
+        xs = [module.tensor(x) for x in inputs]
+        for x in xs:
+            x.requires_grad_(x.is_floating_point())
+        for _ in range(2):  # twice, so that running statistics are seen to move
+            y = layer(*xs)
+        weights = module.tensor(values(*y.shape, seed=9))
+        if y.requires_grad:
+            (y * weights).sum().backward()
+        gradients = [x.grad for x in xs if x.requires_grad] + [p.grad for p in layer.parameters()]
+        return y.detach().numpy(), gradients, layer.state_dict()
+
+    (y, gradients, state), (wanted, wanted_gradients, wanted_state) = (
+        run(nt, ours),
+        run(torch, theirs),
+    )
+    np.testing.assert_allclose(y, wanted, rtol=2e-5, atol=2e-6)
+    assert len(gradients) == len(wanted_gradients)
+    for a, b in zip(gradients, wanted_gradients):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=2e-5)
+    assert list(state) == list(wanted_state)
+    for key, value in wanted_state.items():
+        assert str(state[key].dtype) == str(value.dtype)
+        np.testing.assert_allclose(state[key].numpy(), value.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [nn.ReLU, nn.SiLU, nn.LeakyReLU, nn.ELU, nn.Hardtanh, nn.ReLU6],
+)
+def test_an_activation_in_place_overwrites_its_input_with_the_same_gradient(make: Any) -> None:
+    plain, inplace = make(), make(inplace=True)
+    x, z = (nt.tensor(values(3, 4), requires_grad=True) for _ in range(2))
+    y = plain(x * 2)
+    held = z * 2
+    assert inplace(held) is held
+    assert held.tolist() == y.tolist()
+    (y**2).sum().backward()
+    (held**2).sum().backward()
+    np.testing.assert_allclose(z.grad.numpy(), x.grad.numpy(), rtol=1e-6)
+    assert "inplace=True" in repr(inplace)
+
+
+# Dropout
+
+
+def test_dropout_keeps_the_mean_in_training_and_everything_in_evaluation() -> None:
+    nt.manual_seed(0)
+    layer, x = nn.Dropout(0.25), nt.ones(4000, requires_grad=True)
+    y = layer(x)
+    kept = y.detach().numpy() != 0
+    assert set(y.detach().numpy()[kept]) == {np.float32(1 / 0.75)}
+    assert abs(kept.mean() - 0.75) < 0.03
+    y.sum().backward()
+    assert x.grad.tolist() == y.tolist()
+    assert layer.eval()(x) is x
+    assert nn.Dropout(0.0)(x) is x
+    assert nn.Dropout(1.0)(x).abs().sum().item() == 0
+
+
+def test_dropout_in_place_overwrites_its_input() -> None:
+    nt.manual_seed(0)
+    x = nt.ones(8)
+    y = F.dropout(x, 0.5, inplace=True)
+    assert y is x and 0 in x.tolist()
+    assert F.dropout(x, 1.0, inplace=True) is x and x.abs().sum().item() == 0
+
+
+# Functions without a layer
+
+
+@pytest.mark.torch
+def test_normalize_and_one_hot_are_pytorchs() -> None:
+    torch = pytest.importorskip("torch")
+    x = values(3, 4)
+    for p, dim in ((2.0, 1), (1.0, 0)):
+        ours = F.normalize(nt.tensor(x), p, dim).numpy()
+        theirs = torch.nn.functional.normalize(torch.tensor(x), p, dim).numpy()
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    classes = np.array([[0, 2], [1, 1]])
+    for count in (-1, 5):
+        ours = F.one_hot(nt.tensor(classes), count)
+        theirs = torch.nn.functional.one_hot(torch.tensor(classes), count)
+        assert ours.tolist() == theirs.tolist()
+        assert str(ours.dtype) == str(theirs.dtype)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("shape", [(3,), (3, 4), (2, 3, 4), (2, 3, 4, 5)])
+def test_softmax_without_a_dimension_guesses_as_pytorch_and_warns(shape: tuple[int, ...]) -> None:
+    torch = pytest.importorskip("torch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = torch.nn.functional.softmax(torch.tensor(values(*shape))).numpy()
+    with pytest.warns(UserWarning, match="no dim was given"):
+        got = F.softmax(nt.tensor(values(*shape))).numpy()
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def test_an_embedding_around_a_given_table() -> None:
+    table = nt.tensor(values(3, 2))
+    layer = nn.Embedding.from_pretrained(table)
+    assert not layer.weight.requires_grad
+    assert layer(nt.tensor([2])).tolist() == [table[2].tolist()]
+    trained = nn.Embedding.from_pretrained(table, freeze=False)
+    assert trained.weight.requires_grad
+
+
+ERRORS: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
+    ("dropout", lambda: nn.Dropout(1.5), ValueError, "between 0 and 1, but got 1.5"),
+    ("F.dropout", lambda: F.dropout(nt.ones(1), -0.5), ValueError, "between 0 and 1"),
+    ("hardtanh", lambda: nn.Hardtanh(1.0, 0.0), ValueError, "min_val < max_val"),
+    ("unflatten", lambda: nn.Unflatten(1, 3.5), TypeError, "tuple of ints"),  # type: ignore[arg-type]
+    ("prelu", lambda: nn.PReLU(2)(nt.ones(2, 3)), RuntimeError, "expected 3 weights"),
+    ("bilinear", lambda: nn.Bilinear(0, 1, 1), ValueError, "in1_features must be > 0"),
+    ("padding", lambda: nn.Embedding(3, 1, padding_idx=3), ValueError, "num_embeddings"),
+    (
+        "row",
+        lambda: nn.Embedding(3, 1)(nt.tensor([0, 3])),
+        IndexError,
+        "out of range: 0 to 3 for 3 rows",
+    ),
+    ("negative row", lambda: nn.Embedding(3, 1)(nt.tensor([-1])), IndexError, "out of range"),
+    ("float row", lambda: nn.Embedding(3, 1)(nt.ones(1)), RuntimeError, "integer dtype"),
+    (
+        "table",
+        lambda: nn.Embedding(3, 2, _weight=nt.ones(2, 3)),
+        ValueError,
+        r"expected a weight of shape \(3, 2\), got \(2, 3\)",
+    ),
+    ("pretrained", lambda: nn.Embedding.from_pretrained(nt.ones(2)), ValueError, "2 dimensions"),
+    (
+        "layer norm",
+        lambda: nn.LayerNorm(3)(nt.ones(2, 4)),
+        RuntimeError,
+        r"\(\*, 3\), got \(2, 4\)",
+    ),
+    ("batch of one", lambda: nn.BatchNorm1d(3)(nt.ones(1, 3)), ValueError, "more than 1 value"),
+    ("batch norm rank", lambda: nn.BatchNorm1d(3)(nt.ones(3)), ValueError, "got 1D input"),
+    (
+        "batch norm statistics",
+        lambda: F.batch_norm(nt.ones(2, 3), None, None),
+        RuntimeError,
+        "needs running_mean",
+    ),
+    ("one_hot dtype", lambda: F.one_hot(nt.ones(1)), RuntimeError, "index tensors"),
+    ("one_hot class", lambda: F.one_hot(nt.tensor([3]), 2), RuntimeError, "from 0 to 1"),
+    ("one_hot empty", lambda: F.one_hot(nt.tensor([]).long()), RuntimeError, "empty tensor"),
+    ("linear", lambda: nn.Linear(3, 2)(nt.ones(2, 4)), RuntimeError, r"\(2, 4\)"),
+]
+
+
+@pytest.mark.parametrize(
+    "make, error, message", [e[1:] for e in ERRORS], ids=[e[0] for e in ERRORS]
+)
+def test_what_does_not_fit_is_refused(make: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()

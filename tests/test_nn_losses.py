@@ -1,0 +1,224 @@
+"""Losses: values and gradients of PyTorch's for every option, and its errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nanotorch as nt
+from nanotorch import nn
+
+RNG = np.random.default_rng(0)
+
+
+def reals(*shape: int) -> Any:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def probabilities(*shape: int) -> Any:
+    return RNG.uniform(0.05, 0.95, shape).astype(np.float32)
+
+
+def distributions(*shape: int) -> Any:
+    p = probabilities(*shape)
+    return p / p.sum(1 if len(shape) > 1 else 0, keepdims=True)
+
+
+def classes(count: int, *shape: int) -> Any:
+    return RNG.integers(0, count, shape)
+
+
+LOGITS, BINARY = reals(6, 3) * 3, (reals(6, 3) > 0).astype(np.float32)
+WEIGHTS = probabilities(3) + 0.5
+
+# name, options, input, target. Arrays among the options become tensors.
+Case = tuple[str, dict[str, Any], Any, Any]
+CASES: list[Case] = [
+    *[(name, {}, reals(4, 3), reals(4, 3)) for name in ("L1Loss", "MSELoss")],
+    ("HuberLoss", {"delta": 0.7}, reals(4, 3) * 2, reals(4, 3)),
+    ("SmoothL1Loss", {"beta": 0.7}, reals(4, 3) * 2, reals(4, 3)),
+    ("SmoothL1Loss", {"beta": 0.0}, reals(4, 3), reals(4, 3)),
+    ("BCELoss", {}, probabilities(4, 3), probabilities(4, 3)),
+    ("BCELoss", {"weight": WEIGHTS}, probabilities(4, 3), BINARY[:4]),
+    ("BCELoss", {}, np.array([0.0, 1.0, 1.0], "f4"), np.array([0.0, 1.0, 0.0], "f4")),
+    *[
+        ("BCEWithLogitsLoss", {"weight": weight, "pos_weight": pos_weight}, LOGITS, target)
+        for weight, pos_weight, target in product(
+            (None, WEIGHTS), (None, WEIGHTS * 3), (BINARY, probabilities(6, 3))
+        )
+    ],
+    (
+        "BCEWithLogitsLoss",
+        {},
+        np.array([-200.0, 200.0, 0.0], "f4"),
+        np.array([0.0, 1.0, 0.5], "f4"),
+    ),
+    ("NLLLoss", {}, np.log(distributions(5, 3)), classes(3, 5)),
+    ("NLLLoss", {"weight": WEIGHTS}, np.log(distributions(5, 3)), classes(3, 5)),
+    ("NLLLoss", {"ignore_index": 1}, np.log(distributions(5, 3)), np.array([0, 1, 2, 1, 0])),
+    ("NLLLoss", {"weight": WEIGHTS}, np.log(distributions(2, 3, 4)), classes(3, 2, 4)),
+    ("NLLLoss", {}, np.log(distributions(3)), np.array(2)),
+    *[
+        ("CrossEntropyLoss", {"weight": weight, "label_smoothing": smoothing}, logits, target)
+        for weight, smoothing, (logits, target) in product(
+            (None, WEIGHTS),
+            (0.0, 0.2),
+            (
+                (LOGITS, classes(3, 6)),
+                (reals(2, 3, 4), classes(3, 2, 4)),
+                (reals(3), np.array(1)),
+                (LOGITS, distributions(6, 3)),
+                (reals(2, 3, 4), distributions(2, 3, 4)),
+            ),
+        )
+    ],
+    *[
+        (
+            "CrossEntropyLoss",
+            {"ignore_index": 2, "label_smoothing": smoothing, "weight": weight},
+            LOGITS,
+            np.array([0, 2, 1, 2, 0, 1]),
+        )
+        for smoothing, weight in product((0.0, 0.3), (None, WEIGHTS))
+    ],
+    ("CrossEntropyLoss", {}, np.array([[1e4, 0.0], [-1e4, 0.0]], "f4"), np.array([1, 1])),
+    ("KLDivLoss", {}, np.log(distributions(4, 3)), distributions(4, 3)),
+    ("KLDivLoss", {"log_target": True}, np.log(distributions(4, 3)), np.log(distributions(4, 3))),
+]
+
+
+def built(module: Any, name: str, options: dict[str, Any], reduction: str) -> Any:
+    tensors = {k: module.tensor(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
+    return getattr(module.nn, name)(reduction=reduction, **tensors)
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore:.*batchmean")
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize(
+    "case", CASES, ids=lambda c: f"{c[0]}{sorted(c[1])}{c[2].shape}{c[3].dtype}"
+)
+def test_values_and_gradients_are_pytorchs(case: Case, reduction: str) -> None:
+    torch = pytest.importorskip("torch")
+    name, options, x, target = case
+
+    def run(module: Any) -> tuple[Any, Any, Any]:
+        given = module.tensor(x, requires_grad=True)
+        wanted = module.tensor(target)
+        certain = name == "BCELoss" and not 0 < x.min() < x.max() < 1  # infinite slopes
+        wanted.requires_grad_(wanted.is_floating_point() and name != "KLDivLoss" and not certain)
+        loss = built(module, name, options, reduction)(given, wanted)
+        (loss * loss).sum().backward()
+        return loss.detach().numpy(), given.grad.numpy(), wanted.grad
+
+    loss, gradient, target_gradient = run(nt)
+    expected, expected_gradient, expected_target_gradient = run(torch)
+    np.testing.assert_allclose(loss, expected, rtol=3e-5, atol=2e-6)
+    scale = max(1.0, np.abs(expected_gradient).max())
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-4, atol=1e-5 * scale)
+    if expected_target_gradient is not None:
+        np.testing.assert_allclose(
+            target_gradient.numpy(), expected_target_gradient.numpy(), rtol=1e-4, atol=1e-4 * scale
+        )
+
+
+@pytest.mark.torch
+def test_the_divergence_per_sample_is_pytorchs() -> None:
+    torch = pytest.importorskip("torch")
+    x, target = np.log(distributions(4, 3)), distributions(4, 3)
+    ours = nn.KLDivLoss("batchmean")(nt.tensor(x), nt.tensor(target))
+    theirs = torch.nn.KLDivLoss(reduction="batchmean")(torch.tensor(x), torch.tensor(target))
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
+
+
+def test_weights_of_ones_change_nothing_to_the_last_bit() -> None:
+    logits, target = nt.tensor(LOGITS), nt.tensor(BINARY)
+    plain = nn.BCEWithLogitsLoss()(logits, target)
+    weighted = nn.BCEWithLogitsLoss(nt.ones(6, 3))(logits, target)
+    assert plain.item() == weighted.item()
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_a_batch_of_ignored_targets_has_a_mean_of_nan_as_in_pytorch() -> None:
+    loss = nn.CrossEntropyLoss(ignore_index=0)(nt.tensor(LOGITS), nt.tensor([0] * 6))
+    assert math.isnan(loss.item())
+
+
+def test_weights_are_buffers_that_move_and_are_saved_with_the_module() -> None:
+    loss = nn.BCEWithLogitsLoss(pos_weight=nt.ones(3))
+    assert list(loss.state_dict()) == ["pos_weight"]
+    assert loss.double().pos_weight.dtype is nt.float64
+    assert repr(loss) == "BCEWithLogitsLoss()"
+
+
+@pytest.mark.parametrize("name", ["MSELoss", "L1Loss", "HuberLoss", "SmoothL1Loss"])
+def test_targets_of_another_shape_are_broadcast_with_a_warning(name: str) -> None:
+    with pytest.warns(UserWarning, match=r"target size \(torch.Size\(\[3\]\)\)"):
+        loss = getattr(nn, name)()(nt.zeros(2, 3), nt.ones(3))
+    assert loss.shape == ()
+
+
+def test_the_mean_divergence_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match="batchmean"):
+        nn.KLDivLoss()(nt.zeros(2, 3), nt.ones(2, 3))
+
+
+ERRORS: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
+    (
+        "logits and targets",
+        lambda: nn.BCEWithLogitsLoss()(nt.ones(3, 1), nt.ones(3)),
+        ValueError,
+        r"\(3,\).*same.*\(3, 1\)",
+    ),
+    (
+        "probabilities and targets",
+        lambda: nn.BCELoss()(nt.ones(3, 1), nt.ones(3)),
+        ValueError,
+        r"\(3,\).*\(3, 1\)",
+    ),
+    ("no probabilities", lambda: nn.BCELoss()(nt.ones(3) * 2, nt.ones(3)), RuntimeError, "0 and 1"),
+    ("reduction", lambda: nn.MSELoss("avg")(nt.ones(1), nt.ones(1)), ValueError, "avg"),
+    (
+        "class",
+        lambda: nn.CrossEntropyLoss()(nt.ones(2, 3), nt.tensor([0, 3])),
+        IndexError,
+        "3 is out of bounds",
+    ),
+    (
+        "classes",
+        lambda: nn.CrossEntropyLoss()(nt.ones(2, 3), nt.tensor([0, 1, 2])),
+        ValueError,
+        r"expected target of shape \(2,\).*got \(3,\)",
+    ),
+    (
+        "class probabilities",
+        lambda: nn.CrossEntropyLoss()(nt.ones(2, 3), nt.ones(2, 4)),
+        RuntimeError,
+        r"\(2, 3\), got \(2, 4\)",
+    ),
+    (
+        "smoothing",
+        lambda: nn.CrossEntropyLoss(label_smoothing=1.5)(nt.ones(2, 3), nt.tensor([0, 1])),
+        RuntimeError,
+        "between 0.0 and 1.0",
+    ),
+    (
+        "float classes",
+        lambda: nn.NLLLoss()(nt.ones(2, 3), nt.ones(2)),
+        RuntimeError,
+        "Long",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    "make, error, message", [e[1:] for e in ERRORS], ids=[e[0] for e in ERRORS]
+)
+def test_what_does_not_fit_is_refused(make: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
