@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 import nanotorch as nt
-from nanotorch import random as nt_random
+from nanotorch import backend, random as nt_random
 from nanotorch.backend import mersenne
 from nanotorch.backend.mersenne import MersenneTwister
 
@@ -277,6 +277,43 @@ def test_parameters_are_filled_only_outside_of_recording() -> None:
         x.normal_()
     assert x.requires_grad
     assert x.count_nonzero().item() == 3
+
+
+@pytest.fixture
+def cuda() -> Iterator[str]:
+    """The device "cuda" as a strict double of CuPy plays it."""
+    backend.register_cuda_module(pytest.importorskip("strict_cupy"))
+    yield "cuda"
+    backend.register_cuda_module(None)
+
+
+ON_A_DEVICE: list[Callable[[str], Any]] = [
+    lambda device: nt.rand(2, 3, device=device),
+    lambda device: nt.randn(20, device=device),
+    lambda device: nt.randint(9, (4,), device=device),
+    lambda device: nt.randperm(9, device=device),
+    lambda device: nt.rand_like(nt.zeros(3, 4, device=device).t()),
+    lambda device: nt.randint_like(nt.zeros(3, 4, device=device), 7),
+    lambda device: nt.normal(nt.zeros(3, 4, device=device), nt.ones(4, device=device)),
+    lambda device: nt.bernoulli(nt.full((9,), 0.5, device=device)),
+    lambda device: nt.multinomial(nt.ones(5, device=device), 3),
+    lambda device: nt.empty(3, 4, device=device).uniform_(-1, 1),
+    lambda device: nt.empty(3, 4, device=device).t().normal_(),
+    lambda device: nt.empty(9, device=device).bernoulli_(nt.full((9,), 0.5, device=device)),
+    lambda device: nt.empty(9, dtype=nt.int64, device=device).random_(5),
+    lambda device: nt.empty(9, device=device).exponential_(),
+]
+
+
+@pytest.mark.parametrize("draw", ON_A_DEVICE)
+def test_a_seed_means_the_same_on_every_device(draw: Callable[[str], Any], cuda: str) -> None:
+    nt.manual_seed(0)
+    expected = draw("cpu")
+    nt.manual_seed(0)
+    drawn = draw(cuda)
+    assert drawn.device.type == "cuda"
+    assert drawn.dtype is expected.dtype
+    assert drawn.cpu().tolist() == expected.tolist()
 
 
 def test_requires_grad_and_dtype_are_taken() -> None:
