@@ -47,7 +47,8 @@ def uniform_(
 ) -> Tensor:
     """Draws from the uniform distribution on [a, b)."""
     with no_grad():
-        return random.uniform_(tensor, a, b, generator=generator)
+        filled: Tensor = random.uniform_(tensor, a, b, generator=generator)
+    return filled
 
 
 def normal_(
@@ -55,7 +56,8 @@ def normal_(
 ) -> Tensor:
     """Draws from the normal distribution."""
     with no_grad():
-        return random.normal_(tensor, mean, std, generator=generator)
+        filled: Tensor = random.normal_(tensor, mean, std, generator=generator)
+    return filled
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:

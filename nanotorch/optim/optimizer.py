@@ -16,10 +16,10 @@ from copy import deepcopy
 from itertools import chain
 from typing import Any, ClassVar
 
-import numpy
-
 from nanotorch.autograd.grad_mode import enable_grad
 from nanotorch.backend import Array, array_module, get_default_dtype
+from nanotorch.backend.dtypes import float32, float64
+from nanotorch.creation import zeros
 from nanotorch.primitive import RemovableHandle
 from nanotorch.tensor import Tensor
 
@@ -448,8 +448,7 @@ def state_array(state: dict[str, Any], name: str, parameter: Tensor, value: floa
 
 def zero_step() -> Tensor:
     """A step count of 0: a 0-dim tensor on the CPU, float32 unless the default dtype is float64."""
-    dtype = "float64" if get_default_dtype().name == "float64" else "float32"
-    return Tensor._wrap(numpy.zeros((), dtype=dtype))
+    return zeros((), dtype=float64 if get_default_dtype() is float64 else float32)
 
 
 def next_step(state: dict[str, Any]) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
-import numpy
-
 from nanotorch.backend import Array, array_module
+from nanotorch.creation import zeros
 from nanotorch.tensor import Tensor
 
 
@@ -21,7 +21,7 @@ def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
 
 def _norm(xp: Any, array: Array, p: float) -> Array:
     """‖array‖ₚ over all entries, as a 0-dim array."""
-    if p == numpy.inf:
+    if p == math.inf:
         return xp.asarray(xp.abs(array).max())
     if p == 2:
         flat = array.reshape(-1)
@@ -41,11 +41,11 @@ def get_total_norm(
     """
     arrays = [tensor._array for tensor in _listed(tensors)]
     if not arrays:
-        return Tensor._wrap(numpy.zeros((), dtype="float32"))
+        return zeros(())
     xp, p = array_module(arrays[0]), float(norm_type)
     norms = xp.stack([_norm(xp, array, p) for array in arrays])
     total = Tensor._wrap(_norm(xp, norms, p))
-    if error_if_nonfinite and not numpy.isfinite(total.item()):
+    if error_if_nonfinite and not math.isfinite(total.item()):
         raise RuntimeError(
             f"The total norm of order {p} for gradients is {total.item()}, so it cannot be "
             "clipped; to scale the gradients by it anyway, set error_if_nonfinite=False"
