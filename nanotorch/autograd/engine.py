@@ -46,11 +46,11 @@ def apply(
     for x in inputs:
         if isinstance(x, Traced):
             try:
-                arrays.append(x._array)
-            except AttributeError:  # an operand without data, such as a symbol, takes over
+                if x._requires_grad or x._base is not None:  # type: ignore[attr-defined]
+                    tracked = True
+            except AttributeError:  # an operand that is no tensor, such as a symbol, takes over
                 return x._apply(primitive, inputs, attributes)
-            if x._requires_grad or x._base is not None:  # type: ignore[attr-defined]
-                tracked = True
+            arrays.append(x._array)
         else:
             arrays.append(x)
     if len(MODULES) > 1:

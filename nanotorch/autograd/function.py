@@ -14,8 +14,8 @@
 
     y = Exp.apply(x)
 
-`ctx` is the node of the graph itself, as in PyTorch: what is put on it lives as long as the graph does.
-Source: https://docs.pytorch.org/docs/stable/notes/extending.html#extending-torch-autograd
+`ctx` is the node of the graph itself, as in PyTorch: what is put on it lives as long as the graph
+does. Source: https://docs.pytorch.org/docs/stable/notes/extending.html#extending-torch-autograd
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ class Context(Node):
     """The node of a `Function`, and the `ctx` that its forward and backward are handed."""
 
     function: ClassVar[type[Function]]
+    wrap: Any
+    is_tensor: tuple[bool, ...]
 
     def __init__(self, inputs: tuple[Any, ...]) -> None:
         self.needs_input_grad = tuple(isinstance(x, Traced) and requires_grad(x) for x in inputs)
@@ -106,9 +108,9 @@ class Context(Node):
             return self.saved_forward or tuple(self.saved)
         if self.saved is None:
             raise RuntimeError(
-                f"{self.name()}: trying to backward through the graph a second time (or directly access "
-                "saved tensors after they have already been freed); specify retain_graph=True for the "
-                "first backward"
+                f"{self.name()}: trying to backward through the graph a second time (or directly "
+                "access saved tensors after they have already been freed); specify "
+                "retain_graph=True for the first backward"
             )
         return tuple(None if keep is None else keep.tensor(self) for keep in self.saved)
 
@@ -140,8 +142,8 @@ class Context(Node):
             values.pop()
         if len(values) != count:
             raise RuntimeError(
-                f"function {self.name()} returned an incorrect number of gradients (expected {count}, "
-                f"got {len(values)})"
+                f"function {self.name()} returned an incorrect number of gradients (expected "
+                f"{count}, got {len(values)})"
             )
         for index, value in enumerate(values):
             if value is None:
@@ -257,8 +259,8 @@ class Kept:
             if now != self.version:
                 raise RuntimeError(
                     f"{node.name()}: one of the variables needed for gradient computation, shape "
-                    f"{tuple(value._array.shape)}, has been modified by an inplace operation: it is at "
-                    f"version {now}; expected version {self.version} instead"
+                    f"{tuple(value._array.shape)}, has been modified by an inplace operation: it "
+                    f"is at version {now}; expected version {self.version} instead"
                 )
         if self.output is None or not self.required:
             return value
@@ -272,10 +274,10 @@ class Function:
     """An operation of one's own: subclass it, write `forward` and `backward`, call `apply`.
 
     forward(ctx, *args) computes one tensor or several; nothing in it is recorded. It may instead be
-    forward(*args), with setup_context(ctx, inputs, output) beside it. backward(ctx, *grad_outputs) gets
-    one cotangent per output and returns one per argument, None for those that are no tensors. Where it
-    uses tensor operations only, it can be differentiated again. jvp(ctx, *tangents), one per argument,
-    returns the tangents of the outputs and serves forward mode.
+    forward(*args), with setup_context(ctx, inputs, output) beside it. backward(ctx, *grad_outputs)
+    gets one cotangent per output and returns one per argument, None for those that are no tensors.
+    Where it uses tensor operations only, it can be differentiated again. jvp(ctx, *tangents), one
+    per argument, returns the tangents of the outputs and serves forward mode.
     """
 
     _context: ClassVar[type[Context]]
@@ -300,15 +302,16 @@ class Function:
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         """The cotangents of the arguments, from those of the outputs."""
         raise NotImplementedError(
-            "You must implement either the backward or vjp method for your custom autograd.Function to "
-            "use it with backward mode AD."
+            "You must implement either the backward or vjp method for your custom "
+            "autograd.Function to use it with backward mode AD."
         )
 
     @staticmethod
     def jvp(ctx: Any, *grad_inputs: Any) -> Any:
         """The tangents of the outputs, from those of the arguments."""
         raise NotImplementedError(
-            "You must implement the jvp function for custom autograd.Function to use it with forward mode AD."
+            "You must implement the jvp function for custom autograd.Function to use it with "
+            "forward mode AD."
         )
 
     @classmethod
@@ -359,8 +362,8 @@ def settle(
             )
         if not any(x is value for value in given):
             raise RuntimeError(
-                "Some elements marked as dirty during the forward method were not returned as output. "
-                "The inputs that are modified inplace must all be outputs of the Function."
+                "Some elements marked as dirty during the forward method were not returned as "
+                "output. The inputs that are modified inplace must all be outputs of the Function."
             )
     ctx.is_tensor = tuple(isinstance(x, Traced) for x in args)
     wrap = tensors[0]._wrap if tensors else None
@@ -387,7 +390,9 @@ def settle(
             if isinstance(value, Traced) and id(given[index]) not in constant:
                 attach(ctx, index, value, id(given[index]) in dirty)
         ctx.saved = tuple(
-            None if x is None else Kept(outputs[places[id(x)]] if id(x) in places else x, places.get(id(x)))
+            None
+            if x is None
+            else Kept(outputs[places[id(x)]] if id(x) in places else x, places.get(id(x)))
             for x in ctx.saved
         )
     else:
@@ -402,7 +407,7 @@ def identities(tensors: Sequence[Any]) -> set[int]:
 
 
 def form_of(value: Any) -> Any:
-    """(array module, shape, dtype) of an output, to make its zero cotangent from; None for no tensor."""
+    """(array module, shape, dtype) of an output, for its zero cotangent; None for no tensor."""
     if not isinstance(value, Traced):
         return None
     array = value._array
@@ -427,14 +432,20 @@ def attach(ctx: Context, index: int, value: Any, dirty: bool) -> None:
 
 
 def push(
-    cls: type[Function], ctx: Context, args: tuple[Any, ...], tangents: list[Any], outputs: list[Any]
+    cls: type[Function],
+    ctx: Context,
+    args: tuple[Any, ...],
+    tangents: list[Any],
+    outputs: list[Any],
 ) -> None:
     """Sets the tangents of the outputs by the class's `jvp`."""
     level, modes.forward = modes.forward, 0
     ctx.finished = False
     try:
         given = [
-            ops.zeros_like(x) if t is None and ctx.materialize_grads and isinstance(x, Traced) else t
+            ops.zeros_like(x)
+            if t is None and ctx.materialize_grads and isinstance(x, Traced)
+            else t
             for x, t in zip(args, tangents, strict=True)
         ]
         saved, ctx.saved = ctx.saved, ctx.saved_forward

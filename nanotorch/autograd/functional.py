@@ -1,9 +1,10 @@
 """Jacobians, Hessians and their products with vectors, of functions of one tensor or of several.
 
 The functions take and return what `torch.autograd.functional` does
-(https://docs.pytorch.org/docs/stable/autograd.html#functional-higher-level-api). With `create_graph`
-the results can be differentiated further; with `strict` an output that does not depend on an input is a
-RuntimeError instead of a zero. `nanotorch.func` has the same for functions that are composed.
+(https://docs.pytorch.org/docs/stable/autograd.html#functional-higher-level-api). With
+`create_graph` the results can be differentiated further; with `strict` an output that does not
+depend on an input is a RuntimeError instead of a zero. `nanotorch.func` has the same for functions
+that are composed.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def back(values: Sequence[Any], several: bool) -> Any:
 
 
 def watched(inputs: Tensors, create_graph: bool) -> Tensors:
-    """The inputs as tensors whose use is recorded, joined to the outer graph where that is wanted."""
+    """The inputs as tensors whose use is recorded, joined to the outer graph where wanted."""
     return tuple(
         ops.alias(x) if create_graph and requires_grad(x) else x.detach().requires_grad_()
         for x in inputs
@@ -59,7 +60,12 @@ def evaluated(func: Callable[..., Any], inputs: Tensors, op: str) -> tuple[Tenso
 
 
 def gradients(
-    outputs: Sequence[Any], inputs: Tensors, cotangents: Any, create_graph: bool, strict: bool, op: str
+    outputs: Sequence[Any],
+    inputs: Tensors,
+    cotangents: Any,
+    create_graph: bool,
+    strict: bool,
+    op: str,
 ) -> list[Any]:
     """The gradients of the outputs, with zeros for inputs that they do not depend on."""
     places = [i for i, y in enumerate(outputs) if requires_grad(y)]
@@ -102,7 +108,11 @@ def directions(v: Any, like: Tensors, several: bool, names: tuple[str, str], op:
 
 
 def vjp(
-    func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False
+    func: Callable[..., Any],
+    inputs: Any,
+    v: Any = None,
+    create_graph: bool = False,
+    strict: bool = False,
 ) -> tuple[Any, Any]:
     """(func(inputs), v^T J): v has the shapes of the outputs, the product those of the inputs."""
     with enable_grad():
@@ -115,11 +125,16 @@ def vjp(
 
 
 def jvp(
-    func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False
+    func: Callable[..., Any],
+    inputs: Any,
+    v: Any = None,
+    create_graph: bool = False,
+    strict: bool = False,
 ) -> tuple[Any, Any]:
     """(func(inputs), J v): v has the shapes of the inputs, the product those of the outputs.
 
-    By two reverse passes: v^T J is linear in v, and J is its derivative. `forward_ad` needs one pass.
+    By two reverse passes: v^T J is linear in v, and J is its derivative. `forward_ad` needs one
+    pass.
     """
     with enable_grad():
         xs, several = as_tuple(inputs, "inputs", "jvp")
@@ -142,7 +157,11 @@ def scalar_output(func: Callable[..., Any], inputs: Tensors, op: str) -> Any:
 
 
 def vhp(
-    func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False
+    func: Callable[..., Any],
+    inputs: Any,
+    v: Any = None,
+    create_graph: bool = False,
+    strict: bool = False,
 ) -> tuple[Any, Any]:
     """(func(inputs), v^T H), H the Hessian of a function of one number as output."""
     with enable_grad():
@@ -156,9 +175,13 @@ def vhp(
 
 
 def hvp(
-    func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False
+    func: Callable[..., Any],
+    inputs: Any,
+    v: Any = None,
+    create_graph: bool = False,
+    strict: bool = False,
 ) -> tuple[Any, Any]:
-    """(func(inputs), H v); the Hessian is symmetric, so this is `vhp` where func is twice continuous."""
+    """(func(inputs), H v); the same as `vhp` where the Hessian is symmetric."""
     with enable_grad():
         xs, several = as_tuple(inputs, "inputs", "hvp")
         vs = directions(v, xs, several, ("v", "input of func"), "hvp")
@@ -181,8 +204,9 @@ def jacobian(
 ) -> Any:
     """J[i][j] of shape output i + input j: nested tuples where there are several of either.
 
-    strategy: "reverse-mode" walks backward once per output element, "forward-mode" evaluates func once
-    per input element. vectorize: accepted as PyTorch has it; rows are computed one after the other.
+    strategy: "reverse-mode" walks backward once per output element, "forward-mode" evaluates func
+    once per input element. vectorize: accepted as PyTorch has it; rows are computed one after the
+    other.
     """
     if strategy not in ("reverse-mode", "forward-mode"):
         raise ValueError(
@@ -191,7 +215,8 @@ def jacobian(
     if strategy == "forward-mode":
         if create_graph:
             raise NotImplementedError(
-                "jacobian: forward-mode gives no graph; use strategy='reverse-mode' or nanotorch.func.jacfwd"
+                "jacobian: forward-mode gives no graph; use strategy='reverse-mode' or "
+                "nanotorch.func.jacfwd"
             )
         return forward_jacobian(func, inputs)
     with enable_grad():
@@ -207,7 +232,8 @@ def jacobian(
             blocks.append(back([stacked(rows, j, y, x) for j, x in enumerate(xs)], several))
             if strict and create_graph and not all(requires_grad(g) for row in rows for g in row):
                 raise RuntimeError(
-                    f"jacobian: the Jacobian of output {index} is independent of the inputs (strict)"
+                    f"jacobian: the Jacobian of output {index} is independent of the inputs "
+                    "(strict)"
                 )
     return back(blocks, many)
 
@@ -216,7 +242,9 @@ def stacked(rows: Sequence[Tensors], j: int, y: Any, x: Any) -> Any:
     """The rows that belong to input j, in the shape of output y + input x."""
     shape = (*y._array.shape, *x._array.shape)
     if not rows:
-        return ops.reshape(ops.expand(ops.reshape(ops.zeros_like(y), (0, 1)), (0, x._array.size)), shape)
+        return ops.reshape(
+            ops.expand(ops.reshape(ops.zeros_like(y), (0, 1)), (0, x._array.size)), shape
+        )
     return ops.reshape(ops.stack([row[j] for row in rows]), shape)
 
 
@@ -231,7 +259,7 @@ def unit_vectors(x: Any) -> list[Any]:
 
 
 def forward_jacobian(func: Callable[..., Any], inputs: Any) -> Any:
-    """The Jacobian column by column: one evaluation of func, with its tangent, per input element."""
+    """The Jacobian column by column: one evaluation, with its tangent, per input element."""
     xs, several = as_tuple(inputs, "inputs", "jacobian")
     xs = tuple(x.detach() for x in xs)
     columns: list[list[Tensors]] = [[] for _ in xs]
@@ -242,7 +270,9 @@ def forward_jacobian(func: Callable[..., Any], inputs: Any) -> Any:
                 moved = [make_dual(z, basis) if z is x else z for z in xs]
                 duals = [unpack_dual(y) for y in evaluated(func, tuple(moved), "jacobian")[0]]
                 columns[j].append(
-                    tuple(ops.zeros_like(d.primal) if d.tangent is None else d.tangent for d in duals)
+                    tuple(
+                        ops.zeros_like(d.primal) if d.tangent is None else d.tangent for d in duals
+                    )
                 )
     blocks = [
         back([column_block(columns[j], i, y, x) for j, x in enumerate(xs)], several)

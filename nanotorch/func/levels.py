@@ -1,0 +1,107 @@
+"""What one transform of a function needs: inputs of its own level, and what stays of the outer one.
+
+Each transform evaluates the function on tensors made for it (`Level.lift`), so that its derivative
+is taken with respect to those alone; an outer transform, or a plain `backward`, sees through to the
+values they stand for. A result is recorded only where it depends on something outside the level
+that requires grad, which is read off the graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nanotorch import ops
+from nanotorch.autograd import grad
+from nanotorch.autograd.grad_mode import modes
+from nanotorch.primitive import Node
+from nanotorch.tensor import Tensor
+
+
+class Level:
+    """The tensors with respect to which one transform differentiates."""
+
+    def __init__(self) -> None:
+        self.outer_grad = modes.grad
+        self.own: set[Tensor] = set()
+
+    def lift(self, x: Any, op: str) -> Tensor:
+        """A tensor of the value of x that stands for it at this level."""
+        if not isinstance(x, Tensor):
+            raise ValueError(f"{op}: the inputs must be Tensors, got {type(x).__name__}")
+        if not (x.is_floating_point() or x.is_complex()):
+            raise RuntimeError(
+                f"{op}: only Tensors of floating point dtype can require gradients, got {x.dtype}"
+            )
+        if x.requires_grad and self.outer_grad:
+            return ops.alias(x)  # type: ignore[no-any-return]
+        return self.leaf(x)
+
+    def leaf(self, x: Tensor) -> Tensor:
+        """A leaf of this level with the value, and the outer tangent, of x."""
+        leaf = sharing(x)
+        leaf._requires_grad = True
+        self.own.add(leaf)
+        return leaf
+
+    def reaches_outside(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether the tensors depend on a leaf that is not of this level."""
+        stack: list[Any] = [
+            t if t.grad_fn is None else t.grad_fn for t in tensors if t.requires_grad
+        ]
+        seen: set[Any] = set()
+        while stack:
+            place = stack.pop()
+            if place in seen:
+                continue
+            seen.add(place)
+            if isinstance(place, Node):
+                stack.extend(edge for edge in place.edges if edge is not None)
+            elif place not in self.own:
+                return True
+        return False
+
+    def leave(self, value: Any) -> Any:
+        """A result as the outer level gets it: recorded only where it reaches outside."""
+        if not isinstance(value, Tensor) or not value.requires_grad:
+            return value
+        if self.outer_grad and self.reaches_outside([value]):
+            return value
+        return sharing(value)
+
+    def pull(
+        self,
+        ys: Sequence[Tensor],
+        xs: Sequence[Tensor],
+        cotangents: Any,
+        record: bool | None = None,
+    ) -> list[Tensor]:
+        """The cotangents of xs from those of ys, zero where ys do not depend on them.
+
+        `record`: whether the pass is itself recorded; by default where its result can matter
+        outside.
+        """
+        if record is None:
+            given = [c for c in cotangents or () if c is not None]
+            record = self.outer_grad and self.reaches_outside([*ys, *given])
+        pairs = [(y, i) for i, y in enumerate(ys) if y.requires_grad]
+        if not pairs:
+            return [ops.zeros_like(x) for x in xs]
+        found = grad(
+            [y for y, _ in pairs],
+            list(xs),
+            None if cotangents is None else [cotangents[i] for _, i in pairs],
+            retain_graph=True,
+            create_graph=record,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        return [g if record else sharing(g) for g in found]
+
+
+def sharing(x: Tensor) -> Tensor:
+    """A tensor over the memory of x, with its tangent, outside the graph."""
+    out = x.detach()
+    if modes.forward:
+        out._tangent = x._tangent
+    return out

@@ -1,0 +1,80 @@
+"""Graphs read back from JSON text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from nanotorch.backend import dtype_of
+from nanotorch.creation import tensor
+from nanotorch.primitive import Primitive, apply
+from nanotorch.sym.graph import Group
+from nanotorch.sym.symbol import Symbol, var
+from nanotorch.sym.text import FORMAT
+
+
+def primitives(kind: type[Primitive] = Primitive) -> dict[str, type[Primitive]]:
+    """All primitives by the names of their classes."""
+    found: dict[str, type[Primitive]] = {}
+    for below in kind.__subclasses__():
+        found[below.__name__] = below
+        found.update(primitives(below))
+    return found
+
+
+def read(value: Any, known: dict[str, type[Primitive]]) -> Any:
+    """What `written` wrote."""
+    if not isinstance(value, dict):
+        return value
+    if "float" in value:
+        return float(value["float"])
+    if "tuple" in value:
+        return tuple(read(item, known) for item in value["tuple"])
+    if "slice" in value:
+        return slice(*(read(item, known) for item in value["slice"]))
+    if "ellipsis" in value:
+        return Ellipsis
+    if "tensor" in value:
+        return tensor(value["tensor"], dtype=dtype_of(value["dtype"]))
+    if "dtype" in value:
+        return dtype_of(value["dtype"]).numpy
+    if "primitive" in value:
+        return known[value["primitive"]]
+    return {key: read(item, known) for key, item in value["dict"].items()}
+
+
+def load_json(text: str) -> Any:
+    """The graph that `tojson` wrote: a Symbol, or a Group where it has several outputs."""
+    try:
+        stored = json.loads(text)
+        nodes, outputs = stored["nodes"], stored["outputs"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"load_json: this is not a graph that tojson wrote: {error}") from None
+    if stored.get("format") != FORMAT:
+        raise ValueError(f"load_json: expected format {FORMAT}, got {stored.get('format')!r}")
+    known = primitives()
+    made: list[Symbol] = []
+    for entry in nodes:
+        made.append(node_of(entry, made, known))
+    heads = [made[number] for number in outputs]
+    return heads[0] if len(heads) == 1 else Group(heads)
+
+
+def node_of(
+    entry: dict[str, Any], made: Sequence[Symbol], known: dict[str, type[Primitive]]
+) -> Symbol:
+    """One node of the stored graph, after those before it."""
+    if entry["op"] == "variable":
+        shape = entry.get("shape")
+        kind = dtype_of(entry["dtype"]) if "dtype" in entry else None
+        return var(entry["name"], None if shape is None else tuple(shape), kind)
+    if entry["op"] not in known:
+        raise ValueError(f"load_json: {entry['name']}: no op is called {entry['op']!r}")
+    inputs = [
+        made[x["node"]] if isinstance(x, dict) and "node" in x else read(x, known)
+        for x in entry["inputs"]
+    ]
+    attributes = {key: read(value, known) for key, value in entry.get("attributes", {}).items()}
+    symbol: Symbol = apply(known[entry["op"]], *inputs, **attributes)
+    return symbol

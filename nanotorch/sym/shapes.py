@@ -1,0 +1,211 @@
+"""What is known of a symbol before there are data: its shape and dtype, without their memory.
+
+A symbol of known shape holds a stand-in array: one element, repeated with stride 0. Shapes of
+results are derived from those: by broadcasting for elementwise ops, by the matrix rule for
+products, by what is reduced for reductions, and for all others by the kernel itself, run on the
+stand-ins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from nanotorch import ops
+from nanotorch.backend import Array, array_module, dtype, dtype_of, is_array, promote
+from nanotorch.creation import full
+from nanotorch.ops import casting, comparisons, indexing, joining, linalg, reductions
+from nanotorch.ops.activations import LogSoftmax, Softmax
+from nanotorch.primitive import Elementwise, Primitive, Traced
+from nanotorch.tensor import Tensor
+
+Shape = tuple[int, ...]
+
+BROADCASTING = (Elementwise, comparisons.Where, comparisons.MaskedFill)
+PRODUCTS = (linalg.Dot, linalg.Mv, linalg.Mm, linalg.Bmm)
+OF_FIRST = (  # ops whose result has the shape and dtype of their first input
+    *(Softmax, LogSoftmax, casting.Clone, casting.Copy, casting.Fill, indexing.IndexPut),
+    *(indexing.Scatter, indexing.Flip, indexing.Roll, joining.Tril, joining.Triu, linalg.Inv),
+)
+
+
+class Undeclared(RuntimeError):
+    """A shape was asked for that depends on an argument whose shape is not declared."""
+
+
+class UnknownNumber:
+    """The number of dimensions of a symbol of unknown shape: not 0, and nothing more."""
+
+    def __init__(self, owner: Unshaped) -> None:
+        self._owner = owner
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return False if other == 0 else self._owner.refuse()
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __index__(self) -> int:
+        self._owner.refuse()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _refuse(self, *other: object) -> NoReturn:
+        self._owner.refuse()
+
+    __lt__ = __le__ = __gt__ = __ge__ = __neg__ = __add__ = __radd__ = __sub__ = __rsub__ = _refuse
+    __mod__ = __rmod__ = _refuse
+
+
+class Unshaped:
+    """Stands for the array of a symbol whose shape is not known; its dtype is."""
+
+    def __init__(self, kind: Any, missing: Sequence[str]) -> None:
+        self.dtype = kind  # NumPy's, as an array has it
+        self.missing = tuple(missing)
+
+    @property
+    def ndim(self) -> Any:
+        return UnknownNumber(self)
+
+    @property
+    def shape(self) -> NoReturn:
+        self.refuse()
+
+    size = flags = shape
+
+    def refuse(self) -> NoReturn:
+        """Says which arguments' shapes are missing."""
+        if not self.missing:
+            raise Undeclared(
+                "this needs a shape that depends on the data (of a selection by a mask) and is not "
+                "known before there are any"
+            )
+        names = " and ".join(repr(name) for name in self.missing)
+        raise Undeclared(
+            f"this needs a shape that depends on {names}, not declared yet: use "
+            f"sym.var({self.missing[0]!r}, shape=(…)), or declare(…) on the finished graph"
+        )
+
+
+def is_symbol(x: Any) -> bool:
+    """Whether an operand is a symbol, rather than a tensor, an array or a number."""
+    return isinstance(x, Traced) and not isinstance(x, Tensor)
+
+
+def stand_in(shape: Shape, kind: Any) -> Array:
+    """An array of the given shape whose elements are all one and the same in memory."""
+    value = 0 if kind.kind in "bui" else 1  # 0 is a valid class or index, log(1) is finite
+    return ops.expand(full((), value, dtype=dtype_of(kind)), shape)._array
+
+
+def tiny(array: Any) -> Any:
+    """A stand-in of one element with as many dimensions, to find out a result's dtype with."""
+    if not hasattr(array, "dtype"):
+        return array
+    rank = 1 if isinstance(array, Unshaped) else array.ndim
+    return stand_in((1,) * rank, array.dtype)
+
+
+def inferred(primitive: type[Primitive], inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
+    """The stand-in for primitive(inputs); RuntimeError where the inputs' shapes do not fit."""
+    arrays = [x._array if isinstance(x, Traced) else x for x in inputs]
+    missing = [name for a in arrays if isinstance(a, Unshaped) for name in a.missing]
+    selected = primitive is indexing.Index and any(a.dtype.kind == "b" for a in arrays[1:])
+    if selected or any(isinstance(a, Unshaped) for a in arrays):
+        return Unshaped(result_dtype(primitive, arrays, attributes), list(dict.fromkeys(missing)))
+    shapes = [a.shape for a in arrays if is_array(a)]
+    if issubclass(primitive, BROADCASTING):
+        return stand_in(broadcast(shapes), result_dtype(primitive, arrays, attributes))
+    if issubclass(primitive, OF_FIRST):
+        return arrays[0]
+    if issubclass(primitive, PRODUCTS):
+        return stand_in(product(arrays[0].shape, arrays[1].shape), arrays[0].dtype)
+    if issubclass(primitive, linalg.LinearLayer):
+        return stand_in(linear(*shapes), arrays[0].dtype)
+    if issubclass(primitive, linalg.Solve):
+        return arrays[1]
+    if {"dim", "keepdim"} <= attributes.keys() and is_array(arrays[0]):
+        kind = result_dtype(primitive, arrays, attributes)
+        return stand_in(reduced(shapes[0], attributes["dim"], attributes["keepdim"]), kind)
+    if attributes.get("reduction") in ("mean", "sum"):
+        broadcast(shapes[:1])
+        return stand_in((), arrays[0].dtype)
+    return computed(primitive, arrays, attributes)
+
+
+def result_dtype(
+    primitive: type[Primitive], arrays: Sequence[Any], attributes: dict[str, Any]
+) -> Any:
+    """The NumPy dtype of a result: that of the kernel on one element, else the first input's."""
+    small = [tiny(a) for a in arrays]
+    if issubclass(primitive, BROADCASTING):
+        return computed(primitive, small, attributes).dtype
+    if {"dim", "keepdim"} <= attributes.keys():
+        return computed(primitive, small[:1], {**attributes, "dim": None}).dtype
+    return next(a.dtype for a in arrays if hasattr(a, "dtype"))
+
+
+def computed(
+    primitive: type[Primitive], arrays: Sequence[Any], attributes: dict[str, Any]
+) -> Array:
+    """The kernel's own answer on stand-ins, as a stand-in."""
+    if primitive.promotes:
+        arrays = promote(arrays, primitive.promotes == "floating")
+    module = array_module(next(a for a in arrays if is_array(a)))
+    try:
+        y = module.asarray(primitive.kernel(module, *arrays, **attributes))
+    except (ValueError, IndexError, TypeError) as error:
+        raise RuntimeError(str(error)) from None
+    return stand_in(y.shape, y.dtype)
+
+
+def broadcast(shapes: Sequence[Shape]) -> Shape:
+    """The common shape of operands: sizes from the right must be equal or 1."""
+    rank = max((len(shape) for shape in shapes), default=0)
+    sizes = []
+    for place in range(-rank, 0):
+        column = {shape[place] for shape in shapes if len(shape) >= -place} - {1}
+        if len(column) > 1:
+            raise RuntimeError(
+                f"shapes {' and '.join(str(s) for s in shapes)} cannot be broadcast together: "
+                f"{' != '.join(str(n) for n in sorted(column))} at dimension {place}"
+            )
+        sizes.append(column.pop() if column else 1)
+    return tuple(sizes)
+
+
+def product(a: Shape, b: Shape) -> Shape:
+    """The shape of a matrix product."""
+    inner = b[-2] if len(b) > 1 else b[0]
+    if a[-1] != inner:
+        raise RuntimeError(f"shapes {a} and {b} cannot be multiplied: {a[-1]} != {inner}")
+    rows = a[-2:-1]
+    columns = b[-1:] if len(b) > 1 else ()
+    return (*broadcast([a[:-2], b[:-2]]), *rows, *columns)
+
+
+def linear(x: Shape, weight: Shape, *bias: Shape) -> Shape:
+    """The shape of x @ weight.T + bias."""
+    shape = product(x if len(x) > 1 else (1, *x), weight[::-1])
+    shape = shape if len(x) > 1 else shape[1:]
+    return broadcast([shape, *bias])
+
+
+def reduced(shape: Shape, dim: reductions.Dim, keepdim: bool) -> Shape:
+    """The shape without the dimensions that are summed over, or with 1 in their places."""
+    for d in (dim,) if isinstance(dim, int) else dim or ():
+        if not -len(shape) <= d < len(shape):
+            raise IndexError(f"dimension {d} is out of range for shape {shape}")
+    gone = reductions.dims(shape, dim)
+    if keepdim:
+        return tuple(1 if d in gone else n for d, n in enumerate(shape))
+    return tuple(n for d, n in enumerate(shape) if d not in gone)
+
+
+def declared_dtype(kind: Any, default: dtype) -> Any:
+    """The NumPy dtype that a variable is declared with."""
+    return (default if kind is None else dtype_of(kind)).numpy
