@@ -195,7 +195,7 @@ def figure(chart: Chart, width: float = 7.0, height: float = 4.2) -> Any:
             axes.axvline(epoch, color="#9aa5b1", linewidth=0.9, linestyle=":", label=label)
     if chart.best is not None:
         _mark_best(axes, chart)
-    axes.legend(frameon=False, labelcolor=INK, fontsize=9.5, loc="best", handlelength=1.6)
+    axes.legend(facecolor=PAPER, edgecolor="none", framealpha=0.9, labelcolor=INK, fontsize=9.5, loc="best", handlelength=1.6)
     return drawn
 
 

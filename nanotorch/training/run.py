@@ -137,8 +137,9 @@ class Run:
         at, signals = self.at, self.signals
         self._release_frozen()
         self.model.train()
-        self.rates.set(at.epoch, at.step)
         by_step = self.rates.by_step
+        if not by_step:
+            self.rates.set(at.epoch, at.step)
         on_step = [c.on_step for c in self.callbacks if hasattr(c, "on_step")]
         update = self._whole_update if isinstance(self.optimizer, nt.optim.LBFGS) else self._update
         for inputs, target, weights in self.batches.epoch(at.epoch, at.batch):
