@@ -272,13 +272,12 @@ class Operators(Traced):
     )
     mT = property(lambda x: ops.transpose(x, -2, -1), doc="The last two dimensions exchanged.")
 
-    add_ = in_place(arithmetic.Add)
-    sub_ = in_place(arithmetic.Sub)
     mul_ = in_place(arithmetic.Mul)
     div_ = in_place(arithmetic.Div)
     floor_divide_ = in_place(arithmetic.FloorDivide)
     remainder_ = in_place(arithmetic.Remainder)
-    __iadd__, __isub__, __imul__, __itruediv__ = add_, sub_, mul_, div_
+    __iadd__, __isub__ = in_place(arithmetic.Add), in_place(arithmetic.Sub)
+    __imul__, __itruediv__ = mul_, div_
     __ifloordiv__, __imod__ = floor_divide_, remainder_
     __iand__ = in_place(comparisons.BitwiseAnd)
     __ior__ = in_place(comparisons.BitwiseOr)
@@ -313,6 +312,26 @@ class Operators(Traced):
     random_ = sampling.random_
     bernoulli = sampling.bernoulli
     multinomial = sampling.multinomial
+
+    def add_(self, other: Any, *, alpha: float = 1) -> Any:
+        """x + alpha * other, in place."""
+        return apply_inplace(arithmetic.Add, self, other if alpha == 1 else other * alpha)
+
+    def sub_(self, other: Any, *, alpha: float = 1) -> Any:
+        """x - alpha * other, in place."""
+        return apply_inplace(arithmetic.Sub, self, other if alpha == 1 else other * alpha)
+
+    def addcmul_(self, a: Any, b: Any, *, value: float = 1) -> Any:
+        """x + value * a * b, in place."""
+        return self.add_(a * b, alpha=value)
+
+    def addcdiv_(self, a: Any, b: Any, *, value: float = 1) -> Any:
+        """x + value * a / b, in place."""
+        return self.add_(a / b, alpha=value)
+
+    def lerp_(self, end: Any, weight: Any) -> Any:
+        """x + weight * (end - x), in place."""
+        return self.add_((end - self) * weight)
 
     def pow_(self, exponent: Any) -> Any:
         """x ** exponent, in place."""
