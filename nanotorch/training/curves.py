@@ -116,11 +116,12 @@ def chart_of_runs(
     smoothing: float = 0.0,
 ) -> Chart:
     """One quantity of several runs, told apart in the legend by the keys in which they differ."""
+    names = _told_apart(folders)
     if len(folders) == 1 and part == "both":
         return chart_of_run(folders[0], quantity, log_scale, smoothing)
     parts = ("validation", "train") if part == "both" else (part,)
     lines = []
-    for number, (folder, words) in enumerate(zip(folders, _told_apart(folders), strict=True)):
+    for number, (folder, words) in enumerate(zip(folders, names, strict=True)):
         records = read_log(folder / METRICS)
         for each in parts:
             epochs, values = series(records, f"{each}/{quantity}")
@@ -195,7 +196,15 @@ def figure(chart: Chart, width: float = 7.0, height: float = 4.2) -> Any:
             axes.axvline(epoch, color="#9aa5b1", linewidth=0.9, linestyle=":", label=label)
     if chart.best is not None:
         _mark_best(axes, chart)
-    axes.legend(facecolor=PAPER, edgecolor="none", framealpha=0.9, labelcolor=INK, fontsize=9.5, loc="best", handlelength=1.6)
+    axes.legend(
+        facecolor=PAPER,
+        edgecolor="none",
+        framealpha=0.9,
+        labelcolor=INK,
+        fontsize=9.5,
+        loc="best",
+        handlelength=1.6,
+    )
     return drawn
 
 

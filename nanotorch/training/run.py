@@ -66,8 +66,6 @@ class Run:
         self.monitor, self.more_is_better = _monitor(config, data, self.metric_names)
         training = config.training
         self.batches = self._batches(data.train, training.batch_size, training=True)
-        if self.batches.count == 0:
-            raise InputError("training.drop_last: leaves no batch at all")
         whole = isinstance(self.optimizer, nt.optim.LBFGS)
         if whole and self.batches.count > 1:
             raise InputError("optimizer lbfgs: needs all rows at once: training.batch_size = 0")

@@ -114,7 +114,7 @@ def _npy(path: Path, cache: bool, precise: bool) -> Table:
 def _npz(path: Path, cache: bool, precise: bool) -> Table:
     """Arrays `features` (or `X`) and `target` (or `y`), and `feature_names` if it is there."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (ValueError, EOFError, OSError) as error:
         raise InputError(f"{path}: not an archive of arrays: {_first_line(error)}") from None

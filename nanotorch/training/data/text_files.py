@@ -73,9 +73,7 @@ def text_chunks(path: Path, rows: int) -> Iterator[TextTable]:
             file.readline()
         while True:
             try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", UserWarning)  # an empty last piece is no news
-                    values = _load(file, np.dtype(np.float32), delimiter, rows=rows)
+                values = _load(file, np.dtype(np.float32), delimiter, rows=rows)
             except ValueError:
                 if first_line == 1 + header:
                     yield _parse(path, np.dtype(np.float32))
@@ -93,16 +91,18 @@ def text_chunks(path: Path, rows: int) -> Iterator[TextTable]:
 def _load(
     file: Any, dtype: np.dtype[Any], delimiter: str, skip: int = 0, rows: int | None = None
 ) -> NDArray[Any]:
-    return np.loadtxt(
-        file,
-        dtype=dtype,
-        delimiter=delimiter,
-        skiprows=skip,
-        max_rows=rows,
-        comments=None,
-        encoding="utf-8",
-        ndmin=2,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # no rows: the caller tells that better
+        return np.loadtxt(
+            file,
+            dtype=dtype,
+            delimiter=delimiter,
+            skiprows=skip,
+            max_rows=rows,
+            comments=None,
+            encoding="utf-8",
+            ndmin=2,
+        )
 
 
 def _layout(path: Path) -> tuple[str, list[str], bool]:
