@@ -314,6 +314,10 @@ class Tensor(Operators):
             self._retains_grad = retaining(self)
             self.register_hook(self._retains_grad)
 
+    def is_inference(self) -> bool:
+        """Whether it was made in inference_mode, and so can never be part of a graph."""
+        return self._inference
+
     retains_grad = property(lambda self: self._retains_grad is not None, doc="After retain_grad().")
 
     # --- out of it -----------------------------------------------------------------------------

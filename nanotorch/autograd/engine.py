@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import os
 import traceback
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -32,6 +33,7 @@ from nanotorch.primitive import KEEP_NOTHING, Node, Packed, Primitive, Traced
 
 _sequence = itertools.count()
 next_sequence = _sequence.__next__
+PACKAGE = __file__.removesuffix(os.path.join("autograd", "engine.py"))
 
 
 def apply(
@@ -71,7 +73,7 @@ def apply(
     if tracked and modes.grad and primitive.vjp:
         record(primitive, inputs, attributes, out)
     if modes.inference:
-        out._inference = True
+        out._inference = self._inference or not primitive.view
     if modes.forward:
         push_forward(primitive, inputs, attributes, out)
     return out
@@ -120,9 +122,17 @@ def record(
     if plan is not KEEP_NOTHING:
         keep(node, plan, inputs, out)
     if modes.anomaly:
-        node.trace = traceback.format_stack()[:-3]
+        node.trace = forward_lines()
     out._node, out._requires_grad = node, True
     return node
+
+
+def forward_lines() -> list[str]:
+    """The calls that led to the op being applied, down to the last line outside this package."""
+    frames = traceback.extract_stack()
+    while len(frames) > 1 and frames[-1].filename.startswith(PACKAGE):
+        frames.pop()
+    return traceback.format_list(frames)
 
 
 def keep(node: Primitive, plan: Any, inputs: tuple[Any, ...], out: Any) -> None:
