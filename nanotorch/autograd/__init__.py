@@ -1,6 +1,6 @@
 """Automatic differentiation: recording, backward and forward, and the modes that steer them."""
 
-from nanotorch.autograd import forward_ad as forward_ad, graph as graph
+from nanotorch.autograd import forward_ad as forward_ad, functional as functional, graph as graph
 from nanotorch.autograd.backward import backward as backward, grad as grad
 from nanotorch.autograd.function import Function as Function
 from nanotorch.autograd.grad_mode import (
@@ -9,8 +9,11 @@ from nanotorch.autograd.grad_mode import (
     is_grad_enabled as is_grad_enabled,
     is_inference_mode_enabled as is_inference_mode_enabled,
     no_grad as no_grad,
+    pause as pause,
+    record as record,
     set_grad_enabled as set_grad_enabled,
 )
+from nanotorch.autograd.gradcheck import gradcheck as gradcheck, gradgradcheck as gradgradcheck
 from nanotorch.autograd.graph import (
     detect_anomaly as detect_anomaly,
     set_detect_anomaly as set_detect_anomaly,

@@ -23,6 +23,7 @@ class Modes(threading.local):
     forward = 0  # depth of forward-mode levels that carry tangents
     anomaly = False  # remember the line that made each node
     saved_hooks: tuple[Callable[[Any], Any], Callable[[Any], Any]] | None = None
+    hooks_refused: str | None = None  # why saved-tensor hooks may not be used, where they may not
 
 
 modes = Modes()
@@ -91,8 +92,19 @@ class enable_grad(Mode):  # noqa: N801 - PyTorch's name
         super().__init__(True)
 
 
+class record(enable_grad):  # noqa: N801 - MXNet's name
+    """What is computed inside is recorded: MXNet's name for `enable_grad`.
+
+    Recording is on unless `pause` or `no_grad` turned it off: elsewhere this changes nothing.
+    """
+
+
+class pause(no_grad):  # noqa: N801 - MXNet's name
+    """What is computed inside is not recorded: MXNet's name for `no_grad`."""
+
+
 class set_grad_enabled(Mode):  # noqa: N801 - PyTorch's name
-    """Turns recording on or off: at once when called, or for a `with` block or a decorated function."""
+    """Turns recording on or off: at once when called, or for a block or a decorated function."""
 
     def __init__(self, mode: bool) -> None:
         super().__init__(bool(mode))

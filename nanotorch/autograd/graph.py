@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nanotorch.autograd.grad_mode import Mode, modes
-from nanotorch.primitive import Node
+from nanotorch.primitive import Node as Node
 
 
 class AccumulateGrad(Node):
@@ -31,12 +31,56 @@ class AccumulateGrad(Node):
 
 
 class saved_tensors_hooks(Mode):  # noqa: N801 - PyTorch's name
-    """What is kept for backward goes through `pack(tensor)`, and comes back through `unpack(packed)`."""
+    """What is kept for backward goes through `pack_hook`, and comes back through `unpack_hook`.
+
+    Of nested blocks the innermost counts. RuntimeError inside `disable_saved_tensors_hooks`.
+    """
 
     field = "saved_hooks"
 
-    def __init__(self, pack: Callable[[Any], Any], unpack: Callable[[Any], Any]) -> None:
-        super().__init__((pack, unpack))
+    def __init__(
+        self, pack_hook: Callable[[Any], Any], unpack_hook: Callable[[Any], Any]
+    ) -> None:
+        super().__init__((pack_hook, unpack_hook))
+
+    def __enter__(self) -> None:
+        if modes.hooks_refused is not None:
+            raise RuntimeError(modes.hooks_refused)
+        super().__enter__()
+
+
+class save_on_cpu(saved_tensors_hooks):  # noqa: N801 - PyTorch's name
+    """What is kept for backward is moved to the CPU, and back to its device when it is needed."""
+
+    def __init__(self, pin_memory: bool = False, device_type: str = "cuda") -> None:
+        super().__init__(
+            lambda x: (x.device, x.detach().cpu() if x.is_cuda else x),
+            lambda packed: packed[1].to(packed[0]),
+        )
+
+
+class allow_mutation_on_saved_tensors(saved_tensors_hooks):  # noqa: N801 - PyTorch's name
+    """What is kept for backward is copied at once: the originals may be changed in place."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda x: x.detach().clone(), lambda copy: copy)
+
+
+class disable_saved_tensors_hooks(Mode):  # noqa: N801 - PyTorch's name
+    """Inside, to open a block of saved-tensor hooks is a RuntimeError with this message."""
+
+    field = "hooks_refused"
+
+    def __init__(self, error_message: str) -> None:
+        super().__init__(error_message)
+
+
+def increment_version(tensor: Any) -> None:
+    """Counts a change of memory that autograd did not see: of one tensor, or of several."""
+    for x in tensor if isinstance(tensor, tuple | list) else (tensor,):
+        if x._inference:
+            raise RuntimeError("increment_version: inference tensors do not track a version")
+        x._bump()
 
 
 class set_detect_anomaly(Mode):  # noqa: N801 - PyTorch's name
