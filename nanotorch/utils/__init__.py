@@ -1,3 +1,3 @@
-"""Where PyTorch's users look for data loading: `nanotorch.utils.data`."""
+"""Where PyTorch's users look for data loading (`utils.data`) and for `utils.checkpoint`."""
 
-from nanotorch.utils import data as data
+from nanotorch.utils import checkpoint as checkpoint, data as data
