@@ -12,9 +12,11 @@ from nanotorch.autograd import (
 from nanotorch.backend import (
     device as device,
     dtype as dtype,
+    get_default_device as get_default_device,
     get_default_dtype as get_default_dtype,
     promote_types as promote_types,
     result_type as result_type,
+    set_default_device as set_default_device,
     set_default_dtype as set_default_dtype,
 )
 from nanotorch.backend.dtypes import (

@@ -8,11 +8,13 @@ from typing import Any
 import numpy
 
 from nanotorch.backend import (
+    CPU,
     Array,
     array_module,
     device as Device,
     dtype as DType,
     dtype_of,
+    get_default_device,
     get_default_dtype,
     module_of,
     on_device,
@@ -45,7 +47,7 @@ def filled(
     wanted = sizes((size,) if size is not None else shape)
     if any(n < 0 for n in wanted):
         raise RuntimeError(f"Trying to create tensor with negative dimension: {list(wanted)}")
-    target = Device(place) if place is not None else Device("cpu")
+    target = get_default_device() if place is None else Device(place)
     with on_device(target):
         array = module_of(target).full(wanted, value, (dtype or get_default_dtype()).numpy)
     return finished(array, requires_grad)
@@ -63,7 +65,9 @@ def tensor(
         array = array.astype(dtype.numpy)
     elif array is data or array is getattr(data, "_array", None):
         array = array.copy()
-    return finished(array if device is None else to_device(array, Device(device)), requires_grad)
+    if device is None and isinstance(data, Tensor):
+        device = data.device
+    return placed(array, device, requires_grad)
 
 
 def as_array(data: Any, dtype: DType | None = None) -> Array:
@@ -118,7 +122,7 @@ def as_tensor(data: Any, dtype: DType | None = None, device: Place = None) -> Te
     if isinstance(data, Tensor):
         out = data
     else:
-        out = Tensor._wrap(as_array(data, dtype))
+        out = placed(as_array(data, dtype), device, False)
     if dtype is not None and out.dtype is not dtype:
         out = out.to(dtype)
     return out if device is None else out.to(Device(device))
@@ -219,8 +223,9 @@ def eye(
 
 
 def placed(array: Array, place: Place, requires_grad: bool) -> Tensor:
-    """A host array as a leaf on the given device."""
-    return finished(array if place is None else to_device(array, Device(place)), requires_grad)
+    """An array as a leaf on the given device, or on the default one."""
+    target = get_default_device() if place is None else Device(place)
+    return finished(array if target is CPU else to_device(array, target), requires_grad)
 
 
 def arange(
@@ -269,9 +274,9 @@ def logspace(
 
 def tril_indices(row: int, col: int, offset: int = 0) -> Tensor:
     """The indices (2, n) of the elements of a (row, col) matrix on and below a diagonal."""
-    return Tensor._wrap(numpy.stack(numpy.tril_indices(row, offset, col)))
+    return placed(numpy.stack(numpy.tril_indices(row, offset, col)), None, False)
 
 
 def triu_indices(row: int, col: int, offset: int = 0) -> Tensor:
     """The indices (2, n) of the elements of a (row, col) matrix on and above a diagonal."""
-    return Tensor._wrap(numpy.stack(numpy.triu_indices(row, offset, col)))
+    return placed(numpy.stack(numpy.triu_indices(row, offset, col)), None, False)

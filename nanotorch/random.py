@@ -266,7 +266,9 @@ def normal(
 
 def _finish(array: Array, options: Options, like: Tensor | None = None) -> Tensor:
     """The Tensor around drawn values, on the device of `options` or of `like`."""
-    place = options.get("device") or (backend.CPU if like is None else like.device)
+    place = options.get("device")
+    if place is None:
+        place = backend.get_default_device() if like is None else like.device
     tensor = Tensor._wrap(backend.to_device(array, backend.device(place)))
     return tensor.requires_grad_() if options.get("requires_grad") else tensor
 

@@ -12,10 +12,12 @@ from nanotorch.backend.devices import (
     cuda_unavailable_reason as cuda_unavailable_reason,
     device as device,
     device_of as device_of,
+    get_default_device as get_default_device,
     is_array as is_array,
     module_of as module_of,
     on_device as on_device,
     register_cuda_module as register_cuda_module,
+    set_default_device as set_default_device,
     to_device as to_device,
 )
 from nanotorch.backend.dtypes import (

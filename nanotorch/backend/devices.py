@@ -8,6 +8,8 @@ words that name the extra to install.
 from __future__ import annotations
 
 import contextlib
+import threading
+import warnings
 from typing import Any
 
 import numpy
@@ -22,7 +24,10 @@ _cuda_module: Any = None
 
 
 class device:  # noqa: N801 - PyTorch's name
-    """A place for tensors: `device("cpu")`, `device("cuda")`, `device("cuda:1")`, `device("cuda", 1)`."""
+    """A place for tensors: `device("cpu")`, `device("cuda")`, `device("cuda:1")`, `device("cuda", 1)`.
+
+    As a context, the place of the tensors that are made within it and name no device.
+    """
 
     __slots__ = ("index", "type")
     type: str
@@ -60,6 +65,13 @@ CPU = device("cpu")
 AxisError = numpy.exceptions.AxisError
 broadcast_shapes = numpy.broadcast_shapes
 HOST = numpy  # the module of CPU arrays, for what is worth a test only where it costs no transfer
+    def __enter__(self) -> device:
+        _defaults.places.append(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _defaults.places.pop()
+
 
 
 def register_cuda_module(module: Any) -> None:
@@ -67,6 +79,26 @@ def register_cuda_module(module: Any) -> None:
     global _cuda_module
     if _cuda_module is not None:
         MODULES.pop(_cuda_module.ndarray, None)
+class _Defaults(threading.local):
+    """Where this thread makes tensors: the last of these places."""
+
+    def __init__(self) -> None:
+        self.places: list[device] = [CPU]
+
+
+_defaults = _Defaults()
+
+
+def get_default_device() -> device:
+    """The device of tensors that are made without naming one: the CPU unless set otherwise."""
+    return _defaults.places[-1]
+
+
+def set_default_device(place: device | str | int | None) -> None:
+    """Makes `place` the default of this thread; None: the CPU."""
+    _defaults.places[-1] = CPU if place is None else device(place)
+
+
         RAW.pop(_cuda_module.ndarray, None)
     _cuda_module = module
     if module is not None:
