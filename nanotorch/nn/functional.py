@@ -246,18 +246,24 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """Zeros with a 1 at the place each integer names: (*) to (*, num_classes).
 
-    RuntimeError for a class that is negative or too large.
+    RuntimeError for a class that is negative or too large (where `num_classes` is given, checked on
+    the CPU alone).
     """
     numbers = tensor._array
     if numbers.dtype.kind not in "iu":
         raise RuntimeError(
             f"one_hot is only applicable to index tensors of int64, got {tensor.dtype}"
         )
+    checked = num_classes == -1 or tensor.device.type == "cpu"
     if num_classes == -1:
         if not numbers.size:
             raise RuntimeError("one_hot: can not infer the number of classes of an empty tensor")
         num_classes = int(numbers.max()) + 1
-    if numbers.size and not (int(numbers.min()) >= 0 and int(numbers.max()) < num_classes):
+    if (
+        checked
+        and numbers.size
+        and not (int(numbers.min()) >= 0 and int(numbers.max()) < num_classes)
+    ):
         raise RuntimeError(
             f"one_hot: expected classes from 0 to {num_classes - 1}, "
             f"got {int(numbers.min())} to {int(numbers.max())}"

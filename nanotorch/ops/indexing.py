@@ -36,7 +36,7 @@ class IndexAdd(Linear):
             out = xp.zeros(shape, g.dtype)
         else:
             out.fill(0)
-        xp.add.at(out, filled(key, indices), g)
+        add_at(xp, out, filled(key, indices), g)
         return out
 
 
@@ -58,7 +58,7 @@ class IndexPut(Linear):
         elif out is not x:
             xp.copyto(out, x)
         if accumulate:
-            xp.add.at(out, filled(key, indices), value)
+            add_at(xp, out, filled(key, indices), value)
         else:
             out[filled(key, indices)] = value
         return out
@@ -89,7 +89,7 @@ class GatherReverse(Linear):
         else:
             out.fill(0)
         if out.ndim:
-            xp.add.at(out, places(xp, out, index, dim), g)
+            add_at(xp, out, places(xp, out, index, dim), g)
         else:
             out[...] = g
         return out
@@ -122,7 +122,7 @@ class Scatter(Linear):
         if is_array(source) and source.ndim:
             source = source[tuple(slice(n) for n in index.shape)]
         if add:
-            xp.add.at(out, places(xp, x, index, dim), source)
+            add_at(xp, out, places(xp, x, index, dim), source)
         else:
             out[places(xp, x, index, dim)] = source
         return out
@@ -168,6 +168,17 @@ def places(xp: Any, x: Array, index: Array, dim: int) -> tuple[Any, ...]:
 
 
 def filled(key: Any, indices: tuple[Array, ...]) -> tuple[Any, ...]:
+def add_at(xp: Any, out: Array, key: Any, values: Any) -> None:
+    """out[key] += values, once for every time that a place is named."""
+    if xp is HOST or out.dtype.kind not in "biu" or out.dtype.itemsize == 4:
+        xp.add.at(out, key, values)
+        return
+    # CuPy does so for unsigned integers of 64 bits, not for signed or narrow ones; the bits agree.
+    wide = out.astype(xp.uint64)
+    xp.add.at(wide, key, xp.asarray(values).astype(xp.uint64))
+    out[...] = wide.astype(out.dtype)
+
+
     """The key with its index inputs in their places."""
     rest = iter(indices)
     return tuple(next(rest) if item is HERE else item for item in key)

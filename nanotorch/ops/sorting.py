@@ -59,9 +59,9 @@ class Median(Extreme):
     def kernel(
         xp: Any, x: Array, *, dim: None = None, keepdim: bool = False, out: Array | None = None
     ) -> Array:
-        ordered = xp.sort(x.reshape(-1))  # NaN comes last
-        broken = x.dtype.kind == "f" and bool(xp.isnan(ordered[-1:]).any())
-        return into(xp, ordered[-1 if broken else (x.size - 1) // 2], out)
+        ordered = xp.sort(x.reshape(-1))
+        last, middle = ordered[-1], ordered[(x.size - 1) // 2]
+        return into(xp, xp.where(last != last, last, middle), out)  # NaN comes last
 
 
 def argsort(x: Any, dim: int = -1, descending: bool = False, stable: bool = True) -> Any:
