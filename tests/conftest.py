@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import strict_cupy
 from hypothesis import settings
 
 from nanotorch import backend
@@ -27,16 +28,32 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(reason)
 
 
+@pytest.fixture(params=["look-alike", pytest.param("cupy", marks=pytest.mark.gpu)])
+def cuda(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A device "cuda": imitated by the strict look-alike of CuPy, or real where there is one."""
+    if request.param == "cupy":
+        yield request.param
+        return
+    backend.register_cuda_module(strict_cupy)
+    strict_cupy.counts.reset()
+    yield request.param
+    backend.register_cuda_module(None)
+
+
 def process_state() -> dict[str, object]:
-    """The default dtype and this thread's modes of autograd, by name."""
+    """The default dtype and device, and this thread's modes of autograd, by name."""
     fields = [name for name in vars(type(modes)) if not name.startswith("_")]
     found = {name: getattr(modes, name) for name in fields}
-    return {"default dtype": backend.get_default_dtype(), **found}
+    places = {
+        "default dtype": backend.get_default_dtype(),
+        "default device": backend.get_default_device(),
+    }
+    return {**places, **found}
 
 
 @pytest.fixture(autouse=True)
 def state_is_left_as_found() -> Iterator[None]:
-    """Fails a test that leaves the default dtype or a mode of autograd changed for the next one."""
+    """Fails a test that leaves a default or a mode of autograd changed for the next one."""
     before = process_state()
     yield
     assert process_state() == before

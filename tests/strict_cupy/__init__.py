@@ -1,0 +1,316 @@
+"""A module that looks like CuPy 14, on a machine without a GPU.
+
+Its arrays are opaque and live on one of two devices; NumPy's arrays are refused wherever CuPy
+refuses them; memory that nobody wrote holds NaN; only the names, the keywords and the ufunc loops
+of real CuPy exist; and every copy between host and device, launch and wait is counted. Where CuPy
+is lenient (a NumPy function of a device array, `cupy.sum(host)`), it is strict.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+
+from strict_cupy.arrays import (
+    found,
+    index,
+    ndarray as ndarray,
+    one_device,
+    operand,
+    poison,
+    unwrapped,
+    wrap,
+)
+from strict_cupy.contract import (
+    VERSION,
+    Counts as Counts,
+    Crossing as Crossing,
+    counts as counts,
+    happened,
+    kind_of,
+    loops_of,
+    no_synchronization as no_synchronization,
+    no_transfers as no_transfers,
+    signature_of,
+)
+from strict_cupy.devices import POOLS, cuda as cuda, current
+
+__version__ = VERSION
+
+# What makes CuPy wait for the device: the shape of the result, or an error, depends on values.
+WAITS = {
+    *("nonzero", "flatnonzero", "argwhere", "unique", "unique_values", "bincount", "histogram"),
+    *("extract", "compress", "delete", "trim_zeros", "intersect1d", "setdiff1d", "union1d"),
+}
+SOLVERS = {
+    "inv",
+    "solve",
+    "cholesky",
+    "qr",
+    "svd",
+    "eigh",
+    "eigvalsh",
+    "lstsq",
+    "pinv",
+    "tensorsolve",
+}
+TRUTHS = {"allclose", "array_equal", "array_equiv"}
+ONE_ARRAY = {"a", "x", "m", "ary", "arr", "condition", "A", "v", "src"}
+NO_SCATTER = "cupyx.scatter_add only supports int32, float16, float32, float64, uint32 and uint64"
+
+
+class ufunc:  # noqa: N801 - CuPy's name
+    """An elementwise function, with the parameters and loops that CuPy's has."""
+
+    def __init__(self, name: str) -> None:
+        self.name = f"cupy_{name}"
+        self._host = getattr(numpy, name)
+        self._signature, self._loops = signature_of("cupy", name), loops_of(name)
+        self.nin = len(self._loops[0][0])
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        self._signature.bind(*arguments, **options)
+        if len(arguments) > self.nin:
+            options["out"] = arguments[self.nin]
+            arguments = arguments[: self.nin]
+        inputs = found(list(arguments)) + found(options.get("out"))
+        one_device(inputs, self.name)
+        operands = [operand(a) for a in arguments]
+        plain = {k: v for k, v in options.items() if v is not None}
+        if "out" in plain:
+            if not isinstance(plain["out"], ndarray):
+                raise TypeError(f"{self.name}: return arrays must be of ArrayType")
+            plain["out"] = plain["out"]._host
+        kinds = None if "dtype" in plain else self.result_kinds(operands)
+        result = self._host(*operands, **plain)
+        if "out" in plain:
+            happened("launches", self.name)
+            return options["out"]
+        several = isinstance(result, tuple)
+        made = result if several else (result,)
+        if kinds is not None:
+            made = tuple(
+                numpy.asarray(r).astype(k, copy=False) for r, k in zip(made, kinds, strict=True)
+            )
+        return wrap(made if several else made[0], [])
+
+    def result_kinds(self, operands: list[Any]) -> str | None:
+        """The dtypes of CuPy's first loop that takes the operands; None where they are mixed."""
+        common = numpy.result_type(*operands)
+        for inputs, outputs in self._loops:
+            if len(set(inputs)) > 1 and set(inputs) != {"q", "Q"}:
+                return None
+            if all(numpy.can_cast(common, kind) for kind in inputs):
+                return outputs
+        kinds = ", ".join(str(numpy.asarray(o).dtype) for o in operands)
+        raise TypeError(f"Wrong type ({kinds}) of arguments for {self.name}")
+
+    def at(self, a: ndarray, indices: Any, b: Any = None) -> None:
+        if a.dtype.char not in "iefdFDILQ" and self.name == "cupy_add":
+            raise TypeError(NO_SCATTER)
+        one_device([a, *found(indices), *found(b)], self.name)
+        happened("launches", f"{self.name}.at")
+        place = index(a, indices if isinstance(indices, tuple) else (indices,), write=True)
+        self._host.at(a._host, place, operand(b))
+
+    def reduce(
+        self,
+        array: ndarray,
+        axis: Any = 0,
+        dtype: Any = None,
+        out: Any = None,
+        keepdims: bool = False,
+    ) -> Any:
+        if self.name not in ("cupy_add", "cupy_multiply"):
+            raise NotImplementedError(f"`{self.name}.reduce` is not supported yet")
+        total = array.sum if self.name == "cupy_add" else array.prod  # type: ignore[attr-defined]
+        return total(axis=axis, dtype=dtype, out=out, keepdims=keepdims)
+
+    def outer(self, a: ndarray, b: ndarray, **options: Any) -> Any:
+        return self(a.reshape(a.shape + (1,) * b.ndim), b, **options)  # type: ignore[attr-defined]
+
+
+def function(owner: str, name: str, host: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of NumPy's name, with the parameters that CuPy's has."""
+    signature = signature_of(owner, name)
+    first = next(iter(signature.parameters), "")
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        signature.bind(*arguments, **options)
+        if arguments and first in ONE_ARRAY and isinstance(arguments[0], list | tuple):
+            raise TypeError(f"cupy.{name}: expected an array, got {type(arguments[0])}")
+        inputs = found(arguments) + found(list(options.values()))
+        one_device(inputs, name)
+        if name in WAITS or (owner == "cupy.linalg" and name in SOLVERS):
+            happened("synchronizations", name)
+        if name in ("sort", "argsort") and not inputs[0].ndim:
+            raise ValueError("Sorting arrays with the rank of zero is not supported")
+        if name == "where" and len(arguments) == 1:
+            happened("synchronizations", "where")
+        plain = {k: unwrapped(v) for k, v in options.items() if v is not None}
+        result = host(*unwrapped(arguments), **plain)
+        if result is None:
+            happened("launches", name)
+        return wrap(numpy.asarray(result) if name in TRUTHS else result, inputs)
+
+    call.__name__ = name
+    return call
+
+
+# --- what crosses, and what NumPy does otherwise ----------------------------------------------
+
+
+def array(
+    object: Any, dtype: Any = None, copy: bool | None = True, order: str = "K", subok: bool = False,
+    ndmin: int = 0, *, blocking: bool = False,
+) -> ndarray:  # fmt: skip
+    """A new array on the current device: of one of the host (a copy across), of one of a device, of
+    numbers."""
+    if isinstance(object, ndarray):
+        one_device([object] if copy is None else [], "asarray")
+        if not copy and dtype in (None, object.dtype):
+            return object
+        return wrap(numpy.array(object._host, dtype, order="C"), [])  # type: ignore[no-any-return]
+    if isinstance(object, list | tuple) and found(object):
+        if len(found(object)) != len(object):
+            raise TypeError("Implicit conversion to a NumPy array is not allowed.")
+        return wrap(numpy.array([o._host for o in object], dtype), [])  # type: ignore[no-any-return]
+    host = numpy.array(object, dtype, ndmin=ndmin)
+    if host.dtype.kind not in "biufc":
+        raise ValueError(f"Unsupported dtype {host.dtype}")
+    if host.ndim:
+        happened("h2d", "asarray")
+    return wrap(host, [])  # type: ignore[no-any-return]
+
+
+def asarray(
+    a: Any, dtype: Any = None, order: str | None = None, *, copy: bool | None = None,
+    blocking: bool = False,
+) -> ndarray:  # fmt: skip
+    return array(a, dtype, copy)
+
+
+def asnumpy(
+    a: Any, stream: Any = None, order: str = "C", out: Any = None, *, blocking: bool = True
+) -> Any:
+    """The array on the host."""
+    return a.get(stream, order, out, blocking) if isinstance(a, ndarray) else numpy.asarray(a)
+
+
+def from_dlpack(array: Any, **options: Any) -> ndarray:
+    if array.__dlpack_device__()[0] != 2:
+        raise TypeError("CPU arrays cannot be directly imported to CuPy.")
+    return array.__dlpack__()  # type: ignore[no-any-return]
+
+
+def empty(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
+    return ndarray(shape, dtype)
+
+
+def empty_like(
+    prototype: ndarray, dtype: Any = None, order: str = "K", subok: Any = None, shape: Any = None
+) -> ndarray:
+    host = numpy.empty_like(operand(prototype), dtype, "K", shape=shape)
+    poison(host)
+    return wrap(host, [])  # type: ignore[no-any-return]
+
+
+def copyto(dst: ndarray, src: Any, casting: str = "same_kind", where: Any = None) -> None:
+    one_device([dst, *found(src), *found(where)], "copyto")
+    happened("launches", "copyto")
+    mask = True if where is None else operand(where)
+    if not isinstance(dst, ndarray):
+        raise TypeError(f"Unsupported type {type(dst)}")
+    if isinstance(src, ndarray) and not numpy.can_cast(src.dtype, dst.dtype, casting):
+        raise TypeError(f"Cannot cast {src.dtype} to {dst.dtype} in {casting} casting mode")
+    numpy.copyto(dst._host, operand(src), casting="unsafe", where=mask)
+
+
+def broadcast_to(array: ndarray, shape: Any) -> ndarray:
+    if not isinstance(array, ndarray):
+        raise TypeError(f"Argument 'array' has incorrect type (got {type(array).__name__})")
+    y = numpy.broadcast_to(array._host, shape)
+    return wrap(numpy.lib.stride_tricks.as_strided(array._host, y.shape, y.strides), [array])  # type: ignore[no-any-return]
+
+
+class Grid:
+    """`ogrid` and `mgrid`, made on the device."""
+
+    def __init__(self, host: Any) -> None:
+        self._host = host
+
+    def __getitem__(self, key: Any) -> Any:
+        made = self._host[key]
+        return [wrap(g, []) for g in made] if isinstance(key, tuple) else wrap(made, [])
+
+
+ogrid, mgrid = Grid(numpy.ogrid), Grid(numpy.mgrid)
+asanyarray = ascontiguousarray = asarray
+
+
+def get_array_module(*arguments: Any) -> Any:
+    import strict_cupy
+
+    return strict_cupy if found(arguments) else numpy
+
+
+def get_default_memory_pool() -> Any:
+    return POOLS[current()]
+
+
+def _names(owner: str, host: Any) -> dict[str, Any]:
+    """What CuPy and NumPy both have, in CuPy's manner."""
+    made: dict[str, Any] = {}
+    for name in dir(host):
+        kind = kind_of(owner, name)
+        value = getattr(host, name)
+        if kind == "ufunc":
+            made[name] = ufunc(name)
+        elif kind == "function" and callable(value):
+            made[name] = function(owner, name, value)
+        elif kind in ("type", "attribute") and not isinstance(value, type(numpy)):
+            made[name] = value
+    return made
+
+
+def _operators() -> None:
+    """The operators of the array, as calls of the ufuncs."""
+    table = {
+        "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "true_divide",
+        "floordiv": "floor_divide", "mod": "remainder", "pow": "power", "and": "bitwise_and",
+        "or": "bitwise_or", "xor": "bitwise_xor", "lshift": "left_shift",
+        "rshift": "right_shift", "matmul": "matmul",
+    }  # fmt: skip
+    for name, called in table.items():
+        f = _SURFACE[called]
+        setattr(ndarray, f"__{name}__", lambda a, b, f=f: f(a, b))
+        setattr(ndarray, f"__r{name}__", lambda a, b, f=f: f(b, a))
+        setattr(ndarray, f"__i{name}__", lambda a, b, f=f: f(a, b, out=a))
+    for name, called in {
+        "eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater",
+        "ge": "greater_equal",
+    }.items():  # fmt: skip
+        setattr(ndarray, f"__{name}__", lambda a, b, f=_SURFACE[called]: f(a, b))
+    for name, called in {
+        "neg": "negative",
+        "pos": "positive",
+        "abs": "absolute",
+        "invert": "invert",
+    }.items():
+        setattr(ndarray, f"__{name}__", lambda a, f=_SURFACE[called]: f(a))
+
+
+_SURFACE = _names("cupy", numpy)
+linalg = types.SimpleNamespace(**_names("cupy.linalg", numpy.linalg))
+_operators()
+
+
+def __getattr__(name: str) -> Any:
+    """The names that CuPy and NumPy share; as globals they would hide Python's own."""
+    try:
+        return _SURFACE[name]
+    except KeyError:
+        raise AttributeError(f"module 'cupy' has no attribute {name!r}") from None

@@ -1,0 +1,137 @@
+"""Every op of the table on CUDA arrays: the CPU's results and derivatives, and no hidden crossing.
+
+Runs on the look-alike of CuPy, which counts what crosses between host and device; and, where there
+is a device, on CuPy itself (`pytest -m gpu`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+import pytest
+import strict_cupy
+from op_table import CASES, Case
+
+import nanotorch
+from nanotorch.autograd import forward_ad
+
+# What the host has to know of the device's values, and why. All other ops run without waiting.
+WAITING = {
+    "masked_select": "how many elements there are depends on the mask",
+    "getitem mask": "how many elements there are depends on the mask",
+    "getitem rows": "how many elements there are depends on the mask",
+    "getitem number and mask": "how many elements there are depends on the mask",
+    "nonzero": "how many places there are depends on the values",
+    "nonzero as_tuple": "how many places there are depends on the values",
+    "unique": "how many values there are depends on the values",
+    "unique float": "how many values there are depends on the values",
+    "bincount": "the largest number says how many bins there are",
+    "bincount weights": "the largest number says how many bins there are",
+    "getitem list": "a list of the host is sent to the device",
+    **dict.fromkeys(
+        ["inverse", "inverse batched", "det", "det batched", "logdet", "slogdet", "solve",
+         "solve vector", "cholesky"],
+        "cuSOLVER says whether the matrix was singular",
+    ),
+}  # fmt: skip
+
+
+class Uncounted:
+    """The library, but for what its `tensor` sends to the device: constants of the test itself."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(nanotorch, name)
+
+    @staticmethod
+    def tensor(*arguments: Any, **options: Any) -> Any:
+        before = strict_cupy.counts.h2d
+        made = nanotorch.tensor(*arguments, **options)
+        strict_cupy.counts.h2d = before
+        return made
+
+
+def title(case: Case) -> str:
+    """The name of the row without its shapes."""
+    shapes = " ".join("x".join(map(str, i.shape)) or "0-dim" for i in case.inputs)
+    return case.name.removesuffix(f" {shapes}")
+
+
+def flat(result: Any) -> list[Any]:
+    """The tensors of a result, one or several."""
+    if isinstance(result, tuple | list):
+        return [leaf for part in result for leaf in flat(part)]
+    return [result]
+
+
+def made(case: Case, device: str, dtype: str) -> list[Any]:
+    """The case's inputs on a device, the real ones as leaves that require grad."""
+    return [
+        nanotorch.tensor(array.astype(dtype), device=device, requires_grad=True)
+        if spec.differentiable
+        else nanotorch.tensor(array, device=device)
+        for array, spec in zip(case.arrays(), case.inputs, strict=True)
+    ]
+
+
+def total(values: list[Any]) -> Any:
+    """The sum of the squares of all that is recorded; None where nothing is."""
+    sums = [(y * y).sum() for y in values if y.requires_grad and y.dtype.is_floating_point]
+    return sum(sums[1:], sums[0]) if sums else None
+
+
+def slopes(values: list[Any], inputs: list[Any], create_graph: bool) -> list[Any]:
+    """The gradients of `total` that there are."""
+    y = total(values)
+    wanted = [x for x in inputs if x.requires_grad]
+    if y is None:
+        return []
+    found = nanotorch.autograd.grad(y, wanted, create_graph=create_graph, allow_unused=True)
+    return [g for g in found if g is not None]
+
+
+def tangents(case: Case, inputs: list[Any]) -> list[Any]:
+    """How the outputs change where every real input grows by itself."""
+    with forward_ad.dual_level():
+        duals = [
+            forward_ad.make_dual(x.detach(), x.detach()) if x.dtype.is_floating_point else x
+            for x in inputs
+        ]
+        outputs = flat(case.function(Uncounted(), *duals))
+        found = [forward_ad.unpack_dual(y).tangent for y in outputs if y.dtype.is_floating_point]
+    return [t for t in found if t is not None]
+
+
+def readings(case: Case, inputs: list[Any]) -> list[Any]:
+    """The outputs, their gradients, the gradients of these, and the tangents."""
+    outputs = flat(case.function(Uncounted(), *inputs))
+    first = slopes(outputs, inputs, create_graph=True)
+    second = slopes(first, inputs, create_graph=False) if case.smooth else []
+    return [*outputs, *first, *second, *tangents(case, inputs)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_results_and_derivatives_are_those_of_the_cpu(case: Case, dtype: str, cuda: str) -> None:
+    found: list[list[Any]] = []
+    for device in ("cpu", "cuda"):
+        with nanotorch.device(device):
+            inputs = made(case, device, dtype)
+            strict_cupy.counts.reset()
+            values = readings(case, inputs)
+            counts = strict_cupy.counts
+            crossings = (counts.h2d, counts.d2h, counts.synchronizations)
+        assert all(y.device.type == device for y in values)
+        found.append([y.detach().cpu().numpy() for y in values])
+    if cuda == "look-alike":
+        assert (crossings == (0, 0, 0)) == (title(case) not in WAITING)
+    tolerance = (
+        {"rtol": 1e-4, "atol": 1e-5} if dtype == "float32" else {"rtol": 1e-11, "atol": 1e-12}
+    )
+    for expected, got in zip(*found, strict=True):
+        assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
+        numpy.testing.assert_allclose(got, expected, **tolerance)
+
+
+def test_every_row_that_may_wait_exists() -> None:
+    assert set(WAITING) <= {title(case) for case in CASES}
