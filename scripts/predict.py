@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from nanotorch.training.commands import exit_code, predict
+from nanotorch.training.commands import predict
+from nanotorch.training.exits import exit_code
 
 if __name__ == "__main__":
     sys.exit(exit_code(predict, sys.argv[1:], program="predict.py"))

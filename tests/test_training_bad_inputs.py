@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from nanotorch.training.commands import COMMANDS, exit_code
+from nanotorch.training.commands import COMMANDS
+from nanotorch.training.exits import exit_code
 
 REPOSITORY = Path(__file__).parent.parent
 GOOD = '[data]\nsource = "iris"\n[training]\nepochs = 1\n'
@@ -343,7 +344,8 @@ FULL_DISK = """
 import resource, signal, sys
 sys.path.insert(0, {root!r})
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-from nanotorch.training.commands import exit_code, train
+from nanotorch.training.commands import train
+from nanotorch.training.exits import exit_code
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 sys.exit(exit_code(train, sys.argv[1:], "train.py"))
 """

@@ -1,4 +1,4 @@
-"""The commands: `nanotorch train …`, and how mistakes become one line and an exit code."""
+"""The commands: `nanotorch train …`, `nanotorch predict …` and so on."""
 
 from __future__ import annotations
 
@@ -6,58 +6,24 @@ import argparse
 import contextlib
 import csv
 import json
-import os
-import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from nanotorch.training.errors import InputError, Interrupted, RunFailure
-
-Command = Callable[[list[str]], None]
-
-
-def exit_code(command: Command, arguments: list[str], program: str) -> int:
-    """Run a command: 0 if it went well, 2 for input that cannot be used, 1 for a failed run.
-
-    What went wrong is told on the standard error, in plain lines without a traceback.
-    """
-    try:
-        command(arguments)
-        sys.stdout.flush()
-        return 0
-    except InputError as error:
-        return _tell(program, error.lines, 2)
-    except RunFailure as error:
-        return _tell(program, [str(error)], 1)
-    except Interrupted as error:
-        return _tell(program, [error.message], 128 + int(signal.Signals[error.signal_name]))
-    except KeyboardInterrupt:
-        return _tell(program, ["stopped"], 130)
-    except BrokenPipeError:
-        # Whoever read the output has gone; writing to a closed pipe again at exit would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except MemoryError as error:
-        return _tell(program, [f"out of memory ({error}): try a smaller training.batch_size"], 1)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _tell(program, [f"{where}{error.strerror or error}"], 1)
-
-
-def _tell(program: str, lines: list[str], code: int) -> int:
-    with contextlib.suppress(OSError):
-        for line in lines:
-            print(f"{program}: {line}", file=sys.stderr)
-    return code
+from nanotorch.training.config.command_line import read_request
+from nanotorch.training.curves import chart_of_runs, figure, save_figure
+from nanotorch.training.doctor import print_findings
+from nanotorch.training.errors import InputError, RunFailure
+from nanotorch.training.evaluation import evaluate_file
+from nanotorch.training.exits import Command, exit_code, tell
+from nanotorch.training.fit import fit
+from nanotorch.training.prediction import predict_file
+from nanotorch.training.results import comparison, last_line
+from nanotorch.training.run_folder import METRICS, read_log
+from nanotorch.training.synthetic import save, two_clouds
 
 
 def train(arguments: list[str]) -> None:
     """Train as configurations say, and compare several runs in a table."""
-    from nanotorch.training.config.command_line import read_request
-    from nanotorch.training.fit import fit
-    from nanotorch.training.results import comparison, last_line
-
     request = read_request(arguments)
     finished = []
     for config in request.configs:
@@ -70,8 +36,6 @@ def train(arguments: list[str]) -> None:
 
 def predict(arguments: list[str]) -> None:
     """Labels and probabilities for the rows of a file, as CSV."""
-    from nanotorch.training.prediction import predict_file
-
     parser = _parser("predict", predict)
     parser.add_argument("model", type=Path, help="run folder or model.safetensors")
     parser.add_argument("file", help="rows to predict: a data file or a bundled data set")
@@ -84,8 +48,6 @@ def predict(arguments: list[str]) -> None:
 
 def evaluate(arguments: list[str]) -> None:
     """Every metric of a saved model on the rows of a file that has the target."""
-    from nanotorch.training.evaluation import evaluate_file
-
     parser = _parser("evaluate", evaluate)
     parser.add_argument("model", type=Path, help="run folder or model.safetensors")
     parser.add_argument(
@@ -109,8 +71,6 @@ def evaluate(arguments: list[str]) -> None:
 
 def plot(arguments: list[str]) -> None:
     """The curves of one or several runs in one picture."""
-    from nanotorch.training.curves import chart_of_runs, figure, save_figure
-
     parser = _parser("plot", plot)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
     parser.add_argument("--quantity", default="loss", help="loss or a metric of every epoch")
@@ -128,8 +88,6 @@ def plot(arguments: list[str]) -> None:
 
 def export_csv(arguments: list[str]) -> None:
     """The numbers of every epoch as CSV."""
-    from nanotorch.training.run_folder import METRICS, read_log
-
     parser = _parser("export-csv", export_csv)
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("--output", type=Path, help="CSV file; the terminal if not given")
@@ -149,8 +107,6 @@ def export_csv(arguments: list[str]) -> None:
 
 def make_data(arguments: list[str]) -> None:
     """Two normal clouds with a known Bayes error, as CSV, NPY or NPZ."""
-    from nanotorch.training.synthetic import save, two_clouds
-
     parser = _parser("make-data", make_data)
     parser.add_argument("output", type=Path, help="file to write: .csv, .npy or .npz")
     parser.add_argument("--rows", type=int, default=10_000)
@@ -168,8 +124,6 @@ def make_data(arguments: list[str]) -> None:
 
 def doctor(arguments: list[str]) -> None:
     """What this machine has, and what is wrong with it."""
-    from nanotorch.training.doctor import print_findings
-
     _parser("doctor", doctor).parse_args(arguments)
     if wrong := print_findings():
         raise RunFailure(f"{wrong} of these are wrong")
@@ -201,5 +155,5 @@ def main() -> int:
         return 0
     if name not in COMMANDS:
         expected = ", ".join(COMMANDS)
-        return _tell("nanotorch", [f"there is no command {name!r}; there are {expected}"], 2)
+        return tell("nanotorch", [f"there is no command {name!r}; there are {expected}"], 2)
     return exit_code(COMMANDS[name], arguments, f"nanotorch {name}")

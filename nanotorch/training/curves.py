@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from nanotorch.training.config.reader import load
 from nanotorch.training.config.sections import flat_values
 from nanotorch.training.errors import InputError
+from nanotorch.training.metrics import METRICS as MEASURES
 from nanotorch.training.model_file import write_whole
 from nanotorch.training.run_folder import CONFIG, EVENTS, METRICS, read_log
 
@@ -159,11 +160,9 @@ def _told_apart(folders: Sequence[Path]) -> list[str]:
 
 def best_point(line: Line, quantity: str) -> tuple[int, float] | None:
     """The epoch with the best value of a line: the first, where several are equal."""
-    from nanotorch.training.metrics import METRICS as KNOWN
-
     if np.isnan(line.values).all():
         return None
-    more = quantity in KNOWN and KNOWN[quantity].more_is_better
+    more = quantity in MEASURES and MEASURES[quantity].more_is_better
     at = int(np.nanargmax(line.values) if more else np.nanargmin(line.values))
     return int(line.epochs[at]), float(line.values[at])
 

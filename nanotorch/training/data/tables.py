@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanotorch import datasets
+from nanotorch.training.data.frames import read_parquet
 from nanotorch.training.data.text_files import read_text_table
 from nanotorch.training.errors import InputError, needs_extra
 
@@ -159,8 +160,6 @@ def _numbered(values: Any) -> list[str]:
 
 
 def _parquet(path: Path, cache: bool, precise: bool) -> Table:
-    from nanotorch.training.data.frames import read_parquet
-
     names, values, categories = read_parquet(path)
     return Table(str(path), names, values, categories)
 

@@ -1,0 +1,48 @@
+"""How a command ends: an exit code, and mistakes in plain lines instead of a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from nanotorch.training.errors import InputError, Interrupted, RunFailure
+
+Command = Callable[[list[str]], None]
+
+
+def exit_code(command: Command, arguments: list[str], program: str) -> int:
+    """Run a command: 0 if it went well, 2 for input that cannot be used, 1 for a failed run.
+
+    What went wrong is told on the standard error, in plain lines without a traceback.
+    """
+    try:
+        command(arguments)
+        sys.stdout.flush()
+        return 0
+    except InputError as error:
+        return tell(program, error.lines, 2)
+    except RunFailure as error:
+        return tell(program, [str(error)], 1)
+    except Interrupted as error:
+        return tell(program, [error.message], 128 + int(signal.Signals[error.signal_name]))
+    except KeyboardInterrupt:
+        return tell(program, ["stopped"], 130)
+    except BrokenPipeError:
+        # Whoever read the output has gone; writing to a closed pipe again at exit would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except MemoryError as error:
+        return tell(program, [f"out of memory ({error}): try a smaller training.batch_size"], 1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return tell(program, [f"{where}{error.strerror or error}"], 1)
+
+
+def tell(program: str, lines: list[str], code: int) -> int:
+    with contextlib.suppress(OSError):
+        for line in lines:
+            print(f"{program}: {line}", file=sys.stderr)
+    return code
