@@ -122,7 +122,7 @@ def _load_one(
         ]
     with no_grad():
         if not assign:
-            target.copy_(value)
+            target.copy_(value.to(target.device))
         elif module._roles[name] == "buffer":
             setattr(module, name, value)
         else:

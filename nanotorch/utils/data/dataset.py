@@ -61,10 +61,14 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
 
     def gather(self, indices: Array) -> list[Tensor]:
         """The rows with the numbers in a host array, stacked: one gather per tensor."""
-        return [
-            Tensor._wrap(tensor._array.take(to_device(indices, tensor.device), axis=0))
-            for tensor in self.tensors
-        ]
+        batch = []
+        for tensor in self.tensors:
+            rows = to_device(indices, tensor.device)
+            if tensor.requires_grad:
+                batch.append(tensor[Tensor._wrap(rows)])
+            else:
+                batch.append(Tensor._wrap(tensor._array.take(rows, axis=0)))
+        return batch
 
 
 class ConcatDataset(Dataset[Item]):
