@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy
@@ -50,9 +50,18 @@ def inner(pairs: Any) -> float:
     return float(sum((numpy.asarray(a) * numpy.asarray(b)).sum() for a, b in pairs))
 
 
-def with_grad(inputs: Sequence[Any]) -> list[Any]:
-    """The real inputs, made to require grad."""
-    return [x.requires_grad_() for x in inputs if x.dtype.is_floating_point]
+def with_grad(case: Case, inputs: Sequence[Any]) -> list[Any]:
+    """The differentiable inputs, made to require grad."""
+    return [x.requires_grad_() for x in reals(case, inputs)]
+
+
+def reals(case: Case, inputs: Sequence[Any]) -> list[Any]:
+    """The differentiable inputs."""
+    return [
+        x
+        for x, spec in zip(inputs, case.inputs, strict=True)
+        if spec.differentiable and x.dtype.is_floating_point
+    ]
 
 
 def shifted(case: Case, directions_of_inputs: Sequence[Any], step: float) -> list[Any]:
@@ -69,9 +78,11 @@ def weighted(outputs: Sequence[Any], weights: Sequence[Any]) -> Any:
     return sum((y * nanotorch.tensor(w)).sum() for y, w in zip(outputs, weights, strict=True))
 
 
-def gradient(case: Case, inputs: Sequence[Any], weights: Sequence[Any], **options: Any) -> list[Any]:
+def gradient(
+    case: Case, inputs: Sequence[Any], weights: Sequence[Any], **options: Any
+) -> list[Any]:
     """The gradients of the weighted outputs with respect to the real inputs."""
-    wanted = with_grad(inputs)
+    wanted = with_grad(case, inputs)
     total = weighted(real_outputs(case, inputs), weights)
     if not total.requires_grad:
         return [nanotorch.zeros_like(x) for x in wanted]
@@ -90,26 +101,26 @@ SMOOTH = [case for case in WITH_REALS if case.smooth and real_outputs(case, tens
 @over(WITH_REALS)
 def test_forward_and_reverse_agree_with_finite_differences(case: Case) -> None:
     inputs = tensors(case)
-    reals = [x for x in inputs if x.dtype.is_floating_point]
-    moves = directions(reals, 1)
+    moves = directions(reals(case, inputs), 1)
     outputs = real_outputs(case, inputs)
     if not outputs:
-        with_grad(inputs)
+        with_grad(case, inputs)
         assert not any(y.requires_grad for y in flat(case.function(nanotorch, *inputs)))
         return
     weights = directions(outputs, 2)
     with forward_ad.dual_level():
         carried = iter(moves)
         duals = [
-            forward_ad.make_dual(x, nanotorch.tensor(next(carried))) if x.dtype.is_floating_point else x
+            forward_ad.make_dual(x, nanotorch.tensor(next(carried)))
+            if x.dtype.is_floating_point
+            else x
             for x in inputs
         ]
         tangents = [forward_ad.unpack_dual(y).tangent for y in real_outputs(case, duals)]
     forward = inner((t, w) for t, w in zip(tangents, weights, strict=True) if t is not None)
     reverse = inner(zip(gradient(case, tensors(case), weights), moves, strict=True))
     ahead, behind = (
-        float(weighted(real_outputs(case, shifted(case, moves, s)), weights))
-        for s in (STEP, -STEP)
+        float(weighted(real_outputs(case, shifted(case, moves, s)), weights)) for s in (STEP, -STEP)
     )
     measured = (ahead - behind) / (2 * STEP)
     assert forward == pytest.approx(reverse, rel=1e-9, abs=1e-9)
@@ -121,12 +132,11 @@ def test_second_derivatives_agree_with_finite_differences(case: Case) -> None:
     inputs = tensors(case)
     outputs = real_outputs(case, inputs)
     weights = directions(outputs, 2)
-    reals = [x for x in inputs if x.dtype.is_floating_point]
-    along, across = directions(reals, 3), directions(reals, 4)
+    along, across = (directions(reals(case, inputs), seed) for seed in (3, 4))
 
     slope = weighted(gradient(case, inputs, weights, create_graph=True), along)
     if slope.requires_grad:
-        second = nanotorch.autograd.grad(slope, with_grad(inputs), materialize_grads=True)
+        second = nanotorch.autograd.grad(slope, with_grad(case, inputs), materialize_grads=True)
         reverse = inner(zip(second, across, strict=True))
     else:
         reverse = 0.0
@@ -138,7 +148,7 @@ def test_second_derivatives_agree_with_finite_differences(case: Case) -> None:
             else x
             for x in fresh
         ]
-        wanted = [x for x in duals if x.dtype.is_floating_point]
+        wanted = reals(case, duals)
         total = weighted(real_outputs(case, duals), weights)
         forward = 0.0
         if total.requires_grad:
@@ -152,3 +162,237 @@ def test_second_derivatives_agree_with_finite_differences(case: Case) -> None:
     measured = (ahead - behind) / (2 * STEP)
     assert reverse == pytest.approx(forward, rel=1e-8, abs=1e-8)
     assert reverse == pytest.approx(measured, rel=2e-5, abs=2e-6)
+
+
+# --- kernels ---------------------------------------------------------------------------------------
+
+ABSTRACT = {Elementwise, Ufunc, BinaryUfunc, Linear, Multilinear}
+
+
+def every_primitive() -> set[type[Primitive]]:
+    """The concrete primitives of the package."""
+    found, stack = set(), [Primitive]
+    while stack:
+        kinds = stack.pop().__subclasses__()
+        stack.extend(kinds)
+        found.update(k for k in kinds if k.__module__.startswith("nanotorch.ops"))
+    return {k for k in found - ABSTRACT if "kernel" in vars(k) or k.kernel is not Primitive.kernel}
+
+
+def run_through(case: Case) -> None:
+    """Forward, backward, and backward of backward, on raw arrays and on tensors."""
+    inputs = tensors(case)
+    wanted = with_grad(case, inputs)
+    outputs = [y for y in flat(case.function(nanotorch, *inputs)) if y.requires_grad]
+    if outputs:
+        nanotorch.autograd.backward(outputs, [nanotorch.ones_like(y) for y in outputs], True)
+        grads = nanotorch.autograd.grad(
+            sum((y * y).sum() for y in outputs), wanted, create_graph=True, allow_unused=True
+        )
+        loops = [g for g in grads if g is not None and g.requires_grad]
+        if loops:
+            nanotorch.autograd.grad(sum(g.sum() for g in loops), wanted, allow_unused=True)
+
+
+KERNELS = {p: p.kernel for p in every_primitive()}
+TAKES_OUT = {p for p, kernel in KERNELS.items() if "out" in inspect.signature(kernel).parameters}
+Calls = dict[type[Primitive], int]
+
+
+def checked(primitive: type[Primitive], calls: Calls) -> Any:
+    """The primitive's kernel, run into `out` and into its first input as well."""
+    kernel = KERNELS[primitive]
+
+    def run(xp: Any, *inputs: Any, **attributes: Any) -> Any:
+        calls[primitive] = calls.get(primitive, 0) + 1
+        inputs = tuple(numpy.asarray(x) if isinstance(x, numpy.generic) else x for x in inputs)
+        y = kernel(xp, *inputs, **attributes)
+        if primitive not in TAKES_OUT or attributes.pop("out", None) is not None:
+            return y
+        kind = numpy.asarray(y).dtype
+        out = numpy.full(numpy.shape(y), 7, kind)
+        assert kernel(xp, *inputs, **attributes, out=out) is out, primitive.__name__
+        same_bits(out, y, f"{primitive.__name__} into out")
+        first = inputs[0] if inputs else None
+        if primitive.in_place and isinstance(first, numpy.ndarray):
+            if first.shape == numpy.shape(y) and first.dtype == kind:
+                own = first.copy()
+                kernel(xp, own, *inputs[1:], **attributes, out=own)
+                same_bits(own, y, f"{primitive.__name__} into its first input")
+        return y
+
+    return staticmethod(run)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """How often each primitive's kernel was called; every call is checked to fill `out` alike."""
+    counted: Calls = {}
+    for primitive in KERNELS:
+        monkeypatch.setattr(primitive, "kernel", checked(primitive, counted))
+    return counted
+
+
+def test_every_kernel_that_computes_takes_out() -> None:
+    assert {p.__name__ for p in KERNELS if not p.view} <= {p.__name__ for p in TAKES_OUT}
+
+
+def same_bits(a: Any, b: Any, what: str) -> None:
+    """Fails unless two arrays are equal in every bit."""
+    assert numpy.ascontiguousarray(a).tobytes() == numpy.ascontiguousarray(b).tobytes(), what
+
+
+@over(CASES)
+def test_kernels_give_the_same_bits_into_out(case: Case, calls: Calls) -> None:
+    run_through(case)
+
+
+# What no row can call: what backward meets after a write to a view, and moves between devices.
+ELSEWHERE = {"AsStrided", "ToDevice", "Zero", "Fill", "Copy", "Alias"}
+
+
+def test_the_table_calls_every_primitive(calls: Calls) -> None:
+    for case in CASES:
+        run_through(case)
+    x = nanotorch.ones(3).requires_grad_()
+    y = x * 2
+    y[1:].zero_()
+    y[:1].fill_(2.0)
+    y.copy_(x)
+    missing = {p.__name__ for p in every_primitive()} - {p.__name__ for p in calls}
+    assert missing <= ELSEWHERE, f"add rows for {sorted(missing - ELSEWHERE)} to the table"
+
+
+@over(WITH_REALS)
+def test_no_two_leaves_share_a_gradient(case: Case) -> None:
+    inputs = tensors(case)
+    wanted = with_grad(case, inputs)
+    outputs = [y for y in flat(case.function(nanotorch, *inputs)) if y.requires_grad]
+    weights = [nanotorch.ones_like(y) for y in outputs]
+    nanotorch.autograd.backward(outputs, weights)
+    arrays = [x.grad.numpy() for x in wanted if x.grad is not None] + [w.numpy() for w in weights]
+    for i, one in enumerate(arrays):
+        assert one.flags.writeable
+        for other in arrays[i + 1 :]:
+            assert not numpy.shares_memory(one, other)
+
+
+@over(WITH_REALS)
+def test_frozen_inputs_cost_nothing(case: Case, calls: Calls) -> None:
+    """With one input wanted, backward runs no more kernels than the wanted rules, and keeps no more."""
+    places = [i for i, spec in enumerate(case.inputs) if spec.differentiable]
+    if len(places) < 2:
+        pytest.skip("has one real input only")
+    everything = backward_calls(case, places, calls)
+    alone = [backward_calls(case, [place], calls) for place in places]
+    assert all(number <= everything for number in alone)
+    assert not everything or min(alone) < everything or len({*alone}) == 1
+
+
+def backward_calls(case: Case, places: Sequence[int], calls: Calls) -> int:
+    """How many kernels backward runs when these inputs alone require grad."""
+    inputs = tensors(case)
+    for place in places:
+        inputs[place].requires_grad_()
+    outputs = [y for y in flat(case.function(nanotorch, *inputs)) if y.requires_grad]
+    calls.clear()
+    nanotorch.autograd.backward(outputs, [nanotorch.ones_like(y) for y in outputs])
+    assert all(x.grad is None for i, x in enumerate(inputs) if i not in places)
+    return sum(calls.values())
+
+
+def test_a_frozen_factor_is_not_kept_alive() -> None:
+    for function in (lambda w, x: w * x, lambda w, x: w @ x, lambda w, x: x.exp() + w):
+        w = nanotorch.ones(3, 3)
+        x = nanotorch.ones(3, 3, requires_grad=True)
+        y = function(x, w)  # the first is wanted, the second is needed
+        z = function(w, x).sum()
+        held = [o for o in gc.get_referrers(x._array) if type(o) is not dict]
+        del held
+        y.sum().backward()
+        z.backward()
+    x = nanotorch.ones(3, 3)  # frozen: w's rule needs x, and x's rule is not there to need w
+    w = nanotorch.ones(3, 3, requires_grad=True)
+    node = (w * x).grad_fn
+    assert [kept is None for kept in node.inputs] == [True, False]
+    node = (x @ w).grad_fn
+    assert [kept is None for kept in node.inputs] == [False, True]
+    assert (w + x).grad_fn.inputs is None
+
+
+# --- PyTorch ---------------------------------------------------------------------------------------
+
+TOLERANCE = {
+    "float64": {"rtol": 1e-9, "atol": 1e-10},
+    "float32": {"rtol": 1e-4, "atol": 2e-5},
+    "float16": {"rtol": 1e-2, "atol": 1e-2},
+}
+
+
+def result(case: Case, library: Any, dtype: str) -> Any:
+    """The outputs in that library, or the error it raises."""
+    try:
+        return flat(case.function(library, *tensors(case, library, dtype)))
+    except Exception as error:
+        return error
+
+
+def assert_same(ours: Any, theirs: Any, dtype: str, what: str = "value") -> None:
+    """Fails unless two tensors have the same dtype, shape and, nearly, elements."""
+    assert repr(ours.dtype) == repr(theirs.dtype), what
+    assert tuple(ours.shape) == tuple(theirs.shape), what
+    close = TOLERANCE.get(dtype, TOLERANCE["float32"])
+    numpy.testing.assert_allclose(
+        ours.detach().numpy().astype("float64"),
+        theirs.detach().double().numpy(),
+        **close,
+        err_msg=what,
+    )
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@over(CASES)
+def test_values_and_gradients_are_those_of_pytorch(case: Case, dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    results, gradients = [], []
+    for library in (nanotorch, torch):
+        inputs = tensors(case, library, dtype)
+        wanted = with_grad(case, inputs)
+        outputs = flat(case.function(library, *inputs))
+        results.append(outputs)
+        real = [y for y in outputs if y.requires_grad]
+        weights = [
+            library.tensor(w).to(y.dtype) for w, y in zip(directions(real, 5), real, strict=True)
+        ]
+        try:
+            library.autograd.backward(real, weights)
+        except RuntimeError as error:
+            if library is torch and "is not implemented" in str(error):
+                pytest.skip(f"PyTorch: {error}")
+            raise
+        gradients.append([x.grad for x in wanted])
+    assert len(results[0]) == len(results[1])
+    for ours, theirs in zip(*results, strict=True):
+        assert ours.requires_grad == theirs.requires_grad
+        assert_same(ours, theirs, dtype)
+    for ours, theirs in zip(*gradients, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            assert_same(ours, theirs, dtype, "gradient")
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("dtype", ["float16", "int64", "int32", "uint8", "bool"])
+@over(CASES)
+def test_other_dtypes_give_the_values_and_dtypes_of_pytorch(case: Case, dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    if case.floats and dtype != "float16":
+        pytest.skip("sums of integers are wider in PyTorch, depending on the path it takes")
+    ours, theirs = (result(case, library, dtype) for library in (nanotorch, torch))
+    if isinstance(theirs, Exception):
+        pytest.skip(f"PyTorch refuses: {theirs}")
+    if isinstance(ours, Exception):
+        raise ours
+    for one, other in zip(ours, theirs, strict=True):
+        assert_same(one, other, dtype)

@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy
 
+# What overflows is inf and 0 / 0 is NaN, as in PyTorch: without NumPy's warnings where we compute.
+warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"nanotorch\.")
+
 Array = Any
 
 # The module of each array type. CuPy's entry comes with the first CUDA array.
@@ -41,7 +44,9 @@ class device:  # noqa: N801 - PyTorch's name
         elif ":" in kind:
             kind, _, number = kind.partition(":")
             if not number.isdecimal():
-                raise RuntimeError(f"device: expected 'cpu', 'cuda' or 'cuda:N', got '{kind}:{number}'")
+                raise RuntimeError(
+                    f"device: expected 'cpu', 'cuda' or 'cuda:N', got '{kind}:{number}'"
+                )
             index = int(number)
         if kind not in ("cpu", "cuda"):
             raise RuntimeError(f"device: expected 'cpu', 'cuda' or 'cuda:N', got {kind!r}")
@@ -60,11 +65,6 @@ class device:  # noqa: N801 - PyTorch's name
     def __hash__(self) -> int:
         return hash((self.type, self.index))
 
-
-CPU = device("cpu")
-AxisError = numpy.exceptions.AxisError
-broadcast_shapes = numpy.broadcast_shapes
-HOST = numpy  # the module of CPU arrays, for what is worth a test only where it costs no transfer
     def __enter__(self) -> device:
         _defaults.places.append(self)
         return self
@@ -73,12 +73,12 @@ HOST = numpy  # the module of CPU arrays, for what is worth a test only where it
         _defaults.places.pop()
 
 
+CPU = device("cpu")
+AxisError = numpy.exceptions.AxisError
+broadcast_shapes = numpy.broadcast_shapes
+HOST = numpy  # the module of CPU arrays, for what is worth a test only where it costs no transfer
 
-def register_cuda_module(module: Any) -> None:
-    """Makes `module` (cupy, or in tests its strict double) the home of CUDA arrays."""
-    global _cuda_module
-    if _cuda_module is not None:
-        MODULES.pop(_cuda_module.ndarray, None)
+
 class _Defaults(threading.local):
     """Where this thread makes tensors: the last of these places."""
 
@@ -99,6 +99,11 @@ def set_default_device(place: device | str | int | None) -> None:
     _defaults.places[-1] = CPU if place is None else device(place)
 
 
+def register_cuda_module(module: Any) -> None:
+    """Makes `module` (cupy, or in tests its strict double) the home of CUDA arrays."""
+    global _cuda_module
+    if _cuda_module is not None:
+        MODULES.pop(_cuda_module.ndarray, None)
         RAW.pop(_cuda_module.ndarray, None)
     _cuda_module = module
     if module is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import Array, is_array
-from nanotorch.ops.casting import zeros_like
+from nanotorch.backend import Array, is_array, result_type
+from nanotorch.ops.casting import cast, into, zeros_like
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import exp, log
 from nanotorch.primitive import BinaryUfunc, Elementwise, Traced, apply, function
@@ -59,6 +59,7 @@ class FloorDivide(BinaryUfunc):
     """y = floor(a / b)"""
 
     ufunc = "floor_divide"
+    vjp = (lambda g: zeros_like(g), lambda g: zeros_like(g))
 
 
 floor_divide = function(FloorDivide)
@@ -87,6 +88,8 @@ fmod = function(Fmod)
 class TruncDivide(Elementwise):
     """y = trunc(a / b)"""
 
+    vjp = (lambda g: zeros_like(g), lambda g: zeros_like(g))
+
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
         if a.dtype.kind in "iu":
@@ -114,15 +117,22 @@ class Pow(Elementwise):
         return xp.power(a, exponent, out=out)
 
 
-class PowTensor(BinaryUfunc):
-    """y = a ** b"""
+class PowTensor(Elementwise):
+    """y = a ** b; integers to negative powers are rounded towards 0"""
 
-    ufunc = "power"
     backward_name = "PowBackward1"
+    in_place = True
     vjp = (
         lambda g, a, b: where(b == 0, 0.0, g * (b * a ** (b - 1))),
         lambda g, a, b, y: g * where((a == 0) & (b >= 0), 0.0, y * log(a)),
     )
+
+    @staticmethod
+    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
+        if a.dtype.kind == "i" and (b < 0).any():
+            unit = xp.where(a == -1, 1 - 2 * (b % 2), a == 1)
+            return into(xp, xp.where(b < 0, unit, xp.power(a, xp.maximum(b, 0))).astype(a.dtype), out)
+        return xp.power(a, b, out=out)
 
 
 class PowBase(Elementwise):
@@ -133,9 +143,7 @@ class PowBase(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, a: Array, *, base: float, out: Array | None = None) -> Array:
-        if isinstance(base, float) and a.dtype.kind in "iub":
-            a = a.astype(xp.float32)
-        return xp.power(a.dtype.type(base), a, out=out)
+        return PowTensor.kernel(xp, xp.full_like(a, base), a, out=out)
 
 
 class Maximum(BinaryUfunc):
@@ -222,17 +230,27 @@ def power_base_slope(a: Any, y: Any, base: float) -> Any:
 
 def add(a: Any, b: Any, *, alpha: float = 1) -> Any:
     """a + alpha * b, elementwise with broadcasting."""
-    return apply(Add, a, b if alpha == 1 else b * alpha)
+    return apply(Add, a, b if alpha == 1 else times(b, alpha))
 
 
 def sub(a: Any, b: Any, *, alpha: float = 1) -> Any:
     """a - alpha * b, elementwise with broadcasting; refused for booleans, as in PyTorch."""
-    return apply(Sub, a, b if alpha == 1 else b * alpha)
+    return apply(Sub, a, b if alpha == 1 else times(b, alpha))
 
 
 def rsub(a: Any, b: Any, *, alpha: float = 1) -> Any:
     """b - alpha * a."""
-    return apply(Rsub, a if alpha == 1 else a * alpha, b)
+    return apply(Rsub, a if alpha == 1 else times(a, alpha), b)
+
+
+def times(x: Any, alpha: float) -> Any:
+    """x * alpha in the dtype of x; integers refuse an alpha that is none."""
+    kind = getattr(x, "dtype", None)
+    if kind is None:
+        return x * alpha
+    if isinstance(alpha, float) and not kind.is_floating_point:
+        raise RuntimeError("For integral input tensors, argument alpha must not be a floating point number.")
+    return cast(x * alpha, kind.numpy)
 
 
 def div(a: Any, b: Any, *, rounding_mode: str | None = None) -> Any:
@@ -247,17 +265,14 @@ def div(a: Any, b: Any, *, rounding_mode: str | None = None) -> Any:
 
 
 def power(a: Any, exponent: Any) -> Any:
-    """a ** exponent, where either may be a number. Integers to a negative integer power are refused."""
+    """a ** exponent, where either may be a number. Integers to a negative integer number are refused."""
     if isinstance(exponent, Traced) or is_array(exponent):
         if isinstance(a, Traced) or is_array(a):
             return apply(PowTensor, a, exponent)
-        return apply(PowBase, exponent, base=a)
-    if (isinstance(exponent, float) and not exponent.is_integer()) or isinstance(exponent, complex):
-        kind = getattr(a, "_array", a).dtype.kind
-        if kind in "iub":
-            return apply(PowTensor, a, exponent)
-    elif isinstance(exponent, float) and getattr(a, "_array", a).dtype.kind in "iub":
-        return apply(PowTensor, a, exponent)
+        return apply(PowBase, cast(exponent, result_type(a, exponent).numpy), base=a)
+    kind = getattr(a, "_array", a).dtype.kind
+    if kind == "b" or (kind in "ui" and not isinstance(exponent, int)):
+        a = cast(a, result_type(a, exponent).numpy)
     return apply(Pow, a, exponent=exponent)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import Array, array_module, device, device_of, to_device
-from nanotorch.primitive import Linear, apply
+from nanotorch.primitive import Linear, Primitive, apply
 
 
 class Clone(Linear):
@@ -85,7 +85,7 @@ class Zero(Linear):
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return Fill.kernel(xp, x, 0, out)
+        return Fill.kernel(xp, x, 0, out=out)
 
 
 def into(xp: Any, y: Array, out: Array | None) -> Array:
@@ -114,6 +114,19 @@ def move(x: Any, place: device) -> Any:
     return apply(ToDevice, x, place=place, source=source)
 
 
+class FullLike(Primitive):
+    """y = value everywhere, in the shape, dtype and place of x"""
+
+    constant = True
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, *, value: float, out: Array | None = None) -> Array:
+        if out is None:
+            return xp.full(x.shape, value, x.dtype)
+        out.fill(value)
+        return out
+
+
 def zeros_like(x: Any) -> Any:
     """Zeros in the shape, dtype and place of x; a constant, whatever x is."""
     return full_of(x, 0)
@@ -126,6 +139,4 @@ def ones_like(x: Any) -> Any:
 
 def full_of(x: Any, value: float) -> Any:
     """A constant in the shape, dtype and place of x."""
-    array = getattr(x, "_array", x)
-    y = array_module(array).full(array.shape, value, array.dtype)
-    return y if array is x else x._wrap(y)
+    return apply(FullLike, x, value=value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import Array, array_module, get_default_dtype, is_array, result_type
+from nanotorch.backend.dtypes import bool_
 from nanotorch.ops.casting import cast, into
 from nanotorch.primitive import BinaryUfunc, Linear, Traced, Ufunc, apply, function
 
@@ -232,6 +233,8 @@ def isclose(
     a: Any, b: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
 ) -> Any:
     """Where |a - b| <= atol + rtol * |b|, or both are equal infinities (or, if asked, both NaN)."""
+    if a.dtype is bool_:
+        return a == b
     close = (a == b) | ((abs(a - b) <= atol + rtol * abs(b)) & isfinite(b))
     return close | (isnan(a) & isnan(b)) if equal_nan else close
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nanotorch.backend import Array
-from nanotorch.ops.casting import into, zeros_like
+from nanotorch.backend import Array, result_type
+from nanotorch.ops.casting import cast, into, zeros_like
 from nanotorch.ops.comparisons import where
 from nanotorch.primitive import Elementwise, Traced, Ufunc, apply, function
 
@@ -29,16 +29,6 @@ class Abs(Ufunc):
 
 
 abs = function(Abs)
-
-
-class Sign(Ufunc):
-    """y = -1, 0 or 1"""
-
-    ufunc = "sign"
-    vjp = (lambda g: zeros_like(g),)
-
-
-sign = function(Sign)
 
 
 class Reciprocal(Ufunc):
@@ -149,8 +139,7 @@ class Rsqrt(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        out = xp.sqrt(x, out=out)
-        return xp.reciprocal(out, out=out if getattr(out, "ndim", 0) else None)
+        return xp.reciprocal(xp.sqrt(x, out=out), out=out)
 
 
 rsqrt = function(Rsqrt)
@@ -340,23 +329,34 @@ def erf_parts(xp: Any, x: Array) -> tuple[Array, Array]:
 
 
 class Rounding(Elementwise):
-    """A step function, of slope 0; integers are whole already."""
+    """A step function, of slope 0, which leaves the dtypes of the kinds in `fixed` as they are."""
 
     __slots__ = ()
     ufunc = ""
+    fixed = "iu"
     in_place = True
     vjp = (lambda g: zeros_like(g),)
 
     def __init_subclass__(cls) -> None:
-        name = cls.ufunc
+        name, fixed = cls.ufunc, cls.fixed
 
         def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-            if x.dtype.kind in "iu":
+            if x.dtype.kind in fixed:
                 return x.copy() if out is None else into(xp, x, out)
             return getattr(xp, name)(x, out=out)
 
         cls.kernel = staticmethod(kernel)  # type: ignore[assignment, method-assign]
         super().__init_subclass__()
+
+
+class Sign(Rounding):
+    """y = -1, 0 or 1"""
+
+    ufunc = "sign"
+    fixed = "b"
+
+
+sign = function(Sign)
 
 
 class Floor(Rounding):
@@ -475,6 +475,8 @@ def clamp(x: Any, min: Any = None, max: Any = None) -> Any:
     if min is None and max is None:
         raise RuntimeError("clamp: At least one of 'min' or 'max' must not be None")
     if not isinstance(min, Traced) and not isinstance(max, Traced):
+        if getattr(x, "_array", x).dtype.kind in "bui":
+            x = cast(x, result_type(x, *(v for v in (min, max) if v is not None)).numpy)
         return apply(Clamp, x, low=min, high=max)
     if min is not None:
         x = where(x < min, min, x)

@@ -17,6 +17,10 @@ class Index(Linear):
 
     vjp = (lambda g, x_shape, indices, key: apply(IndexAdd, g, *indices, key=key, shape=x_shape),)
 
+    @classmethod
+    def depends_on_values(cls, inputs: tuple[Any, ...]) -> bool:
+        return any(getattr(x, "_array", x).dtype.kind == "b" for x in inputs[1:])
+
     @staticmethod
     def kernel(xp: Any, x: Array, *indices: Array, key: Any, out: Array | None = None) -> Array:
         y = x[filled(key, indices)]
@@ -27,6 +31,10 @@ class IndexAdd(Linear):
     """y = zeros of `shape`, to which g is added at the key: the reverse of Index"""
 
     vjp = (lambda g, indices, key: apply(Index, g, *indices, key=key),)
+
+    @classmethod
+    def depends_on_values(cls, inputs: tuple[Any, ...]) -> bool:
+        return any(getattr(x, "_array", x).dtype.kind == "b" for x in inputs[1:])
 
     @staticmethod
     def kernel(
@@ -47,6 +55,10 @@ class IndexPut(Linear):
         lambda g, indices, key, accumulate: g if accumulate else put(g, 0, indices, key),
         lambda g, indices, key: apply(Index, g, *indices, key=key),
     )
+
+    @classmethod
+    def depends_on_values(cls, inputs: tuple[Any, ...]) -> bool:
+        return any(getattr(x, "_array", x).dtype.kind == "b" for x in inputs[2:])
 
     @staticmethod
     def kernel(
@@ -156,6 +168,17 @@ class Roll(Linear):
         return into(xp, y, out)
 
 
+def add_at(xp: Any, out: Array, key: Any, values: Any) -> None:
+    """out[key] += values, once for every time that a place is named."""
+    if xp is HOST or out.dtype.kind not in "biu" or out.dtype.itemsize == 4:
+        xp.add.at(out, key, values)
+        return
+    # CuPy does so for unsigned integers of 64 bits, not for signed or narrow ones; the bits agree.
+    wide = out.astype(xp.uint64)
+    xp.add.at(wide, key, xp.asarray(values).astype(xp.uint64))
+    out[...] = wide.astype(out.dtype)
+
+
 def places(xp: Any, x: Array, index: Array, dim: int) -> tuple[Any, ...]:
     """The advanced index that gather reads along `dim`; refuses indices outside of x."""
     if index.ndim != x.ndim:
@@ -168,17 +191,6 @@ def places(xp: Any, x: Array, index: Array, dim: int) -> tuple[Any, ...]:
 
 
 def filled(key: Any, indices: tuple[Array, ...]) -> tuple[Any, ...]:
-def add_at(xp: Any, out: Array, key: Any, values: Any) -> None:
-    """out[key] += values, once for every time that a place is named."""
-    if xp is HOST or out.dtype.kind not in "biu" or out.dtype.itemsize == 4:
-        xp.add.at(out, key, values)
-        return
-    # CuPy does so for unsigned integers of 64 bits, not for signed or narrow ones; the bits agree.
-    wide = out.astype(xp.uint64)
-    xp.add.at(wide, key, xp.asarray(values).astype(xp.uint64))
-    out[...] = wide.astype(out.dtype)
-
-
     """The key with its index inputs in their places."""
     rest = iter(indices)
     return tuple(next(rest) if item is HERE else item for item in key)
@@ -201,7 +213,7 @@ def parsed(x: Any, key: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
                 item = whole_numbers(item)
             items.append(item)
         elif is_array(array) and array.ndim == 0 and array.dtype.kind in "iu":
-            items.append(int(array))
+            items.append(int(item))
         elif is_array(array) and array.dtype.kind in "iub":
             items.append(HERE)
             indices.append(item)

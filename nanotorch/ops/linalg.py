@@ -30,7 +30,7 @@ class Dot(Multilinear):
 
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.dot(a, b, out=out)
+        return into(xp, xp.dot(a, b), out)
 
 
 class Mv(Multilinear):
@@ -400,7 +400,7 @@ def det(x: Any) -> Any:
 
 def slogdet(x: Any) -> tuple[Any, Any]:
     """(sign, log of the absolute value) of the determinants of matrices."""
-    return sign(det(x.detach())), apply(LogAbsDet, x)
+    return sign(det(x)), apply(LogAbsDet, x)
 
 
 def logdet(x: Any) -> Any:

@@ -9,6 +9,7 @@ import builtins
 from typing import Any, NamedTuple
 
 from nanotorch.backend import Array, dtype_of
+from nanotorch.backend.dtypes import uint8
 from nanotorch.ops.arithmetic import Maximum, Minimum
 from nanotorch.ops.casting import cast, clone, into
 from nanotorch.ops.comparisons import isnan, where
@@ -188,6 +189,7 @@ class Any_(Primitive):
 class LogSumExp(Primitive):
     """y = log of the sum of exp(x) over `dim`"""
 
+    promotes = "floating"
     backward_name = "LogsumexpBackward0"
     vjp = (
         lambda g, x, y, dim, keepdim: (
@@ -416,12 +418,17 @@ def argmin(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
 
 def all(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """Whether every element over `dim` is true (nonzero)."""
-    return apply(All, x, dim=axes(x, dim), keepdim=keepdim)
+    return truth(x, apply(All, x, dim=axes(x, dim), keepdim=keepdim))
 
 
 def any(x: Any, dim: builtins.object = None, keepdim: bool = False) -> Any:
     """Whether any element over `dim` is true (nonzero)."""
-    return apply(Any_, x, dim=axes(x, dim), keepdim=keepdim)
+    return truth(x, apply(Any_, x, dim=axes(x, dim), keepdim=keepdim))
+
+
+def truth(x: Any, y: Any) -> Any:
+    """The booleans y, as uint8 where x is: from before there were booleans."""
+    return cast(y, uint8.numpy) if getattr(x, "_array", x).dtype == uint8.numpy else y
 
 
 def logsumexp(x: Any, dim: Any, keepdim: bool = False) -> Any:

@@ -29,22 +29,18 @@ class View(Linear):
         return x.reshape(shape)
 
 
-class UnsafeView(View):
-    """y = x in another shape, where x is a fresh copy that nobody else holds"""
-
-    view = False
-    vjp = View.vjp
-
-
 class Reshape(View):
     """y = x in another shape as a reverse or internal step, copied where memory demands it"""
 
     view = False
-    vjp = View.vjp
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, shape: Shape, out: Array | None = None) -> Array:
         return into(xp, x.reshape(shape), out)
+
+
+class UnsafeView(Reshape):
+    """y = x in another shape, where x is a fresh copy that nobody else holds"""
 
 
 class Alias(Linear):

@@ -6,6 +6,7 @@ import builtins
 from typing import Any
 
 from nanotorch.backend import Array
+from nanotorch.backend.dtypes import bool_
 from nanotorch.ops.casting import cast, zeros_like
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import abs, clamp, sign
@@ -20,7 +21,9 @@ class Norm(Primitive):
     backward_name = "LinalgVectorNormBackward0"
     vjp = (
         lambda g, x, y, p, dim, keepdim: (
-            spread(g, x.shape, dim, keepdim)
+            None
+            if p == 0
+            else spread(g, x.shape, dim, keepdim)
             * norm_slope(x, spread(y, x.shape, dim, keepdim), p, dim)
         ),
     )
@@ -190,5 +193,6 @@ def diff(x: Any, n: int = 1, dim: int = -1) -> Any:
     """The differences of neighbours along `dim`, n times over."""
     for _ in range(n):
         size = x.shape[dim]
-        x = narrow(x, dim, 1, size - 1) - narrow(x, dim, 0, size - 1)
+        later, earlier = narrow(x, dim, 1, size - 1), narrow(x, dim, 0, size - 1)
+        x = later ^ earlier if x.dtype is bool_ else later - earlier
     return x
