@@ -278,7 +278,15 @@ from nanotorch.random import (
     seed as seed,
     set_rng_state as set_rng_state,
 )
-from nanotorch import linalg as linalg, nn as nn, optim as optim, utils as utils
+from nanotorch import (
+    func as func,
+    linalg as linalg,
+    nn as nn,
+    optim as optim,
+    sym as sym,
+    utils as utils,
+    viz as viz,
+)
 from nanotorch.tensor import Size as Size, Tensor as Tensor
 
 __version__ = "0.1.0"
