@@ -20,8 +20,6 @@ NOT_IN_TORCH = {
     "fork_rng": "torch.random.fork_rng",
     "get_printoptions": "torch._tensor_str.get_printoptions",
     "printoptions": "torch._tensor_str.printoptions",
-    "sym": "MXNet's symbolic graphs",
-    "viz": "pictures of graphs",
 }
 NOT_AT_IMPORT = ("pydantic", "tqdm", "matplotlib", "cupy", "safetensors", "torch", "sklearn")
 
