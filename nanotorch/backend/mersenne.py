@@ -60,19 +60,28 @@ SQRT_HALF_BITS = 0x3F3504F3
 class MersenneTwister:
     """One stream of random words, its lock, its seed and the normal value kept for later."""
 
-    __slots__ = ("lock", "initial_seed", "_bits", "_untouched", "_kept_normal")
+    __slots__ = ("lock", "initial_seed", "_stream", "_untouched", "_kept_normal")
 
     def __init__(self, seed: int = DEFAULT_SEED) -> None:
         self.lock = threading.RLock()
-        self._bits = np.random.MT19937(0)
+        self._stream: np.random.MT19937 | None = None
         self.manual_seed(seed)
+
+    @property
+    def _bits(self) -> np.random.MT19937:
+        """NumPy's generator. numpy.random is slow to import: not before the first draw needs it."""
+        with self.lock:
+            if self._stream is None:
+                self._stream = np.random.MT19937(0)
+                # MT19937 mixes its seed; RandomState seeds by the plain recurrence, as PyTorch.
+                np.random.RandomState(self._stream).seed(self.initial_seed & 0xFFFFFFFF)
+            return self._stream
 
     def manual_seed(self, seed: int) -> None:
         """Start the stream anew; of the 64-bit seed the lower 32 bits choose the stream."""
         with self.lock:
             self.initial_seed = seed
-            # MT19937 mixes its seed; RandomState seeds by the plain recurrence, as PyTorch does.
-            np.random.RandomState(self._bits).seed(seed & 0xFFFFFFFF)
+            self._stream = None
             self._untouched = True
             self._kept_normal: float | None = None
 
