@@ -40,6 +40,7 @@ from nanotorch.backend.dtypes import (
     short as short,
     uint8 as uint8,
 )
+from nanotorch.compile import compile as compile
 from nanotorch.creation import (
     arange as arange,
     as_tensor as as_tensor,

@@ -191,6 +191,7 @@ class Primitive(Node):
     jvp: ClassVar[tuple[Rule | None, ...] | None] = None
     # "common": inputs are cast to their common dtype; "floating": and integers to the default float.
     promotes: ClassVar[str | None] = None
+    constant: ClassVar[bool] = False  # the output depends on the inputs' shapes alone
     view: ClassVar[bool] = False  # the output shares its input's memory
     in_place: ClassVar[bool] = False  # the kernel may write into the memory of its first input
     backward_name: ClassVar[str] = ""
@@ -260,6 +261,11 @@ class Primitive(Node):
     def title(cls) -> str:
         """The op's name in error messages."""
         return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
+    @classmethod
+    def depends_on_values(cls, inputs: tuple[Any, ...]) -> bool:
+        """Whether the shape of the output depends on the inputs' values."""
+        return False
 
     def name(self) -> str:
         return self.backward_name

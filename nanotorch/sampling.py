@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 from nanotorch import backend
-from nanotorch.autograd.grad_mode import is_grad_enabled
+from nanotorch.autograd.grad_mode import is_grad_enabled, modes
 from nanotorch.backend import Array, dtype as DType, mersenne
 from nanotorch.primitive import Traced
 
@@ -59,6 +59,8 @@ def exponential_(tensor: Any, lambd: float = 1.0, *, generator: Any = None) -> A
 
 def bernoulli_(tensor: Any, p: Any = 0.5, *, generator: Any = None) -> Any:
     """Fills with 1 with probability `p`, else 0; a Tensor `p` broadcasts to the shape."""
+    if modes.recorder is not None and isinstance(p, Traced):
+        modes.recorder.refuse("draws with probabilities that are a tensor")
     return _write(tensor, lambda out: coins(out, p, generator))
 
 
@@ -127,6 +129,8 @@ def _write(tensor: Any, fill: Callable[[Array], Array]) -> Any:
     """Draws into `tensor`'s memory, or beside it where autograd or another device takes part."""
     tensor._check_inplace()
     array = tensor._array
+    if modes.recorder is not None:
+        modes.recorder.drew(tensor, fill)
     if tensor.device.type == "cpu" and not (tensor.requires_grad and is_grad_enabled()):
         fill(array)
         tensor._bump()

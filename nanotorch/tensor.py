@@ -16,6 +16,7 @@ import numpy
 from nanotorch import ops
 from nanotorch.autograd.backward import backward as backward_of
 from nanotorch.autograd.engine import apply_inplace, bump, check_inplace, requires_grad, retaining
+from nanotorch.autograd.grad_mode import modes
 from nanotorch.autograd.graph import AccumulateGrad
 from nanotorch.backend import (
     Array,
@@ -232,6 +233,8 @@ class Tensor(Operators):
                     f"assigned grad has data of a different type: expected {self.dtype}, got {value.dtype}"
                 )
         self._grad = value
+        if modes.recorder is not None:
+            modes.recorder.assigned(self, value)
 
     @grad.deleter
     def grad(self) -> None:
@@ -322,8 +325,14 @@ class Tensor(Operators):
 
     # --- out of it -----------------------------------------------------------------------------
 
+    def _read(self) -> None:
+        """Tells a compiler that values leave the tensors for Python."""
+        if modes.recorder is not None:
+            modes.recorder.refuse("reads the values of a tensor")
+
     def numpy(self, *, force: bool = False) -> Any:
         """The elements as a NumPy array over the same memory; `force` detaches and copies to the host."""
+        self._read()
         if force:
             return self.detach().cpu()._array
         if self.requires_grad:
@@ -351,6 +360,7 @@ class Tensor(Operators):
 
     def item(self) -> Any:
         """The one element as a Python number."""
+        self._read()
         if self._array.size != 1:
             raise RuntimeError(
                 f"a Tensor with {self._array.size} elements cannot be converted to Scalar"
@@ -359,9 +369,11 @@ class Tensor(Operators):
 
     def tolist(self) -> Any:
         """The elements as nested lists of Python numbers."""
+        self._read()
         return self._array.tolist()
 
     def __bool__(self) -> bool:
+        self._read()
         if self._array.size != 1:
             raise RuntimeError(
                 "Boolean value of Tensor with "
@@ -380,6 +392,7 @@ class Tensor(Operators):
         return complex(self.item())
 
     def __index__(self) -> int:
+        self._read()
         if self._array.dtype.kind not in "iub" or self._array.size != 1:
             raise TypeError("only integer tensors of a single element can be converted to an index")
         return int(self._array.item())

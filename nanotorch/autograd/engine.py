@@ -74,6 +74,8 @@ def apply(
         record(primitive, inputs, attributes, out)
     if modes.inference:
         out._inference = self._inference or not primitive.view
+    if modes.recorder is not None:
+        modes.recorder.ran(primitive, inputs, attributes, out)
     if modes.forward:
         push_forward(primitive, inputs, attributes, out)
     return out
@@ -234,6 +236,8 @@ def apply_inplace(primitive: type[Primitive], x: Any, *operands: Any, **attribut
     except (ValueError, IndexError, TypeError, OverflowError) as error:
         raise explained(primitive, inputs, error) from error
     bump(x)
+    if modes.recorder is not None:
+        modes.recorder.wrote(primitive, inputs, attributes, x)
     written(primitive, x, (old, *operands), attributes, recorded)
     return x
 
@@ -250,6 +254,8 @@ def before_writing(primitive: type[Primitive], x: Any, operands: tuple[Any, ...]
     )
     if modes.forward or 0 in primitive.plan(wanted)[0]:
         old._array = x._array.copy()
+        if modes.recorder is not None:
+            modes.recorder.copied(old, x)
     return old
 
 
@@ -385,7 +391,7 @@ def fit(g: Any, shape: tuple[int, ...], dtype: Any, node: Node) -> Any:
 
 def on_tensors(create_graph: bool) -> bool:
     """Whether a walk computes its rules on tensors rather than on raw arrays."""
-    return bool(create_graph or modes.forward)
+    return bool(create_graph or modes.forward or modes.recorder is not None)
 
 
 def walk(
@@ -400,7 +406,7 @@ def walk(
     """Carries cotangents from the roots to the leaves, and adds them to the leaves' `.grad`.
 
     The cotangents are raw arrays, or tensors where the rules are to be computed on tensors: with
-    `create_graph`, and in forward mode, where tangents travel through the rules.
+    `create_graph`, in forward mode, where tangents travel through the rules, and for the compiler.
 
     With `targets` (leaves, or nodes), only what lies on the way to them is computed; the cotangents of
     the targets are returned, and are added to leaves only where `accumulate`.
@@ -425,6 +431,8 @@ def walk(
         while heap:
             node = heapq.heappop(heap)[1]
             g = pending.pop(node)
+            if modes.recorder is not None:
+                modes.recorder.walking(node)
             if node.hooks:
                 g = run_hooks(node.hooks, g, wrap, tensors)
             if only is not None:
@@ -487,10 +495,14 @@ def deposit(leaf: Any, g: Any, wrap: Any, owned: bool, create_graph: bool) -> No
             leaf._grad = wrap(g if owned and g.ndim else array_module(g).array(g))
     elif create_graph:
         leaf._grad = held + g
+    elif isinstance(g, Traced):
+        apply_inplace(ops.arithmetic.Add, held, g)
     else:
         array = held._array
-        array += g._array if isinstance(g, Traced) else g
+        array += g
         bump(held)
+    if modes.recorder is not None:
+        modes.recorder.deposited(leaf, held)
     if leaf._post_hooks:
         for hook in list(leaf._post_hooks.values()):
             hook(leaf)

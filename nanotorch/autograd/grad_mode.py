@@ -22,6 +22,7 @@ class Modes(threading.local):
     inference = False  # results can never be recorded later
     forward = 0  # depth of forward-mode levels that carry tangents
     anomaly = False  # remember the line that made each node
+    recorder: Any = None  # the compiler's, which is told of each kernel call
     saved_hooks: tuple[Callable[[Any], Any], Callable[[Any], Any]] | None = None
     hooks_refused: str | None = None  # why saved-tensor hooks may not be used, where they may not
 
@@ -160,3 +161,15 @@ def is_grad_enabled() -> bool:
 def is_inference_mode_enabled() -> bool:
     """True inside `inference_mode`."""
     return modes.inference
+
+
+def live(method: Function) -> Function:
+    """Marks a method that a compiled step calls again at each replay, as it stands."""
+
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if modes.recorder is None:
+            return method(self, *args, **kwargs)
+        return modes.recorder.live(method, self, args, kwargs)
+
+    return call  # type: ignore[return-value]

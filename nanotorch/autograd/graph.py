@@ -38,9 +38,7 @@ class saved_tensors_hooks(Mode):  # noqa: N801 - PyTorch's name
 
     field = "saved_hooks"
 
-    def __init__(
-        self, pack_hook: Callable[[Any], Any], unpack_hook: Callable[[Any], Any]
-    ) -> None:
+    def __init__(self, pack_hook: Callable[[Any], Any], unpack_hook: Callable[[Any], Any]) -> None:
         super().__init__((pack_hook, unpack_hook))
 
     def __enter__(self) -> None:

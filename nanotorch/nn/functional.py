@@ -136,7 +136,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         result: Tensor = input.mul_(0) if inplace else input * 0
         return result
     noise = random.bernoulli_(Tensor._wrap(input._array.copy(order="K")), 1 - p)
-    noise._array /= 1 - p
+    noise.div_(1 - p)
     result = input.mul_(noise) if inplace else input * noise
     return result
 
@@ -184,8 +184,7 @@ def layer_norm(
             f"got {tuple(input.shape)}"
         )
     dims = tuple(range(-len(shape), 0))
-    centered = input - input.mean(dims, keepdim=True)
-    y = centered * ops.rsqrt((centered * centered).mean(dims, keepdim=True) + eps)
+    y = ops.standardize(input, dims, eps)
     if weight is not None:
         y = y * weight
     result: Tensor = y if bias is None else y + bias
@@ -216,21 +215,17 @@ def batch_norm(
                 "Expected more than 1 value per channel when training, "
                 f"got input size {tuple(input.shape)}"
             )
-        mean = input.mean(dims, keepdim=True)
-        centered = input - mean
-        variance = (centered * centered).mean(dims, keepdim=True)
-        with no_grad():
-            if running_mean is not None:
-                running_mean.mul_(1 - momentum).add_(mean.detach().reshape(-1) * momentum)
-            if running_var is not None:
-                unbiased = variance.detach().reshape(-1) * (count / (count - 1))
-                running_var.mul_(1 - momentum).add_(unbiased * momentum)
+        if running_mean is not None and running_var is not None:
+            with no_grad():
+                variance, mean = ops.var_mean(input, dims)
+                running_mean.mul_(1 - momentum).add_(mean, alpha=momentum)
+                running_var.mul_(1 - momentum).add_(variance, alpha=momentum)
+        y = ops.standardize(input, dims, eps)
     else:
         if running_mean is None or running_var is None:
             raise RuntimeError("batch_norm: evaluation needs running_mean and running_var")
-        centered = input - running_mean.reshape(shape)
-        variance = running_var.reshape(shape)
-    y = centered * ops.rsqrt(variance + eps)
+        scale = ops.rsqrt(running_var + eps).reshape(shape)
+        y = (input - running_mean.reshape(shape)) * scale
     if weight is not None:
         y = y * weight.reshape(shape)
     result: Tensor = y if bias is None else y + bias.reshape(shape)

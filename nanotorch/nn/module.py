@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Self
 
+from nanotorch.autograd.grad_mode import live, modes
 from nanotorch.backend import device as Device, dtype as Dtype
 from nanotorch.nn.module_hooks import ModuleHooks
 from nanotorch.nn.parameter import Buffer, Parameter
@@ -276,6 +277,7 @@ class Module:
             parameter.requires_grad_(requires_grad)
         return self
 
+    @live
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drops the gradients of all parameters, or fills them with zeros."""
         for parameter in self.parameters():
@@ -403,6 +405,8 @@ class Module:
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if modes.recorder is not None:
+            modes.recorder.called(self)
         if self._hooks is None:
             return self.forward(*args, **kwargs)
         return self._hooks.call(self, args, kwargs)

@@ -16,8 +16,8 @@ from copy import deepcopy
 from itertools import chain
 from typing import Any, ClassVar
 
-from nanotorch.autograd.grad_mode import enable_grad
-from nanotorch.backend import Array, array_module, get_default_dtype
+from nanotorch.autograd.grad_mode import enable_grad, live
+from nanotorch.backend import Array, array_module, device_of, get_default_dtype, on_device
 from nanotorch.backend.dtypes import float32, float64
 from nanotorch.creation import zeros
 from nanotorch.primitive import RemovableHandle
@@ -32,8 +32,9 @@ class Scalars:
 
     __slots__ = ("arrays", "numbers", "stamp")
 
-    def __init__(self, xp: Any, numbers: Numbers, dtype: Any) -> None:
+    def __init__(self, like: Array, numbers: Numbers) -> None:
         self.numbers = numbers
+        xp, dtype = array_module(like), like.dtype
         self.stamp = 0  # the step that used them last
         self.arrays = tuple(
             n if n is None or n is True or n is False else xp.asarray(n, dtype=dtype)
@@ -159,6 +160,7 @@ class Optimizer:
             raise ValueError("some parameters appear in more than one parameter group")
         self.param_groups.append(param_group)
 
+    @live
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drops the gradients of all parameters, or fills them with zeros unless `set_to_none`."""
         for group in self.param_groups:
@@ -176,6 +178,7 @@ class Optimizer:
 
     # One step
 
+    @live
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Updates every parameter that has a gradient.
 
@@ -255,26 +258,28 @@ class Optimizer:
             own.rewrite(numbers)
             return own
         array = workspace.array
-        sets = self._scalars.setdefault((index, array.dtype, getattr(array, "device", None)), [])
+        sets = self._scalars.setdefault((index, array.dtype, device_of(array)), [])
         sets[:] = [held for held in sets if held.stamp >= stamp - 1]
         for held in sets:
             if held.stamp == stamp and held.numbers == numbers:
                 break
         else:
-            held = Scalars(workspace.xp, numbers, array.dtype)
+            with on_device(device_of(array)):
+                held = Scalars(array, numbers)
             sets.append(held)
         workspace.scalars = held
         return held
 
     def _scratch_for(self, array: Array) -> tuple[Array, ...]:
         """Scratch arrays like `array`; parameters are updated in turn, so all share one memory."""
-        key = (array.dtype, getattr(array, "device", None))
+        key = (array.dtype, device_of(array))
         flats = self._scratch.get(key)
         if flats is None or (flats and flats[0].size < array.size):
             parameters = chain.from_iterable(group["params"] for group in self.param_groups)
             size = max(parameter._array.size for parameter in parameters)
             xp = array_module(array)
-            flats = [xp.empty(size, dtype=array.dtype) for _ in range(self.scratches)]
+            with on_device(device_of(array)):
+                flats = [xp.empty(size, dtype=array.dtype) for _ in range(self.scratches)]
             self._scratch[key] = flats
         return tuple(flat[: array.size].reshape(array.shape) for flat in flats)
 
@@ -442,7 +447,9 @@ def state_array(state: dict[str, Any], name: str, parameter: Tensor, value: floa
     tensor = state.get(name)
     if tensor is None:
         array = parameter._array
-        tensor = state[name] = Tensor._wrap(array_module(array).full_like(array, value))
+        with on_device(device_of(array)):
+            tensor = Tensor._wrap(array_module(array).full_like(array, value))
+        state[name] = tensor
     return tensor._array
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from nanotorch.autograd.grad_mode import live
 from nanotorch.backend import Array, array_module
 from nanotorch.creation import zeros
 from nanotorch.tensor import Tensor
@@ -25,7 +26,7 @@ def _norm(xp: Any, array: Array, p: float) -> Array:
         return xp.asarray(xp.abs(array).max())
     if p == 2:
         flat = array.reshape(-1)
-        return xp.sqrt(xp.asarray(flat @ flat))
+        return xp.asarray(xp.sqrt(flat @ flat))
     return xp.asarray((xp.abs(array) ** p).sum() ** (1.0 / p), dtype=array.dtype)
 
 
@@ -72,6 +73,7 @@ def clip_grads_with_norm_(
         gradient._bump()
 
 
+@live
 def clip_grad_norm_(
     parameters: Tensor | Iterable[Tensor],
     max_norm: float,
@@ -90,6 +92,7 @@ def clip_grad_norm_(
     return total
 
 
+@live
 def clip_grad_value_(
     parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None
 ) -> None:

@@ -1,0 +1,181 @@
+"""`compile(step)`: runs a training or evaluation step once, and replays its kernels from then on.
+
+The first call for a signature (shapes and dtypes of the tensors among the arguments, values of the other
+arguments, gradient mode) runs as always and is recorded: forward, loss, `backward()`. Later calls run one
+flat program over memory that is allocated once: no tensor, no graph, no dispatch. `optimizer.step()`,
+`zero_grad()`, gradient clipping and random draws stay live calls, so learning rates, step counts and
+random streams are those of an eager run; results are bit-equal to it.
+
+What a replay would get wrong is refused at the recording (reading a number out of a tensor, hooks, tensors
+made from Python values, outputs whose gradient is still to be asked for), and the function stays eager with
+one warning that names the line. What may change later (a replaced `.data`, `requires_grad`, train or eval
+mode, plain Python values in sight of the function) is compared at every call, and a new recording made.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from nanotorch.autograd.grad_mode import modes
+from nanotorch.compile.guards import PLAIN, Snapshot
+from nanotorch.compile.plan import Plan
+from nanotorch.compile.recorder import Recorder
+from nanotorch.tensor import Tensor
+
+MOST_PLANS = 8  # recordings of one function before it is left eager
+
+
+def flatten(value: Any, tensors: list[Tensor]) -> Any:
+    """Collects the tensors of nested tuples, lists and dicts, and returns what else defines them."""
+    if isinstance(value, Tensor):
+        tensors.append(value)
+        array = value._array
+        return (array.shape, array.dtype, type(array), value._requires_grad)
+    if isinstance(value, tuple | list):
+        return (type(value), *(flatten(item, tensors) for item in value))
+    if isinstance(value, dict):
+        return (dict, *((key, flatten(item, tensors)) for key, item in value.items()))
+    return (type(value), value) if isinstance(value, PLAIN) else id(value)
+
+
+class Replay:
+    """One recording of a function: when it may be replayed, and how."""
+
+    def __init__(
+        self, recorder: Recorder, result: Any, inputs: list[Tensor], snapshot: Snapshot
+    ) -> None:
+        arrays: list[Any] = []
+        self.rebuild = self._form(result, arrays, inputs)
+        self.plan = Plan(recorder, arrays)
+        self.snapshot = snapshot
+        self.modules = recorder.modules
+        self.external = [(t, t._array, t._requires_grad) for t in recorder.external.values()]
+        self.entry = list(recorder.entry.items())
+        self.written = list(recorder.written.values())
+        self.written_inputs = recorder.written_inputs
+
+    def _form(self, result: Any, arrays: list[Any], inputs: list[Tensor]) -> Callable[..., Any]:
+        """A function that builds the step's result from the arrays of its outputs."""
+        if isinstance(result, Tensor):
+            for position, x in enumerate(inputs):
+                if result is x:
+                    return lambda found, given: given[position]
+            place = len(arrays)
+            arrays.append(result._array)
+            return lambda found, given: Tensor._wrap(found[place].copy())
+        if isinstance(result, tuple | list):
+            parts = [self._form(item, arrays, inputs) for item in result]
+            kind = type(result)
+            if hasattr(result, "_fields"):
+                return lambda found, given: kind(*(part(found, given) for part in parts))
+            return lambda found, given: kind(part(found, given) for part in parts)
+        if isinstance(result, dict):
+            named = {key: self._form(item, arrays, inputs) for key, item in result.items()}
+            return lambda found, given: {k: part(found, given) for k, part in named.items()}
+        return lambda found, given: result
+
+    def holds(self) -> bool:
+        """Whether everything the recording took for granted is still so."""
+        for tensor, array, required in self.external:
+            if tensor._array is not array or tensor._requires_grad is not required or tensor._hooks:
+                return False
+        for module in self.modules:
+            if module._hooks is not None:
+                return False
+        for leaf, held in self.entry:
+            if leaf._grad is not held:
+                return False
+        return self.snapshot.changed() is None
+
+    def __call__(self, inputs: list[Tensor]) -> Any:
+        self.plan.begin()
+        found = self.plan.run(*[x._array for x in inputs])
+        self.plan.end()
+        for tensor in self.written:
+            tensor._bump()
+        for position in self.written_inputs:
+            inputs[position]._bump()
+        return self.rebuild(found, inputs)
+
+
+class Compiled:
+    """A function that is recorded once for each signature and replayed from then on."""
+
+    def __init__(self, function: Callable[..., Any], explain: bool) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._explain = explain
+        self._replays: dict[Any, list[Replay]] = {}
+        self._recordings = 0
+        self._eager: str | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._eager is not None or modes.forward or modes.anomaly or modes.saved_hooks:
+            return self._function(*args, **kwargs)
+        if modes.recorder is not None:  # within another recording: a part of it
+            return self._function(*args, **kwargs)
+        inputs: list[Tensor] = []
+        signature = (flatten(args, inputs), flatten(kwargs, inputs), modes.grad, modes.inference)
+        with self._lock:
+            for replay in self._replays.get(signature, ()):
+                if replay.holds():
+                    return replay(inputs)
+            return self._record(signature, inputs, args, kwargs)
+
+    def _record(self, signature: Any, inputs: list[Tensor], args: Any, kwargs: Any) -> Any:
+        if self._recordings == MOST_PLANS:
+            reason = f"it was recorded {MOST_PLANS} times, each time for other shapes or values"
+            self._give_up(reason)
+            return self._function(*args, **kwargs)
+        if any(x._requires_grad for x in inputs):
+            self._give_up("an argument requires grad; only what the function refers to may")
+            return self._function(*args, **kwargs)
+        snapshot = Snapshot(self._function)
+        recorder = modes.recorder = Recorder(inputs)
+        try:
+            result = self._function(*args, **kwargs)
+        finally:
+            modes.recorder = None
+        self._recordings += 1
+        results: list[Tensor] = []
+        flatten(result, results)
+        recorder.check(results)
+        changed = snapshot.changed()
+        if recorder.refusal or changed:
+            self._give_up(
+                recorder.refusal or f"it changes {changed}, which a replay would not do again"
+            )
+            return result
+        for module in recorder.modules:
+            snapshot.add_fields(type(module).__name__, module)
+        replay = Replay(recorder, result, inputs, snapshot)
+        if self._explain:
+            print(replay.plan.explanation(getattr(self, "__qualname__", "step")))
+        self._replays.setdefault(signature, []).append(replay)
+        return result
+
+    def _give_up(self, reason: str) -> None:
+        self._eager = reason
+        name = getattr(self._function, "__qualname__", repr(self._function))
+        warnings.warn(f"compile: {name} runs eagerly: {reason}", stacklevel=4)
+
+
+def compile(
+    function: Callable[..., Any] | None = None, *, explain: bool = False
+) -> Callable[..., Any]:
+    """`function`, replayed from its second call on; as a call or as a decorator.
+
+    function: a training or evaluation step on tensors, such as one that computes a loss, calls
+        `backward()`, `optimizer.step()` and `zero_grad()`, and returns the loss.
+    explain: print each plan when it is made: its kernels, the memory they share, the bytes they move.
+
+    Tensors that it returns are copies, outside of any graph.
+    """
+    if function is None:
+        return functools.partial(compile, explain=explain)
+    return Compiled(function, explain)

@@ -1,0 +1,333 @@
+"""From a record to a function that replays it: dead steps dropped, memory shared, one flat program.
+
+The program is a Python function generated from the record, one line per kernel, whose constants are the
+kernels and the arrays of the plan. Arrays of the step live in blocks that are handed on as soon as nothing
+needs them; what leaves the step (outputs, gradients) is never handed on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from nanotorch.backend import MODULES, Array, promote
+from nanotorch.compile.recorder import Draw, Kernel, Live, Recorder
+from nanotorch.ops.casting import Clone
+from nanotorch.tensor import Tensor
+
+
+class Line(NamedTuple):
+    """One step of the plan, as `explain` shows it."""
+
+    text: str
+    bytes: int
+
+
+def root_of(array: Array) -> int:
+    """The identity of the array that owns the memory."""
+    while type(getattr(array, "base", None)) in MODULES:
+        array = array.base
+    return id(array)
+
+
+class Plan:
+    """A step, ready to be replayed. `run(inputs)` returns the arrays of the outputs."""
+
+    def __init__(self, record: Recorder, outputs: Sequence[Array]) -> None:
+        self.record = record
+        self.outputs = list(outputs)
+        self.names: dict[int, str] = {id(a): f"x{i}" for i, a in enumerate(record.inputs)}
+        self.input_roots = {root_of(a) for a in record.inputs}
+        self.moving: set[int] = set(self.names)  # arrays that are others in every call
+        self.places: dict[int, Array] = {}  # where the plan keeps what an array of the record held
+        self.constants: dict[str, Any] = {}
+        self.lines: list[Line] = []
+        self.blocks: list[Array] = []
+        self._counter = itertools.count()
+        steps = self._alive()
+        self.slots: dict[int, Slot] = {}
+        self.run = self._generated(steps, self._last_uses(steps))
+        self.gradients = [(leaf, self._slot(array)) for leaf, array in record.gradients.items()]
+
+    # --- what has to be computed ------------------------------------------------------------------
+
+    def _alive(self) -> list[Kernel | Draw | Live]:
+        """The steps whose results reach an output, a gradient, a live call or memory from outside."""
+        record = self.record
+        made = {id(a) for a in record.made.values() if id(a) == root_of(a)}
+        needed = {root_of(a) for a in self.outputs}
+        needed |= {root_of(a) for a in record.gradients.values() if a is not None}
+        alive: list[Kernel | Draw | Live] = []
+        for step in reversed(record.steps):
+            if isinstance(step, Live):
+                needed |= {root_of(a) for _, a in step.gradients if a is not None}
+                if step.result is not None:
+                    needed.add(root_of(step.result))
+            elif isinstance(step, Draw):
+                needed.add(root_of(step.out))
+            else:
+                root = root_of(step.out)
+                outside = step.into_existing and root not in made
+                if root not in needed and not outside:
+                    continue
+                needed |= {root_of(a) for a in step.operands if type(a) in MODULES}
+            alive.append(step)
+        alive.reverse()
+        return self._without_constants(alive)
+
+    def _without_constants(self, steps: list[Kernel | Draw | Live]) -> list[Kernel | Draw | Live]:
+        """The steps without those whose operands, and so results, are the same in every call."""
+        written = {
+            root_of(s.out)
+            for s in steps
+            if isinstance(s, Draw) or (isinstance(s, Kernel) and s.into_existing)
+        }
+        fixed = {i for i in self.record.constant if i not in written}
+        kept: list[Kernel | Draw | Live] = []
+        for step in steps:
+            if isinstance(step, Kernel) and not step.into_existing:
+                arrays = [a for a in step.operands if type(a) in MODULES]
+                if step.primitive.constant or (
+                    arrays
+                    and all(id(a) in fixed for a in arrays)
+                    and root_of(step.out) not in written
+                ):
+                    fixed.add(id(step.out))
+                    self.places[id(step.out)] = step.out
+                    if step.primitive.constant and root_of(step.out) in written:
+                        kept.append(step)
+                    continue
+            kept.append(step)
+        return kept
+
+    def _last_uses(self, steps: list[Kernel | Draw | Live]) -> dict[int, int]:
+        """The position after which the memory of each array is free; outputs and gradients never."""
+        last: dict[int, int] = {}
+        for position, step in enumerate(steps):
+            if isinstance(step, Kernel):
+                for array in (*step.operands, step.out):
+                    if type(array) in MODULES:
+                        last[root_of(array)] = position
+            elif isinstance(step, Draw):
+                last[root_of(step.out)] = position
+        never = len(steps)
+        for array in (*self.outputs, *self.record.gradients.values()):
+            if array is not None:
+                last[root_of(array)] = never
+        for step in steps:
+            if isinstance(step, Live):
+                for array in (step.result, *(a for _, a in step.gradients)):
+                    if array is not None:
+                        last[root_of(array)] = never
+        return last
+
+    # --- the program ------------------------------------------------------------------------------
+
+    def _generated(
+        self, steps: list[Kernel | Draw | Live], last: dict[int, int]
+    ) -> Callable[..., tuple[Array, ...]]:
+        """Compiles the program: `run(x0, x1, …)` returns the output arrays."""
+        program: list[str] = []
+        free: dict[int, list[Array]] = {}
+        held: dict[int, Array] = {}  # the block of each root that is in use
+        for position, step in enumerate(steps):
+            if isinstance(step, Live):
+                program += self._live(step)
+                continue
+            if isinstance(step, Draw):
+                self.places[id(step.out)] = self._block(step.out, free, held)
+                program.append(f"{self._constant('draw', step.fill)}({self._name(step.out)})")
+                continue
+            program += self._kernel(step, position, last, free, held)
+            for array in (*step.operands, step.out):
+                if type(array) in MODULES:
+                    root = root_of(array)
+                    if last.get(root) == position and root in held:
+                        block = held.pop(root)
+                        free.setdefault(block.nbytes, []).append(block)
+        results = ", ".join(self._name(a) for a in self.outputs)
+        arguments = ", ".join(f"x{i}" for i in range(len(self.record.inputs)))
+        body = "\n    ".join([*program, f"return ({results}{',' if results else ''})"])
+        source = f"def run({arguments}):\n    {body}\n"
+        exec(compile(source, "<compiled step>", "exec"), self.constants)
+        self.source = source
+        return self.constants["run"]  # type: ignore[no-any-return]
+
+    def _kernel(
+        self,
+        step: Kernel,
+        position: int,
+        last: dict[int, int],
+        free: dict[int, list[Array]],
+        held: dict[int, Array],
+    ) -> list[str]:
+        """The line of one kernel; nothing for a view of memory that stays where it is."""
+        primitive, out = step.primitive, step.out
+        operands = [a for a in step.operands if type(a) in MODULES]
+        shares = not step.into_existing and any(root_of(a) == root_of(out) for a in operands)
+        if shares and not any(id(a) in self.moving for a in operands):
+            values = [self._place(a) if type(a) in MODULES else a for a in step.operands]
+            self.places[id(out)] = primitive.kernel(step.xp, *values, **step.attributes)
+            return []
+        if (
+            primitive is Clone
+            and last.get(root_of(operands[0])) == position
+            and root_of(operands[0]) == id(operands[0])
+            and root_of(operands[0]) in held
+        ):
+            held[root_of(out)] = held.pop(root_of(operands[0]))
+            self.places[id(out)] = self.places[id(operands[0])]
+            return []
+        names = [self._name(a) if type(a) in MODULES else self._value(a) for a in step.operands]
+        names += [f"{key}={self._value(value)}" for key, value in step.attributes.items()]
+        module = self._constant("xp", step.xp)
+        kernel = self._constant(primitive.title(), self._callable(step))
+        if shares:
+            self.moving.add(id(out))
+            self.names[id(out)] = name = f"v{next(self._counter)}"
+            text = f"{name} = {kernel}({', '.join([module, *names])})"
+        else:
+            if not step.into_existing:
+                if primitive.in_place:
+                    self._release(step, position, last, free, held)
+                self.places[id(out)] = self._block(out, free, held)
+            text = f"{kernel}({', '.join([module, *names, 'out=' + self._name(out)])})"
+        read = sum(a.nbytes for a in operands)
+        self.lines.append(Line(f"{primitive.title()} {tuple(out.shape)}", read + out.nbytes))
+        return [text]
+
+    def _callable(self, step: Kernel) -> Callable[..., Any]:
+        """The kernel, with the casts that the operands need before it and the result after it."""
+        kernel, floating = step.primitive.kernel, step.primitive.promotes == "floating"
+        into_other_dtype = step.into_existing and not step.primitive.in_place
+        if not step.promotes and not into_other_dtype:
+            return kernel
+
+        def cast_around(xp: Any, *operands: Any, out: Array, **attributes: Any) -> None:
+            if step.promotes:
+                operands = tuple(promote(operands, floating))
+            y = kernel(xp, *operands, **attributes)
+            xp.copyto(out, y, casting="unsafe")
+
+        return cast_around
+
+    def _live(self, step: Live) -> list[str]:
+        """The lines of a live call: the gradients it is to find, the call, and what it returns."""
+        lines = []
+        for leaf, array in step.gradients:
+            slot = self._constant("slot", self._slot(array))
+            lines.append(f"{self._constant('leaf', leaf)}._grad = {slot}.tensor")
+        call = f"{self._constant('live', step.call)}()"
+        if step.result is None:
+            return [*lines, call]
+        self.places[id(step.result)] = place = step.result.copy()
+        copy = self._constant("copy", lambda value: place.__setitem__(..., value._array))
+        return [*lines, f"{copy}({call})"]
+
+    # --- memory and names -------------------------------------------------------------------------
+
+    def _block(self, array: Array, free: dict[int, list[Array]], held: dict[int, Array]) -> Array:
+        """Memory for an array: a block that is free and of the right size, or a new one."""
+        xp = MODULES[type(array)]
+        size = max(array.nbytes, 1)
+        waiting = free.get(size)
+        block = waiting.pop() if waiting else xp.empty(size, "u1")
+        if not waiting and not any(block is b for b in self.blocks):
+            self.blocks.append(block)
+        held[root_of(array)] = block
+        return block[: array.nbytes].view(array.dtype).reshape(array.shape)
+
+    def _release(
+        self,
+        step: Kernel,
+        position: int,
+        last: dict[int, int],
+        free: dict[int, list[Array]],
+        held: dict[int, Array],
+    ) -> None:
+        """Frees an operand that dies here before the output is placed: the kernel may write over it."""
+        for array in step.operands:
+            if type(array) in MODULES and array.shape == step.out.shape:
+                root = root_of(array)
+                if last.get(root) == position and root in held and root == id(array):
+                    block = held.pop(root)
+                    free.setdefault(block.nbytes, []).append(block)
+
+    def _place(self, array: Array) -> Array:
+        """Where the plan keeps an array: in its own memory, or where it was, if from outside."""
+        return self.places.get(id(array), array)
+
+    def _name(self, array: Array) -> str:
+        """The name of an array in the program."""
+        name = self.names.get(id(array))
+        if name is None:
+            name = self.names[id(array)] = self._constant("a", self._place(array))
+        return name
+
+    def _value(self, value: Any) -> str:
+        """A plain operand or attribute in the program."""
+        if value is None or type(value) in (bool, int, str):
+            return repr(value)
+        return self._constant("c", value)
+
+    def _constant(self, prefix: str, value: Any) -> str:
+        for name, known in self.constants.items():
+            if known is value and name.startswith(prefix):
+                return name
+        name = f"{prefix}_{next(self._counter)}"
+        self.constants[name] = value
+        return name
+
+    def _slot(self, array: Array | None) -> Slot:
+        """Where the tensor over a gradient's array is, which replays hang on the leaves."""
+        if array is None:
+            return Slot(None)
+        slot = self.slots.get(id(array))
+        if slot is None:
+            slot = self.slots[id(array)] = Slot(Tensor._wrap(self._place(array)))
+        return slot
+
+    def explanation(self, name: str) -> str:
+        """The plan in words: a line per kernel, and what the memory of the step comes to."""
+        own = sum(block.nbytes for block in self.blocks)
+        apart = sum(a.nbytes for a in self.record.made.values() if root_of(a) == id(a))
+        rows = [f"{line.text:<60}{line.bytes:>14,} bytes" for line in self.lines]
+        head = f"plan of {name}: {len(rows)} kernels"
+        foot = f"memory: {own:,} bytes in {len(self.blocks)} blocks, instead of {apart:,}"
+        return "\n".join([head, *rows, foot])
+
+    def begin(self) -> None:
+        """Before a replay: gradients that somebody has kept become that somebody's own."""
+        for leaf, slot in self.gradients:
+            kept = slot.tensor
+            if kept is None:
+                continue
+            others = sys.getrefcount(kept) - REFERENCES - (leaf._grad is kept)
+            if others > 0:
+                slot.tensor = Tensor._wrap(kept._array)
+                kept._array = kept._array.copy()
+
+    def end(self) -> None:
+        """After a replay: the leaves' gradients are those of the step."""
+        for leaf, slot in self.gradients:
+            leaf._grad = slot.tensor
+
+
+class Slot:
+    """Holds the tensor of one gradient, so that it can be exchanged."""
+
+    __slots__ = ("tensor",)
+
+    def __init__(self, tensor: Tensor | None) -> None:
+        self.tensor = tensor
+
+
+def _references_of_a_slots_tensor() -> int:
+    slot = Slot(Tensor(0))
+    kept = slot.tensor
+    return sys.getrefcount(kept)
+
+
+REFERENCES = _references_of_a_slots_tensor()

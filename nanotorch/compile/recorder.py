@@ -1,0 +1,259 @@
+"""Listens while a step runs once, and writes down every kernel with the arrays it read and wrote.
+
+The engine tells the recorder of each kernel (`ran`), of each write into an existing tensor (`wrote`), and
+of what is added to a leaf's gradient (`deposited`). Calls that must see live values, such as
+`optimizer.step()`, are written down as they stand (`live`). What a recording cannot stand for, such as
+reading a number out of a tensor, is refused with `Refused`, and the function stays eager.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nanotorch.autograd.grad_mode import modes
+from nanotorch.backend import MODULES, Array, array_module, promote
+from nanotorch.ops.casting import Clone
+from nanotorch.primitive import Node, Primitive, Traced
+from nanotorch.tensor import Tensor
+
+
+PACKAGE = str(Path(__file__).resolve().parent.parent)
+
+
+class Live(NamedTuple):
+    """A call that is made again at each replay, and the static tensor that holds what it returned."""
+
+    call: Callable[[], Any]
+    result: Array | None
+    gradients: tuple[tuple[Tensor, Array | None], ...]
+
+
+class Draw(NamedTuple):
+    """Random numbers that are drawn again at each replay, into the same array."""
+
+    fill: Callable[[Array], Any]
+    out: Array
+
+
+class Kernel(NamedTuple):
+    """One kernel call: operands are arrays or plain values; `out` is what it made or wrote into."""
+
+    primitive: type[Primitive]
+    xp: Any
+    operands: tuple[Any, ...]
+    attributes: dict[str, Any]
+    out: Array
+    into_existing: bool
+    promotes: bool
+
+
+class Recorder:
+    """The record of one call of a function."""
+
+    def __init__(self, inputs: Iterable[Tensor]) -> None:
+        self.inputs = [x._array for x in inputs]
+        self.steps: list[Kernel | Draw | Live] = []
+        self.made: dict[int, Array] = {}  # arrays that exist only since the recording began
+        self.constant: set[int] = set()  # those of them that are the same in every call
+        self.external: dict[
+            int, Tensor
+        ] = {}  # tensors from outside, by the identity of their array
+        self.drawn: list[Tensor] = []
+        self.modules: list[Any] = []  # those that were called
+        self.gradients: dict[Tensor, Array | None] = {}  # what each touched leaf's .grad holds now
+        self.entry: dict[Tensor, Tensor | None] = {}  # what it must hold when a replay begins
+        self.cleared: set[Tensor] = set()
+        self.written: dict[int, Tensor] = {}  # tensors from outside whose memory the step changes
+        self.walked: set[Node] = set()  # the nodes that a backward pass has run
+        self.refusal: str | None = None
+        self.written_inputs: set[int] = set()
+        self._inputs = {id(array): position for position, array in enumerate(self.inputs)}
+
+    # --- what the engine tells --------------------------------------------------------------------
+
+    def ran(
+        self,
+        primitive: type[Primitive],
+        inputs: tuple[Any, ...],
+        attributes: dict[str, Any],
+        out: Any,
+    ) -> None:
+        """A kernel made `out`."""
+        self._kernel(primitive, inputs, attributes, out._array, False)
+        self.made[id(out._array)] = out._array
+        if primitive.constant:
+            self.constant.add(id(out._array))
+
+    def wrote(
+        self,
+        primitive: type[Primitive],
+        inputs: tuple[Any, ...],
+        attributes: dict[str, Any],
+        x: Any,
+    ) -> None:
+        """A kernel wrote into the memory of x."""
+        self._kernel(primitive, inputs, attributes, x._array, True)
+        if id(x._array) in self._inputs:
+            self.written_inputs.add(self._inputs[id(x._array)])
+        elif id(x._array) not in self.made:
+            self._meet(x)
+            self.written[id(x)] = x
+
+    def copied(self, old: Any, x: Any) -> None:
+        """`old` took a copy of x's elements before they are written to."""
+        self._kernel(Clone, (x,), {}, old._array, False)
+        self.made[id(old._array)] = old._array
+
+    def walking(self, node: Node) -> None:
+        """A backward pass comes to a node."""
+        if node.hooks or node.post_hooks:
+            self.refuse(f"runs hooks on {node.name()}")
+        self.walked.add(node)
+
+    def deposited(self, leaf: Tensor, held: Tensor | None) -> None:
+        """Backward added to the leaf's gradient: to `held`, or there was none so far."""
+        if leaf._hooks or leaf._post_hooks:
+            self.refuse("runs hooks on a leaf")
+        if leaf not in self.gradients and leaf not in self.cleared:
+            self.entry[leaf] = held
+        if held is not None:
+            from_outside = id(held._array) not in self.made
+            if from_outside:
+                self._meet(held)
+        self.gradients[leaf] = leaf._grad._array if leaf._grad is not None else None
+        self.external.setdefault(id(leaf._array), leaf)
+
+    def assigned(self, leaf: Tensor, value: Tensor | None) -> None:
+        """The step set a leaf's gradient itself."""
+        if value is not None:
+            self.refuse("assigns a gradient")
+        self.cleared.add(leaf)
+        if leaf in self.gradients:
+            self.gradients[leaf] = None
+
+    def drew(self, x: Tensor, fill: Callable[[Array], Any]) -> None:
+        """Random numbers are drawn into x."""
+        self.made[id(x._array)] = x._array
+        self.drawn.append(x)
+        self.steps.append(Draw(fill, x._array))
+
+    def called(self, module: Any) -> None:
+        """A module was called: a replay holds as long as its mode and its attributes do."""
+        if module._hooks is not None:
+            self.refuse(f"calls {type(module).__name__}, which has hooks")
+        self.modules.append(module)
+
+    def live(self, function: Callable[..., Any], owner: Any, args: Any, kwargs: Any) -> Any:
+        """Makes the call now, and again at each replay."""
+        if any(callable(a) for a in (*args, *kwargs.values())):
+            self.refuse(f"passes a function to {function.__name__}()")
+            return function(owner, *args, **kwargs)
+        owner, *args = (list(a) if hasattr(a, "__next__") else a for a in (owner, *args))
+        modes.recorder = None
+        try:
+            result = function(owner, *args, **kwargs)
+        finally:
+            modes.recorder = None if self.refusal else self
+        array = None
+        if isinstance(result, Tensor):
+            array = result._array
+            self.made[id(array)] = array
+        elif result is not None:
+            self.refuse(f"uses what {function.__name__}() returns")
+        self.steps.append(
+            Live(lambda: function(owner, *args, **kwargs), array, tuple(self.gradients.items()))
+        )
+        for leaf in self.leaves_of(owner):
+            if leaf._grad is None:
+                self.cleared.add(leaf)
+                if leaf in self.gradients:
+                    self.gradients[leaf] = None
+        return result
+
+    @staticmethod
+    def leaves_of(owner: Any) -> list[Tensor]:
+        """The parameters of an optimizer, a module, or a list."""
+        if hasattr(owner, "param_groups"):
+            return [p for group in owner.param_groups for p in group["params"]]
+        found = owner.parameters() if hasattr(owner, "parameters") else owner
+        return (
+            [p for p in found if isinstance(p, Tensor)]
+            if not isinstance(found, Tensor)
+            else [found]
+        )
+
+    def refuse(self, what: str) -> None:
+        """Ends the recording: a replay would get wrong what the step does. The step itself runs on."""
+        if self.refusal is None:
+            self.refusal = what
+            for frame in reversed(traceback.extract_stack(sys._getframe(1))):
+                if PACKAGE not in frame.filename:
+                    self.refusal = f"{frame.filename}:{frame.lineno}: `{frame.line}` {what}"
+                    break
+        modes.recorder = None
+
+    def check(self, results: Iterable[Tensor]) -> None:
+        """Refuses what can only be seen at the end: open graphs, and tensors from nowhere."""
+        for result in results:
+            if result._node is not None and result._node not in self.walked:
+                self.refuse(
+                    f"returns a tensor of shape {tuple(result._array.shape)} whose gradient is still to "
+                    "be asked for; call backward() within the step, or return its detach()"
+                )
+        while self.drawn:
+            self.external.pop(id(self.drawn[-1]._array), None)
+            if sys.getrefcount(self.drawn[-1]) > HELD_HERE_ALONE:
+                self.refuse("draws random numbers into a tensor from outside")
+            self.drawn.pop()
+        for key in list(self.external):
+            if sys.getrefcount(self.external[key]) <= HELD_HERE_ALONE:
+                self.refuse(
+                    f"uses a tensor of shape {tuple(self.external[key]._array.shape)} that is computed "
+                    "outside of the ops"
+                )
+
+    # --- what it makes of that --------------------------------------------------------------------
+
+    def _kernel(
+        self,
+        primitive: type[Primitive],
+        inputs: tuple[Any, ...],
+        attributes: dict[str, Any],
+        out: Array,
+        into_existing: bool,
+    ) -> None:
+        if primitive.depends_on_values(inputs):
+            self.refuse(f"{primitive.title()} has an output whose shape depends on values")
+        for x in inputs:
+            if isinstance(x, Traced):
+                self._meet(x)
+            elif type(x) in MODULES:
+                self.refuse(f"{primitive.title()} takes a raw array")
+        operands = tuple(x._array if isinstance(x, Traced) else x for x in inputs)
+        casts = primitive.promotes is not None and any(
+            a is not b
+            for a, b in zip(
+                operands, promote(operands, primitive.promotes == "floating"), strict=True
+            )
+        )
+        self.steps.append(
+            Kernel(primitive, array_module(out), operands, attributes, out, into_existing, casts)
+        )
+
+    def _meet(self, x: Any) -> None:
+        """Takes note of a tensor that comes from outside of the call."""
+        key = id(x._array)
+        if key not in self.made and key not in self._inputs:
+            self.external.setdefault(key, x)
+
+
+def _references_of_a_value_in_a_dict() -> int:
+    held = {0: object()}
+    return sys.getrefcount(held[0])
+
+
+HELD_HERE_ALONE = _references_of_a_value_in_a_dict()

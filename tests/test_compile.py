@@ -1,0 +1,414 @@
+"""`compile`: a replayed step gives the eager step's bits, and what it cannot replay stays eager."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import nanotorch as nt
+from nanotorch import nn, optim
+
+ROWS, FEATURES = 24, 6
+Step = Callable[[nt.Tensor, nt.Tensor], Any]
+
+
+def batches(count: int = 5, classes: int = 1) -> list[tuple[nt.Tensor, nt.Tensor]]:
+    nt.manual_seed(3)
+    made = []
+    for _ in range(count):
+        x = nt.randn(ROWS, FEATURES)
+        y = nt.randint(0, classes, (ROWS,)) if classes > 1 else nt.rand(ROWS, 1).round()
+        made.append((x, y))
+    return made
+
+
+def logistic() -> nn.Module:
+    return nn.Linear(FEATURES, 1)
+
+
+def softmax() -> nn.Module:
+    return nn.Linear(FEATURES, 3)
+
+
+def perceptron() -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(FEATURES, 8),
+        nn.Tanh(),
+        nn.Dropout(0.3),
+        nn.Linear(8, 8),
+        nn.ReLU(),
+        nn.Linear(8, 1),
+    )
+
+
+def normalized() -> nn.Module:
+    return nn.Sequential(nn.Linear(FEATURES, 8), nn.BatchNorm1d(8), nn.SiLU(), nn.Linear(8, 1))
+
+
+def training_step(
+    make: Callable[[], nn.Module], make_optimizer: Callable[[Any], Any], loss_function: Any = None
+) -> tuple[Step, nn.Module, Any]:
+    nt.manual_seed(0)
+    model = make()
+    optimizer = make_optimizer(model.parameters())
+    loss_of = loss_function or nn.BCEWithLogitsLoss()
+
+    def step(x: nt.Tensor, y: nt.Tensor) -> nt.Tensor:
+        optimizer.zero_grad()
+        loss = loss_of(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step, model, optimizer
+
+
+def eager_only(function: Step) -> str:
+    """The reason why a compiled function runs eagerly; it must have one, told in one warning."""
+    compiled = nt.compile(function)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for x, y in batches(3):
+            compiled(x, y)
+    assert len(told) == 1, [str(w.message) for w in told]
+    return str(told[0].message)
+
+
+OPTIMIZERS = {
+    "sgd": lambda p: optim.SGD(p, lr=0.1),
+    "sgd with momentum": lambda p: optim.SGD(
+        p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01
+    ),
+    "adamw": lambda p: optim.AdamW(p, lr=0.01),
+}
+MODELS = {
+    "logistic": (logistic, None, 1),
+    "softmax": (softmax, nn.CrossEntropyLoss(), 3),
+    "perceptron with dropout": (perceptron, None, 1),
+    "batch norm": (normalized, None, 1),
+    "mse": (perceptron, nn.MSELoss(), 1),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("model", MODELS)
+def test_a_replayed_step_has_the_bits_of_an_eager_one(model: str, optimizer: str) -> None:
+    make, loss, classes = MODELS[model]
+    results = []
+    for compiled in (False, True):
+        step, trained, _ = training_step(make, OPTIMIZERS[optimizer], loss)
+        step = nt.compile(step) if compiled else step
+        data = batches(6, classes)
+        nt.manual_seed(1)  # dropout draws
+        losses = [step(x, y).item() for x, y in data]
+        results.append((losses, [v.tolist() for v in trained.state_dict().values()]))
+        if compiled:
+            assert step._recordings == 1 and step._eager is None
+    assert results[0] == results[1]
+
+
+def test_learning_rates_and_momentum_follow_the_live_values() -> None:
+    results = []
+    for compiled in (False, True):
+        step, model, optimizer = training_step(logistic, OPTIMIZERS["sgd with momentum"])
+        schedule = optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+        step = nt.compile(step) if compiled else step
+        for number, (x, y) in enumerate(batches(6)):
+            step(x, y)
+            schedule.step()
+            optimizer.param_groups[0]["momentum"] = 0.9 - 0.1 * number
+        results.append(model.weight.tolist())
+    assert results[0] == results[1]
+
+
+def test_clipping_and_accumulated_gradients_are_replayed() -> None:
+    results = []
+    for compiled in (False, True):
+        nt.manual_seed(0)
+        model = logistic()
+        optimizer = optim.SGD(model.parameters(), lr=0.5)
+
+        def step(x: nt.Tensor, y: nt.Tensor, model: Any = model, optimizer: Any = optimizer) -> Any:
+            half = ROWS // 2
+            for part in (slice(None, half), slice(half, None)):
+                loss = nn.functional.mse_loss(model(x[part]), y[part])
+                loss.backward()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+            optimizer.step()
+            optimizer.zero_grad()
+            return loss, norm
+
+        step_ = nt.compile(step) if compiled else step
+        seen = [tuple(v.item() for v in step_(x, y)) for x, y in batches()]
+        results.append((seen, model.weight.tolist(), model.weight.grad))
+    assert results[0] == results[1]
+
+
+def test_evaluation_without_gradients_is_replayed() -> None:
+    model = perceptron().eval()
+
+    @nt.compile
+    @nt.no_grad()
+    def evaluate(x: nt.Tensor, y: nt.Tensor) -> Any:
+        out = model(x)
+        return {"right": ((out > 0) == (y > 0.5)).sum(), "out": (out, y)}
+
+    for x, y in batches():
+        with nt.no_grad():
+            expected = model(x)
+        found = evaluate(x, y)
+        assert nt.equal(found["out"][0], expected)
+        assert found["out"][1] is y
+        assert found["right"].item() == ((expected > 0) == (y > 0.5)).sum().item()
+
+
+def test_each_shape_and_each_mode_has_a_recording_of_its_own() -> None:
+    step, model, _ = training_step(perceptron, OPTIMIZERS["sgd"])
+    compiled = nt.compile(step)
+    (x, y), (x2, y2) = batches(2)
+    compiled(x, y), compiled(x[:5], y[:5]), compiled(x2, y2), compiled(x2[5:10], y2[5:10])
+    assert compiled._recordings == 2
+    model.eval()
+    compiled(x, y)
+    assert compiled._recordings == 3
+
+
+# --- what could go wrong: right, or refused -----------------------------------------------------------
+
+
+def test_outputs_and_gradients_that_are_kept_do_not_change() -> None:
+    step, model, _ = training_step(logistic, OPTIMIZERS["sgd"])
+    compiled = nt.compile(step)
+    losses, gradients, values = [], [], []
+    for x, y in batches():
+        losses.append(compiled(x, y))
+        gradients.append(model.weight.grad)
+        values.append((losses[-1].item(), gradients[-1].tolist()))
+    assert [(a.item(), g.tolist()) for a, g in zip(losses, gradients, strict=True)] == values
+    assert len({v[0] for v in values}) == len(values)
+
+
+def test_a_frozen_parameter_stays_frozen_and_freezing_later_is_noticed() -> None:
+    step, model, _ = training_step(logistic, OPTIMIZERS["sgd"])
+    compiled = nt.compile(step)
+    data = batches()
+    compiled(*data[0]), compiled(*data[1])
+    model.weight.requires_grad_(False)
+    model.weight.grad = None
+    before, bias = model.weight.tolist(), model.bias.tolist()
+    compiled(*data[2]), compiled(*data[3])
+    assert model.weight.tolist() == before
+    assert model.bias.tolist() != bias
+
+
+def test_replaced_data_and_replaced_parameters_are_noticed() -> None:
+    model = logistic()
+    with nt.no_grad():
+        compiled = nt.compile(lambda x: model(x))
+        x = nt.ones(2, FEATURES)
+        compiled(x), compiled(x)
+        model.weight.data = nt.zeros(1, FEATURES)
+        model.bias.data = nt.full((1,), 5.0)
+        assert compiled(x).tolist() == [[5.0], [5.0]]
+        model.bias = nn.Parameter(nt.full((1,), 7.0))
+        assert compiled(x).tolist() == [[7.0], [7.0]]
+
+
+def test_changed_closures_and_globals_and_arguments_are_noticed() -> None:
+    scale, tensor = 2.0, nt.ones(1)
+
+    def scaled(x: nt.Tensor, shift: float) -> nt.Tensor:
+        return x * scale * tensor + shift
+
+    compiled = nt.compile(scaled)
+    x = nt.ones(1)
+    assert [compiled(x, 1.0).item(), compiled(x, 1.0).item(), compiled(x, 2.0).item()] == [
+        3.0,
+        3.0,
+        4.0,
+    ]
+    scale = 3.0
+    assert compiled(x, 1.0).item() == 4.0
+    tensor = nt.full((1,), 10.0)
+    assert compiled(x, 1.0).item() == 31.0
+    tensor.fill_(20.0)
+    assert compiled(x, 1.0).item() == 61.0
+
+
+def test_attributes_of_the_owner_are_noticed() -> None:
+    class Scaler:
+        factor = 0.0
+
+        def __init__(self) -> None:
+            self.factor = 2.0
+
+        def __call__(self, x: nt.Tensor) -> nt.Tensor:
+            return x * self.factor
+
+        run = __call__
+
+    scaler = Scaler()
+    compiled = nt.compile(scaler.run)
+    x = nt.ones(1)
+    compiled(x)
+    assert compiled(x).item() == 2.0
+    scaler.factor = 5.0
+    assert compiled(x).item() == 5.0
+
+
+def test_an_argument_that_is_changed_in_place_is_changed_at_each_replay() -> None:
+    def double(x: nt.Tensor) -> nt.Tensor:
+        x.mul_(2)
+        return x + 0
+
+    compiled = nt.compile(double)
+    for _ in range(3):
+        x = nt.ones(3)
+        assert compiled(x).tolist() == [2.0, 2.0, 2.0]
+        assert x.tolist() == [2.0, 2.0, 2.0] and x._version == 1
+
+
+def test_a_tensor_from_outside_that_the_step_writes_to_is_written_at_each_replay() -> None:
+    total = nt.zeros(3)
+
+    @nt.compile
+    def add(x: nt.Tensor) -> nt.Tensor:
+        total.add_(x)
+        return total * 1
+
+    assert [add(nt.ones(3)).sum().item() for _ in range(4)] == [3.0, 6.0, 9.0, 12.0]
+    assert total.tolist() == [4.0, 4.0, 4.0]
+
+
+def test_views_and_writes_to_views_of_arguments_follow_the_live_arrays() -> None:
+    def step(x: nt.Tensor) -> nt.Tensor:
+        y = x.clone()
+        y.t()[0] += x[:, 0].exp()
+        return y[1:] @ x.t()
+
+    compiled = nt.compile(step)
+    for x, _ in batches():
+        assert nt.equal(compiled(x), step(x))
+
+
+REFUSED: dict[str, tuple[Step, str]] = {}
+
+
+def refused(reason: str) -> Callable[[Step], Step]:
+    def note(function: Step) -> Step:
+        REFUSED[function.__name__] = (function, reason)
+        return function
+
+    return note
+
+
+@refused("reads the values of a tensor")
+def reads_a_number(x: nt.Tensor, y: nt.Tensor) -> Any:
+    return x.sum().item()
+
+
+@refused("reads the values of a tensor")
+def branches_on_a_value(x: nt.Tensor, y: nt.Tensor) -> Any:
+    return x * 2 if x.sum() > 0 else x
+
+
+@refused("shape depends on values")
+def selects_by_a_mask(x: nt.Tensor, y: nt.Tensor) -> Any:
+    return x[x > 0].sum()
+
+
+@refused("gradient is still to be asked for")
+def returns_an_open_graph(x: nt.Tensor, y: nt.Tensor) -> Any:
+    return (x * nt.ones(1, requires_grad=True)).sum()
+
+
+@refused("outside of the ops")
+def makes_a_tensor_of_python_values(x: nt.Tensor, y: nt.Tensor) -> Any:
+    return x * nt.tensor([2.0])
+
+
+HISTORY: list[Any] = []
+
+
+@refused("it changes HISTORY")
+def appends_to_a_list(x: nt.Tensor, y: nt.Tensor) -> Any:
+    HISTORY.append(1)
+    return x * 2
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_replay_would_get_wrong_stays_eager_with_one_warning(name: str) -> None:
+    function, reason = REFUSED[name]
+    message = eager_only(function)
+    assert reason in message
+    if "test_compile" in message:
+        assert "test_compile.py:" in message
+
+
+def test_hooks_keep_a_step_eager_and_are_called() -> None:
+    calls = []
+    for register in (
+        lambda model: model.register_forward_hook(lambda *_: calls.append("module")),
+        lambda model: model.weight.register_hook(lambda g: calls.append("leaf")),
+    ):
+        step, model, _ = training_step(logistic, OPTIMIZERS["sgd"])
+        register(model)
+        before = len(calls)
+        assert "hooks" in eager_only(step)
+        assert len(calls) == before + 3
+
+
+def test_an_exception_midway_leaves_the_next_call_right() -> None:
+    step, model, _ = training_step(softmax, OPTIMIZERS["sgd"], nn.CrossEntropyLoss())
+    compiled = nt.compile(step)
+    data = batches(3, 3)
+    compiled(*data[0]), compiled(*data[1])
+    with pytest.raises(IndexError, match="out of bounds"):
+        compiled(data[2][0], data[2][1] + 7)
+    twin, other, _ = training_step(softmax, OPTIMIZERS["sgd"], nn.CrossEntropyLoss())
+    for x, y in data:
+        expected = twin(x, y)
+    assert compiled(*data[2]).item() == expected.item()
+    assert model.weight.tolist() == other.weight.tolist()
+
+
+def test_threads_take_turns() -> None:
+    @nt.compile
+    @nt.no_grad()
+    def norm(x: nt.Tensor) -> nt.Tensor:
+        return (x * x).sum().sqrt()
+
+    norm(nt.ones(100))
+    wrong = []
+
+    def work(k: int) -> None:
+        x = nt.full((100,), float(k))
+        for _ in range(200):
+            if norm(x).item() != 10.0 * k:
+                wrong.append(k)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_function_with_ever_new_values_is_left_eager() -> None:
+    compiled = nt.compile(lambda x, k: x * k)
+    with pytest.warns(UserWarning, match="recorded 8 times"):
+        results = [compiled(nt.ones(1), float(k)).item() for k in range(12)]
+    assert results == [float(k) for k in range(12)]
+
+
+def test_the_plan_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    step, *_ = training_step(logistic, OPTIMIZERS["sgd"])
+    compiled = nt.compile(step, explain=True)
+    compiled(*batches(1)[0])
+    told = capsys.readouterr().out
+    assert "linear (24, 1)" in told and "blocks, instead of" in told
