@@ -260,6 +260,16 @@ row("log_softmax", lambda t, x: t.log_softmax(x, -1), wide(3, 4))
 row("log_softmax first", lambda t, x: x.log_softmax(0), real(3, 4))
 row("softmin", lambda t, x: t.nn.functional.softmin(x, 1), real(3, 4))
 row("normalize", lambda t, x: t.nn.functional.normalize(x), away(3, 4))
+row(
+    "layer_norm",
+    lambda t, x, w, b: t.nn.functional.layer_norm(x, (4,), w, b), real(3, 4), real(4), real(4),
+)  # fmt: skip
+row("layer_norm of 2 dimensions", lambda t, x: t.nn.functional.layer_norm(x, (3, 4)), real(2, 3, 4))
+row(
+    "batch_norm",
+    lambda t, x, w, b: t.nn.functional.batch_norm(x, None, None, w, b, True),
+    real(5, 3), real(3), real(3),
+)  # fmt: skip
 row("cosine_similarity", lambda t, x, y: t.cosine_similarity(x, y), away(3, 4), away(3, 4))
 row("cdist", lambda t, x, y: t.cdist(x, y), real(3, 4), real(2, 4))
 

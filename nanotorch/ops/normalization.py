@@ -19,12 +19,8 @@ class Standardize(Primitive):
 
     promotes = "floating"
     backward_name = "NativeLayerNormBackward0"
-    vjp = (
-        lambda g, x, y, dims, eps: apply(StandardizeReverse, g, x, y, dims=dims, eps=eps),
-    )
-    jvp = (
-        lambda t, x, y, dims, eps: apply(StandardizeReverse, t, x, y, dims=dims, eps=eps),
-    )
+    vjp = (lambda g, x, y, dims, eps: apply(StandardizeReverse, g, x, y, dims=dims, eps=eps),)
+    jvp = (lambda t, x, y, dims, eps: apply(StandardizeReverse, t, x, y, dims=dims, eps=eps),)
 
     @staticmethod
     def kernel(
@@ -81,7 +77,7 @@ def scale_of(xp: Any, centered: Array, dims: tuple[int, ...], eps: float) -> Arr
 
 
 def mean_product(xp: Any, a: Array, b: Array, dims: tuple[int, ...]) -> Array:
-    """The mean of a * b over `dims`, kept; along the last dimension without an array of products."""
+    """The mean of a * b over `dims`, which are kept; over the last one, without the products."""
     if dims == (-1,) and a.dtype.itemsize > 2:
         total = xp.einsum("...i,...i->...", a, b)[..., None]
         total /= a.shape[-1]
