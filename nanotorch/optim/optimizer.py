@@ -455,7 +455,8 @@ def state_array(state: dict[str, Any], name: str, parameter: Tensor, value: floa
 
 def zero_step() -> Tensor:
     """A step count of 0: a 0-dim tensor on the CPU, float32 unless the default dtype is float64."""
-    return zeros((), dtype=float64 if get_default_dtype() is float64 else float32)
+    dtype = float64 if get_default_dtype() is float64 else float32
+    return zeros((), dtype=dtype, device="cpu")
 
 
 def next_step(state: dict[str, Any]) -> float:

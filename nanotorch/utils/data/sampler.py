@@ -17,7 +17,7 @@ Index = TypeVar("Index", covariant=True)
 
 def draw_seed(generator: Generator | None = None) -> int:
     """A 63-bit number from the generator, or from the default one."""
-    return int(random_(empty((), dtype=Dtype("int64")), generator=generator).item())
+    return int(random_(empty((), dtype=Dtype("int64"), device="cpu"), generator=generator).item())
 
 
 def check_count(name: str, value: Any) -> None:
@@ -127,7 +127,7 @@ class WeightedRandomSampler(Sampler[int]):
         check_count("num_samples", num_samples)
         if not isinstance(replacement, bool):
             raise ValueError(f"replacement should be a boolean value, but got {replacement!r}")
-        self.weights = as_tensor(weights, dtype=Dtype("float64"))
+        self.weights = as_tensor(weights, dtype=Dtype("float64"), device="cpu")
         if self.weights.ndim != 1:
             raise ValueError(
                 f"weights should be a 1d sequence but have shape {tuple(self.weights.shape)}"

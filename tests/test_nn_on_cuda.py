@@ -1,0 +1,162 @@
+"""Modules, optimizers and loaders on a GPU: the CPU's numbers, and no waiting in a steady step."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import numpy
+import pytest
+import strict_cupy
+
+import nanotorch as nt
+from nanotorch import nn, optim
+
+OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
+    ("SGD", {"lr": 0.1}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "dampening": 0.2, "maximize": True}),
+    ("Adam", {"amsgrad": True, "weight_decay": 0.1}),
+    ("AdamW", {"lr": 0.05}),
+    ("RMSprop", {"centered": True, "momentum": 0.5}),
+    ("Adagrad", {"lr_decay": 0.1}),
+]
+
+
+@contextlib.contextmanager
+def without_waiting(cuda: str, device: str) -> Any:
+    """Nothing inside crosses between host and device or waits; counted on the look-alike alone."""
+    if cuda == "cupy" or device == "cpu":
+        yield
+        return
+    with strict_cupy.no_synchronization(), strict_cupy.no_transfers():
+        yield
+
+
+@pytest.mark.parametrize("name, options", OPTIMIZERS, ids=str)
+def test_a_step_gives_the_cpus_numbers_and_does_not_wait(
+    cuda: str, name: str, options: dict[str, Any]
+) -> None:
+    def trained(device: str) -> list[Any]:
+        nt.manual_seed(0)
+        model = nn.Linear(3, 2).to(device)
+        optimizer = getattr(optim, name)(model.parameters(), **options)
+        schedule = optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+        for parameter in model.parameters():
+            parameter.grad = nt.ones(*parameter.shape, device=device)
+        optimizer.step()  # makes the state
+        for _ in range(4):
+            with without_waiting(cuda, device):
+                nn.utils.clip_grad_norm_(model.parameters(), 2.0)
+                optimizer.step()
+                schedule.step()
+                for parameter in model.parameters():
+                    parameter.grad = parameter.detach() * 2 + 1
+        return [parameter.detach().cpu().numpy() for parameter in model.parameters()]
+
+    for ours, expected in zip(trained("cuda"), trained("cpu")):
+        numpy.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_state_lies_with_its_parameter_and_the_step_count_on_the_host(cuda: str) -> None:
+    model = nn.Linear(3, 2).to("cuda")
+    optimizer = optim.Adam(model.parameters())
+    model(nt.ones(4, 3, device="cuda")).sum().backward()
+    optimizer.step()
+    state = optimizer.state[model.weight]
+    assert state["exp_avg"].device.type == "cuda"
+    assert state["step"].device.type == "cpu"
+    host = optim.Adam(nn.Linear(3, 2).parameters())
+    host.load_state_dict(optimizer.state_dict())
+    (loaded, _) = host.state.values()
+    assert loaded["exp_avg"].device.type == "cpu"
+    assert loaded["exp_avg"].tolist() == state["exp_avg"].cpu().tolist()
+
+
+def test_the_step_count_stays_on_the_host_whatever_the_default_device(cuda: str) -> None:
+    nt.set_default_device("cuda")
+    try:
+        layer = nn.Linear(2, 1)
+        optimizer = optim.Adam(layer.parameters())
+        layer(nt.ones(1, 2)).sum().backward()
+        optimizer.step()
+        assert layer.weight.device.type == "cuda"
+        assert optimizer.state[layer.weight]["step"].device.type == "cpu"
+    finally:
+        nt.set_default_device("cpu")
+
+
+def test_lbfgs_finds_the_same_minimum(cuda: str) -> None:
+    def minimum(device: str) -> Any:
+        nt.manual_seed(0)
+        x = nt.randn(20, 3, dtype=nt.float64).to(device)
+        target = x.sum(1, keepdim=True)
+        model = nn.Linear(3, 1).double().to(device)
+        optimizer = optim.LBFGS(model.parameters(), line_search_fn="strong_wolfe")
+
+        def closure() -> nt.Tensor:
+            optimizer.zero_grad()
+            loss = nn.functional.mse_loss(model(x), target)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        return model.weight.detach().cpu().numpy()
+
+    numpy.testing.assert_allclose(minimum("cuda"), minimum("cpu"), rtol=1e-9)
+    numpy.testing.assert_allclose(minimum("cuda"), [[1.0, 1.0, 1.0]], rtol=1e-5)
+
+
+LAYERS: dict[str, Any] = {
+    "LayerNorm": lambda: nn.LayerNorm(3),
+    "BatchNorm1d": lambda: nn.BatchNorm1d(3),
+    "PReLU": lambda: nn.PReLU(),
+    "ELU in place": lambda: nn.Sequential(nn.Linear(3, 3), nn.ELU(inplace=True)),
+    "Bilinear": lambda: nn.Bilinear(3, 3, 2),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_give_the_cpus_numbers(cuda: str, name: str) -> None:
+    def computed(device: str) -> list[Any]:
+        nt.manual_seed(0)
+        layer = LAYERS[name]().to(device)
+        x = nt.randn(5, 3).to(device).requires_grad_()
+        y = layer(x, x) if name == "Bilinear" else layer(x)
+        (y * y * y).sum().backward()
+        return [v.detach().cpu().numpy() for v in (y, x.grad, *layer.state_dict().values())]
+
+    for ours, expected in zip(computed("cuda"), computed("cpu")):
+        numpy.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_initial_values_and_dropout_are_the_cpus_for_a_seed(cuda: str) -> None:
+    fills: list[Any] = [
+        nn.init.xavier_normal_,
+        nn.init.orthogonal_,
+        nn.init.eye_,
+        nn.init.trunc_normal_,
+        lambda t: nn.init.trunc_normal_(t, a=1.0, b=2.0),
+        lambda t: nn.init.sparse_(t, 0.3),
+        nn.functional.dropout,
+    ]
+    for fill in fills:
+        drawn = []
+        for device in ("cpu", "cuda"):
+            nt.manual_seed(4)
+            drawn.append(fill(nt.ones(9, 4, device=device)).cpu().tolist())
+        assert drawn[0] == drawn[1], fill
+
+
+def test_batches_of_a_data_set_on_the_device_stay_there(cuda: str) -> None:
+    dataset = nt.utils.data.TensorDataset(nt.arange(10.0).to("cuda"), nt.arange(10).to("cuda"))
+    batches = list(nt.utils.data.DataLoader(dataset, batch_size=4, shuffle=True))
+    assert {x.device.type for batch in batches for x in batch} == {"cuda"}
+    assert sorted(i for _, y in batches for i in y.cpu().tolist()) == list(range(10))
+
+
+def test_a_state_is_loaded_across_devices(cuda: str) -> None:
+    source, target = nn.Linear(3, 2).to("cuda"), nn.Linear(3, 2)
+    target.load_state_dict(source.state_dict())
+    assert target.weight.device.type == "cpu"
+    assert target.weight.tolist() == source.weight.cpu().tolist()
