@@ -155,6 +155,29 @@ def test_batches_of_a_data_set_on_the_device_stay_there(cuda: str) -> None:
     assert sorted(i for _, y in batches for i in y.cpu().tolist()) == list(range(10))
 
 
+def test_the_order_is_drawn_on_the_host_whatever_the_default_device(cuda: str) -> None:
+    utils = nt.utils.data
+    dataset = utils.TensorDataset(nt.arange(10))
+    samplers: list[Any] = [
+        lambda: utils.RandomSampler(dataset),
+        lambda: utils.RandomSampler(dataset, replacement=True),
+        lambda: utils.SubsetRandomSampler(range(10)),
+        lambda: utils.WeightedRandomSampler([0.5] * 10, 10),
+        lambda: utils.random_split(dataset, [0.5, 0.5])[1].indices,
+    ]
+    for sampler in samplers:
+        orders = []
+        for device in ("cuda", "cpu"):
+            nt.set_default_device(device)
+            nt.manual_seed(2)
+            try:
+                loader = utils.DataLoader(dataset, batch_size=4, sampler=sampler())
+                orders.append([batch.tolist() for (batch,) in loader])
+            finally:
+                nt.set_default_device("cpu")
+        assert orders[0] == orders[1]
+
+
 def test_a_state_is_loaded_across_devices(cuda: str) -> None:
     source, target = nn.Linear(3, 2).to("cuda"), nn.Linear(3, 2)
     target.load_state_dict(source.state_dict())

@@ -169,7 +169,7 @@ def random_split(
         raise ValueError(
             f"random_split: lengths {list(lengths)} do not sum to {total}, the dataset's"
         )
-    indices = randperm(total, generator=generator).tolist()
+    indices = randperm(total, generator=generator, device="cpu").tolist()
     return [
         Subset(dataset, indices[end - size : end]) for end, size in zip(accumulate(sizes), sizes)
     ]

@@ -82,12 +82,14 @@ class RandomSampler(Sampler[int]):
             generator.manual_seed(draw_seed())
         if self.replacement:
             for size in [32] * (self.num_samples // 32) + [self.num_samples % 32]:
-                yield randint(0, total, (size,), generator=generator)._array
+                yield randint(0, total, (size,), generator=generator, device="cpu")._array
         else:
             for _ in range(self.num_samples // total):
-                yield randperm(total, generator=generator)._array
+                yield randperm(total, generator=generator, device="cpu")._array
             # PyTorch draws one more for the remainder, even where that is empty.
-            yield randperm(total, generator=generator)._array[: self.num_samples % total]
+            yield randperm(total, generator=generator, device="cpu")._array[
+                : self.num_samples % total
+            ]
 
     def __iter__(self) -> Iterator[int]:
         for piece in self.pieces():
@@ -104,7 +106,9 @@ class SubsetRandomSampler(Sampler[int]):
         self.indices, self.generator = indices, generator
 
     def __iter__(self) -> Iterator[int]:
-        for position in randperm(len(self.indices), generator=self.generator).tolist():
+        for position in randperm(
+            len(self.indices), generator=self.generator, device="cpu"
+        ).tolist():
             yield self.indices[position]
 
     def __len__(self) -> int:
