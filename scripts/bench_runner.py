@@ -55,47 +55,45 @@ def epochs(source: str, batch_size: int, rounds: int, shuffle: bool) -> list[flo
         }
     )
     data = prepare(config.data, "logistic", 0)
-    with tempfile.TemporaryDirectory() as folder, StopSignals() as signals:
-        with Run(config, data, nt.device("cpu"), signals) as run:
-            run.open(Path(folder))
-            best = Best()
-            lines = Lines(best, quiet=True)
-            run.callbacks = [best, Checkpoints(), TimeLimit(), lines, Timer(), Redraw()]
-            run.tell("on_start")
+    run = Run(config, data, nt.device("cpu"), StopSignals())
+    with tempfile.TemporaryDirectory() as folder, run:
+        run.open(Path(folder))
+        best = Best()
+        lines = Lines(best, quiet=True)
+        run.callbacks = [best, Checkpoints(), TimeLimit(), lines, Timer(), Redraw()]
+        run.tell("on_start")
 
-            def runner() -> None:
-                run.train_epoch()
-                run.finish_epoch()
+        def runner() -> None:
+            run.train_epoch()
+            run.finish_epoch()
 
-            model = nt.nn.Linear(data.inputs, 1)
-            optimizer = nt.optim.SGD(model.parameters(), lr=0.01)
-            inputs = nt.from_numpy(data.train.features.values)
-            target = nt.from_numpy(data.train.target)
-            epoch = [0]
+        model = nt.nn.Linear(data.inputs, 1)
+        optimizer = nt.optim.SGD(model.parameters(), lr=0.01)
+        inputs = nt.from_numpy(data.train.features.values)
+        target = nt.from_numpy(data.train.target)
+        epoch = [0]
 
-            def bare() -> None:
-                order = nt.from_numpy(epoch_order(0, epoch[0], len(target)))
-                epoch[0] += 1
-                for start in range(0, len(target), batch_size):
-                    rows = order[start : start + batch_size]
-                    outputs = model(nt.index_select(inputs, 0, rows))
-                    optimizer.zero_grad()
-                    loss = F.binary_cross_entropy_with_logits(
-                        outputs, nt.index_select(target, 0, rows)
-                    )
-                    loss.backward()
-                    optimizer.step()
+        def bare() -> None:
+            order = nt.from_numpy(epoch_order(0, epoch[0], len(target)))
+            epoch[0] += 1
+            for start in range(0, len(target), batch_size):
+                rows = order[start : start + batch_size]
+                outputs = model(nt.index_select(inputs, 0, rows))
+                optimizer.zero_grad()
+                loss = F.binary_cross_entropy_with_logits(outputs, nt.index_select(target, 0, rows))
+                loss.backward()
+                optimizer.step()
 
-            starts = range(0, len(target), batch_size)
-            ready = [(inputs[at : at + batch_size], target[at : at + batch_size]) for at in starts]
+        starts = range(0, len(target), batch_size)
+        ready = [(inputs[at : at + batch_size], target[at : at + batch_size]) for at in starts]
 
-            def steps_alone() -> None:
-                for x, y in ready:
-                    optimizer.zero_grad()
-                    F.binary_cross_entropy_with_logits(model(x), y).backward()
-                    optimizer.step()
+        def steps_alone() -> None:
+            for x, y in ready:
+                optimizer.zero_grad()
+                F.binary_cross_entropy_with_logits(model(x), y).backward()
+                optimizer.step()
 
-            return taking_turns([bare if shuffle else steps_alone, steps_alone, runner], rounds)
+        return taking_turns([bare if shuffle else steps_alone, steps_alone, runner], rounds)
 
 
 def small() -> bool:
