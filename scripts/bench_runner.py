@@ -157,4 +157,4 @@ def report(what: str, reference: float, ours: float, limit: float) -> bool:
 if __name__ == "__main__":
     wanted = sys.argv[1:] or ["small", "large", "csv"]
     cases = {"small": small, "large": large, "csv": csv}
-    sys.exit(0 if all([cases[name]() for name in wanted]) else 1)
+    sys.exit(0 if all(cases[name]() for name in wanted) else 1)
