@@ -1,4 +1,4 @@
-"""Cells of tutorials of automatic differentiation: programs, and what PyTorch 2.13 prints for them."""
+"""Cells of tutorials of automatic differentiation, with what PyTorch 2.13 prints for each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Cell(NamedTuple):
-    """One cell: its name, its program, and what it prints."""
+    """A name, a program, and what it prints."""
 
     name: str
     program: str

@@ -1,8 +1,8 @@
 """What tutorials of automatic differentiation do, cell by cell, printed character for character.
 
-Each cell is a program that uses the name `torch`. It is run with NanoTorch under that name and, where
-PyTorch is installed, with PyTorch itself; addresses of objects, which differ between any two runs, are
-left out.
+Each cell is a program that uses the name `torch`. It is run with NanoTorch under that name and,
+where PyTorch is installed, with PyTorch itself; addresses of objects, which differ between any two
+runs, are left out.
 """
 
 from __future__ import annotations

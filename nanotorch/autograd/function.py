@@ -338,7 +338,7 @@ class Function:
         outputs = settle(ctx, given, args, edges, tensors)
         if level and any(t is not None for t in tangents):
             push(cls, ctx, args, tangents, outputs)
-        ctx.finished = True
+        ctx.saved_forward, ctx.finished = (), True
         return tuple(outputs) if several else outputs[0]
 
 
@@ -450,7 +450,7 @@ def push(
         ]
         saved, ctx.saved = ctx.saved, ctx.saved_forward
         moved = cls.jvp(ctx, *given)
-        ctx.saved, ctx.saved_forward = saved, ()
+        ctx.saved = saved
     finally:
         modes.forward = level
     moved = moved if isinstance(moved, tuple) else (moved,)
