@@ -14,10 +14,12 @@ from nanotorch.backend import (
     dtype as dtype,
     get_default_device as get_default_device,
     get_default_dtype as get_default_dtype,
+    get_num_threads as get_num_threads,
     promote_types as promote_types,
     result_type as result_type,
     set_default_device as set_default_device,
     set_default_dtype as set_default_dtype,
+    set_num_threads as set_num_threads,
 )
 from nanotorch.backend.dtypes import (
     bool_ as bool,

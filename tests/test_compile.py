@@ -412,3 +412,126 @@ def test_the_plan_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     compiled(*batches(1)[0])
     told = capsys.readouterr().out
     assert "linear (24, 1)" in told and "blocks, instead of" in told
+
+
+# --- one pass over large batches ----------------------------------------------------------------------
+
+LARGE = 20_011  # rows of 128: 10 MB, and no multiple of anything
+
+
+def large_batch(classes: int) -> tuple[nt.Tensor, nt.Tensor]:
+    nt.manual_seed(2)
+    x = nt.randn(LARGE, 128)
+    y = nt.randint(0, classes, (LARGE,)) if classes > 1 else nt.rand(LARGE, 1).round()
+    return x, y
+
+
+def mlp(outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(128, 16), nn.ReLU(), nn.Linear(16, outputs))
+
+
+ROW_WISE = {
+    "logistic": (lambda: nn.Linear(128, 1), nn.BCEWithLogitsLoss(), 1),
+    "softmax": (lambda: nn.Linear(128, 5), nn.CrossEntropyLoss(), 5),
+    "perceptron": (lambda: mlp(1), nn.BCEWithLogitsLoss(pos_weight=nt.tensor([2.0])), 1),
+    "softmax perceptron": (lambda: mlp(5), nn.CrossEntropyLoss(reduction="sum"), 5),
+    "regression": (lambda: mlp(1), nn.MSELoss(), 1),
+}
+
+
+def trained(name: str, threads: int | None) -> tuple[list[float], list[Any], Any]:
+    """Losses and parameters after some steps: eager for None, else compiled on so many threads."""
+    make, loss, classes = ROW_WISE[name]
+    step, model, _ = training_step(make, lambda p: optim.SGD(p, lr=1e-5, momentum=0.9), loss)
+    before = nt.get_num_threads()
+    nt.set_num_threads(threads or before)
+    try:
+        run = nt.compile(step) if threads else step
+        x, y = large_batch(classes)
+        return [run(x, y).item() for _ in range(4)], [p.detach() for p in model.parameters()], run
+    finally:
+        nt.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", ROW_WISE)
+def test_a_large_batch_is_passed_over_once_with_the_same_bits_on_any_number_of_threads(
+    name: str,
+) -> None:
+    losses, parameters, _ = trained(name, None)
+    one, on_one, compiled = trained(name, 1)
+    (replay,) = next(iter(compiled._replays.values()))
+    assert replay.plan.tiling is not None, replay.plan.why_not_tiled
+    assert one == pytest.approx(losses, rel=2e-6)
+    for a, b in zip(parameters, on_one, strict=True):
+        assert nt.allclose(a, b, rtol=1e-4, atol=1e-6)
+    for threads in (2, 3):
+        several, on_several, _ = trained(name, threads)
+        assert several == one
+        assert all(nt.equal(a, b) for a, b in zip(on_one, on_several, strict=True))
+
+
+def test_a_small_batch_is_left_in_one_piece() -> None:
+    step, *_ = training_step(logistic, OPTIMIZERS["sgd"])
+    compiled = nt.compile(step)
+    compiled(*batches(1)[0])
+    (replay,) = next(iter(compiled._replays.values()))
+    assert replay.plan.tiling is None and replay.plan.why_not_tiled == "the batch is small"
+
+
+def test_penalties_and_frozen_layers_take_part_in_the_pass() -> None:
+    x, y = large_batch(1)
+    results = []
+    for compiled in (False, True):
+        nt.manual_seed(0)
+        model = mlp(1)
+        model[0].weight.requires_grad_(False)
+        optimizer = optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
+
+        def step(x: nt.Tensor, y: nt.Tensor, model: Any = model, optimizer: Any = optimizer) -> Any:
+            optimizer.zero_grad()
+            out = model(x)
+            loss = nn.functional.binary_cross_entropy_with_logits(out, y)
+            loss = loss + 0.01 * (model[2].weight ** 2).sum()
+            loss.backward()
+            optimizer.step()
+            return loss, out.detach()
+
+        run = nt.compile(step) if compiled else step
+        for _ in range(3):
+            loss, out = run(x, y)
+        results.append((loss.item(), out, [p.detach().clone() for p in model.parameters()]))
+    (a, out_a, model_a), (b, out_b, model_b) = results
+    assert b == pytest.approx(a, rel=1e-6)
+    assert nt.allclose(out_a, out_b, rtol=1e-4, atol=1e-5)
+    assert all(
+        nt.allclose(p, q, rtol=1e-3, atol=1e-5) for p, q in zip(model_a, model_b, strict=True)
+    )
+
+
+def test_ignored_targets_are_not_counted_by_a_mean_over_tiles() -> None:
+    make, loss, classes = ROW_WISE["softmax"]
+    step, _, _ = training_step(make, lambda p: optim.SGD(p, lr=0.0), loss)
+    compiled = nt.compile(step)
+    x, y = large_batch(classes)
+    compiled(x, y)
+    y[: LARGE // 2] = -100
+    assert compiled(x, y).item() == step(x, y).item()
+
+
+def test_rows_that_depend_on_one_another_are_left_in_one_piece() -> None:
+    x, y = large_batch(1)
+    nt.manual_seed(0)
+    model = nn.Sequential(nn.Linear(128, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    def step(x: nt.Tensor, y: nt.Tensor) -> nt.Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    compiled = nt.compile(step)
+    compiled(x, y)
+    (replay,) = next(iter(compiled._replays.values()))
+    assert replay.plan.tiling is None and replay.plan.why_not_tiled

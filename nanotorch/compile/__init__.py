@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nanotorch.autograd.grad_mode import modes
+from nanotorch.backend import blas_threads
 from nanotorch.compile.guards import PLAIN, Snapshot
 from nanotorch.compile.plan import Plan
 from nanotorch.compile.recorder import Recorder
@@ -124,6 +125,8 @@ class Compiled:
         with self._lock:
             for replay in self._replays.get(signature, ()):
                 if replay.holds():
+                    if replay.plan.cannot_run(inputs):
+                        return self._function(*args, **kwargs)
                     return replay(inputs)
             return self._record(signature, inputs, args, kwargs)
 
@@ -138,7 +141,8 @@ class Compiled:
         snapshot = Snapshot(self._function)
         recorder = modes.recorder = Recorder(inputs)
         try:
-            result = self._function(*args, **kwargs)
+            with blas_threads(1):  # the bits of a large product may depend on the number of threads
+                result = self._function(*args, **kwargs)
         finally:
             modes.recorder = None
         self._recordings += 1

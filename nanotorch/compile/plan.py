@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from nanotorch.backend import MODULES, Array, promote
 from nanotorch.compile.recorder import Draw, Kernel, Live, Recorder
+from nanotorch.compile.rows import NotRowWise
+from nanotorch.compile.tiles import Tiling
 from nanotorch.ops.casting import Clone
 from nanotorch.tensor import Tensor
 
@@ -25,6 +27,9 @@ class Line(NamedTuple):
     bytes: int
 
 
+Step = Kernel | Draw | Live
+
+
 def root_of(array: Array) -> int:
     """The identity of the array that owns the memory."""
     while type(getattr(array, "base", None)) in MODULES:
@@ -34,6 +39,13 @@ def root_of(array: Array) -> int:
 
 class Plan:
     """A step, ready to be replayed. `run(inputs)` returns the arrays of the outputs."""
+
+    root_of = staticmethod(root_of)
+    tiling: Tiling | None
+    targets: Sequence[
+        tuple[str, int]
+    ] = ()  # of a pass over rows: the names, and the class to ignore
+    why_not_tiled = ""
 
     def __init__(self, record: Recorder, outputs: Sequence[Array]) -> None:
         self.record = record
@@ -48,18 +60,20 @@ class Plan:
         self._counter = itertools.count()
         steps = self._alive()
         self.slots: dict[int, Slot] = {}
-        self.run = self._generated(steps, self._last_uses(steps))
+        self.run = self._generated(steps)
         self.gradients = [(leaf, self._slot(array)) for leaf, array in record.gradients.items()]
+        self.recorded_bytes = sum(a.nbytes for a in record.made.values() if root_of(a) == id(a))
+        del self.record, self.outputs, self.places  # and with them the arrays of the recording
 
     # --- what has to be computed ------------------------------------------------------------------
 
-    def _alive(self) -> list[Kernel | Draw | Live]:
+    def _alive(self) -> list[Step]:
         """The steps whose results reach an output, a gradient, a live call or memory from outside."""
         record = self.record
         made = {id(a) for a in record.made.values() if id(a) == root_of(a)}
         needed = {root_of(a) for a in self.outputs}
         needed |= {root_of(a) for a in record.gradients.values() if a is not None}
-        alive: list[Kernel | Draw | Live] = []
+        alive: list[Step] = []
         for step in reversed(record.steps):
             if isinstance(step, Live):
                 needed |= {root_of(a) for _, a in step.gradients if a is not None}
@@ -77,7 +91,7 @@ class Plan:
         alive.reverse()
         return self._without_constants(alive)
 
-    def _without_constants(self, steps: list[Kernel | Draw | Live]) -> list[Kernel | Draw | Live]:
+    def _without_constants(self, steps: list[Step]) -> list[Step]:
         """The steps without those whose operands, and so results, are the same in every call."""
         written = {
             root_of(s.out)
@@ -85,7 +99,7 @@ class Plan:
             if isinstance(s, Draw) or (isinstance(s, Kernel) and s.into_existing)
         }
         fixed = {i for i in self.record.constant if i not in written}
-        kept: list[Kernel | Draw | Live] = []
+        kept: list[Step] = []
         for step in steps:
             if isinstance(step, Kernel) and not step.into_existing:
                 arrays = [a for a in step.operands if type(a) in MODULES]
@@ -102,7 +116,7 @@ class Plan:
             kept.append(step)
         return kept
 
-    def _last_uses(self, steps: list[Kernel | Draw | Live]) -> dict[int, int]:
+    def _last_uses(self, steps: list[Step]) -> dict[int, int]:
         """The position after which the memory of each array is free; outputs and gradients never."""
         last: dict[int, int] = {}
         for position, step in enumerate(steps):
@@ -125,10 +139,35 @@ class Plan:
 
     # --- the program ------------------------------------------------------------------------------
 
-    def _generated(
-        self, steps: list[Kernel | Draw | Live], last: dict[int, int]
-    ) -> Callable[..., tuple[Array, ...]]:
+    def _generated(self, steps: list[Step]) -> Callable[..., tuple[Array, ...]]:
         """Compiles the program: `run(x0, x1, …)` returns the output arrays."""
+        try:
+            self.tiling = Tiling(self, steps)
+        except NotRowWise as reason:
+            self.tiling, self.why_not_tiled = None, str(reason)
+            program = self._lines(steps, self._last_uses(steps))
+        else:
+            last = self._last_uses([*self.tiling.before, *self.tiling.after])
+            for (
+                kernel,
+                _,
+            ) in self.tiling.within:  # what the pass reads and makes stays until its end
+                for array in (*kernel.operands, kernel.out):
+                    if type(array) in MODULES:
+                        last[root_of(array)] = len(steps)
+            program = self._lines(self.tiling.before, last)
+            program += self.tiling.lines()
+            program += self._lines(self.tiling.after, last)
+            self.targets = [(self.array_name(a), i) for a, i in self.tiling.counted()]
+        results = ", ".join(self.array_name(a) for a in self.outputs)
+        arguments = ", ".join(f"x{i}" for i in range(len(self.record.inputs)))
+        body = "\n    ".join([*program, f"return ({results}{',' if results else ''})"])
+        self.source = f"def run({arguments}):\n    {body}\n"
+        exec(compile(self.source, "<compiled step>", "exec"), self.constants)
+        return self.constants["run"]  # type: ignore[no-any-return]
+
+    def _lines(self, steps: list[Step], last: dict[int, int]) -> list[str]:
+        """The lines of steps that are run one after the other."""
         program: list[str] = []
         free: dict[int, list[Array]] = {}
         held: dict[int, Array] = {}  # the block of each root that is in use
@@ -138,7 +177,7 @@ class Plan:
                 continue
             if isinstance(step, Draw):
                 self.places[id(step.out)] = self._block(step.out, free, held)
-                program.append(f"{self._constant('draw', step.fill)}({self._name(step.out)})")
+                program.append(f"{self.constant('draw', step.fill)}({self.array_name(step.out)})")
                 continue
             program += self._kernel(step, position, last, free, held)
             for array in (*step.operands, step.out):
@@ -147,13 +186,16 @@ class Plan:
                     if last.get(root) == position and root in held:
                         block = held.pop(root)
                         free.setdefault(block.nbytes, []).append(block)
-        results = ", ".join(self._name(a) for a in self.outputs)
-        arguments = ", ".join(f"x{i}" for i in range(len(self.record.inputs)))
-        body = "\n    ".join([*program, f"return ({results}{',' if results else ''})"])
-        source = f"def run({arguments}):\n    {body}\n"
-        exec(compile(source, "<compiled step>", "exec"), self.constants)
-        self.source = source
-        return self.constants["run"]  # type: ignore[no-any-return]
+        return program
+
+    def escaping(self) -> set[int]:
+        """The memory that leaves the step, or is read by live calls."""
+        found = [*self.outputs, *self.record.gradients.values()]
+        return {root_of(a) for a in found if a is not None}
+
+    def place_apart(self, array: Array) -> None:
+        """Gives an array memory of its own, that is not handed on."""
+        self.places[id(array)] = MODULES[type(array)].zeros(array.shape, array.dtype)
 
     def _kernel(
         self,
@@ -168,7 +210,7 @@ class Plan:
         operands = [a for a in step.operands if type(a) in MODULES]
         shares = not step.into_existing and any(root_of(a) == root_of(out) for a in operands)
         if shares and not any(id(a) in self.moving for a in operands):
-            values = [self._place(a) if type(a) in MODULES else a for a in step.operands]
+            values = [self.place(a) if type(a) in MODULES else a for a in step.operands]
             self.places[id(out)] = primitive.kernel(step.xp, *values, **step.attributes)
             return []
         if (
@@ -180,10 +222,12 @@ class Plan:
             held[root_of(out)] = held.pop(root_of(operands[0]))
             self.places[id(out)] = self.places[id(operands[0])]
             return []
-        names = [self._name(a) if type(a) in MODULES else self._value(a) for a in step.operands]
-        names += [f"{key}={self._value(value)}" for key, value in step.attributes.items()]
-        module = self._constant("xp", step.xp)
-        kernel = self._constant(primitive.title(), self._callable(step))
+        names = [
+            self.array_name(a) if type(a) in MODULES else self.value_text(a) for a in step.operands
+        ]
+        names += [f"{key}={self.value_text(value)}" for key, value in step.attributes.items()]
+        module = self.constant("xp", step.xp)
+        kernel = self.constant(primitive.title(), self._callable(step))
         if shares:
             self.moving.add(id(out))
             self.names[id(out)] = name = f"v{next(self._counter)}"
@@ -193,7 +237,7 @@ class Plan:
                 if primitive.in_place:
                     self._release(step, position, last, free, held)
                 self.places[id(out)] = self._block(out, free, held)
-            text = f"{kernel}({', '.join([module, *names, 'out=' + self._name(out)])})"
+            text = f"{kernel}({', '.join([module, *names, 'out=' + self.array_name(out)])})"
         read = sum(a.nbytes for a in operands)
         self.lines.append(Line(f"{primitive.title()} {tuple(out.shape)}", read + out.nbytes))
         return [text]
@@ -217,13 +261,13 @@ class Plan:
         """The lines of a live call: the gradients it is to find, the call, and what it returns."""
         lines = []
         for leaf, array in step.gradients:
-            slot = self._constant("slot", self._slot(array))
-            lines.append(f"{self._constant('leaf', leaf)}._grad = {slot}.tensor")
-        call = f"{self._constant('live', step.call)}()"
+            slot = self.constant("slot", self._slot(array))
+            lines.append(f"{self.constant('leaf', leaf)}._grad = {slot}.tensor")
+        call = f"{self.constant('live', step.call)}()"
         if step.result is None:
             return [*lines, call]
         self.places[id(step.result)] = place = step.result.copy()
-        copy = self._constant("copy", lambda value: place.__setitem__(..., value._array))
+        copy = self.constant("copy", lambda value: place.__setitem__(..., value._array))
         return [*lines, f"{copy}({call})"]
 
     # --- memory and names -------------------------------------------------------------------------
@@ -255,24 +299,24 @@ class Plan:
                     block = held.pop(root)
                     free.setdefault(block.nbytes, []).append(block)
 
-    def _place(self, array: Array) -> Array:
+    def place(self, array: Array) -> Array:
         """Where the plan keeps an array: in its own memory, or where it was, if from outside."""
         return self.places.get(id(array), array)
 
-    def _name(self, array: Array) -> str:
+    def array_name(self, array: Array) -> str:
         """The name of an array in the program."""
         name = self.names.get(id(array))
         if name is None:
-            name = self.names[id(array)] = self._constant("a", self._place(array))
+            name = self.names[id(array)] = self.constant("a", self.place(array))
         return name
 
-    def _value(self, value: Any) -> str:
+    def value_text(self, value: Any) -> str:
         """A plain operand or attribute in the program."""
         if value is None or type(value) in (bool, int, str):
             return repr(value)
-        return self._constant("c", value)
+        return self.constant("c", value)
 
-    def _constant(self, prefix: str, value: Any) -> str:
+    def constant(self, prefix: str, value: Any) -> str:
         for name, known in self.constants.items():
             if known is value and name.startswith(prefix):
                 return name
@@ -286,17 +330,29 @@ class Plan:
             return Slot(None)
         slot = self.slots.get(id(array))
         if slot is None:
-            slot = self.slots[id(array)] = Slot(Tensor._wrap(self._place(array)))
+            slot = self.slots[id(array)] = Slot(Tensor._wrap(self.place(array)))
         return slot
 
     def explanation(self, name: str) -> str:
         """The plan in words: a line per kernel, and what the memory of the step comes to."""
         own = sum(block.nbytes for block in self.blocks)
-        apart = sum(a.nbytes for a in self.record.made.values() if root_of(a) == id(a))
         rows = [f"{line.text:<60}{line.bytes:>14,} bytes" for line in self.lines]
         head = f"plan of {name}: {len(rows)} kernels"
-        foot = f"memory: {own:,} bytes in {len(self.blocks)} blocks, instead of {apart:,}"
+        foot = f"memory: {own:,} bytes in {len(self.blocks)} blocks, instead of {self.recorded_bytes:,}"
+        if self.tiling is not None:
+            within = ", ".join(kernel.primitive.title() for kernel, _ in self.tiling.within)
+            rows.append(
+                f"one pass over {self.tiling.rows:,} rows, {self.tiling.tile} at a time: {within}"
+            )
         return "\n".join([head, *rows, foot])
+
+    def cannot_run(self, inputs: Sequence[Tensor]) -> bool:
+        """Whether the targets hold an ignored class, which a mean taken tile by tile would count."""
+        for name, ignored in self.targets:
+            array = inputs[int(name[1:])]._array if name[0] == "x" else self.constants[name]
+            if (array == ignored).any():
+                return True
+        return False
 
     def begin(self) -> None:
         """Before a replay: gradients that somebody has kept become that somebody's own."""

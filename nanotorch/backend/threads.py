@@ -1,0 +1,75 @@
+"""How many threads compute: those of NumPy's BLAS, and those that run tiles of a batch side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_blas: tuple[Callable[[int], Any], Callable[[], int]] | None | bool = None
+
+# What OpenBLAS calls its two functions, in NumPy's wheels and in distributions.
+_PREFIXES = ("scipy_openblas", "openblas")
+_SUFFIXES = ("64_", "")
+
+
+def _load_blas() -> tuple[Callable[[int], Any], Callable[[], int]] | None:
+    """(set, get) of the OpenBLAS that came with NumPy; None for any other BLAS."""
+    folders = [
+        Path(numpy.__file__).parent.parent / "numpy.libs",
+        Path(numpy.__file__).parent / ".dylibs",
+    ]
+    for folder in folders:
+        for file in sorted(folder.glob("*openblas*")) if folder.is_dir() else ():
+            library = ctypes.CDLL(str(file))
+            for prefix in _PREFIXES:
+                for suffix in _SUFFIXES:
+                    setter = getattr(library, f"{prefix}_set_num_threads{suffix}", None)
+                    getter = getattr(library, f"{prefix}_get_num_threads{suffix}", None)
+                    if setter is not None and getter is not None:
+                        return setter, getter
+    return None
+
+
+def _blas_functions() -> tuple[Callable[[int], Any], Callable[[], int]] | None:
+    global _blas
+    if _blas is None:
+        _blas = _load_blas() or False
+    return _blas if isinstance(_blas, tuple) else None
+
+
+def get_num_threads() -> int:
+    """How many threads computing may use: at first the cores that this process may run on."""
+    return _threads
+
+
+def set_num_threads(count: int) -> None:
+    """Sets how many threads computing may use, in BLAS and over the tiles of a batch."""
+    global _threads
+    if not isinstance(count, int) or count < 1:
+        raise RuntimeError(f"set_num_threads expects a positive integer, got {count!r}")
+    _threads = count
+    functions = _blas_functions()
+    if functions is not None:
+        functions[0](count)
+
+
+@contextlib.contextmanager
+def blas_threads(count: int) -> Iterator[None]:
+    """Within the block BLAS uses `count` threads, so that it does not fight with threads of ours."""
+    functions = _blas_functions()
+    if functions is None:
+        yield
+        return
+    before = functions[1]()
+    functions[0](count)
+    try:
+        yield
+    finally:
+        functions[0](before)

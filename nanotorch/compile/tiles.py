@@ -1,0 +1,237 @@
+"""One pass over a large batch: the step runs tile by tile, each small enough to stay in the cache.
+
+Forward and backward of a tile follow each other while its rows are still in the cache, and what is summed
+over rows is added up, so that the batch crosses memory once. Tiles form GROUPS consecutive groups, each with
+sums of its own, added in order at the end: the result is the same for any number of threads.
+"""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from nanotorch.backend import HOST, MODULES, Array, blas_threads, get_num_threads
+from nanotorch.compile.recorder import Draw, Kernel, Live
+from nanotorch.compile.rows import COLUMNS, ROWS, SUM, WHOLE, NotRowWise, Role, role
+from nanotorch.ops import losses
+
+if TYPE_CHECKING:
+    from nanotorch.compile.plan import Plan
+
+Step = Kernel | Draw | Live
+
+GROUPS = 8
+TILE_BYTES = (
+    1 << 20
+)  # of the rows that a tile reads from memory: half of a common second-level cache
+WORTHWHILE_BYTES = (
+    8 << 20
+)  # of a batch; smaller ones stay in the cache between forward and backward
+
+
+class Tiling:
+    """The steps of a plan, sorted into those before, within and after the pass over the rows."""
+
+    def __init__(self, plan: Plan, steps: list[Step]) -> None:
+        self.plan = plan
+        self.rows, self.seeds = self._batch(steps)
+        self.kinds: dict[int, str] = {}
+        self.before: list[Step] = []
+        self.within: list[tuple[Kernel, Role]] = []
+        self.after: list[Step] = []
+        self._sort(steps)
+        if not any(r.output == SUM for _, r in self.within):
+            raise NotRowWise("nothing is summed over the rows")
+        width = sum(a.nbytes for a in self.seeds.values() if a.ndim > 1) // self.rows
+        self.tile = max(16, TILE_BYTES // max(width, 1))
+
+    def _batch(self, steps: list[Step]) -> tuple[int, dict[int, Array]]:
+        """The number of rows, and the arrays from outside that have them."""
+        record = self.plan.record
+        weights = {id(leaf._array) for leaf in record.gradients}
+        outside: dict[int, Array] = {}
+        for step in steps:
+            for a in step.operands if isinstance(step, Kernel) else ():
+                if type(a) is HOST.ndarray and id(a) not in record.made and id(a) not in weights:
+                    outside[id(a)] = a
+        rows = max((a.shape[0] for a in outside.values() if a.ndim), default=0)
+        seeds = {key: a for key, a in outside.items() if a.ndim and a.shape[0] == rows}
+        if sum(a.nbytes for a in seeds.values()) < WORTHWHILE_BYTES:
+            raise NotRowWise("the batch is small")
+        return rows, seeds
+
+    def _kind(self, value: Any) -> str:
+        if type(value) not in MODULES:
+            return WHOLE
+        return self.kinds.get(id(value), ROWS if id(value) in self.seeds else WHOLE)
+
+    def _sort(self, steps: list[Step]) -> None:
+        """Fills before, within and after, keeping every order that matters."""
+        read: set[int] = set()  # memory that the pass reads
+        changed: set[int] = set()  # memory that is written after the pass
+        sealed = False
+        root = self.plan.root_of
+        for step in steps:
+            if not isinstance(step, Kernel):
+                if self.within:
+                    sealed = True
+                    if isinstance(step, Draw):
+                        raise NotRowWise("random numbers are drawn after the first row-wise kernel")
+                (self.after if self.within else self.before).append(step)
+                continue
+            arrays = [a for a in step.operands if type(a) in MODULES]
+            found = role(step, [self._kind(a) for a in step.operands], self.rows)
+            self.kinds[id(step.out)] = found.output
+            if found.output in (ROWS, COLUMNS) or any(
+                self._kind(a) in (ROWS, COLUMNS) for a in arrays
+            ):
+                if (
+                    sealed
+                    or step.into_existing
+                    or step.promotes
+                    or changed & {root(a) for a in arrays}
+                ):
+                    raise NotRowWise("rows are read again after an update")
+                read |= {root(a) for a in arrays}
+                self.within.append((step, found))
+            elif found.output == SUM or changed & {root(a) for a in arrays} or sealed:
+                if step.into_existing:
+                    changed.add(root(step.out))
+                self.kinds[id(step.out)] = SUM
+                self.after.append(step)
+            else:
+                if step.into_existing and root(step.out) in read:
+                    raise NotRowWise("what the rows were computed with is written to")
+                if step.out.ndim and step.out.shape[0] == self.rows and not step.into_existing:
+                    self.seeds[id(step.out)] = step.out
+                self.before.append(step)
+
+    # --- the program ------------------------------------------------------------------------------
+
+    def lines(self) -> list[str]:
+        """The lines of the pass, for the plan's program."""
+        plan, body = self.plan, []
+        local: dict[int, str] = {}
+        buffers: list[tuple[tuple[int, ...], Any]] = []
+        sums: list[tuple[Kernel, Role]] = []
+        numbers = itertools.count()
+        escaping = plan.escaping()
+
+        def name(value: Any) -> str:
+            if type(value) not in MODULES:
+                return plan.value_text(value)
+            kind = self._kind(value)
+            if kind not in (ROWS, COLUMNS):
+                return plan.array_name(value)
+            if id(value) not in local:
+                local[id(value)] = f"r{next(numbers)}"
+                body.append(f"{local[id(value)]} = {plan.array_name(value)}[low:high]")
+            return local[id(value)]
+
+        for step, found in self.within:
+            operands = [name(a) for a in step.operands]
+            if found.shared >= 0:
+                operands[found.shared] += f" / {step.operands[1].size}"
+            attributes = {k: plan.value_text(v) for k, v in step.attributes.items()}
+            attributes.update(found.attributes)
+            call = ", ".join(
+                [
+                    plan.constant("xp", step.xp),
+                    *operands,
+                    *(f"{k}={v}" for k, v in attributes.items()),
+                ]
+            )
+            kernel = plan.constant(step.primitive.title(), step.primitive.kernel)
+            arrays = [a for a in step.operands if type(a) in MODULES]
+            shares = any(plan.root_of(a) == plan.root_of(step.out) for a in arrays)
+            if found.output == SUM:
+                place = len(sums)
+                sums.append((step, found))
+                body.append(f"sums[{place}] += {kernel}({call}, out=parts[{place}])")
+                continue
+            local[id(step.out)] = target = f"r{next(numbers)}"
+            if shares:
+                body.append(f"{target} = {kernel}({call})")
+            elif plan.root_of(step.out) in escaping:
+                plan.place_apart(step.out)
+                body.append(f"{target} = {plan.array_name(step.out)}[low:high]")
+                body.append(f"{kernel}({call}, out={target})")
+            else:
+                body.append(f"{target} = buffers[{len(buffers)}][:n]")
+                body.append(f"{kernel}({call}, out={target})")
+                buffers.append((step.out.shape[1:], step.out.dtype))
+        for step, _ in sums:
+            plan.place_apart(step.out)
+        runner = Runner(
+            self.rows,
+            self.tile,
+            buffers,
+            [(s.out.shape, s.out.dtype, f.divisor, plan.place(s.out)) for s, f in sums],
+        )
+        head = "def tile(low, high, buffers, parts, sums):"
+        lines = [head, "    n = high - low", *(f"    {line}" for line in body)]
+        return [*lines, f"{plan.constant('rows', runner)}(tile)"]
+
+    def counted(self) -> list[tuple[Array, int]]:
+        """The targets of the pass, and the class that must not be among them for it to be right."""
+        return [
+            (step.operands[1], step.attributes["ignore_index"])
+            for step, _ in self.within
+            if step.primitive is losses.NllLoss
+        ]
+
+
+class Runner:
+    """Runs the tile function over all rows, on several threads, and adds up what is summed."""
+
+    _pool: ThreadPoolExecutor | None = None
+
+    def __init__(self, rows: int, tile: int, buffers: list[Any], sums: list[Any]) -> None:
+        bounds = [rows * g // GROUPS for g in range(GROUPS + 1)]
+        self.groups = [
+            [(low, min(low + tile, stop)) for low in range(start, stop, tile)]
+            for start, stop in itertools.pairwise(bounds)
+        ]
+        self._forms, self._sums, self._tile = buffers, sums, tile
+        self._workers: list[tuple[list[Array], list[Array]]] = []
+        self._totals = [
+            [HOST.zeros(shape, kind) for shape, kind, _, _ in sums] for _ in self.groups
+        ]
+
+    def __call__(self, tile: Any) -> None:
+        threads = min(get_num_threads(), len(self.groups))
+        while len(self._workers) < threads:
+            self._workers.append(
+                (
+                    [HOST.empty((self._tile, *shape), kind) for shape, kind in self._forms],
+                    [HOST.empty(shape, kind) for shape, kind, _, _ in self._sums],
+                )
+            )
+
+        def work(worker: int) -> None:
+            buffers, parts = self._workers[worker]
+            for number in range(worker, len(self.groups), threads):
+                totals = self._totals[number]
+                for total in totals:
+                    total.fill(0)
+                for low, high in self.groups[number]:
+                    tile(low, high, buffers, parts, totals)
+
+        if threads == 1:
+            work(0)
+        else:
+            with blas_threads(1):
+                list(self._threads().map(work, range(threads)))
+        for place, (_, _, divisor, out) in enumerate(self._sums):
+            HOST.copyto(out, self._totals[0][place])
+            for totals in self._totals[1:]:
+                out += totals[place]
+            if divisor != 1:
+                out /= divisor
+
+    @classmethod
+    def _threads(cls) -> ThreadPoolExecutor:
+        if cls._pool is None:
+            cls._pool = ThreadPoolExecutor(GROUPS, thread_name_prefix="nanotorch-rows")
+        return cls._pool
