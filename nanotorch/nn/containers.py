@@ -8,8 +8,9 @@ from itertools import chain
 from operator import index as as_index
 from typing import Any, Self, overload
 
-from nanotorch.nn.module import Module, indented, printed
+from nanotorch.nn.module import Module
 from nanotorch.nn.parameter import Parameter
+from nanotorch.nn.printing import indented, printed
 from nanotorch.tensor import Tensor
 
 
@@ -228,13 +229,13 @@ class ModuleDict(Module):
 class ParameterList(Module):
     """A list of parameters, registered as "0", "1", …; plain tensors become parameters."""
 
+    _size: int
+
     def __init__(self, values: Iterable[Any] | None = None) -> None:
         super().__init__()
         object.__setattr__(self, "_size", 0)
         if values is not None:
             self.extend(values)
-
-    _size: int
 
     def _name_at(self, position: int) -> str:
         position = as_index(position)

@@ -16,6 +16,7 @@ from nanotorch.autograd.grad_mode import live, modes
 from nanotorch.backend import device as Device, dtype as Dtype
 from nanotorch.nn.module_hooks import ModuleHooks
 from nanotorch.nn.parameter import Buffer, Parameter
+from nanotorch.nn.printing import indented, printed
 from nanotorch.nn.state_dict import IncompatibleKeys, load, save
 from nanotorch.primitive import RemovableHandle
 from nanotorch.tensor import Tensor
@@ -30,6 +31,7 @@ class Module:
 
     training: bool
     _roles: dict[str, str]
+    _not_saved: set[str]  # buffers that are not persistent
     _hooks: ModuleHooks | None = None  # until a hook is registered, a call costs nothing for them
 
     def __init__(self) -> None:
@@ -85,8 +87,6 @@ class Module:
         object.__delattr__(self, name)
         self._roles.pop(name, None)
         self._not_saved.discard(name)
-
-    _not_saved: set[str]
 
     def _new_name(self, name: str, role: str) -> None:
         """Checks a name that is to be registered."""
@@ -474,18 +474,6 @@ class Module:
 
     def __dir__(self) -> list[str]:
         return sorted(name for name in set(object.__dir__(self)) if not name[:1].isdigit())
-
-
-def indented(text: str) -> str:
-    """The text with every line but the first moved right by two."""
-    return text.replace("\n", "\n  ")
-
-
-def printed(name: str, extra: list[str], children: list[str]) -> str:
-    """Name(extra), on one line if there are no children and at most one line of extra."""
-    if not children and len(extra) <= 1:
-        return f"{name}({''.join(extra)})"
-    return f"{name}(\n  " + "\n  ".join(extra + children) + "\n)"
 
 
 def _destination(

@@ -73,6 +73,8 @@ class BatchNorm1d(Module):
     far). In evaluation the buffers are used, or the batch where not `track_running_stats`.
     """
 
+    weight: Parameter | None
+    bias: Parameter | None
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
@@ -101,9 +103,6 @@ class BatchNorm1d(Module):
         self.register_buffer("running_var", ones(num_features, **options) if tracked else None)
         self.register_buffer("num_batches_tracked", tensor(0, device=device) if tracked else None)
         self.reset_parameters()
-
-    weight: Parameter | None
-    bias: Parameter | None
 
     def reset_running_stats(self) -> None:
         """Forgets the statistics of past batches."""
