@@ -134,7 +134,7 @@ class Run:
         """The batches of this epoch that are not done yet."""
         at, signals = self.at, self.signals
         self._release_frozen()
-        self.model.train()
+        self._set_mode(training=True)
         by_step = self.rates.by_step
         if not by_step:
             self.rates.set(at.epoch, at.step)
@@ -253,13 +253,18 @@ class Run:
             freeze(self.model, model.freeze, model.unfreeze_at, self.at.epoch)
             add_parameters(self.optimizer, self.config.optimizer, self.model)
 
+    def _set_mode(self, training: bool) -> None:
+        """Training or evaluation mode, where the model can tell them apart."""
+        if not isinstance(self.model, nt.nn.Linear):
+            self.model.train(training)
+
     # --- evaluation ----------------------------------------------------------------------------
 
     def evaluate(self, part: str, names: list[str]) -> tuple[dict[str, float], Outcome]:
         """Loss and metrics over all rows of a part, whatever the size of the last batch."""
         batches = self.parts[part]
         outputs, total, rows = [], 0.0, 0.0
-        self.model.eval()
+        self._set_mode(training=False)
         with nt.no_grad():
             for inputs, target, weights in batches.epoch(0):
                 given = self.model(inputs)
