@@ -22,7 +22,7 @@ from typing import Any
 
 from nanotorch.autograd.grad_mode import modes
 from nanotorch.backend import blas_threads
-from nanotorch.compile.guards import PLAIN, Snapshot
+from nanotorch.compile.guards import PLAIN, Guards
 from nanotorch.compile.plan import Plan
 from nanotorch.compile.recorder import Recorder
 from nanotorch.tensor import Tensor
@@ -47,17 +47,29 @@ class Replay:
     """One recording of a function: when it may be replayed, and how."""
 
     def __init__(
-        self, recorder: Recorder, result: Any, inputs: list[Tensor], snapshot: Snapshot
+        self, recorder: Recorder, result: Any, inputs: list[Tensor], guards: Guards
     ) -> None:
         arrays: list[Any] = []
         self.rebuild = self._form(result, arrays, inputs)
         self.plan = Plan(recorder, arrays)
-        self.snapshot = snapshot
-        self.modules = recorder.modules
-        self.external = [(t, t._array, t._requires_grad) for t in recorder.external.values()]
-        self.entry = list(recorder.entry.items())
+        self.holds = self._guarded(recorder, guards)
+        self.forms = [(x._array.shape, x._array.dtype, x._requires_grad) for x in inputs]
         self.written = list(recorder.written.values())
         self.written_inputs = recorder.written_inputs
+
+    def _guarded(self, recorder: Recorder, guards: Guards) -> Callable[[], bool]:
+        """A test of everything that the recording took for granted."""
+        for tensor in recorder.external.values():
+            t, array = guards.constant(tensor), guards.constant(tensor._array)
+            guards.add("data", f"{t}._array is {array}")
+            guards.add("requires_grad", f"{t}._requires_grad is {bool(tensor._requires_grad)}")
+            guards.add("hooks", f"not {t}._hooks")
+        for module in {id(m): m for m in recorder.modules}.values():
+            guards.add("hooks", f"{guards.constant(module)}._hooks is None")
+            guards.add_fields(type(module).__name__, module)
+        for leaf, held in recorder.entry.items():
+            guards.add("grad", f"{guards.constant(leaf)}._grad is {guards.constant(held)}")
+        return guards.compiled()
 
     def _form(self, result: Any, arrays: list[Any], inputs: list[Tensor]) -> Callable[..., Any]:
         """A function that builds the step's result from the arrays of its outputs."""
@@ -79,18 +91,17 @@ class Replay:
             return lambda found, given: {k: part(found, given) for k, part in named.items()}
         return lambda found, given: result
 
-    def holds(self) -> bool:
-        """Whether everything the recording took for granted is still so."""
-        for tensor, array, required in self.external:
-            if tensor._array is not array or tensor._requires_grad is not required or tensor._hooks:
+    def accepts(self, args: tuple[Any, ...]) -> bool:
+        """Whether the arguments are tensors of the recorded shapes and dtypes, and nothing else."""
+        if len(args) != len(self.forms):
+            return False
+        for x, (shape, kind, required) in zip(args, self.forms, strict=True):
+            if type(x) is not Tensor:
                 return False
-        for module in self.modules:
-            if module._hooks is not None:
+            array = x._array
+            if array.shape != shape or array.dtype is not kind or x._requires_grad is not required:
                 return False
-        for leaf, held in self.entry:
-            if leaf._grad is not held:
-                return False
-        return self.snapshot.changed() is None
+        return True
 
     def __call__(self, inputs: list[Tensor]) -> Any:
         self.plan.begin()
@@ -113,24 +124,39 @@ class Compiled:
         self._replays: dict[Any, list[Replay]] = {}
         self._recordings = 0
         self._eager: str | None = None
-        self._lock = threading.Lock()
+        self._last: Replay | None = None  # and the modes it was recorded in
+        self._last_mode: Any = None
+        self._lock = threading.RLock()  # a live call may lead here again
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._eager is not None or modes.forward or modes.anomaly or modes.saved_hooks:
             return self._function(*args, **kwargs)
         if modes.recorder is not None:  # within another recording: a part of it
             return self._function(*args, **kwargs)
-        inputs: list[Tensor] = []
-        signature = (flatten(args, inputs), flatten(kwargs, inputs), modes.grad, modes.inference)
+        mode = (modes.grad, modes.inference)
         with self._lock:
-            for replay in self._replays.get(signature, ()):
-                if replay.holds():
-                    if replay.plan.cannot_run(inputs):
-                        return self._function(*args, **kwargs)
-                    return replay(inputs)
-            return self._record(signature, inputs, args, kwargs)
+            inputs: Any = args
+            replay = self._last
+            if (
+                replay is None
+                or kwargs
+                or self._last_mode != mode
+                or not (replay.accepts(args) and replay.holds())
+            ):
+                inputs = []
+                signature = (flatten(args, inputs), flatten(kwargs, inputs), mode)
+                found = self._replays.setdefault(signature, [])
+                replay = next((r for r in found if r.holds()), None)
+                if replay is None:
+                    return self._record(found, inputs, args, kwargs)
+                if not kwargs and all(type(x) is Tensor for x in args):
+                    self._last, self._last_mode = replay, mode
+            if replay.plan.cannot_run(inputs):
+                return self._function(*args, **kwargs)
+            return replay(inputs)
 
-    def _record(self, signature: Any, inputs: list[Tensor], args: Any, kwargs: Any) -> Any:
+    def _record(self, found: list[Replay], inputs: list[Tensor], args: Any, kwargs: Any) -> Any:
+        """Runs the function as it is and keeps a recording of it among those found for its signature."""
         if self._recordings == MOST_PLANS:
             reason = f"it was recorded {MOST_PLANS} times, each time for other shapes or values"
             self._give_up(reason)
@@ -138,7 +164,7 @@ class Compiled:
         if any(x._requires_grad for x in inputs):
             self._give_up("an argument requires grad; only what the function refers to may")
             return self._function(*args, **kwargs)
-        snapshot = Snapshot(self._function)
+        guards = Guards(self._function)
         recorder = modes.recorder = Recorder(inputs)
         try:
             with blas_threads(1):  # the bits of a large product may depend on the number of threads
@@ -149,18 +175,16 @@ class Compiled:
         results: list[Tensor] = []
         flatten(result, results)
         recorder.check(results)
-        changed = snapshot.changed()
+        changed = guards.changed()
         if recorder.refusal or changed:
             self._give_up(
                 recorder.refusal or f"it changes {changed}, which a replay would not do again"
             )
             return result
-        for module in recorder.modules:
-            snapshot.add_fields(type(module).__name__, module)
-        replay = Replay(recorder, result, inputs, snapshot)
+        replay = Replay(recorder, result, inputs, guards)
         if self._explain:
             print(replay.plan.explanation(getattr(self, "__qualname__", "step")))
-        self._replays.setdefault(signature, []).append(replay)
+        found.append(replay)
         return result
 
     def _give_up(self, reason: str) -> None:

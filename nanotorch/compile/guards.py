@@ -15,29 +15,99 @@ from nanotorch.tensor import Tensor
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
-def visible(function: Callable[..., Any]) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """(name, getter) of the variables that the function can see, those of its owner first."""
-    owner = getattr(function, "__self__", None)
-    if owner is not None:
-        yield "self", lambda: owner
-    function = getattr(function, "__func__", function)
-    if not isinstance(function, types.FunctionType):
-        yield type(function).__name__, lambda: function
-        return
-    code, scope = function.__code__, function.__globals__
-    cells = function.__closure__ or ()
-    for name, cell in zip(code.co_freevars, cells, strict=True):
-        yield name, lambda cell=cell: _content(cell)  # type: ignore[misc]
-    for name in named_globals(code):
-        if name in scope:
-            yield name, lambda name=name: scope.get(name)  # type: ignore[misc]
+class Guards:
+    """Conditions on what the function can see, as source text over constants, compiled into one test."""
 
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._constants: dict[str, Any] = {"same": same, "items_of": items_of}
+        self._conditions: list[tuple[str, str]] = []  # (what it is about, a Python expression)
+        self._functions: set[int] = set()
+        owner = getattr(function, "__self__", None)
+        if owner is not None:
+            self.add_fields("self", owner)
+        self._add_function(getattr(function, "__func__", function))
 
-def _content(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:
+    def constant(self, value: Any) -> str:
+        """A name for a value in the conditions."""
+        name = f"c{len(self._constants)}"
+        self._constants[name] = value
+        return name
+
+    def add(self, about: str, condition: str) -> None:
+        """One more condition."""
+        self._conditions.append((about, condition))
+
+    def add_value(self, about: str, read: str, value: Any) -> None:
+        """The condition that what `read` gives is the value it had: the same object or plain value."""
+        known = self.constant(value)
+        test = f"{read} is {known}"
+        plain = isinstance(value, PLAIN) and value is not None and not isinstance(value, bool)
+        self.add(about, f"({test} or same({read}, {known}))" if plain else test)
+
+    def add_fields(self, about: str, owner: Any) -> None:
+        """The attributes of an object: plain values, tensors, and the items of lists."""
+        fields = getattr(owner, "__dict__", None)
+        if (
+            not isinstance(fields, dict)
+            or isinstance(owner, Tensor)
+            or hasattr(owner, "param_groups")
+        ):
+            return  # what an optimizer holds is read by live calls
+        known = self.constant(fields)
+        for key, value in fields.items():
+            if isinstance(value, (*PLAIN, Tensor)):
+                self.add_value(f"{about}.{key}", f"{known}.get({key!r})", value)
+            elif isinstance(value, list) and not key.startswith("_"):
+                self._add_items(f"{about}.{key}", value)
+
+    def _add_items(self, about: str, container: Any) -> None:
+        items = self.constant(items_of(container))
+        self.add(about, f"items_of({self.constant(container)}) == {items}")
+
+    def _add_function(self, function: Any) -> None:
+        """The closure variables and globals that a function names, and those of functions among them."""
+        if not isinstance(function, types.FunctionType):
+            self.add_fields(type(function).__name__, function)
+            return
+        if id(function) in self._functions:
+            return
+        self._functions.add(id(function))
+        code, scope = function.__code__, function.__globals__
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            try:
+                value = cell.cell_contents
+            except ValueError:
+                continue
+            self._add_variable(name, f"{self.constant(cell)}.cell_contents", value, scope)
+        known = self.constant(scope)
+        for name in set(named_globals(code)):
+            if name in scope:
+                self._add_variable(name, f"{known}.get({name!r})", scope[name], scope)
+
+    def _add_variable(self, name: str, read: str, value: Any, scope: dict[str, Any]) -> None:
+        if isinstance(value, types.ModuleType | type):
+            return
+        self.add_value(name, read, value)
+        if isinstance(value, types.FunctionType):
+            if read.endswith("cell_contents") or value.__globals__ is scope:
+                self._add_function(value)
+        elif isinstance(value, list | dict):
+            self._add_items(name, value)
+        elif not isinstance(value, PLAIN):
+            self.add_fields(name, value)
+
+    def changed(self) -> str | None:
+        """What the first condition is about that does not hold; None where all do."""
+        for about, condition in self._conditions:
+            if not eval(condition, self._constants):
+                return about
         return None
+
+    def compiled(self) -> Callable[[], bool]:
+        """One function that tells whether all conditions hold."""
+        body = " and ".join(condition for _, condition in self._conditions) or "True"
+        exec(compile(f"def holds():\n    return {body}\n", "<guards>", "exec"), self._constants)
+        return self._constants["holds"]  # type: ignore[no-any-return]
 
 
 def named_globals(code: types.CodeType) -> Iterator[str]:
@@ -48,54 +118,11 @@ def named_globals(code: types.CodeType) -> Iterator[str]:
             yield from named_globals(constant)
 
 
-class Snapshot:
-    """What is in sight of a function, to be compared later: plain values by value, the rest by identity."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._variables: list[tuple[str, Callable[[], Any], Any]] = []
-        self._fields: list[tuple[str, dict[str, Any], str, Any]] = []
-        self._items: list[tuple[str, Any, list[int]]] = []
-        for name, get in visible(function):
-            value = get()
-            self._variables.append((name, get, value))
-            if isinstance(value, list | dict):
-                self._items.append((name, value, items_of(value)))
-            elif not isinstance(value, types.ModuleType | type | types.FunctionType | Tensor):
-                self.add_fields(name, value)
-
-    def add_fields(self, name: str, owner: Any) -> None:
-        """Adds the attributes of an object: plain values, tensors and lists."""
-        fields = getattr(owner, "__dict__", None)
-        if not isinstance(fields, dict) or hasattr(owner, "param_groups"):
-            return  # what an optimizer holds is read by live calls
-        for key, value in fields.items():
-            if isinstance(value, (*PLAIN, Tensor)):
-                if not isinstance(owner, Tensor):
-                    self._fields.append((f"{name}.{key}", fields, key, value))
-            elif isinstance(value, list) and not key.startswith("_"):
-                self._items.append((f"{name}.{key}", value, items_of(value)))
-
-    def changed(self) -> str | None:
-        """The name of something that is not what it was; None where all is the same."""
-        for name, get, value in self._variables:
-            now = get()
-            if now is not value and differs(now, value):
-                return name
-        for name, fields, key, value in self._fields:
-            now = fields.get(key)
-            if now is not value and differs(now, value):
-                return name
-        for name, container, items in self._items:
-            if items_of(container) != items:
-                return name
-        return None
-
-
 def items_of(container: Any) -> list[int]:
     """The identities of a list's items or a dict's values."""
     return [id(v) for v in (container.values() if isinstance(container, dict) else container)]
 
 
-def differs(now: Any, value: Any) -> bool:
-    """Whether two different objects also differ in value."""
-    return not (type(now) is type(value) and isinstance(value, PLAIN) and bool(now == value))
+def same(now: Any, value: Any) -> bool:
+    """Whether two plain values are equal and of one type."""
+    return type(now) is type(value) and bool(now == value)

@@ -8,6 +8,7 @@ reading a number out of a tensor, is refused with `Refused`, and the function st
 
 from __future__ import annotations
 
+import functools
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -152,6 +153,7 @@ class Recorder:
         if any(callable(a) for a in (*args, *kwargs.values())):
             self.refuse(f"passes a function to {function.__name__}()")
             return function(owner, *args, **kwargs)
+        gradients = tuple(self.gradients.items())
         owner, *args = (list(a) if hasattr(a, "__next__") else a for a in (owner, *args))
         modes.recorder = None
         try:
@@ -165,7 +167,7 @@ class Recorder:
         elif result is not None:
             self.refuse(f"uses what {function.__name__}() returns")
         self.steps.append(
-            Live(lambda: function(owner, *args, **kwargs), array, tuple(self.gradients.items()))
+            Live(functools.partial(function, owner, *args, **kwargs), array, gradients)
         )
         for leaf in self.leaves_of(owner):
             if leaf._grad is None:
