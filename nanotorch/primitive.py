@@ -173,8 +173,11 @@ class Passage(Node):
 
     __slots__ = ()
 
+    _numbers = itertools.count(1)
+
     def __init__(self, leaf: Any) -> None:
-        self.edges, self.sequence = (leaf,), -1  # nothing but the leaf lies behind it
+        # Nothing but the leaf lies behind it: it comes last, and each has a number of its own.
+        self.edges, self.sequence = (leaf,), -next(self._numbers)
         self.shape, self.dtype = leaf._array.shape, leaf._array.dtype
         self.hooks = self.post_hooks = None
 
