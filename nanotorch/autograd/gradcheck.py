@@ -63,10 +63,10 @@ def gradcheck(
         numerical = Numerical(func, xs, eps)
         compare = compare_products if fast_mode else compare_jacobians
         if check_backward_ad:
-            compare(func, xs, checked, numerical, "backward", atol, rtol)
-            same_again(func, xs, checked, nondet_tol, check_grad_dtypes)
             if check_undefined_grad:
                 accepts_missing(func, xs, checked)
+            compare(func, xs, checked, numerical, "backward", atol, rtol)
+            same_again(func, xs, checked, nondet_tol, check_grad_dtypes)
             if check_batched_grad:
                 same_batched(func, xs, checked)
         if check_forward_ad:
@@ -229,7 +229,7 @@ def unit(x: Any, place: tuple[int, ...]) -> Any:
 def analytical(
     func: Func, xs: Sequence[Any], checked: Sequence[int], mode: str
 ) -> list[list[list[Any]]]:
-    """Jacobians [input][output] as rows: one per input element in forward mode, else per output's."""
+    """Jacobians [input][output] as rows: per input element in forward mode, else per output's."""
     if mode == "forward":
         return [
             transposed([forward(func, xs, i, unit(xs[i], p)) for p in positions(xs[i])])
@@ -239,7 +239,8 @@ def analytical(
     with enable_grad():
         outputs = differentiable(evaluated(func, xs))
         for y in outputs:
-            rows = [backward(y, xs, checked, unit(y, place)) for place in positions(y)]
+            rest = others(outputs, y)
+            rows = [backward(y, xs, checked, unit(y, place), rest) for place in positions(y)]
             for j, i in enumerate(checked):
                 jacobians[j].append([row[j] for row in rows] or [ops.zeros_like(xs[i])._array])
     return jacobians
@@ -263,15 +264,26 @@ def forward(func: Func, xs: Sequence[Any], index: int, direction: Any) -> list[A
         ]
 
 
-def backward(y: Any, xs: Sequence[Any], checked: Sequence[int], g: Any) -> list[Any]:
-    """The cotangents of the checked inputs by reverse mode, as arrays."""
+def backward(
+    y: Any, xs: Sequence[Any], checked: Sequence[int], g: Any, rest: Sequence[Any] = ()
+) -> list[Any]:
+    """The cotangents of the checked inputs by reverse mode, as arrays.
+
+    `rest`: other outputs, which get a cotangent of zeros; those left out get none.
+    """
     targets = [xs[i] for i in checked]
     if not requires_grad(y):
         return [ops.zeros_like(x)._array for x in targets]
-    found = grad(y, targets, g, retain_graph=True, allow_unused=True)
+    zeros = [ops.zeros_like(other) for other in rest]
+    found = grad([y, *rest], targets, [g, *zeros], retain_graph=True, allow_unused=True)
     return [
         (ops.zeros_like(x) if d is None else d)._array for x, d in zip(targets, found, strict=True)
     ]
+
+
+def others(outputs: Sequence[Any], y: Any) -> list[Any]:
+    """The recorded outputs besides y."""
+    return [other for other in outputs if other is not y and requires_grad(other)]
 
 
 def matrix(x: Any, rows: Sequence[Any], by_input: bool) -> Any:
@@ -328,7 +340,7 @@ def compare_products(
             if mode == "forward":
                 given = float((tangents[k] * v._array).sum())
             else:
-                given = float((backward(y, xs, checked, v)[j] * u._array).sum())
+                given = float((backward(y, xs, checked, v, others(outputs, y))[j] * u._array).sum())
             size = max(y._array.size * xs[i]._array.size, 1)
             if not abs(given - expected) <= (atol + rtol * abs(expected)) * math.sqrt(size):
                 raise GradcheckError(
@@ -343,9 +355,10 @@ def same_again(
 ) -> None:
     """Refuses a backward that gives other numbers, or another dtype, the second time."""
     with enable_grad():
-        for k, y in enumerate(differentiable(evaluated(func, xs))):
-            v = fixed_vector(y)
-            first, second = backward(y, xs, checked, v), backward(y, xs, checked, v)
+        outputs = differentiable(evaluated(func, xs))
+        for k, y in enumerate(outputs):
+            v, rest = fixed_vector(y), others(outputs, y)
+            first, second = (backward(y, xs, checked, v, rest) for _ in range(2))
             for i, a, b in zip(checked, first, second, strict=True):
                 if a.size and float(abs(a - b).max()) > tolerance:
                     raise GradcheckError(

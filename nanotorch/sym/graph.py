@@ -159,8 +159,10 @@ class Graph:
     # --- computing -------------------------------------------------------------------------------
 
     def evaluated(self, values: dict[str, Any]) -> list[Any]:
-        """The values of the heads. What no later node needs is let go of on the way."""
-        self.known_names(values, "eval")
+        """The values of the heads. What no later node needs is let go of on the way.
+
+        Names that are no arguments are passed over: a gradient may depend on fewer than its graph.
+        """
         order, names = self.nodes(), self.names()
         held: dict[Symbol, Any] = {}
         uses: dict[Symbol, int] = {}
@@ -188,7 +190,6 @@ class Graph:
 
     def bind(self, **values: Any) -> Callable[..., Any]:
         """The graph as a function of its other arguments, these ones being given."""
-        self.known_names(values, "bind")
         return functools.partial(self.eval, **values)
 
     def eval(self, **values: Any) -> Any:

@@ -170,6 +170,10 @@ class Symbol(Graph, Operators):
     def _wrap(array: Any) -> Tensor:
         return Tensor._wrap(array)  # a rule's constant
 
+    @property
+    def _base(self) -> NoReturn:
+        raise TypeError(f"the symbol {self.name!r} is no tensor: it cannot be written into one")
+
     def __getitem__(self, key: Any) -> Symbol:
         return ops.getitem(self, key)  # type: ignore[no-any-return]
 
@@ -219,8 +223,8 @@ class Symbol(Graph, Operators):
     def eval(self, **values: Any) -> Any:
         """The value, a Tensor, given those of the arguments (Tensors, arrays, numbers or lists).
 
-        Operations on tensors that require grad are recorded as ever. TypeError names a missing
-        argument, RuntimeError the op that failed.
+        Operations on tensors that require grad are recorded as ever. Values for what is no argument
+        are passed over. TypeError names a missing argument, RuntimeError the op that failed.
         """
         return self.evaluated(values)[0]
 
