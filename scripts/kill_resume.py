@@ -60,7 +60,7 @@ def command(kind: str, folder: Path, seed: int) -> list[str]:
 
 def kill_somewhere(process: subprocess.Popen[bytes], folder: Path, chance: random.Random) -> bool:
     """Kill the process at a random moment, or while it saves; False if it ended before."""
-    deadline = time.monotonic() + chance.uniform(0.3, 1.6)
+    deadline = time.monotonic() + chance.uniform(0.6, 2.5)
     in_save = chance.random() < 0.5
     while process.poll() is None:
         now = time.monotonic()

@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from nanotorch.training.curves import draw_curves
+from nanotorch.training.errors import needs_extra
 from nanotorch.training.run import Run
 
 
@@ -107,8 +108,31 @@ class Redraw:
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
         output = run.config.output
         if output.curves and time.monotonic() - self.drawn >= output.redraw_seconds:
-            draw_curves(run.folder, output.log_scale, output.smoothing)
+            draw_curves(run.folder, output.log_scale, output.smoothing, output.curves_of)
             self.drawn = time.monotonic()
+
+
+class TensorBoard:
+    """Writes every number of an epoch as TensorBoard scalars, through the extra `tensorboard`."""
+
+    def __init__(self) -> None:
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            raise needs_extra("output.tensorboard", "tensorboardX", "tensorboard") from None
+        self._kind = SummaryWriter
+        self._writer: Any = None
+
+    def on_start(self, run: Run) -> None:
+        self._writer = self._kind(str(run.folder / "tensorboard"), purge_step=run.at.step)
+
+    def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
+        for key, value in record.items():
+            if key not in ("epoch", "step") and value is not None:
+                self._writer.add_scalar(key, value, record["step"])
+
+    def on_end(self, run: Run) -> None:
+        self._writer.close()
 
 
 TIME_IS_UP = "the time limit is reached"

@@ -284,7 +284,15 @@ def save_figure(drawn: Any, stem: Path) -> list[Path]:
     return written
 
 
-def draw_curves(folder: Path, log_scale: bool = False, smoothing: float = 0.0) -> list[Path]:
-    """Draw loss.png and loss.svg of a run folder."""
-    chart = chart_of_run(folder, "loss", log_scale, smoothing)
-    return save_figure(figure(chart), folder / "loss")
+def draw_curves(
+    folder: Path,
+    log_scale: bool = False,
+    smoothing: float = 0.0,
+    quantities: Sequence[str] = ("loss",),
+) -> list[Path]:
+    """Draw QUANTITY.png and QUANTITY.svg of a run folder; only the loss may be logarithmic."""
+    written = []
+    for quantity in quantities:
+        chart = chart_of_run(folder, quantity, log_scale and quantity == "loss", smoothing)
+        written += save_figure(figure(chart), folder / quantity)
+    return written

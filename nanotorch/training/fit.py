@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 
 import nanotorch as nt
-from nanotorch.training.callbacks import Best, Checkpoints, Lines, Redraw, TimeLimit, Timer
+from nanotorch.training.callbacks import (
+    Best,
+    Checkpoints,
+    Lines,
+    Redraw,
+    TensorBoard,
+    TimeLimit,
+    Timer,
+)
 from nanotorch.training.checkpoint import load_checkpoint
 from nanotorch.training.config.sections import Config
 from nanotorch.training.curves import draw_curves
@@ -48,6 +56,8 @@ def fit(config: Config, resume: str | None = None, quiet: bool = False) -> Finis
         best, timer = Best(), Timer()
         lines = Lines(best, quiet)
         run.callbacks = [best, Checkpoints(), TimeLimit(), lines, timer, Redraw()]
+        if config.output.tensorboard:
+            run.callbacks.append(TensorBoard())
         saved = load_checkpoint(found.checkpoint) if found and found.checkpoint else None
         run.open(found.folder if found else new_run_folder(config))
         if found:
@@ -148,7 +158,7 @@ def _draw(run: Finished) -> None:
     """The pictures and the page, from what the run folder holds."""
     output = run.config.output
     if run.summary["epochs"] and output.curves:
-        draw_curves(run.folder, output.log_scale, output.smoothing)
+        draw_curves(run.folder, output.log_scale, output.smoothing, output.curves_of)
     if run.summary["epochs"] and output.report and run.outcomes:
         write_report(run)
 

@@ -36,7 +36,7 @@ def array_bytes(
     import safetensors.numpy
 
     # safetensors 0.8.0 stores wrong values for arrays that are not C-contiguous.
-    solid = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+    solid = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
     # One key only: safetensors writes several in an order that changes from process to process.
     metadata = {KEY: json.dumps(facts, sort_keys=True)} if facts else None
     content: bytes = safetensors.numpy.save(solid, metadata)

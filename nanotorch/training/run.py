@@ -63,6 +63,12 @@ class Run:
         self.objective = Objective(config.loss, target, device, self.dtype)
         self.penalty = ElasticNet(config.penalty, matching(self.model, config.penalty.parameters))
         self.metric_names = chosen_names(config.metrics.each_epoch, target.task)
+        for quantity in config.output.curves_of:
+            if quantity != "loss" and quantity not in self.metric_names:
+                raise InputError(
+                    f"output.curves_of: expected loss or one of metrics.each_epoch "
+                    f"({', '.join(self.metric_names)}), given {quantity!r}"
+                )
         self.monitor, self.more_is_better = _monitor(config, data, self.metric_names)
         training = config.training
         self.batches = self._batches(data.train, training.batch_size, training=True)

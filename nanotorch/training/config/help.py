@@ -50,6 +50,7 @@ def markdown_tables() -> str:
             name = key.name.rpartition(".")[2]
             only = f" ({key.variant} only)" if key.variant else ""
             default = "required" if key.default is None else f"`{key.default}`"
+            default = default.replace("`not set`", "not set")
             accepts = key.accepts.replace("|", "\\|")
             lines.append(f"| `{name}`{only} | {accepts} | {default} | {key.meaning} |")
         lines.append("")

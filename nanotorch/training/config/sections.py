@@ -180,7 +180,10 @@ class Output(Section):
     """What is written into the run folder and the terminal."""
 
     folder: str = Field(default="runs", description="where run folders are made")
-    curves: bool = Field(default=True, description="draw loss.png and loss.svg")
+    curves: bool = Field(default=True, description="draw curves as PNG and SVG")
+    curves_of: list[str] = Field(
+        default=["loss"], description="what is drawn: loss, or metrics of every epoch as well"
+    )
     redraw_seconds: Positive = Field(
         default=10.0, description="seconds between two drawings in the run"
     )
