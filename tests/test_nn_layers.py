@@ -49,6 +49,16 @@ LAYERS: dict[str, tuple[Make, list[Any]]] = {
     "GELU by tanh": (lambda nn: nn.GELU("tanh"), [values(3, 4)]),
     "Softplus": (lambda nn: nn.Softplus(beta=2.0, threshold=3.0), [values(3, 4) * 4]),
     "Hardtanh": (lambda nn: nn.Hardtanh(-0.5, 0.75), [values(3, 4)]),
+    "SELU": (lambda nn: nn.SELU(), [values(3, 4)]),
+    "CELU": (lambda nn: nn.CELU(1.5), [values(3, 4)]),
+    "Mish": (lambda nn: nn.Mish(), [values(3, 4) * 5]),
+    "Softsign": (lambda nn: nn.Softsign(), [values(3, 4)]),
+    "Hardsigmoid": (lambda nn: nn.Hardsigmoid(), [values(3, 4) * 4]),
+    "Hardswish": (lambda nn: nn.Hardswish(), [values(3, 4) * 4]),
+    "Tanhshrink": (lambda nn: nn.Tanhshrink(), [values(3, 4)]),
+    "Hardshrink": (lambda nn: nn.Hardshrink(), [values(3, 4)]),
+    "Softshrink": (lambda nn: nn.Softshrink(0.3), [values(3, 4)]),
+    "Threshold": (lambda nn: nn.Threshold(0.2, -1.5), [values(3, 4)]),
     "Softmax": (lambda nn: nn.Softmax(dim=1), [values(3, 4)]),
     "Softmax of dimension 0": (lambda nn: nn.Softmax(0), [values(3, 4)]),
     "LogSoftmax": (lambda nn: nn.LogSoftmax(-1), [values(3, 4) * 50]),
@@ -68,6 +78,19 @@ LAYERS: dict[str, tuple[Make, list[Any]]] = {
         [values(6, 4)],
     ),
     "BatchNorm1d in evaluation": (lambda nn: nn.BatchNorm1d(4).eval(), [values(6, 4)]),
+    "RMSNorm": (lambda nn: nn.RMSNorm(4), [values(2, 3, 4)]),
+    "RMSNorm of 2 dimensions": (
+        lambda nn: nn.RMSNorm((3, 4), eps=0.1, elementwise_affine=False),
+        [values(2, 3, 4)],
+    ),
+    "GroupNorm": (lambda nn: nn.GroupNorm(2, 4), [values(3, 4, 5)]),
+    "GroupNorm without bias": (lambda nn: nn.GroupNorm(2, 4, bias=False), [values(3, 4)]),
+    "GroupNorm without weights": (lambda nn: nn.GroupNorm(1, 4, affine=False), [values(3, 4)]),
+    "PairwiseDistance": (
+        lambda nn: nn.PairwiseDistance(keepdim=True),
+        [values(5, 3), values(5, 3, seed=1)],
+    ),
+    "CosineSimilarity": (lambda nn: nn.CosineSimilarity(), [values(5, 3), values(5, 3, seed=1)]),
     "Embedding": (lambda nn: nn.Embedding(6, 3), [np.array([[0, 5, 2], [2, 2, 1]])]),
     "Embedding with padding": (
         lambda nn: nn.Embedding(6, 3, padding_idx=-4),
@@ -122,7 +145,18 @@ def test_values_gradients_and_print_are_pytorchs(name: str) -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [nn.ReLU, nn.SiLU, nn.LeakyReLU, nn.ELU, nn.Hardtanh, nn.ReLU6],
+    [
+        nn.ReLU,
+        nn.SiLU,
+        nn.LeakyReLU,
+        nn.ELU,
+        nn.Hardtanh,
+        nn.ReLU6,
+        nn.SELU,
+        nn.CELU,
+        nn.Mish,
+        lambda inplace=False: nn.Threshold(0.1, 2.0, inplace),
+    ],
 )
 def test_an_activation_in_place_overwrites_its_input_with_the_same_gradient(make: Any) -> None:
     plain, inplace = make(), make(inplace=True)
@@ -231,6 +265,9 @@ ERRORS: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
         RuntimeError,
         r"\(\*, 3\), got \(2, 4\)",
     ),
+    ("rms norm", lambda: nn.RMSNorm(3)(nt.ones(2, 4)), RuntimeError, r"rms_norm: .*\(2, 4\)"),
+    ("groups", lambda: nn.GroupNorm(3, 4), ValueError, "divisible by num_groups"),
+    ("channels", lambda: F.group_norm(nt.ones(2, 4), 3), ValueError, "divisible by 3"),
     ("batch of one", lambda: nn.BatchNorm1d(3)(nt.ones(1, 3)), ValueError, "more than 1 value"),
     ("batch norm rank", lambda: nn.BatchNorm1d(3)(nt.ones(3)), ValueError, "got 1D input"),
     (

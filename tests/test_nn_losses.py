@@ -92,6 +92,57 @@ CASES: list[Case] = [
 ]
 
 
+SIGNS = np.sign(reals(6)).astype(np.float32)
+
+# Losses of other signatures: name, options, inputs. Integer inputs and signs get no gradient.
+OTHERS: list[tuple[str, dict[str, Any], list[Any]]] = [
+    ("SoftMarginLoss", {}, [reals(6), SIGNS]),
+    ("MultiLabelSoftMarginLoss", {}, [LOGITS, BINARY]),
+    ("MultiLabelSoftMarginLoss", {"weight": WEIGHTS}, [LOGITS, BINARY]),
+    ("HingeEmbeddingLoss", {}, [reals(6), SIGNS]),
+    ("HingeEmbeddingLoss", {"margin": 0.3}, [reals(6), SIGNS]),
+    ("MarginRankingLoss", {"margin": 0.2}, [reals(6), reals(6), SIGNS]),
+    ("CosineEmbeddingLoss", {"margin": -0.2}, [reals(6, 3), reals(6, 3), SIGNS]),
+    ("TripletMarginLoss", {}, [reals(6, 3), reals(6, 3), reals(6, 3)]),
+    ("TripletMarginLoss", {"margin": 0.5, "p": 1.0}, [reals(6, 3), reals(6, 3), reals(6, 3)]),
+    ("MultiMarginLoss", {}, [LOGITS, classes(3, 6)]),
+    ("MultiMarginLoss", {"p": 2, "margin": 2.0, "weight": WEIGHTS}, [LOGITS, classes(3, 6)]),
+    ("MultiMarginLoss", {}, [reals(3), np.array(1)]),
+    ("PoissonNLLLoss", {}, [reals(6), probabilities(6) * 5]),
+    (
+        "PoissonNLLLoss",
+        {"log_input": False, "full": True},
+        [probabilities(6), probabilities(6) * 5],
+    ),
+    ("GaussianNLLLoss", {}, [reals(6), reals(6), probabilities(6)]),
+    ("GaussianNLLLoss", {"full": True, "eps": 0.5}, [reals(6), reals(6), probabilities(6)]),
+]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("case", OTHERS, ids=lambda c: f"{c[0]}{sorted(c[1])}")
+def test_losses_of_other_signatures_are_pytorchs(
+    case: tuple[str, dict[str, Any], list[Any]], reduction: str
+) -> None:
+    torch = pytest.importorskip("torch")
+    name, options, arrays = case
+
+    def run(module: Any) -> tuple[Any, list[Any]]:
+        inputs = [module.tensor(array) for array in arrays]
+        for x, array in zip(inputs, arrays):
+            x.requires_grad_(x.is_floating_point() and array is not SIGNS and array is not BINARY)
+        loss = built(module, name, options, reduction)(*inputs)
+        (loss * loss).sum().backward()
+        return loss.detach().numpy(), [x.grad.numpy() for x in inputs if x.requires_grad]
+
+    loss, gradients = run(nt)
+    expected, expected_gradients = run(torch)
+    np.testing.assert_allclose(loss, expected, rtol=2e-5, atol=1e-6)
+    for a, b in zip(gradients, expected_gradients):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
 def built(module: Any, name: str, options: dict[str, Any], reduction: str) -> Any:
     tensors = {k: module.tensor(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
     return getattr(module.nn, name)(reduction=reduction, **tensors)
@@ -206,6 +257,19 @@ ERRORS: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
         lambda: nn.CrossEntropyLoss(label_smoothing=1.5)(nt.ones(2, 3), nt.tensor([0, 1])),
         RuntimeError,
         "between 0.0 and 1.0",
+    ),
+    ("margin's p", lambda: nn.MultiMarginLoss(p=3), ValueError, "got 3"),
+    (
+        "negative variance",
+        lambda: nn.GaussianNLLLoss()(nt.ones(2), nt.ones(2), -nt.ones(2)),
+        ValueError,
+        "negative entries",
+    ),
+    (
+        "soft margin",
+        lambda: nn.SoftMarginLoss()(nt.ones(2), nt.ones(3)),
+        ValueError,
+        r"\(3,\).*\(2,\)",
     ),
     (
         "float classes",

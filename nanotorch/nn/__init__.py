@@ -2,12 +2,18 @@
 
 from nanotorch.nn import functional as functional, init as init, utils as utils
 from nanotorch.nn.activations import (
+    CELU as CELU,
     ELU as ELU,
     GELU as GELU,
+    SELU as SELU,
+    Hardshrink as Hardshrink,
+    Hardsigmoid as Hardsigmoid,
+    Hardswish as Hardswish,
     Hardtanh as Hardtanh,
     LeakyReLU as LeakyReLU,
     LogSigmoid as LogSigmoid,
     LogSoftmax as LogSoftmax,
+    Mish as Mish,
     PReLU as PReLU,
     ReLU as ReLU,
     ReLU6 as ReLU6,
@@ -16,7 +22,11 @@ from nanotorch.nn.activations import (
     Softmax as Softmax,
     Softmin as Softmin,
     Softplus as Softplus,
+    Softshrink as Softshrink,
+    Softsign as Softsign,
     Tanh as Tanh,
+    Tanhshrink as Tanhshrink,
+    Threshold as Threshold,
 )
 from nanotorch.nn.containers import (
     ModuleDict as ModuleDict,
@@ -31,15 +41,31 @@ from nanotorch.nn.linear import Bilinear as Bilinear, Identity as Identity, Line
 from nanotorch.nn.losses import (
     BCELoss as BCELoss,
     BCEWithLogitsLoss as BCEWithLogitsLoss,
+    CosineEmbeddingLoss as CosineEmbeddingLoss,
+    CosineSimilarity as CosineSimilarity,
     CrossEntropyLoss as CrossEntropyLoss,
+    GaussianNLLLoss as GaussianNLLLoss,
+    HingeEmbeddingLoss as HingeEmbeddingLoss,
     HuberLoss as HuberLoss,
     KLDivLoss as KLDivLoss,
     L1Loss as L1Loss,
+    MarginRankingLoss as MarginRankingLoss,
     MSELoss as MSELoss,
+    MultiLabelSoftMarginLoss as MultiLabelSoftMarginLoss,
+    MultiMarginLoss as MultiMarginLoss,
     NLLLoss as NLLLoss,
+    PairwiseDistance as PairwiseDistance,
+    PoissonNLLLoss as PoissonNLLLoss,
     SmoothL1Loss as SmoothL1Loss,
+    SoftMarginLoss as SoftMarginLoss,
+    TripletMarginLoss as TripletMarginLoss,
 )
 from nanotorch.nn.module import Module as Module
-from nanotorch.nn.normalization import BatchNorm1d as BatchNorm1d, LayerNorm as LayerNorm
+from nanotorch.nn.normalization import (
+    BatchNorm1d as BatchNorm1d,
+    GroupNorm as GroupNorm,
+    LayerNorm as LayerNorm,
+    RMSNorm as RMSNorm,
+)
 from nanotorch.nn.parameter import Buffer as Buffer, Parameter as Parameter
 from nanotorch.nn.reshaping import Flatten as Flatten, Unflatten as Unflatten

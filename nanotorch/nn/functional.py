@@ -12,6 +12,18 @@ from typing import Any
 from nanotorch import ops, random
 from nanotorch.autograd.grad_mode import no_grad
 from nanotorch.backend import array_module
+from nanotorch.nn.margins import (
+    cosine_embedding_loss as cosine_embedding_loss,
+    gaussian_nll_loss as gaussian_nll_loss,
+    hinge_embedding_loss as hinge_embedding_loss,
+    margin_ranking_loss as margin_ranking_loss,
+    multi_margin_loss as multi_margin_loss,
+    multilabel_soft_margin_loss as multilabel_soft_margin_loss,
+    pairwise_distance as pairwise_distance,
+    poisson_nll_loss as poisson_nll_loss,
+    soft_margin_loss as soft_margin_loss,
+    triplet_margin_loss as triplet_margin_loss,
+)
 from nanotorch.tensor import Tensor
 
 Function = Callable[..., Tensor]
@@ -63,6 +75,61 @@ def hardtanh(
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     """y = min(max(x, 0), 6)"""
     return hardtanh(input, 0.0, 6.0, inplace)
+
+
+def selu(input: Tensor, inplace: bool = False) -> Tensor:
+    """y = scale · elu(x, alpha), with the constants that keep mean 0 and variance 1."""
+    scale, alpha = 1.0507009873554805, 1.6732632423543772
+    return _apply(lambda x: ops.elu(x, alpha) * scale, input, inplace)
+
+
+def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """y = x where x > 0, else alpha · (exp(x / alpha) - 1)"""
+    return _apply(lambda x: ops.elu(x / alpha) * alpha, input, inplace)
+
+
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
+    """y = x · tanh(log(1 + exp(x)))"""
+    return _apply(lambda x: x * ops.tanh(ops.softplus(x)), input, inplace)
+
+
+def softsign(input: Tensor) -> Tensor:
+    """y = x / (1 + |x|)"""
+    result: Tensor = input / (1 + ops.abs(input))
+    return result
+
+
+def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    """y = min(max(x + 3, 0), 6) / 6"""
+    return _apply(lambda x: ops.clamp(x + 3, 0.0, 6.0) / 6, input, inplace)
+
+
+def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
+    """y = x · min(max(x + 3, 0), 6) / 6"""
+    return _apply(lambda x: x * ops.clamp(x + 3, 0.0, 6.0) / 6, input, inplace)
+
+
+def tanhshrink(input: Tensor) -> Tensor:
+    """y = x - tanh(x)"""
+    result: Tensor = input - ops.tanh(input)
+    return result
+
+
+def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """y = x where |x| > lambd, else 0"""
+    result: Tensor = ops.where(ops.abs(input) > lambd, input, 0.0)
+    return result
+
+
+def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """y = x moved towards 0 by lambd, and 0 within it"""
+    result: Tensor = input - ops.clamp(input, -lambd, lambd)
+    return result
+
+
+def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
+    """y = x where x > threshold, else value"""
+    return _apply(lambda x: ops.where(x > threshold, x, value), input, inplace)
 
 
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
@@ -177,18 +244,64 @@ def layer_norm(
 
     RuntimeError where the input's last sizes are others.
     """
-    shape = tuple(normalized_shape)
-    if not shape or tuple(input.shape[-len(shape) :]) != shape:
-        raise RuntimeError(
-            f"layer_norm: expected input of shape (*, {', '.join(map(str, shape))}), "
-            f"got {tuple(input.shape)}"
-        )
-    dims = tuple(range(-len(shape), 0))
-    y = ops.standardize(input, dims, eps)
+    y = ops.standardize(input, _last_dimensions("layer_norm", input, normalized_shape), eps)
     if weight is not None:
         y = y * weight
     result: Tensor = y if bias is None else y + bias
     return result
+
+
+def rms_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> Tensor:
+    """y = x / √(mean(x²) + eps) · weight, over the last dimensions; eps None: the dtype's own.
+
+    RuntimeError where the input's last sizes are others.
+    """
+    dims = _last_dimensions("rms_norm", input, normalized_shape)
+    least = array_module(input._array).finfo(input._array.dtype).eps if eps is None else eps
+    y = input * ops.rsqrt(ops.mean(input * input, dims, True) + float(least))
+    result: Tensor = y if weight is None else y * weight
+    return result
+
+
+def group_norm(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """y = (x - mean) / √(var + eps) · weight + bias, over groups of channels.
+
+    Shapes: (N, C, *) to the same. ValueError where C is no multiple of `num_groups`.
+    """
+    if input.ndim < 2 or input.shape[1] % num_groups:
+        raise ValueError(
+            f"group_norm: expected a number of channels divisible by {num_groups}, "
+            f"got input {tuple(input.shape)}"
+        )
+    grouped = input.reshape((input.shape[0], num_groups, -1))
+    y = ops.standardize(grouped, (-1,), eps).reshape(input.shape)
+    shape = (1, -1, *[1] * (input.ndim - 2))
+    if weight is not None:
+        y = y * weight.reshape(shape)
+    result: Tensor = y if bias is None else y + bias.reshape(shape)
+    return result
+
+
+def _last_dimensions(name: str, input: Tensor, sizes: Sequence[int]) -> tuple[int, ...]:
+    """The last dimensions of the input, which must have the given sizes."""
+    shape = tuple(sizes)
+    if not shape or tuple(input.shape[-len(shape) :]) != shape:
+        raise RuntimeError(
+            f"{name}: expected input of shape (*, {', '.join(map(str, shape))}), "
+            f"got {tuple(input.shape)}"
+        )
+    return tuple(range(-len(shape), 0))
 
 
 def batch_norm(

@@ -65,6 +65,99 @@ class LayerNorm(Module):
         )
 
 
+class RMSNorm(Module):
+    """y = x / √(mean(x²) + eps) · weight, over the last dimensions (Zhang and Sennrich, 2019).
+
+    `weight`, of shape normalized_shape, starts at 1, or is None where not `elementwise_affine`.
+    """
+
+    weight: Parameter | None
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        single = isinstance(normalized_shape, int)
+        self.normalized_shape: tuple[int, ...] = (
+            (normalized_shape,) if single else tuple(normalized_shape)  # type: ignore[assignment,arg-type]
+        )
+        self.eps, self.elementwise_affine = eps, elementwise_affine
+        weight = ones(self.normalized_shape, device=device, dtype=dtype)
+        self.register_parameter("weight", Parameter(weight) if elementwise_affine else None)
+
+    def reset_parameters(self) -> None:
+        """Sets the weight to 1."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Shapes: (*, normalized_shape) to the same."""
+        return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+        )
+
+
+class GroupNorm(Module):
+    """y = (x - mean) / √(var + eps) · weight + bias, over groups of channels (Wu and He, 2018).
+
+    `weight` starts at 1, `bias` at 0, one value per channel, or they are None where not `affine`.
+    ValueError where the channels do not divide into the groups.
+    """
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if num_channels % num_groups:
+            raise ValueError(
+                f"GroupNorm: num_channels ({num_channels}) must be divisible by "
+                f"num_groups ({num_groups})"
+            )
+        self.num_groups, self.num_channels = num_groups, num_channels
+        self.eps, self.affine = eps, affine
+        options = {"device": device, "dtype": dtype}
+        weight = Parameter(ones(num_channels, **options)) if affine else None
+        self.register_parameter("weight", weight)
+        shift = Parameter(zeros(num_channels, **options)) if affine and bias else None
+        self.register_parameter("bias", shift)
+
+    def reset_parameters(self) -> None:
+        """Sets the weight to 1 and the bias to 0."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Shapes: (N, C, *) to the same, with C = num_channels."""
+        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
+            f"bias={self.bias is not None}"
+        )
+
+
 class BatchNorm1d(Module):
     """y = (x - mean) / √(var + eps) · weight + bias, for each channel over the batch (and length).
 

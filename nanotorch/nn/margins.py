@@ -1,0 +1,147 @@
+"""Losses of margins, distances and distributions, as functions; `functional` hands them on.
+
+Source: https://docs.pytorch.org/docs/stable/nn.functional.html#loss-functions
+"""
+
+from __future__ import annotations
+
+import math
+
+from nanotorch import ops
+from nanotorch.autograd.grad_mode import no_grad
+from nanotorch.ops.losses import check_classes, check_reduction, same_size, total
+from nanotorch.tensor import Tensor
+
+
+def reduced(loss: Tensor, reduction: str) -> Tensor:
+    """The losses themselves, their mean or their sum; ValueError for another `reduction`."""
+    check_reduction(reduction)
+    result: Tensor = total(loss, reduction)
+    return result
+
+
+def pairwise_distance(
+    x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
+) -> Tensor:
+    """‖x1 - x2 + eps‖ₚ over the last dimension: (*, D) and (*, D) to (*)."""
+    distance: Tensor = ops.norm(x1 - x2 + eps, p, -1, keepdim)
+    return distance
+
+
+def soft_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """log(1 + exp(-target · x)), targets 1 or -1 of x's shape."""
+    same_size(input, target, "soft_margin_loss")
+    return reduced(ops.softplus(-target * input), reduction)
+
+
+def multilabel_soft_margin_loss(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
+    """The binary cross-entropy with logits, averaged over the last dimension: (N, C) to (N)."""
+    loss = ops.binary_cross_entropy_with_logits(input, target, weight, "none")
+    return reduced(ops.mean(loss, -1), reduction)
+
+
+def hinge_embedding_loss(
+    input: Tensor, target: Tensor, margin: float = 1.0, reduction: str = "mean"
+) -> Tensor:
+    """x where the target is 1, max(0, margin - x) where it is -1."""
+    return reduced(ops.where(target == 1, input, ops.relu(margin - input)), reduction)
+
+
+def margin_ranking_loss(
+    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0, reduction: str = "mean"
+) -> Tensor:
+    """max(0, -target · (x1 - x2) + margin), targets 1 or -1."""
+    return reduced(ops.relu(-target * (input1 - input2) + margin), reduction)
+
+
+def cosine_embedding_loss(
+    input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0, reduction: str = "mean"
+) -> Tensor:
+    """1 - cos(x1, x2) where the target is 1, max(0, cos(x1, x2) - margin) where it is -1."""
+    sizes = (ops.sum(x * x, -1) + 1e-12 for x in (input1, input2))
+    cosine = ops.sum(input1 * input2, -1) * ops.rsqrt(next(sizes) * next(sizes))
+    return reduced(ops.where(target == 1, 1 - cosine, ops.relu(cosine - margin)), reduction)
+
+
+def triplet_margin_loss(
+    anchor: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    margin: float = 1.0,
+    p: float = 2,
+    eps: float = 1e-6,
+    reduction: str = "mean",
+) -> Tensor:
+    """max(0, d(anchor, positive) - d(anchor, negative) + margin), d the pairwise distance."""
+    near = pairwise_distance(anchor, positive, p, eps)
+    far = pairwise_distance(anchor, negative, p, eps)
+    return reduced(ops.relu(near - far + margin), reduction)
+
+
+def multi_margin_loss(
+    input: Tensor,
+    target: Tensor,
+    p: int = 1,
+    margin: float = 1.0,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Σ max(0, margin - x[t] + x[i])ᵖ / C over the classes i but t: (N, C) and (N), or (C) and ().
+
+    ValueError for p other than 1 and 2; IndexError for a class that does not exist.
+    """
+    if p not in (1, 2):
+        raise ValueError(f"multi_margin_loss: only p == 1 and p == 2 are supported, got {p}")
+    check_classes(input, target, "multi_margin_loss")
+    loss = ops.relu(margin - ops.gather(input, -1, ops.unsqueeze(target, -1)) + input)
+    if p == 2:
+        loss = loss * loss
+    # The term of the target's own class is max(0, margin)ᵖ, whatever x is.
+    loss = (ops.sum(loss, -1) - max(0.0, margin) ** p) / input.shape[-1]
+    return reduced(loss if weight is None else loss * weight[target], reduction)
+
+
+def poisson_nll_loss(
+    input: Tensor,
+    target: Tensor,
+    log_input: bool = True,
+    full: bool = False,
+    eps: float = 1e-8,
+    reduction: str = "mean",
+) -> Tensor:
+    """exp(x) - target · x, x the logarithm of the rate; else x - target · log(x + eps).
+
+    `full` adds Stirling's approximation of log(target!) for targets above 1.
+    """
+    if log_input:
+        loss = ops.exp(input) - target * input
+    else:
+        loss = input - target * ops.log(input + eps)
+    if full:
+        above = ops.where(target > 1, target, 1.0)
+        rest = above * ops.log(above) - above + 0.5 * ops.log(2 * math.pi * above)
+        loss = loss + ops.where(target > 1, rest, 0.0)
+    return reduced(loss, reduction)
+
+
+def gaussian_nll_loss(
+    input: Tensor,
+    target: Tensor,
+    var: Tensor,
+    full: bool = False,
+    eps: float = 1e-6,
+    reduction: str = "mean",
+) -> Tensor:
+    """(log var + (x - target)² / var) / 2, var at least eps; `full` adds log(2π) / 2.
+
+    ValueError for a negative variance (seen on the CPU).
+    """
+    if var.device.type == "cpu" and (var < 0).any():
+        raise ValueError("gaussian_nll_loss: var has negative entries")
+    bounded = var.clone()
+    with no_grad():  # the bound does not stop the gradient
+        bounded.clamp_(min=eps)
+    loss = 0.5 * (ops.log(bounded) + (input - target) ** 2 / bounded)
+    return reduced(loss + 0.5 * math.log(2 * math.pi) if full else loss, reduction)
