@@ -195,6 +195,8 @@ class Primitive(Node):
     # "common": inputs are cast to their common dtype; "floating": and integers to the default float.
     promotes: ClassVar[str | None] = None
     constant: ClassVar[bool] = False  # the output depends on the inputs' shapes alone
+    # What is moved to the device of the others: nothing, "numbers" (0-dim, of the host), "all".
+    moves: ClassVar[str] = ""
     view: ClassVar[bool] = False  # the output shares its input's memory
     in_place: ClassVar[bool] = False  # the kernel may write into the memory of its first input
     backward_name: ClassVar[str] = ""
@@ -356,6 +358,7 @@ class Elementwise(Primitive):
 
     __slots__ = ()
     promotes = "common"
+    moves = "numbers"
 
 
 class Ufunc(Elementwise):

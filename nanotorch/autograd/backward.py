@@ -7,6 +7,7 @@ from typing import Any
 
 from nanotorch import ops
 from nanotorch.autograd.engine import on_tensors, requires_grad, walk
+from nanotorch.autograd.placement import elsewhere
 from nanotorch.backend import HOST, array_module
 from nanotorch.primitive import Traced
 
@@ -55,7 +56,8 @@ def one(output: Any, tensors: bool) -> Any:
     """The cotangent 1 of an output of one element."""
     array = output._array
     if tensors or array.ndim or not isinstance(array, HOST.ndarray):
-        return ops.ones_like(output if tensors else array)
+        with elsewhere(array):
+            return ops.ones_like(output if tensors else array)
     return array.dtype.type(1)  # a NumPy scalar: made in a tenth of the time of an array
 
 

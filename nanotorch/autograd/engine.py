@@ -19,13 +19,13 @@ from typing import Any
 from nanotorch import ops
 from nanotorch.autograd.forward_ad import push_forward
 from nanotorch.autograd.grad_mode import modes
+from nanotorch.autograd.placement import elsewhere, placed
 from nanotorch.backend import (
     HOST,
     MODULES,
     AxisError,
     array_module,
     broadcast_shapes,
-    device_of,
     dtype_of,
     promote,
 )
@@ -56,7 +56,11 @@ def apply(
         else:
             arrays.append(x)
     if len(MODULES) > 1:
-        check_devices(primitive, inputs, arrays)
+        other = placed(primitive, inputs, arrays)
+        if other is not None:
+            with other[1]:
+                first = next(x for x in other[0] if isinstance(x, Traced))
+                return first._apply(primitive, other[0], attributes)
     array = self._array
     xp = MODULES.get(type(array)) or array_module(array)
     try:
@@ -223,11 +227,14 @@ def apply_inplace(primitive: type[Primitive], x: Any, *operands: Any, **attribut
     """x := primitive(x, operands), in x's own memory; returns x."""
     check_inplace(x, operands)
     inputs = (x, *operands)
-    recorded = modes.grad and any(isinstance(o, Traced) and requires_grad(o) for o in inputs)
-    old = before_writing(primitive, x, operands) if recorded or modes.forward else x
     arrays: Any = [o._array if isinstance(o, Traced) else o for o in inputs]
     if len(MODULES) > 1:
-        check_devices(primitive, inputs, arrays)
+        other = placed(primitive, inputs, arrays, x)
+        if other is not None:
+            with other[1]:
+                return apply_inplace(primitive, *other[0], **attributes)
+    recorded = modes.grad and any(isinstance(o, Traced) and requires_grad(o) for o in inputs)
+    old = before_writing(primitive, x, operands) if recorded or modes.forward else x
     xp, target = array_module(x._array), x._array
     try:
         if primitive.promotes:
@@ -352,24 +359,6 @@ def explained(primitive: type[Primitive], inputs: tuple[Any, ...], error: Except
     return RuntimeError(message)
 
 
-def check_devices(
-    primitive: type[Primitive], inputs: tuple[Any, ...], arrays: Sequence[Any]
-) -> None:
-    """Refuses operands on different devices; a 0-dim host tensor may join a promoting op."""
-    places = [
-        device_of(a)
-        for a in arrays
-        if type(a) in MODULES
-        and not (primitive.promotes and a.ndim == 0 and type(a) is HOST.ndarray)
-    ]
-    for place in places:
-        if place != places[0]:
-            raise RuntimeError(
-                f"{primitive.title()}: expected all tensors to be on the same device, but found at least two "
-                f"devices, {places[0]} and {place}"
-            )
-
-
 # --- backward -------------------------------------------------------------------------------------
 
 
@@ -378,14 +367,16 @@ def fit(g: Any, shape: tuple[int, ...], dtype: Any, node: Node) -> Any:
     array = g._array if isinstance(g, Traced) else g
     if array.shape != shape:
         try:
-            g = ops.sum_to(g, shape)
+            with elsewhere(g):
+                g = ops.sum_to(g, shape)
         except ValueError:
             raise RuntimeError(
                 f"{node.name()} returned an invalid gradient: got shape {list(array.shape)}, "
                 f"expected shape compatible with {list(shape)}"
             ) from None
     if array.dtype != dtype:
-        g = ops.cast(g, dtype)
+        with elsewhere(g):
+            g = ops.cast(g, dtype)
     return g
 
 
@@ -441,7 +432,11 @@ def walk(
                 if only.isdisjoint(node.edges):
                     continue
             try:
-                results = node.pull(g, only, tensors)
+                if len(MODULES) == 1:
+                    results = node.pull(g, only, tensors)
+                else:
+                    with elsewhere(g):
+                        results = node.pull(g, only, tensors)
             except Exception as error:
                 raise traced(node, error) from error
             if node.post_hooks:
@@ -464,10 +459,12 @@ def walk(
                         owned.add(edge)
                     pending[edge] = result
                 elif edge in owned:
-                    held += result
+                    with elsewhere(result):
+                        held += result
                     pending[edge] = held
                 else:
-                    pending[edge] = held + result
+                    with elsewhere(result):
+                        pending[edge] = held + result
                     if not tensors:
                         owned.add(edge)
             if not retain_graph:
@@ -492,14 +489,16 @@ def deposit(leaf: Any, g: Any, wrap: Any, owned: bool, create_graph: bool) -> No
         if isinstance(g, Traced):
             leaf._grad = ops.clone(g)
         else:
-            leaf._grad = wrap(g if owned and g.ndim else array_module(g).array(g))
+            with elsewhere(g):
+                leaf._grad = wrap(g if owned and g.ndim else array_module(g).array(g))
     elif create_graph:
         leaf._grad = held + g
     elif isinstance(g, Traced):
         apply_inplace(ops.arithmetic.Add, held, g)
     else:
         array = held._array
-        array += g
+        with elsewhere(g):
+            array += g
         bump(held)
     if modes.recorder is not None:
         modes.recorder.deposited(leaf, held)

@@ -2,6 +2,7 @@
 
 from nanotorch.backend.devices import (
     CPU as CPU,
+    HERE as HERE,
     HOST as HOST,
     MODULES as MODULES,
     RAW as RAW,
@@ -16,6 +17,7 @@ from nanotorch.backend.devices import (
     is_array as is_array,
     module_of as module_of,
     on_device as on_device,
+    on_device_of as on_device_of,
     register_cuda_module as register_cuda_module,
     set_default_device as set_default_device,
     to_device as to_device,

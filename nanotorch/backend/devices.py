@@ -76,6 +76,7 @@ class device:  # noqa: N801 - PyTorch's name
 CPU = device("cpu")
 AxisError = numpy.exceptions.AxisError
 broadcast_shapes = numpy.broadcast_shapes
+HERE: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
 HOST = numpy  # the module of CPU arrays, for what is worth a test only where it costs no transfer
 
 
@@ -179,12 +180,23 @@ def on_device(place: device) -> contextlib.AbstractContextManager[Any]:
     return context
 
 
+def on_device_of(array: Any) -> contextlib.AbstractContextManager[Any]:
+    """The context to compute with an array in: its device is the current one."""
+    if len(MODULES) == 1 or MODULES.get(type(array), HOST) is HOST:
+        return HERE
+    return on_device(device("cuda", array.device.id))
+
+
 def to_device(array: Array, place: device) -> Array:
     """The array on that device; the same array if it is there already."""
     module, source = module_of(place), array_module(array)
     if module is numpy:
         return array if source is numpy else source.asnumpy(array)
-    if source is module and place.index in (None, int(array.device.id)):
+    if source is not module:
+        with on_device(place):
+            return module.asarray(array)
+    index = module.cuda.get_device_id() if place.index is None else place.index
+    if index == int(array.device.id):
         return array
-    with on_device(place):
-        return module.asarray(array)
+    with on_device(device("cuda", index)):
+        return array.copy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import Array, array_module, device, device_of, to_device
+from nanotorch.backend import Array, array_module, cuda_module, device, device_of, to_device
 from nanotorch.primitive import Linear, Primitive, apply
 
 
@@ -53,6 +53,7 @@ class Copy(Linear):
 
     backward_name = "CopyBackwards"
     in_place = True
+    moves = "all"
     vjp = (lambda g: zeros_like(g), lambda g: g)
 
     @staticmethod
@@ -67,6 +68,7 @@ class Fill(Linear):
     """y = value everywhere, in the shape and dtype of x"""
 
     in_place = True
+    moves = "numbers"
     vjp = (lambda g: zeros_like(g), lambda g: g)
 
     @staticmethod
@@ -109,7 +111,9 @@ def cast(x: Any, dtype: Any) -> Any:
 def move(x: Any, place: device) -> Any:
     """x on the given device; x itself if it is there."""
     source = device_of(getattr(x, "_array", x))
-    if source == place or (place.index is None and source.type == place.type):
+    if place.type == "cuda" and place.index is None:
+        place = device("cuda", cuda_module().cuda.get_device_id())
+    if source.type == place.type and (place.type == "cpu" or source.index == place.index):
         return x
     return apply(ToDevice, x, place=place, source=source)
 

@@ -166,6 +166,7 @@ isfinite = function(Isfinite)
 class Where(Linear):
     """y = a where condition, else b"""
 
+    moves = "numbers"
     vjp = (
         None,
         lambda g, condition: where(condition, g, 0),
@@ -183,6 +184,7 @@ class Where(Linear):
 class MaskedFill(Linear):
     """y = value where mask, else x"""
 
+    moves = "numbers"
     vjp = (
         lambda g, mask: where(mask, 0, g),
         None,

@@ -51,6 +51,7 @@ class IndexAdd(Linear):
 class IndexPut(Linear):
     """y = x with `value` at the key, or with `value` added there"""
 
+    moves = "numbers"
     vjp = (
         lambda g, indices, key, accumulate: g if accumulate else put(g, 0, indices, key),
         lambda g, indices, key: apply(Index, g, *indices, key=key),

@@ -17,7 +17,15 @@ from itertools import chain
 from typing import Any, ClassVar
 
 from nanotorch.autograd.grad_mode import enable_grad, live
-from nanotorch.backend import Array, array_module, device_of, get_default_dtype, on_device
+from nanotorch.backend import (
+    MODULES,
+    Array,
+    array_module,
+    device_of,
+    get_default_dtype,
+    on_device,
+    on_device_of,
+)
 from nanotorch.backend.dtypes import float32, float64
 from nanotorch.creation import zeros
 from nanotorch.primitive import RemovableHandle
@@ -192,31 +200,33 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         self._step_count += 1
-        workspaces = self._workspaces
         for index, group in enumerate(self.param_groups):
             for parameter in group["params"]:
                 gradient = parameter._grad
                 if gradient is None:
                     continue
-                arrays, numbers = self._prepare(parameter, group)
-                workspace = workspaces.get(parameter)
-                if workspace is None or workspace.array is not parameter._array:
-                    workspace = self._new_workspace(parameter)
-                scalars = workspace.scalars
-                if scalars is None or scalars.numbers != numbers:
-                    scalars = self._scalars_for(workspace, numbers, index)
-                scalars.stamp = self._step_count
-                self._update(
-                    parameter,
-                    workspace.xp,
-                    gradient._array,
-                    arrays,
-                    workspace.scratch,
-                    scalars.arrays,
-                )
+                if len(MODULES) == 1:
+                    self._advance(parameter, gradient._array, group, index)
+                else:
+                    with on_device_of(parameter._array):
+                        self._advance(parameter, gradient._array, group, index)
         if self._hooks:
             self._after_step(closure)
         return loss
+
+    def _advance(
+        self, parameter: Tensor, gradient: Array, group: dict[str, Any], index: int
+    ) -> None:
+        """The step of one parameter."""
+        arrays, numbers = self._prepare(parameter, group)
+        workspace = self._workspaces.get(parameter)
+        if workspace is None or workspace.array is not parameter._array:
+            workspace = self._new_workspace(parameter)
+        scalars = workspace.scalars
+        if scalars is None or scalars.numbers != numbers:
+            scalars = self._scalars_for(workspace, numbers, index)
+        scalars.stamp = self._step_count
+        self._update(parameter, workspace.xp, gradient, arrays, workspace.scratch, scalars.arrays)
 
     def _prepare(
         self, parameter: Tensor, group: dict[str, Any]
@@ -233,10 +243,7 @@ class Optimizer:
         scratch: tuple[Array, ...],
         scalars: tuple[Any, ...],
     ) -> None:
-        """Runs the kernel. The one place that does, so that a recorder can stand in for it.
-
-        At each step all but `gradient` are the same objects; the values of `scalars` may change.
-        """
+        """Runs the kernel. At each step all but `gradient` are the same objects."""
         self.kernel(xp, parameter._array, gradient, *arrays, *scratch, *scalars)
         parameter._bump()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from nanotorch.autograd.grad_mode import live
-from nanotorch.backend import Array, array_module
+from nanotorch.backend import Array, array_module, device_of, on_device_of, to_device
 from nanotorch.creation import zeros
 from nanotorch.tensor import Tensor
 
@@ -44,8 +44,12 @@ def get_total_norm(
     if not arrays:
         return zeros(())
     xp, p = array_module(arrays[0]), float(norm_type)
-    norms = xp.stack([_norm(xp, array, p) for array in arrays])
-    total = Tensor._wrap(_norm(xp, norms, p))
+    home, norms = device_of(arrays[0]), []
+    for array in arrays:
+        with on_device_of(array):
+            norms.append(to_device(_norm(xp, array, p), home))
+    with on_device_of(arrays[0]):
+        total = Tensor._wrap(_norm(xp, xp.stack(norms), p))
     if error_if_nonfinite and not math.isfinite(total.item()):
         raise RuntimeError(
             f"The total norm of order {p} for gradients is {total.item()}, so it cannot be "
@@ -66,10 +70,12 @@ def clip_grads_with_norm_(
         return
     xp = array_module(gradients[0]._array)
     total = total_norm._array
-    factor = xp.minimum(float(max_norm) / (total + total.dtype.type(1e-6)), 1)
+    with on_device_of(total):
+        factor = xp.minimum(float(max_norm) / (total + total.dtype.type(1e-6)), 1)
     for gradient in gradients:
         array = gradient._array
-        array *= factor.astype(array.dtype)
+        with on_device_of(array):
+            array *= to_device(factor, device_of(array)).astype(array.dtype)
         gradient._bump()
 
 
@@ -100,5 +106,6 @@ def clip_grad_value_(
     limit = float(clip_value)
     for gradient in _gradients(parameters):
         array = gradient._array
-        array_module(array).clip(array, -limit, limit, out=array)
+        with on_device_of(array):
+            array_module(array).clip(array, -limit, limit, out=array)
         gradient._bump()
