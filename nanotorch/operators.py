@@ -284,6 +284,15 @@ class Operators(Traced):
     __ixor__ = in_place(comparisons.BitwiseXor)
 
     neg_ = in_place(elementwise.Neg)
+    sign_ = in_place(elementwise.Sign)
+    exp2_ = in_place(elementwise.Exp2)
+    log2_ = in_place(elementwise.Log2)
+    log10_ = in_place(elementwise.Log10)
+    tan_ = in_place(elementwise.Tan)
+    atan_ = in_place(elementwise.Atan)
+    erf_ = in_place(elementwise.Erf)
+    round_ = in_place(elementwise.Round)
+    square_ = in_place(arithmetic.Pow, exponent=2)
     abs_ = in_place(elementwise.Abs)
     reciprocal_ = in_place(elementwise.Reciprocal)
     exp_ = in_place(elementwise.Exp)
@@ -331,7 +340,7 @@ class Operators(Traced):
 
     def lerp_(self, end: Any, weight: Any) -> Any:
         """x + weight * (end - x), in place."""
-        return self.add_((end - self) * weight)
+        return self.copy_(ops.lerp(self, end, weight))
 
     def pow_(self, exponent: Any) -> Any:
         """x ** exponent, in place."""

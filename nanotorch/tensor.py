@@ -424,11 +424,25 @@ class Tensor(Operators):
         if not isinstance(value, Traced | int | float | complex):
             value = self._wrap(array_module(self._array).asarray(value))
         if indices:
-            if isinstance(value, Traced) and value._array.dtype != self._array.dtype:
-                value = ops.cast(value, self._array.dtype)
+            if len(indices) == 1 and indices[0].dtype in (kinds.bool_, kinds.bool_.numpy):
+                value = self._for_mask(value)
             apply_inplace(ops.IndexPut, self, value, *indices, key=items, accumulate=False)
         else:
-            apply_inplace(ops.Copy, ops.getitem(self, key), value)
+            place = ops.getitem(self, key)
+            extra = getattr(value, "ndim", 0) - place.ndim
+            if extra > 0 and value.shape[:extra] == (1,) * extra:
+                value = value.reshape(value.shape[extra:])
+            apply_inplace(ops.Copy, place, value)
+
+    def _for_mask(self, value: Any) -> Any:
+        """What is written where a mask says, as the kernel takes it: one number in any dtype and shape."""
+        if not isinstance(value, Tensor):
+            return value
+        if value._array.size == 1:
+            return ops.cast(value.reshape(()), self._array.dtype)
+        while value.ndim > 1 and value.shape[0] == 1:
+            value = value[0]
+        return value
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:

@@ -103,7 +103,7 @@ def backward(
     for x, place in zip(wanted, places, strict=True):
         g = found[place]
         if x._node is not None and g is not None:
-            g = g if isinstance(g, Traced) else x._wrap(g.copy())
+            g = g if isinstance(g, Traced) else x._wrap(array_module(g).array(g))
             x._grad = g if x._grad is None else x._grad + g
 
 
@@ -155,9 +155,17 @@ def grad(
                 )
             g = ops.zeros_like(x) if materialize_grads else None
         elif not isinstance(g, Traced):
-            g = x._wrap(array_module(x._array).asarray(g))
+            g = x._wrap(own(g, gradients, cotangents))
         gradients.append(g)
     return tuple(gradients)
+
+
+def own(g: Any, before: Sequence[Any], given: Sequence[Any]) -> Any:
+    """g as an array whose memory belongs to no other gradient."""
+    taken = [*given, *(getattr(other, "_array", None) for other in before)]
+    if getattr(g, "base", None) is not None or any(g is other for other in taken) or not g.ndim:
+        return array_module(g).array(g)
+    return g
 
 
 def batched_grad(

@@ -183,17 +183,18 @@ def view_of(out: Any, x: Any, primitive: type[Primitive], attributes: dict[str, 
         x._cell = [0]
     out._cell = x._cell
     out._seen = x._cell[0]
-    out._path = (*x._path, (primitive, attributes))
-    out._base = x if x._base is None else x._base
+    own = x._base is None or (x._requires_grad and x._node is None)  # a leaf is a base of its own
+    out._path = ((primitive, attributes),) if own else (*x._path, (primitive, attributes))
+    out._base = x if own else x._base
     out._made_in_no_grad = not modes.grad
 
 
 def refresh(x: Any) -> None:
     """Gives a view whose base was written to since its making the graph of what it shows now."""
     base = x._base
-    if x._seen != x._cell[0]:
-        x._seen = x._cell[0]
-        if base._requires_grad and base._node is not None:
+    if x._seen != x._cell[0] and base._requires_grad:
+        if base._node is not None or not x._made_in_no_grad:
+            x._seen = x._cell[0]
             record(ops.AsStrided, (base,), {"path": x._path}, x)
 
 
@@ -216,11 +217,17 @@ def check_inplace(x: Any, operands: Iterable[Any] = ()) -> None:
             "a view of a leaf Variable that requires grad is being used in an in-place operation; "
             "do it within no_grad(), or on its detach()"
         )
-    if base is not None and x._made_in_no_grad:
-        if any(isinstance(o, Traced) and o._requires_grad for o in (x, *operands)):  # type: ignore[attr-defined]
-            raise RuntimeError(
-                "a view was created in no_grad mode and is being modified inplace with grad mode enabled"
-            )
+    if base is None or not any(isinstance(o, Traced) and o._requires_grad for o in (x, *operands)):  # type: ignore[attr-defined]
+        return
+    if x._made_in_no_grad:
+        raise RuntimeError(
+            "a view was created in no_grad mode and is being modified inplace with grad mode enabled"
+        )
+    if any(primitive.among_others for primitive, _ in x._path):
+        raise RuntimeError(
+            f"{x._path[-1][0].__name__}: its output is one of several views of a tensor and is being "
+            "modified inplace; clone() it first, or take it by index"
+        )
 
 
 def apply_inplace(primitive: type[Primitive], x: Any, *operands: Any, **attributes: Any) -> Any:
@@ -274,18 +281,24 @@ def written(
     recorded: bool,
 ) -> None:
     """Makes the graph (and the tangent) of a tensor that primitive(inputs) was written into."""
-    node = None
-    if recorded:
-        retained = x._node.hooks if x._node is not None and x._retains_grad else None
-        node = record(primitive, inputs, attributes, x)
-        if retained:
-            for identifier in [k for k, hook in retained.items() if hook is x._retains_grad]:
-                node.hooks = {identifier: retained.pop(identifier)}  # type: ignore[union-attr]
+    node = record_again(primitive, inputs, attributes, x) if recorded else None
     if modes.forward:
         x._tangent = None
         push_forward(primitive, inputs, attributes, x)
     if x._base is not None:
         write_through(x, node is not None)
+
+
+def record_again(
+    primitive: type[Primitive], inputs: tuple[Any, ...], attributes: dict[str, Any], x: Any
+) -> Node | None:
+    """Records what x holds now; the hook of retain_grad() moves to the new node."""
+    old = x._node
+    node = record(primitive, inputs, attributes, x)
+    if x._retains_grad and node is not None and old is not None and old.hooks:
+        for identifier in [k for k, hook in old.hooks.items() if hook is x._retains_grad]:
+            node.hooks = {identifier: old.hooks.pop(identifier)}
+    return node
 
 
 def write_through(x: Any, recorded: bool = True) -> None:
@@ -298,7 +311,7 @@ def write_through(x: Any, recorded: bool = True) -> None:
         before._tangent = base._tangent
         if recorded:
             x._seen = x._cell[0]  # its graph is the one just made, not yet the base's
-            record(ops.CopySlices, (before, x), region, base)
+            record_again(ops.CopySlices, (before, x), region, base)
         if modes.forward:
             push_forward(ops.CopySlices, (before, x), region, base)
     x._seen = -1  # the view's own graph is now the base's, seen through the view
@@ -424,12 +437,18 @@ def walk(
             g = pending.pop(node)
             if modes.recorder is not None:
                 modes.recorder.walking(node)
-            if node.hooks:
-                g = run_hooks(node.hooks, g, wrap, tensors)
-            if only is not None:
-                if node in captured:
+            if only is None:
+                if node.hooks:
+                    g = run_hooks(node.hooks, g, wrap, tensors)
+            else:  # as in PyTorch, a target is taken before its hooks if the walk goes on behind it
+                last = only.isdisjoint(node.edges)
+                if node in captured and not last:
                     captured[node] = g
-                if only.isdisjoint(node.edges):
+                if node.hooks:
+                    g = run_hooks(node.hooks, g, wrap, tensors)
+                if last:
+                    if node in captured:
+                        captured[node] = g
                     continue
             try:
                 if len(MODULES) == 1:
@@ -475,7 +494,7 @@ def walk(
                 owned.discard(leaf)
             if leaf in captured:
                 captured[leaf] = g
-            if accumulate and (only is None or leaf in captured):
+            if accumulate and leaf._requires_grad and (only is None or leaf in captured):
                 deposit(leaf, g, wrap, leaf in owned, create_graph)
     finally:
         modes.grad = outer

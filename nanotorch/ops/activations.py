@@ -127,9 +127,12 @@ class Softmax(Primitive):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, dim: int, out: Array | None = None) -> Array:
+        if not x.size:
+            return x.copy() if out is None else out
         y = xp.subtract(x, x.max(axis=dim, keepdims=True), out=out)
-        y = xp.exp(y, out=out)
-        return xp.true_divide(y, y.sum(axis=dim, keepdims=True), out=out)
+        own = y if y.ndim else out
+        y = xp.exp(y, out=own)
+        return xp.true_divide(y, y.sum(axis=dim, keepdims=True), out=own)
 
 
 class LogSoftmax(Primitive):
@@ -140,9 +143,11 @@ class LogSoftmax(Primitive):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, dim: int, out: Array | None = None) -> Array:
+        if not x.size:
+            return x.copy() if out is None else out
         y = xp.subtract(x, x.max(axis=dim, keepdims=True), out=out)
         total = xp.exp(y).sum(axis=dim, keepdims=True)
-        return xp.subtract(y, xp.log(total), out=out)
+        return xp.subtract(y, xp.log(total), out=y if y.ndim else out)
 
 
 def stable_sigmoid(xp: Any, x: Array, out: Array | None = None) -> Array:

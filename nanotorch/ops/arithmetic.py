@@ -283,7 +283,10 @@ def xlogy(a: Any, b: Any) -> Any:
 
 
 def lerp(start: Any, end: Any, weight: Any) -> Any:
-    """start + weight * (end - start)."""
+    """start + weight * (end - start); start and end (and weight, if a tensor) of one dtype."""
+    for operand in (end, weight):
+        if getattr(operand, "dtype", start.dtype) != start.dtype:
+            raise RuntimeError(f"lerp: expected dtype {start.dtype}, but got dtype {operand.dtype}")
     return start + weight * (end - start)
 
 

@@ -60,6 +60,10 @@ class Copy(Linear):
     def kernel(xp: Any, x: Array, source: Any, out: Array | None = None) -> Array:
         if out is None:
             out = xp.empty_like(x)
+        if getattr(source, "ndim", 0) > x.ndim:  # which NumPy accepts if the sizes more are 1
+            raise ValueError(
+                f"output with shape {list(x.shape)} doesn't match the broadcast shape {list(source.shape)}"
+            )
         xp.copyto(out, source, casting="unsafe")
         return out
 

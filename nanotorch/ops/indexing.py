@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import HOST, Array, array_module, broadcast_shapes, is_array
+from nanotorch.backend import HOST, Array, array_module, broadcast_shapes, dtype_of, is_array
 from nanotorch.ops.casting import into
-from nanotorch.ops.shapes import BasicIndex, dimension, expand
+from nanotorch.ops.shapes import BasicIndex, dimension, expand, reshape
 from nanotorch.primitive import Linear, apply
 
 HERE = "index"  # stands in a key for an index that is an input
@@ -67,9 +67,15 @@ class IndexPut(Linear):
         out: Array | None = None,
     ) -> Array:  # fmt: skip
         if out is None:
-            out = x.copy()
+            out = xp.array(x)
         elif out is not x:
             xp.copyto(out, x)
+        if is_array(value) and value.dtype != out.dtype:
+            raise ValueError(
+                "Index put requires the source and destination dtypes match, got "
+                f"{dtype_of(out.dtype).title} for the destination and "
+                f"{dtype_of(value.dtype).title} for the source."
+            )
         if accumulate:
             add_at(xp, out, filled(key, indices), value)
         else:
@@ -129,7 +135,7 @@ class Scatter(Linear):
         out: Array | None = None,
     ) -> Array:
         if out is None:
-            out = x.copy()
+            out = xp.array(x)
         elif out is not x:
             xp.copyto(out, x)
         if is_array(source) and source.ndim:
@@ -275,6 +281,8 @@ def scatter_add(x: Any, dim: int, index: Any, src: Any) -> Any:
 def index_select(x: Any, dim: int, index: Any) -> Any:
     """The slices of x at `index` (1-dim, int64) along `dim`."""
     place = dimension(dim, x.ndim)
+    if x.ndim == 0:
+        return reshape(index_select(reshape(x, (1,)), 0, index), ())
     return apply(Index, x, index, key=(*(slice(None),) * place, HERE))
 
 
@@ -326,7 +334,7 @@ def take(x: Any, index: Any) -> Any:
 def flip(x: Any, *dims: Any) -> Any:
     """x in reverse order along `dims`."""
     names = dims[0] if len(dims) == 1 and not isinstance(dims[0], int) else dims
-    return apply(Flip, x, dims=tuple(dimension(d, x.ndim) for d in names))
+    return apply(Flip, x, dims=tuple(dimension(d, x.ndim) for d in names) if x.ndim else ())
 
 
 def roll(x: Any, shifts: Any, dims: Any = None) -> Any:

@@ -9,11 +9,12 @@ from typing import Any
 
 
 from nanotorch.backend import Array, array_module, broadcast_shapes, result_type
-from nanotorch.ops.casting import cast, into
+from nanotorch.ops.casting import cast, clone, into
 from nanotorch.ops.indexing import index_select
 from nanotorch.ops.regions import CopySlices
 from nanotorch.ops.shapes import (
     BasicIndex,
+    UnsafeView,
     dimension,
     expand,
     narrow,
@@ -92,11 +93,18 @@ def one_dtype(tensors: Sequence[Any], op: str) -> list[Any]:
 
 def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     """The tensors one after the other along `dim`; their other sizes must agree."""
-    inputs = [t for t in one_dtype(tensors, "cat") if t.shape != (0,) or len(tensors) == 1]
-    inputs = inputs or list(tensors)[:1]
-    if inputs[0].ndim == 0:
-        raise RuntimeError("cat: zero-dimensional tensor (at position 0) cannot be concatenated")
-    return apply(Cat, *inputs, dim=dimension(dim, inputs[0].ndim))
+    inputs = one_dtype(tensors, "cat")
+    for position, t in enumerate(inputs):
+        if t.ndim == 0:
+            raise RuntimeError(
+                f"cat: zero-dimensional tensor (at position {position}) cannot be concatenated"
+            )
+    model = next((t for t in inputs if tuple(t.shape) != (0,)), inputs[0])
+    place = dimension(dim, model.ndim)
+    if model.ndim > 1:  # (0,) goes with every shape
+        nothing = (*model.shape[:place], 0, *model.shape[place + 1 :])
+        inputs = [reshape(t, nothing) if tuple(t.shape) == (0,) else t for t in inputs]
+    return apply(Cat, *inputs, dim=place)
 
 
 def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
@@ -137,10 +145,8 @@ def repeat(x: Any, *counts: Any) -> Any:
     shape = (1,) * (len(times) - x.ndim) + tuple(x.shape)
     doubled = [n for pair in zip((1,) * len(shape), shape, strict=True) for n in pair]
     grown = [n for pair in zip(times, shape, strict=True) for n in pair]
-    return reshape(
-        expand(reshape(x, tuple(doubled)), tuple(grown)),
-        tuple(t * n for t, n in zip(times, shape, strict=True)),
-    )
+    copies = clone(expand(reshape(x, tuple(doubled)), tuple(grown)))
+    return apply(UnsafeView, copies, shape=tuple(t * n for t, n in zip(times, shape, strict=True)))
 
 
 def tile(x: Any, *dims: Any) -> Any:
@@ -159,16 +165,20 @@ def repeat_interleave(x: Any, repeats: Any, dim: int | None = None) -> Any:
     shape = list(x.shape)
     shape.insert(place + 1, repeats)
     flat = [*x.shape[:place], x.shape[place] * repeats, *x.shape[place + 1 :]]
-    return reshape(expand(unsqueeze(x, place + 1), tuple(shape)), tuple(flat))
+    return apply(UnsafeView, clone(expand(unsqueeze(x, place + 1), shape)), shape=tuple(flat))
 
 
 def tril(x: Any, diagonal: int = 0) -> Any:
     """x on and below the given diagonal of its last two dimensions, else 0."""
+    if x.ndim < 2:
+        raise RuntimeError("tril: input tensor must have at least 2 dimensions")
     return apply(Tril, x, k=diagonal)
 
 
 def triu(x: Any, diagonal: int = 0) -> Any:
     """x on and above the given diagonal of its last two dimensions, else 0."""
+    if x.ndim < 2:
+        raise RuntimeError("triu: input tensor must have at least 2 dimensions")
     return apply(Triu, x, k=diagonal)
 
 

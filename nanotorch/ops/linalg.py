@@ -11,6 +11,7 @@ from nanotorch.ops.elementwise import sign
 from nanotorch.ops.regions import embed
 from nanotorch.ops.shapes import (
     Diagonal,
+    UnsafeView,
     diag_embed,
     diagonal as diagonal_of,
     expand,
@@ -255,9 +256,10 @@ def matmul(a: Any, b: Any) -> Any:
         return mv(a, b)
     if a.ndim == 1:
         y = matmul(unsqueeze(a, 0), b)
-        return squeeze(y, -2)
+        return apply(UnsafeView, y, shape=(*y.shape[:-2], y.shape[-1]))
     if b.ndim == 1:
-        return squeeze(matmul(a, unsqueeze(b, 1)), -1)
+        y = matmul(a, unsqueeze(b, 1))
+        return apply(UnsafeView, y, shape=tuple(y.shape[:-1]))
     return apply(BatchedMatMul, a, b)
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import builtins
+import math
 from typing import Any, NamedTuple
 
 from nanotorch.backend import Array, dtype_of
@@ -15,7 +16,7 @@ from nanotorch.ops.casting import cast, clone, into
 from nanotorch.ops.comparisons import isnan, where
 from nanotorch.ops.elementwise import exp
 from nanotorch.ops.indexing import Gather, flip
-from nanotorch.ops.shapes import dimension, expand, reshape, squeeze
+from nanotorch.ops.shapes import UnsafeView, dimension, expand, reshape
 from nanotorch.primitive import Linear, Primitive, Traced, apply
 
 Dim = int | tuple[int, ...] | None
@@ -206,7 +207,7 @@ class LogSumExp(Primitive):
     def kernel(
         xp: Any, x: Array, *, dim: Dim = None, keepdim: bool = False, out: Array | None = None
     ) -> Array:
-        top = x.max(axis=dim, keepdims=True)
+        top = (x.max if x.size else x.sum)(axis=dim, keepdims=True)
         top = xp.where(xp.isfinite(top), top, x.dtype.type(0))
         total = xp.exp(x - top).sum(axis=dim, keepdims=keepdim, out=out)
         return xp.add(xp.log(total), top.reshape(total.shape), out=out)
@@ -392,28 +393,39 @@ def along(
         return ValuesAndIndices(clone(x), indices)
     values = apply(primitive, x, indices, dim=dim)
     if not keepdim:
-        values, indices = squeeze(values, dim), squeeze(indices, dim)
+        shape = tuple(n for d, n in enumerate(values.shape) if d != dimension(dim, x.ndim))
+        values, indices = (apply(UnsafeView, part, shape=shape) for part in (values, indices))
     return ValuesAndIndices(values, indices)
 
 
 def amax(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """The largest elements over `dim`; equal ones share the gradient."""
-    return apply(Amax, x, dim=axes(x, dim), keepdim=keepdim)
+    return apply(Amax, x, dim=place_of(x, dim, "amax"), keepdim=keepdim)
 
 
 def amin(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """The smallest elements over `dim`; equal ones share the gradient."""
-    return apply(Amin, x, dim=axes(x, dim), keepdim=keepdim)
+    return apply(Amin, x, dim=place_of(x, dim, "amin"), keepdim=keepdim)
 
 
 def argmax(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     """The place of the largest element, int64; over all dimensions the place in the flattened tensor."""
-    return apply(Argmax, x, dim=axes(x, dim), keepdim=keepdim)
+    return apply(Argmax, x, dim=place_of(x, dim, "argmax"), keepdim=keepdim)
 
 
 def argmin(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     """The place of the smallest element, int64; over all dimensions the place in the flattened tensor."""
-    return apply(Argmin, x, dim=axes(x, dim), keepdim=keepdim)
+    return apply(Argmin, x, dim=place_of(x, dim, "argmin"), keepdim=keepdim)
+
+
+def place_of(x: Any, dim: Any, op: str) -> Dim:
+    """`dim` for ops that find an element; an error where there is none to find."""
+    if 0 in x.shape:
+        if dim is None and op in ("amax", "amin"):
+            raise RuntimeError(f"{op}(): Specify the reduction dim with the 'dim' argument.")
+        if dim is None or 0 in [x.shape[dimension(d, x.ndim)] for d in dims(x.shape, axes(x, dim))]:
+            raise IndexError(f"{op}(): Expected reduction dim {dim} to have non-zero size.")
+    return axes(x, dim)
 
 
 def all(x: Any, dim: Any = None, keepdim: bool = False) -> Any:

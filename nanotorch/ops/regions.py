@@ -9,7 +9,7 @@ from typing import Any
 
 from nanotorch.backend import Array
 from nanotorch.ops.casting import into, zeros_like
-from nanotorch.primitive import Linear, Primitive, apply
+from nanotorch.primitive import RELEASED, Linear, Primitive, apply
 
 Shape = tuple[int, ...]
 Path = tuple[tuple[type[Primitive], dict[str, Any]], ...]
@@ -55,11 +55,14 @@ class CopySlices(Linear):
         xp: Any, base: Array, value: Array, *, path: Path, out: Array | None = None
     ) -> Array:
         if out is None:
-            out = base.copy()
+            out = xp.array(base)  # of a NumPy scalar as well
         else:
             xp.copyto(out, base)
         follow(xp, out, path)[...] = value
         return out
+
+    def release(self) -> None:
+        self.inputs = RELEASED  # as PyTorch does, though nothing was kept
 
 
 def follow(xp: Any, x: Array, path: Path) -> Array:

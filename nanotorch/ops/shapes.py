@@ -62,6 +62,8 @@ class Expand(Linear):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, shape: Shape) -> Array:
+        if x.shape == tuple(shape[len(shape) - x.ndim :]) and x.size == math.prod(shape):
+            return x.reshape(shape)  # which, unlike what repeats, can be written to
         return xp.broadcast_to(x, shape)
 
 
@@ -165,6 +167,7 @@ class Select(BasicIndex):
 class SplitPiece(BasicIndex):
     """y = one of the pieces that x is split into"""
 
+    among_others = True
     vjp = BasicIndex.vjp
 
     def name(self) -> str:
@@ -174,6 +177,7 @@ class SplitPiece(BasicIndex):
 class Unbound(BasicIndex):
     """y = one of the slices that x is taken apart into"""
 
+    among_others = True
     vjp = BasicIndex.vjp
 
     def name(self) -> str:
@@ -351,6 +355,8 @@ def movedim(x: Any, source: Any, destination: Any) -> Any:
         [dimension(d, x.ndim) for d in ((ds,) if isinstance(ds, int) else ds)]
         for ds in (source, destination)
     )
+    if x.ndim == 0:
+        return alias(x)
     order = [d for d in range(x.ndim) if d not in froms]
     for place, d in sorted(zip(tos, froms, strict=True)):
         order.insert(place, d)
@@ -373,6 +379,8 @@ def unsqueeze(x: Any, dim: int) -> Any:
 
 def narrow(x: Any, dim: int, start: int, length: int) -> Any:
     """The part of x from `start` on, `length` long, along `dim`."""
+    if x.ndim == 0:
+        raise RuntimeError("narrow() cannot be applied to a 0-dim tensor.")
     place = dimension(dim, x.ndim)
     start = start + x.shape[place] if start < 0 else start
     if length < 0 or start + length > x.shape[place]:
@@ -395,6 +403,8 @@ def select(x: Any, dim: int, index: int) -> Any:
 
 def split(x: Any, split_size: Any, dim: int = 0) -> tuple[Any, ...]:
     """x cut along `dim` into pieces of one size (the last may be smaller) or of the given sizes."""
+    if x.ndim == 0:
+        raise RuntimeError("split expects at least a 1-dimensional tensor")
     place = dimension(dim, x.ndim)
     size = x.shape[place]
     if isinstance(split_size, int):
@@ -419,6 +429,8 @@ def chunk(x: Any, chunks: int, dim: int = 0) -> tuple[Any, ...]:
     """x cut along `dim` into `chunks` pieces of equal size, but for the last."""
     if chunks <= 0:
         raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
+    if x.ndim == 0:
+        raise RuntimeError("chunk expects at least a 1-dimensional tensor")
     return split(x, max(1, -(-x.shape[dim] // chunks)), dim)
 
 
@@ -431,7 +443,10 @@ def unbind(x: Any, dim: int = 0) -> tuple[Any, ...]:
 
 def diagonal(x: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
     """The diagonal of two dimensions, as a view whose last dimension it is."""
-    return apply(Diagonal, x, offset=offset, dim1=dim1, dim2=dim2)
+    first, second = dimension(dim1, x.ndim), dimension(dim2, x.ndim)
+    if first == second:
+        raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
+    return apply(Diagonal, x, offset=offset, dim1=first, dim2=second)
 
 
 def diag_embed(x: Any, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Any:

@@ -1,0 +1,460 @@
+"""Random programs of tensors, run on NanoTorch and on PyTorch side by side.
+
+A program is made line by line: each line is chosen from what the variables so far allow (and sometimes do
+not allow), run on both, and everything visible is compared: values, gradients, requires_grad, is_leaf,
+versions, and the classes of errors. A `Difference` carries the program's lines.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import numpy
+
+import nanotorch
+
+SHAPES = ((), (1,), (3,), (4,), (2, 3), (3, 3), (3, 1), (1, 3), (2, 1, 3), (0, 3), (2, 2, 3))
+UNARY = (
+    "tanh", "sigmoid", "sin", "cos", "neg", "square", "relu", "abs", "clone", "atan", "sign",
+    "floor", "erf", "exp", "expm1", "detach", "contiguous", "round",
+)  # fmt: skip
+IN_PLACE_UNARY = (
+    "tanh_", "sigmoid_", "sin_", "cos_", "neg_", "relu_", "abs_", "zero_", "floor_", "ceil_",
+    "detach_", "requires_grad_", "square_",
+)  # fmt: skip
+BINARY = ("add", "sub", "mul", "maximum", "minimum", "atan2", "hypot")
+REDUCTIONS = ("sum", "mean", "amax", "amin", "prod", "var", "std", "logsumexp", "norm")
+COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+OVERLAP = ("refer to a single memory location", "more than one element of the written-to tensor")
+# Where PyTorch's own answer depends on the path it takes, or is an error of its own making.
+PYTORCH_ONLY = (
+    "not implemented", "with a bool tensor is not supported", "for dimension with size 0",
+)  # fmt: skip
+LIMIT = 1e6  # beyond this, roundings grow into differences
+
+
+class Difference(AssertionError):
+    """What NanoTorch and PyTorch disagree on, after which lines."""
+
+
+class Program:
+    """One random program, with the variables of both libraries."""
+
+    def __init__(self, random: Random, torch: Any) -> None:
+        self.random, self.torch = random, torch
+        self.lines: list[str] = []
+        self.ours: dict[str, Any] = {"t": nanotorch}
+        self.theirs: dict[str, Any] = {"t": torch}
+        self.names: list[str] = []
+        self.offsets: dict[str, int] = {}  # PyTorch counts some of its own steps as versions
+        self.over = False
+
+    # --- choosing ----------------------------------------------------------------------------------
+
+    def pick(self, options: Any) -> Any:
+        return options[self.random.randrange(len(options))]
+
+    def chance(self, share: float) -> bool:
+        return self.random.random() < share
+
+    def name(self) -> str:
+        """A variable, more often a recent one."""
+        if self.chance(0.5):
+            return str(self.pick(self.names[-3:]))
+        return str(self.pick(self.names))
+
+    def floating(self) -> str:
+        """A variable of a floating dtype, where one is found soon."""
+        for _ in range(6):
+            name = self.name()
+            if self.theirs[name].is_floating_point():
+                return name
+        return self.names[0]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self.theirs[name].shape)
+
+    def fitting(self, name: str) -> str:
+        """A variable that broadcasts with the named one; now and then any."""
+        if not self.chance(0.05):
+            for _ in range(6):
+                other = self.name()
+                try:
+                    numpy.broadcast_shapes(self.shape(name), self.shape(other))
+                except ValueError:
+                    continue
+                return other
+            return name
+        return self.name()
+
+    def dim(self, name: str) -> int:
+        """A dimension of the variable, from the front or the back; rarely a wrong one."""
+        ndim = max(len(self.shape(name)), 1)
+        if self.chance(0.03):
+            return self.random.randrange(-4, 4)
+        return self.random.randrange(-ndim, ndim)
+
+    def number(self) -> float:
+        return float(self.pick((-1.5, -1.0, -0.5, 0.25, 0.5, 0.75, 1.0, 2.0)))
+
+    def literal(self, shape: tuple[int, ...], whole: bool) -> str:
+        size = int(numpy.prod(shape, dtype=int))
+        if whole:
+            values: Any = [self.random.randrange(-3, 4) for _ in range(size)]
+        else:
+            values = [self.random.randrange(-150, 151) / 100 or 0.5 for _ in range(size)]
+        return str(numpy.array(values, "int64" if whole else "float64").reshape(shape).tolist())
+
+    def key(self, name: str) -> str:
+        """An index into the variable: ints, slices, None, `...`, lists, masks."""
+        shape, items = self.shape(name), []
+        if self.chance(0.1):
+            return f"{name} > {self.number()}"
+        for size in shape:
+            kind = self.random.randrange(7)
+            if kind == 0 or (kind == 1 and size == 0):
+                break
+            if kind == 1:
+                low = -size - self.chance(0.03)
+                items.append(str(self.random.randrange(low, size)))
+            elif kind <= 4:
+                start = self.random.randrange(0, size + 1)
+                step = self.pick(("", "", ":2"))
+                items.append(f"{start}:{self.random.randrange(start, size + 1)}{step}")
+            elif kind == 5 and size:
+                wanted = [self.random.randrange(size) for _ in range(self.pick((1, 2, 3)))]
+                items.append(str(wanted))
+            else:
+                items.append(":")
+        if self.chance(0.1):
+            items.insert(self.random.randrange(len(items) + 1), "None")
+        if self.chance(0.1):
+            items.append("...")
+        return ", ".join(items) if items else "..."
+
+    # --- lines --------------------------------------------------------------------------------------
+
+    def leaf(self) -> str:
+        whole = self.chance(0.1) and bool(self.names)
+        data = self.literal(self.pick(SHAPES), whole)
+        if whole:
+            return f"t.tensor({data}, dtype=t.int64)"
+        kind = "float32" if self.chance(0.1) else "float64"
+        return f"t.tensor({data}, dtype=t.{kind}, requires_grad={self.chance(0.6)})"
+
+    def unary(self) -> str:
+        return f"{self.floating()}.{self.pick(UNARY)}()"
+
+    def binary(self) -> str:
+        a = self.name()
+        return f"t.{self.pick(BINARY)}({a}, {self.fitting(a)})"
+
+    def operator(self) -> str:
+        a = self.name()
+        if self.chance(0.3):
+            return self.pick((f"{a} * {self.number()}", f"{self.number()} - {a}", f"{a} ** 2",
+                              f"{a} / 2", f"1 + {a}", f"{a} ** 3", f"{a} % 2", f"-{a}"))  # fmt: skip
+        return f"{a} {self.pick('+-*')} {self.fitting(a)}"
+
+    def quotient(self) -> str:
+        a = self.floating()
+        return f"{a} / ({self.fitting(a)}.abs() + 1)"
+
+    def reduction(self) -> str:
+        a, how = self.floating(), self.pick(REDUCTIONS)
+        if how == "norm":
+            return f"{a}.norm()" if self.chance(0.5) else f"{a}.norm(2, {self.dim(a)})"
+        if how == "logsumexp" or self.chance(0.5):
+            keep = ", keepdim=True" if self.chance(0.4) else ""
+            return f"{a}.{how}({self.dim(a)}{keep})"
+        return f"{a}.{how}()"
+
+    def extreme(self) -> str:
+        a, how = self.floating(), self.pick(("max", "min"))
+        return f"{a}.{how}()" if self.chance(0.4) else f"{a}.{how}({self.dim(a)})[0]"
+
+    def view(self) -> str:
+        a = self.name()
+        shape, d = self.shape(a), self.dim(a)
+        size = shape[d] if -len(shape) <= d < len(shape) else 1
+        start = self.random.randrange(size + 1)
+        return str(
+            self.pick(
+                (
+                    f"{a}[{self.key(a)}]", f"{a}[{self.key(a)}]", f"{a}.view(-1)",
+                    f"{a}.reshape({self.pick(SHAPES)})", f"{a}.reshape(-1)", f"{a}.transpose(0, {d})",
+                    f"{a}.t()", f"{a}.unsqueeze({d})", f"{a}.squeeze()", f"{a}.squeeze({d})",
+                    f"{a}.expand({self.pick(((2, 3), (3, 3), (2, 2, 3), (-1, 3)))})",
+                    f"{a}.narrow({d}, {start}, {max(size - start, 0)})", f"{a}.detach()",
+                    f"{a}.flatten()", f"{a}.view_as({a})", f"{a}.select({d}, {min(start, size - 1)})",
+                    f"{a}.permute({tuple(reversed(range(len(shape))))})",
+                    f"{a}.diagonal()", f"{a}.unbind({d})[0]", f"{a}.split(2, {d})[0]",
+                    f"{a}.chunk(2, {d})[-1]", f"{a}.T" if len(shape) == 2 else f"{a}.movedim(0, -1)",
+                    f"{a}.view({self.pick(SHAPES)})",
+                )
+            )
+        )  # fmt: skip
+
+    def joining(self) -> str:
+        a = self.name()
+        same = [n for n in self.names if self.shape(n) == self.shape(a)]
+        other = self.pick(same)
+        how = self.pick(("cat", "stack", "hstack", "vstack"))
+        return f"t.{how}([{a}, {other}])" if "s" in how[1:] else f"t.{how}([{a}, {other}], {self.dim(a)})"
+
+    def product(self) -> str:
+        a = self.floating()
+        for _ in range(8):
+            b = self.floating()
+            one, two = self.shape(a), self.shape(b)
+            if one and two and one[-1] == two[max(len(two) - 2, 0)]:
+                break
+        return f"{a} @ {b}"
+
+    def selection(self) -> str:
+        a = self.floating()
+        mask = f"{a}.detach() {self.pick('<>')} {self.number()}"
+        return str(
+            self.pick(
+                (
+                    f"t.where({mask}, {a}, {self.fitting(a)})", f"{a}.masked_fill({mask}, 0.5)",
+                    f"t.masked_select({a}, {mask})", f"{a}.clamp(-0.5, 0.75)", f"{a}.clamp(min=0.25)",
+                    f"{a}.softmax({self.dim(a)})", f"{a}.log_softmax({self.dim(a)})",
+                    f"{a}.cumsum({self.dim(a)})", f"{a}.tril()", f"{a}.flip({self.dim(a)})",
+                    f"t.nn.functional.softplus({a})", f"t.nn.functional.mse_loss({a}, {a}.detach() * 2)",
+                    f"{a}.roll(1, {self.dim(a)})", f"{a}.float()", f"{a}.double()", f"{a}.repeat(2, 1, 1)",
+                    f"{a}.index_select({self.dim(a)}, t.tensor([0]))", f"t.ones_like({a})",
+                    f"({a} if {a}.sum() > 0 else {a} * 3)", f"{a}.argmax()", f"{a} > 0",
+                )
+            )
+        )  # fmt: skip
+
+    def statement(self) -> str:
+        """A line that changes something in place or in the graph."""
+        a = self.name()
+        if a[0] == "g":  # gradients may share memory in PyTorch
+            a = self.names[0]
+        b, c, key = self.fitting(a), self.number(), self.key(a)
+        f = self.floating()
+        options = (
+            f"{a}.{self.pick(IN_PLACE_UNARY)}()", f"{a}.{self.pick(IN_PLACE_UNARY)}()",
+            f"{a}.add_({b})", f"{a}.mul_({b})", f"{a}.sub_({c})", f"{a}.mul_({c})", f"{a}.div_(2)",
+            f"{a}.copy_({b})", f"{a}.fill_({c})", f"{a}.clamp_(-1, 1)", f"{a}.pow_(2)",
+            f"{a}.masked_fill_({a} > 0, {c})", f"{a}[{key}] = {c}", f"{a}[{key}] = {b}",
+            f"{a}[{key}] = {a}[{key}] * 2", f"{a}[{key}] += {c}", f"{a}[{key}].mul_({c})",
+            f"{a}[{key}] = {f}.sum()", f"{a} += {b}", f"{a} *= {c}",
+            f"{a}.detach().add_({c})", f"{f}.retain_grad()", f"{f}.register_hook(lambda g: g * 2)",
+            f"{f}.register_hook(lambda g: None)", f"{f}.register_hook(lambda g: g + g.sum())",
+            f"{f}.requires_grad_({self.chance(0.7)})", f"{f}.grad = None", f"{f}.grad.zero_()",
+            f"{f}.grad = t.ones_like({f}).detach()", f"{a}.index_put_((t.tensor([0]),), {f}.sum())" if self.shape(a) else f"{a}.sub_({f})",
+            f"{a}.index_add_(0, t.tensor([0, 0]), {a}[[0, 0]])", f"{f}.lerp_({b}, 0.5)",
+            f"{f}.addcmul_({b}, {b}, value=0.5)",
+        )  # fmt: skip
+        line = str(self.pick(options))
+        if self.chance(0.15):
+            return f"with t.no_grad(): {line}"
+        return line
+
+    def backward(self) -> str:
+        a, retain = self.floating(), self.chance(0.5)
+        wanted = [n for n in self.names if self.theirs[n].requires_grad][-3:] or [a]
+        leaves = [n for n in wanted if self.theirs[n].is_leaf] or [self.names[0]]
+        again = f"retain_graph={retain}, create_graph={self.chance(0.3)}"
+        return str(
+            self.pick(
+                (
+                    f"{a}.sum().backward(retain_graph={retain})",
+                    f"({a} * {a}).sum().backward(retain_graph={retain})",
+                    f"{a}.backward(t.ones_like({a}), retain_graph={retain})",
+                    f"{a}.backward()",
+                    f"{a}.sum().backward(inputs=[{self.pick(leaves)}])",
+                    f"G = t.autograd.grad(({a} * {a}).sum(), [{', '.join(wanted)}], allow_unused=True, "
+                    f"{again})",
+                    f"G = t.autograd.grad({a}.sin().sum(), [{', '.join(wanted)}], {again})",
+                )
+            )
+        )
+
+    def line(self) -> str:
+        """The next line of the program."""
+        if len(self.names) < 2 or self.chance(0.06):
+            return f"v{len(self.lines)} = {self.leaf()}"
+        if self.chance(0.3):
+            return self.statement()
+        if self.chance(0.12):
+            return self.backward()
+        expressions: tuple[Callable[[], str], ...] = (
+            self.unary, self.binary, self.operator, self.quotient, self.reduction, self.extreme,
+            self.view, self.view, self.view, self.joining, self.product, self.selection,
+        )  # fmt: skip
+        expression = self.pick(expressions)()
+        if self.chance(0.06):
+            expression = self.pick(expressions[:6])()  # of views see docs/differences.md
+            return f"with t.no_grad(): v{len(self.lines)} = {expression}"
+        return f"v{len(self.lines)} = {expression}"
+
+    # --- running ------------------------------------------------------------------------------------
+
+    def run(self, length: int) -> None:
+        """Makes and runs `length` lines; raises Difference."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for _ in range(length):
+                self.run_line(self.line())
+                if self.over:
+                    return
+
+    def run_line(self, line: str) -> None:
+        self.lines.append(line)
+        code = compile(line, "<program>", "exec")
+        theirs, ours = (attempt(code, space) for space in (self.theirs, self.ours))
+        if theirs is not None:
+            message = str(theirs)
+            stale = ours is None and "modified by an inplace" in message  # PyTorch keeps more
+            if stale or any(part in message for part in (*OVERLAP, *PYTORCH_ONLY)):
+                self.over = True
+                return
+            if ours is None:
+                self.fail(f"PyTorch raises {type(theirs).__name__}: {message}\nNanoTorch does not")
+        if ours is not None and theirs is None:
+            if "read-only" in str(ours):  # an expanded tensor, which PyTorch lets some ops write to
+                self.over = True
+                return
+            self.fail(f"NanoTorch raises {type(ours).__name__}: {ours}\nPyTorch does not")
+        if ours is not None and theirs is not None and type(ours) is not type(theirs):
+            if "indexing tensors could not be broadcast" in str(theirs):  # two errors in one line
+                self.over = True
+                return
+            self.fail(
+                f"NanoTorch raises {type(ours).__name__}: {ours}\n"
+                f"PyTorch {type(theirs).__name__}: {theirs}"
+            )
+        if theirs is None:
+            self.gradients()
+        elif "backward" in line or "grad(" in line:
+            self.over = True  # what a walk that fails leaves behind is nobody's promise
+            return
+        name = line.removeprefix("with t.no_grad(): ").split(" = ")[0]
+        if name in self.theirs and name not in self.names and name[0] == "v":
+            self.begin(name)
+        self.compare()
+
+    def gradients(self) -> None:
+        """Turns what autograd.grad returned into variables."""
+        found, expected = self.ours.pop("G", ()), self.theirs.pop("G", ())
+        for i, (one, other) in enumerate(zip(found, expected, strict=True)):
+            if (one is None) != (other is None):
+                self.fail(f"gradient {i}: NanoTorch {one}\nPyTorch {other}")
+            if other is not None:
+                name = f"g{len(self.lines)}_{i}"
+                self.ours[name], self.theirs[name] = one, other
+                self.begin(name)
+                self.lines[-1] += f"; {name} = G[{i}]"
+
+    def begin(self, name: str) -> None:
+        """Starts to follow a new variable."""
+        self.names.append(name)
+        base = self.ours[name]._base
+        of_base = [n for n in self.offsets if base is not None and self.ours[n] is base]
+        self.offsets[name] = self.theirs[name]._version - self.ours[name]._version
+        if of_base:
+            self.offsets[name] = self.offsets[of_base[0]]
+
+    def compare(self) -> None:
+        """Fails unless every variable looks the same in both libraries."""
+        for name in self.names:
+            ours, theirs = self.ours[name], self.theirs[name]
+            self.same(name, ours, theirs)
+            self.grads(name, ours, theirs)
+
+    def grads(self, name: str, ours: Any, theirs: Any) -> None:
+        if self.over or not (theirs.is_leaf or theirs.retains_grad):
+            return
+        if (ours.grad is None) != (theirs.grad is None):
+            self.fail(f"{name}.grad: NanoTorch {ours.grad}\nPyTorch {theirs.grad}")
+        if theirs.grad is not None:
+            self.same(f"{name}.grad", ours.grad, theirs.grad)
+
+    def same(self, name: str, ours: Any, theirs: Any) -> None:
+        if theirs.requires_grad and not theirs.is_floating_point():
+            self.over = True  # PyTorch lets integers that a gradient was copied into require grad
+            return
+        for field in ("requires_grad", "is_leaf", "_version"):
+            try:
+                other = getattr(theirs, field)
+            except RuntimeError:  # a view that PyTorch has given up on
+                self.over = True
+                return
+            one = getattr(ours, field)
+            if field == "_version":
+                one = other if name not in self.offsets else one + self.offsets[name]
+            if one != other and field == "requires_grad" and view_outside_the_graph(theirs):
+                self.over = True
+                return
+            if one != other:
+                self.fail(f"{name}.{field}: NanoTorch {one}, PyTorch {other}")
+        if repr(ours.dtype) != repr(theirs.dtype) or tuple(ours.shape) != tuple(theirs.shape):
+            self.fail(
+                f"{name}: NanoTorch {ours.dtype} {tuple(ours.shape)}, "
+                f"PyTorch {theirs.dtype} {tuple(theirs.shape)}"
+            )
+        one, other = ours.detach().numpy(), theirs.detach().numpy()
+        if other.dtype.kind == "f":
+            if not (numpy.abs(other) < LIMIT).all():
+                self.over = True
+                return
+            narrow = any(self.theirs[n].dtype is self.torch.float32 for n in self.names)
+            rtol, atol = (1e-3, 1e-3) if narrow else (1e-7, 1e-8)
+            if not numpy.allclose(one, other, rtol=rtol, atol=atol, equal_nan=True):
+                self.fail(f"{name}: NanoTorch\n{one}\nPyTorch\n{other}")
+        elif not numpy.array_equal(one, other):
+            self.fail(f"{name}: NanoTorch\n{one}\nPyTorch\n{other}")
+
+    def fail(self, what: str) -> None:
+        raise Difference("\n" + "\n".join(self.lines) + "\n" + what)
+
+
+def view_outside_the_graph(x: Any) -> bool:
+    """A view whose base requires grad, though nobody recorded the view."""
+    try:
+        return x._is_view() and x.grad_fn is None and x._base.requires_grad
+    except RuntimeError:
+        return True
+
+
+def replayed(lines: list[str], torch: Any) -> Difference | None:
+    """The difference that the lines lead to, if any."""
+    program = Program(Random(0), torch)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for line in lines:
+                program.run_line(line.split("; ")[0])
+                if program.over:
+                    return None
+    except Difference as difference:
+        return difference
+    return None
+
+
+def shrunk(lines: list[str], torch: Any) -> Difference | None:
+    """The difference with every line left out that it does not need."""
+    kept = list(lines)
+    for line in reversed(lines):
+        fewer = [other for other in kept if other is not line]
+        found = replayed(fewer, torch)
+        if found is not None and type(found).__name__ and "not defined" not in str(found):
+            kept = fewer
+    return replayed(kept, torch)
+
+
+def attempt(code: Any, space: dict[str, Any]) -> Exception | None:
+    """Runs a line; the error it raised, if any."""
+    try:
+        exec(code, space)
+    except Exception as error:
+        return error
+    return None
