@@ -21,6 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 COMPARED = ("model.safetensors", "metrics.jsonl", "summary.json")
 
+KILLS_OF_ONE_RUN = 20
+
 KINDS = {
     "momentum": ["--data.source", "breast_cancer", "--optimizer.momentum", "0.9"],
     "adamw, accumulation, cosine": [
@@ -64,7 +66,7 @@ def kill_somewhere(process: subprocess.Popen[bytes], folder: Path, chance: rando
     in_save = chance.random() < 0.5
     while process.poll() is None:
         now = time.monotonic()
-        saving = in_save and any(folder.glob("run-1/checkpoints/.writing-*"))
+        saving = in_save and (folder / f"run-1/checkpoints/.writing-{process.pid}").exists()
         if saving or now > deadline + (1.0 if in_save else 0.0):
             process.kill()
             process.wait()
@@ -88,7 +90,7 @@ def trial(kind: str, seed: int, kills_left: int, chance: random.Random) -> tuple
             process = subprocess.Popen(
                 command(kind, killed, seed), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
             )
-            if kills >= kills_left:
+            if kills >= min(kills_left, KILLS_OF_ONE_RUN):
                 process.communicate()
                 break
             if not kill_somewhere(process, killed, chance):

@@ -158,6 +158,22 @@ def test_a_run_does_not_go_on_with_another_configuration(train: Train) -> None:
         train("a", "--optimizer.lr", "0.5", resume="newest")
 
 
+def test_a_run_is_not_resumed_by_two_processes_at_once(train: Train) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    run = train("a")
+    with (run.folder / "metrics.jsonl").open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another process is running it"):
+            train("a", resume="newest")
+
+
+def test_what_a_killed_save_left_is_cleared_away(train: Train) -> None:
+    run = train("a")
+    (run.folder / "checkpoints" / ".writing-1").mkdir()
+    train("a", "--training.epochs", "6", resume="newest")
+    assert not list((run.folder / "checkpoints").glob(".*"))
+
+
 def test_only_the_newest_checkpoints_are_kept(train: Train) -> None:
     run = train("a", "--checkpoint.every_steps", "1", "--checkpoint.keep", "3")
     assert len(list((run.folder / "checkpoints").iterdir())) == 3

@@ -78,8 +78,9 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, step: int, keep: int) -> 
     parent.mkdir(exist_ok=True)
     known = checkpoints_in(run)
     serial = int(known[-1].name[:6]) + 1 if known else 1
+    for left in parent.glob(".writing-*"):  # by a process that was killed while it saved
+        shutil.rmtree(left, ignore_errors=True)
     temporary = parent / f".writing-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         digests = {}

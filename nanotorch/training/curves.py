@@ -284,15 +284,28 @@ def save_figure(drawn: Any, stem: Path) -> list[Path]:
     return written
 
 
+def spans(chart: Chart, factor: float = 100.0) -> bool:
+    """Whether all values are above 0 and the largest is `factor` times the smallest."""
+    values = np.concatenate([line.values for line in chart.lines])
+    values = values[np.isfinite(values)]
+    return bool(len(values)) and values.min() > 0 and bool(values.max() >= factor * values.min())
+
+
 def draw_curves(
     folder: Path,
-    log_scale: bool = False,
+    log_scale: str = "auto",
     smoothing: float = 0.0,
     quantities: Sequence[str] = ("loss",),
 ) -> list[Path]:
-    """Draw QUANTITY.png and QUANTITY.svg of a run folder; only the loss may be logarithmic."""
+    """Draw QUANTITY.png and QUANTITY.svg of a run folder.
+
+    Only the loss may be logarithmic: "always", "never", or "auto", where it falls by a factor of
+    100 and stays above 0.
+    """
     written = []
     for quantity in quantities:
-        chart = chart_of_run(folder, quantity, log_scale and quantity == "loss", smoothing)
+        chart = chart_of_run(folder, quantity, smoothing=smoothing)
+        if quantity == "loss":
+            chart.log_scale = log_scale == "always" or (log_scale == "auto" and spans(chart))
         written += save_figure(figure(chart), folder / quantity)
     return written

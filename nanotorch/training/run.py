@@ -111,6 +111,7 @@ class Run:
         """Write into this run folder from now on."""
         self.folder = folder
         self.log = Log(folder / METRICS_FILE)
+        self.log.lock()
 
     def __enter__(self) -> Run:
         return self

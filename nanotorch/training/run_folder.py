@@ -16,6 +16,11 @@ from nanotorch.training.config.writer import to_toml
 from nanotorch.training.errors import InputError
 from nanotorch.training.model_file import write_whole
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
@@ -89,6 +94,15 @@ class Log:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = path.open("ab", buffering=0)
+
+    def lock(self) -> None:
+        """Refuse to write where another process does; the lock ends with the process."""
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{self.path.parent}: another process is running it") from None
 
     @property
     def size(self) -> int:

@@ -187,7 +187,9 @@ class Output(Section):
     redraw_seconds: Positive = Field(
         default=10.0, description="seconds between two drawings in the run"
     )
-    log_scale: bool = Field(default=False, description="logarithmic loss axis")
+    log_scale: Literal["auto", "always", "never"] = Field(
+        default="auto", description="logarithmic loss axis; auto from a factor of 100 on"
+    )
     smoothing: Fraction = Field(default=0.0, description="weight of the past in the smoothed curve")
     report: bool = Field(default=True, description="write report.html")
     tensorboard: bool = Field(default=False, description="write TensorBoard events as well")
