@@ -282,6 +282,7 @@ from nanotorch.random import (
     set_rng_state as set_rng_state,
 )
 from nanotorch import (
+    cuda as cuda,
     func as func,
     linalg as linalg,
     nn as nn,

@@ -4,7 +4,7 @@ A module imports only from the layers to its left, or from its own:
 
     backend <- primitive <- ops <- autograd
       <- tensor, operators, sampling, creation, random, printing
-      <- nn, optim, func, linalg, compile, sym, utils, viz <- interop, distributed
+      <- nn, optim, func, linalg, compile, sym, utils, viz, cuda <- interop, distributed
       <- nanotorch (the public names) <- training <- train.py
 
 Imports under `if TYPE_CHECKING:` are for annotations and are not counted.
@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ops",),
     ("autograd",),
     ("tensor", "operators", "sampling", "creation", "random", "printing"),
-    ("nn", "optim", "func", "linalg", "compile", "sym", "utils", "viz"),
+    ("nn", "optim", "func", "linalg", "compile", "sym", "utils", "viz", "cuda"),
     ("interop", "distributed"),
     ("",),  # nanotorch/__init__.py
     ("training",),

@@ -31,7 +31,7 @@ WAITING = {
     "getitem list": "a list of the host is sent to the device",
     **dict.fromkeys(
         ["inverse", "inverse batched", "det", "det batched", "logdet", "slogdet", "solve",
-         "solve vector", "cholesky"],
+         "solve vector", ],
         "cuSOLVER says whether the matrix was singular",
     ),
 }  # fmt: skip

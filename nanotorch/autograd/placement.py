@@ -1,4 +1,4 @@
-"""On which device a computation runs: its operands are on one, and it is the current one meanwhile."""
+"""Where a computation runs: its operands are on one device, which is current meanwhile."""
 
 from __future__ import annotations
 
@@ -58,5 +58,5 @@ def placed(
 
 
 def elsewhere(x: Any) -> contextlib.AbstractContextManager[Any]:
-    """The context in which to compute with a tensor or array: its device, where it is not current."""
+    """The context in which to compute with a tensor or an array: its device is current."""
     return on_device_of(x._array if isinstance(x, Traced) else x)

@@ -36,7 +36,7 @@ from strict_cupy.contract import (
     no_transfers as no_transfers,
     signature_of,
 )
-from strict_cupy.devices import POOLS, cuda as cuda, current
+from strict_cupy.devices import POOL, cuda as cuda
 
 __version__ = VERSION
 
@@ -258,7 +258,7 @@ def get_array_module(*arguments: Any) -> Any:
 
 
 def get_default_memory_pool() -> Any:
-    return POOLS[current()]
+    return POOL
 
 
 def _names(owner: str, host: Any) -> dict[str, Any]:

@@ -27,11 +27,11 @@ class ndarray:  # noqa: N801 - CuPy's name
         self._host = numpy.zeros(shape, dtype)
         poison(self._host)
         self._base, self._device = None, devices.current()
-        self._size = devices.POOLS[self._device].taken(self._host.nbytes)
+        self._size = devices.POOL.taken(self._host.nbytes, self._device)
 
     def __del__(self) -> None:
         if getattr(self, "_size", 0):
-            devices.POOLS[self._device].given_back(self._size)
+            devices.POOL.given_back(self._size, self._device)
 
     shape = property(lambda self: self._host.shape)
     dtype = property(lambda self: self._host.dtype)
@@ -234,7 +234,7 @@ def wrap(host: Any, inputs: Sequence[ndarray]) -> Any:
     out._size = 0
     if out._base is None:
         happened("launches", "a new array")
-        out._size = devices.POOLS[out._device].taken(out._host.nbytes)
+        out._size = devices.POOL.taken(out._host.nbytes, out._device)
     return out
 
 
@@ -271,7 +271,8 @@ def method(name: str) -> Callable[..., Any]:
     def call(self: ndarray, *arguments: Any, **options: Any) -> Any:
         signature.bind(*arguments, **options)
         inputs = [self, *found(arguments), *found(list(options.values()))]
-        one_device(inputs, name)
+        if name != "copy":  # which copies from any device to the current one
+            one_device(inputs, name)
         if name == "nonzero":
             happened("synchronizations", "nonzero")
         before = self._host

@@ -125,36 +125,59 @@ def get_elapsed_time(start_event: Event, end_event: Event) -> float:
     return float(end_event.at - start_event.at)
 
 
+class MemoryHook:
+    """Told of each taking of memory once it is entered."""
+
+    name = "MemoryHook"
+
+    def __enter__(self) -> MemoryHook:
+        _hooks.append(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _hooks.remove(self)
+
+    def malloc_postprocess(self, **facts: int) -> None:
+        """After memory was taken."""
+
+
+_hooks: list[MemoryHook] = []
+
+
 class MemoryPool:
-    """Counts what the arrays made so far would take, rounded up to 512 bytes each."""
+    """Counts what arrays take, in blocks of 512 bytes; its figures are the current device's."""
 
     def __init__(self) -> None:
-        self.used = self.total = 0
+        self.used, self.total = [0] * COUNT, [0] * COUNT
 
     def used_bytes(self) -> int:
-        return self.used
+        return self.used[current()]
 
     def total_bytes(self) -> int:
-        return self.total
+        return self.total[current()]
 
     def free_bytes(self) -> int:
-        return self.total - self.used
+        return self.total_bytes() - self.used_bytes()
 
     def free_all_blocks(self, stream: Any = None) -> None:
-        self.total = self.used
+        self.total[current()] = self.used[current()]
 
-    def taken(self, nbytes: int) -> int:
+    def taken(self, nbytes: int, device: int) -> int:
         """Takes memory for an array; returns how much."""
         size = -(-nbytes // 512) * 512
-        self.used += size
-        self.total = max(self.total, self.used)
+        self.used[device] += size
+        self.total[device] = max(self.total[device], self.used[device])
+        for hook in _hooks:
+            hook.malloc_postprocess(
+                device_id=device, size=nbytes, mem_size=size, mem_ptr=0, pmem_id=0
+            )
         return size
 
-    def given_back(self, size: int) -> None:
-        self.used -= size
+    def given_back(self, size: int, device: int) -> None:
+        self.used[device] -= size
 
 
-POOLS = [MemoryPool() for _ in range(COUNT)]
+POOL = MemoryPool()
 runtime = types.SimpleNamespace(
     getDeviceCount=lambda: COUNT,
     getDevice=lambda: _current[-1],
@@ -169,19 +192,19 @@ runtime = types.SimpleNamespace(
 )  # fmt: skip
 
 
-class PinnedMemory(numpy.ndarray[Any, Any]):
+class PinnedMemoryPointer(numpy.ndarray[Any, Any]):
     """Memory of the host that `numpy.frombuffer` takes."""
 
 
 def alloc_pinned_memory(size: int) -> Any:
-    return numpy.zeros(size, numpy.uint8).view(PinnedMemory)
+    return numpy.zeros(size, numpy.uint8).view(PinnedMemoryPointer)
 
 
 cuda = types.SimpleNamespace(
-    Device=Device, Stream=Stream, Event=Event, MemoryPool=MemoryPool, runtime=runtime,
-    is_available=lambda: True, get_current_stream=lambda device_id=-1: _streams[-1],
-    get_elapsed_time=get_elapsed_time, get_device_id=lambda: _current[-1],
-    alloc_pinned_memory=alloc_pinned_memory,
+    Device=Device, Stream=Stream, Event=Event, MemoryPool=MemoryPool, MemoryHook=MemoryHook,
+    PinnedMemoryPointer=PinnedMemoryPointer, runtime=runtime, is_available=lambda: True,
+    get_current_stream=lambda device_id=-1: _streams[-1], get_elapsed_time=get_elapsed_time,
+    get_device_id=lambda: _current[-1], alloc_pinned_memory=alloc_pinned_memory,
 )  # fmt: skip
 
 
