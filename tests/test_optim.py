@@ -162,6 +162,17 @@ def test_groups_have_their_own_options_and_defaults_fill_in() -> None:
     assert [group["momentum"] for group in optimizer.param_groups] == [0.9, 0.9]
 
 
+@pytest.mark.torch
+def test_several_groups_print_as_pytorchs() -> None:
+    torch = pytest.importorskip("torch")
+
+    def printed(module: Any) -> str:
+        a, b = (module.zeros(1, requires_grad=True) for _ in range(2))
+        return repr(module.optim.Adam([{"params": [a]}, {"params": [b], "lr": 0.5}], lr=0.1))
+
+    assert printed(nt) == printed(torch)
+
+
 def test_a_changed_rate_counts_from_the_next_step() -> None:
     a = parameter([0.0])
     optimizer = optim.SGD([a], lr=1.0)

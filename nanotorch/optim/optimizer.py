@@ -421,11 +421,11 @@ class Optimizer:
         return self._register("load_state_dict_post", hook)
 
     def __repr__(self) -> str:
-        lines = [f"{type(self).__name__} ("]
+        groups = []
         for index, group in enumerate(self.param_groups):
-            lines.append(f"Parameter Group {index}")
-            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
-        return "\n".join(lines) + "\n)"
+            options = [f"    {key}: {group[key]}\n" for key in sorted(group) if key != "params"]
+            groups.append(f"\nParameter Group {index}\n" + "".join(options))
+        return f"{type(self).__name__} ({''.join(groups)})"
 
 
 def _taken_over(value: Any, parameter: Tensor, key: Any = None) -> Any:
