@@ -17,6 +17,7 @@ from nanotorch.compile.recorder import Draw, Kernel, Live, Recorder
 from nanotorch.compile.rows import NotRowWise
 from nanotorch.compile.tiles import Tiling
 from nanotorch.ops.casting import Clone
+from nanotorch.primitive import BinaryUfunc, Ufunc
 from nanotorch.tensor import Tensor
 
 
@@ -226,18 +227,23 @@ class Plan:
             self.array_name(a) if type(a) in MODULES else self.value_text(a) for a in step.operands
         ]
         names += [f"{key}={self.value_text(value)}" for key, value in step.attributes.items()]
-        module = self.constant("xp", step.xp)
-        kernel = self.constant(primitive.title(), self._callable(step))
+        function = self._callable(step)
+        if function is primitive.kernel and issubclass(primitive, Ufunc | BinaryUfunc):
+            function = getattr(step.xp, primitive.ufunc)  # which needs no module, and `out` no name
+            leading, into = [], ""
+        else:
+            leading, into = [self.constant("xp", step.xp)], "out="
+        kernel = self.constant(primitive.title(), function)
         if shares:
             self.moving.add(id(out))
             self.names[id(out)] = name = f"v{next(self._counter)}"
-            text = f"{name} = {kernel}({', '.join([module, *names])})"
+            text = f"{name} = {kernel}({', '.join([*leading, *names])})"
         else:
             if not step.into_existing:
                 if primitive.in_place:
                     self._release(step, position, last, free, held)
                 self.places[id(out)] = self._block(out, free, held)
-            text = f"{kernel}({', '.join([module, *names, 'out=' + self.array_name(out)])})"
+            text = f"{kernel}({', '.join([*leading, *names, into + self.array_name(out)])})"
         read = sum(a.nbytes for a in operands)
         self.lines.append(Line(f"{primitive.title()} {tuple(out.shape)}", read + out.nbytes))
         return [text]
