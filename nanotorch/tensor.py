@@ -295,7 +295,11 @@ class Tensor(Operators):
         field = "_hooks" if self._node is None else "hooks"
         if getattr(owner, field) is None:
             setattr(owner, field, {})
-        return RemovableHandle(getattr(owner, field), hook)
+        hooks = getattr(owner, field)
+        handle = RemovableHandle(hooks, hook)
+        for key in [k for k, other in hooks.items() if other is self._retains_grad]:
+            hooks[key] = hooks.pop(key)  # what is kept in .grad is what all hooks have made of it
+        return handle
 
     def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> RemovableHandle:
         """Calls hook(tensor) after backward has added to the `.grad` of this leaf."""
