@@ -470,6 +470,33 @@ def test_a_large_batch_is_passed_over_once_with_the_same_bits_on_any_number_of_t
         assert all(nt.equal(a, b) for a, b in zip(on_one, on_several, strict=True))
 
 
+def test_gradients_of_a_large_batch_have_the_same_bits_in_the_first_call_as_later() -> None:
+    nt.manual_seed(0)
+    model = nn.Linear(128, 1)
+    x, y = large_batch(1)
+
+    @nt.compile
+    def gradients() -> nt.Tensor:
+        model.zero_grad()
+        loss = nn.functional.binary_cross_entropy_with_logits(model(x), y)
+        loss.backward()
+        return loss
+
+    @nt.compile
+    def only_gradients() -> nt.Tensor:
+        loss = nn.functional.binary_cross_entropy_with_logits(model(x), y)
+        loss.backward()
+        return loss
+
+    for function in (gradients, only_gradients):
+        seen = []
+        for _ in range(3):
+            model.zero_grad()
+            seen.append((function().item(), model.weight.grad.tolist()))
+        assert seen[1] == seen[2]
+    assert seen[0] == seen[1]
+
+
 def test_a_small_batch_is_left_in_one_piece() -> None:
     step, *_ = training_step(logistic, OPTIMIZERS["sgd"])
     compiled = nt.compile(step)

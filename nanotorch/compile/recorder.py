@@ -188,6 +188,13 @@ class Recorder:
             else [found]
         )
 
+    def repeatable(self) -> bool:
+        """Whether the step can be done again at once: all it leaves behind is gradients of its own."""
+        return not self.written_inputs and not any(
+            not isinstance(step, Kernel) or (step.into_existing and id(step.out) not in self.made)
+            for step in self.steps
+        )
+
     def refuse(self, what: str) -> None:
         """Ends the recording: a replay would get wrong what the step does. The step itself runs on."""
         if self.refusal is None:
