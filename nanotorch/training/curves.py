@@ -288,7 +288,7 @@ def spans(chart: Chart, factor: float = 100.0) -> bool:
     """Whether all values are above 0 and the largest is `factor` times the smallest."""
     values = np.concatenate([line.values for line in chart.lines])
     values = values[np.isfinite(values)]
-    return bool(len(values)) and values.min() > 0 and bool(values.max() >= factor * values.min())
+    return bool(len(values) and values.min() > 0 and values.max() >= factor * values.min())
 
 
 def draw_curves(

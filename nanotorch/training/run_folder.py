@@ -16,10 +16,11 @@ from nanotorch.training.config.writer import to_toml
 from nanotorch.training.errors import InputError
 from nanotorch.training.model_file import write_whole
 
+fcntl: Any
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None
 
 CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
