@@ -15,9 +15,10 @@ import numpy
 
 from nanotorch import ops
 from nanotorch.autograd.backward import backward as backward_of
-from nanotorch.autograd.engine import apply_inplace, bump, check_inplace, requires_grad, retaining
+from nanotorch.autograd.engine import apply_inplace, bump, check_inplace, requires_grad
 from nanotorch.autograd.grad_mode import modes
 from nanotorch.autograd.graph import AccumulateGrad
+from nanotorch.autograd.walk import retaining
 from nanotorch.backend import (
     Array,
     array_module,
@@ -41,6 +42,9 @@ class Size(tuple[int, ...]):
     def numel(self) -> int:
         """The number of elements of a tensor of this shape."""
         return math.prod(self)
+
+    def __repr__(self) -> str:
+        return f"torch.Size({list(self)})"
 
     def __repr__(self) -> str:
         return f"torch.Size({list(self)})"
@@ -422,31 +426,6 @@ class Tensor(Operators):
 
     def __format__(self, specification: str) -> str:
         return tensor_format(self, specification)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        items, indices = ops.parsed(self, key)
-        if not isinstance(value, Traced | int | float | complex):
-            value = self._wrap(array_module(self._array).asarray(value))
-        if indices:
-            if len(indices) == 1 and indices[0].dtype in (kinds.bool_, kinds.bool_.numpy):
-                value = self._for_mask(value)
-            apply_inplace(ops.IndexPut, self, value, *indices, key=items, accumulate=False)
-        else:
-            place = ops.getitem(self, key)
-            extra = getattr(value, "ndim", 0) - place.ndim
-            if extra > 0 and value.shape[:extra] == (1,) * extra:
-                value = value.reshape(value.shape[extra:])
-            apply_inplace(ops.Copy, place, value)
-
-    def _for_mask(self, value: Any) -> Any:
-        """What is written where a mask says, as the kernel takes it: one number in any dtype and shape."""
-        if not isinstance(value, Tensor):
-            return value
-        if value._array.size == 1:
-            return ops.cast(value.reshape(()), self._array.dtype)
-        while value.ndim > 1 and value.shape[0] == 1:
-            value = value[0]
-        return value
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:

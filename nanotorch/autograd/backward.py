@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from nanotorch import ops
-from nanotorch.autograd.engine import on_tensors, requires_grad, walk
+from nanotorch.autograd.engine import requires_grad
 from nanotorch.autograd.placement import elsewhere
+from nanotorch.autograd.walk import on_tensors, walk
 from nanotorch.backend import HOST, array_module
 from nanotorch.primitive import Traced
 
