@@ -25,6 +25,8 @@ WORDS_OF_STATE = 624
 # From this range on an integer takes two words; from this size on a swap of a permutation does.
 TWO_WORD_RANGE = 1 << 28
 TWO_WORD_PERMUTATION = (2**32 - 1) // 20
+# Below this many swaps, a loop in Python is faster than the search for chains in arrays.
+FEW_SWAPS = 1500
 # Fills are made in pieces that stay in the processor's cache. A multiple of 16, for the normals.
 PIECE = 1 << 15
 
@@ -286,6 +288,14 @@ class MersenneTwister:
         inverse[mirrored] = steps
         return (count - 1) - inverse[::-1]
 
+    def pass_over_permutation(self, count: int) -> None:
+        """Draws the words that `permutation(count)` draws, and makes nothing of them."""
+        with self.lock:
+            if count < TWO_WORD_PERMUTATION:
+                self.words(max(count - 1, 0))
+            else:
+                self.double_words(count)
+
     def multinomial(self, weights: Array, samples: int, replacement: bool) -> NDArray[np.int64]:
         """Indices into the last axis of `weights`, drawn in proportion to them, `samples` a row.
 
@@ -446,9 +456,14 @@ def _add_to_odd(a: Array, b: Any) -> Array:
 def apply_swaps(partners: Array) -> Array:
     """The array 0, 1, 2, ... after swapping places i and partners[i] >= i, for each i in turn.
 
-    Without a loop over the steps: step i brings to place i what place partners[i] holds then: what
+    Many steps are not looped over: step i brings to place i what place partners[i] holds then: what
     the last step before i with that partner found in its own place, or partners[i] if none had it.
     """
+    if len(partners) < FEW_SWAPS:
+        order = list(range(len(partners)))
+        for place, partner in enumerate(partners.tolist()):
+            order[place], order[partner] = order[partner], order[place]
+        return np.array(order, dtype=partners.dtype)
     steps = np.arange(len(partners), dtype=partners.dtype)
     before = np.full_like(steps, -1)
     latest = np.full_like(steps, -1)

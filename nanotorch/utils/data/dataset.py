@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, Generic, TypeVar
 
+import numpy
+
 from nanotorch.backend import Array, to_device
 from nanotorch.random import Generator, randperm
 from nanotorch.tensor import Tensor
@@ -63,11 +65,13 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
         """The rows with the numbers in a host array, stacked: one gather per tensor."""
         batch = []
         for tensor in self.tensors:
-            rows = to_device(indices, tensor.device)
+            array, rows = tensor._array, indices
+            if type(array) is not numpy.ndarray:
+                rows = to_device(indices, tensor.device)
             if tensor.requires_grad:
                 batch.append(tensor[Tensor._wrap(rows)])
             else:
-                batch.append(Tensor._wrap(tensor._array.take(rows, axis=0)))
+                batch.append(Tensor._wrap(array.take(rows, axis=0)))
         return batch
 
 

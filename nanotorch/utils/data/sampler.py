@@ -87,9 +87,11 @@ class RandomSampler(Sampler[int]):
             for _ in range(self.num_samples // total):
                 yield randperm(total, generator=generator, device="cpu")._array
             # PyTorch draws one more for the remainder, even where that is empty.
-            yield randperm(total, generator=generator, device="cpu")._array[
-                : self.num_samples % total
-            ]
+            rest = self.num_samples % total
+            if rest:
+                yield randperm(total, generator=generator, device="cpu")._array[:rest]
+            else:
+                generator._engine.pass_over_permutation(total)
 
     def __iter__(self) -> Iterator[int]:
         for piece in self.pieces():
