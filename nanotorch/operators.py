@@ -53,6 +53,8 @@ class Operators(Traced):
     """What a tensor can be asked to compute."""
 
     _apply = apply
+    __getitem__ = ops.getitem
+    __setitem__ = ops.setitem
 
     __add__ = operator(arithmetic.Add)
     __radd__ = operator(arithmetic.Add)
@@ -321,6 +323,9 @@ class Operators(Traced):
     random_ = sampling.random_
     bernoulli = sampling.bernoulli
     multinomial = sampling.multinomial
+
+    def _apply_inplace(self, primitive: type[Primitive], *operands: Any, **attributes: Any) -> Any:
+        return apply_inplace(primitive, self, *operands, **attributes)
 
     def add_(self, other: Any, *, alpha: float = 1) -> Any:
         """x + alpha * other, in place."""

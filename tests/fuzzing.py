@@ -313,7 +313,8 @@ class Program:
         theirs, ours = (attempt(code, space) for space in (self.theirs, self.ours))
         if theirs is not None:
             message = str(theirs)
-            stale = ours is None and "modified by an inplace" in message  # PyTorch keeps more
+            reasons = ("modified by an inplace", "second time")
+            stale = ours is None and any(part in message for part in reasons)  # PyTorch keeps more
             if stale or any(part in message for part in (*OVERLAP, *PYTORCH_ONLY)):
                 self.over = True
                 return
@@ -391,7 +392,8 @@ class Program:
             one = getattr(ours, field)
             if field == "_version":
                 one = other if name not in self.offsets else one + self.offsets[name]
-            if one != other and field == "requires_grad" and view_outside_the_graph(theirs):
+            nothing = 0 in theirs.shape or view_outside_the_graph(theirs)
+            if one != other and field == "requires_grad" and nothing:
                 self.over = True
                 return
             if one != other:

@@ -124,11 +124,20 @@ def result_type(*operands: Any) -> dtype:
         held = ranks[rank]
         ranks[rank] = kind if held is None else promote_types(held, kind)
     result: dtype | None = None
-    for lower in reversed(ranks):
-        if lower is not None and (result is None or lower.category >= result.category):
-            result = lower
+    for kind_of_rank in reversed(ranks):
+        if kind_of_rank is not None:
+            result = kind_of_rank if result is None else _outrank(kind_of_rank, result)
     assert result is not None
     return result
+
+
+def _outrank(high: dtype, low: dtype) -> dtype:
+    """The dtype of a rank with the lower rank's: its own, unless the lower one's category is higher."""
+    if low.category <= high.category:
+        return high
+    if high.is_floating_point:
+        return complex128 if high is float64 else complex64
+    return promote_types(high, low)
 
 
 def promote(operands: Sequence[Any], floating: bool, arrays: Any = MODULES) -> Sequence[Any]:

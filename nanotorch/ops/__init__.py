@@ -122,10 +122,10 @@ from nanotorch.ops.indexing import (
     index_put as index_put,
     index_select as index_select,
     masked_select as masked_select,
-    parsed as parsed,
     roll as roll,
     scatter as scatter,
     scatter_add as scatter_add,
+    setitem as setitem,
     take as take,
     take_along_dim as take_along_dim,
 )

@@ -77,6 +77,11 @@ class Fill(Linear):
 
     @staticmethod
     def kernel(xp: Any, x: Array, value: Any, out: Array | None = None) -> Array:
+        if getattr(value, "ndim", 0):
+            raise ValueError(
+                "fill_ only supports 0-dimension value tensor but got tensor with "
+                f"{value.ndim} dimensions."
+            )
         if out is None:
             out = xp.empty_like(x)
         xp.copyto(out, value, casting="unsafe")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from nanotorch.backend import HOST, Array, array_module, broadcast_shapes, dtype_of, is_array
-from nanotorch.ops.casting import into
+from nanotorch.ops.casting import Copy, cast, into
 from nanotorch.ops.shapes import BasicIndex, dimension, expand, reshape
-from nanotorch.primitive import Linear, apply
+from nanotorch.primitive import Linear, Traced, apply
 
 HERE = "index"  # stands in a key for an index that is an input
 
@@ -252,15 +253,61 @@ def whole_numbers(item: slice) -> slice:
     return slice(start, stop, step)
 
 
+def located(x: Any, key: Any) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
+    """x[key] in two steps, as PyTorch takes it: the view by ints, slices and None, then what is left of
+    the key, and its index tensors."""
+    items, indices = parsed(x, key)
+    if all(item is HERE or item is Ellipsis or item == slice(None) for item in items):
+        return x, items, indices
+    if not indices and x.ndim == 0 and any(item is not None and item is not Ellipsis for item in items):
+        raise IndexError("invalid index of a 0-dim tensor; use tensor.item() to read its number")
+    first: list[Any] = []
+    rest: list[Any] = []
+    tensors = iter(indices)
+    for item in items:
+        if item is HERE:
+            array = next(tensors)
+            mask = getattr(array, "_array", array).dtype.kind == "b"
+            first.extend([slice(None)] * (array.ndim if mask else 1))
+        else:
+            first.append(item)
+        if type(item) is not int:
+            rest.append(item if item is HERE or item is Ellipsis else slice(None))
+    return apply(BasicIndex, x, key=tuple(first)), tuple(rest), indices
+
+
 def getitem(x: Any, key: Any) -> Any:
     """x[key]: a view for ints, slices, None and `...`; a copy where the key holds tensors or lists."""
-    items, indices = parsed(x, key)
+    view, rest, indices = located(x, key)
     if indices:
-        return apply(Index, x, *indices, key=items)
-    count = sum(1 for item in items if item is not None and item is not Ellipsis)
-    if x.ndim == 0 and count:
-        raise IndexError("invalid index of a 0-dim tensor; use tensor.item() to read its number")
-    return apply(BasicIndex, x, key=items)
+        return apply(Index, view, *indices, key=rest)
+    return apply(BasicIndex, x, key=rest) if view is x else view
+
+
+def setitem(x: Any, key: Any, value: Any) -> None:
+    """x[key] = value, a number, a tensor or what makes an array."""
+    view, rest, indices = located(x, key)
+    if not isinstance(value, Traced | int | float | complex):
+        value = x._wrap(array_module(x._array).asarray(value))
+    if isinstance(value, Traced):
+        value = shaped(value, view, rest, indices)
+    if indices:
+        view._apply_inplace(IndexPut, value, *indices, key=rest, accumulate=False)
+    else:
+        view = apply(BasicIndex, x, key=rest) if view is x else view
+        view._apply_inplace(Copy, value)
+
+
+def shaped(value: Any, view: Any, rest: tuple[Any, ...], indices: tuple[Any, ...]) -> Any:
+    """The value without leading 1s that the place written to has not; for a mask, one number in any dtype."""
+    mask = len(indices) == 1 and getattr(indices[0], "_array", indices[0]).dtype.kind == "b"
+    if mask and math.prod(value.shape) == 1:
+        return cast(reshape(value, ()), view._array.dtype)
+    most = 1 if mask else view.ndim if not indices else value.ndim
+    shape = tuple(value.shape)
+    while len(shape) > most and shape[0] == 1:
+        shape = shape[1:]
+    return value if len(shape) == value.ndim else reshape(value, shape)
 
 
 def gather(x: Any, dim: int, index: Any) -> Any:
