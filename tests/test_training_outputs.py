@@ -144,7 +144,7 @@ class Tags(html.parser.HTMLParser):
         self.links: list[str] = []
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        if tag not in ("meta", "line", "circle", "polyline", "br"):
+        if tag not in ("meta", "line", "circle", "polyline", "br", "col"):
             self.open.append(tag)
         self.links += [value or "" for name, value in attributes if name in ("src", "href")]
 

@@ -15,7 +15,7 @@ Values = NDArray[Any]
 POINTS = 600  # drawn of one line, so that a page stays small
 
 WIDTH, HEIGHT = 480, 300
-LEFT, RIGHT, TOP, BOTTOM = 56, 14, 14, 42
+LEFT, RIGHT, TOP, BOTTOM = 64, 14, 14, 42
 
 
 @dataclass
@@ -176,6 +176,8 @@ def matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
             for count in row
         )
         rows.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
-    corner = '<th class="corner">true ↓ predicted →</th>'
-    body = f"<tr>{corner}{head}</tr>{''.join(rows)}"
-    return f'<div class="wide"><table class="matrix">{body}</table></div>'
+    # The first column is as wide as the longest name; all others share the rest.
+    width = 0.6 * min(14, max(len(name) for name in names)) + 1
+    body = f'<col style="width:{width:.1f}em"><tr><th></th>{head}</tr>{"".join(rows)}'
+    words = "<p>rows are the truth, columns what was predicted</p>"
+    return f'{words}<div class="wide"><table class="matrix">{body}</table></div>'

@@ -68,8 +68,9 @@ td{text-align:right;padding:4px 0 4px 8px}
 background:color-mix(in srgb,var(--c0) calc(var(--share)*85%),transparent)}
 .matrix td.strong{color:#fff}@media(prefers-color-scheme:dark){.matrix td.strong{color:#10151a}}
 .matrix th{text-align:center}.matrix tr th:first-child{text-align:right}
-.matrix .corner{font-size:12px;white-space:nowrap}
-.matrix{border-collapse:separate;border-spacing:3px}
+.matrix{border-collapse:separate;border-spacing:3px;table-layout:fixed}
+@media(max-width:560px){.matrix td{padding:6px 1px;min-width:0;font-size:12px}
+.matrix th{padding:2px;font-size:12px;overflow-wrap:anywhere}.matrix{border-spacing:2px}}
 .bars th{max-width:46vw;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;width:34%}
 .bars td.bar{position:relative;width:46%;height:22px}.bars td.bar i{position:absolute;top:5px;
 height:12px;border-radius:2px}.bars td.bar::before{content:"";position:absolute;left:50%;top:0;
