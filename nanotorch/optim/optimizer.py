@@ -226,26 +226,16 @@ class Optimizer:
         if scalars is None or scalars.numbers != numbers:
             scalars = self._scalars_for(workspace, numbers, index)
         scalars.stamp = self._step_count
-        self._update(parameter, workspace.xp, gradient, arrays, workspace.scratch, scalars.arrays)
+        self.kernel(
+            workspace.xp, parameter._array, gradient, *arrays, *workspace.scratch, *scalars.arrays
+        )
+        parameter._bump()
 
     def _prepare(
         self, parameter: Tensor, group: dict[str, Any]
     ) -> tuple[tuple[Array | None, ...], Numbers]:
         """The state arrays and the numbers for the kernel; makes the state at the first step."""
         raise NotImplementedError(f"{type(self).__name__} defines neither step nor _prepare")
-
-    def _update(
-        self,
-        parameter: Tensor,
-        xp: Any,
-        gradient: Array,
-        arrays: tuple[Array | None, ...],
-        scratch: tuple[Array, ...],
-        scalars: tuple[Any, ...],
-    ) -> None:
-        """Runs the kernel. At each step all but `gradient` are the same objects."""
-        self.kernel(xp, parameter._array, gradient, *arrays, *scratch, *scalars)
-        parameter._bump()
 
     kernel: Callable[..., None]
 
