@@ -9,6 +9,10 @@ from nanotorch.autograd import (
     no_grad as no_grad,
     set_grad_enabled as set_grad_enabled,
 )
+from nanotorch.autograd.graph import (
+    is_anomaly_check_nan_enabled as is_anomaly_check_nan_enabled,
+    is_anomaly_enabled as is_anomaly_enabled,
+)
 from nanotorch.backend import (
     device as device,
     dtype as dtype,

@@ -237,3 +237,20 @@ def test_tensors_of_inference_mode_stay_outside_of_graphs() -> None:
             refused()
     (y.clone() * w).sum().backward()
     assert w.grad.tolist() == [3, 3]
+
+
+def test_anomaly_detection_may_leave_nan_alone() -> None:
+    for check_nan in (True, False):
+        with autograd.set_detect_anomaly(True, check_nan):
+            assert nanotorch.is_anomaly_enabled()
+            assert nanotorch.is_anomaly_check_nan_enabled() is check_nan
+    assert not nanotorch.is_anomaly_enabled()
+    x = leaf(1, 2)
+    with autograd.detect_anomaly(check_nan=False):
+        y = x * 2
+        y.register_hook(lambda g: g * float("nan"))
+        y.sum().backward()
+        assert x.grad.isnan().all()
+        z = (x * x).sum()
+        x.data.add_(1)
+        z.backward()

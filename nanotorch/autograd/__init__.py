@@ -13,7 +13,11 @@ from nanotorch.autograd.grad_mode import (
     record as record,
     set_grad_enabled as set_grad_enabled,
 )
-from nanotorch.autograd.gradcheck import gradcheck as gradcheck, gradgradcheck as gradgradcheck
+from nanotorch.autograd.gradcheck import (
+    GradcheckError as GradcheckError,
+    gradcheck as gradcheck,
+    gradgradcheck as gradgradcheck,
+)
 from nanotorch.autograd.graph import (
     detect_anomaly as detect_anomaly,
     set_detect_anomaly as set_detect_anomaly,

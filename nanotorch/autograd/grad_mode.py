@@ -21,7 +21,7 @@ class Modes(threading.local):
     grad = True  # record operations on tensors that require grad
     inference = False  # results can never be recorded later
     forward = 0  # depth of forward-mode levels that carry tangents
-    anomaly = False  # remember the line that made each node
+    anomaly = ""  # "lines": remember the line that made each node; "nan": refuse NaN as well
     recorder: Any = None  # the compiler's, which is told of each kernel call
     saved_hooks: tuple[Callable[[Any], Any], Callable[[Any], Any]] | None = None
     hooks_refused: str | None = None  # why saved-tensor hooks may not be used, where they may not

@@ -87,18 +87,36 @@ class set_detect_anomaly(Mode):  # noqa: N801 - PyTorch's name
     field = "anomaly"
 
     def __init__(self, mode: bool, check_nan: bool = True) -> None:
-        super().__init__(mode)
+        super().__init__(watching(mode, check_nan))
         self._outer.append(modes.anomaly)
-        modes.anomaly = mode
+        modes.anomaly = self.value
 
     def __enter__(self) -> None:
         modes.anomaly = self.value
 
 
 class detect_anomaly(Mode):  # noqa: N801 - PyTorch's name
-    """Errors of a backward pass name the forward line they come from, and NaN is an error."""
+    """Errors of a backward pass name the forward line they come from, and NaN is an error.
+
+    With check_nan=False only what raises by itself is an error.
+    """
 
     field = "anomaly"
 
     def __init__(self, check_nan: bool = True) -> None:
-        super().__init__(True)
+        super().__init__(watching(True, check_nan))
+
+
+def watching(mode: bool, check_nan: bool) -> str:
+    """What anomaly detection is to do: nothing (""), remember "lines", or refuse "nan" as well."""
+    return ("nan" if check_nan else "lines") if mode else ""
+
+
+def is_anomaly_enabled() -> bool:
+    """True inside anomaly detection."""
+    return bool(modes.anomaly)
+
+
+def is_anomaly_check_nan_enabled() -> bool:
+    """True inside anomaly detection that refuses NaN."""
+    return modes.anomaly == "nan"

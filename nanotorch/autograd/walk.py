@@ -114,7 +114,7 @@ def walk(
                 array = result._array if tensors else result
                 if array.shape != place.shape or array.dtype != place.dtype:
                     result = fit(result, place.shape, place.dtype, node)
-                if modes.anomaly:
+                if modes.anomaly == "nan":
                     check_finite(node, result)
                 held = pending.pop(edge, None)
                 if held is None:
