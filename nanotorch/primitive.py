@@ -282,7 +282,7 @@ class Primitive(Node):
                 f"{self.name()}: trying to backward through the graph a second time, but what it kept for "
                 "that was freed; pass retain_graph=True to the first backward"
             )
-        rules, arguments, variadic = self.vjp, self.arguments, self.variadic
+        rules, arguments, variadic, kept = self.vjp, self.arguments, self.variadic, self.inputs
         cotangents: list[Any] = []
         for index, edge in enumerate(self.edges):
             if edge is None or (only is not None and edge not in only):
@@ -291,7 +291,9 @@ class Primitive(Node):
             position = 0 if variadic else index
             values = []
             for kind, key in arguments[position] or ():
-                if kind == ATTRIBUTE:
+                if kind == INPUT and kept[key] is None:  # an operand that was left out
+                    values.append(None)
+                elif kind == ATTRIBUTE:
                     values.append(self.attributes[key])
                 else:
                     values.append(self.value(kind, key, index, tensors))

@@ -23,20 +23,24 @@ from nanotorch.primitive import Node, Traced
 
 def fit(g: Any, shape: tuple[int, ...], dtype: Any, node: Node) -> Any:
     """The cotangent in the shape and dtype of the value it belongs to: undoes broadcasting and casts."""
+    if len(MODULES) > 1:
+        with elsewhere(g):
+            return fitted(g, shape, dtype, node)
+    return fitted(g, shape, dtype, node)
+
+
+def fitted(g: Any, shape: tuple[int, ...], dtype: Any, node: Node) -> Any:
+    """`fit`, on the device that is current."""
     array = g._array if isinstance(g, Traced) else g
     if array.shape != shape:
         try:
-            with elsewhere(g):
-                g = ops.sum_to(g, shape)
+            g = ops.sum_to(g, shape)
         except ValueError:
             raise RuntimeError(
                 f"{node.name()} returned an invalid gradient: got shape {list(array.shape)}, "
                 f"expected shape compatible with {list(shape)}"
             ) from None
-    if array.dtype != dtype:
-        with elsewhere(g):
-            g = ops.cast(g, dtype)
-    return g
+    return g if array.dtype == dtype else ops.cast(g, dtype)
 
 
 def on_tensors(create_graph: bool) -> bool:
@@ -153,9 +157,11 @@ def deposit(leaf: Any, g: Any, wrap: Any, owned: bool, create_graph: bool) -> No
     if held is None:
         if isinstance(g, Traced):
             leaf._grad = ops.clone(g)
+        elif owned and g.ndim:
+            leaf._grad = wrap(g)
         else:
             with elsewhere(g):
-                leaf._grad = wrap(g if owned and g.ndim else array_module(g).array(g))
+                leaf._grad = wrap(array_module(g).array(g))
     elif create_graph:
         leaf._grad = held + g
     elif isinstance(g, Traced):
