@@ -28,6 +28,8 @@ from nanotorch.backend import (
     dtype_of,
     dtypes as kinds,
     get_default_dtype,
+    is_pinned,
+    pinned,
 )
 from nanotorch.operators import Operators
 from nanotorch.primitive import Node, RemovableHandle, Traced
@@ -456,11 +458,11 @@ class Tensor(Operators):
         out: Tensor = self
         for what in (*target, *named.values()):
             if isinstance(what, Tensor):
-                out = ops.cast(ops.move(out, what.device), what._array.dtype)
+                out = ops.cast(ops.move(out, what.device, non_blocking), what._array.dtype)
             elif isinstance(what, dtype):
                 out = ops.cast(out, what.numpy)
             elif isinstance(what, device | str | int) and not isinstance(what, bool):
-                out = ops.move(out, device(what))
+                out = ops.move(out, device(what), non_blocking)
             elif what is not None:
                 raise TypeError(
                     f"to: expected a dtype, a device or a Tensor, got {type(what).__name__} {what!r}"
@@ -480,7 +482,18 @@ class Tensor(Operators):
 
     def cuda(self, index: Any = None, non_blocking: bool = False) -> Tensor:
         """Itself on a GPU."""
-        return ops.move(self, device("cuda" if index is None else index))  # type: ignore[no-any-return]
+        place = device("cuda" if index is None else index)
+        return ops.move(self, place, non_blocking)  # type: ignore[no-any-return]
+
+    def pin_memory(self) -> Tensor:
+        """A copy in memory from which a GPU copies beside computing; itself if it lies there."""
+        if self.is_cuda:
+            raise RuntimeError(f"pin_memory: expected a tensor on the CPU, got one on {self.device}")
+        return self if self.is_pinned() else Tensor._wrap(pinned(self._array))
+
+    def is_pinned(self) -> bool:
+        """Whether it lies in pinned memory; see `pin_memory`."""
+        return not self.is_cuda and is_pinned(self._array)
 
     def type_as(self, other: Tensor) -> Tensor:
         """Itself in the dtype of `other`."""

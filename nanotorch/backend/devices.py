@@ -24,6 +24,7 @@ MODULES: dict[type, Any] = {numpy.ndarray: numpy}
 # And with it that of NumPy's scalars, which functions of 0-dim arrays return: raw values of a computation.
 RAW: dict[type, Any] = {numpy.ndarray: numpy, **dict.fromkeys(numpy.sctypeDict.values(), numpy)}
 _cuda_module: Any = None
+_gpus = 0
 
 
 class device:  # noqa: N801 - PyTorch's name
@@ -102,13 +103,14 @@ def set_default_device(place: device | str | int | None) -> None:
 
 def register_cuda_module(module: Any) -> None:
     """Makes `module` (cupy, or in tests its strict double) the home of CUDA arrays."""
-    global _cuda_module
+    global _cuda_module, _gpus
     if _cuda_module is not None:
         MODULES.pop(_cuda_module.ndarray, None)
         RAW.pop(_cuda_module.ndarray, None)
     _cuda_module = module
     if module is not None:
         MODULES[module.ndarray] = RAW[module.ndarray] = module
+        _gpus = int(module.cuda.runtime.getDeviceCount())
 
 
 def cuda_module() -> Any:
@@ -175,8 +177,13 @@ def module_of(place: device) -> Any:
 def on_device(place: device) -> contextlib.AbstractContextManager[Any]:
     """A context in which new arrays of that device's module are made on that very device."""
     if place.type == "cpu" or place.index is None:
-        return contextlib.nullcontext()
-    context: contextlib.AbstractContextManager[Any] = cuda_module().cuda.Device(place.index)
+        return HERE
+    cuda = cuda_module().cuda
+    if place.index >= _gpus:
+        raise RuntimeError(
+            f"device 'cuda:{place.index}': this machine has {_gpus} GPUs, counted from cuda:0"
+        )
+    context: contextlib.AbstractContextManager[Any] = cuda.Device(place.index)
     return context
 
 
@@ -187,16 +194,55 @@ def on_device_of(array: Any) -> contextlib.AbstractContextManager[Any]:
     return on_device(device("cuda", array.device.id))
 
 
-def to_device(array: Array, place: device) -> Array:
-    """The array on that device; the same array if it is there already."""
+def to_device(array: Array, place: device, non_blocking: bool = False) -> Array:
+    """The array on that device; the same array if it is there already.
+
+    From pinned memory the host goes on before the copy is done where `non_blocking`.
+    """
     module, source = module_of(place), array_module(array)
     if module is numpy:
         return array if source is numpy else source.asnumpy(array)
     if source is not module:
         with on_device(place):
-            return module.asarray(array)
+            if not is_pinned(array):
+                return module.asarray(array)
+            copy = module.asarray(array, blocking=not non_blocking)
+            if non_blocking:
+                _keep_while_copied(module, array)
+            return copy
     index = module.cuda.get_device_id() if place.index is None else place.index
     if index == int(array.device.id):
         return array
     with on_device(device("cuda", index)):
         return array.copy()
+
+
+# --- pinned memory --------------------------------------------------------------------------------
+
+_being_copied: list[tuple[Any, Array]] = []  # an event after the copy, and what is copied
+
+
+def pinned(array: Array) -> Array:
+    """A copy of a host array in memory that a device reads by itself, while the host goes on."""
+    memory = cuda_module().cuda.alloc_pinned_memory(max(array.nbytes, 1))
+    out = numpy.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
+    out[...] = array
+    return out
+
+
+def is_pinned(array: Array) -> bool:
+    """Whether an array of the host lies in pinned memory."""
+    if _cuda_module is None:
+        return False
+    kind = _cuda_module.cuda.PinnedMemoryPointer
+    while array is not None and not isinstance(array, kind):
+        array = array.obj if isinstance(array, memoryview) else getattr(array, "base", None)
+    return array is not None
+
+
+def _keep_while_copied(module: Any, array: Array) -> None:
+    """Keeps pinned memory from being used anew before the device has read it."""
+    _being_copied[:] = [(event, kept) for event, kept in _being_copied if not event.done]
+    event = module.cuda.Event(disable_timing=True)
+    event.record()
+    _being_copied.append((event, array))

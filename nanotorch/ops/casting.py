@@ -39,9 +39,10 @@ class ToDevice(Linear):
 
     @staticmethod
     def kernel(
-        xp: Any, x: Array, *, place: device, source: device, out: Array | None = None
-    ) -> Array:
-        y = to_device(x, place)
+        xp: Any, x: Array, *, place: device, source: device, non_blocking: bool = False,
+        out: Array | None = None,
+    ) -> Array:  # fmt: skip
+        y = to_device(x, place, non_blocking)
         if out is None:
             return y
         array_module(out).copyto(out, y)
@@ -117,14 +118,14 @@ def cast(x: Any, dtype: Any) -> Any:
     return x if getattr(x, "_array", x).dtype == dtype else apply(ToCopy, x, dtype=dtype)
 
 
-def move(x: Any, place: device) -> Any:
-    """x on the given device; x itself if it is there."""
+def move(x: Any, place: device, non_blocking: bool = False) -> Any:
+    """x on the given device; x itself if it is there. `non_blocking`: see `to_device`."""
     source = device_of(getattr(x, "_array", x))
     if place.type == "cuda" and place.index is None:
         place = device("cuda", cuda_module().cuda.get_device_id())
     if source.type == place.type and (place.type == "cpu" or source.index == place.index):
         return x
-    return apply(ToDevice, x, place=place, source=source)
+    return apply(ToDevice, x, place=place, source=source, non_blocking=non_blocking)
 
 
 class FullLike(Primitive):

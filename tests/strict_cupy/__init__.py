@@ -183,6 +183,8 @@ def array(
         raise ValueError(f"Unsupported dtype {host.dtype}")
     if host.ndim:
         happened("h2d", "asarray")
+        if blocking:
+            happened("synchronizations", "asarray")
     return wrap(host, [])  # type: ignore[no-any-return]
 
 
@@ -190,7 +192,7 @@ def asarray(
     a: Any, dtype: Any = None, order: str | None = None, *, copy: bool | None = None,
     blocking: bool = False,
 ) -> ndarray:  # fmt: skip
-    return array(a, dtype, copy)
+    return array(a, dtype, copy, blocking=blocking)
 
 
 def asnumpy(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import types
 from typing import Any
 
-import numpy
-
 from strict_cupy.contract import happened
 
 COUNT = 2
@@ -192,12 +190,12 @@ runtime = types.SimpleNamespace(
 )  # fmt: skip
 
 
-class PinnedMemoryPointer(numpy.ndarray[Any, Any]):
+class PinnedMemoryPointer(bytearray):
     """Memory of the host that `numpy.frombuffer` takes."""
 
 
 def alloc_pinned_memory(size: int) -> Any:
-    return numpy.zeros(size, numpy.uint8).view(PinnedMemoryPointer)
+    return PinnedMemoryPointer(size)
 
 
 cuda = types.SimpleNamespace(
