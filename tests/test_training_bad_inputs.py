@@ -264,6 +264,16 @@ BAD = {
         "false",
         code=1,
     ),
+    "a module that fails": Bad(
+        r"ValueError in .*broken.py:7: no rows today; NANOTORCH_TRACEBACK=1",
+        flags=["--model.name", "module", "--model.module", "broken:Net"],
+        files={
+            "broken.py": "import nanotorch as nt\n\n\nclass Net(nt.nn.Linear):\n"
+            "    def forward(self, x):\n        # fails on purpose\n"
+            '        raise ValueError("no rows today")\n'
+        },
+        code=1,
+    ),
     # --- other commands
     "predict without a model": Bad(
         "there is no such file", command="predict", flags=["none.safetensors", "iris"]

@@ -25,15 +25,22 @@ class Best:
         self.state: dict[str, Any] = {"epoch": None, "value": None, "waited": 0}
         self.improved = False
 
+    def on_start(self, run: Run) -> None:
+        self._stop_waiting(run)  # a run that is resumed may have waited long enough before
+
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
-        value, stopping = record.get(run.monitor), run.config.stopping
+        value = record.get(run.monitor)
         self.improved = value is not None and self._is_better(run, value)
         if self.improved:
             self.state = {"epoch": record["epoch"], "value": value, "waited": 0}
             run.best = run.weights()
             return
         self.state["waited"] += 1
-        if stopping.patience is not None and self.state["waited"] >= stopping.patience:
+        self._stop_waiting(run)
+
+    def _stop_waiting(self, run: Run) -> None:
+        patience = run.config.stopping.patience
+        if patience is not None and self.state["waited"] >= patience:
             run.at.ended = f"no better epoch in {self.state['waited']}"
 
     def _is_better(self, run: Run, value: float) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from nanotorch.training.errors import InputError, Interrupted, RunFailure
 
+TRACEBACK = "NANOTORCH_TRACEBACK"  # environment variable: any value but 0 shows tracebacks
+
 Command = Callable[[list[str]], None]
 
 
@@ -39,6 +41,20 @@ def exit_code(command: Command, arguments: list[str], program: str) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return tell(program, [f"{where}{error.strerror or error}"], 1)
+    except Exception as error:
+        if os.environ.get(TRACEBACK, "0") != "0":
+            raise
+        return tell(program, [unexpected(error)], 1)
+
+
+def unexpected(error: Exception) -> str:
+    """One line about an error that nothing foresaw: what, and in which line of which file."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" in {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
+    words = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}{place}: {words}; {TRACEBACK}=1 shows the traceback"
 
 
 def tell(program: str, lines: list[str], code: int) -> int:

@@ -330,6 +330,9 @@ class Run:
     def save(self) -> Path:
         """Write a checkpoint from which the run goes on to the same bytes."""
         self.read_losses()
+        weights = self.weights()
+        if not all(np.isfinite(array).all() for array in weights.values()):
+            raise RunFailure(self._not_finite(math.nan))
         self.log.sync()
         gradients = {
             name: p.grad
@@ -349,7 +352,7 @@ class Run:
             "log_bytes": self.log.size,
             "tree": split_arrays(tree, training, "training"),
         }
-        arrays = {"model": self.weights(), "training": training}
+        arrays = {"model": weights, "training": training}
         if self.best is not None:
             arrays["best"] = self.best
         return save_checkpoint(
@@ -363,8 +366,7 @@ class Run:
             return
         values = checkpoint.values
         self.at = Position(**values["position"])
-        if self.at.ended == "all epochs are done":
-            self.at.ended = None  # there may be more of them now
+        self.at.ended = None  # there may be more epochs, time or patience now
         self._release_frozen_until(self.at)
         self.set_weights(checkpoint.arrays["model"])
         self.best = checkpoint.arrays.get("best")

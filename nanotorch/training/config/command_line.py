@@ -39,7 +39,9 @@ def read_request(arguments: list[str]) -> Request:
             raise InputError(
                 "expected the path of a configuration, such as configs/breast_cancer.toml"
             )
-        paths = [Path(resume) / "config.toml"]
+        folder = Path(resume)
+        run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
+        paths = [run / "config.toml"]
     seeds = [flag for flag in flags if flag.path == ("seed",) and "," in flag.text]
     flags = [flag for flag in flags if flag not in seeds]
     flags += [Flag(("sweep", "seed"), f"[{flag.text.strip('[]')}]") for flag in seeds]

@@ -1,0 +1,79 @@
+"""A run on a GPU: the numbers of the CPU, and steps that neither copy nor wait."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import strict_cupy
+
+from nanotorch.training import fit, read_request
+from nanotorch.training.model_file import read_model_file
+from nanotorch.training.results import Finished
+from nanotorch.training.run import Run
+from nanotorch.training.run_folder import read_log
+
+KINDS: dict[str, list[str]] = {
+    "binary": ["--data.source", "breast_cancer", "--optimizer.momentum", "0.9"],
+    "classes": ["--data.source", "iris", "--optimizer.name", "adamw"],
+    "mlp": ["--data.source", "iris", "--model.name", "mlp", "--training.clip_norm", "0.5"],
+    "weights and penalty": [
+        *("--data.source", "iris", "--loss.class_weight", "balanced", "--penalty.l2", "0.01"),
+        *("--penalty.l1", "0.001", "--training.accumulate", "2"),
+    ],
+    "frozen": ["--data.source", "iris", "--model.freeze", '["weight"]'],
+}
+
+
+def train(folder: Path, device: str, *flags: str, resume: str | None = None) -> Finished:
+    config = folder / "a.toml"
+    config.write_text('[data]\nsource = ""\n[training]\nepochs = 3\n')
+    place = ["--output.folder", str(folder / device.replace(":", "")), "--device", device]
+    quiet = ["--output.curves", "false", "--output.report", "false"]
+    return fit(read_request([str(config), *place, *quiet, *flags]).configs[0], resume, quiet=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_gives_the_cpus_numbers(cuda: str, kind: str, tmp_path: Path) -> None:
+    runs = [train(tmp_path, device, *KINDS[kind]) for device in ("cpu", "cuda:0")]
+    losses = [
+        [record["train/loss"] for record in read_log(run.folder / "metrics.jsonl")] for run in runs
+    ]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    weights = [read_model_file(run.folder / "model.safetensors").weights for run in runs]
+    for name in weights[0]:
+        np.testing.assert_allclose(weights[0][name], weights[1][name], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["binary", "classes", "mlp", "frozen"])
+def test_a_step_neither_copies_nor_waits(
+    cuda: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cuda == "cupy":
+        pytest.skip("crossings are counted on the look-alike alone")
+    ordinary, steps = Run._update, []
+
+    def update(self: Run, *batch: Any) -> None:
+        if self.at.step == 0:  # makes the optimizer's state
+            ordinary(self, *batch)
+            return
+        with strict_cupy.no_synchronization(), strict_cupy.no_transfers():
+            ordinary(self, *batch)
+        steps.append(1)
+
+    monkeypatch.setattr(Run, "_update", update)
+    train(tmp_path, "cuda:0", *KINDS[kind])
+    assert len(steps) > 5
+
+
+def test_a_run_of_a_gpu_goes_on_to_the_same_bytes(cuda: str, tmp_path: Path) -> None:
+    flags = [*KINDS["mlp"], "--optimizer.name", "adam"]
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other").mkdir()
+    whole = train(tmp_path / "one", "cuda:0", *flags)
+    train(tmp_path / "other", "cuda:0", *flags, "--training.epochs", "2")
+    resumed = train(tmp_path / "other", "cuda:0", *flags, resume="newest")
+    for name in ("metrics.jsonl", "model.safetensors", "summary.json"):
+        assert (whole.folder / name).read_bytes() == (resumed.folder / name).read_bytes()
