@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import strict_cupy
 
+import nanotorch as nt
 from nanotorch.training import fit, read_request
 from nanotorch.training.model_file import read_model_file
+from nanotorch.training.models import freeze
 from nanotorch.training.results import Finished
 from nanotorch.training.run import Run
 from nanotorch.training.run_folder import read_log
@@ -77,3 +79,21 @@ def test_a_run_of_a_gpu_goes_on_to_the_same_bytes(cuda: str, tmp_path: Path) -> 
     resumed = train(tmp_path / "other", "cuda:0", *flags, resume="newest")
     for name in ("metrics.jsonl", "model.safetensors", "summary.json"):
         assert (whole.folder / name).read_bytes() == (resumed.folder / name).read_bytes()
+
+
+def test_no_gradient_kernel_runs_for_a_frozen_parameter(cuda: str) -> None:
+    if cuda == "cupy":
+        pytest.skip("launches are counted on the look-alike alone")
+
+    def launches(frozen: list[str]) -> int:
+        model = nt.nn.Linear(5, 1).to("cuda:0")
+        freeze(model, frozen, {}, 0)
+        inputs, target = nt.ones(8, 5, device="cuda:0"), nt.ones(8, 1, device="cuda:0")
+        loss = nt.nn.functional.binary_cross_entropy_with_logits(model(inputs), target)
+        before = strict_cupy.counts.launches
+        loss.backward()
+        return int(strict_cupy.counts.launches - before)
+
+    trained = launches([])
+    assert launches(["weight"]) < trained
+    assert launches(["bias"]) < trained
