@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Callable, Iterator
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -195,6 +196,32 @@ def test_samples_that_are_not_batched_are_converted_as_pytorchs() -> None:
         return lists(list(loader(m, values, batch_size=None)))
 
     assert items(nt) == items(torch)
+
+
+def test_collections_of_ones_own_keep_their_type() -> None:
+    class Named(dict):  # type: ignore[type-arg]
+        pass
+
+    class Row(list):  # type: ignore[type-arg]
+        pass
+
+    assert type(data.default_collate([Named(a=1), Named(a=2)])) is Named
+    assert type(data.default_collate([Row([1, 2]), Row([3, 4])])) is Row
+    frozen = data.default_collate([MappingProxyType({"a": 1}), MappingProxyType({"a": 2})])
+    assert frozen["a"].tolist() == [1, 2]
+
+
+def test_batches_of_a_tensor_that_requires_grad_carry_gradients() -> None:
+    x = nt.arange(4.0).requires_grad_()
+    for (batch,) in data.DataLoader(data.TensorDataset(x), batch_size=3):
+        (batch * batch).sum().backward()
+    assert x.grad.tolist() == [0.0, 2.0, 4.0, 6.0]
+
+
+def test_a_list_of_numbers_asks_a_subset_for_all_at_once() -> None:
+    subset = data.Subset(data.TensorDataset(nt.arange(5)), [4, 2, 0])
+    assert subset[[0, 2]][0].tolist() == [4, 0]
+    assert [row[0].item() for row in data.Subset(subset, [1, 2]).__getitems__([1, 0])] == [0, 2]
 
 
 def test_a_split_by_lengths_or_fractions_is_disjoint_and_complete() -> None:

@@ -171,6 +171,17 @@ def test_an_activation_in_place_overwrites_its_input_with_the_same_gradient(make
     assert "inplace=True" in repr(inplace)
 
 
+def test_parameters_are_set_to_where_they_started() -> None:
+    layers = [nn.LayerNorm(3), nn.BatchNorm1d(3), nn.RMSNorm(3), nn.GroupNorm(1, 3)]
+    for layer in layers:
+        started = {name: value.tolist() for name, value in layer.state_dict().items()}
+        with nt.no_grad():
+            for value in layer.state_dict().values():
+                value.fill_(7)
+        layer.reset_parameters()
+        assert {name: value.tolist() for name, value in layer.state_dict().items()} == started
+
+
 # Dropout
 
 

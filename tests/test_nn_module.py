@@ -6,7 +6,7 @@ import copy
 import gc
 import pickle
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, namedtuple
 from typing import Any
 
 import pytest
@@ -472,6 +472,26 @@ def test_a_hook_may_be_called_even_where_forward_raises() -> None:
     assert seen == [None]
 
 
+def test_backward_hooks_see_named_tuples_and_leave_other_outputs_alone() -> None:
+    Pair = namedtuple("Pair", ["a", "b"])
+
+    class Named(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return Pair(x * 2, "text") if x.ndim else {"y": x * 2}
+
+    module, seen = Named(), []
+    module.register_full_backward_hook(lambda m, gx, gy: seen.append(gy[0].tolist()))
+    pair = module(nt.ones(2, requires_grad=True))
+    assert isinstance(pair, Pair) and pair.b == "text"
+    pair.a.sum().backward()
+    assert seen == [[1.0, 1.0]]
+    assert set(module(nt.ones((), requires_grad=True))) == {"y"}
+
+
+def test_an_attribute_hides_no_digits_from_dir() -> None:
+    assert "0" not in dir(nn.Sequential(nn.ReLU())) and "forward" in dir(nn.Sequential())
+
+
 def test_a_pre_hook_with_keywords_must_return_both() -> None:
     module = nn.Identity()
     module.register_forward_pre_hook(lambda m, args, kwargs: args, with_kwargs=True)
@@ -533,6 +553,29 @@ def test_a_sequential_calls_its_modules_in_order_and_is_indexed_like_a_list() ->
         model + [first]  # noqa: RUF005
 
 
+def test_sequences_are_joined_repeated_and_cut() -> None:
+    model = nn.Sequential(OrderedDict(a=nn.ReLU(), b=nn.Tanh(), c=nn.Sigmoid()))
+    del model[1]
+    assert list(dict(model.named_children())) == ["a", "c"]  # names of the user's own stay
+    model += [nn.Identity()]
+    assert list(dict(model.named_children())) == ["a", "c", "2"]
+    assert len(model * 2) == 6
+    with pytest.raises(ValueError, match="positive number of repetitions, got 0"):
+        model * 0
+    listed = nn.ModuleList([nn.ReLU()]) + [nn.Tanh()]  # noqa: RUF005
+    assert [type(m) for m in listed] == [nn.ReLU, nn.Tanh]
+    with pytest.raises(IndexError, match="out of range: 5"):
+        listed.insert(5, nn.ReLU())
+
+
+def test_a_list_of_parameters_holds_other_values_too_and_is_cut() -> None:
+    parameters = nn.ParameterList([nt.ones(1), "text"])
+    parameters += [nt.zeros(2)]
+    assert [type(value).__name__ for value in parameters] == ["Parameter", "str", "Parameter"]
+    assert len(parameters[1:]) == 2
+    assert "(1): Object of type: str" in repr(parameters)
+
+
 def test_dictionaries_of_modules_and_of_parameters() -> None:
     modules = nn.ModuleDict([("a", nn.ReLU())])
     assert "a" in modules and list(modules) == ["a"] and list(modules.keys()) == ["a"]
@@ -548,6 +591,11 @@ def test_dictionaries_of_modules_and_of_parameters() -> None:
     parameters = nn.ParameterDict({"w": nt.ones(2)})
     assert isinstance(parameters["w"], nn.Parameter)
     assert [n for n, _ in parameters.named_parameters()] == ["w"]
+    assert "w" in parameters and list(parameters) == list(parameters.keys()) == ["w"]
+    assert [value.tolist() for value in parameters.values()] == [[1.0, 1.0]]
+    assert [key for key, _ in parameters.items()] == ["w"]
+    with pytest.raises(KeyError, match="v"):
+        parameters["v"]
     del parameters["w"]
     assert len(parameters) == 0
 

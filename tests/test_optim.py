@@ -462,6 +462,20 @@ def test_lbfgs_finds_the_minimum_of_a_valley_and_leaves_frozen_parameters() -> N
     assert frozen.item() == 7.0
 
 
+def test_lbfgs_of_rate_zero_stays_where_it_is() -> None:
+    p = nt.tensor([-1.2, 1.0], dtype=nt.float64, requires_grad=True)
+    optimizer = optim.LBFGS([p], lr=0, line_search_fn="strong_wolfe")
+
+    def closure() -> nt.Tensor:
+        optimizer.zero_grad()
+        loss = rosenbrock(p)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert p.tolist() == [-1.2, 1.0]
+
+
 def test_lbfgs_goes_on_from_a_saved_state() -> None:
     def make(start: Any) -> tuple[nt.Tensor, optim.LBFGS, Any]:
         p = nt.tensor(start, dtype=nt.float64, requires_grad=True)
@@ -486,3 +500,126 @@ def test_lbfgs_goes_on_from_a_saved_state() -> None:
     for _ in range(2):
         second.step(closure)
     assert r.tolist() == p.tolist()
+
+
+# Lines on which the search has to bracket, to narrow, to move trials inwards, and to give up.
+LINES: dict[str, tuple[Any, Any, float]] = {
+    "a parabola": (lambda t: (t - 1) ** 2, lambda t: 2 * (t - 1), 1.0),
+    "a far parabola": (lambda t: (t - 900) ** 2, lambda t: 2 * (t - 900), 1.0),
+    "a narrow valley": (lambda t: (t - 1e-3) ** 2, lambda t: 2 * (t - 1e-3), 1.0),
+    "waves": (lambda t: np.sin(3 * t) - 0.1 * t, lambda t: 3 * np.cos(3 * t) - 0.1, -1.0),
+    "steep waves": (
+        lambda t: np.cos(9 * t + 1) + 0.2 * t,
+        lambda t: -9 * np.sin(9 * t + 1) + 0.2,
+        0.7,
+    ),
+    "a quartic": (lambda t: t**4 - 3 * t**3 - t, lambda t: 4 * t**3 - 9 * t**2 - 1, 8.0),
+    "a kink": (lambda t: abs(t - 0.3), lambda t: np.sign(t - 0.3), 1.0),
+    "a wall": (
+        lambda t: -t + 1e3 * max(0.0, t - 1) ** 2,
+        lambda t: -1 + 2e3 * max(0.0, t - 1),
+        5.0,
+    ),
+    "an endless slope": (lambda t: -t, lambda t: -1.0, 1.0),
+    "a step": (
+        lambda t: np.tanh(50 * (0.5 - t)),
+        lambda t: -50 / np.cosh(50 * (0.5 - t)) ** 2,
+        0.01,
+    ),
+}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("limit", [2, 6, 25])
+@pytest.mark.parametrize("name", LINES)
+def test_the_line_search_tries_what_pytorchs_tries(name: str, limit: int) -> None:
+    torch = pytest.importorskip("torch")
+    from torch.optim.lbfgs import _strong_wolfe
+
+    from nanotorch.optim.lbfgs import Trial, strong_wolfe
+
+    loss, slope, first = LINES[name]
+    sign = -float(np.sign(slope(0.0)))  # the direction of descent
+    tried: dict[str, list[float]] = {"ours": [], "theirs": []}
+
+    def ours(t: float) -> Trial:
+        tried["ours"].append(t)
+        s = float(slope(sign * t))
+        return Trial(t, float(loss(sign * t)), np.array([s]), sign * s)
+
+    def theirs(x: Any, t: Any, d: Any) -> Any:
+        tried["theirs"].append(float(t))
+        s = float(slope(sign * float(t)))
+        return float(loss(sign * float(t))), torch.tensor([s], dtype=torch.float64)
+
+    start = ours(0.0)
+    tried["ours"].clear()
+    first = abs(first)
+    found, evaluations = strong_wolfe(ours, start, first, 1.0, 1e-9, limit)
+    d = torch.tensor([sign], dtype=torch.float64)
+    g = torch.tensor([float(slope(0.0))], dtype=torch.float64)
+    f, _, t, count = _strong_wolfe(
+        theirs, None, torch.tensor(first, dtype=torch.float64), d, start.loss, g, g.dot(d),
+        max_ls=limit,
+    )  # fmt: skip
+    assert tried["ours"] == pytest.approx(tried["theirs"], rel=1e-9)
+    assert (found.t, found.loss) == pytest.approx((float(t), float(f)), rel=1e-9)
+    assert evaluations == count
+
+
+def test_hooks_see_and_change_what_is_saved_and_loaded() -> None:
+    optimizer, seen = optim.SGD([one()], lr=0.1), []
+    optimizer.register_state_dict_pre_hook(lambda o: seen.append("before saving"))
+    optimizer.register_state_dict_post_hook(lambda o, state: {**state, "note": 1})
+    optimizer.register_load_state_dict_pre_hook(lambda o, state: seen.append(state["note"]))
+    optimizer.register_load_state_dict_post_hook(lambda o: seen.append("after loading"))
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert seen == ["before saving", 1, "after loading"]
+
+
+def test_a_pre_hook_may_replace_the_closure() -> None:
+    optimizer = optim.SGD([one()], lr=0.1)
+    optimizer.register_step_pre_hook(lambda o, args, kwargs: ((o, lambda: "another loss"), {}))
+    assert optimizer.step(lambda: "the loss") == "another loss"
+
+
+def test_lbfgs_runs_its_hooks_and_stops_at_a_flat_place() -> None:
+    p, seen = nt.tensor([2.0], requires_grad=True), []
+    optimizer = optim.LBFGS([p])
+    optimizer.register_step_pre_hook(lambda o, args, kwargs: seen.append("before"))
+    optimizer.register_step_post_hook(lambda o, args, kwargs: seen.append("after"))
+
+    def closure() -> nt.Tensor:
+        optimizer.zero_grad()
+        loss = (p * 0.0).sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() == 0.0
+    assert p.item() == 2.0 and seen == ["before", "after"]
+
+
+def test_an_algorithm_of_ones_own_defines_a_step_or_a_kernel() -> None:
+    class Own(optim.Optimizer):
+        def step(self, closure: Any = None) -> None:
+            for group in self.param_groups:
+                for p in group["params"]:
+                    state = self.state[p]
+                    state["count"] = state.get("count", 0) + 1
+                    with nt.no_grad():
+                        p.add_(p.grad, alpha=-group["lr"] / state["count"])
+
+    a = parameter([1.0])
+    optimizer = Own([a], {"lr": 0.5})
+    for _ in range(2):
+        a.grad = nt.tensor([1.0])
+        optimizer.step()
+    assert a.item() == 0.25
+    assert optimizer.state_dict()["state"] == {0: {"count": 2}}
+    bare = optim.Optimizer([a], {})
+    with pytest.raises(NotImplementedError, match="neither step nor _prepare"):
+        bare.step()
+    with pytest.raises(TypeError, match="must be a dict"):
+        bare.add_param_group([a])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="names, or none"):
+        bare.add_param_group({"params": [("b", one())]})

@@ -311,6 +311,32 @@ ERRORS: list[tuple[str, Callable[[Any], Any], type[Exception], str]] = [
         "another optimizer",
     ),
     (
+        "no schedule",
+        lambda o: lr_scheduler.ChainedScheduler([object()], o),
+        TypeError,
+        "got object at 0",
+    ),
+    (
+        "threshold",
+        lambda o: lr_scheduler.ReduceLROnPlateau(o, threshold_mode="x"),
+        ValueError,
+        "'x'",
+    ),
+    (
+        "plateau of none",
+        lambda o: lr_scheduler.ReduceLROnPlateau(object()),
+        TypeError,
+        "not an Opt",
+    ),
+    ("cycle of none", lambda o: lr_scheduler.OneCycleLR(object(), 1), TypeError, "not an Opt"),
+    ("no formula", lambda o: lr_scheduler.LRScheduler(o), NotImplementedError, "get_lr"),
+    (
+        "negative",
+        lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 5).step(-1),
+        ValueError,
+        "-1",
+    ),
+    (
         "a plateau in a chain",
         lambda o: lr_scheduler.ChainedScheduler([lr_scheduler.ReduceLROnPlateau(o)]),
         ValueError,
@@ -325,6 +351,35 @@ ERRORS: list[tuple[str, Callable[[Any], Any], type[Exception], str]] = [
 def test_what_makes_no_sense_is_refused(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make(optimizer_of(nt))
+
+
+def test_callable_objects_are_saved_by_their_attributes() -> None:
+    class Decay:
+        def __init__(self, base: float) -> None:
+            self.base = base
+
+        def __call__(self, epoch: int) -> float:
+            return self.base**epoch
+
+    saved = lr_scheduler.LambdaLR(optimizer_of(nt), Decay(0.5)).state_dict()
+    assert saved["lr_lambdas"] == [{"base": 0.5}] * 2
+    resumed = lr_scheduler.LambdaLR(optimizer_of(nt), Decay(0.9))
+    resumed.load_state_dict(saved)
+    assert [function.base for function in resumed.lr_lambdas] == [0.5, 0.5]
+
+
+def test_a_plateau_after_a_new_group_needs_its_least_rate() -> None:
+    for least, refused in (([0.0, 0.0], True), (0.05, False)):
+        optimizer = optimizer_of(nt)
+        schedule = lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, min_lr=least)
+        optimizer.add_param_group({"params": [nt.zeros(1, requires_grad=True)]})
+        schedule.step(1.0)
+        if refused:
+            with pytest.raises(RuntimeError, match="2 values for the optimizer's 3"):
+                schedule.step(1.0)
+        else:
+            schedule.step(1.0)
+            assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.01, 0.05]
 
 
 def test_a_cycle_that_is_over_is_not_gone_past() -> None:

@@ -312,6 +312,8 @@ def cubic_minimum(a: Trial, b: Trial, bounds: tuple[float, float] | None = None)
     The middle of the bounds where the cubic has no minimum. Source: Nocedal and Wright, equation
     3.59.
     """
+    if a.t == b.t:
+        return a.t
     if a.t > b.t:
         a, b = b, a
     low, high = bounds if bounds is not None else (a.t, b.t)
@@ -320,11 +322,10 @@ def cubic_minimum(a: Trial, b: Trial, bounds: tuple[float, float] | None = None)
     if square < 0:
         return (low + high) / 2
     d2 = math.sqrt(square)
-    denominator = b.slope - a.slope + 2 * d2
-    if denominator == 0:
-        return (low + high) / 2
-    t = b.t - (b.t - a.t) * ((b.slope + d2 - d1) / denominator)
-    return min(max(t, low), high)
+    numerator, denominator = b.slope + d2 - d1, b.slope - a.slope + 2 * d2
+    if denominator == 0:  # a straight line falls without end, to one side
+        return high if numerator < 0 else low if numerator > 0 else (low + high) / 2
+    return min(max(b.t - (b.t - a.t) * (numerator / denominator), low), high)
 
 
 def _dot(a: Array, b: Array) -> float:
