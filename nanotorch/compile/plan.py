@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from nanotorch.backend import MODULES, Array, promote
-from nanotorch.compile.recorder import Draw, Kernel, Live, Recorder
+from nanotorch.compile.recorder import Draw, HandOver, Kernel, Live, Recorder
 from nanotorch.compile.rows import NotRowWise
 from nanotorch.compile.tiles import Tiling
 from nanotorch.ops.casting import Clone
@@ -28,7 +28,7 @@ class Line(NamedTuple):
     bytes: int
 
 
-Step = Kernel | Draw | Live
+Step = Kernel | Draw | Live | HandOver
 
 
 def root_of(array: Array) -> int:
@@ -43,9 +43,8 @@ class Plan:
 
     root_of = staticmethod(root_of)
     tiling: Tiling | None
-    targets: Sequence[
-        tuple[str, int]
-    ] = ()  # of a pass over rows: the names, and the class to ignore
+    # Of a pass over rows: the names of the targets, and the class that is to be ignored.
+    targets: Sequence[tuple[str, int]] = ()
     why_not_tiled = ""
 
     def __init__(self, record: Recorder, outputs: Sequence[Array]) -> None:
@@ -82,7 +81,7 @@ class Plan:
                     needed.add(root_of(step.result))
             elif isinstance(step, Draw):
                 needed.add(root_of(step.out))
-            else:
+            elif isinstance(step, Kernel):
                 root = root_of(step.out)
                 outside = step.into_existing and root not in made
                 if root not in needed and not outside:
@@ -149,10 +148,7 @@ class Plan:
             program = self._lines(steps, self._last_uses(steps))
         else:
             last = self._last_uses([*self.tiling.before, *self.tiling.after])
-            for (
-                kernel,
-                _,
-            ) in self.tiling.within:  # what the pass reads and makes stays until its end
+            for kernel, _ in self.tiling.within:  # what it reads and makes stays until its end
                 for array in (*kernel.operands, kernel.out):
                     if type(array) in MODULES:
                         last[root_of(array)] = len(steps)
@@ -161,8 +157,11 @@ class Plan:
             program += self._lines(self.tiling.after, last)
             self.targets = [(self.array_name(a), i) for a, i in self.tiling.counted()]
         results = ", ".join(self.array_name(a) for a in self.outputs)
-        arguments = ", ".join(f"x{i}" for i in range(len(self.record.inputs)))
-        body = "\n    ".join([*program, f"return ({results}{',' if results else ''})"])
+        two_phases = any(isinstance(step, HandOver) for step in steps)
+        arguments = ", ".join(f"x{i}" for i in range(len(self.record.inputs) - two_phases))
+        end = f"({results}{',' if results else ''})"
+        end = f"yield {end}[1:]" if two_phases else f"return {end}"
+        body = "\n    ".join([*program, end])
         self.source = f"def run({arguments}):\n    {body}\n"
         exec(compile(self.source, "<compiled step>", "exec"), self.constants)
         return self.constants["run"]  # type: ignore[no-any-return]
@@ -175,6 +174,11 @@ class Plan:
         for position, step in enumerate(steps):
             if isinstance(step, Live):
                 program += self._live(step)
+                continue
+            if isinstance(step, HandOver):
+                program.append(
+                    f"{self.array_name(step.cotangent)} = yield {self.array_name(step.out)}"
+                )
                 continue
             if isinstance(step, Draw):
                 self.places[id(step.out)] = self._block(step.out, free, held)

@@ -11,12 +11,13 @@ from __future__ import annotations
 import functools
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nanotorch.autograd.grad_mode import modes
-from nanotorch.backend import MODULES, Array, array_module, promote
+from nanotorch.backend import HOST, MODULES, Array, array_module, promote
 from nanotorch.ops.casting import Clone
 from nanotorch.primitive import Node, Primitive, Traced
 from nanotorch.tensor import Tensor
@@ -40,6 +41,13 @@ class Draw(NamedTuple):
     out: Array
 
 
+class HandOver(NamedTuple):
+    """Where a module's program gives its output away, and goes on when the cotangent arrives."""
+
+    out: Array
+    cotangent: Array
+
+
 class Kernel(NamedTuple):
     """One kernel call: operands are arrays or plain values; `out` is what it made or wrote into."""
 
@@ -57,7 +65,7 @@ class Recorder:
 
     def __init__(self, inputs: Iterable[Tensor]) -> None:
         self.inputs = [x._array for x in inputs]
-        self.steps: list[Kernel | Draw | Live] = []
+        self.steps: list[Kernel | Draw | Live | HandOver] = []
         self.made: dict[int, Array] = {}  # arrays that exist only since the recording began
         self.constant: set[int] = set()  # those of them that are the same in every call
         self.external: dict[
@@ -195,6 +203,12 @@ class Recorder:
             for step in self.steps
         )
 
+    def hand_over(self, out: Tensor, g: Tensor) -> None:
+        """The program gives `out` away here and goes on with its cotangent g."""
+        self.inputs.append(g._array)
+        self._inputs[id(g._array)] = len(self.inputs) - 1
+        self.steps.append(HandOver(out._array, g._array))
+
     def refuse(self, what: str) -> None:
         """Ends the recording: a replay would get wrong what the step does. The step itself runs on."""
         if self.refusal is None:
@@ -213,13 +227,21 @@ class Recorder:
                     f"returns a tensor of shape {tuple(result._array.shape)} whose gradient is still to "
                     "be asked for; call backward() within the step, or return its detach()"
                 )
+        graph = Counter(
+            id(kept)
+            for node in self.walked
+            if type(node.inputs) is list  # a graph that was retained
+            for kept in node.inputs
+        )
         while self.drawn:
             self.external.pop(id(self.drawn[-1]._array), None)
-            if sys.getrefcount(self.drawn[-1]) > HELD_HERE_ALONE:
+            others = sys.getrefcount(self.drawn[-1]) - HELD_HERE_ALONE
+            if others > graph[id(self.drawn[-1])]:
                 self.refuse("draws random numbers into a tensor from outside")
             self.drawn.pop()
         for key in list(self.external):
-            if sys.getrefcount(self.external[key]) <= HELD_HERE_ALONE:
+            others = sys.getrefcount(self.external[key]) - HELD_HERE_ALONE
+            if others <= graph[id(self.external[key])]:
                 self.refuse(
                     f"uses a tensor of shape {tuple(self.external[key]._array.shape)} that is computed "
                     "outside of the ops"
@@ -235,6 +257,8 @@ class Recorder:
         out: Array,
         into_existing: bool,
     ) -> None:
+        if array_module(out) is not HOST:
+            self.refuse("computes on a GPU, where steps are not compiled yet")
         if primitive.depends_on_values(inputs):
             self.refuse(f"{primitive.title()} has an output whose shape depends on values")
         for x in inputs:

@@ -11,7 +11,16 @@ from typing import Any, NamedTuple
 
 from nanotorch.backend import MODULES
 from nanotorch.compile.recorder import Kernel
-from nanotorch.ops import activations, casting, comparisons, linalg, losses, reductions, shapes
+from nanotorch.ops import (
+    activations,
+    casting,
+    comparisons,
+    linalg,
+    losses,
+    reductions,
+    regions,
+    shapes,
+)
 from nanotorch.primitive import Elementwise
 
 WHOLE, ROWS, COLUMNS, SUM = "whole", "rows", "columns", "sum"
@@ -85,7 +94,7 @@ RESHAPING = (
     shapes.Squeeze,
     shapes.Unsqueeze,
 )
-REDUCING = (reductions.Sum, reductions.Mean, shapes.SumTo)
+REDUCING = (reductions.Sum, reductions.Mean, regions.SumTo)
 PLAIN = (comparisons.Where, comparisons.MaskedFill, casting.Clone, casting.ToCopy)
 LOSSES = (losses.BinaryCrossEntropyWithLogits, losses.MseLoss, losses.BinaryCrossEntropy)
 
@@ -133,7 +142,7 @@ def reduced(step: Kernel, rows: int) -> Role:
     before, after = step.operands[0].shape, step.out.shape
     if before[0] != rows:
         raise NotRowWise("a sum over transposed rows")
-    if step.primitive is shapes.SumTo:
+    if step.primitive is regions.SumTo:
         if after and len(after) == len(before) and after[0] == rows:
             return Role(ROWS, {"shape": f"(n, {''.join(f'{n}, ' for n in after[1:])})"})
         return Role(SUM)

@@ -12,14 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from nanotorch.backend import HOST, MODULES, Array, blas_threads, get_num_threads
-from nanotorch.compile.recorder import Draw, Kernel, Live
+from nanotorch.compile.recorder import Draw, HandOver, Kernel, Live
 from nanotorch.compile.rows import COLUMNS, ROWS, SUM, WHOLE, NotRowWise, Role, role
 from nanotorch.ops import losses
 
 if TYPE_CHECKING:
     from nanotorch.compile.plan import Plan
 
-Step = Kernel | Draw | Live
+Step = Kernel | Draw | Live | HandOver
 
 GROUPS = 8
 TILE_BYTES = (
@@ -73,6 +73,8 @@ class Tiling:
         sealed = False
         root = self.plan.root_of
         for step in steps:
+            if isinstance(step, HandOver):
+                raise NotRowWise("the output is needed before the backward pass")
             if not isinstance(step, Kernel):
                 if self.within:
                     sealed = True

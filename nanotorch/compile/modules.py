@@ -1,0 +1,144 @@
+"""A compiled module: its forward pass is one program, and its output carries one backward node.
+
+The program is recorded with the module's backward pass behind it and runs as a generator: forward up to
+the output, then, when the output's cotangent arrives, the rest. The memory in between is the plan's own,
+so a backward pass belongs to the latest call; an earlier one's is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nanotorch.autograd.backward import grad
+from nanotorch.autograd.engine import next_sequence
+from nanotorch.autograd.grad_mode import modes
+from nanotorch.backend import array_module
+from nanotorch.compile.guards import Guards
+from nanotorch.compile.plan import Plan
+from nanotorch.compile.recorder import Recorder
+from nanotorch.compile.steps import Compiled, flatten, guard
+from nanotorch.primitive import Node
+from nanotorch.tensor import Tensor
+
+
+class CompiledModuleBackward(Node):
+    """The one node of a compiled module's output: its edges lead to the module's parameters."""
+
+    __slots__ = ("generation", "program")
+
+    def __init__(self, program: TwoPhases, value: Tensor) -> None:
+        self.program, self.generation = program, program.generation
+        self.sequence = next_sequence()
+        self.edges = tuple(program.leaves)
+        self.shape, self.dtype = value._array.shape, value._array.dtype
+        self.hooks = self.post_hooks = self.inputs = self.output = None
+
+    def pull(self, g: Any, only: Any, tensors: bool) -> Sequence[Any]:
+        if tensors:
+            raise RuntimeError(
+                "a compiled module has no second derivatives; call the module itself, not the compiled one"
+            )
+        found = self.program.backward(self.generation, g)
+        return [
+            None if only is not None and edge not in only else array.copy()
+            for edge, array in zip(self.edges, found, strict=True)
+        ]
+
+
+class TwoPhases:
+    """The program of a module for one signature: forward, and then backward."""
+
+    def __init__(
+        self, recorder: Recorder, out: Tensor, leaves: list[Tensor], grads: list[Any]
+    ) -> None:
+        self.leaves = leaves
+        self.plan = Plan(recorder, [out._array, *(g._array for g in grads)])
+        self.generation = 0
+        self._running: Any = None
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """The output of the module, with its node."""
+        self.generation += 1
+        self._running = self.plan.run(*[x._array for x in inputs])
+        out = Tensor._wrap(next(self._running).copy())
+        out._node, out._requires_grad = CompiledModuleBackward(self, out), True
+        return out
+
+    def backward(self, generation: int, g: Any) -> Sequence[Any]:
+        """The gradients of the leaves, for the latest call of forward."""
+        if generation != self.generation:
+            raise RuntimeError(
+                "backward through a compiled module that was called again since: its memory holds the later "
+                "call. Call backward() first, or compile the whole step"
+            )
+        if self._running is None:
+            raise RuntimeError(
+                "backward through a compiled module a second time: what it kept was used up; call the module "
+                "again, or use the module itself with retain_graph=True"
+            )
+        running, self._running = self._running, None
+        found: Sequence[Any] = running.send(array_module(g).asarray(g))
+        return found
+
+
+class CompiledModule:
+    """A module whose forward and backward passes are replayed; everything else is the module's own."""
+
+    def __init__(self, module: Any, explain: bool) -> None:
+        self.__dict__["module"] = module
+        self.__dict__["_without_grad"] = Compiled(module, explain)
+        self.__dict__["_programs"] = {}
+        self.__dict__["_explain"] = explain
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.module, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.module, name, value)
+
+    def __repr__(self) -> str:
+        return f"compiled {self.module!r}"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        inputs: list[Tensor] = []
+        signature = (flatten(args, inputs), flatten(kwargs, inputs))
+        trained = any(p._requires_grad for p in self.module.parameters())
+        if not modes.grad or not trained:
+            return self._without_grad(*args, **kwargs)
+        special = modes.forward or modes.anomaly or modes.saved_hooks or modes.recorder
+        if self._without_grad._eager or special or any(x._requires_grad for x in inputs):
+            return self.module(*args, **kwargs)
+        for holds, program in self._programs.get(signature, ()):
+            if holds():
+                return program.forward(inputs)
+        return self._record(signature, inputs, args, kwargs)
+
+    def _record(self, signature: Any, inputs: list[Tensor], args: Any, kwargs: Any) -> Any:
+        """Runs the module as it is, and keeps a recording of its forward and backward passes."""
+        guards = Guards(self.module)
+        recorder = modes.recorder = Recorder(inputs)
+        try:
+            out = self.module(*args, **kwargs)
+            leaves = [p for p in self.module.parameters() if p._requires_grad]
+            found: list[Any] = []
+            if not isinstance(out, Tensor) or out._node is None:
+                recorder.refuse(
+                    "returns something other than one tensor that depends on its parameters"
+                )
+            else:
+                g = Tensor._wrap(array_module(out._array).ones(out._array.shape, out._array.dtype))
+                recorder.hand_over(out, g)
+                found = list(grad(out, leaves, g, retain_graph=True, allow_unused=True))
+        finally:
+            modes.recorder = None
+        recorder.check([])
+        if recorder.refusal is None:
+            kept = [(p, g) for p, g in zip(leaves, found, strict=True) if g is not None]
+            program = TwoPhases(recorder, out, [p for p, _ in kept], [g for _, g in kept])
+            if self._explain:
+                print(program.plan.explanation(type(self.module).__name__))
+            self._programs.setdefault(signature, []).append((guard(recorder, guards), program))
+        else:
+            self._without_grad.give_up(recorder.refusal)
+        return out

@@ -1,0 +1,187 @@
+"""A compiled step: recordings by signature, and when each may be replayed."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from nanotorch.autograd.grad_mode import modes
+from nanotorch.backend import blas_threads
+from nanotorch.compile.guards import PLAIN, Guards
+from nanotorch.compile.plan import Plan
+from nanotorch.compile.recorder import Recorder
+from nanotorch.tensor import Tensor
+
+MOST_PLANS = 8  # recordings of one function before it is left eager
+
+
+def flatten(value: Any, tensors: list[Tensor]) -> Any:
+    """Collects the tensors of nested tuples, lists and dicts, and returns what else defines them."""
+    if isinstance(value, Tensor):
+        tensors.append(value)
+        array = value._array
+        return (array.shape, array.dtype, type(array), value._requires_grad)
+    if isinstance(value, tuple | list):
+        return (type(value), *(flatten(item, tensors) for item in value))
+    if isinstance(value, dict):
+        return (dict, *((key, flatten(item, tensors)) for key, item in value.items()))
+    return (type(value), value) if isinstance(value, PLAIN) else id(value)
+
+
+def guard(recorder: Recorder, guards: Guards) -> Callable[[], bool]:
+    """A test of everything that a recording took for granted."""
+    for tensor in recorder.external.values():
+        t, array = guards.constant(tensor), guards.constant(tensor._array)
+        guards.add("data", f"{t}._array is {array}")
+        guards.add("requires_grad", f"{t}._requires_grad is {bool(tensor._requires_grad)}")
+        guards.add("hooks", f"not {t}._hooks")
+    for module in {id(m): m for m in recorder.modules}.values():
+        guards.add("hooks", f"{guards.constant(module)}._hooks is None")
+        guards.add_fields(type(module).__name__, module)
+    for leaf, held in recorder.entry.items():
+        guards.add("grad", f"{guards.constant(leaf)}._grad is {guards.constant(held)}")
+    return guards.compiled()
+
+
+class Replay:
+    """One recording of a function: when it may be replayed, and how."""
+
+    def __init__(
+        self, recorder: Recorder, result: Any, inputs: list[Tensor], guards: Guards
+    ) -> None:
+        arrays: list[Any] = []
+        self.rebuild = self._form(result, arrays, inputs)
+        self.plan = Plan(recorder, arrays)
+        self.holds = guard(recorder, guards)
+        self.forms = [(x._array.shape, x._array.dtype, x._requires_grad) for x in inputs]
+        self.written = list(recorder.written.values())
+        self.written_inputs = recorder.written_inputs
+
+    def _form(self, result: Any, arrays: list[Any], inputs: list[Tensor]) -> Callable[..., Any]:
+        """A function that builds the step's result from the arrays of its outputs."""
+        if isinstance(result, Tensor):
+            for position, x in enumerate(inputs):
+                if result is x:
+                    return lambda found, given: given[position]
+            place = len(arrays)
+            arrays.append(result._array)
+            return lambda found, given: Tensor._wrap(found[place].copy())
+        if isinstance(result, tuple | list):
+            parts = [self._form(item, arrays, inputs) for item in result]
+            kind = type(result)
+            if hasattr(result, "_fields"):
+                return lambda found, given: kind(*(part(found, given) for part in parts))
+            return lambda found, given: kind(part(found, given) for part in parts)
+        if isinstance(result, dict):
+            named = {key: self._form(item, arrays, inputs) for key, item in result.items()}
+            return lambda found, given: {k: part(found, given) for k, part in named.items()}
+        return lambda found, given: result
+
+    def accepts(self, args: tuple[Any, ...]) -> bool:
+        """Whether the arguments are tensors of the recorded shapes and dtypes, and nothing else."""
+        if len(args) != len(self.forms):
+            return False
+        for x, (shape, kind, required) in zip(args, self.forms, strict=True):
+            if type(x) is not Tensor:
+                return False
+            array = x._array
+            if array.shape != shape or array.dtype is not kind or x._requires_grad is not required:
+                return False
+        return True
+
+    def __call__(self, inputs: list[Tensor]) -> Any:
+        self.plan.begin()
+        found = self.plan.run(*[x._array for x in inputs])
+        self.plan.end()
+        for tensor in self.written:
+            tensor._bump()
+        for position in self.written_inputs:
+            inputs[position]._bump()
+        return self.rebuild(found, inputs)
+
+
+class Compiled:
+    """A function that is recorded once for each signature and replayed from then on."""
+
+    def __init__(self, function: Callable[..., Any], explain: bool) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._explain = explain
+        self._replays: dict[Any, list[Replay]] = {}
+        self._recordings = 0
+        self._eager: str | None = None
+        self._last: Replay | None = None  # and the modes it was recorded in
+        self._last_mode: Any = None
+        self._lock = threading.RLock()  # a live call may lead here again
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._eager is not None or modes.forward or modes.anomaly or modes.saved_hooks:
+            return self._function(*args, **kwargs)
+        if modes.recorder is not None:  # within another recording: a part of it
+            return self._function(*args, **kwargs)
+        mode = (modes.grad, modes.inference)
+        with self._lock:
+            inputs: Any = args
+            replay = self._last
+            if (
+                replay is None
+                or kwargs
+                or self._last_mode != mode
+                or not (replay.accepts(args) and replay.holds())
+            ):
+                inputs = []
+                signature = (flatten(args, inputs), flatten(kwargs, inputs), mode)
+                found = self._replays.setdefault(signature, [])
+                replay = next((r for r in found if r.holds()), None)
+                if replay is None:
+                    return self._record(found, inputs, args, kwargs)
+                if not kwargs and all(type(x) is Tensor for x in args):
+                    self._last, self._last_mode = replay, mode
+            if replay.plan.cannot_run(inputs):
+                return self._function(*args, **kwargs)
+            return replay(inputs)
+
+    def _record(self, found: list[Replay], inputs: list[Tensor], args: Any, kwargs: Any) -> Any:
+        """Runs the function as it is and keeps a recording of it among those found for its signature."""
+        if self._recordings == MOST_PLANS:
+            reason = f"it was recorded {MOST_PLANS} times, each time for other shapes or values"
+            self.give_up(reason)
+            return self._function(*args, **kwargs)
+        if any(x._requires_grad for x in inputs):
+            self.give_up("an argument requires grad; only what the function refers to may")
+            return self._function(*args, **kwargs)
+        guards = Guards(self._function)
+        recorder = modes.recorder = Recorder(inputs)
+        try:
+            with blas_threads(1):  # the bits of a large product may depend on the number of threads
+                result = self._function(*args, **kwargs)
+        finally:
+            modes.recorder = None
+        self._recordings += 1
+        results: list[Tensor] = []
+        flatten(result, results)
+        recorder.check(results)
+        changed = guards.changed()
+        if recorder.refusal or changed:
+            self.give_up(
+                recorder.refusal or f"it changes {changed}, which a replay would not do again"
+            )
+            return result
+        replay = Replay(recorder, result, inputs, guards)
+        if self._explain:
+            print(replay.plan.explanation(getattr(self, "__qualname__", "step")))
+        found.append(replay)
+        if replay.plan.tiling is not None and recorder.repeatable():
+            for leaf in recorder.entry:  # once more, tile by tile: the bits of all later calls
+                leaf._grad = None
+            return replay(inputs)
+        return result
+
+    def give_up(self, reason: str) -> None:
+        """Leaves the function eager, and says why, once."""
+        self._eager = reason
+        name = getattr(self._function, "__qualname__", repr(self._function))
+        warnings.warn(f"compile: {name} runs eagerly: {reason}", stacklevel=4)
