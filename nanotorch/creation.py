@@ -87,7 +87,8 @@ def as_array(data: Any, dtype: DType | None = None) -> Array:
         raise ValueError(f"tensor: expected a rectangular sequence of numbers: {error}") from None
     if array.dtype.kind == "O" or array.dtype.kind in "USV":
         raise TypeError(
-            f"tensor: expected numbers or nested lists of numbers, got {type(data).__name__} {data!r:.60}"
+            f"tensor: expected numbers or nested lists of numbers, got {type(data).__name__} "
+            f"{data!r:.60}"
         )
     if array.dtype == numpy.float64 and not holds_numpy(data):
         return array.astype((dtype or get_default_dtype()).numpy)

@@ -1,7 +1,7 @@
 """The operators and methods of tensors: each is one line that names the op.
 
-Methods that compute are the op functions themselves (`x.exp()` is `ops.exp(x)`); methods that end in `_`
-write the result of a primitive into the tensor.
+Methods that compute are the op functions themselves (`x.exp()` is `ops.exp(x)`); methods that end
+in `_` write the result of a primitive into the tensor.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The tensor: an array with its place in the graph. State here; all mathematics is in `ops`.
 
-Methods that compute are the op functions themselves (`Tensor.exp` is `ops.exp`), and methods that end in `_`
-apply a primitive in place. What a tensor is for the engine stands in the attributes with a leading
-underscore, whose defaults belong to the class: making a tensor sets one attribute.
+Methods that compute are the op functions themselves (`Tensor.exp` is `ops.exp`), and methods that
+end in `_` apply a primitive in place. What a tensor is for the engine stands in the attributes with
+a leading underscore, whose defaults belong to the class: making a tensor sets one attribute.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Size(tuple[int, ...]):
 class Tensor(Operators):
     """An n-dimensional array that remembers how it was computed.
 
-    Make one with `tensor`, `zeros`, `randn` …; `Tensor(data)` gives the default dtype, as in PyTorch.
+    Make one with `tensor`, `zeros`, `randn` …; `Tensor(data)` gives the default dtype, as in
+    PyTorch.
     """
 
     _array: Array
@@ -187,8 +188,8 @@ class Tensor(Operators):
     def requires_grad(self, value: bool) -> None:
         if self.grad_fn is not None and not value:
             raise RuntimeError(
-                "you can only change requires_grad flags of leaf variables; use detach() for a copy that "
-                "is outside the graph"
+                "you can only change requires_grad flags of leaf variables; use detach() for a "
+                "copy that is outside the graph"
             )
         if value and self._array.dtype.kind not in "fc":
             raise RuntimeError(
@@ -197,7 +198,8 @@ class Tensor(Operators):
             )
         if value and self._inference:
             raise RuntimeError(
-                "Setting requires_grad=True on inference tensor outside InferenceMode is not allowed."
+                "Setting requires_grad=True on inference tensor outside InferenceMode is not "
+                "allowed."
             )
         self._requires_grad = bool(value)
 
@@ -227,16 +229,18 @@ class Tensor(Operators):
         if value is not None:
             if not isinstance(value, Tensor):
                 raise TypeError(
-                    f"assigned grad expected to be a Tensor or None but got grad of type {type(value).__name__}"
+                    "assigned grad expected to be a Tensor or None but got grad of type "
+                    f"{type(value).__name__}"
                 )
             if value._array.shape != self._array.shape:
                 raise RuntimeError(
-                    f"assigned grad has data of a different size: expected {tuple(self._array.shape)}, "
-                    f"got {tuple(value._array.shape)}"
+                    "assigned grad has data of a different size: expected "
+                    f"{tuple(self._array.shape)}, got {tuple(value._array.shape)}"
                 )
             if value._array.dtype != self._array.dtype:
                 raise RuntimeError(
-                    f"assigned grad has data of a different type: expected {self.dtype}, got {value.dtype}"
+                    f"assigned grad has data of a different type: expected {self.dtype}, got "
+                    f"{value.dtype}"
                 )
         self._grad = value
         if modes.recorder is not None:
@@ -271,7 +275,8 @@ class Tensor(Operators):
         create_graph: bool = False,
         inputs: Any = None,
     ) -> None:
-        """Adds the gradient of this tensor, weighted by `gradient` of its shape, to the leaves' `.grad`.
+        """Adds the gradient of this tensor, weighted by `gradient` of its shape, to the leaves'
+        `.grad`.
 
         A tensor of one element needs no `gradient`. The graph is freed unless `retain_graph`;
         `create_graph` records the backward pass for higher derivatives.
@@ -287,14 +292,16 @@ class Tensor(Operators):
         return out
 
     def detach_(self) -> Tensor:
-        """Takes the tensor itself out of the graph: it becomes a leaf that does not require grad."""
+        """Takes the tensor itself out of the graph: it becomes a leaf that does not require
+        grad."""
         if self._base is not None:
             raise RuntimeError("Can't detach views in-place. Use detach() instead.")
         self._node, self._requires_grad = None, False
         return self
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
-        """Calls hook(grad) when the tensor's gradient is known; what it returns replaces the gradient."""
+        """Calls hook(grad) when the tensor's gradient is known; what it returns replaces the
+        gradient."""
         if not self.requires_grad:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         owner: Any = self if self._node is None else self._node
@@ -341,18 +348,20 @@ class Tensor(Operators):
             modes.recorder.refuse("reads the values of a tensor")
 
     def numpy(self, *, force: bool = False) -> Any:
-        """The elements as a NumPy array over the same memory; `force` detaches and copies to the host."""
+        """The elements as a NumPy array over the same memory; `force` detaches and copies to the
+        host."""
         self._read()
         if force:
             return self.detach().cpu()._array
         if self.requires_grad:
             raise RuntimeError(
-                "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
+                "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() "
+                "instead."
             )
         if not isinstance(self._array, numpy.ndarray):
             raise TypeError(
-                f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to copy the "
-                "tensor to host memory first."
+                f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to "
+                "copy the tensor to host memory first."
             )
         return self._array
 
@@ -432,8 +441,8 @@ class Tensor(Operators):
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:
             raise RuntimeError(
-                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol; "
-                "use detach().clone()"
+                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy "
+                "protocol; use detach().clone()"
             )
         if id(self) in memo:
             return memo[id(self)]  # type: ignore[no-any-return]
@@ -454,7 +463,8 @@ class Tensor(Operators):
     def to(
         self, *target: Any, copy: bool = False, non_blocking: bool = False, **named: Any
     ) -> Tensor:
-        """Itself in another dtype and on another device: to(dtype), to(device), to(device, dtype), to(other)."""
+        """Itself in another dtype and on another device: to(dtype), to(device), to(device, dtype),
+        to(other)."""
         out: Tensor = self
         for what in (*target, *named.values()):
             if isinstance(what, Tensor):
@@ -465,7 +475,8 @@ class Tensor(Operators):
                 out = ops.move(out, device(what), non_blocking)
             elif what is not None:
                 raise TypeError(
-                    f"to: expected a dtype, a device or a Tensor, got {type(what).__name__} {what!r}"
+                    f"to: expected a dtype, a device or a Tensor, got {type(what).__name__} "
+                    f"{what!r}"
                 )
         return out.clone() if copy and out is self else out
 
@@ -488,7 +499,9 @@ class Tensor(Operators):
     def pin_memory(self) -> Tensor:
         """A copy in memory from which a GPU copies beside computing; itself if it lies there."""
         if self.is_cuda:
-            raise RuntimeError(f"pin_memory: expected a tensor on the CPU, got one on {self.device}")
+            raise RuntimeError(
+                f"pin_memory: expected a tensor on the CPU, got one on {self.device}"
+            )
         return self if self.is_pinned() else Tensor._wrap(pinned(self._array))
 
     def is_pinned(self) -> bool:

@@ -1,11 +1,12 @@
-"""Times one training step (zero_grad, forward, loss, backward, SGD) against PyTorch and plain NumPy.
+"""Times one training step (zero_grad, forward, loss, backward, SGD) against PyTorch and plain
+NumPy.
 
     python scripts/bench_step.py            all cases, all libraries that are installed
     python scripts/bench_step.py S M        some cases
 
-Each library runs in a process of its own, so that thread pools do not fight, and the processes take turns,
-so that a slow moment of the machine hits all of them. The table gives medians over the turns, in
-microseconds per step, and the ratio to PyTorch. float32, CPU.
+Each library runs in a process of its own, so that thread pools do not fight, and the processes take
+turns, so that a slow moment of the machine hits all of them. The table gives medians over the
+turns, in microseconds per step, and the ratio to PyTorch. float32, CPU.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ def numpy_step(case: str) -> Callable[[], Any]:
 
 
 def serve(library: str, case: str, seconds: float) -> None:
-    """The worker: for each line it reads, runs steps for a while and prints microseconds per step."""
+    """The worker: for each line it reads, runs steps for a while and prints microseconds per
+    step."""
     step = numpy_step(case) if library == "numpy" else framework_step(library, case)
     for _ in range(3):
         step()

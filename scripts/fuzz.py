@@ -1,4 +1,5 @@
-"""Runs random programs on NanoTorch and on PyTorch until they differ: `python scripts/fuzz.py 20000`.
+"""Runs random programs on NanoTorch and on PyTorch until they differ: `python scripts/fuzz.py
+20000`.
 
 Program number n is always the same one: `python scripts/fuzz.py 1 --first n` runs it again.
 """

@@ -1,7 +1,8 @@
-"""The table of ops: every one with inputs it is tried on. Each row serves NanoTorch and PyTorch alike.
+"""The table of ops: every one with inputs it is tried on. Each row serves NanoTorch and PyTorch
+alike.
 
-A row's function takes the library first, then its inputs. An input is a shape with a domain, which keeps
-the values away from where a function has no derivative.
+A row's function takes the library first, then its inputs. An input is a shape with a domain, which
+keeps the values away from where a function has no derivative.
 """
 
 from __future__ import annotations
@@ -52,9 +53,11 @@ above_one = domain(lambda r, s: r.uniform(1.2, 3.0, s))
 away = domain(lambda r, s: r.choice([-1.0, 1.0], s) * r.uniform(0.3, 2.3, s))  # from 0
 between = domain(lambda r, s: r.integers(-3, 3, s) + r.uniform(0.2, 0.4, s))  # whole numbers
 wide = domain(lambda r, s: r.normal(size=s) * 20)
-distinct = domain(lambda r, s: (r.permutation(numpy.prod(s, dtype=int)).reshape(s) * 2 - 3.3))
+distinct = domain(lambda r, s: r.permutation(numpy.prod(s, dtype=int)).reshape(s) * 2 - 3.3)
 invertible = domain(lambda r, s: r.normal(size=s) + 3 * numpy.eye(s[-1]))
-symmetric = domain(lambda r, s: (lambda a: a @ a.swapaxes(-1, -2) + numpy.eye(s[-1]))(r.normal(size=s)))
+symmetric = domain(
+    lambda r, s: (lambda a: a @ a.swapaxes(-1, -2) + numpy.eye(s[-1]))(r.normal(size=s))
+)
 constant = domain(lambda r, s: r.normal(size=s), False)
 boolean = domain(lambda r, s: r.random(s) < 0.5, False)
 whole = domain(lambda r, s: r.integers(-5, 6, s), False)
@@ -226,7 +229,13 @@ row("median of all", lambda t, x: t.median(x), distinct(3, 4))
 row("median dim", lambda t, x: t.median(x, 1), distinct(3, 4))
 row("median keepdim", lambda t, x: x.median(0, keepdim=True), distinct(3, 4))
 row("quantile", lambda t, x: t.quantile(x, 0.3), distinct(3, 4))
-row("quantile dim", lambda t, x, q: t.quantile(x, q, dim=1), distinct(3, 4), probability(2), smooth=False)
+row(
+    "quantile dim",
+    lambda t, x, q: t.quantile(x, q, dim=1),
+    distinct(3, 4),
+    probability(2),
+    smooth=False,
+)
 row("sort", lambda t, x: t.sort(x), distinct(3, 4))
 row("sort descending", lambda t, x: x.sort(0, descending=True), distinct(3, 4))
 row("argsort", lambda t, x: t.argsort(x, 1), distinct(3, 4))
@@ -237,8 +246,20 @@ row("unique", lambda t, x: t.unique(x, return_inverse=True, return_counts=True),
 row("unique float", lambda t, x: t.unique(x), constant(5))
 row("bincount", lambda t, x: t.bincount(x, minlength=7), below(5)(9))
 row("bincount weights", lambda t, x, w: t.bincount(x, w), below(5)(9), constant(9))
-row("searchsorted", lambda t, a, b: t.searchsorted(t.sort(a)[0], b), real(7), real(2, 3), smooth=False)
-row("bucketize", lambda t, a, b: t.bucketize(b, t.sort(a)[0], right=True), real(7), real(5), smooth=False)
+row(
+    "searchsorted",
+    lambda t, a, b: t.searchsorted(t.sort(a)[0], b),
+    real(7),
+    real(2, 3),
+    smooth=False,
+)
+row(
+    "bucketize",
+    lambda t, a, b: t.bucketize(b, t.sort(a)[0], right=True),
+    real(7),
+    real(5),
+    smooth=False,
+)
 for name in ("cumsum", "cumprod"):
     row(name, lambda t, x, f=call(name): f(t, x, 1), away(3, 4))
     row(name, lambda t, x, f=call(name): f(t, x, 0), away())
@@ -351,9 +372,20 @@ row("gather", lambda t, x, i: t.gather(x, 1, i), real(3, 4), below(4)(3, 2))
 row("gather smaller", lambda t, x, i: x.gather(0, i), real(3, 4), below(3)(5, 2))
 row("gather 0-dim", lambda t, x, i: x.gather(0, i), real(), below(1)())
 row("take_along_dim", lambda t, x, i: t.take_along_dim(x, i, 1), real(3, 4), below(4)(3, 2))
-row("scatter", lambda t, x, s: t.scatter(x, 1, t.tensor([[0, 2], [3, 1]]), s), real(3, 4), real(2, 2))
+row(
+    "scatter",
+    lambda t, x, s: t.scatter(x, 1, t.tensor([[0, 2], [3, 1]]), s),
+    real(3, 4),
+    real(2, 2),
+)
 row("scatter number", lambda t, x: x.scatter(0, t.tensor([[1, 0]]), 2.5), real(3, 4))
-row("scatter_add", lambda t, x, i, s: t.scatter_add(x, 0, i, s), real(3, 4), below(3)(5, 4), real(5, 4))
+row(
+    "scatter_add",
+    lambda t, x, i, s: t.scatter_add(x, 0, i, s),
+    real(3, 4),
+    below(3)(5, 4),
+    real(5, 4),
+)
 row("index_select", lambda t, x, i: t.index_select(x, 1, i), real(3, 4), below(4)(6))
 row("index_add", lambda t, x, i, s: t.index_add(x, 1, i, s), real(3, 4), below(4)(6), real(3, 6))
 row("index_copy", lambda t, x, i, s: t.index_copy(x, 0, i, s), real(3, 4), shuffled(3), real(3, 4))
@@ -405,7 +437,13 @@ row("slogdet", call("linalg.slogdet"), invertible(3, 3))
 row("trace", call("trace"), real(3, 4))
 row("vector_norm", lambda t, x: t.linalg.vector_norm(x, 3, dim=(0, 1)), away(3, 4))
 row("matrix_power", lambda t, x: t.linalg.matrix_power(x, 3), real(3, 3))
-row("multi_dot", lambda t, a, b, c: t.linalg.multi_dot([a, b, c]), real(2, 3), real(3, 4), real(4, 2))
+row(
+    "multi_dot",
+    lambda t, a, b, c: t.linalg.multi_dot([a, b, c]),
+    real(2, 3),
+    real(3, 4),
+    real(4, 2),
+)
 
 # Losses, each with every reduction.
 for reduction in ("none", "mean", "sum"):
@@ -431,7 +469,12 @@ for reduction in ("none", "mean", "sum"):
     divergence = "batchmean" if reduction == "mean" else reduction  # what PyTorch recommends
     row(r("kl_div"), loss("kl_div", divergence), real(3, 4), probability(3, 4))
     row(r("kl_div log"), loss("kl_div", divergence, log_target=True), real(3, 4), real(3, 4))
-    row(r("binary_cross_entropy"), loss("binary_cross_entropy"), probability(3, 4), probability(3, 4))
+    row(
+        r("binary_cross_entropy"),
+        loss("binary_cross_entropy"),
+        probability(3, 4),
+        probability(3, 4),
+    )
     row(r("binary_cross_entropy weight"), loss("binary_cross_entropy", weight=class_weight),
         probability(3, 4), probability(3, 4))  # fmt: skip
     row(r(logits), loss(logits), away(3, 4), probability(3, 4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import warnings
 from collections.abc import Callable
@@ -177,7 +178,7 @@ def test_each_shape_and_each_mode_has_a_recording_of_its_own() -> None:
     assert compiled._recordings == 3
 
 
-# --- what could go wrong: right, or refused -----------------------------------------------------------
+# --- what could go wrong: right, or refused -------------------------------------------------------
 
 
 def test_outputs_and_gradients_that_are_kept_do_not_change() -> None:
@@ -409,12 +410,15 @@ def test_a_function_with_ever_new_values_is_left_eager() -> None:
 def test_the_plan_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     step, *_ = training_step(logistic, OPTIMIZERS["sgd"])
     compiled = nt.compile(step, explain=True)
-    compiled(*batches(1)[0])
+    for batch in batches(3):
+        compiled(*batch)
     told = capsys.readouterr().out
-    assert "linear (24, 1)" in told and "blocks, instead of" in told
+    assert told.count("plan of") == 1
+    assert re.search(r"\d us +\d+ bytes  linear \(24, 1\)", told)
+    assert "live call" in told and "blocks, instead of" in told
 
 
-# --- modules ------------------------------------------------------------------------------------------
+# --- modules --------------------------------------------------------------------------------------
 
 
 def test_a_compiled_module_trains_to_the_same_bits_with_one_backward_node() -> None:
@@ -476,7 +480,7 @@ def test_backward_through_an_earlier_call_of_a_compiled_module_is_refused() -> N
         nt.autograd.grad(compiled(x).sum(), [compiled.weight], create_graph=True)
 
 
-# --- one pass over large batches ----------------------------------------------------------------------
+# --- one pass over large batches ------------------------------------------------------------------
 
 LARGE = 20_011  # rows of 128: 10 MB, and no multiple of anything
 

@@ -1,4 +1,5 @@
-"""Random programs do the same in NanoTorch and in PyTorch; `scripts/fuzz.py` runs many more of them."""
+"""Random programs do the same in NanoTorch and in PyTorch; `scripts/fuzz.py` runs many more of
+them."""
 
 from __future__ import annotations
 

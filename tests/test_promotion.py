@@ -72,7 +72,9 @@ def test_operators_give_the_dtype_of_pytorch(name: str) -> None:
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("name", ["maximum", "minimum", "floor_divide", "remainder", "where", "pow"])
+@pytest.mark.parametrize(
+    "name", ["maximum", "minimum", "floor_divide", "remainder", "where", "pow"]
+)
 def test_functions_give_the_dtype_of_pytorch(name: str) -> None:
     torch = pytest.importorskip("torch")
     tables = []
@@ -96,7 +98,9 @@ def test_functions_give_the_dtype_of_pytorch(name: str) -> None:
 def test_promote_types_is_that_of_pytorch() -> None:
     torch = pytest.importorskip("torch")
     for a, b in product(DTYPES, repeat=2):
-        one, other = (repr(t.promote_types(getattr(t, a), getattr(t, b))) for t in (nanotorch, torch))
+        one, other = (
+            repr(t.promote_types(getattr(t, a), getattr(t, b))) for t in (nanotorch, torch)
+        )
         assert one == other, (a, b)
 
 

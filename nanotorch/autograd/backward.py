@@ -82,7 +82,8 @@ def backward(
     """Adds the gradients of the tensors, weighted by `grad_tensors`, to the `.grad` of the leaves.
 
     tensors: one or several; those with more than one element need a gradient of their shape.
-    retain_graph: keep what the graph holds, for another backward; by default only with create_graph.
+    retain_graph: keep what the graph holds, for another backward; by default only with
+    create_graph.
     create_graph: record the backward pass itself, for higher derivatives.
     inputs: only these tensors receive gradients, leaves or not.
     """
@@ -120,9 +121,9 @@ def grad(
 ) -> tuple[Any, ...]:
     """The gradients of the outputs, weighted by `grad_outputs`, with respect to the inputs.
 
-    An input that the outputs do not depend on is a RuntimeError, or gives None with `allow_unused`, or
-    zeros with `materialize_grads`. With `is_grads_batched` the first dimension of `grad_outputs` counts
-    several weightings; they are walked one after the other.
+    An input that the outputs do not depend on is a RuntimeError, or gives None with `allow_unused`,
+    or zeros with `materialize_grads`. With `is_grads_batched` the first dimension of `grad_outputs`
+    counts several weightings; they are walked one after the other.
     """
     results, wanted = several(outputs), several(inputs)
     if allow_unused is None:

@@ -1,8 +1,9 @@
 """Forward mode: tangents travel with the values they belong to.
 
-Inside `dual_level()`, `make_dual(x, t)` gives a tensor that carries the tangent t, every op computes the
-tangent of its output beside it, and `unpack_dual` reads it. The rule of most ops is derived: elementwise
-ops reuse their reverse rule, linear ones are applied to the tangents themselves. One level at a time, as
+Inside `dual_level()`, `make_dual(x, t)` gives a tensor that carries the tangent t, every op
+computes the tangent of its output beside it, and `unpack_dual` reads it. The rule of most ops is
+derived: elementwise ops reuse their reverse rule, linear ones are applied to the tangents
+themselves. One level at a time, as
 https://docs.pytorch.org/docs/stable/autograd.html#forward-mode-automatic-differentiation.
 """
 
@@ -168,7 +169,8 @@ def forward_rule(
     attributes: Any,
     out: Any,
 ) -> Any:
-    """One input's share of the tangent, by its written rule or, elementwise, by its reverse rule."""
+    """One input's share of the tangent, by its written rule or, elementwise, by its reverse
+    rule."""
     if primitive.jvp is not None:
         rule = primitive.jvp[index]
     elif issubclass(primitive, Elementwise):

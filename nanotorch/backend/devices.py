@@ -1,8 +1,8 @@
 """Where arrays live. The one place that chooses between NumPy and CuPy.
 
-A CPU array is a `numpy.ndarray`, a CUDA array a `cupy.ndarray`; kernels get the module of their arrays as
-`xp`. CuPy is imported at the first use of a CUDA device and not before, and its absence is told here, in
-words that name the extra to install.
+A CPU array is a `numpy.ndarray`, a CUDA array a `cupy.ndarray`; kernels get the module of their
+arrays as `xp`. CuPy is imported at the first use of a CUDA device and not before, and its absence
+is told here, in words that name the extra to install.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ Array = Any
 
 # The module of each array type. CuPy's entry comes with the first CUDA array.
 MODULES: dict[type, Any] = {numpy.ndarray: numpy}
-# And with it that of NumPy's scalars, which functions of 0-dim arrays return: raw values of a computation.
+# And with it that of NumPy's scalars, which functions of 0-dim arrays return: raw values of a
+# computation.
 RAW: dict[type, Any] = {numpy.ndarray: numpy, **dict.fromkeys(numpy.sctypeDict.values(), numpy)}
 _cuda_module: Any = None
 _gpus = 0
 
 
 class device:  # noqa: N801 - PyTorch's name
-    """A place for tensors: `device("cpu")`, `device("cuda")`, `device("cuda:1")`, `device("cuda", 1)`.
+    """A place for tensors: `device("cpu")`, `device("cuda")`, `device("cuda:1")`, `device("cuda",
+    1)`.
 
     As a context, the place of the tensors that are made within it and name no device.
     """

@@ -1,9 +1,9 @@
 """Element types with PyTorch's names, and PyTorch's rules for mixing them.
 
-A `dtype` pairs a PyTorch name with the NumPy dtype that CuPy understands as well. Promotion follows the
-rules of https://docs.pytorch.org/docs/stable/tensor_attributes.html#type-promotion-doc: the operand of the
-highest category decides (bool < integer < floating < complex), and within a category tensors with
-dimensions outrank 0-dim tensors, which outrank Python numbers.
+A `dtype` pairs a PyTorch name with the NumPy dtype that CuPy understands as well. Promotion follows
+the rules of https://docs.pytorch.org/docs/stable/tensor_attributes.html#type-promotion-doc: the
+operand of the highest category decides (bool < integer < floating < complex), and within a category
+tensors with dimensions outrank 0-dim tensors, which outrank Python numbers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,15 @@ _CATEGORIES = {"b": BOOL, "u": INTEGER, "i": INTEGER, "f": FLOATING, "c": COMPLE
 class dtype:  # noqa: N801 - PyTorch's name
     """The type of a tensor's elements: `name`, the NumPy dtype `numpy`, `itemsize` in bytes."""
 
-    __slots__ = ("category", "is_complex", "is_floating_point", "is_signed", "itemsize", "name", "numpy")
+    __slots__ = (
+        "category",
+        "is_complex",
+        "is_floating_point",
+        "is_signed",
+        "itemsize",
+        "name",
+        "numpy",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -69,7 +77,8 @@ _default = float32
 
 
 def dtype_of(kind: Any) -> dtype:
-    """The `dtype` of a NumPy dtype, of its name, or of the Python type bool, int, float or complex."""
+    """The `dtype` of a NumPy dtype, of its name, or of the Python type bool, int, float or
+    complex."""
     if isinstance(kind, dtype):
         return kind
     if kind in _BY_PYTHON:
@@ -132,7 +141,8 @@ def result_type(*operands: Any) -> dtype:
 
 
 def _outrank(high: dtype, low: dtype) -> dtype:
-    """The dtype of a rank with the lower rank's: its own, unless the lower one's category is higher."""
+    """The dtype of a rank with the lower rank's: its own, unless the lower one's category is
+    higher."""
     if low.category <= high.category:
         return high
     if high.is_floating_point:
@@ -169,7 +179,8 @@ def _promote(operands: Sequence[Any], floating: bool, arrays: Any) -> Sequence[A
             operand = operand.item()
         elif isinstance(operand, list | tuple | str | None):
             raise TypeError(
-                f"expected a Tensor or a number as operand, got {type(operand).__name__} {operand!r}"
+                f"expected a Tensor or a number as operand, got {type(operand).__name__} "
+                f"{operand!r}"
             )
         values.append(operand)
     kind = result_type(*values)

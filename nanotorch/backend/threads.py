@@ -1,4 +1,5 @@
-"""How many threads compute: those of NumPy's BLAS, and those that run tiles of a batch side by side."""
+"""How many threads compute: those of NumPy's BLAS, and those that run tiles of a batch side by
+side."""
 
 from __future__ import annotations
 
@@ -62,7 +63,8 @@ def set_num_threads(count: int) -> None:
 
 @contextlib.contextmanager
 def blas_threads(count: int) -> Iterator[None]:
-    """Within the block BLAS uses `count` threads, so that it does not fight with threads of ours."""
+    """Within the block BLAS uses `count` threads, so that it does not fight with threads of
+    ours."""
     functions = _blas_functions()
     if functions is None:
         yield

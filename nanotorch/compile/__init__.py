@@ -1,18 +1,18 @@
 """`compile`: runs a training or evaluation step once, and replays its kernels from then on.
 
 The first call for a signature (shapes and dtypes of the tensors among the arguments, values of the
-other arguments, gradient mode) runs as always and is recorded: forward, loss, `backward()`. Later calls
-run one flat program over memory that is allocated once: no tensor, no graph, no dispatch.
-`optimizer.step()`, `zero_grad()`, gradient clipping and random draws stay live calls, so learning rates,
-step counts and random streams are those of an eager run, and results are bit-equal to it. Large batches
-are passed over once, tile by tile; there sums are taken in another order, the same for any number of
-threads.
+other arguments, gradient mode) runs as always and is recorded: forward, loss, `backward()`. Later
+calls run one flat program over memory that is allocated once: no tensor, no graph, no dispatch.
+`optimizer.step()`, `zero_grad()`, gradient clipping and random draws stay live calls, so learning
+rates, step counts and random streams are those of an eager run, and results are bit-equal to it.
+Large batches are passed over once, tile by tile; there sums are taken in another order, the same
+for any number of threads.
 
 What a replay would get wrong is refused at the recording (reading a number out of a tensor, hooks,
-tensors made from Python values, outputs whose gradient is still to be asked for), and the function stays
-eager with one warning that names the line. What may change later (a replaced `.data`, `requires_grad`,
-train or eval mode, plain Python values in sight of the function) is compared at every call, and a new
-recording made.
+tensors made from Python values, outputs whose gradient is still to be asked for), and the function
+stays eager with one warning that names the line. What may change later (a replaced `.data`,
+`requires_grad`, train or eval mode, plain Python values in sight of the function) is compared at
+every call, and a new recording made.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def compile(
         `backward()`, `optimizer.step()` and `zero_grad()`, and returns the loss. Tensors that it
         returns are copies, outside of any graph. Or a `nn.Module`, whose output then carries one
         backward node: its backward pass is replayed as well, for the latest call.
-    explain: print each plan when it is made: its kernels, how long they take, the bytes they move,
-        the memory they share.
+    explain: print each plan with its first replay: its kernels, how long they took, the bytes they
+        move, the memory they share (of a module, the plan without gradients).
     """
     if function is None:
         return functools.partial(compile, explain=explain)

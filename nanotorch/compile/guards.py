@@ -1,7 +1,7 @@
 """What a recording took for granted: values that Python code around the step may change.
 
-A plan is replayed only while the numbers, strings and flags that the function can see (closure variables,
-globals it names, attributes of the objects among them) are those of its recording.
+A plan is replayed only while the numbers, strings and flags that the function can see (closure
+variables, globals it names, attributes of the objects among them) are those of its recording.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
 class Guards:
-    """Conditions on what the function can see, as source text over constants, compiled into one test."""
+    """Conditions on what the function can see, as source text over constants, compiled into one
+    test."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._constants: dict[str, Any] = {"same": same, "items_of": items_of}
@@ -38,7 +39,8 @@ class Guards:
         self._conditions.append((about, condition))
 
     def add_value(self, about: str, read: str, value: Any) -> None:
-        """The condition that what `read` gives is the value it had: the same object or plain value."""
+        """The condition that what `read` gives is the value it had: the same object or plain
+        value."""
         known = self.constant(value)
         test = f"{read} is {known}"
         plain = isinstance(value, PLAIN) and value is not None and not isinstance(value, bool)
@@ -65,7 +67,8 @@ class Guards:
         self.add(about, f"items_of({self.constant(container)}) == {items}")
 
     def _add_function(self, function: Any) -> None:
-        """The closure variables and globals that a function names, and those of functions among them."""
+        """The closure variables and globals that a function names, and those of functions among
+        them."""
         if not isinstance(function, types.FunctionType):
             self.add_fields(type(function).__name__, function)
             return

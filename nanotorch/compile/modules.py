@@ -89,7 +89,6 @@ class CompiledModule:
         self.__dict__["module"] = module
         self.__dict__["_without_grad"] = Compiled(module, explain)
         self.__dict__["_programs"] = {}
-        self.__dict__["_explain"] = explain
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.module, name)
@@ -136,8 +135,6 @@ class CompiledModule:
         if recorder.refusal is None:
             kept = [(p, g) for p, g in zip(leaves, found, strict=True) if g is not None]
             program = TwoPhases(recorder, out, [p for p, _ in kept], [g for _, g in kept])
-            if self._explain:
-                print(program.plan.explanation(type(self.module).__name__))
             self._programs.setdefault(signature, []).append((guard(recorder, guards), program))
         else:
             self._without_grad.give_up(recorder.refusal)

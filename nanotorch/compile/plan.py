@@ -1,14 +1,15 @@
 """From a record to a function that replays it: dead steps dropped, memory shared, one flat program.
 
-The program is a Python function generated from the record, one line per kernel, whose constants are the
-kernels and the arrays of the plan. Arrays of the step live in blocks that are handed on as soon as nothing
-needs them; what leaves the step (outputs, gradients) is never handed on.
+The program is a Python function generated from the record, one line per kernel, whose constants are
+the kernels and the arrays of the plan. Arrays of the step live in blocks that are handed on as soon
+as nothing needs them; what leaves the step (outputs, gradients) is never handed on.
 """
 
 from __future__ import annotations
 
 import itertools
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -55,7 +56,8 @@ class Plan:
         self.moving: set[int] = set(self.names)  # arrays that are others in every call
         self.places: dict[int, Array] = {}  # where the plan keeps what an array of the record held
         self.constants: dict[str, Any] = {}
-        self.lines: list[Line] = []
+        self.lines: dict[str, Line] = {}  # what each line of the program does
+        self.times: list[tuple[str | None, float]] = []
         self.blocks: list[Array] = []
         self._counter = itertools.count()
         steps = self._alive()
@@ -68,7 +70,8 @@ class Plan:
     # --- what has to be computed ------------------------------------------------------------------
 
     def _alive(self) -> list[Step]:
-        """The steps whose results reach an output, a gradient, a live call or memory from outside."""
+        """The steps whose results reach an output, a gradient, a live call or memory from
+        outside."""
         record = self.record
         made = {id(a) for a in record.made.values() if id(a) == root_of(a)}
         needed = {root_of(a) for a in self.outputs}
@@ -117,7 +120,8 @@ class Plan:
         return kept
 
     def _last_uses(self, steps: list[Step]) -> dict[int, int]:
-        """The position after which the memory of each array is free; outputs and gradients never."""
+        """The position after which the memory of each array is free; outputs and gradients
+        never."""
         last: dict[int, int] = {}
         for position, step in enumerate(steps):
             if isinstance(step, Kernel):
@@ -163,8 +167,23 @@ class Plan:
         end = f"yield {end}[1:]" if two_phases else f"return {end}"
         body = "\n    ".join([*program, end])
         self.source = f"def run({arguments}):\n    {body}\n"
-        exec(compile(self.source, "<compiled step>", "exec"), self.constants)
-        return self.constants["run"]  # type: ignore[no-any-return]
+        return self._built(self.source)
+
+    def _built(self, source: str) -> Callable[..., Any]:
+        exec(compile(source, "<compiled step>", "exec"), self.constants)
+        return self.constants.pop("run")  # type: ignore[no-any-return]
+
+    def timed(self) -> Callable[..., Any]:
+        """`run` with a stopwatch behind each line, which `explanation` reads."""
+        self.constants["clock"], self.constants["times"] = time.perf_counter, self.times
+        head, *body = self.source.splitlines()
+        watched = [head, "    times.clear()", "    times.append((None, clock()))"]
+        for line in body:
+            watched.append(line)
+            text = line.strip()
+            if not line.startswith("     ") and not text.startswith(("def ", "return", "yield")):
+                watched.append(f"    times.append(({text!r}, clock()))")
+        return self._built("\n".join(watched) + "\n")
 
     def _lines(self, steps: list[Step], last: dict[int, int]) -> list[str]:
         """The lines of steps that are run one after the other."""
@@ -249,7 +268,7 @@ class Plan:
                 self.places[id(out)] = self._block(out, free, held)
             text = f"{kernel}({', '.join([*leading, *names, into + self.array_name(out)])})"
         read = sum(a.nbytes for a in operands)
-        self.lines.append(Line(f"{primitive.title()} {tuple(out.shape)}", read + out.nbytes))
+        self.lines[text] = Line(f"{primitive.title()} {tuple(out.shape)}", read + out.nbytes)
         return [text]
 
     def _callable(self, step: Kernel) -> Callable[..., Any]:
@@ -301,7 +320,8 @@ class Plan:
         free: dict[int, list[Array]],
         held: dict[int, Array],
     ) -> None:
-        """Frees an operand that dies here before the output is placed: the kernel may write over it."""
+        """Frees an operand that dies here before the output is placed: the kernel may write over
+        it."""
         for array in step.operands:
             if type(array) in MODULES and array.shape == step.out.shape:
                 root = root_of(array)
@@ -344,20 +364,36 @@ class Plan:
         return slot
 
     def explanation(self, name: str) -> str:
-        """The plan in words: a line per kernel, and what the memory of the step comes to."""
+        """The plan in words, after a timed run: each line's time and bytes, and the memory in
+        all."""
+        rows, kernels = [], 0
+        for (_, before), (text, after) in itertools.pairwise(self.times):
+            took = f"{(after - before) * 1e6:10.1f} us"
+            line = self.lines.get(text or "")
+            kernels += line is not None
+            if line is not None:
+                rows.append(f"{took}{line.bytes:>14,} bytes  {line.text}")
+            elif self.tiling is not None and str(text).endswith("(tile)"):
+                within = ", ".join(kernel.primitive.title() for kernel, _ in self.tiling.within)
+                rows.append(
+                    f"{took}  one pass over {self.tiling.rows:,} rows, {self.tiling.tile} at a "
+                    f"time: {within}"
+                )
+            elif str(text).startswith(("live", "copy", "draw")):
+                rows.append(f"{took}  {str(text).split('_')[0]} call")
         own = sum(block.nbytes for block in self.blocks)
-        rows = [f"{line.text:<60}{line.bytes:>14,} bytes" for line in self.lines]
-        head = f"plan of {name}: {len(rows)} kernels"
-        foot = f"memory: {own:,} bytes in {len(self.blocks)} blocks, instead of {self.recorded_bytes:,}"
-        if self.tiling is not None:
-            within = ", ".join(kernel.primitive.title() for kernel, _ in self.tiling.within)
-            rows.append(
-                f"one pass over {self.tiling.rows:,} rows, {self.tiling.tile} at a time: {within}"
-            )
-        return "\n".join([head, *rows, foot])
+        return "\n".join(
+            [
+                f"plan of {name}: {kernels} kernels",
+                *rows,
+                f"memory: {own:,} bytes in {len(self.blocks)} blocks, instead of "
+                f"{self.recorded_bytes:,}",
+            ]
+        )
 
     def cannot_run(self, inputs: Sequence[Tensor]) -> bool:
-        """Whether the targets hold an ignored class, which a mean taken tile by tile would count."""
+        """Whether the targets hold an ignored class, which a mean taken tile by tile would
+        count."""
         for name, ignored in self.targets:
             array = inputs[int(name[1:])]._array if name[0] == "x" else self.constants[name]
             if (array == ignored).any():

@@ -1,9 +1,10 @@
 """Listens while a step runs once, and writes down every kernel with the arrays it read and wrote.
 
-The engine tells the recorder of each kernel (`ran`), of each write into an existing tensor (`wrote`), and
-of what is added to a leaf's gradient (`deposited`). Calls that must see live values, such as
-`optimizer.step()`, are written down as they stand (`live`). What a recording cannot stand for, such as
-reading a number out of a tensor, is refused with `Refused`, and the function stays eager.
+The engine tells the recorder of each kernel (`ran`), of each write into an existing tensor
+(`wrote`), and of what is added to a leaf's gradient (`deposited`). Calls that must see live values,
+such as `optimizer.step()`, are written down as they stand (`live`). What a recording cannot stand
+for, such as reading a number out of a tensor, is refused with `Refused`, and the function stays
+eager.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ PACKAGE = str(Path(__file__).resolve().parent.parent)
 
 
 class Live(NamedTuple):
-    """A call that is made again at each replay, and the static tensor that holds what it returned."""
+    """A call that is made again at each replay, and the static tensor that holds what it
+    returned."""
 
     call: Callable[[], Any]
     result: Array | None
@@ -197,7 +199,8 @@ class Recorder:
         )
 
     def repeatable(self) -> bool:
-        """Whether the step can be done again at once: all it leaves behind is gradients of its own."""
+        """Whether the step can be done again at once: all it leaves behind is gradients of its
+        own."""
         return not self.written_inputs and not any(
             not isinstance(step, Kernel) or (step.into_existing and id(step.out) not in self.made)
             for step in self.steps
@@ -210,7 +213,8 @@ class Recorder:
         self.steps.append(HandOver(out._array, g._array))
 
     def refuse(self, what: str) -> None:
-        """Ends the recording: a replay would get wrong what the step does. The step itself runs on."""
+        """Ends the recording: a replay would get wrong what the step does. The step itself runs
+        on."""
         if self.refusal is None:
             self.refusal = what
             for frame in reversed(traceback.extract_stack(sys._getframe(1))):
@@ -224,8 +228,8 @@ class Recorder:
         for result in results:
             if result._node is not None and result._node not in self.walked:
                 self.refuse(
-                    f"returns a tensor of shape {tuple(result._array.shape)} whose gradient is still to "
-                    "be asked for; call backward() within the step, or return its detach()"
+                    f"returns a tensor of shape {tuple(result._array.shape)} whose gradient is "
+                    "still to be asked for; call backward() within the step, or return its detach()"
                 )
         graph = Counter(
             id(kept)
@@ -243,8 +247,8 @@ class Recorder:
             others = sys.getrefcount(self.external[key]) - HELD_HERE_ALONE
             if others <= graph[id(self.external[key])]:
                 self.refuse(
-                    f"uses a tensor of shape {tuple(self.external[key]._array.shape)} that is computed "
-                    "outside of the ops"
+                    f"uses a tensor of shape {tuple(self.external[key]._array.shape)} that is "
+                    "computed outside of the ops"
                 )
 
     # --- what it makes of that --------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """What each kernel does with the rows of a batch: maps them one by one, sums over them, or neither.
 
 An array is seen as `ROWS` (its first dimension counts the rows), `COLUMNS` (its second one does: a
-transposed matrix), `SUM` (a sum over rows) or `WHOLE` (rows do not concern it). `role` says which of these a
-kernel's output is, and how its attributes change when it is given only some of the rows.
+transposed matrix), `SUM` (a sum over rows) or `WHOLE` (rows do not concern it). `role` says which
+of these a kernel's output is, and how its attributes change when it is given only some of the rows.
 """
 
 from __future__ import annotations

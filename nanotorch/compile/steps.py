@@ -19,7 +19,8 @@ MOST_PLANS = 8  # recordings of one function before it is left eager
 
 
 def flatten(value: Any, tensors: list[Tensor]) -> Any:
-    """Collects the tensors of nested tuples, lists and dicts, and returns what else defines them."""
+    """Collects the tensors of nested tuples, lists and dicts, and returns what else defines
+    them."""
     if isinstance(value, Tensor):
         tensors.append(value)
         array = value._array
@@ -48,6 +49,8 @@ def guard(recorder: Recorder, guards: Guards) -> Callable[[], bool]:
 
 class Replay:
     """One recording of a function: when it may be replayed, and how."""
+
+    explain = ""  # the name to print the plan under, after the next replay
 
     def __init__(
         self, recorder: Recorder, result: Any, inputs: list[Tensor], guards: Guards
@@ -94,7 +97,12 @@ class Replay:
 
     def __call__(self, inputs: list[Tensor]) -> Any:
         self.plan.begin()
-        found = self.plan.run(*[x._array for x in inputs])
+        if self.explain:
+            found = self.plan.timed()(*[x._array for x in inputs])
+            print(self.plan.explanation(self.explain))
+            self.explain = ""
+        else:
+            found = self.plan.run(*[x._array for x in inputs])
         self.plan.end()
         for tensor in self.written:
             tensor._bump()
@@ -145,7 +153,8 @@ class Compiled:
             return replay(inputs)
 
     def _record(self, found: list[Replay], inputs: list[Tensor], args: Any, kwargs: Any) -> Any:
-        """Runs the function as it is and keeps a recording of it among those found for its signature."""
+        """Runs the function as it is and keeps a recording of it among those found for its
+        signature."""
         if self._recordings == MOST_PLANS:
             reason = f"it was recorded {MOST_PLANS} times, each time for other shapes or values"
             self.give_up(reason)
@@ -172,7 +181,7 @@ class Compiled:
             return result
         replay = Replay(recorder, result, inputs, guards)
         if self._explain:
-            print(replay.plan.explanation(getattr(self, "__qualname__", "step")))
+            replay.explain = getattr(self, "__qualname__", "step")
         found.append(replay)
         if replay.plan.tiling is not None and recorder.repeatable():
             for leaf in recorder.entry:  # once more, tile by tile: the bits of all later calls

@@ -1,8 +1,9 @@
 """One pass over a large batch: the step runs tile by tile, each small enough to stay in the cache.
 
-Forward and backward of a tile follow each other while its rows are still in the cache, and what is summed
-over rows is added up, so that the batch crosses memory once. Tiles form GROUPS consecutive groups, each with
-sums of its own, added in order at the end: the result is the same for any number of threads.
+Forward and backward of a tile follow each other while its rows are still in the cache, and what is
+summed over rows is added up, so that the batch crosses memory once. Tiles form GROUPS consecutive
+groups, each with sums of its own, added in order at the end: the result is the same for any number
+of threads.
 """
 
 from __future__ import annotations

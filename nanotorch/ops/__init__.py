@@ -1,6 +1,7 @@
 """The primitives, by family, and the functions that apply them.
 
-Functions take tensors as well as raw arrays, so that the derivative rules, written with them, serve both.
+Functions take tensors as well as raw arrays, so that the derivative rules, written with them, serve
+both.
 """
 
 from nanotorch.ops.activations import (

@@ -131,7 +131,9 @@ class PowTensor(Elementwise):
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
         if a.dtype.kind == "i" and (b < 0).any():
             unit = xp.where(a == -1, 1 - 2 * (b % 2), a == 1)
-            return into(xp, xp.where(b < 0, unit, xp.power(a, xp.maximum(b, 0))).astype(a.dtype), out)
+            return into(
+                xp, xp.where(b < 0, unit, xp.power(a, xp.maximum(b, 0))).astype(a.dtype), out
+            )
         return xp.power(a, b, out=out)
 
 
@@ -249,7 +251,9 @@ def times(x: Any, alpha: float) -> Any:
     if kind is None:
         return x * alpha
     if isinstance(alpha, float) and not kind.is_floating_point:
-        raise RuntimeError("For integral input tensors, argument alpha must not be a floating point number.")
+        raise RuntimeError(
+            "For integral input tensors, argument alpha must not be a floating point number."
+        )
     return cast(x * alpha, kind.numpy)
 
 
@@ -265,7 +269,8 @@ def div(a: Any, b: Any, *, rounding_mode: str | None = None) -> Any:
 
 
 def power(a: Any, exponent: Any) -> Any:
-    """a ** exponent, where either may be a number. Integers to a negative integer number are refused."""
+    """a ** exponent, where either may be a number. Integers to a negative integer number are
+    refused."""
     if isinstance(exponent, Traced) or is_array(exponent):
         if isinstance(a, Traced) or is_array(a):
             return apply(PowTensor, a, exponent)

@@ -63,7 +63,8 @@ class Copy(Linear):
             out = xp.empty_like(x)
         if getattr(source, "ndim", 0) > x.ndim:  # which NumPy accepts if the sizes more are 1
             raise ValueError(
-                f"output with shape {list(x.shape)} doesn't match the broadcast shape {list(source.shape)}"
+                f"output with shape {list(x.shape)} doesn't match the broadcast shape "
+                f"{list(source.shape)}"
             )
         xp.copyto(out, source, casting="unsafe")
         return out

@@ -312,7 +312,8 @@ erfc = function(Erfc)
 def erf_parts(xp: Any, x: Array) -> tuple[Array, Array]:
     """erf |x| as it is right for |x| < 2, and erfc |x| as it is right for |x| >= 2.
 
-    By Abramowitz and Stegun 7.1.6 (a series of positive terms) and 7.1.14 (a continued fraction), in
+    By Abramowitz and Stegun 7.1.6 (a series of positive terms) and 7.1.14 (a continued fraction),
+    in
     float64: the relative error is below 1e-14.
     """
     z = xp.absolute(x).astype(xp.float64)

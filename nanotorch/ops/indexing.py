@@ -254,12 +254,16 @@ def whole_numbers(item: slice) -> slice:
 
 
 def located(x: Any, key: Any) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
-    """x[key] in two steps, as PyTorch takes it: the view by ints, slices and None, then what is left of
-    the key, and its index tensors."""
+    """x[key] in two steps, as PyTorch takes it: the view by ints, slices and None, then what is
+    left of the key, and its index tensors."""
     items, indices = parsed(x, key)
     if all(item is HERE or item is Ellipsis or item == slice(None) for item in items):
         return x, items, indices
-    if not indices and x.ndim == 0 and any(item is not None and item is not Ellipsis for item in items):
+    if (
+        not indices
+        and x.ndim == 0
+        and any(item is not None and item is not Ellipsis for item in items)
+    ):
         raise IndexError("invalid index of a 0-dim tensor; use tensor.item() to read its number")
     first: list[Any] = []
     rest: list[Any] = []
@@ -277,7 +281,8 @@ def located(x: Any, key: Any) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
 
 
 def getitem(x: Any, key: Any) -> Any:
-    """x[key]: a view for ints, slices, None and `...`; a copy where the key holds tensors or lists."""
+    """x[key]: a view for ints, slices, None and `...`; a copy where the key holds tensors or
+    lists."""
     view, rest, indices = located(x, key)
     if indices:
         return apply(Index, view, *indices, key=rest)
@@ -299,7 +304,8 @@ def setitem(x: Any, key: Any, value: Any) -> None:
 
 
 def shaped(value: Any, view: Any, rest: tuple[Any, ...], indices: tuple[Any, ...]) -> Any:
-    """The value without leading 1s that the place written to has not; for a mask, one number in any dtype."""
+    """The value without leading 1s that the place written to has not; for a mask, one number in any
+    dtype."""
     mask = len(indices) == 1 and getattr(indices[0], "_array", indices[0]).dtype.kind == "b"
     if mask and math.prod(value.shape) == 1:
         return cast(reshape(value, ()), view._array.dtype)

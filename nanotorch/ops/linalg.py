@@ -287,15 +287,16 @@ def dot(a: Any, b: Any) -> Any:
         raise RuntimeError(f"dot: 1D tensors expected, but got {a.ndim}D and {b.ndim}D tensors")
     if a.shape != b.shape:
         raise RuntimeError(
-            f"dot: inconsistent tensor size, expected a {tuple(a.shape)} and b {tuple(b.shape)} to have "
-            "the same number of elements"
+            f"dot: inconsistent tensor size, expected a {tuple(a.shape)} and b {tuple(b.shape)} to "
+            "have the same number of elements"
         )
     same_dtype(a, b, "dot")
     return apply(Dot, a, b)
 
 
 def outer(a: Any, b: Any) -> Any:
-    """The products of every element of the vector a (m) with every element of the vector b (n): (m, n)."""
+    """The products of every element of the vector a (m) with every element of the vector b (n): (m,
+    n)."""
     if a.ndim != 1 or b.ndim != 1:
         raise RuntimeError(f"outer: 1D tensors expected, but got {a.ndim}D and {b.ndim}D tensors")
     return reshape(a, (-1, 1)) * b
@@ -314,7 +315,8 @@ def baddbmm(x: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any
 
 
 def inner(a: Any, b: Any) -> Any:
-    """The sums of the products along the last dimensions of a and b, for all pairs of their rows."""
+    """The sums of the products along the last dimensions of a and b, for all pairs of their
+    rows."""
     return tensordot(a, b, ([-1], [-1])) if a.ndim and b.ndim else a * b
 
 
@@ -368,8 +370,8 @@ def without_dots(equation: str, ranks: list[int]) -> str:
 
 
 def tensordot(a: Any, b: Any, dims: Any = 2) -> Any:
-    """The product of a and b summed over pairs of dimensions: the last `dims` of a and first of b, or
-    the listed ones."""
+    """The product of a and b summed over pairs of dimensions: the last `dims` of a and first of b,
+    or the listed ones."""
     if isinstance(dims, int):
         dims = (list(range(a.ndim - dims, a.ndim)), list(range(dims)))
     left, right = ([d % x.ndim for d in ds] for ds, x in zip(dims, (a, b), strict=True))
@@ -384,7 +386,8 @@ def tensordot(a: Any, b: Any, dims: Any = 2) -> Any:
 
 
 def inv(x: Any) -> Any:
-    """The inverse of each square matrix in the last two dimensions; RuntimeError where it is singular."""
+    """The inverse of each square matrix in the last two dimensions; RuntimeError where it is
+    singular."""
     return apply(Inv, x)
 
 

@@ -79,7 +79,8 @@ class BinaryCrossEntropyWithLogits(Primitive):
 
 
 def log1p_exp(xp: Any, x: Array) -> Array:
-    """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)), which neither overflows nor loses small values.
+    """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)), which neither overflows nor loses small
+    values.
 
     Of few elements by one function, of many by several that cost less per element.
     """
@@ -195,7 +196,8 @@ def total(x: Any, reduction: str) -> Any:
 
 
 class NllLoss(Linear):
-    """y = -the sum of weight[t] * x[i, t] for t = target[i]; the mean divides by the sum of weight[t]"""
+    """y = -the sum of weight[t] * x[i, t] for t = target[i]; the mean divides by the sum of
+    weight[t]"""
 
     vjp = (
         lambda g, x_shape, target, weight, ignore_index, reduction: apply(
@@ -269,7 +271,9 @@ def class_places(
         if xp is HOST and not all_below(classes, count):
             wrong = classes[(classes < 0) | (classes >= count)].flat[0]
             raise IndexError(f"Target {wrong} is out of bounds for {count} classes")
-        factor = xp.where(ignored, dtype.type(0), dtype.type(1) if weight is None else weight[classes])
+        factor = xp.where(
+            ignored, dtype.type(0), dtype.type(1) if weight is None else weight[classes]
+        )
     if len(shape) == 1:
         return (classes,), factor
     if len(shape) == 2:
@@ -279,7 +283,8 @@ def class_places(
 
 
 def all_below(classes: Array, count: int) -> bool:
-    """Whether 0 <= classes < count: one comparison, since negative numbers are huge unsigned ones."""
+    """Whether 0 <= classes < count: one comparison, since negative numbers are huge unsigned
+    ones."""
     return bool(classes.size == 0 or classes.view(f"u{classes.itemsize}").max() < count)
 
 
@@ -294,7 +299,8 @@ def same_size(x: Any, target: Any, op: str) -> None:
     x, target = getattr(x, "_array", x), getattr(target, "_array", target)
     if x.shape != target.shape:
         raise ValueError(
-            f"{op}: target size ({tuple(target.shape)}) must be the same as input size ({tuple(x.shape)})"
+            f"{op}: target size ({tuple(target.shape)}) must be the same as input size "
+            f"({tuple(x.shape)})"
         )
 
 
@@ -310,8 +316,8 @@ def binary_cross_entropy_with_logits(
     same_size(x, target, "binary_cross_entropy_with_logits")
     if hasattr(target, "_array") and target._array.dtype.kind != "f":
         raise RuntimeError(
-            f"binary_cross_entropy_with_logits: expected a target of dtype {x.dtype}, got {target.dtype}; "
-            "convert it with target.to(input.dtype)"
+            f"binary_cross_entropy_with_logits: expected a target of dtype {x.dtype}, got "
+            f"{target.dtype}; convert it with target.to(input.dtype)"
         )
     return apply(BinaryCrossEntropyWithLogits, x, target, weight, pos_weight, reduction=reduction)
 
@@ -359,7 +365,8 @@ def check_classes(x: Any, target: Any, op: str) -> None:
     expected = () if len(shape) == 1 else (shape[0], *shape[2:])
     if targets.shape != expected:
         raise ValueError(
-            f"{op}: expected target of shape {expected} for input of shape {shape}, got {targets.shape}"
+            f"{op}: expected target of shape {expected} for input of shape {shape}, got "
+            f"{targets.shape}"
         )
 
 
@@ -369,8 +376,8 @@ def cross_entropy(
 ) -> Any:  # fmt: skip
     """-log softmax(x) at the target classes, x (C), (N, C) or (N, C, d1, …) logits.
 
-    Targets are class numbers (ints) or, of x's shape, class probabilities. `label_smoothing` in [0, 1]
-    mixes them with the uniform distribution.
+    Targets are class numbers (ints) or, of x's shape, class probabilities. `label_smoothing` in [0,
+    1] mixes them with the uniform distribution.
     """
     check_reduction(reduction)
     if not 0.0 <= label_smoothing <= 1.0:

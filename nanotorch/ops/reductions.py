@@ -305,7 +305,8 @@ def first_zero_as_one(x: Any, dim: int) -> tuple[Any, Any]:
 
 
 def cumprod_reverse(g: Any, x: Any, y: Any, dim: int) -> Any:
-    """The cotangent of x: sums of g * y / x from the end, with the first 0 of x left out of its own."""
+    """The cotangent of x: sums of g * y / x from the end, with the first 0 of x left out of its
+    own."""
     first, filled = first_zero_as_one(x, dim)
     beyond = reverse_cumsum(g * cumprod(filled, dim), dim)
     before = reverse_cumsum(g * y, dim) / where(x == 0, 1.0, x)
@@ -330,7 +331,8 @@ class ValuesAndIndices(NamedTuple):
 
 
 def axes(x: Any, dim: Any) -> Dim:
-    """`dim` as the kernels take it: lists become tuples, a 0-dim tensor has the dimension 0 or -1."""
+    """`dim` as the kernels take it: lists become tuples, a 0-dim tensor has the dimension 0 or
+    -1."""
     if dim is None or type(dim) is int:
         return None if x.ndim == 0 and dim in (0, -1) else dim
     return tuple(dim) or None
@@ -368,7 +370,8 @@ def prod(x: Any, dim: int | None = None, keepdim: bool = False, *, dtype: Any = 
 
 
 def max(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    """The largest element; along an int `dim` a (values, indices) pair; with a tensor, `maximum`."""
+    """The largest element; along an int `dim` a (values, indices) pair; with a tensor,
+    `maximum`."""
     if isinstance(dim, Traced):
         return apply(Maximum, x, dim)
     if dim is None:
@@ -377,7 +380,8 @@ def max(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
 
 
 def min(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    """The smallest element; along an int `dim` a (values, indices) pair; with a tensor, `minimum`."""
+    """The smallest element; along an int `dim` a (values, indices) pair; with a tensor,
+    `minimum`."""
     if isinstance(dim, Traced):
         return apply(Minimum, x, dim)
     if dim is None:
@@ -409,12 +413,14 @@ def amin(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
 
 
 def argmax(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The place of the largest element, int64; over all dimensions the place in the flattened tensor."""
+    """The place of the largest element, int64; over all dimensions the place in the flattened
+    tensor."""
     return apply(Argmax, x, dim=place_of(x, dim, "argmax"), keepdim=keepdim)
 
 
 def argmin(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The place of the smallest element, int64; over all dimensions the place in the flattened tensor."""
+    """The place of the smallest element, int64; over all dimensions the place in the flattened
+    tensor."""
     return apply(Argmin, x, dim=place_of(x, dim, "argmin"), keepdim=keepdim)
 
 

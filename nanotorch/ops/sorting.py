@@ -88,7 +88,8 @@ def topk(
 
 
 def median(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The median, the lower of two; along `dim` a (values, indices) pair. NaN where there is one."""
+    """The median, the lower of two; along `dim` a (values, indices) pair. NaN where there is
+    one."""
     if dim is None:
         return apply(Median, x, dim=None, keepdim=False)
     size = x.shape[dim] if x.ndim else 1
@@ -122,7 +123,8 @@ def unique(
     x: Any, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False,
     dim: int | None = None,
 ) -> Any:  # fmt: skip
-    """The different elements (or slices along `dim`) in order; also where each went, and how often."""
+    """The different elements (or slices along `dim`) in order; also where each went, and how
+    often."""
     xp = array_module(x._array)
     y, inverse, counts = xp.unique(
         x._array, return_inverse=True, return_counts=True, axis=dim, equal_nan=False
@@ -137,9 +139,12 @@ def unique(
 
 
 def searchsorted(sequence: Any, values: Any, *, right: bool = False) -> Any:
-    """Where each value goes in a sorted vector, int64: before equal elements, or after them (`right`)."""
+    """Where each value goes in a sorted vector, int64: before equal elements, or after them
+    (`right`)."""
     if sequence.ndim != 1:
-        raise RuntimeError(f"searchsorted: expected a vector to search in, got {sequence.ndim} dimensions")
+        raise RuntimeError(
+            f"searchsorted: expected a vector to search in, got {sequence.ndim} dimensions"
+        )
     xp, side = array_module(sequence._array), "right" if right else "left"
     wanted = values._array if isinstance(values, Traced) else values
     return sequence._wrap(xp.asarray(xp.searchsorted(sequence._array, wanted, side)))
@@ -153,7 +158,11 @@ def bucketize(values: Any, boundaries: Any, *, right: bool = False) -> Any:
 def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:
     """How often (or with what total weight) each whole number >= 0 occurs in a vector of them."""
     xp = array_module(x._array)
-    if x.ndim != 1 or x._array.dtype.kind not in "iu" or (x._array.size and int(x._array.min()) < 0):
+    if (
+        x.ndim != 1
+        or x._array.dtype.kind not in "iu"
+        or (x._array.size and int(x._array.min()) < 0)
+    ):
         raise RuntimeError("bincount only supports 1-d non-negative integral inputs.")
     y = xp.bincount(x._array, None if weights is None else weights._array, minlength)
     return x._wrap(y.astype(weights._array.dtype) if weights is not None else y)
