@@ -198,6 +198,7 @@ class Primitive(Node):
     # What is moved to the device of the others: nothing, "numbers" (0-dim, of the host), "all".
     moves: ClassVar[str] = ""
     view: ClassVar[bool] = False  # the output shares its input's memory
+    repeats: ClassVar[bool] = False  # a view that shows elements several times
     among_others: ClassVar[bool] = False  # a view made with others at once: not to be written to
     in_place: ClassVar[bool] = False  # the kernel may write into the memory of its first input
     backward_name: ClassVar[str] = ""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import inspect
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -277,12 +277,10 @@ def test_no_two_leaves_share_a_gradient(case: Case) -> None:
             assert not numpy.shares_memory(one, other)
 
 
-@over(WITH_REALS)
+@over([case for case in WITH_REALS if sum(spec.differentiable for spec in case.inputs) > 1])
 def test_frozen_inputs_cost_nothing(case: Case, calls: Calls) -> None:
     """With one input wanted, backward runs no more kernels than the wanted rules, and keeps no more."""
     places = [i for i, spec in enumerate(case.inputs) if spec.differentiable]
-    if len(places) < 2:
-        pytest.skip("has one real input only")
     everything = backward_calls(case, places, calls)
     alone = [backward_calls(case, [place], calls) for place in places]
     assert all(number <= everything for number in alone)
@@ -302,22 +300,16 @@ def backward_calls(case: Case, places: Sequence[int], calls: Calls) -> int:
 
 
 def test_a_frozen_factor_is_not_kept_alive() -> None:
-    for function in (lambda w, x: w * x, lambda w, x: w @ x, lambda w, x: x.exp() + w):
-        w = nanotorch.ones(3, 3)
-        x = nanotorch.ones(3, 3, requires_grad=True)
-        y = function(x, w)  # the first is wanted, the second is needed
-        z = function(w, x).sum()
-        held = [o for o in gc.get_referrers(x._array) if type(o) is not dict]
-        del held
-        y.sum().backward()
-        z.backward()
-    x = nanotorch.ones(3, 3)  # frozen: w's rule needs x, and x's rule is not there to need w
+    """The rule of w needs x; that of x, which would need w, is not wanted."""
     w = nanotorch.ones(3, 3, requires_grad=True)
-    node = (w * x).grad_fn
-    assert [kept is None for kept in node.inputs] == [True, False]
-    node = (x @ w).grad_fn
-    assert [kept is None for kept in node.inputs] == [False, True]
-    assert (w + x).grad_fn.inputs is None
+    x = nanotorch.ones(3, 3)
+    for function in (lambda a, b: a * b, lambda a, b: a @ b, lambda a, b: a / b):
+        activation = w * 2
+        alive = weakref.ref(activation)
+        y = function(activation, x)
+        del activation
+        assert alive() is None
+        assert y.grad_fn is not None
 
 
 # --- PyTorch ---------------------------------------------------------------------------------------
@@ -350,49 +342,53 @@ def assert_same(ours: Any, theirs: Any, dtype: str, what: str = "value") -> None
     )
 
 
+def values_and_gradients(case: Case, library: Any, dtype: str) -> tuple[list[Any], list[Any]]:
+    """The outputs, and the gradients of the differentiable inputs for fixed weights of the outputs."""
+    inputs = tensors(case, library, dtype)
+    wanted = with_grad(case, inputs)
+    outputs = flat(case.function(library, *inputs))
+    real = [y for y in outputs if y.requires_grad]
+    weights = [
+        library.tensor(w).to(y.dtype) for w, y in zip(directions(real, 5), real, strict=True)
+    ]
+    if real:
+        library.autograd.backward(real, weights)
+    return outputs, [x.grad for x in wanted]
+
+
 @pytest.mark.torch
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @over(CASES)
-def test_values_and_gradients_are_those_of_pytorch(case: Case, dtype: str) -> None:
+def test_values_and_gradients_are_those_of_pytorch(case: Case) -> None:
     torch = pytest.importorskip("torch")
-    results, gradients = [], []
-    for library in (nanotorch, torch):
-        inputs = tensors(case, library, dtype)
-        wanted = with_grad(case, inputs)
-        outputs = flat(case.function(library, *inputs))
-        results.append(outputs)
-        real = [y for y in outputs if y.requires_grad]
-        weights = [
-            library.tensor(w).to(y.dtype) for w, y in zip(directions(real, 5), real, strict=True)
-        ]
+    for dtype in ("float64", "float32"):
         try:
-            library.autograd.backward(real, weights)
+            values, gradients = values_and_gradients(case, torch, dtype)
         except RuntimeError as error:
-            if library is torch and "is not implemented" in str(error):
-                pytest.skip(f"PyTorch: {error}")
-            raise
-        gradients.append([x.grad for x in wanted])
-    assert len(results[0]) == len(results[1])
-    for ours, theirs in zip(*results, strict=True):
-        assert ours.requires_grad == theirs.requires_grad
-        assert_same(ours, theirs, dtype)
-    for ours, theirs in zip(*gradients, strict=True):
-        assert (ours is None) == (theirs is None)
-        if ours is not None:
-            assert_same(ours, theirs, dtype, "gradient")
+            if "is not implemented" not in str(error):
+                raise
+            pytest.skip(f"PyTorch: {error}")
+        our_values, our_gradients = values_and_gradients(case, nanotorch, dtype)
+        for ours, theirs in zip(our_values, values, strict=True):
+            assert ours.requires_grad == theirs.requires_grad
+            assert_same(ours, theirs, dtype)
+        for ours, theirs in zip(our_gradients, gradients, strict=True):
+            assert (ours is None) == (theirs is None)
+            if ours is not None:
+                assert_same(ours, theirs, dtype, "gradient")
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("dtype", ["float16", "int64", "int32", "uint8", "bool"])
 @over(CASES)
-def test_other_dtypes_give_the_values_and_dtypes_of_pytorch(case: Case, dtype: str) -> None:
+def test_other_dtypes_give_the_values_and_dtypes_of_pytorch(case: Case) -> None:
     torch = pytest.importorskip("torch")
-    if case.floats and dtype != "float16":
-        pytest.skip("sums of integers are wider in PyTorch, depending on the path it takes")
-    ours, theirs = (result(case, library, dtype) for library in (nanotorch, torch))
-    if isinstance(theirs, Exception):
-        pytest.skip(f"PyTorch refuses: {theirs}")
-    if isinstance(ours, Exception):
-        raise ours
-    for one, other in zip(ours, theirs, strict=True):
-        assert_same(one, other, dtype)
+    # Sums of integers in einsum are wider in PyTorch, depending on the path it takes.
+    dtypes = ("float16",) if case.floats else ("float16", "int64", "int32", "uint8", "bool")
+    for dtype in dtypes:
+        theirs = result(case, torch, dtype)
+        if isinstance(theirs, Exception):
+            continue  # what PyTorch has no kernel for
+        ours = result(case, nanotorch, dtype)
+        if isinstance(ours, Exception):
+            raise ours
+        for one, other in zip(ours, theirs, strict=True):
+            assert_same(one, other, dtype)

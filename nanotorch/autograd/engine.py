@@ -208,7 +208,7 @@ def check_inplace(x: Any, operands: Iterable[Any] = ()) -> None:
             "do it within no_grad(), or on its detach()"
         )
     base = x._base
-    if base is not None and base._requires_grad and base._node is None:
+    if base is not None and base._node is None and (base._requires_grad or x._requires_grad):
         raise RuntimeError(
             "a view of a leaf Variable that requires grad is being used in an in-place operation; "
             "do it within no_grad(), or on its detach()"

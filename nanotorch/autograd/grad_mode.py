@@ -113,6 +113,8 @@ class set_grad_enabled(Mode):  # noqa: N801 - PyTorch's name
         modes.grad = bool(mode)
 
     def __enter__(self) -> None:
+        if not self._outer:
+            self._outer.append(modes.grad)
         modes.grad = self.value
 
     def __call__(self, function: Function) -> Function:

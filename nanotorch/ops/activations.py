@@ -10,6 +10,7 @@ from nanotorch.ops.casting import into
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import erf, exp, tanh
 from nanotorch.ops.reductions import sum
+from nanotorch.ops.shapes import dimension
 from nanotorch.primitive import Elementwise, Primitive, apply, function
 
 
@@ -128,6 +129,7 @@ class Softmax(Primitive):
     @staticmethod
     def kernel(xp: Any, x: Array, *, dim: int, out: Array | None = None) -> Array:
         if not x.size:
+            dimension(dim, x.ndim)
             return x.copy() if out is None else out
         y = xp.subtract(x, x.max(axis=dim, keepdims=True), out=out)
         own = y if y.ndim else out
@@ -144,6 +146,7 @@ class LogSoftmax(Primitive):
     @staticmethod
     def kernel(xp: Any, x: Array, *, dim: int, out: Array | None = None) -> Array:
         if not x.size:
+            dimension(dim, x.ndim)
             return x.copy() if out is None else out
         y = xp.subtract(x, x.max(axis=dim, keepdims=True), out=out)
         total = xp.exp(y).sum(axis=dim, keepdims=True)

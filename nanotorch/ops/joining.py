@@ -100,7 +100,7 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
                 f"cat: zero-dimensional tensor (at position {position}) cannot be concatenated"
             )
     model = next((t for t in inputs if tuple(t.shape) != (0,)), inputs[0])
-    place = dimension(dim, model.ndim)
+    place = dimension(dim, model.ndim) if tuple(model.shape) != (0,) else 0
     if model.ndim > 1:  # (0,) goes with every shape
         nothing = (*model.shape[:place], 0, *model.shape[place + 1 :])
         inputs = [reshape(t, nothing) if tuple(t.shape) == (0,) else t for t in inputs]

@@ -12,7 +12,7 @@ from typing import Any
 
 from nanotorch.backend import Array, array_module
 from nanotorch.ops.casting import clone, into
-from nanotorch.ops.regions import embed
+from nanotorch.ops.regions import Expand, embed, sum_to
 from nanotorch.primitive import Linear, apply
 
 Shape = tuple[int, ...]
@@ -52,36 +52,6 @@ class Alias(Linear):
     @staticmethod
     def kernel(xp: Any, x: Array) -> Array:
         return x[...]
-
-
-class Expand(Linear):
-    """y = x repeated to a larger shape, without copying"""
-
-    view = True
-    vjp = (lambda g, x_shape: sum_to(g, x_shape),)
-
-    @staticmethod
-    def kernel(xp: Any, x: Array, *, shape: Shape) -> Array:
-        if x.shape == tuple(shape[len(shape) - x.ndim :]) and x.size == math.prod(shape):
-            return x.reshape(shape)  # which, unlike what repeats, can be written to
-        return xp.broadcast_to(x, shape)
-
-
-class SumTo(Linear):
-    """y = x summed over what broadcasting `shape` to x's shape repeats"""
-
-    vjp = (lambda g, x_shape: expand(g, x_shape),)
-
-    @staticmethod
-    def kernel(xp: Any, x: Array, *, shape: Shape, out: Array | None = None) -> Array:
-        extra = x.ndim - len(shape)
-        if extra == 1 and x.shape[1:] == shape:
-            return xp.add.reduce(x, axis=0, out=out)
-        if extra < 0 or any(n not in (1, m) for n, m in zip(shape, x.shape[extra:], strict=True)):
-            raise ValueError(f"cannot sum {tuple(x.shape)} to {tuple(shape)}")
-        axes = (*range(extra), *(extra + d for d, n in enumerate(shape) if n != x.shape[extra + d]))
-        y = x.sum(axis=axes).reshape(shape)
-        return into(xp, y, out)
 
 
 class Permute(Linear):
@@ -314,11 +284,6 @@ def expand(x: Any, *shape: Any) -> Any:
 def expand_as(x: Any, other: Any) -> Any:
     """x repeated without copying to the shape of `other`."""
     return expand(x, other.shape)
-
-
-def sum_to(x: Any, shape: Shape) -> Any:
-    """x summed over what broadcasting repeats; ValueError where `shape` does not broadcast to x's."""
-    return x if tuple(x.shape) == shape else apply(SumTo, x, shape=tuple(shape))
 
 
 def inverse(order: Shape) -> Shape:

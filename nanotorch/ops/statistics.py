@@ -82,12 +82,12 @@ class Std(Primitive):
 
     vjp = (
         lambda g, x, y, dim, correction, keepdim: (
-            spread(g / (2 * y), x.shape, dim, keepdim) * deviation(x, dim, correction)
+            spread(where(y == 0, 0, g / (2 * y)), x.shape, dim, keepdim) * deviation(x, dim, correction)
         ),
     )
     jvp = (
         lambda t, x, y, dim, correction, keepdim: (
-            sum(t * deviation(x, dim, correction), dim, keepdim) / (2 * y)
+            where(y == 0, 0, sum(t * deviation(x, dim, correction), dim, keepdim) / (2 * y))
         ),
     )
 

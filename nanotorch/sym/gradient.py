@@ -35,7 +35,7 @@ class SumLike(Linear):
 
     @staticmethod
     def kernel(xp: Any, x: Array, like: Array, out: Array | None = None) -> Array:
-        return ops.shapes.SumTo.kernel(xp, x, shape=like.shape, out=out)
+        return ops.regions.SumTo.kernel(xp, x, shape=like.shape, out=out)
 
     @classmethod
     def title(cls) -> str:
@@ -72,6 +72,16 @@ class OnesLike(Elementwise):
     @classmethod
     def title(cls) -> str:
         return "ones_like"
+
+
+class Detach(Elementwise):
+    """y = x, with no derivative"""
+
+    vjp = (None,)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        return xp.positive(x, out=out) if x.dtype.kind != "b" else x
 
 
 class CountOf(Primitive):
@@ -168,6 +178,8 @@ def cotangent(node: Symbol, index: int, g: Any) -> Any:
         g = rule(g, *values)
     except Undeclared as error:
         raise Undeclared(f"grad: the rule of {primitive.title()}: {error}") from None
+    if g is None:
+        return None
     return fitted(g, x, sum(isinstance(v, Traced) for v in node.inputs) > 1)
 
 
