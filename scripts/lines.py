@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 PACKAGE = Path(__file__).resolve().parent.parent / "nanotorch"
 FILE_BUDGET = 500
-CODE_BUDGETS = {"engine": 2500, "ops": 3500, "likeness": 1000, "tools": 1000}
+CODE_BUDGETS = {"engine": 3000, "ops": 3500, "likeness": 1000, "tools": 1000}
 # The longest prefix of a file's path decides where it belongs.
 CORE = {
     "backend/": "engine",
@@ -40,6 +40,7 @@ CORE = {
     "random.py": "likeness",
     "sampling.py": "likeness",
     "printing.py": "likeness",
+    "autograd/context.py": "tools",
     "autograd/function.py": "tools",
     "autograd/functional.py": "tools",
     "autograd/gradcheck.py": "tools",
