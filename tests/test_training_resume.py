@@ -145,6 +145,24 @@ def test_a_finished_run_can_be_given_more_epochs(train: Train) -> None:
     assert "epochs = 8" in (longer.folder / "config.toml").read_text()
 
 
+def test_the_time_limit_ends_a_run_that_can_go_on(train: Train) -> None:
+    whole = train("whole")
+    stopped = train("limited", "--training.time_limit", "1e-9")
+    assert stopped.summary["ended"] == "the time limit is reached"
+    assert stopped.summary["epochs"] == 1
+    resumed = train("limited", "--training.time_limit", "60", resume="newest")
+    assert same(whole.folder, resumed.folder)
+
+
+def test_more_patience_lets_a_stopped_run_go_on(train: Train) -> None:
+    flags = ("--training.epochs", "12", "--optimizer.lr", "20.0")
+    whole = train("whole", *flags, "--stopping.patience", "9")
+    stopped = train("patient", *flags, "--stopping.patience", "1")
+    assert stopped.summary["epochs"] < whole.summary["epochs"]
+    resumed = train("patient", *flags, "--stopping.patience", "9", resume="newest")
+    assert same(whole.folder, resumed.folder)
+
+
 def test_resuming_a_finished_run_changes_nothing(train: Train) -> None:
     first = train("a")
     before = {name: (first.folder / name).read_bytes() for name in COMPARED}
@@ -216,7 +234,8 @@ def test_a_damaged_checkpoint_is_refused_and_the_good_one_named(
     (line,) = refused.value.lines
     assert str(file) in line
     assert f"--resume {good}" in line
-    train("a", "--checkpoint.keep", "2", resume=str(good))
+    request = read_request(["--resume", str(good), "--checkpoint.keep", "2"])
+    fit(request.configs[0], request.resume, quiet=True)
 
 
 @pytest.mark.slow

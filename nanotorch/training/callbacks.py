@@ -14,6 +14,7 @@ from typing import Any
 from nanotorch.training.curves import draw_curves
 from nanotorch.training.errors import needs_extra
 from nanotorch.training.run import Run
+from nanotorch.training.run_state import save_state
 
 
 class Best:
@@ -74,7 +75,7 @@ class Checkpoints:
             self._save(run)
 
     def _save(self, run: Run) -> None:
-        run.save()
+        save_state(run)
         self.saved, self.saved_step = time.monotonic(), run.at.step
 
 

@@ -39,6 +39,7 @@ from nanotorch.training.run_folder import (
     json_text,
     new_run_folder,
 )
+from nanotorch.training.run_state import restore_state, save_state
 from nanotorch.training.signals import StopSignals
 
 
@@ -61,7 +62,7 @@ def fit(config: Config, resume: str | None = None, quiet: bool = False) -> Finis
         saved = load_checkpoint(found.checkpoint) if found and found.checkpoint else None
         run.open(found.folder if found else new_run_folder(config))
         if found:
-            run.restore(saved)
+            restore_state(run, saved)
         if not quiet:
             _introduce(run, device_words)
         with contextlib.closing(Events(run.folder / EVENTS)) as events:
@@ -75,7 +76,10 @@ def fit(config: Config, resume: str | None = None, quiet: bool = False) -> Finis
                 python=platform.python_version(),
             )
             failure = _train(run)
-            finished = _finish(run, best, failure)
+            try:
+                finished = _finish(run, best, failure)
+            except Interrupted as signal:
+                raise _go_on_later(run, signal) from None
             events.record("end", epoch=run.at.epoch, step=run.at.step, epoch_seconds=timer.seconds)
         _draw(finished)
         if failure is not None:
@@ -85,26 +89,32 @@ def fit(config: Config, resume: str | None = None, quiet: bool = False) -> Finis
 
 def _train(run: Run) -> RunFailure | Interrupted | None:
     """Train to the end, to a failure or to a signal; the state is saved unless it is damaged."""
-    failure: RunFailure | Interrupted | None = None
     run.tell("on_start")
     try:
         # A loss that overflows is reported in a line of its own; NumPy need not warn as well.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            run.train()
-        run.save()
+            try:
+                run.train()
+            finally:
+                run.tell("on_end")
+        save_state(run)
+    except RunFailure as failure:
+        return failure
     except Interrupted as signal:
-        run.save()
-        where = f"epoch {run.at.epoch + 1}, step {run.at.step}"
-        signal.message = (
-            f"stopped by {signal.signal_name} in {where}; go on with --resume {run.folder}"
-        )
-        failure = signal
         run.signals.caught = None  # what follows is short, and a second signal still acts
-    except RunFailure as error:
-        failure = error
-    finally:
-        run.tell("on_end")
-    return failure
+        try:
+            save_state(run)
+        except RunFailure as failure:
+            return failure
+        return _go_on_later(run, signal)
+    return None
+
+
+def _go_on_later(run: Run, signal: Interrupted) -> Interrupted:
+    """The signal, with words about where it came and how the run goes on."""
+    where = f"epoch {run.at.epoch + 1}, step {run.at.step}"
+    signal.message = f"stopped by {signal.signal_name} in {where}; go on with --resume {run.folder}"
+    return signal
 
 
 def _introduce(run: Run, device_words: str) -> None:

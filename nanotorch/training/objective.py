@@ -16,6 +16,7 @@ from nanotorch.training.data.prepare import Part
 from nanotorch.training.errors import InputError
 
 Tensor = nt.Tensor
+SMALLEST = 1e-30  # sum of weights that a mean is divided by
 
 
 class Objective:
@@ -43,7 +44,8 @@ class Objective:
         losses = self._loss(outputs, target, reduction="none")
         if losses.dim() == 2:
             losses = losses.mean(dim=1)
-        mean: Tensor = (losses * weights).sum() / weights.sum()
+        # A batch in which every row weighs 0 has the loss 0.
+        mean: Tensor = (losses * weights).sum() / weights.sum().clamp(min=SMALLEST)
         return mean
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import nanotorch as nt
-from nanotorch.training.checkpoint import Checkpoint, join_arrays, save_checkpoint, split_arrays
 from nanotorch.training.config.sections import Config
 from nanotorch.training.data.batches import Batches
 from nanotorch.training.data.prepare import Part, Prepared
@@ -64,11 +63,7 @@ class Run:
         self.penalty = ElasticNet(config.penalty, matching(self.model, config.penalty.parameters))
         self.metric_names = chosen_names(config.metrics.each_epoch, target.task)
         for quantity in config.output.curves_of:
-            if quantity != "loss" and quantity not in self.metric_names:
-                raise InputError(
-                    f"output.curves_of: expected loss or one of metrics.each_epoch "
-                    f"({', '.join(self.metric_names)}), given {quantity!r}"
-                )
+            _check_quantity("output.curves_of", quantity, self.metric_names)
         self.monitor, self.more_is_better = _monitor(config, data, self.metric_names)
         training = config.training
         self.batches = self._batches(data.train, training.batch_size, training=True)
@@ -77,15 +72,10 @@ class Run:
             raise InputError("optimizer lbfgs: needs all rows at once: training.batch_size = 0")
         self.updates = math.ceil(self.batches.count / training.accumulate)  # per epoch
         self.rates = LearningRates(config.schedule, self.optimizer, training.epochs, self.updates)
-        self.parts = {
-            name: self._batches(part, training.evaluation_batch)
-            for name, part in (
-                ("train", data.train),
-                ("validation", data.validation),
-                ("test", data.test),
-            )
-            if part is not None
-        }
+        self.parts = {"train": self.batches.in_order(training.evaluation_batch)}
+        for name in ("validation", "test"):
+            if (part := getattr(data, name)) is not None:
+                self.parts[name] = self._batches(part, training.evaluation_batch)
         self.callbacks: list[Any] = []
         self.best: dict[str, np.ndarray[Any, Any]] | None = None
         self._unread: list[tuple[Any, Any]] = []
@@ -140,7 +130,7 @@ class Run:
     def train_epoch(self) -> None:
         """The batches of this epoch that are not done yet."""
         at, signals = self.at, self.signals
-        self._release_frozen()
+        self.release_frozen(at.epoch)
         self._set_mode(training=True)
         by_step = self.rates.by_step
         if not by_step:
@@ -234,12 +224,12 @@ class Run:
 
     def _add_loss(self, value: float, rows: Any) -> None:
         if not math.isfinite(value):
-            raise RunFailure(self._not_finite(value))
+            raise RunFailure(self.not_finite(value))
         rows = float(rows)
         self.at.loss_sum += value * rows
         self.at.loss_rows += rows
 
-    def _not_finite(self, value: float) -> str:
+    def not_finite(self, value: float) -> str:
         """Names the place and the parameter, and says what to try."""
         bad = [
             name
@@ -253,11 +243,11 @@ class Run:
             f"{which}. Try a smaller optimizer.lr (now {lr:g}) or training.clip_norm = 1.0"
         )
 
-    def _release_frozen(self) -> None:
+    def release_frozen(self, epoch: int) -> None:
         """Start to train parameters whose epoch has come."""
         model = self.config.model
         if model.unfreeze_at:
-            freeze(self.model, model.freeze, model.unfreeze_at, self.at.epoch)
+            freeze(self.model, model.freeze, model.unfreeze_at, epoch)
             add_parameters(self.optimizer, self.config.optimizer, self.model)
 
     def _set_mode(self, training: bool) -> None:
@@ -313,7 +303,7 @@ class Run:
         self.rates.watch(math.inf if value is None else value, self.more_is_better)
         self.tell("on_epoch", record)
 
-    # --- state ---------------------------------------------------------------------------------
+    # --- weights -------------------------------------------------------------------------------
 
     def weights(self) -> dict[str, np.ndarray[Any, Any]]:
         """A copy of the parameters and buffers on the host."""
@@ -327,81 +317,21 @@ class Run:
             {name: nt.tensor(array, device=self.device) for name, array in weights.items()}
         )
 
-    def save(self) -> Path:
-        """Write a checkpoint from which the run goes on to the same bytes."""
-        self.read_losses()
-        weights = self.weights()
-        if not all(np.isfinite(array).all() for array in weights.values()):
-            raise RunFailure(self._not_finite(math.nan))
-        self.log.sync()
-        gradients = {
-            name: p.grad
-            for name, p in self.model.named_parameters()
-            if p.grad is not None and self.at.batch % self.config.training.accumulate
-        }
-        training: dict[str, np.ndarray[Any, Any]] = {}
-        tree = {
-            "optimizer": self.optimizer.state_dict(),
-            "gradients": gradients,
-            "generator": nt.get_rng_state(),
-            "callbacks": {c.name: c.state for c in self.callbacks if hasattr(c, "state")},
-        }
-        values = {
-            "position": asdict(self.at),
-            "schedule": self.rates.state,
-            "log_bytes": self.log.size,
-            "tree": split_arrays(tree, training, "training"),
-        }
-        arrays = {"model": weights, "training": training}
-        if self.best is not None:
-            arrays["best"] = self.best
-        return save_checkpoint(
-            self.folder, Checkpoint(values, arrays), self.at.step, self.config.checkpoint.keep
-        )
-
-    def restore(self, checkpoint: Checkpoint | None) -> None:
-        """Go back to where a checkpoint was written, log included; None is the beginning."""
-        if checkpoint is None:
-            self.log.cut(0)
-            return
-        values = checkpoint.values
-        self.at = Position(**values["position"])
-        self.at.ended = None  # there may be more epochs, time or patience now
-        self._release_frozen_until(self.at)
-        self.set_weights(checkpoint.arrays["model"])
-        self.best = checkpoint.arrays.get("best")
-        tree = join_arrays(values["tree"], checkpoint.arrays["training"], nt.tensor)
-        self.optimizer.load_state_dict(tree["optimizer"])
-        for name, parameter in self.model.named_parameters():
-            if name in tree["gradients"]:
-                parameter.grad = tree["gradients"][name].to(self.device)
-        nt.set_rng_state(tree["generator"])
-        self.rates.state = values["schedule"]
-        self.log.cut(values["log_bytes"])
-        for callback in self.callbacks:
-            if hasattr(callback, "state"):
-                callback.state = tree["callbacks"].get(callback.name, callback.state)
-
-    def _release_frozen_until(self, at: Position) -> None:
-        """Give the optimizer its groups in the order in which they came."""
-        starts = sorted(set(self.config.model.unfreeze_at.values()))
-        begun = at.epoch if at.batch == 0 else at.epoch + 1
-        for start in starts:
-            if start < begun:
-                self.at = Position(epoch=start)
-                self._release_frozen()
-        self.at = at
-
 
 def _monitor(config: Config, data: Prepared, names: list[str]) -> tuple[str, bool]:
     """The key of the record that chooses the best epoch, and whether more of it is better."""
     wanted = config.stopping.monitor
-    if wanted != "loss" and wanted not in names:
-        raise InputError(
-            f"stopping.monitor: expected loss or one of metrics.each_epoch "
-            f"({', '.join(names)}), given {wanted!r}"
-        )
+    _check_quantity("stopping.monitor", wanted, names)
     if data.validation is None and wanted != "loss":
         raise InputError(f"stopping.monitor: {wanted} needs validation rows: data.validation is 0")
     part = "train" if data.validation is None else "validation"
     return f"{part}/{wanted}", wanted != "loss" and METRICS[wanted].more_is_better
+
+
+def _check_quantity(key: str, given: str, names: list[str]) -> None:
+    """Refuse what is not recorded in every epoch."""
+    if given != "loss" and given not in names:
+        raise InputError(
+            f"{key}: expected loss or one of metrics.each_epoch ({', '.join(names)}), "
+            f"given {given!r}"
+        )

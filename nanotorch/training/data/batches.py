@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,10 +44,7 @@ class Batches:
         dtype: Any = nt.float32,
     ) -> None:
         self.rows = len(part)
-        self.batch_size = min(batch_size or self.rows, self.rows)
-        self.seed, self.shuffle = seed, shuffle
-        self.count = self.rows // self.batch_size
-        self.count += bool(self.rows % self.batch_size) and not drop_last
+        self.seed = seed
         self.device, self.dtype = device, dtype
         self._features = part.features
         self._inputs = None
@@ -54,11 +52,25 @@ class Batches:
             self._inputs = self._tensor(part.features.values)
         self._target = self._tensor(part.target)
         self._weights = None if weights is None else self._tensor(weights)
-        row_bytes = part.features.values.shape[1] * dtype.itemsize
-        self.block = max(1, BLOCK // max(1, row_bytes) // self.batch_size)  # in batches
+        self._row_bytes = part.features.values.shape[1] * dtype.itemsize
+        self._arrange(batch_size, shuffle, drop_last)
+
+    def _arrange(self, batch_size: int, shuffle: bool, drop_last: bool) -> None:
+        """Decide how many batches there are, and how many of them make a block."""
+        self.batch_size = min(batch_size or self.rows, self.rows)
+        self.shuffle = shuffle
+        self.count = self.rows // self.batch_size
+        self.count += bool(self.rows % self.batch_size) and not drop_last
+        self.block = max(1, BLOCK // max(1, self._row_bytes) // self.batch_size)
         self.block = min(self.block, max(1, self.count))
         self._buffers = [self._buffer(t) for t in (self._inputs, self._target, self._weights)]
         self._cut: dict[int, list[Batch]] = {}  # by number of rows: a short last block has its own
+
+    def in_order(self, batch_size: int) -> Batches:
+        """All rows in their order, in batches of another size, out of the same memory."""
+        other = copy.copy(self)
+        other._arrange(batch_size, shuffle=False, drop_last=False)
+        return other
 
     def _tensor(self, array: NDArray[Any]) -> nt.Tensor:
         """The array on the device; numbers that are not classes take the dtype of the run."""

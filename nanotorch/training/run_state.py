@@ -1,0 +1,80 @@
+"""The state of a run as a checkpoint, and back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import nanotorch as nt
+from nanotorch.training.checkpoint import Checkpoint, join_arrays, save_checkpoint, split_arrays
+from nanotorch.training.errors import RunFailure
+from nanotorch.training.run import Position, Run
+
+
+def save_state(run: Run) -> Path:
+    """Write a checkpoint from which the run goes on to the same bytes."""
+    run.read_losses()
+    weights = run.weights()
+    if not all(np.isfinite(array).all() for array in weights.values()):
+        raise RunFailure(run.not_finite(math.nan))
+    run.log.sync()
+    gradients = {
+        name: p.grad
+        for name, p in run.model.named_parameters()
+        if p.grad is not None and run.at.batch % run.config.training.accumulate
+    }
+    training: dict[str, np.ndarray[Any, Any]] = {}
+    tree = {
+        "optimizer": run.optimizer.state_dict(),
+        "gradients": gradients,
+        "generator": nt.get_rng_state(),
+        "callbacks": {c.name: c.state for c in run.callbacks if hasattr(c, "state")},
+    }
+    values = {
+        "position": asdict(run.at),
+        "schedule": run.rates.state,
+        "log_bytes": run.log.size,
+        "tree": split_arrays(tree, training, "training"),
+    }
+    arrays = {"model": weights, "training": training}
+    if run.best is not None:
+        arrays["best"] = run.best
+    return save_checkpoint(
+        run.folder, Checkpoint(values, arrays), run.at.step, run.config.checkpoint.keep
+    )
+
+
+def restore_state(run: Run, checkpoint: Checkpoint | None) -> None:
+    """Go back to where a checkpoint was written, log included; None is the beginning."""
+    if checkpoint is None:
+        run.log.cut(0)
+        return
+    values = checkpoint.values
+    run.at = Position(**values["position"])
+    run.at.ended = None  # there may be more epochs, time or patience now
+    _release_frozen_until(run, run.at)
+    run.set_weights(checkpoint.arrays["model"])
+    run.best = checkpoint.arrays.get("best")
+    tree = join_arrays(values["tree"], checkpoint.arrays["training"], nt.tensor)
+    run.optimizer.load_state_dict(tree["optimizer"])
+    for name, parameter in run.model.named_parameters():
+        if name in tree["gradients"]:
+            parameter.grad = tree["gradients"][name].to(run.device)
+    nt.set_rng_state(tree["generator"])
+    run.rates.state = values["schedule"]
+    run.log.cut(values["log_bytes"])
+    for callback in run.callbacks:
+        if hasattr(callback, "state"):
+            callback.state = tree["callbacks"].get(callback.name, callback.state)
+
+
+def _release_frozen_until(run: Run, at: Position) -> None:
+    """Give the optimizer its groups in the order in which they came."""
+    begun = at.epoch if at.batch == 0 else at.epoch + 1
+    for start in sorted(set(run.config.model.unfreeze_at.values())):
+        if start < begun:
+            run.release_frozen(start)
