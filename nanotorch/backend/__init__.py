@@ -9,6 +9,7 @@ from nanotorch.backend.devices import (
     AxisError as AxisError,
     array_module as array_module,
     broadcast_shapes as broadcast_shapes,
+    constant as constant,
     cuda_module as cuda_module,
     cuda_unavailable_reason as cuda_unavailable_reason,
     device as device,

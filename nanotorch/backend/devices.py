@@ -8,6 +8,7 @@ is told here, in words that name the extra to install.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import warnings
 from typing import Any
@@ -248,3 +249,18 @@ def _keep_while_copied(module: Any, array: Array) -> None:
     event = module.cuda.Event(disable_timing=True)
     event.record()
     _being_copied.append((event, array))
+
+
+def constant(like: Array, value: float) -> Any:
+    """A number as an operand beside `like`, in its dtype.
+
+    NumPy takes a 0-dim array twice as fast as a Python number; one of each value is kept.
+    """
+    return _constant(like.dtype.char, value) if type(like) is numpy.ndarray else value
+
+
+@functools.lru_cache(maxsize=4096)
+def _constant(kind: str, value: float) -> Any:
+    array = numpy.asarray(value, dtype=kind)
+    array.flags.writeable = False
+    return array

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from nanotorch.backend import MODULES, Array, promote
+from nanotorch.backend import MODULES, Array, constant, promote
 from nanotorch.compile.recorder import Draw, HandOver, Kernel, Live, Recorder
 from nanotorch.compile.rows import NotRowWise
 from nanotorch.compile.tiles import Tiling
@@ -246,9 +246,16 @@ class Plan:
             held[root_of(out)] = held.pop(root_of(operands[0]))
             self.places[id(out)] = self.places[id(operands[0])]
             return []
-        names = [
-            self.array_name(a) if type(a) in MODULES else self.value_text(a) for a in step.operands
-        ]
+        values = step.operands
+        if (
+            not step.promotes
+            and issubclass(primitive, BinaryUfunc)
+            and operands[0].dtype.kind == "f"
+        ):
+            values = tuple(
+                constant(operands[0], v) if type(v) in (int, float) else v for v in values
+            )
+        names = [self.array_name(a) if type(a) in MODULES else self.value_text(a) for a in values]
         names += [f"{key}={self.value_text(value)}" for key, value in step.attributes.items()]
         function = self._callable(step)
         if function is primitive.kernel and issubclass(primitive, Ufunc | BinaryUfunc):

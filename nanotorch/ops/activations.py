@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nanotorch.backend import Array
+from nanotorch.backend import Array, constant
 from nanotorch.ops.casting import into
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import erf, exp, tanh
@@ -158,9 +158,9 @@ def stable_sigmoid(xp: Any, x: Array, out: Array | None = None) -> Array:
     y = xp.negative(x, out=out)
     if not x.ndim:
         return xp.reciprocal(xp.exp(xp.minimum(y, LARGEST_EXPONENT[x.dtype.char])) + 1, out=out)
-    xp.minimum(y, LARGEST_EXPONENT[x.dtype.char], out=y)
+    xp.minimum(y, constant(y, LARGEST_EXPONENT[x.dtype.char]), out=y)
     xp.exp(y, out=y)
-    xp.add(y, 1, out=y)
+    xp.add(y, constant(y, 1), out=y)
     return xp.reciprocal(y, out=y)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nanotorch.backend import HOST, Array, dtype_of
+from nanotorch.backend import Array, HOST, constant, dtype_of
 from nanotorch.ops.activations import log_softmax, sigmoid, softplus
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import abs, exp, log
@@ -24,7 +24,7 @@ def reduced(xp: Any, loss: Array, reduction: str, out: Array | None) -> Array:
         return out
     total = xp.add.reduce(loss, axis=None, out=out)
     if reduction == "mean":
-        total = xp.true_divide(total, loss.dtype.type(loss.size or "nan"), out=out)
+        total = xp.true_divide(total, constant(loss, loss.size or math.nan), out=out)
     return total
 
 
@@ -85,8 +85,8 @@ def log1p_exp(xp: Any, x: Array) -> Array:
     Of few elements by one function, of many by several that cost less per element.
     """
     if x.size <= 1024:
-        return xp.logaddexp(x, x.dtype.type(0))
-    y = xp.copysign(x, x.dtype.type(-1))
+        return xp.logaddexp(x, constant(x, 0))
+    y = xp.copysign(x, constant(x, -1))
     xp.exp(y, out=y)
     xp.log1p(y, out=y)
     return xp.add(y, xp.maximum(x, 0), out=y)

@@ -9,7 +9,7 @@ import builtins
 import math
 from typing import Any, NamedTuple
 
-from nanotorch.backend import Array, dtype_of
+from nanotorch.backend import Array, constant, dtype_of
 from nanotorch.backend.dtypes import uint8
 from nanotorch.ops.arithmetic import Maximum, Minimum
 from nanotorch.ops.casting import cast, clone, into
@@ -53,7 +53,7 @@ class Mean(Linear):
     ) -> Array:
         total = x.sum(axis=dim, keepdims=keepdim, out=out)
         divisor = count(x.shape, dim)
-        return xp.true_divide(total, x.dtype.type(divisor), out=out)
+        return xp.true_divide(total, constant(x, divisor), out=out)
 
     def name(self) -> str:
         return "MeanBackward0" if self.attributes["dim"] is None else "MeanBackward1"
