@@ -1,6 +1,6 @@
 """What is known of a symbol before there are data: its shape and dtype, without their memory.
 
-A symbol of known shape holds a stand-in array: one element, repeated with stride 0. Shapes of
+A symbol of known shape holds a stand-in for an array: its shape and dtype. Shapes of
 results are derived from those: by broadcasting for elementwise ops, by the matrix rule for
 products, by what is reduced for reductions, and for all others by the kernel itself, run on the
 stand-ins.
@@ -8,7 +8,9 @@ stand-ins.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 from nanotorch import ops
@@ -96,10 +98,44 @@ def is_symbol(x: Any) -> bool:
     return isinstance(x, Traced) and not isinstance(x, Tensor)
 
 
-def stand_in(shape: Shape, kind: Any) -> Array:
-    """An array of the given shape whose elements are all one and the same in memory."""
-    value = 0 if kind.kind in "bui" else 1  # 0 is a valid class or index, log(1) is finite
-    return ops.expand(full((), value, dtype=dtype_of(kind)), shape)._array
+class SymbolWithoutValues:
+    """Stands for the array of a symbol: what an array says of itself, without its values."""
+
+    __slots__ = ("dtype", "shape")
+
+    def __init__(self, shape: Shape, kind: Any) -> None:
+        self.shape, self.dtype = shape, kind
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def flags(self) -> Any:
+        return CONTIGUOUS
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise TypeError(
+            f"a symbol has no values before eval(…), and this op asks for them ({name!r}); its "
+            "result depends on the data in a way that a graph cannot hold"
+        )
+
+    def array(self) -> Array:
+        """One element, repeated with stride 0, for kernels to be tried on."""
+        value = 0 if self.dtype.kind in "bui" else 1  # 0 is a valid class or index, log(1) finite
+        return ops.expand(full((), value, dtype=dtype_of(self.dtype)), self.shape)._array
+
+
+CONTIGUOUS = SimpleNamespace(c_contiguous=True)
+
+
+def sized(value: Any) -> bool:
+    """Whether an operand is an array, or stands for one of known shape."""
+    return isinstance(value, SymbolWithoutValues) or is_array(value)
 
 
 def tiny(array: Any) -> Any:
@@ -107,7 +143,7 @@ def tiny(array: Any) -> Any:
     if not hasattr(array, "dtype"):
         return array
     rank = 1 if isinstance(array, Unshaped) else array.ndim
-    return stand_in((1,) * rank, array.dtype)
+    return SymbolWithoutValues((1,) * rank, array.dtype).array()
 
 
 def inferred(primitive: type[Primitive], inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
@@ -117,23 +153,25 @@ def inferred(primitive: type[Primitive], inputs: Sequence[Any], attributes: dict
     selected = primitive is indexing.Index and any(a.dtype.kind == "b" for a in arrays[1:])
     if selected or any(isinstance(a, Unshaped) for a in arrays):
         return Unshaped(result_dtype(primitive, arrays, attributes), list(dict.fromkeys(missing)))
-    shapes = [a.shape for a in arrays if is_array(a)]
+    shapes = [a.shape for a in arrays if sized(a)]
     if issubclass(primitive, BROADCASTING):
-        return stand_in(broadcast(shapes), result_dtype(primitive, arrays, attributes))
+        return SymbolWithoutValues(broadcast(shapes), result_dtype(primitive, arrays, attributes))
     if issubclass(primitive, OF_FIRST):
-        return arrays[0]
+        return SymbolWithoutValues(shapes[0], arrays[0].dtype)
     if issubclass(primitive, PRODUCTS):
-        return stand_in(product(arrays[0].shape, arrays[1].shape), arrays[0].dtype)
+        return SymbolWithoutValues(product(arrays[0].shape, arrays[1].shape), arrays[0].dtype)
     if issubclass(primitive, linalg.LinearLayer):
-        return stand_in(linear(*shapes), arrays[0].dtype)
+        return SymbolWithoutValues(linear(*shapes), arrays[0].dtype)
     if issubclass(primitive, linalg.Solve):
-        return arrays[1]
-    if {"dim", "keepdim"} <= attributes.keys() and is_array(arrays[0]):
+        return SymbolWithoutValues(shapes[1], arrays[1].dtype)
+    if {"dim", "keepdim"} <= attributes.keys() and sized(arrays[0]):
         kind = result_dtype(primitive, arrays, attributes)
-        return stand_in(reduced(shapes[0], attributes["dim"], attributes["keepdim"]), kind)
-    if attributes.get("reduction") in ("mean", "sum"):
+        return SymbolWithoutValues(
+            reduced(shapes[0], attributes["dim"], attributes["keepdim"]), kind
+        )
+    if attributes.get("reduction") in ("mean", "sum") and "shape" not in attributes:
         broadcast(shapes[:1])
-        return stand_in((), arrays[0].dtype)
+        return SymbolWithoutValues((), arrays[0].dtype)
     return computed(primitive, arrays, attributes)
 
 
@@ -152,7 +190,8 @@ def result_dtype(
 def computed(
     primitive: type[Primitive], arrays: Sequence[Any], attributes: dict[str, Any]
 ) -> Array:
-    """The kernel's own answer on stand-ins, as a stand-in."""
+    """The kernel's own answer on arrays without memory, as a stand-in."""
+    arrays = [a.array() if isinstance(a, SymbolWithoutValues) else a for a in arrays]
     if primitive.promotes:
         arrays = promote(arrays, primitive.promotes == "floating")
     module = array_module(next(a for a in arrays if is_array(a)))
@@ -160,7 +199,7 @@ def computed(
         y = module.asarray(primitive.kernel(module, *arrays, **attributes))
     except (ValueError, IndexError, TypeError) as error:
         raise RuntimeError(str(error)) from None
-    return stand_in(y.shape, y.dtype)
+    return SymbolWithoutValues(y.shape, y.dtype)
 
 
 def broadcast(shapes: Sequence[Shape]) -> Shape:

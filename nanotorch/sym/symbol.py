@@ -18,13 +18,21 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from nanotorch import ops
-from nanotorch.backend import dtype as DType, dtype_of, get_default_dtype
-from nanotorch.creation import as_tensor
+from nanotorch.backend import dtype as DType, dtype_of, get_default_device, get_default_dtype
+from nanotorch.creation import as_tensor, tensor
 from nanotorch.operators import Operators
-from nanotorch.primitive import Primitive
-from nanotorch.sym.gradient import grad
+from nanotorch.ops.indexing import HERE, Index
+from nanotorch.primitive import Primitive, Traced, apply
+from nanotorch.sym.gradient import Detach, grad
 from nanotorch.sym.graph import Graph
-from nanotorch.sym.shapes import Undeclared, Unshaped, declared_dtype, inferred, stand_in
+from nanotorch.sym.shapes import (
+    SymbolWithoutValues,
+    Undeclared,
+    Unshaped,
+    declared_dtype,
+    inferred,
+    is_symbol,
+)
 from nanotorch.tensor import Size, Tensor
 
 
@@ -83,7 +91,7 @@ class Symbol(Graph, Operators):
         if shape is None:
             array: Any = Unshaped(numpy_kind, (name,))
         else:
-            array = stand_in(ops.shapes.sizes((shape,)), numpy_kind)
+            array = SymbolWithoutValues(ops.shapes.sizes((shape,)), numpy_kind)
         symbol = Symbol(None, (), {}, array, name)
         symbol.declared_shape, symbol.declared_dtype = shape, kind
         return symbol
@@ -162,6 +170,19 @@ class Symbol(Graph, Operators):
         """The symbol as float32."""
         return ops.cast(self, dtype_of("float32").numpy)  # type: ignore[no-any-return]
 
+    @property
+    def device(self) -> Any:
+        """Where constants are put that are made for it: the default device."""
+        return get_default_device()
+
+    def detach(self) -> Symbol:
+        """The same value, through which no gradient passes."""
+        return apply(Detach, self)  # type: ignore[no-any-return]
+
+    def contiguous(self) -> Symbol:
+        """Itself."""
+        return self
+
     def double(self) -> Symbol:
         """The symbol as float64."""
         return ops.cast(self, dtype_of("float64").numpy)  # type: ignore[no-any-return]
@@ -172,22 +193,32 @@ class Symbol(Graph, Operators):
 
     @property
     def _base(self) -> NoReturn:
-        raise TypeError(f"the symbol {self.name!r} is no tensor: it cannot be written into one")
+        raise TypeError(
+            f"the symbol {self.name!r} is no tensor: ops take it, and eval(…) makes a tensor of it"
+        )
 
     def __getitem__(self, key: Any) -> Symbol:
-        return ops.getitem(self, key)  # type: ignore[no-any-return]
+        items = [
+            tensor(k) if isinstance(k, list) else k
+            for k in (key if isinstance(key, tuple) else (key,))
+        ]
+        indices = [k for k in items if isinstance(k, Traced)]
+        if not any(is_symbol(k) for k in indices):
+            return ops.getitem(self, tuple(items))  # type: ignore[no-any-return]
+        places = tuple(HERE if isinstance(k, Traced) else k for k in items)
+        return apply(Index, self, *indices, key=places)  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[Symbol]:
         return iter(ops.unbind(self, 0))
 
-    def _no_value(self, *operands: Any) -> NoReturn:
+    def _no_value(self, *operands: Any, **attributes: Any) -> NoReturn:
         raise TypeError(
             f"the symbol {self.name!r} has no value to decide or convert by; give the arguments "
             "with eval(…), or choose with nanotorch.where"
         )
 
     __bool__ = __float__ = __int__ = __index__ = __len__ = item = tolist = numpy = _no_value
-    nonzero = _no_value  # type: ignore[assignment]
+    nonzero = _no_value
 
     def _no_writing(self, *operands: Any, **attributes: Any) -> NoReturn:
         raise TypeError("a symbol is not written to: use the op that returns a new symbol")
