@@ -342,12 +342,22 @@ def test_an_own_module_is_trained(train: Train, tmp_path: Path, monkeypatch: Any
     assert run.summary["test"]["accuracy"] > 0.9
 
 
-def test_a_sweep_trains_every_combination(tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.mark.parametrize(
+    ("text", "flags"),
+    [
+        ('[sweep]\n"optimizer.lr" = [0.1, 0.01]\nseed = [0, 1]\n', []),
+        ("[sweep]\noptimizer.lr = [0.1, 0.01]\nseed = [0, 1]\n", []),
+        ("", ["--sweep.optimizer.lr", "[0.1, 0.01]", "--sweep.seed", "[0, 1]"]),
+        ("", ["--sweep.optimizer.lr", "[0.1, 0.01]", "--seed", "0,1"]),
+    ],
+    ids=["quoted", "dotted", "flags", "seeds"],
+)
+def test_a_sweep_tries_every_combination(
+    text: str, flags: list[str], tmp_path: Path, monkeypatch: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("s.toml").write_text(
-        '[data]\nsource = "iris"\n[sweep]\n"optimizer.lr" = [0.1, 0.01]\nseed = [0, 1]\n'
-    )
-    configs = read_request(["s.toml"]).configs
+    Path("s.toml").write_text('[data]\nsource = "iris"\n' + text)
+    configs = read_request(["s.toml", *flags]).configs
     assert [(c.optimizer.lr, c.seed) for c in configs] == [(0.1, 0), (0.1, 1), (0.01, 0), (0.01, 1)]
     assert all(not config.sweep for config in configs)
 

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import itertools
-import json
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from nanotorch.training.config.mistakes import dotted, resolve, shown, words
 from nanotorch.training.config.positions import key_lines
-from nanotorch.training.config.schema import (
-    accepts_field,
-    describe,
-    fields_of,
-    is_section,
-    options,
-    section_of,
-    variants,
-)
+from nanotorch.training.config.schema import fields_of, variants
 from nanotorch.training.config.sections import Config
 from nanotorch.training.errors import InputError
 
@@ -79,23 +69,37 @@ def read_source(path: Path) -> Source:
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not valid TOML: {error}") from None
     places = {key: f"{path}:{line}" for key, line in key_lines(text).items()}
+    if isinstance(tables.get("sweep"), dict):
+        tables["sweep"] = _dotted_keys(tables["sweep"])
     return Source(tables, {(): str(path), **places})
+
+
+def _dotted_keys(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`optimizer.lr = [0.1]` in a sweep means what `"optimizer.lr" = [0.1]` means."""
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        if isinstance(value, dict):
+            found |= _dotted_keys(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
 
 
 def with_flags(source: Source, flags: list[Flag]) -> Source:
     """The same tables with the flags written over them."""
     merged = Source(copy.deepcopy(source.tables), dict(source.places))
     for flag in flags:
+        path = flag.path
+        if path[0] == "sweep" and len(path) > 1:
+            path = ("sweep", ".".join(path[1:]))
         table = merged.tables
-        for part in flag.path[:-1]:
+        for part in path[:-1]:
             table = table.setdefault(part, {})
             if not isinstance(table, dict):
-                raise InputError(
-                    f"{COMMAND_LINE}: {'.'.join(flag.path)}: `{part}` is not a section"
-                )
-        table[flag.path[-1]] = flag.value
-        merged.places[flag.path] = COMMAND_LINE
-        merged.texts[flag.path] = flag.text
+                raise InputError(f"{COMMAND_LINE}: {'.'.join(path)}: `{part}` is not a section")
+        table[path[-1]] = flag.value
+        merged.places[path] = COMMAND_LINE
+        merged.texts[path] = flag.text
     return merged
 
 
@@ -139,7 +143,7 @@ def check(source: Source) -> tuple[Config | None, list[str]]:
     for item in found:
         path, key = resolve(tables, item["loc"])
         lines.setdefault(
-            path, f"{source.place(path)}: {dotted(path)}: {_words(item, path, key, tables)}"
+            path, f"{source.place(path)}: {dotted(path)}: {words(item, path, key, tables)}"
         )
     return None, list(lines.values())
 
@@ -161,110 +165,6 @@ def _enclosing(tables: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
     return tables
 
 
-def resolve(tables: Any, location: tuple[Any, ...]) -> tuple[tuple[str, ...], Any]:
-    """A pydantic location as the path of the file, and the field it ends at (None: unknown)."""
-    section: type[BaseModel] | None = Config
-    path: tuple[str, ...] = ()
-    parts = list(location)
-    while parts and section is not None:
-        name = str(parts.pop(0))
-        path += (name,)
-        key = section.model_fields.get(name)
-        if key is None:
-            return path, None
-        choices = variants(key)
-        if choices and parts:
-            section = choices.get(str(parts.pop(0)))
-        else:
-            section = section_of(key)
-            if section is None:
-                return path + tuple(f"[{part}]" for part in parts if isinstance(part, int)), key
-    return path, key
-
-
-def dotted(path: tuple[str, ...]) -> str:
-    return ".".join(path).replace(".[", "[")
-
-
-def _words(item: Any, path: tuple[str, ...], key: Any, tables: dict[str, Any]) -> str:
-    """What is wrong with one key, and what was given."""
-    given = f", given {_shown(item['input'])}"
-    match item["type"]:
-        case "extra_forbidden":
-            return _unknown(path, tables)
-        case "missing":
-            return f"is required: {key.description}"
-        case "union_tag_invalid" | "union_tag_not_found":
-            tags = list(variants(key))
-            tag = item.get("ctx", {}).get("tag", "")
-            return f"expected {_either(tags)}, given {_shown(tag)}{_nearest(tag, tags)}"
-        case "model_type" | "model_attributes_type":
-            return f"expected a section [{dotted(path)}]{given}"
-        case "literal_error":
-            near = _nearest(item["input"], options(key.annotation))
-            return f"expected {accepts_field(key)}{given}{near}"
-        case "string_pattern_mismatch":
-            return f"expected a {path[-1]} like {_pattern_example(path[-1])}{given}"
-        case "finite_number":
-            return f"expected a finite number{given}"
-        case _:
-            return f"expected {accepts_field(key) if key else 'another value'}{given}"
-
-
-def _pattern_example(name: str) -> str:
-    return '"auto", "cpu", "cuda" or "cuda:0"' if name == "device" else '"my-run_1"'
-
-
-def _either(names: list[str]) -> str:
-    return " or ".join(json.dumps(name) for name in names)
-
-
-def _shown(value: Any) -> str:
-    try:
-        return json.dumps(value)
-    except TypeError:
-        return repr(value)
-
-
-def _nearest(word: Any, known: list[str]) -> str:
-    near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
-    return f"; did you mean {json.dumps(near[0])}?" if near else ""
-
-
-def _unknown(path: tuple[str, ...], tables: dict[str, Any]) -> str:
-    """Words for a key that does not exist: whose it is, or what it may have meant."""
-    *sections, name = path
-    if len(sections) == 1 and (key := Config.model_fields.get(sections[0])) and variants(key):
-        chosen = tables[sections[0]]["name"]
-        owners = [tag for tag, model in variants(key).items() if name in model.model_fields]
-        if owners:
-            return f"`{name}` belongs to {sections[0]} {_either_code(owners)}, not `{chosen}`"
-        siblings = list(variants(key)[chosen].model_fields)
-    else:
-        siblings = list(_section_at(sections))
-    near = difflib.get_close_matches(name, siblings, n=1, cutoff=0.6)
-    if near:
-        return f"unknown key; did you mean `{dotted((*sections, near[0]))}`?"
-    every = list(dict.fromkeys(known.name for known in describe()))
-    elsewhere = [known for known in every if known.rpartition(".")[2] == name]
-    near = elsewhere or difflib.get_close_matches(dotted(path), every, n=1, cutoff=0.7)
-    return f"unknown key; did you mean {_either_code(near)}?" if near else "unknown key"
-
-
-def _either_code(names: list[str]) -> str:
-    return " or ".join(f"`{name}`" for name in names)
-
-
-def _section_at(sections: list[str]) -> Iterator[str]:
-    section: type[BaseModel] = Config
-    for name in sections:
-        key = section.model_fields.get(name)
-        if key is None or not is_section(key.annotation):
-            return
-        section = key.annotation  # type: ignore[assignment]
-    yield from section.model_fields
-
-
 def sweep(config: Config, flags: list[Flag], path: Path) -> list[Config]:
     """Every combination of the values in `[sweep]`, one configuration each."""
     if not config.sweep:
@@ -272,7 +172,7 @@ def sweep(config: Config, flags: list[Flag], path: Path) -> list[Config]:
     keys = [tuple(key.split(".")) for key in config.sweep]
     runs = []
     for values in itertools.product(*config.sweep.values()):
-        chosen = [Flag(key, _shown(value)) for key, value in zip(keys, values, strict=True)]
+        chosen = [Flag(key, shown(value)) for key, value in zip(keys, values, strict=True)]
         source = with_flags(with_flags(read_source(path), flags), chosen)
         source.tables.pop("sweep", None)
         source.tables.setdefault("name", path.stem)

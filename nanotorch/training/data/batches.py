@@ -74,7 +74,7 @@ class Batches:
 
     def _tensor(self, array: NDArray[Any]) -> nt.Tensor:
         """The array on the device; numbers that are not classes take the dtype of the run."""
-        tensor = nt.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        tensor: nt.Tensor = nt.from_numpy(np.ascontiguousarray(array)).to(self.device)
         return tensor if tensor.dtype == nt.int64 else tensor.to(self.dtype)
 
     def _buffer(self, source: nt.Tensor | None) -> nt.Tensor | None:
