@@ -174,6 +174,19 @@ def test_gradient_graphs_give_what_backward_gives(name: str) -> None:
         assert gradient.infer_shape()[1] == [tuple(tensor.shape)]
 
 
+def test_eval_lets_go_of_what_no_later_node_needs() -> None:
+    y = sym.var("a")
+    for _ in range(20):
+        y = y.sin()
+    given = nanotorch.ones(100_000)
+    tracemalloc.start()
+    try:
+        y.eval(a=given)
+        assert tracemalloc.get_traced_memory()[1] < 4 * given.nbytes
+    finally:
+        tracemalloc.stop()
+
+
 # --- before there are data ------------------------------------------------------------------------
 
 

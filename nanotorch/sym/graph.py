@@ -60,9 +60,9 @@ class Graph:
         """The arguments of the graph, in the order of their first use; their names must differ."""
         found = [node for node in self.nodes() if node.primitive is None]
         names = [node.given_name for node in found]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"the graph has two different variables called {name!r}")
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"the graph has two different variables called {twice!r}")
         return found
 
     def list_arguments(self) -> list[str]:
@@ -166,8 +166,8 @@ class Graph:
         order, names = self.nodes(), self.names()
         held: dict[Symbol, Any] = {}
         uses: dict[Symbol, int] = {}
-        for user in (*order, *self.heads):
-            for x in user.inputs if user not in held else ():
+        for user in order:
+            for x in user.inputs:
                 if is_symbol(x):
                     uses[x] = uses.get(x, 0) + 1
         for head in self.heads:
