@@ -10,7 +10,6 @@ import numpy
 from nanotorch.backend import (
     CPU,
     Array,
-    array_module,
     device as Device,
     dtype as DType,
     dtype_of,
@@ -63,7 +62,7 @@ def tensor(
     array = as_array(data, dtype)
     if dtype is not None:
         array = array.astype(dtype.numpy)
-    elif array is data or array is getattr(data, "_array", None):
+    elif array is data or isinstance(data, Tensor):
         array = array.copy()
     if device is None and isinstance(data, Tensor):
         device = data.device

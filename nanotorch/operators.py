@@ -75,8 +75,8 @@ class Operators(Traced):
     __neg__ = ops.neg
     __abs__ = ops.abs
     __invert__ = ops.bitwise_not
-    __eq__ = operator(comparisons.Eq)  # type: ignore[assignment]
-    __ne__ = operator(comparisons.Ne)  # type: ignore[assignment]
+    __eq__ = operator(comparisons.Eq)
+    __ne__ = operator(comparisons.Ne)
     __lt__ = operator(comparisons.Lt)
     __le__ = operator(comparisons.Le)
     __gt__ = operator(comparisons.Gt)

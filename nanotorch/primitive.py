@@ -290,7 +290,7 @@ class Primitive(Node):
                 cotangents.append(None)
                 continue
             position = 0 if variadic else index
-            values = []
+            values: list[Any] = []
             for kind, key in arguments[position] or ():
                 if kind == INPUT and kept[key] is None:  # an operand that was left out
                     values.append(None)
@@ -378,7 +378,7 @@ class Ufunc(Elementwise):
         def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
             return getattr(xp, name)(x, out=out)
 
-        cls.kernel = staticmethod(kernel)  # type: ignore[assignment, method-assign]
+        cls.kernel = staticmethod(kernel)  # type: ignore[method-assign]
         super().__init_subclass__()
 
 
@@ -395,7 +395,7 @@ class BinaryUfunc(Elementwise):
         def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
             return getattr(xp, name)(a, b, out=out)
 
-        cls.kernel = staticmethod(kernel)  # type: ignore[assignment, method-assign]
+        cls.kernel = staticmethod(kernel)  # type: ignore[method-assign]
         super().__init_subclass__()
 
 

@@ -8,31 +8,27 @@ a leading underscore, whose defaults belong to the class: making a tensor sets o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy
 
 from nanotorch import ops
 from nanotorch.autograd.backward import backward as backward_of
-from nanotorch.autograd.engine import apply_inplace, bump, check_inplace, requires_grad
+from nanotorch.autograd.engine import bump, check_inplace, requires_grad
 from nanotorch.autograd.grad_mode import modes
 from nanotorch.autograd.graph import AccumulateGrad
 from nanotorch.autograd.walk import retaining
 from nanotorch.backend import (
     Array,
-    array_module,
     device,
     device_of,
     dtype,
     dtype_of,
-    dtypes as kinds,
     get_default_dtype,
-    is_pinned,
-    pinned,
 )
-from nanotorch.operators import Operators
-from nanotorch.primitive import Node, RemovableHandle, Traced
+from nanotorch.conversions import Conversions
+from nanotorch.primitive import Node, RemovableHandle
 from nanotorch.printing import tensor_format, tensor_repr
 
 
@@ -48,9 +44,6 @@ class Size(tuple[int, ...]):
     def __repr__(self) -> str:
         return f"torch.Size({list(self)})"
 
-    def __repr__(self) -> str:
-        return f"torch.Size({list(self)})"
-
     def __getitem__(self, key: Any) -> Any:
         item = super().__getitem__(key)
         return Size(item) if isinstance(key, slice) else item
@@ -59,7 +52,7 @@ class Size(tuple[int, ...]):
         return Size(super().__add__(tuple(other)))
 
 
-class Tensor(Operators):
+class Tensor(Conversions):
     """An n-dimensional array that remembers how it was computed.
 
     Make one with `tensor`, `zeros`, `randn` …; `Tensor(data)` gives the default dtype, as in
@@ -340,94 +333,7 @@ class Tensor(Operators):
 
     retains_grad = property(lambda self: self._retains_grad is not None, doc="After retain_grad().")
 
-    # --- out of it -----------------------------------------------------------------------------
-
-    def _read(self) -> None:
-        """Tells a compiler that values leave the tensors for Python."""
-        if modes.recorder is not None:
-            modes.recorder.refuse("reads the values of a tensor")
-
-    def numpy(self, *, force: bool = False) -> Any:
-        """The elements as a NumPy array over the same memory; `force` detaches and copies to the
-        host."""
-        self._read()
-        if force:
-            return self.detach().cpu()._array
-        if self.requires_grad:
-            raise RuntimeError(
-                "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() "
-                "instead."
-            )
-        if not isinstance(self._array, numpy.ndarray):
-            raise TypeError(
-                f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to "
-                "copy the tensor to host memory first."
-            )
-        return self._array
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        array = self.numpy()
-        return array if dtype is None and not copy else numpy.array(array, dtype=dtype, copy=copy)
-
-    def __dlpack__(self, **arguments: Any) -> Any:
-        if self.requires_grad:
-            raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
-        return self._array.__dlpack__(**arguments)
-
-    def __dlpack_device__(self) -> Any:
-        return self._array.__dlpack_device__()
-
-    def item(self) -> Any:
-        """The one element as a Python number."""
-        self._read()
-        if self._array.size != 1:
-            raise RuntimeError(
-                f"a Tensor with {self._array.size} elements cannot be converted to Scalar"
-            )
-        return self._array.item()
-
-    def tolist(self) -> Any:
-        """The elements as nested lists of Python numbers."""
-        self._read()
-        return self._array.tolist()
-
-    def __bool__(self) -> bool:
-        self._read()
-        if self._array.size != 1:
-            raise RuntimeError(
-                "Boolean value of Tensor with "
-                + ("no values" if self._array.size == 0 else "more than one value")
-                + " is ambiguous"
-            )
-        return bool(self._array.item())
-
-    def __float__(self) -> float:
-        return float(self.item())
-
-    def __int__(self) -> int:
-        return int(self.item())
-
-    def __complex__(self) -> complex:
-        return complex(self.item())
-
-    def __index__(self) -> int:
-        self._read()
-        if self._array.dtype.kind not in "iub" or self._array.size != 1:
-            raise TypeError("only integer tensors of a single element can be converted to an index")
-        return int(self._array.item())
-
-    def __len__(self) -> int:
-        if not self._array.ndim:
-            raise TypeError("len() of a 0-d tensor")
-        return len(self._array)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        if not self._array.ndim:
-            raise TypeError("iteration over a 0-d tensor")
-        return iter(self.unbind(0))
-
-    def __contains__(self, item: Any) -> bool:
-        return bool((self == item).any())
+    # --- as Python sees it ----------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> Tensor:
         return ops.getitem(self, key)  # type: ignore[no-any-return]
@@ -457,84 +363,6 @@ class Tensor(Operators):
         return _restored, (type(self), self.detach().cpu()._array, self._requires_grad)
 
     __hash__ = object.__hash__
-
-    # --- copies ---------------------------------------------------------------------------------
-
-    def to(
-        self, *target: Any, copy: bool = False, non_blocking: bool = False, **named: Any
-    ) -> Tensor:
-        """Itself in another dtype and on another device: to(dtype), to(device), to(device, dtype),
-        to(other)."""
-        out: Tensor = self
-        for what in (*target, *named.values()):
-            if isinstance(what, Tensor):
-                out = ops.cast(ops.move(out, what.device, non_blocking), what._array.dtype)
-            elif isinstance(what, dtype):
-                out = ops.cast(out, what.numpy)
-            elif isinstance(what, device | str | int) and not isinstance(what, bool):
-                out = ops.move(out, device(what), non_blocking)
-            elif what is not None:
-                raise TypeError(
-                    f"to: expected a dtype, a device or a Tensor, got {type(what).__name__} "
-                    f"{what!r}"
-                )
-        return out.clone() if copy and out is self else out
-
-    def type(self, kind: Any = None) -> Any:
-        """The tensor in another dtype; without one, the name of its type as PyTorch gives it."""
-        if kind is None:
-            place = "torch.cuda." if self.is_cuda else "torch."
-            return f"{place}{self.dtype.title}Tensor"
-        return ops.cast(self, dtype_of(kind).numpy)
-
-    def cpu(self) -> Tensor:
-        """Itself on the CPU."""
-        return ops.move(self, device("cpu"))  # type: ignore[no-any-return]
-
-    def cuda(self, index: Any = None, non_blocking: bool = False) -> Tensor:
-        """Itself on a GPU."""
-        place = device("cuda" if index is None else index)
-        return ops.move(self, place, non_blocking)  # type: ignore[no-any-return]
-
-    def pin_memory(self) -> Tensor:
-        """A copy in memory from which a GPU copies beside computing; itself if it lies there."""
-        if self.is_cuda:
-            raise RuntimeError(
-                f"pin_memory: expected a tensor on the CPU, got one on {self.device}"
-            )
-        return self if self.is_pinned() else Tensor._wrap(pinned(self._array))
-
-    def is_pinned(self) -> bool:
-        """Whether it lies in pinned memory; see `pin_memory`."""
-        return not self.is_cuda and is_pinned(self._array)
-
-    def type_as(self, other: Tensor) -> Tensor:
-        """Itself in the dtype of `other`."""
-        return ops.cast(self, other._array.dtype)  # type: ignore[no-any-return]
-
-    def float(self) -> Tensor:
-        """Itself as float32."""
-        return ops.cast(self, kinds.float32.numpy)  # type: ignore[no-any-return]
-
-    def double(self) -> Tensor:
-        """Itself as float64."""
-        return ops.cast(self, kinds.float64.numpy)  # type: ignore[no-any-return]
-
-    def half(self) -> Tensor:
-        """Itself as float16."""
-        return ops.cast(self, kinds.float16.numpy)  # type: ignore[no-any-return]
-
-    def long(self) -> Tensor:
-        """Itself as int64."""
-        return ops.cast(self, kinds.int64.numpy)  # type: ignore[no-any-return]
-
-    def int(self) -> Tensor:
-        """Itself as int32."""
-        return ops.cast(self, kinds.int32.numpy)  # type: ignore[no-any-return]
-
-    def bool(self) -> Tensor:
-        """Itself as booleans: whether each element is nonzero."""
-        return ops.cast(self, kinds.bool_.numpy)  # type: ignore[no-any-return]
 
 
 def _restored(kind: type[Tensor], array: Array, required: bool) -> Tensor:

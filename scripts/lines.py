@@ -34,6 +34,7 @@ CORE = {
     "autograd/": "engine",
     "tensor.py": "engine",
     "operators.py": "engine",
+    "conversions.py": "engine",
     "creation.py": "engine",
     "ops/": "ops",
     "backend/mersenne.py": "likeness",

@@ -1,8 +1,9 @@
 """Random programs of tensors, run on NanoTorch and on PyTorch side by side.
 
-A program is made line by line: each line is chosen from what the variables so far allow (and sometimes do
-not allow), run on both, and everything visible is compared: values, gradients, requires_grad, is_leaf,
-versions, and the classes of errors. A `Difference` carries the program's lines.
+A program is made line by line: each line is chosen from what the variables so far allow (and
+sometimes do not allow), run on both, and everything visible is compared: values, gradients,
+requires_grad, is_leaf, versions, and the classes of errors. A `Difference` carries the program's
+lines.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ PYTORCH_ONLY = (
     "not implemented", "with a bool tensor is not supported", "for dimension with size 0",
 )  # fmt: skip
 # Where a line is wrong in two ways, and each library finds another one first.
-TWO_ERRORS = ("indexing tensors could not be broadcast", "should be positive", "modified by an inplace")
+TWO_ERRORS = (
+    "indexing tensors could not be broadcast", "should be positive", "modified by an inplace",
+)  # fmt: skip
 LIMIT = 1e6  # beyond this, roundings grow into differences
 
 
@@ -55,7 +58,7 @@ class Program:
         self.offsets: dict[str, int] = {}  # PyTorch counts some of its own steps as versions
         self.over = False
 
-    # --- choosing ----------------------------------------------------------------------------------
+    # --- choosing ---------------------------------------------------------------------------------
 
     def pick(self, options: Any) -> Any:
         return options[self.random.randrange(len(options))]
@@ -138,7 +141,7 @@ class Program:
             items.append("...")
         return ", ".join(items) if items else "..."
 
-    # --- lines --------------------------------------------------------------------------------------
+    # --- lines ------------------------------------------------------------------------------------
 
     def leaf(self) -> str:
         whole = self.chance(0.1) and bool(self.names)
@@ -159,7 +162,7 @@ class Program:
         a = self.name()
         if self.chance(0.3):
             return self.pick((f"{a} * {self.number()}", f"{self.number()} - {a}", f"{a} ** 2",
-                              f"{a} / 2", f"1 + {a}", f"{a} ** 3", f"{a} % 2", f"-{a}"))  # fmt: skip
+                              f"{a} / 2", f"1 + {a}", f"{a} ** 3", f"{a} % 2"))  # fmt: skip
         return f"{a} {self.pick('+-*')} {self.fitting(a)}"
 
     def quotient(self) -> str:
@@ -188,14 +191,17 @@ class Program:
             self.pick(
                 (
                     f"{a}[{self.key(a)}]", f"{a}[{self.key(a)}]", f"{a}.view(-1)",
-                    f"{a}.reshape({self.pick(SHAPES)})", f"{a}.reshape(-1)", f"{a}.transpose(0, {d})",
+                    f"{a}.reshape({self.pick(SHAPES)})", f"{a}.reshape(-1)", f"{a}.transpose(0, "
+                    f"{d})",
                     f"{a}.t()", f"{a}.unsqueeze({d})", f"{a}.squeeze()", f"{a}.squeeze({d})",
                     f"{a}.expand({self.pick(((2, 3), (3, 3), (2, 2, 3), (-1, 3)))})",
                     f"{a}.narrow({d}, {start}, {max(size - start, 0)})", f"{a}.detach()",
-                    f"{a}.flatten()", f"{a}.view_as({a})", f"{a}.select({d}, {min(start, size - 1)})",
+                    f"{a}.flatten()", f"{a}.view_as({a})", f"{a}.select({d}, "
+                    f"{min(start, size - 1)})",
                     f"{a}.permute({tuple(reversed(range(len(shape))))})",
                     f"{a}.diagonal()", f"{a}.unbind({d})[0]", f"{a}.split(2, {d})[0]",
-                    f"{a}.chunk(2, {d})[-1]", f"{a}.T" if len(shape) == 2 else f"{a}.movedim(0, -1)",
+                    f"{a}.chunk(2, {d})[-1]", f"{a}.T" if len(shape) == 2 else f"{a}.movedim(0, "
+                    "-1)",
                     f"{a}.view({self.pick(SHAPES)})",
                 )
             )
@@ -206,7 +212,8 @@ class Program:
         same = [n for n in self.names if self.shape(n) == self.shape(a)]
         other = self.pick(same)
         how = self.pick(("cat", "stack", "hstack", "vstack"))
-        return f"t.{how}([{a}, {other}])" if "s" in how[1:] else f"t.{how}([{a}, {other}], {self.dim(a)})"
+        dim = "" if "s" in how[1:] else f", {self.dim(a)}"
+        return f"t.{how}([{a}, {other}]{dim})"
 
     def product(self) -> str:
         a = self.floating()
@@ -224,11 +231,14 @@ class Program:
             self.pick(
                 (
                     f"t.where({mask}, {a}, {self.fitting(a)})", f"{a}.masked_fill({mask}, 0.5)",
-                    f"t.masked_select({a}, {mask})", f"{a}.clamp(-0.5, 0.75)", f"{a}.clamp(min=0.25)",
+                    f"t.masked_select({a}, {mask})", f"{a}.clamp(-0.5, 0.75)",
+                    f"{a}.clamp(min=0.25)",
                     f"{a}.softmax({self.dim(a)})", f"{a}.log_softmax({self.dim(a)})",
                     f"{a}.cumsum({self.dim(a)})", f"{a}.tril()", f"{a}.flip({self.dim(a)})",
-                    f"t.nn.functional.softplus({a})", f"t.nn.functional.mse_loss({a}, {a}.detach() * 2)",
-                    f"{a}.roll(1, {self.dim(a)})", f"{a}.float()", f"{a}.double()", f"{a}.repeat(2, 1, 1)",
+                    f"t.nn.functional.softplus({a})",
+                    f"t.nn.functional.mse_loss({a}, {a}.detach() * 2)",
+                    f"{a}.roll(1, {self.dim(a)})", f"{a}.float()", f"{a}.double()",
+                    f"{a}.repeat(2, 1, 1)",
                     f"{a}.index_select({self.dim(a)}, t.tensor([0]))", f"t.ones_like({a})",
                     f"({a} if {a}.sum() > 0 else {a} * 3)", f"{a}.argmax()", f"{a} > 0",
                 )
@@ -252,7 +262,8 @@ class Program:
             f"{a}.detach().add_({c})", f"{f}.retain_grad()", f"{f}.register_hook(lambda g: g * 2)",
             f"{f}.register_hook(lambda g: None)", f"{f}.register_hook(lambda g: g + g.sum())",
             f"{f}.requires_grad_({self.chance(0.7)})", f"{f}.grad = None", f"{f}.grad.zero_()",
-            f"{f}.grad = t.ones_like({f}).detach()", f"{a}.index_put_((t.tensor([0]),), {f}.sum())" if self.shape(a) else f"{a}.sub_({f})",
+            f"{f}.grad = t.ones_like({f}).detach()", f"{a}.index_put_((t.tensor([0]),), "
+            f"{f}.sum())" if self.shape(a) else f"{a}.sub_({f})",
             f"{a}.index_add_(0, t.tensor([0, 0]), {a}[[0, 0]])", f"{f}.lerp_({b}, 0.5)",
             f"{f}.addcmul_({b}, {b}, value=0.5)",
         )  # fmt: skip
@@ -275,7 +286,8 @@ class Program:
                     f"{a}.backward(t.ones_like({a}), retain_graph={retain})",
                     f"{a}.backward()",
                     f"{a}.sum().backward(inputs=[{self.pick(leaves)}])",
-                    f"G = t.autograd.grad(({a} * {a}).sum(), [{', '.join(wanted)}], allow_unused=True, "
+                    f"G = t.autograd.grad(({a} * {a}).sum(), [{', '.join(wanted)}], "
+                    "allow_unused=True, "
                     f"{again})",
                     f"G = t.autograd.grad({a}.sin().sum(), [{', '.join(wanted)}], {again})",
                 )
@@ -300,7 +312,7 @@ class Program:
             return f"with t.no_grad(): v{len(self.lines)} = {expression}"
         return f"v{len(self.lines)} = {expression}"
 
-    # --- running ------------------------------------------------------------------------------------
+    # --- running ----------------------------------------------------------------------------------
 
     def run(self, length: int) -> None:
         """Makes and runs `length` lines; raises Difference."""
@@ -394,10 +406,10 @@ class Program:
                 self.over = True
                 return
             one = getattr(ours, field)
-            if field == "_version":  # of gradients PyTorch counts more, for it lets them share memory
+            if field == "_version":  # PyTorch lets gradients share memory, and counts more
                 followed = name in self.offsets and not self.of_a_gradient(name)
                 one = one + self.offsets[name] if followed else other
-            empty = any(0 in self.theirs[n].shape for n in self.names)  # whose gradients may be cut off
+            empty = any(0 in self.theirs[n].shape for n in self.names)  # which it may leave out
             nothing = empty or view_outside_the_graph(theirs)
             if one != other and field == "requires_grad" and nothing:
                 self.over = True
@@ -430,7 +442,8 @@ class Program:
         return name[0] == "g" or any(base is self.theirs[n] for n in self.names if n[0] == "g")
 
     def overlapping(self) -> bool:
-        """Whether the last line names two variables that share memory: what is read while it is written."""
+        """Whether the last line names two variables that share memory: what is read while it is
+        written."""
         named = {n for n in re.findall(r"[vg]\d+(?:_\d+)?", self.lines[-1]) if n in self.names}
         arrays = [self.theirs[n].detach().numpy() for n in named]
         pairs = [(a, b) for i, a in enumerate(arrays) for b in arrays[i + 1 :]]

@@ -400,7 +400,8 @@ row("embedding", lambda t, w, i: t.nn.functional.embedding(i, w), real(5, 3), be
 row("one_hot", lambda t, i: t.nn.functional.one_hot(i, 6), below(5)(2, 4))
 
 # Products.
-for one, two in (((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 2)), ((2, 3), (3, 4)), ((2, 2, 3), (3, 4)),
+for one, two in (((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 2)), ((2, 3), (3, 4)),
+                 ((2, 2, 3), (3, 4)),
                  ((2, 2, 3), (2, 3, 4)), ((3,), (2, 3, 4)), ((2, 2, 3), (3,)), ((2, 3), (5, 3, 4)),
                  ((5, 1, 2, 3), (4, 3, 2)), ((0, 3), (3, 2)), ((2, 0), (0, 3))):  # fmt: skip
     row("matmul", lambda t, a, b: a @ b, real(*one), real(*two))

@@ -1,4 +1,5 @@
-"""What the engine promises: gradients, graphs, modes, hooks, views, and memory that does not grow."""
+"""What the engine promises: gradients, graphs, modes, hooks, views, and memory that does not
+grow."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ def leaf(*values: float) -> nt.Tensor:
     return nt.tensor(list(values), dtype=nt.float64, requires_grad=True)
 
 
-# --- leaves ----------------------------------------------------------------------------------------
+# --- leaves ---------------------------------------------------------------------------------------
 
 
 def test_a_tensor_made_by_the_user_is_a_leaf() -> None:
@@ -54,7 +55,7 @@ def test_a_frozen_leaf_gets_no_gradient_though_it_was_used() -> None:
     assert w.grad is None and x.grad is not None
 
 
-# --- backward --------------------------------------------------------------------------------------
+# --- backward -------------------------------------------------------------------------------------
 
 
 def test_gradients_add_up() -> None:
@@ -174,7 +175,7 @@ def test_grad_must_fit_its_tensor() -> None:
     assert x.grad is None
 
 
-# --- modes -----------------------------------------------------------------------------------------
+# --- modes ----------------------------------------------------------------------------------------
 
 
 @nt.no_grad
@@ -235,7 +236,7 @@ def test_what_inference_mode_made_cannot_be_kept_for_backward() -> None:
         (x * y).sum().backward()
 
 
-# --- hooks -----------------------------------------------------------------------------------------
+# --- hooks ----------------------------------------------------------------------------------------
 
 
 def test_a_hook_sees_and_may_replace_the_gradient() -> None:
@@ -296,7 +297,7 @@ def test_the_graph_can_be_walked() -> None:
     assert accumulate.name() == "AccumulateGrad" and accumulate.variable is x
 
 
-# --- writing in place, and views -------------------------------------------------------------------
+# --- writing in place, and views ------------------------------------------------------------------
 
 
 def test_a_kept_value_that_was_changed_is_refused() -> None:
@@ -373,7 +374,7 @@ def test_a_detached_tensor_shares_memory_and_version_but_no_graph() -> None:
     assert y.data._version == 0
 
 
-# --- size and memory -------------------------------------------------------------------------------
+# --- size and memory ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("length", [200_000, pytest.param(1_000_000, marks=pytest.mark.slow)])

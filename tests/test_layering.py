@@ -3,7 +3,7 @@
 A module imports only from the layers to its left, or from its own:
 
     backend <- primitive <- ops <- autograd
-      <- tensor, operators, sampling, creation, random, printing
+      <- tensor, operators, conversions, sampling, creation, random, printing
       <- nn, optim, func, linalg, compile, sym, utils, viz, cuda <- interop, distributed
       <- nanotorch (the public names) <- training <- train.py
 
@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("primitive",),
     ("ops",),
     ("autograd",),
-    ("tensor", "operators", "sampling", "creation", "random", "printing"),
+    ("tensor", "operators", "conversions", "sampling", "creation", "random", "printing"),
     ("nn", "optim", "func", "linalg", "compile", "sym", "utils", "viz", "cuda"),
     ("interop", "distributed"),
     ("",),  # nanotorch/__init__.py
@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("train",),
 )
 # The parts that make up the Tensor's own layer may know each other; other neighbours may not.
-ONE_UNIT = {"tensor", "operators", "sampling", "creation", "random", "printing"}
+ONE_UNIT = {"tensor", "operators", "conversions", "sampling", "creation", "random", "printing"}
 
 # Third-party packages that a function may import: optional ones, and ones slow to import.
 LAZY = {

@@ -14,7 +14,6 @@ from op_table import CASES, Case
 import nanotorch
 from nanotorch.autograd import forward_ad
 from nanotorch.primitive import BinaryUfunc, Elementwise, Linear, Multilinear, Primitive, Ufunc
-from nanotorch.tensor import Tensor
 
 STEP = 1e-6
 
@@ -164,7 +163,7 @@ def test_second_derivatives_agree_with_finite_differences(case: Case) -> None:
     assert reverse == pytest.approx(measured, rel=2e-5, abs=2e-6)
 
 
-# --- kernels ---------------------------------------------------------------------------------------
+# --- kernels --------------------------------------------------------------------------------------
 
 ABSTRACT = {Elementwise, Ufunc, BinaryUfunc, Linear, Multilinear}
 
@@ -279,7 +278,8 @@ def test_no_two_leaves_share_a_gradient(case: Case) -> None:
 
 @over([case for case in WITH_REALS if sum(spec.differentiable for spec in case.inputs) > 1])
 def test_frozen_inputs_cost_nothing(case: Case, calls: Calls) -> None:
-    """With one input wanted, backward runs no more kernels than the wanted rules, and keeps no more."""
+    """With one input wanted, backward runs no more kernels than the wanted rules, and keeps no
+    more."""
     places = [i for i, spec in enumerate(case.inputs) if spec.differentiable]
     everything = backward_calls(case, places, calls)
     alone = [backward_calls(case, [place], calls) for place in places]
@@ -312,7 +312,7 @@ def test_a_frozen_factor_is_not_kept_alive() -> None:
         assert y.grad_fn is not None
 
 
-# --- PyTorch ---------------------------------------------------------------------------------------
+# --- PyTorch --------------------------------------------------------------------------------------
 
 TOLERANCE = {
     "float64": {"rtol": 1e-9, "atol": 1e-10},
@@ -343,7 +343,8 @@ def assert_same(ours: Any, theirs: Any, dtype: str, what: str = "value") -> None
 
 
 def values_and_gradients(case: Case, library: Any, dtype: str) -> tuple[list[Any], list[Any]]:
-    """The outputs, and the gradients of the differentiable inputs for fixed weights of the outputs."""
+    """The outputs, and the gradients of the differentiable inputs for fixed weights of the
+    outputs."""
     inputs = tensors(case, library, dtype)
     wanted = with_grad(case, inputs)
     outputs = flat(case.function(library, *inputs))

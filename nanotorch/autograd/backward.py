@@ -44,7 +44,8 @@ def starting_cotangents(outputs: Sequence[Any], given: Any, create_graph: bool) 
             raise TypeError(f"gradients can be either Tensors or None, but got {type(g).__name__}")
         elif g._array.shape != output._array.shape:
             raise RuntimeError(
-                f"Mismatch in shape: grad_output[{index}] has a shape of {g.shape} and output[{index}] "  # type: ignore[attr-defined]
+                f"Mismatch in shape: grad_output[{index}] has a shape of {g.shape} and "  # type: ignore[attr-defined]
+                f"output[{index}] "
                 f"has a shape of {output.shape}."
             )
         if g._array.dtype != output._array.dtype:

@@ -1,8 +1,8 @@
 """The engine: computes a primitive, and records it.
 
-`apply` runs the kernel on the inputs' arrays and, if an input requires grad and recording is on, makes the
-instance of the primitive that becomes the output's `grad_fn`. `apply_inplace` does the same into the memory
-of a tensor, and tells the base and the other views of that memory.
+`apply` runs the kernel on the inputs' arrays and, if an input requires grad and recording is on,
+makes the instance of the primitive that becomes the output's `grad_fn`. `apply_inplace` does the
+same into the memory of a tensor, and tells the base and the other views of that memory.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def requires_grad(x: Any) -> bool:
 def record(
     primitive: type[Primitive], inputs: tuple[Any, ...], attributes: dict[str, Any], out: Any
 ) -> Node | None:
-    """Makes the node of out = primitive(inputs) and hangs it on `out`; None if no input wants a gradient."""
+    """Makes the node of out = primitive(inputs) and hangs it on `out`; None if no input wants a
+    gradient."""
     if out._array.dtype.kind not in "fc":
         return None
     edges: list[Any] = []
@@ -138,7 +139,8 @@ def forward_lines() -> list[str]:
 
 
 def keep(node: Primitive, plan: Any, inputs: tuple[Any, ...], out: Any) -> None:
-    """Keeps on the node what the rules of the wanted inputs name, with its version, and nothing else."""
+    """Keeps on the node what the rules of the wanted inputs name, with its version, and nothing
+    else."""
     indices, keep_output, keep_shapes = plan
     if keep_shapes:
         node.shapes = [getattr(x, "_array", x).shape if hasattr(x, "shape") else () for x in inputs]
@@ -156,7 +158,8 @@ def keep(node: Primitive, plan: Any, inputs: tuple[Any, ...], out: Any) -> None:
                     kept[index] = Packed(x, modes.saved_hooks)  # type: ignore[call-overload]
                 elif x._inference:  # type: ignore[attr-defined]
                     raise RuntimeError(
-                        f"{node.name()}: a tensor made in inference_mode cannot be kept for backward; "
+                        f"{node.name()}: a tensor made in inference_mode cannot be kept for "
+                        "backward; "
                         "clone() it outside inference_mode first"
                     )
     if keep_output:
@@ -174,7 +177,8 @@ def keep(node: Primitive, plan: Any, inputs: tuple[Any, ...], out: Any) -> None:
 
 
 def view_of(out: Any, x: Any, primitive: type[Primitive], attributes: dict[str, Any]) -> None:
-    """Notes that `out` shows memory of `x`: their common base, the way to it, and one version counter."""
+    """Notes that `out` shows memory of `x`: their common base, the way to it, and one version
+    counter."""
     if x._cell is None:
         x._cell = [0]
     out._cell = x._cell
@@ -195,10 +199,12 @@ def refresh(x: Any) -> None:
 
 
 def check_inplace(x: Any, operands: Iterable[Any] = ()) -> None:
-    """Refuses to write to a leaf (or to a view of one) that requires grad while that is recorded."""
+    """Refuses to write to a leaf (or to a view of one) that requires grad while that is
+    recorded."""
     if x._inference and not modes.inference:
         raise RuntimeError(
-            "an inference tensor may not be changed in place outside inference_mode; clone() it first"
+            "an inference tensor may not be changed in place outside inference_mode; clone() "
+            "it first"
         )
     if not modes.grad:
         return
@@ -217,11 +223,13 @@ def check_inplace(x: Any, operands: Iterable[Any] = ()) -> None:
         return
     if x._made_in_no_grad:
         raise RuntimeError(
-            "a view was created in no_grad mode and is being modified inplace with grad mode enabled"
+            "a view was created in no_grad mode and is being modified inplace with grad mode "
+            "enabled"
         )
     if any(primitive.among_others for primitive, _ in x._path):
         raise RuntimeError(
-            f"{x._path[-1][0].__name__}: its output is one of several views of a tensor and is being "
+            f"{x._path[-1][0].__name__}: its output is one of several views of a tensor and is "
+            "being "
             "modified inplace; clone() it first, or take it by index"
         )
 
@@ -257,11 +265,10 @@ def before_writing(primitive: type[Primitive], x: Any, operands: tuple[Any, ...]
     for it, its value."""
     old = x._wrap(x._array)
     old._requires_grad, old._node, old._tangent = x._requires_grad, x._node, x._tangent
-    wanted = sum(
-        1 << index
-        for index, o in enumerate((x, *operands))
-        if isinstance(o, Traced) and o._requires_grad and index < len(primitive.vjp)  # type: ignore[attr-defined]
-    )
+    wanted = 0
+    for index, o in enumerate((x, *operands)):
+        if isinstance(o, Traced) and o._requires_grad and index < len(primitive.vjp):  # type: ignore[attr-defined]
+            wanted |= 1 << index
     if modes.forward or 0 in primitive.plan(wanted)[0]:
         old._array = x._array.copy()
         if modes.recorder is not None:
@@ -334,7 +341,8 @@ def write(
         )
     if broadcast_shapes(y.shape, target.shape) != target.shape:
         raise RuntimeError(
-            f"output with shape {list(target.shape)} doesn't match the broadcast shape {list(y.shape)}"
+            f"output with shape {list(target.shape)} doesn't match the broadcast shape "
+            f"{list(y.shape)}"
         )
     xp.copyto(target, y, casting="unsafe")
 

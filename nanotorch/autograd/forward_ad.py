@@ -9,6 +9,7 @@ https://docs.pytorch.org/docs/stable/autograd.html#forward-mode-automatic-differ
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -171,13 +172,14 @@ def forward_rule(
 ) -> Any:
     """One input's share of the tangent, by its written rule or, elementwise, by its reverse
     rule."""
+    rule: Any
     if primitive.jvp is not None:
         rule = primitive.jvp[index]
     elif issubclass(primitive, Elementwise):
         rule = primitive.vjp[index]
     else:
         raise NotImplementedError(f"{primitive.title()} has no forward-mode rule")
-    values = {
+    values: dict[int, Callable[[Any], Any]] = {
         INPUT: lambda key: inputs[key],
         REST: lambda key: inputs[key:],
         OUTPUT: lambda key: out,

@@ -1,9 +1,9 @@
 """Walking the record backward.
 
-`walk` visits nodes from the latest to the earliest, so that a node's cotangent is complete when its turn
-comes: a node is made after its inputs, so every consumer of a value has a higher number than its maker.
-Cotangents live in a dict of the walk and never on the nodes. Broadcasting and casting are undone in one
-place, `fit`; `deposit` adds to the leaves.
+`walk` visits nodes from the latest to the earliest, so that a node's cotangent is complete when its
+turn comes: a node is made after its inputs, so every consumer of a value has a higher number than
+its maker. Cotangents live in a dict of the walk and never on the nodes. Broadcasting and casting
+are undone in one place, `fit`; `deposit` adds to the leaves.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from nanotorch import ops
 from nanotorch.autograd.engine import apply_inplace, bump
 from nanotorch.autograd.grad_mode import modes
 from nanotorch.autograd.placement import elsewhere
-from nanotorch.backend import HOST, MODULES, array_module
+from nanotorch.backend import MODULES, array_module
 from nanotorch.primitive import Node, Traced
 
 
 def fit(g: Any, shape: tuple[int, ...], dtype: Any, node: Node) -> Any:
-    """The cotangent in the shape and dtype of the value it belongs to: undoes broadcasting and casts."""
+    """The cotangent in the shape and dtype of the value it belongs to: undoes broadcasting and
+    casts."""
     if len(MODULES) > 1:
         with elsewhere(g):
             return fitted(g, shape, dtype, node)
@@ -62,13 +63,13 @@ def walk(
     The cotangents are raw arrays, or tensors where the rules are to be computed on tensors: with
     `create_graph`, in forward mode, where tangents travel through the rules, and for the compiler.
 
-    With `targets` (leaves, or nodes), only what lies on the way to them is computed; the cotangents of
-    the targets are returned, and are added to leaves only where `accumulate`.
+    With `targets` (leaves, or nodes), only what lies on the way to them is computed; the cotangents
+    of the targets are returned, and are added to leaves only where `accumulate`.
     """
     wrap, tensors = roots[0]._wrap, on_tensors(create_graph)
     only = None if targets is None else leading_to(roots, targets)
     captured: dict[Any, Any] = dict.fromkeys(targets or ())
-    # The cotangent of each node and leaf that was reached; a node's is complete when its turn comes.
+    # The cotangent of each node and leaf reached so far; a node's is complete when its turn comes.
     pending: dict[Any, Any] = {}
     owned: set[Any] = set()  # those whose cotangent shares memory with nothing else
     heap: list[tuple[int, Node]] = []
@@ -152,7 +153,8 @@ def walk(
 
 
 def deposit(leaf: Any, g: Any, wrap: Any, owned: bool, create_graph: bool) -> None:
-    """leaf.grad += g. The first write makes an array of its own, so that no two leaves share one."""
+    """leaf.grad += g. The first write makes an array of its own, so that no two leaves share
+    one."""
     held = leaf._grad
     if held is None:
         if isinstance(g, Traced):
@@ -209,7 +211,8 @@ def run_hooks(
                 )
             if result._array.shape != value._array.shape:
                 raise RuntimeError(
-                    f"hook {getattr(hook, '__name__', hook)} has changed the size of the gradient from "
+                    f"hook {getattr(hook, '__name__', hook)} has changed the size of the "
+                    "gradient from "
                     f"{tuple(value._array.shape)} to {tuple(result._array.shape)}"
                 )
             value = result

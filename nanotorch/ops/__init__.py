@@ -91,9 +91,9 @@ from nanotorch.ops.elementwise import (
     floor as floor,
     frac as frac,
     log as log,
-    log10 as log10,
     log1p as log1p,
     log2 as log2,
+    log10 as log10,
     logit as logit,
     nan_to_num as nan_to_num,
     neg as neg,
@@ -198,7 +198,12 @@ from nanotorch.ops.reductions import (
     prod as prod,
     sum as sum,
 )
-from nanotorch.ops.regions import AsStrided as AsStrided, CopySlices as CopySlices, embed as embed
+from nanotorch.ops.regions import (
+    AsStrided as AsStrided,
+    CopySlices as CopySlices,
+    embed as embed,
+    sum_to as sum_to,
+)
 from nanotorch.ops.shapes import (
     BasicIndex as BasicIndex,
     alias as alias,
@@ -218,7 +223,6 @@ from nanotorch.ops.shapes import (
     select as select,
     split as split,
     squeeze as squeeze,
-    sum_to as sum_to,
     t as t,
     transpose as transpose,
     unbind as unbind,

@@ -13,7 +13,6 @@ from nanotorch.ops.reductions import sum
 from nanotorch.ops.shapes import dimension
 from nanotorch.primitive import Elementwise, Primitive, apply, function
 
-
 # The largest number whose exp is finite, by the letter of the dtype.
 LARGEST_EXPONENT = {"e": 11.0, "f": 88.0, "d": 709.0}
 
@@ -154,7 +153,8 @@ class LogSoftmax(Primitive):
 
 
 def stable_sigmoid(xp: Any, x: Array, out: Array | None = None) -> Array:
-    """1 / (1 + exp(-x)), with -x held below where exp overflows: there the result is 0 to rounding."""
+    """1 / (1 + exp(-x)), with -x held below where exp overflows: there the result is 0 to
+    rounding."""
     y = xp.negative(x, out=out)
     if not x.ndim:
         return xp.reciprocal(xp.exp(xp.minimum(y, LARGEST_EXPONENT[x.dtype.char])) + 1, out=out)

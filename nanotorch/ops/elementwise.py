@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from nanotorch.backend import Array, result_type
 from nanotorch.ops.casting import cast, into, zeros_like
 from nanotorch.ops.comparisons import where
 from nanotorch.primitive import Elementwise, Traced, Ufunc, apply, function
+
+Function = Callable[..., Any]
 
 
 class Neg(Ufunc):
@@ -164,7 +167,7 @@ class Cos(Ufunc):
     vjp = (lambda g, x: g * -sin(x),)
 
 
-cos = function(Cos)
+cos: Function = function(Cos)
 
 
 class Tan(Ufunc):
@@ -230,7 +233,7 @@ class Cosh(Ufunc):
     vjp = (lambda g, x: g * sinh(x),)
 
 
-cosh = function(Cosh)
+cosh: Function = function(Cosh)
 
 
 class Asinh(Ufunc):
@@ -346,7 +349,7 @@ class Rounding(Elementwise):
                 return x.copy() if out is None else into(xp, x, out)
             return getattr(xp, name)(x, out=out)
 
-        cls.kernel = staticmethod(kernel)  # type: ignore[assignment, method-assign]
+        cls.kernel = staticmethod(kernel)  # type: ignore[method-assign]
         super().__init_subclass__()
 
 
@@ -357,7 +360,7 @@ class Sign(Rounding):
     fixed = "b"
 
 
-sign = function(Sign)
+sign: Function = function(Sign)
 
 
 class Floor(Rounding):

@@ -215,7 +215,7 @@ def parsed(x: Any, key: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     for item in key if isinstance(key, tuple) else (key,):
         if isinstance(item, list | range):
             item = as_index(x, item)
-        array = getattr(item, "_array", item)
+        array: Any = getattr(item, "_array", item)
         if item is None or item is Ellipsis or isinstance(item, slice) or type(item) is int:
             if isinstance(item, slice):
                 item = whole_numbers(item)

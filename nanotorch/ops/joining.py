@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-
-
 from nanotorch.backend import Array, array_module, broadcast_shapes, result_type
 from nanotorch.ops.casting import cast, clone, into
 from nanotorch.ops.indexing import index_select
@@ -76,7 +74,8 @@ def piece(g: Any, index: int, shapes: Sequence[tuple[int, ...]], dim: int) -> An
 
 
 def one_dtype(tensors: Sequence[Any], op: str) -> list[Any]:
-    """The tensors in their common dtype; RuntimeError for none at all, TypeError for what is no tensor."""
+    """The tensors in their common dtype; RuntimeError for none at all, TypeError for what is no
+    tensor."""
     tensors = list(tensors)
     if not tensors:
         raise RuntimeError(f"{op}: expected a non-empty list of Tensors")
@@ -113,7 +112,8 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
     for position, tensor in enumerate(inputs):
         if tensor.shape != inputs[0].shape:
             raise RuntimeError(
-                f"stack expects each tensor to be equal size, but got {list(inputs[0].shape)} at entry 0 "
+                f"stack expects each tensor to be equal size, but got {list(inputs[0].shape)} "
+                "at entry 0 "
                 f"and {list(tensor.shape)} at entry {position}"
             )
     return apply(Stack, *inputs, dim=dimension(dim, inputs[0].ndim + 1))
@@ -156,7 +156,8 @@ def tile(x: Any, *dims: Any) -> Any:
 
 
 def repeat_interleave(x: Any, repeats: Any, dim: int | None = None) -> Any:
-    """Each element (or slice along `dim`) of x `repeats` times in a row, one count or one for each."""
+    """Each element (or slice along `dim`) of x `repeats` times in a row, one count or one for
+    each."""
     x, place = (reshape(x, (-1,)), 0) if dim is None else (x, dimension(dim, x.ndim))
     if isinstance(repeats, Traced):
         xp = array_module(repeats._array)
@@ -183,10 +184,13 @@ def triu(x: Any, diagonal: int = 0) -> Any:
 
 
 def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Any, ...]:
-    """The coordinate grids of vectors: one per vector, all of the grid's shape; "xy" puts the second first."""
+    """The coordinate grids of vectors: one per vector, all of the grid's shape; "xy" puts the
+    second first."""
     vectors = tensors[0] if len(tensors) == 1 and isinstance(tensors[0], list | tuple) else tensors
     if indexing not in ("ij", "xy"):
-        raise RuntimeError(f'meshgrid: indexing must be one of "xy" or "ij", but received: {indexing}')
+        raise RuntimeError(
+            f'meshgrid: indexing must be one of "xy" or "ij", but received: {indexing}'
+        )
     sizes = [math.prod(v.shape) for v in vectors]
     grids = tuple(
         expand(reshape(v, [-1 if d == i else 1 for d in range(len(sizes))]), sizes)
@@ -204,12 +208,14 @@ def broadcast_tensors(*tensors: Any) -> tuple[Any, ...]:
 
 
 def pad(x: Any, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
-    """x with `value` (0) around it: `pad` holds (before, after) for the last dimension, then the one before
-    it, and so on; negative amounts cut off. Only the mode "constant" is there."""
+    """x with `value` (0) around it: `pad` holds (before, after) for the last dimension, then the
+    one before it, and so on; negative amounts cut off. Only the mode "constant" is there."""
     if mode != "constant":
         raise NotImplementedError(f"pad: expected the mode 'constant', got {mode!r}")
     if len(pad) % 2 or len(pad) > 2 * x.ndim:
-        raise RuntimeError(f"pad: expected (before, after) for at most {x.ndim} dimensions, got {pad}")
+        raise RuntimeError(
+            f"pad: expected (before, after) for at most {x.ndim} dimensions, got {pad}"
+        )
     shape, inner, key = list(x.shape), [slice(None)] * x.ndim, [slice(None)] * x.ndim
     for i, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True)):
         d = x.ndim - 1 - i

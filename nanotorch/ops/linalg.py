@@ -8,14 +8,11 @@ from nanotorch.backend import Array
 from nanotorch.ops.casting import clone, into
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import sign
-from nanotorch.ops.regions import embed
 from nanotorch.ops.shapes import (
-    Diagonal,
     UnsafeView,
     diag_embed,
     diagonal as diagonal_of,
     expand,
-    permute,
     reshape,
     squeeze,
     transpose,

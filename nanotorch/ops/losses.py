@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nanotorch.backend import Array, HOST, constant, dtype_of
+from nanotorch.backend import HOST, Array, constant, dtype_of
 from nanotorch.ops.activations import log_softmax, sigmoid, softplus
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import abs, exp, log

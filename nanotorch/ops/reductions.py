@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import builtins
-import math
 from typing import Any, NamedTuple
 
 from nanotorch.backend import Array, constant, dtype_of
@@ -167,7 +166,7 @@ class Argmin(Primitive):
         return xp.argmin(x, axis=dim, keepdims=keepdim, out=out)
 
 
-class All(Primitive):
+class AllOf(Primitive):
     """y = whether every element over `dim` is true"""
 
     @staticmethod
@@ -177,7 +176,7 @@ class All(Primitive):
         return x.all(axis=dim, keepdims=keepdim, out=out)
 
 
-class Any_(Primitive):
+class AnyOf(Primitive):
     """y = whether any element over `dim` is true"""
 
     @staticmethod
@@ -436,12 +435,12 @@ def place_of(x: Any, dim: Any, op: str) -> Dim:
 
 def all(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """Whether every element over `dim` is true (nonzero)."""
-    return truth(x, apply(All, x, dim=axes(x, dim), keepdim=keepdim))
+    return truth(x, apply(AllOf, x, dim=axes(x, dim), keepdim=keepdim))
 
 
 def any(x: Any, dim: builtins.object = None, keepdim: bool = False) -> Any:
     """Whether any element over `dim` is true (nonzero)."""
-    return truth(x, apply(Any_, x, dim=axes(x, dim), keepdim=keepdim))
+    return truth(x, apply(AnyOf, x, dim=axes(x, dim), keepdim=keepdim))
 
 
 def truth(x: Any, y: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Regions: a view as seen from its base, whose memory it shows; and repetition with its reverse, the sum.
+"""Regions: a view seen from its base, whose memory it shows; and repetition with its reverse.
 
 A path is a chain of view primitives with their attributes: the way from a base to a region of it.
 """
@@ -73,7 +73,8 @@ class SumTo(Linear):
 
 
 class CopySlices(Linear):
-    """y = base with `value` in the region that `path` leads to: what writing to a view does to its base"""
+    """y = base with `value` in the region that `path` leads to: what writing to a view does to its
+    base"""
 
     backward_name = "CopySlices"
     vjp = (
@@ -114,7 +115,8 @@ def embed(g: Any, shape: Shape, path: Path) -> Any:
 
 
 def sum_to(x: Any, shape: Shape) -> Any:
-    """x summed over what broadcasting repeats; ValueError where `shape` does not broadcast to x's."""
+    """x summed over what broadcasting repeats; ValueError where `shape` does not broadcast to
+    x's."""
     return x if tuple(x.shape) == tuple(shape) else apply(SumTo, x, shape=tuple(shape))
 
 

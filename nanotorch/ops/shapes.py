@@ -1,7 +1,7 @@
 """Shapes: views of the same memory, and the sums and copies that are their reverse.
 
-A view's output shares its input's memory, so what is written into one shows in the other. Kernels of views
-take no `out`: there is nothing to compute.
+A view's output shares its input's memory, so what is written into one shows in the other. Kernels
+of views take no `out`: there is nothing to compute.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from nanotorch.backend import Array, array_module
 from nanotorch.ops.casting import clone, into
-from nanotorch.ops.regions import Expand, embed, sum_to
+from nanotorch.ops.regions import Expand, embed
 from nanotorch.primitive import Linear, apply
 
 Shape = tuple[int, ...]
@@ -79,7 +79,7 @@ class Transpose(Linear):
 class T(Transpose):
     """y = x transposed, of two dimensions at most"""
 
-    vjp = (lambda g: apply(T, g, dim0=0, dim1=-1),)
+    vjp = (lambda g, dim0, dim1: apply(T, g, dim0=dim0, dim1=dim1),)
 
 
 class Squeeze(Linear):
@@ -209,7 +209,8 @@ def view(x: Any, *shape: Any) -> Any:
     wanted = resolve(sizes(shape), math.prod(x.shape), "view")
     if not viewable(x, wanted):
         raise RuntimeError(
-            f"view: size {list(wanted)} is not compatible with the strides {x.stride()} of the tensor of "
+            f"view: size {list(wanted)} is not compatible with the strides {x.stride()} of the "
+            "tensor of "
             f"size {list(x.shape)}; use .reshape(...) instead"
         )
     return apply(View, x, shape=wanted)
@@ -245,7 +246,8 @@ def dimension(dim: int, ndim: int) -> int:
     bound = ndim or 1
     if not -bound <= dim < bound:
         raise IndexError(
-            f"Dimension out of range (expected to be in range of [{-bound}, {bound - 1}], but got {dim})"
+            f"Dimension out of range (expected to be in range of [{-bound}, {bound - 1}], but "
+            f"got {dim})"
         )
     return dim % bound
 
@@ -361,7 +363,8 @@ def select(x: Any, dim: int, index: int) -> Any:
     place = dimension(dim, x.ndim)
     if not -x.shape[place] <= index < x.shape[place]:
         raise IndexError(
-            f"select(): index {index} out of range for tensor of size {list(x.shape)} at dimension {place}"
+            f"select(): index {index} out of range for tensor of size {list(x.shape)} at "
+            f"dimension {place}"
         )
     return apply(Select, x, key=(*(slice(None),) * place, index))
 
@@ -420,8 +423,8 @@ def diag_embed(x: Any, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Any:
     shape = list(x.shape[:-1])
     for place in sorted((first, second)):
         shape.insert(place, x.shape[-1] + abs(offset))
-    place = {"offset": offset, "dim1": first, "dim2": second}
-    return embed(x, tuple(shape), ((Diagonal, place),))
+    attributes = {"offset": offset, "dim1": first, "dim2": second}
+    return embed(x, tuple(shape), ((Diagonal, attributes),))
 
 
 def ravel(x: Any) -> Any:

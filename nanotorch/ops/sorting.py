@@ -107,7 +107,7 @@ def quantile(x: Any, q: Any, dim: int | None = None, keepdim: bool = False) -> A
     """
     shape = (1,) * x.ndim if dim is None else list(x.shape)
     x, place = (reshape(x, (-1,)), 0) if dim is None else (x, dimension(dim, x.ndim))
-    shares = q if isinstance(q, Traced) else full_of(select(reshape(x, (-1,)), 0, 0), q)
+    shares: Any = q if isinstance(q, Traced) else full_of(select(reshape(x, (-1,)), 0, 0), q)
     ordered = movedim(sort(x, place).values, place, 0)
     rank = reshape(shares, (-1,)) * (ordered.shape[0] - 1)
     low = cast(floor(rank), int64.numpy)

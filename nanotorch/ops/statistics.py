@@ -82,12 +82,13 @@ class Std(Primitive):
 
     vjp = (
         lambda g, x, y, dim, correction, keepdim: (
-            spread(where(y == 0, 0, g / (2 * y)), x.shape, dim, keepdim) * deviation(x, dim, correction)
+            spread(where(y == 0, 0, g / (2 * y)), x.shape, dim, keepdim)
+            * deviation(x, dim, correction)
         ),
     )
     jvp = (
-        lambda t, x, y, dim, correction, keepdim: (
-            where(y == 0, 0, sum(t * deviation(x, dim, correction), dim, keepdim) / (2 * y))
+        lambda t, x, y, dim, correction, keepdim: where(
+            y == 0, 0, sum(t * deviation(x, dim, correction), dim, keepdim) / (2 * y)
         ),
     )
 
@@ -185,7 +186,8 @@ def cosine_similarity(a: Any, b: Any, dim: int = 1, eps: float = 1e-8) -> Any:
 
 
 def cdist(a: Any, b: Any, p: float = 2.0) -> Any:
-    """The distances (…, m, n), by the p-norm, of the rows of a (…, m, k) from those of b (…, n, k)."""
+    """The distances (…, m, n), by the p-norm, of the rows of a (…, m, k) from those of b (…, n,
+    k)."""
     return norm(unsqueeze(a, -2) - unsqueeze(b, -3), p, -1)
 
 
