@@ -295,6 +295,7 @@ from nanotorch import (
     utils as utils,
     viz as viz,
 )
+from nanotorch.func import vmap as vmap
 from nanotorch.tensor import Size as Size, Tensor as Tensor
 
 __version__ = "0.1.0"
