@@ -6,6 +6,7 @@ is a device, on CuPy itself (`pytest -m gpu`).
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy
@@ -14,7 +15,9 @@ import strict_cupy
 from op_table import CASES, Case
 
 import nanotorch
+from nanotorch import backend
 from nanotorch.autograd import forward_ad
+from nanotorch.primitive import Primitive
 
 # What the host has to know of the device's values, and why. All other ops run without waiting.
 WAITING = {
@@ -135,3 +138,40 @@ def test_results_and_derivatives_are_those_of_the_cpu(case: Case, dtype: str, cu
 
 def test_every_row_that_may_wait_exists() -> None:
     assert set(WAITING) <= {title(case) for case in CASES}
+
+
+def all_below(kind: type[Primitive]) -> set[type[Primitive]]:
+    """A primitive's subclasses, and theirs."""
+    return {kind, *(other for child in kind.__subclasses__() for other in all_below(child))}
+
+
+def filling(primitive: type[Primitive], filled: set[str]) -> Any:
+    """The primitive's kernel, which also has to fill memory that it is given."""
+    kernel = primitive.kernel
+
+    def run(xp: Any, *inputs: Any, **attributes: Any) -> Any:
+        y = kernel(xp, *inputs, **attributes)
+        if type(y) in backend.MODULES and attributes.pop("out", None) is None:
+            module = backend.array_module(y)
+            out = module.empty_like(y)
+            assert kernel(xp, *inputs, **attributes, out=out) is out, primitive.__name__
+            expected, found = (backend.to_device(a, backend.CPU) for a in (y, out))
+            numpy.testing.assert_array_equal(found, expected, primitive.__name__)
+            filled.add(primitive.__name__)
+        return y
+
+    return staticmethod(run)
+
+
+def test_kernels_fill_the_memory_of_the_device_that_they_are_given(
+    cuda: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled: set[str] = set()
+    for primitive in all_below(Primitive):
+        if "out" in inspect.signature(primitive.kernel).parameters:
+            monkeypatch.setattr(primitive, "kernel", filling(primitive, filled))
+    with nanotorch.device("cuda"):
+        for case in CASES:
+            inputs = made(case, "cuda", "float32")
+            slopes(flat(case.function(Uncounted(), *inputs)), inputs, create_graph=True)
+    assert len(filled) > 100

@@ -85,7 +85,8 @@ class ufunc:  # noqa: N801 - CuPy's name
                 raise TypeError(f"{self.name}: return arrays must be of ArrayType")
             plain["out"] = plain["out"]._host
         kinds = None if "dtype" in plain else self.result_kinds(operands)
-        result = self._host(*operands, **plain)
+        with numpy.errstate(all="ignore"):
+            result = self._host(*operands, **plain)
         if "out" in plain:
             happened("launches", self.name)
             return options["out"]
@@ -151,7 +152,8 @@ def function(owner: str, name: str, host: Callable[..., Any]) -> Callable[..., A
         if name == "where" and len(arguments) == 1:
             happened("synchronizations", "where")
         plain = {k: unwrapped(v) for k, v in options.items() if v is not None}
-        result = host(*unwrapped(arguments), **plain)
+        with numpy.errstate(all="ignore"):
+            result = host(*unwrapped(arguments), **plain)
         if result is None:
             happened("launches", name)
         return wrap(numpy.asarray(result) if name in TRUTHS else result, inputs)

@@ -281,7 +281,8 @@ def method(name: str) -> Callable[..., Any]:
             y.flags.writeable = True
             return wrap(y, inputs)
         plain = {k: unwrapped(v) for k, v in options.items() if v is not None}
-        result = getattr(before, name)(*unwrapped(arguments), **plain)
+        with numpy.errstate(all="ignore"):
+            result = getattr(before, name)(*unwrapped(arguments), **plain)
         if result is None:
             happened("launches", name)
         return wrap(result, inputs)
