@@ -104,7 +104,7 @@ manual_seed_all = manual_seed
 # --- memory ---------------------------------------------------------------------------------------
 
 _peaks: dict[int, int] = {}  # bytes, by the number of the device
-_watching: list[Any] = []
+_watching: list[tuple[Any, Any]] = []  # a module, and the hook on its memory
 
 
 def memory_allocated(device: Place = None) -> int:
@@ -149,9 +149,9 @@ def mem_get_info(device: Place = None) -> tuple[int, int]:
 
 def _watch() -> None:
     """Notes from now on how high the use of memory rises."""
-    if _watching:
-        return
     module = cuda_module()
+    if any(watched is module for watched, _ in _watching):
+        return
 
     class Peak(module.cuda.MemoryHook):  # type: ignore[misc, name-defined]
         name = "nanotorch peak memory"
@@ -160,8 +160,9 @@ def _watch() -> None:
             number = facts["device_id"]
             _peaks[number] = max(_peaks.get(number, 0), memory_allocated(number))
 
-    _watching.append(Peak())
-    _watching[0].__enter__()
+    hook = Peak()
+    hook.__enter__()
+    _watching.append((module, hook))
 
 
 # --- streams and events ---------------------------------------------------------------------------

@@ -190,6 +190,25 @@ def test_pinned_memory_is_copied_without_waiting(cuda: str) -> None:
         moved.pin_memory()
 
 
+def test_a_loader_pins_its_batches(cuda: str) -> None:
+    x, y = nt.randn(6, 2), nt.arange(6)
+    loader = nt.utils.data.DataLoader(
+        nt.utils.data.TensorDataset(x, y), batch_size=4, pin_memory=True
+    )
+    batches = list(loader)
+    assert all(part.is_pinned() for batch in batches for part in batch)
+    moved = nt.cat([inputs.to("cuda", non_blocking=True) for inputs, _ in batches])
+    assert moved.tolist() == x.tolist()
+    named = nt.utils.data.DataLoader([{"a": 1.0, "b": "text"}] * 2, pin_memory=True)
+    assert [(batch["a"].is_pinned(), batch["b"]) for batch in named] == [(True, ["text"])] * 2
+
+
+def test_a_loader_without_a_gpu_says_that_it_pins_nothing(no_gpu: None) -> None:
+    loader = nt.utils.data.DataLoader([1.0, 2.0], pin_memory=True)
+    with pytest.warns(UserWarning, match="pin_memory=True has no effect"):
+        assert [batch.item() for batch in loader] == [1.0, 2.0]
+
+
 # --- the runner without a GPU ---------------------------------------------------------------------
 
 

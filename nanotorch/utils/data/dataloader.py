@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
 import numpy
 
+from nanotorch.backend import cuda_unavailable_reason
 from nanotorch.creation import as_tensor
 from nanotorch.random import Generator
+from nanotorch.tensor import Tensor
 from nanotorch.utils.data.collate import default_collate
 from nanotorch.utils.data.dataset import Dataset, IterableDataset, Subset, TensorDataset
 from nanotorch.utils.data.sampler import (
@@ -32,8 +35,9 @@ class DataLoader(Generic[Item]):
     batch that is not full, `collate_fn` joins the samples of a batch (default `default_collate`).
     `batch_size=None` yields the samples one by one. The order for a seed is PyTorch's. A
     TensorDataset (or a Subset of one) under the default collate is batched by one gather per
-    tensor. Items are loaded in the calling process: `num_workers` must be 0; `pin_memory`,
-    `timeout`, `worker_init_fn`, `prefetch_factor` and `persistent_workers` have no effect.
+    tensor. With `pin_memory` the tensors of a batch lie where a GPU copies them from beside
+    computing (UserWarning without one). Items are loaded in the calling process: `num_workers` must
+    be 0; `timeout`, `worker_init_fn`, `prefetch_factor` and `persistent_workers` have no effect.
     Source: https://docs.pytorch.org/docs/stable/data.html
 
     ValueError for options that exclude each other, a batch size below 1, or num_workers other than
@@ -120,6 +124,13 @@ class DataLoader(Generic[Item]):
         else:
             batches = self._gathered() or map(self._fetch, self.batch_sampler)
         draw_seed(self.generator)
+        if self.pin_memory:
+            if cuda_unavailable_reason() is None:
+                return map(pinned, batches)
+            warnings.warn(
+                "DataLoader: pin_memory=True has no effect, since there is no GPU to copy to",
+                stacklevel=2,
+            )
         return batches
 
     def _from_iterable(self, items: Iterator[Any]) -> Iterator[Any]:
@@ -163,6 +174,19 @@ class DataLoader(Generic[Item]):
         if self.batch_size is None:
             return total
         return total // self.batch_size if self.drop_last else -(-total // self.batch_size)
+
+
+def pinned(item: Any) -> Any:
+    """The tensors of the CPU in pinned memory, also within mappings and sequences."""
+    if isinstance(item, Tensor):
+        return item if item.is_cuda else item.pin_memory()
+    if isinstance(item, dict):
+        return {key: pinned(value) for key, value in item.items()}
+    if isinstance(item, tuple) and hasattr(item, "_fields"):
+        return type(item)(*map(pinned, item))
+    if isinstance(item, list | tuple):
+        return type(item)(map(pinned, item))
+    return item
 
 
 def default_convert(item: Any) -> Any:
