@@ -8,14 +8,16 @@
         def kernel(xp, a, b, out=None):
             return xp.multiply(a, b, out=out)
 
-`kernel` computes y from raw arrays with the array module `xp` (NumPy or CuPy), into `out` where given. Its
-positional parameters name the inputs, its keyword-only parameters the attributes. `vjp` holds one rule per
-input (None: not differentiable), and a rule names what it needs: `g`, the cotangent of y; an input; `y`; an
-attribute; `x_shape`, the shape of input x; `shapes`, those of all inputs; `index`, its own position (for ops
-of any number of inputs, which have one rule for all). What no wanted rule names is not kept in memory.
+`kernel` computes y from raw arrays with the array module `xp` (NumPy or CuPy), into `out` where
+given. Its positional parameters name the inputs, its keyword-only parameters the attributes. `vjp`
+holds one rule per input (None: not differentiable), and a rule names what it needs: `g`, the
+cotangent of y; an input; `y`; an attribute; `x_shape`, the shape of input x; `shapes`, those of all
+inputs; `index`, its own position (for ops of any number of inputs, which have one rule for all).
+What no wanted rule names is not kept in memory.
 
-Rules are written with operators and op functions, which take raw arrays as well as tensors: on raw arrays
-they just run kernels (a plain backward pass), on tensors they are recorded again (higher derivatives).
+Rules are written with operators and op functions, which take raw arrays as well as tensors: on raw
+arrays they just run kernels (a plain backward pass), on tensors they are recorded again (higher
+derivatives).
 
 An instance of the class is the graph node of one application: `y.grad_fn`.
 """
@@ -52,7 +54,8 @@ class Traced:
 
 
 class RemovableHandle:
-    """What registering a hook returns: `remove()` takes the hook out again; also a context manager."""
+    """What registering a hook returns: `remove()` takes the hook out again; also a context
+    manager."""
 
     _next_id = itertools.count()
 
@@ -75,7 +78,9 @@ class RemovableHandle:
 class Packed:
     """A value kept through a pair of saved-tensor hooks, and its place in the graph."""
 
-    def __init__(self, value: Any, hooks: tuple[Callable[[Any], Any], Callable[[Any], Any]]) -> None:
+    def __init__(
+        self, value: Any, hooks: tuple[Callable[[Any], Any], Callable[[Any], Any]]
+    ) -> None:
         pack, self._unpack = hooks
         self._packed = pack(value)
         self._tangent = value._tangent
@@ -101,9 +106,9 @@ KEEP_NOTHING: Any = ((), False, False)
 class Node:
     """A vertex of the graph that backward walks: where a cotangent comes from and goes to.
 
-    `edges` holds, for each input, the node that made it, or the leaf tensor itself, or None where no
-    gradient is wanted. `sequence` counts nodes in the order of their making, so that walking from high to
-    low numbers meets every consumer of a value before its producer.
+    `edges` holds, for each input, the node that made it, or the leaf tensor itself, or None where
+    no gradient is wanted. `sequence` counts nodes in the order of their making, so that walking
+    from high to low numbers meets every consumer of a value before its producer.
     """
 
     __slots__ = (
@@ -148,7 +153,8 @@ class Node:
         )
 
     def register_hook(self, hook: Callable[[Any, Any], Any]) -> RemovableHandle:
-        """Calls `hook(grad_inputs, grad_outputs)` after the node's rules; it may return new grad_inputs."""
+        """Calls `hook(grad_inputs, grad_outputs)` after the node's rules; it may return new
+        grad_inputs."""
         if self.post_hooks is None:
             self.post_hooks = {}
         return RemovableHandle(self.post_hooks, hook)
@@ -192,7 +198,8 @@ class Primitive(Node):
 
     vjp: ClassVar[tuple[Rule | None, ...]] = ()
     jvp: ClassVar[tuple[Rule | None, ...] | None] = None
-    # "common": inputs are cast to their common dtype; "floating": and integers to the default float.
+    # "common": inputs are cast to their common dtype; "floating": and integers to the default
+    # float.
     promotes: ClassVar[str | None] = None
     constant: ClassVar[bool] = False  # the output depends on the inputs' shapes alone
     # What is moved to the device of the others: nothing, "numbers" (0-dim, of the host), "all".
@@ -280,8 +287,8 @@ class Primitive(Node):
     def pull(self, g: Any, only: Any, tensors: bool) -> Sequence[Any]:
         if self.inputs is RELEASED:
             raise RuntimeError(
-                f"{self.name()}: trying to backward through the graph a second time, but what it kept for "
-                "that was freed; pass retain_graph=True to the first backward"
+                f"{self.name()}: trying to backward through the graph a second time, but what it "
+                "kept for that was freed; pass retain_graph=True to the first backward"
             )
         rules, arguments, variadic, kept = self.vjp, self.arguments, self.variadic, self.inputs
         cotangents: list[Any] = []
@@ -336,8 +343,9 @@ class Primitive(Node):
     def changed(self, what: str, array: Array, cell: list[int] | None, version: int) -> Exception:
         """The error for a kept value that was written to since."""
         return RuntimeError(
-            f"{self.name()}: {what}, shape {tuple(array.shape)}, is needed for the gradient but has been "
-            f"modified by an inplace operation: it is at version {0 if cell is None else cell[0]}; "
+            f"{self.name()}: {what}, shape {tuple(array.shape)}, is needed for the gradient but "
+            "has been modified by an inplace operation: it is at version "
+            f"{0 if cell is None else cell[0]}; "
             f"expected version {version} instead"
         )
 
@@ -366,7 +374,8 @@ class Elementwise(Primitive):
 
 
 class Ufunc(Elementwise):
-    """An elementwise op that NumPy and CuPy have as the function of one operand that `ufunc` names."""
+    """An elementwise op that NumPy and CuPy have as the function of one operand that `ufunc`
+    names."""
 
     __slots__ = ()
     ufunc: ClassVar[str] = ""
@@ -383,7 +392,8 @@ class Ufunc(Elementwise):
 
 
 class BinaryUfunc(Elementwise):
-    """An elementwise op that NumPy and CuPy have as the function of two operands that `ufunc` names."""
+    """An elementwise op that NumPy and CuPy have as the function of two operands that `ufunc`
+    names."""
 
     __slots__ = ()
     ufunc: ClassVar[str] = ""
@@ -400,14 +410,15 @@ class BinaryUfunc(Elementwise):
 
 
 class Linear(Primitive):
-    """y is linear in its differentiable inputs taken together: its tangent is y of their tangents."""
+    """y is linear in its differentiable inputs taken together: its tangent is y of their
+    tangents."""
 
     __slots__ = ()
 
 
 class Multilinear(Primitive):
-    """y is linear in each differentiable input: its tangent is the sum, over the inputs, of y with that
-    input replaced by its tangent."""
+    """y is linear in each differentiable input: its tangent is the sum, over the inputs, of y with
+    that input replaced by its tangent."""
 
     __slots__ = ()
 
@@ -415,8 +426,8 @@ class Multilinear(Primitive):
 def apply(primitive: type[Primitive], *inputs: Any, **attributes: Any) -> Any:
     """Applies a primitive: every computation passes here.
 
-    The first operand that carries a computation says how it is read (eagerly and recorded for a Tensor,
-    symbolically for a symbol). Raw arrays alone just run the kernel.
+    The first operand that carries a computation says how it is read (eagerly and recorded for a
+    Tensor, symbolically for a symbol). Raw arrays alone just run the kernel.
     """
     for operand in inputs:
         if isinstance(operand, Traced):

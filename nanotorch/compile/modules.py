@@ -1,8 +1,8 @@
 """A compiled module: its forward pass is one program, and its output carries one backward node.
 
-The program is recorded with the module's backward pass behind it and runs as a generator: forward up to
-the output, then, when the output's cotangent arrives, the rest. The memory in between is the plan's own,
-so a backward pass belongs to the latest call; an earlier one's is refused.
+The program is recorded with the module's backward pass behind it and runs as a generator: forward
+up to the output, then, when the output's cotangent arrives, the rest. The memory in between is the
+plan's own, so a backward pass belongs to the latest call; an earlier one's is refused.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class CompiledModuleBackward(Node):
     def pull(self, g: Any, only: Any, tensors: bool) -> Sequence[Any]:
         if tensors:
             raise RuntimeError(
-                "a compiled module has no second derivatives; call the module itself, not the compiled one"
+                "a compiled module has no second derivatives; call the module itself, not the "
+                "compiled one"
             )
         found = self.program.backward(self.generation, g)
         return [
@@ -69,13 +70,13 @@ class TwoPhases:
         """The gradients of the leaves, for the latest call of forward."""
         if generation != self.generation:
             raise RuntimeError(
-                "backward through a compiled module that was called again since: its memory holds the later "
-                "call. Call backward() first, or compile the whole step"
+                "backward through a compiled module that was called again since: its memory holds "
+                "the later call. Call backward() first, or compile the whole step"
             )
         if self._running is None:
             raise RuntimeError(
-                "backward through a compiled module a second time: what it kept was used up; call the module "
-                "again, or use the module itself with retain_graph=True"
+                "backward through a compiled module a second time: what it kept was used up; call "
+                "the module again, or use the module itself with retain_graph=True"
             )
         running, self._running = self._running, None
         found: Sequence[Any] = running.send(array_module(g).asarray(g))
@@ -83,7 +84,8 @@ class TwoPhases:
 
 
 class CompiledModule:
-    """A module whose forward and backward passes are replayed; everything else is the module's own."""
+    """A module whose forward and backward passes are replayed; everything else is the module's
+    own."""
 
     def __init__(self, module: Any, explain: bool) -> None:
         self.__dict__["module"] = module
