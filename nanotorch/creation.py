@@ -17,6 +17,7 @@ from nanotorch.backend import (
     get_default_dtype,
     module_of,
     on_device,
+    result_type,
     to_device,
 )
 from nanotorch.backend.dtypes import bool_, int64
@@ -91,6 +92,8 @@ def as_array(data: Any, dtype: DType | None = None) -> Array:
         )
     if array.dtype == numpy.float64 and not holds_numpy(data):
         return array.astype((dtype or get_default_dtype()).numpy)
+    if array.dtype.kind == "c" and not holds_numpy(data):
+        return array.astype(result_type(array.dtype.type(0).item()).numpy)
     if array.size == 0 and not isinstance(data, int | float):
         return array.astype(get_default_dtype().numpy)
     return array

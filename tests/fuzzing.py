@@ -247,11 +247,10 @@ class Program:
 
     def statement(self) -> str:
         """A line that changes something in place or in the graph."""
-        a = self.name()
-        if a[0] == "g":  # gradients may share memory in PyTorch
-            a = self.names[0]
+        a, f = self.name(), self.floating()
+        if self.of_a_gradient(a) or self.of_a_gradient(f):  # they may share memory in PyTorch
+            a = f = self.names[0]
         b, c, key = self.fitting(a), self.number(), self.key(a)
-        f = self.floating()
         options = (
             f"{a}.{self.pick(IN_PLACE_UNARY)}()", f"{a}.{self.pick(IN_PLACE_UNARY)}()",
             f"{a}.add_({b})", f"{a}.mul_({b})", f"{a}.sub_({c})", f"{a}.mul_({c})", f"{a}.div_(2)",

@@ -195,7 +195,7 @@ def refresh(x: Any) -> None:
     if x._seen != x._cell[0] and base._requires_grad:
         if base._node is not None or not x._made_in_no_grad:
             x._seen = x._cell[0]
-            record(ops.AsStrided, (base,), {"path": x._path}, x)
+            record_again(ops.AsStrided, (base,), {"path": x._path}, x)
 
 
 def check_inplace(x: Any, operands: Iterable[Any] = ()) -> None:

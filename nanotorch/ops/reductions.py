@@ -328,6 +328,18 @@ class ValuesAndIndices(NamedTuple):
     values: Any
     indices: Any
 
+    def __repr__(self) -> str:
+        return (
+            f"torch.return_types.{type(self).__name__}(\nvalues={self.values!r},"
+            f"\nindices={self.indices!r})"
+        )
+
+
+RETURN_TYPES = {
+    name: type(name, (ValuesAndIndices,), {"__slots__": ()})
+    for name in ("max", "min", "sort", "topk", "median")
+}
+
 
 def axes(x: Any, dim: Any) -> Dim:
     """`dim` as the kernels take it: lists become tuples, a 0-dim tensor has the dimension 0 or
@@ -392,13 +404,14 @@ def along(
     primitive: type[Primitive], x: Any, indices: Any, dim: int, keepdim: bool
 ) -> ValuesAndIndices:
     """The elements at `indices`, with the reduced dimension dropped unless kept."""
+    made = RETURN_TYPES[primitive.__name__.removesuffix("Along").lower()]
     if x.ndim == 0:
-        return ValuesAndIndices(clone(x), indices)
+        return made(clone(x), indices)
     values = apply(primitive, x, indices, dim=dim)
     if not keepdim:
         shape = tuple(n for d, n in enumerate(values.shape) if d != dimension(dim, x.ndim))
         values, indices = (apply(UnsafeView, part, shape=shape) for part in (values, indices))
-    return ValuesAndIndices(values, indices)
+    return made(values, indices)
 
 
 def amax(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
