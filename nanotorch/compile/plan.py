@@ -317,7 +317,11 @@ class Plan:
         if not waiting and not any(block is b for b in self.blocks):
             self.blocks.append(block)
         held[root_of(array)] = block
-        return block[: array.nbytes].view(array.dtype).reshape(array.shape)
+        # In the order of the recorded array's memory, in which sums were taken.
+        order = sorted(range(array.ndim), key=lambda d: -array.strides[d])
+        flat = block[: array.nbytes].view(array.dtype)
+        ordered = flat.reshape([array.shape[d] for d in order])
+        return ordered.transpose([order.index(d) for d in range(array.ndim)])
 
     def _release(
         self,

@@ -226,6 +226,12 @@ class Recorder:
     def check(self, results: Iterable[Tensor]) -> None:
         """Refuses what can only be seen at the end: open graphs, and tensors from nowhere."""
         for result in results:
+            key = id(result._array)
+            if key not in self.made and key not in self._inputs and key not in self.external:
+                self.refuse(
+                    f"returns a tensor of shape {tuple(result._array.shape)} that is computed outside "
+                    "of the ops"
+                )
             if result._node is not None and result._node not in self.walked:
                 self.refuse(
                     f"returns a tensor of shape {tuple(result._array.shape)} whose gradient is "
