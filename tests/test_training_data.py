@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -76,18 +75,12 @@ def test_parquet_is_read_as_the_same_table() -> None:
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    import builtins
-
-    ordinary = builtins.__import__
-
-    def without_polars(name: str, *rest: Any) -> Any:
-        if name == "polars":
-            raise ImportError(name)
-        return ordinary(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without_polars)
-    with pytest.raises(InputError, match=r'pip install "nanotorch\[data\]"'):
+    monkeypatch.setattr("nanotorch.training.data.text_files.has_polars", lambda: False)
+    with pytest.raises(InputError) as refused:
         read_table(write("a,y\n1,no\n2,yes\n"))
+    (line,) = refused.value.lines
+    assert line.startswith("d.csv:2, column 'y': expected a number, found 'no': needs polars")
+    assert 'pip install "nanotorch[data]"' in line
 
 
 def test_svmlight_is_read_through_scikit_learn() -> None:

@@ -27,5 +27,5 @@ class Interrupted(BaseException):
 def needs_extra(feature: str, package: str, extra: str) -> InputError:
     """The line that names the extra to install when `package` is missing for `feature`."""
     return InputError(
-        f'{feature} needs {package}, which is not installed: pip install "nanotorch[{extra}]"'
+        f'{feature}: needs {package}, which is not installed: pip install "nanotorch[{extra}]"'
     )

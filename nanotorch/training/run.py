@@ -81,8 +81,8 @@ class Run:
         self._unread: list[tuple[Any, Any]] = []
         self._reads_at_once = device.type == "cpu"
         self._accumulate = training.accumulate
-        clips = training.clip_norm is not None or training.clip_value is not None
-        self._adjusts = bool(self.penalty) or clips
+        self._clips = training.clip_norm is not None or training.clip_value is not None
+        self._adjusts = bool(self.penalty) or self._clips
 
     def _batches(self, part: Part, batch_size: int, training: bool = False) -> Batches:
         config = self.config
@@ -200,6 +200,8 @@ class Run:
         if self.penalty:
             self.penalty.add_gradients()
         training = self.config.training
+        if not self._clips:
+            return
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         if training.clip_value is not None:
             nt.nn.utils.clip_grad_value_(parameters, training.clip_value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ from nanotorch.training.errors import InputError, needs_extra
 
 MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?"]
 Columns = tuple[list[str], NDArray[np.float64], dict[str, list[str]]]
+
+
+def has_polars() -> bool:
+    return importlib.util.find_spec("polars") is not None
 
 
 def _polars(what: str) -> Any:
@@ -34,7 +39,7 @@ def read_parquet(path: Path) -> Columns:
 
 def read_mixed_csv(path: Path, delimiter: str, names: list[str], header: bool) -> Columns:
     """Names, numbers and categories of a text file in which some columns are text or have gaps."""
-    polars = _polars(f"{path}: text columns and missing values")
+    polars = _polars(f"{path}: a table of text and gaps")
     try:
         frame = polars.read_csv(
             path,

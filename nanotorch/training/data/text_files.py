@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nanotorch.training.data.frames import MISSING, read_mixed_csv
-from nanotorch.training.errors import InputError
+from nanotorch.training.data.frames import MISSING, has_polars, read_mixed_csv
+from nanotorch.training.errors import InputError, needs_extra
 
 LARGE = 16 * 2**20  # bytes from which a converted copy is kept
 CACHE_FORMAT = 1
@@ -56,11 +56,13 @@ def _parse(path: Path, dtype: np.dtype[Any]) -> TextTable:
     try:
         values = _load(path, dtype, delimiter, skip=int(header))
     except ValueError:
-        _refuse_ragged_rows(path, delimiter, len(names))
+        words = _first_word(path, delimiter, names, header)
+        if not has_polars():
+            raise needs_extra(words, "polars (for text and gaps)", "data") from None
         names, mixed, categories = read_mixed_csv(path, delimiter, names, header)
         return TextTable(names, mixed, categories, 1 + header)
     if values.size and values.shape[1] != len(names):
-        _refuse_ragged_rows(path, delimiter, len(names))
+        _first_word(path, delimiter, names, header)
     return TextTable(names, values, {}, 1 + header)
 
 
@@ -78,10 +80,7 @@ def text_chunks(path: Path, rows: int) -> Iterator[TextTable]:
                 if first_line == 1 + header:
                     yield _parse(path, np.dtype(np.float32))
                     return
-                _refuse_ragged_rows(path, delimiter, len(names))
-                raise InputError(
-                    f"{path}: a value after line {first_line} is not a number"
-                ) from None
+                raise InputError(_first_word(path, delimiter, names, header)) from None
             if not len(values):
                 return
             yield TextTable(names, values, {}, first_line)
@@ -133,21 +132,32 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _refuse_ragged_rows(path: Path, delimiter: str, width: int) -> None:
-    """One line for the first row whose number of columns is not that of the first line."""
+def _first_word(path: Path, delimiter: str, names: list[str], header: bool) -> str:
+    """Words about the first cell that is not a number; InputError for a row of another width."""
+    width, words = len(names), ""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file, delimiter=delimiter)
-            for row in rows:
+            for at, row in enumerate(rows):
+                place = f"{path}:{rows.line_num}"
                 if row and len(row) != width:
                     raise InputError(
-                        f"{path}:{rows.line_num}: expected {width} columns as in the first line, "
-                        f"found {len(row)}"
+                        f"{place}: expected {width} columns as in the first line, found {len(row)}"
                     )
+                if words or (header and at == 0):
+                    continue
+                for name, cell in zip(names, row, strict=False):
+                    if not _is_number(cell):
+                        missing = cell.strip() in MISSING
+                        what = "the value is missing" if missing else "expected a number"
+                        found = "" if missing else f", found {cell.strip()!r}"
+                        words = f"{place}, column {name!r}: {what}{found}"
+                        break
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a text file in UTF-8 (byte {error.start})") from None
     except csv.Error as error:
         raise InputError(f"{path}: not a table: {error}") from None
+    return words
 
 
 # --- the converted copy ------------------------------------------------------------------------
