@@ -18,6 +18,8 @@ import pytest
 import strict_cupy as cp
 from strict_cupy import contract
 
+from nanotorch.ops import shapes
+
 ROOT = Path(__file__).parent.parent
 MODULE_MAKERS = {"array_module", "cuda_module", "module_of"}
 
@@ -225,6 +227,67 @@ def test_the_look_alike_refuses(statement: str) -> None:
     with pytest.raises((TypeError, ValueError, AttributeError, NotImplementedError)) as caught:
         exec(X + statement, space)
     assert REFUSED.get(statement, "same as the current device") in str(caught.value)
+
+
+# Where CuPy copies silently, or lets NumPy call back into it, the look-alike refuses.
+STRICTER = {
+    *("cp.sum(h)", "cp.einsum('ij,ij', x, h)", "cp.zeros_like(h)"),
+    *("numpy.exp(x)", "numpy.sum(x)", "x + cp.from_second(x)"),
+}
+
+
+def real_array(cupy: Any) -> Any:
+    """An array of the real CuPy; without a GPU over the host's memory, which no kernel can read."""
+    host = numpy.arange(6, dtype="f").reshape(2, 3)
+    if cupy.cuda.is_available():
+        return cupy.asarray(host)
+    memory = cupy.cuda.memory.UnownedMemory(host.ctypes.data, host.nbytes, host, 0)
+    pointer = cupy.cuda.memory.MemoryPointer(memory, 0)
+    return cupy.ndarray(host.shape, host.dtype, memptr=pointer)
+
+
+@pytest.mark.parametrize("statement", sorted(set(REFUSED) - STRICTER))
+def test_cupy_refuses_what_the_look_alike_refuses(statement: str) -> None:
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed; no GPU would be needed")
+    raised = []
+    for module in (cp, cupy):
+        x = cp.asarray(numpy.ones((2, 3), "f")) if module is cp else real_array(cupy)
+        space = {"cp": module, "numpy": numpy, "x": x, "h": numpy.ones((2, 3), "f")}
+        with pytest.raises(Exception) as caught:
+            exec(statement, space)
+        raised.append(caught.type)
+    # What CuPy asks the driver for first, it cannot decide where there is none.
+    undecided = not cupy.cuda.is_available() and raised[1].__name__ == "CUDARuntimeError"
+    assert undecided or raised[1] is raised[0]
+
+
+VIEWS: list[tuple[str, dict[str, Any]]] = [
+    ("View", {"shape": (3, 2)}),
+    ("Permute", {"order": (1, 0)}),
+    ("Transpose", {"dim0": 0, "dim1": 1}),
+    ("Expand", {"shape": (4, 2, 3)}),
+    ("Unsqueeze", {"dim": 1}),
+    ("Squeeze", {"dims": (0,), "origin": 1}),
+    ("BasicIndex", {"key": (slice(None), 1, None)}),
+    ("BasicIndex", {"key": (Ellipsis, slice(0, 3, 2))}),
+    ("Diagonal", {"offset": 1, "dim1": 0, "dim2": 1}),
+    ("Diagonal", {"offset": -1, "dim1": -1, "dim2": -2}),
+    ("Alias", {}),
+]
+
+
+@pytest.mark.parametrize("name, attributes", VIEWS, ids=str)
+def test_views_of_cupys_arrays_show_the_memory_that_numpys_show(
+    name: str, attributes: dict[str, Any]
+) -> None:
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed; no GPU would be needed")
+    kernel = getattr(shapes, name).kernel
+    x, h = real_array(cupy), numpy.zeros((2, 3), "f")
+    view, expected = kernel(cupy, x, **attributes), kernel(numpy, h, **attributes)
+    assert type(view) is cupy.ndarray
+    assert (view.shape, view.strides) == (expected.shape, expected.strides)
+    assert view.data.ptr - x.data.ptr == expected.ctypes.data - h.ctypes.data
+    assert view.base is x
 
 
 COUNTED = {  # copies to the device, copies from it, waits
