@@ -1,6 +1,16 @@
 """A small neural-network training framework with PyTorch's names, on NumPy and CuPy."""
 
-from nanotorch import autograd as autograd
+from nanotorch import (
+    autograd as autograd,
+    cuda as cuda,
+    func as func,
+    linalg as linalg,
+    nn as nn,
+    optim as optim,
+    sym as sym,
+    utils as utils,
+    viz as viz,
+)
 from nanotorch.autograd import (
     enable_grad as enable_grad,
     inference_mode as inference_mode,
@@ -67,6 +77,7 @@ from nanotorch.creation import (
     zeros as zeros,
     zeros_like as zeros_like,
 )
+from nanotorch.func import vmap as vmap
 from nanotorch.ops import (
     abs as abs,
     abs as absolute,
@@ -160,9 +171,9 @@ from nanotorch.ops import (
     le as less_equal,
     lerp as lerp,
     log as log,
-    log10 as log10,
     log1p as log1p,
     log2 as log2,
+    log10 as log10,
     log_softmax as log_softmax,
     logaddexp as logaddexp,
     logdet as logdet,
@@ -285,17 +296,6 @@ from nanotorch.random import (
     seed as seed,
     set_rng_state as set_rng_state,
 )
-from nanotorch import (
-    cuda as cuda,
-    func as func,
-    linalg as linalg,
-    nn as nn,
-    optim as optim,
-    sym as sym,
-    utils as utils,
-    viz as viz,
-)
-from nanotorch.func import vmap as vmap
 from nanotorch.tensor import Size as Size, Tensor as Tensor
 
 __version__ = "0.1.0"

@@ -30,8 +30,7 @@ _gpus = 0
 
 
 class device:  # noqa: N801 - PyTorch's name
-    """A place for tensors: `device("cpu")`, `device("cuda")`, `device("cuda:1")`, `device("cuda",
-    1)`.
+    """A place for tensors: `device("cpu")`, `device("cuda")`, `device("cuda:1")` or `device(1)`.
 
     As a context, the place of the tensors that are made within it and name no device.
     """
@@ -42,9 +41,9 @@ class device:  # noqa: N801 - PyTorch's name
 
     def __init__(self, kind: str | int | device, index: int | None = None) -> None:
         if isinstance(kind, device):
-            kind, index = kind.type, kind.index
+            index, kind = kind.index, kind.type
         elif isinstance(kind, int):
-            kind, index = "cuda", kind
+            index, kind = kind, "cuda"
         elif ":" in kind:
             kind, _, number = kind.partition(":")
             if not number.isdecimal():
@@ -137,7 +136,8 @@ def cuda_unavailable_reason() -> str | None:
     except ImportError as error:
         return (
             f"device 'cuda' needs CuPy, which could not be imported ({error}); "
-            'install it with `pip install "nanotorch[cuda12]"` or "nanotorch[cuda13]", or use device \'cpu\''
+            'install it with `pip install "nanotorch[cuda12]"` or "nanotorch[cuda13]", '
+            "or use device 'cpu'"
         )
     if not cupy.cuda.is_available():
         return (

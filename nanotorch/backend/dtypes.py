@@ -67,11 +67,8 @@ bool_ = dtype("bool")
 half, double, cfloat, cdouble = float16, float64, complex64, complex128
 short, int_, long, float_ = int16, int32, int64, float32
 
-_BY_NUMPY = {
-    d.numpy: d
-    for d in (float16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64)
-    + (complex64, complex128, bool_)
-}
+_REAL = (float16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64)
+_BY_NUMPY = {d.numpy: d for d in (*_REAL, complex64, complex128, bool_)}
 _BY_PYTHON = {bool: bool_, int: int64, float: float64, complex: complex128}
 _default = float32
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy
 
 _threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-_blas: tuple[Callable[[int], Any], Callable[[], int]] | None | bool = None
+_blas: tuple[Callable[[int], Any], Callable[[], int]] | bool | None = None
 
 # What OpenBLAS calls its two functions, in NumPy's wheels and in distributions.
 _PREFIXES = ("scipy_openblas", "openblas")

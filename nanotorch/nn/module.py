@@ -330,9 +330,9 @@ class Module:
 
         def moved(tensor: Tensor) -> Tensor:
             floating = tensor.is_floating_point() or tensor.is_complex()
-            return tensor.to(
-                device=target or tensor.device, dtype=kind if kind and floating else tensor.dtype
-            )
+            place, dtype = target or tensor.device, kind if kind and floating else tensor.dtype
+            there: Tensor = tensor.to(device=place, dtype=dtype)
+            return there
 
         return self._apply(moved)
 

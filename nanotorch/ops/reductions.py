@@ -404,7 +404,7 @@ def along(
     primitive: type[Primitive], x: Any, indices: Any, dim: int, keepdim: bool
 ) -> ValuesAndIndices:
     """The elements at `indices`, with the reduced dimension dropped unless kept."""
-    made = RETURN_TYPES[primitive.__name__.removesuffix("Along").lower()]
+    made: type[ValuesAndIndices] = RETURN_TYPES[primitive.__name__.removesuffix("Along").lower()]
     if x.ndim == 0:
         return made(clone(x), indices)
     values = apply(primitive, x, indices, dim=dim)
