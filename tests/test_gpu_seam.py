@@ -411,6 +411,16 @@ def test_the_runner_gives_the_cpus_metrics(config: str, cuda: str, tmp_path: Pat
         numpy.testing.assert_allclose(weights[1][name], array, rtol=1e-3, atol=1e-5)
 
 
+def test_the_runner_trains_on_the_gpu_that_is_named(second: str, tmp_path: Path) -> None:
+    losses = []
+    for device in ("cuda:0", second):
+        flags = ["--output.folder", str(tmp_path), "--output.curves", "false", "--device", device]
+        flags += ["--output.report", "false", "--training.epochs", "2"]
+        run = fit(read_request(["configs/digits.toml", *flags]).configs[0], quiet=True)
+        losses.append([line["train/loss"] for line in metrics(run.folder)])
+    assert losses[0] == losses[1]
+
+
 def test_auto_takes_the_gpu_that_is_there(
     cuda: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,7 +53,8 @@ def fit(config: Config, resume: str | None = None, quiet: bool = False) -> Finis
     device, device_words = choose_device(config.device)
     data = prepare(config.data, config.model.name, config.seed)
     found = find_run(config, resume)
-    with StopSignals() as signals, Run(config, data, device, signals) as run:
+    here = nt.backend.on_device(device)
+    with here, StopSignals() as signals, Run(config, data, device, signals) as run:
         best, timer = Best(), Timer()
         lines = Lines(best, quiet)
         run.callbacks = [best, Checkpoints(), TimeLimit(), lines, timer, Redraw()]
