@@ -102,6 +102,8 @@ def test_long_runs_are_drawn_in_bins_that_keep_their_peaks() -> None:
     epochs, mean, low, high = binned(np.arange(len(values), dtype=float), values)
     assert len(epochs) == len(mean) == POINTS
     assert (low.min(), high.max()) == (1.0, 50.0)
+    values[:5] = np.nan
+    assert binned(np.arange(len(values), dtype=float), values)[1][0] == 1.0
 
 
 def test_a_logarithmic_axis_says_what_it_cannot_show() -> None:
@@ -301,3 +303,24 @@ def test_tensorboard_gets_every_number(tmp_path: Path) -> None:
     run = train(tmp_path, "--output.tensorboard", "true")
     (events,) = (run.folder / "tensorboard").iterdir()
     assert b"validation/loss" in events.read_bytes()
+
+
+def test_resume_points_are_marked(tmp_path: Path) -> None:
+    run = train(tmp_path)
+    config = read_request(["--resume", str(run.folder), "--training.epochs", "6"]).configs[0]
+    fit(config, str(run.folder), quiet=True)
+    chart = chart_of_run(run.folder)
+    assert chart.resumed == [4]
+    labels = [text.get_text() for text in figure(chart).axes[0].get_legend().get_texts()]
+    assert "resumed" in labels
+
+
+def test_a_long_run_is_drawn_while_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(
+        "nanotorch.training.callbacks.draw_curves", lambda folder, *_: drawn.append(folder)
+    )
+    train(tmp_path, "--output.curves", "true", "--output.redraw_seconds", "1e-9")
+    assert len(drawn) == 4

@@ -77,7 +77,8 @@ def binned(epochs: Values, values: Values) -> tuple[Values, Values, Values, Valu
         return epochs, values, values, values
     edges = np.linspace(0, len(values), POINTS + 1).astype(np.int64)[:-1]
     counts = np.diff(np.append(edges, len(values)))
-    mean = np.add.reduceat(np.nan_to_num(values), edges) / counts
+    known = np.add.reduceat(~np.isnan(values), edges, dtype=np.float64)
+    mean = np.add.reduceat(np.nan_to_num(values), edges) / np.where(known, known, math.nan)
     return (
         np.add.reduceat(epochs, edges) / counts,
         mean,
