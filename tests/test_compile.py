@@ -631,7 +631,7 @@ def test_rows_that_depend_on_one_another_are_left_in_one_piece() -> None:
     assert replay.plan.tiling is None and replay.plan.why_not_tiled
 
 
-# --- every op -----------------------------------------------------------------------------------------
+# --- every op -------------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore:compile")  # a few read values, and stay eager

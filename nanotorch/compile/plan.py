@@ -259,10 +259,9 @@ class Plan:
         names += [f"{key}={self.value_text(value)}" for key, value in step.attributes.items()]
         function = self._callable(step)
         if function is primitive.kernel and issubclass(primitive, Ufunc | BinaryUfunc):
-            function = getattr(step.xp, primitive.ufunc)  # which needs no module, and `out` no name
-            leading, into = [], ""
+            function, leading = getattr(step.xp, primitive.ufunc), []  # which needs no module
         else:
-            leading, into = [self.constant("xp", step.xp)], "out="
+            leading = [self.constant("xp", step.xp)]
         kernel = self.constant(primitive.title(), function)
         if shares:
             self.moving.add(id(out))
@@ -273,7 +272,7 @@ class Plan:
                 if primitive.in_place:
                     self._release(step, position, last, free, held)
                 self.places[id(out)] = self._block(out, free, held)
-            text = f"{kernel}({', '.join([*leading, *names, into + self.array_name(out)])})"
+            text = f"{kernel}({', '.join([*leading, *names, 'out=' + self.array_name(out)])})"
         read = sum(a.nbytes for a in operands)
         self.lines[text] = Line(f"{primitive.title()} {tuple(out.shape)}", read + out.nbytes)
         return [text]
