@@ -246,16 +246,14 @@ class Plan:
             held[root_of(out)] = held.pop(root_of(operands[0]))
             self.places[id(out)] = self.places[id(operands[0])]
             return []
-        values = step.operands
+        given = step.operands
         if (
             not step.promotes
             and issubclass(primitive, BinaryUfunc)
             and operands[0].dtype.kind == "f"
         ):
-            values = tuple(
-                constant(operands[0], v) if type(v) in (int, float) else v for v in values
-            )
-        names = [self.array_name(a) if type(a) in MODULES else self.value_text(a) for a in values]
+            given = tuple(constant(operands[0], v) if type(v) in (int, float) else v for v in given)
+        names = [self.array_name(a) if type(a) in MODULES else self.value_text(a) for a in given]
         names += [f"{key}={self.value_text(value)}" for key, value in step.attributes.items()]
         function = self._callable(step)
         if function is primitive.kernel and issubclass(primitive, Ufunc | BinaryUfunc):

@@ -21,7 +21,7 @@ from nanotorch.ops import (
     regions,
     shapes,
 )
-from nanotorch.primitive import Elementwise
+from nanotorch.primitive import Elementwise, Linear
 
 WHOLE, ROWS, COLUMNS, SUM = "whole", "rows", "columns", "sum"
 
@@ -47,9 +47,7 @@ def role(step: Kernel, kinds: list[str], rows: int) -> Role:
         return Role(SUM if SUM in kinds else WHOLE)
     if SUM in kinds:
         raise NotRowWise(f"{primitive.title()} mixes rows with a sum over rows")
-    if issubclass(
-        primitive, Elementwise | comparisons.Where | comparisons.MaskedFill | casting.Linear
-    ):
+    if issubclass(primitive, Elementwise | comparisons.Where | comparisons.MaskedFill | Linear):
         if primitive in TRANSPOSING:
             return transposed(step, kinds)
         if primitive in RESHAPING:
@@ -90,7 +88,7 @@ RESHAPING = (
     shapes.View,
     shapes.UnsafeView,
     shapes.Reshape,
-    shapes.Expand,
+    regions.Expand,
     shapes.Squeeze,
     shapes.Unsqueeze,
 )
