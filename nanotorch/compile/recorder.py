@@ -23,7 +23,6 @@ from nanotorch.ops.casting import Clone
 from nanotorch.primitive import Node, Primitive, Traced
 from nanotorch.tensor import Tensor
 
-
 PACKAGE = str(Path(__file__).resolve().parent.parent)
 
 
@@ -229,8 +228,8 @@ class Recorder:
             key = id(result._array)
             if key not in self.made and key not in self._inputs and key not in self.external:
                 self.refuse(
-                    f"returns a tensor of shape {tuple(result._array.shape)} that is computed outside "
-                    "of the ops"
+                    f"returns a tensor of shape {tuple(result._array.shape)} that is computed "
+                    "outside of the ops"
                 )
             if result._node is not None and result._node not in self.walked:
                 self.refuse(

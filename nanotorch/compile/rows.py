@@ -7,7 +7,9 @@ of these a kernel's output is, and how its attributes change when it is given on
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from nanotorch.backend import MODULES
 from nanotorch.compile.recorder import Kernel
@@ -31,7 +33,7 @@ class Role(NamedTuple):
     operand to divide by the number of rows."""
 
     output: str
-    attributes: dict[str, Any] = {}
+    attributes: Mapping[str, str] = MappingProxyType({})
     divisor: int = 1
     shared: int = -1
 
