@@ -1,0 +1,325 @@
+"""Turns what bench.py measured into Markdown tables, and into the figures of docs/performance.md.
+
+    python scripts/bench_page.py figures.json            rewrites the page's tables and its figure
+
+In the page, what stands between <!-- measured: PART --> and <!-- end --> is replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "performance.md"
+FIGURE = ROOT / "docs" / "images" / "performance.png"
+
+LABELS = {
+    "nanotorch": "NanoTorch",
+    "nanotorch-compile": "NanoTorch compiled",
+    "torch": "PyTorch",
+    "torch-compile": "torch.compile",
+    "numpy": "NumPy by hand",
+    "jax": "JAX jit",
+    "mygrad": "MyGrad",
+    "autograd": "HIPS autograd",
+    "scikit-learn": "scikit-learn",
+    "read": "reading X once",
+    "gemms": "bare products",
+}
+OURS, COMPILED = "nanotorch", "nanotorch-compile"
+FLOORS = ("read", "gemms")
+# What we hold ourselves to: eager / PyTorch, compiled / PyTorch, compiled / best other peer.
+LIMITS = {
+    "S": (0.30, 0.13, 0.95),
+    "M": (0.75, 0.53, 1.0),
+    "L": (0.80, 0.50, 0.95),
+    "XL": (0.90, 0.60, 0.80),
+    "MLP": (1.1, 0.92, 1.0),
+}
+READ_LIMIT = 2.0  # compiled XL / one reading of X
+IMPORT_LIMIT = 1.5  # import nanotorch / import numpy, without the interpreter's own start
+RUN_LIMIT = 0.8  # the run of configs/breast_cancer.toml / `import torch`
+
+COLORS = {
+    "nanotorch": "#e08a2c",
+    "nanotorch-compile": "#c2410c",
+    "torch": "#4b5563",
+    "torch-compile": "#9ca3af",
+    "numpy": "#2563eb",
+    "jax": "#0d9488",
+    "mygrad": "#a855f7",
+    "autograd": "#d8b4fe",
+    "read": "#000000",
+    "gemms": "#000000",
+}
+
+Times = dict[str, list[float]]
+
+
+def medians(times: Times) -> dict[str, float]:
+    return {peer: statistics.median(values) for peer, values in times.items()}
+
+
+def digits(value: float) -> str:
+    """Three significant digits, without exponents."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table whose first column is text and whose others are numbers."""
+    head = list(head)
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *(list(row) for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def peers_in(found: Iterable[dict[str, Any]]) -> list[str]:
+    """Every peer that occurs, in the order of the labels."""
+    there = {peer for each in found for peer in each}
+    return [peer for peer in LABELS if peer in there]
+
+
+def beside_torch(found: dict[str, Times], first: str, scale: float = 1.0) -> str:
+    """A row for each case, a column for each peer: the median, and its ratio to PyTorch's."""
+    peers = peers_in(found.values())
+    rows = []
+    for name, times in found.items():
+        median = medians(times)
+        cells = []
+        for peer in peers:
+            if peer not in median:
+                cells.append("–")
+                continue
+            text = digits(median[peer] * scale)
+            with_ratio = "torch" in median and peer not in ("torch", *FLOORS)
+            cells.append(f"{text} ({median[peer] / median['torch']:.2f})" if with_ratio else text)
+        rows.append([name, *cells])
+    return table([first, *(LABELS[peer] for peer in peers)], rows)
+
+
+def verdict(ratio: float, limit: float) -> str:
+    if ratio <= limit:
+        return f"{ratio:.2f} (limit {limit:g})"
+    return f"**{ratio:.2f}** (limit {limit:g}, missed)"
+
+
+def steps(found: dict[str, Times]) -> str:
+    """Microseconds per step, and where they stand against the limits."""
+    text = beside_torch(found, "µs per step")
+    head = ["ratio of medians", "eager / PyTorch", "compiled / PyTorch", "compiled / best other"]
+    rows = []
+    for name, times in found.items():
+        median = medians(times)
+        others = [p for p in median if p not in (OURS, COMPILED, *FLOORS)]
+        if not {OURS, COMPILED, "torch"} <= set(median) or name not in LIMITS:
+            continue
+        best = min(others, key=lambda p: median[p])
+        ratios = (
+            median[OURS] / median["torch"],
+            median[COMPILED] / median["torch"],
+            median[COMPILED] / median[best],
+        )
+        cells = [verdict(r, limit) for r, limit in zip(ratios, LIMITS[name], strict=True)]
+        rows.append([name, *cells[:2], f"{cells[2]}, {LABELS[best]}"])
+    if rows:
+        text += "\n" + table(head, rows)
+    if "XL" in found and {COMPILED, "read"} <= set(found["XL"]):
+        median = medians(found["XL"])
+        reading = verdict(median[COMPILED] / median["read"], READ_LIMIT)
+        text += f"\nXL compiled / one reading of X: {reading}.\n"
+    return text
+
+
+def epochs(found: dict[str, Times]) -> str:
+    return beside_torch(found, "ms per epoch", 1e3)
+
+
+def fits(found: dict[str, Any]) -> str:
+    """Milliseconds of each fit, its ratio to scikit-learn's, and how far it is from the best."""
+    peers = peers_in(each["seconds"] for each in found.values())
+    rows = []
+    for name, each in found.items():
+        median, best = medians(each["seconds"]), min(each["objective"].values())
+        cells = []
+        for peer in peers:
+            text = digits(median[peer] * 1e3)
+            if "scikit-learn" in median and peer != "scikit-learn":
+                text += f" ({median[peer] / median['scikit-learn']:.2f})"
+            cells.append(f"{text}, +{each['objective'][peer] - best:.0e}")
+        rows.append([name, *cells])
+    return table(["ms per fit, excess of the loss", *(LABELS[peer] for peer in peers)], rows)
+
+
+def processes(times: Times) -> str:
+    """Milliseconds of whole processes, and the two ratios that have limits."""
+    median = medians(times)
+    empty = median["(nothing)"]
+    rows = [
+        [name, digits(value * 1e3), digits((value - empty) * 1e3)] for name, value in median.items()
+    ]
+    text = table(["process", "ms", "ms without the interpreter"], rows)
+    ratio = (median["import nanotorch"] - empty) / (median["import numpy"] - empty)
+    text += f"\n`import nanotorch` / `import numpy`: {verdict(ratio, IMPORT_LIMIT)}.\n"
+    run = "train.py configs/breast_cancer.toml"
+    if "import torch" in median and run in median:
+        ratio = median[run] / median["import torch"]
+        text += f"`{run}` / `import torch`: {verdict(ratio, RUN_LIMIT)}.\n"
+    return text
+
+
+def memory(found: dict[str, dict[str, Any]]) -> str:
+    """KB at the highest during a step, KB of them that are new in it, calls of the allocator."""
+    peers = peers_in(found.values())
+    text = ""
+    for key, title in (
+        ("step", "KB that a step needs"),
+        ("fresh", "KB allocated and given back in a step"),
+        ("calls", "calls of the allocator in a step"),
+        ("process", "MB of the whole process"),
+    ):
+        scale = {"calls": 1, "process": 1e-6}.get(key, 1e-3)
+        rows = [
+            [name, *(digits(each[p][key] * scale) if p in each else "–" for p in peers)]
+            for name, each in found.items()
+        ]
+        text += ("\n" if text else "") + table([title, *(LABELS[p] for p in peers)], rows)
+    return text
+
+
+def curves(found: dict[str, dict[str, Times]]) -> str:
+    return "\n".join(beside_torch(points, f"{name}: µs per step") for name, points in found.items())
+
+
+SECTIONS: dict[str, Callable[[Any], str]] = {
+    "steps": steps,
+    "epochs": epochs,
+    "fits": fits,
+    "processes": processes,
+    "memory": memory,
+    "curves": curves,
+}
+
+
+# --- the figure and the page ----------------------------------------------------------------------
+
+
+def abscissa(curve: str, case: str) -> int:
+    """Where a case stands on the axis of its curve."""
+    rows, widths = case.split("x")
+    layers = widths.split("-")
+    return {"batch": int(rows), "features": int(layers[0]), "depth": len(layers) - 2}[curve]
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Bars of the steps beside PyTorch's, and the curves over batch, features and depth."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, 2, figsize=(11, 8), layout="constrained")
+    bars = axes[0, 0]
+    found = results["steps"]
+    peers = [p for p in peers_in(found.values()) if p not in ("torch", "autograd", *FLOORS)]
+    for place, peer in enumerate(peers):
+        there = [
+            (i + (place - len(peers) / 2 + 0.5) * 0.8 / len(peers), medians(times))
+            for i, times in enumerate(found.values())
+            if peer in times
+        ]
+        heights = [median[peer] / median["torch"] for _, median in there]
+        bars.bar(
+            [x for x, _ in there],
+            heights,
+            0.8 / len(peers),
+            color=COLORS[peer],
+            label=LABELS[peer],
+        )
+    bars.axhline(1, color=COLORS["torch"], linewidth=1.2)
+    bars.text(len(found) - 0.5, 1.02, "PyTorch", ha="right", va="bottom", color=COLORS["torch"])
+    bars.set_xticks(range(len(found)), found)
+    bars.set_yscale("log")
+    bars.set_yticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
+    bars.set_title("time of a step, PyTorch's = 1")
+    bars.legend(fontsize=8, frameon=False, ncols=2)
+
+    labels = {
+        "batch": "rows in a batch (256 features, 1 output)",
+        "features": "features (1024 rows, 1 output)",
+        "depth": "hidden layers of 256 (batch of 128)",
+    }
+    for axis, (curve, points) in zip(axes.flat[1:], results["curves"].items(), strict=True):
+        for peer in peers_in(points.values()):
+            line = [(abscissa(curve, case), times) for case, times in points.items()]
+            xs = [x for x, times in line if peer in times]
+            ys = [statistics.median(times[peer]) for _, times in line if peer in times]
+            style = {"read": ":", "gemms": "--"}.get(peer, "-")
+            width = 2.2 if peer == COMPILED else 1.3
+            marker = None if peer in FLOORS else "."
+            axis.plot(
+                xs, ys, style, marker=marker, lw=width, color=COLORS[peer], label=LABELS[peer]
+            )
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log")
+        axis.set_xlabel(labels[curve])
+        axis.set_title("µs per step")
+        axis.grid(alpha=0.25)
+    axes[0, 1].legend(fontsize=8, frameon=False)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def machine(found: dict[str, Any]) -> str:
+    """One sentence on where and when the figures were taken."""
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return (
+        f"{found['date']}, {found['processor']}, {found['cores']} cores, {found['system']}; "
+        f"{versions}. Medians of {found['turns']} turns.\n"
+    )
+
+
+def rewrite(page: str, results: dict[str, Any]) -> str:
+    """The page with what was measured anew between its marks."""
+
+    def measured(match: re.Match[str]) -> str:
+        part = match[1]
+        if part == "machine":
+            text = machine(results["machines"]["steps"])
+        elif part in results:
+            text = SECTIONS[part](results[part])
+        else:
+            return match[0]
+        return f"<!-- measured: {part} -->\n\n{text}\n<!-- end -->"
+
+    return re.sub(r"<!-- measured: (\w+) -->.*?<!-- end -->", measured, page, flags=re.DOTALL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Writes what bench.py measured into the page.")
+    parser.add_argument("results", type=Path, help="the file of `bench.py --results`")
+    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--figure", type=Path, default=FIGURE)
+    options = parser.parse_args()
+    try:
+        results = json.loads(options.results.read_text())
+        page = options.page.read_text()
+    except (OSError, ValueError) as error:
+        sys.exit(f"bench_page.py: {error}")
+    options.page.write_text(rewrite(page, results))
+    if {"steps", "curves"} <= set(results):
+        draw(results, options.figure)
+
+
+if __name__ == "__main__":
+    main()
