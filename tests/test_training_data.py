@@ -247,6 +247,12 @@ def test_the_task_follows_from_the_target(target: list[float], model: str, task:
     assert prepare(Data(source=write(text)), model, 0).target.task == task
 
 
+def test_classes_with_long_numbers_are_told_apart() -> None:
+    text = "a,y\n" + "".join(f"{i},{20261121 + i % 3}\n" for i in range(60))
+    target = prepare(Data(source=write(text)), "logistic", 0).target
+    assert target.classes == ["20261121", "20261122", "20261123"]
+
+
 def test_a_test_file_is_encoded_like_the_training_data() -> None:
     train = write("a,y\n" + "".join(f"{i},{i % 2}\n" for i in range(40)))
     test = write("y,extra,a\n1,5,10\n0,5,20\n1,5,30\n", "t.csv")

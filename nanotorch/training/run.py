@@ -83,6 +83,14 @@ class Run:
         self._accumulate = training.accumulate
         self._clips = training.clip_norm is not None or training.clip_value is not None
         self._adjusts = bool(self.penalty) or self._clips
+        self._gradients = gradients_of(self.model, self.objective, self._compiles())
+
+    def _compiles(self) -> bool:
+        """Whether batches are replayed: their gradients must be new ones, and on the CPU."""
+        choice = self.config.training.compile
+        return choice == "on" or (
+            choice == "auto" and self.device.type == "cpu" and self._accumulate == 1
+        )
 
     def _batches(self, part: Part, batch_size: int, training: bool = False) -> Batches:
         config = self.config
@@ -153,11 +161,10 @@ class Run:
         at, accumulate = self.at, self._accumulate
         if accumulate == 1 or at.batch % accumulate == 0:
             self.optimizer.zero_grad()
-        loss = self.objective(self.model(inputs), target, weights)
+        share = 1.0 if accumulate == 1 else len(target) / self._window_rows()
+        if weights is None:
+            loss = self._gradients(inputs, target) if share == 1.0 else self._gradients(inputs, target, share=share)
         self._note_loss(loss, target, weights)
-        if accumulate > 1:
-            loss = loss * (len(target) / self._window_rows())
-        loss.backward()
         if (
             accumulate == 1
             or (at.batch + 1) % accumulate == 0

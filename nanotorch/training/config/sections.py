@@ -131,6 +131,10 @@ class Training(Section):
     clip_value: Positive | None = Field(
         default=None, description="largest absolute value of a gradient"
     )
+    compile: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="run a batch's kernels from a recording: auto where that can be done, on the CPU",
+    )
     time_limit: Positive | None = Field(
         default=None, description="minutes after which the run ends"
     )

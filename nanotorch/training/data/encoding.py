@@ -238,38 +238,35 @@ def encode_target(
         return Target(task, raw.astype(np.float32), names, names)
     if len(names) != 1:
         raise InputError(f"data.task: {task} needs one target column, given {len(names)}")
-    words = _words(table, names[0], raw[:, 0])
-    classes = known.classes if known else [str(name) for name in _in_order(words)]
-    codes = np.array([{name: at for at, name in enumerate(classes)}.get(w, -1) for w in words[1]])
-    codes = codes[words[0]]
-    if (codes < 0).any():
-        stranger = words[1][words[0][int((codes < 0).argmax())]]
-        raise InputError(
-            f"{table.origin}: target {names[0]!r}: class {stranger!r} is not among "
-            f"{', '.join(classes[:12])}"
-        )
+    found, rows = _class_names(table, names[0], raw[:, 0])
+    classes = known.classes if known else found
     if len(classes) < 2:
         raise InputError(
             f"{table.origin}: target {names[0]!r} has one class only, {classes[0]!r}; "
             f"there is nothing to learn"
         )
+    if task == "binary" and len(classes) != 2:
+        raise InputError(f'data.task = "binary" needs two classes, found {len(classes)}')
+    strangers = [name for name in found if name not in classes]
+    if strangers:
+        raise InputError(
+            f"{table.origin}: target {names[0]!r}: class {strangers[0]!r} is not among "
+            f"{', '.join(classes[:12])}"
+        )
+    codes = np.array([classes.index(name) for name in found], dtype=np.int64)[rows]
     if task == "binary":
-        if len(classes) != 2:
-            raise InputError(f'data.task = "binary" needs two classes, found {len(classes)}')
         return Target(task, codes.astype(np.float32)[:, None], classes, names)
-    return Target(task, codes.astype(np.int64), classes, names)
+    return Target(task, codes, classes, names)
 
 
-def _words(table: Table, name: str, raw: NDArray[Any]) -> tuple[NDArray[Any], list[str]]:
-    """For each row the position of its class, and the names of the classes found."""
-    found, codes = np.unique(raw, return_inverse=True)
-    if name in table.categories:
-        return codes, [table.categories[name][int(value)] for value in found]
-    return codes, [str(int(value)) if value == int(value) else str(value) for value in found]
-
-
-def _in_order(words: tuple[NDArray[Any], list[str]]) -> list[str]:
-    return words[1]
+def _class_names(
+    table: Table, column: str, values: NDArray[Any]
+) -> tuple[list[str], NDArray[np.int64]]:
+    """The classes in a column, in order, and for each row the position of its class."""
+    found, rows = np.unique(values, return_inverse=True)
+    if column in table.categories:
+        return [table.categories[column][int(value)] for value in found], rows
+    return [str(int(value)) if value == int(value) else str(value) for value in found], rows
 
 
 def _task(table: Table, names: list[str], raw: NDArray[Any], data: Data, model: str) -> str:
@@ -282,13 +279,14 @@ def _task(table: Table, names: list[str], raw: NDArray[Any], data: Data, model: 
         raise InputError('data.task: regression needs model "linear" or "mlp", not "logistic"')
     if data.task != "auto":
         return data.task
-    text = names[0] in table.categories
+    found = len(np.unique(raw))
+    countable = (raw == np.round(raw)).all() and (found <= 100 or 20 * found <= len(raw))
     if len(names) > 1:
         if np.isin(raw, (0, 1)).all():
             return "labels"
-    elif text or (found := len(np.unique(raw))) <= 2:
-        return "binary" if len(np.unique(raw)) <= 2 else "classes"
-    elif (raw == np.round(raw)).all() and (found <= 100 or 20 * found <= len(raw)):
+    elif found <= 2:
+        return "binary"
+    elif countable or names[0] in table.categories:
         return "classes"
     if model == "logistic":
         raise InputError(

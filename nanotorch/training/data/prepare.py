@@ -22,6 +22,7 @@ from nanotorch.training.data.split import Split, divide
 from nanotorch.training.data.tables import Table, read_table
 from nanotorch.training.errors import InputError
 
+EXACT = 2**24  # from here on float32 does not hold every whole number, such as a class 20261122
 IN_MEMORY = 2**30  # bytes of float32 features above which a memory-mapped file stays on the disk
 
 
@@ -128,6 +129,8 @@ def prepare(data: Data, model: str, seed: int) -> Prepared:
     precise = data.group is not None or data.time is not None
     table = read_table(data.source, data.cache, precise)
     features, targets = choose_columns(table, data)
+    if np.abs(table.values[:, targets]).max() >= EXACT and table.values.dtype == np.float32:
+        table = read_table(data.source, data.cache, precise=True)
     gaps = find_gaps(table, features, targets, data.missing)
     if gaps.keep is not None:
         table.values = np.asarray(table.values[gaps.keep])
