@@ -45,7 +45,7 @@ def _test_rows(run: Path) -> tuple[Any, Any]:
     config = load(run / CONFIG)
     if config.data.test_file is not None:
         return read_table(config.data.test_file), slice(None)
-    data = prepare(config.data, config.model.name, config.seed)
+    data = prepare(config.data, config.model.name, config.seed, keep_table=True)
     if data.test_rows is None or not len(data.test_rows):
         raise InputError(f"{run}: the run held no test rows out (data.test = 0)")
     return data.table, data.test_rows

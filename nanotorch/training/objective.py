@@ -49,6 +49,22 @@ class Objective:
         return mean
 
 
+def gradients_of(model: nt.nn.Module, objective: Objective) -> Callable[..., Tensor]:
+    """The function that computes a batch's loss, adds its gradients, and returns the loss.
+
+    `share` is the part of a step's rows that the batch holds, where several make one step.
+    """
+
+    def gradients(
+        inputs: Tensor, target: Tensor, weights: Tensor | None = None, share: float = 1.0
+    ) -> Tensor:
+        loss = objective(model(inputs), target, weights)
+        (loss if share == 1.0 else loss * share).backward()
+        return loss
+
+    return gradients
+
+
 def _smoothed_binary(
     outputs: Tensor,
     target: Tensor,

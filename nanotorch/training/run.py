@@ -16,7 +16,7 @@ from nanotorch.training.data.prepare import Part, Prepared
 from nanotorch.training.errors import InputError, RunFailure
 from nanotorch.training.metrics import METRICS, Outcome, chosen_names, measure
 from nanotorch.training.models import build_model, freeze, matching, start_from
-from nanotorch.training.objective import ElasticNet, Objective, row_weights
+from nanotorch.training.objective import ElasticNet, Objective, gradients_of, row_weights
 from nanotorch.training.optimizers import add_parameters, build_optimizer
 from nanotorch.training.run_folder import METRICS as METRICS_FILE, Log
 from nanotorch.training.schedules import LearningRates
@@ -83,14 +83,11 @@ class Run:
         self._accumulate = training.accumulate
         self._clips = training.clip_norm is not None or training.clip_value is not None
         self._adjusts = bool(self.penalty) or self._clips
-        self._gradients = gradients_of(self.model, self.objective, self._compiles())
-
-    def _compiles(self) -> bool:
-        """Whether batches are replayed: their gradients must be new ones, and on the CPU."""
-        choice = self.config.training.compile
-        return choice == "on" or (
-            choice == "auto" and self.device.type == "cpu" and self._accumulate == 1
-        )
+        self._gradients: Any = gradients_of(self.model, self.objective)
+        if training.compile == "on":
+            self._gradients = nt.compile(self._gradients)
+        elif training.compile == "auto" and device.type == "cpu" and training.accumulate == 1:
+            self._gradients = nt.compile(self._gradients, warn=False)
 
     def _batches(self, part: Part, batch_size: int, training: bool = False) -> Batches:
         config = self.config
@@ -161,9 +158,11 @@ class Run:
         at, accumulate = self.at, self._accumulate
         if accumulate == 1 or at.batch % accumulate == 0:
             self.optimizer.zero_grad()
-        share = 1.0 if accumulate == 1 else len(target) / self._window_rows()
-        if weights is None:
-            loss = self._gradients(inputs, target) if share == 1.0 else self._gradients(inputs, target, share=share)
+        given = (inputs, target) if weights is None else (inputs, target, weights)
+        if accumulate == 1:
+            loss = self._gradients(*given)
+        else:
+            loss = self._gradients(*given, share=len(target) / self._window_rows())
         self._note_loss(loss, target, weights)
         if (
             accumulate == 1

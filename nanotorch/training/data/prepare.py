@@ -100,7 +100,7 @@ class Prepared:
     validation: Part | None
     test: Part | None
     notes: list[str] = field(default_factory=list)
-    table: Table | None = None
+    table: Table | None = None  # the raw table, where it was asked for
     test_rows: NDArray[np.int64] | None = None  # rows of the table that the test part is
 
     @property
@@ -120,11 +120,12 @@ class Prepared:
         }
 
 
-def prepare(data: Data, model: str, seed: int) -> Prepared:
+def prepare(data: Data, model: str, seed: int, keep_table: bool = False) -> Prepared:
     """Read, check, divide, encode and standardize the data of a run.
 
     `model` is the name of the model (linear regression takes its target as numbers) and `seed`
-    that of the run. InputError has one line for anything that cannot be trained on.
+    that of the run. `keep_table` keeps the raw table in memory as well. InputError has one line
+    for anything that cannot be trained on.
     """
     precise = data.group is not None or data.time is not None
     table = read_table(data.source, data.cache, precise)
@@ -142,29 +143,26 @@ def prepare(data: Data, model: str, seed: int) -> Prepared:
     standardization = _standardization(table, encoding, split.train, data.standardize, notes)
     weights = _weights(table, data)
     build = _Builder(table, encoding, standardization, target, weights)
-    test = build.part(split.test)
     if data.test_file is not None:
-        test = _test_file(data, model, encoding, standardization, target)
+        test: Part | None = _test_file(data, model, encoding, standardization, target)
+    else:
+        test = build.part(split.test) if len(split.test) else None
     prepared = Prepared(
         origin=table.origin,
         encoding=encoding,
         target=target,
         standardization=standardization,
-        train=build.part(split.train) or _nothing(),
-        validation=build.part(split.validation),
+        train=build.part(split.train),
+        validation=build.part(split.validation) if len(split.validation) else None,
         test=test,
         notes=notes,
-        table=table,
+        table=table if keep_table else None,
         test_rows=split.test if data.test_file is None else None,
     )
     _check_classes(prepared)
     if prepared.test is not None and (same := _duplicates(prepared.train, prepared.test)):
         notes.append(f"{same} rows of the test part stand in the training part as well")
     return prepared
-
-
-def _nothing() -> Part:
-    raise InputError("data: no rows are left for training")
 
 
 def _divide(table: Table, target: Target, data: Data, seed: int) -> Split:
@@ -232,9 +230,7 @@ class _Builder:
     target: Target
     weights: NDArray[np.float32] | None
 
-    def part(self, rows: NDArray[np.int64]) -> Part | None:
-        if not len(rows):
-            return None
+    def part(self, rows: NDArray[np.int64]) -> Part:
         weights = None if self.weights is None else self.weights[rows]
         return Part(self._features(rows), np.ascontiguousarray(self.target.values[rows]), weights)
 
@@ -248,7 +244,7 @@ class _Builder:
 
 def _test_file(
     data: Data, model: str, encoding: Encoding, standardization: Standardization, target: Target
-) -> Part | None:
+) -> Part:
     """The test part out of a file of its own, encoded as the training data is."""
     assert data.test_file is not None
     table = read_table(data.test_file, data.cache)
