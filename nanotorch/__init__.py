@@ -9,7 +9,6 @@ from nanotorch import (
     optim as optim,
     sym as sym,
     utils as utils,
-    viz as viz,
 )
 from nanotorch.autograd import (
     enable_grad as enable_grad,

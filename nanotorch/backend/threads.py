@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy
@@ -22,13 +21,11 @@ _SUFFIXES = ("64_", "")
 
 def _load_blas() -> tuple[Callable[[int], Any], Callable[[], int]] | None:
     """(set, get) of the OpenBLAS that came with NumPy; None for any other BLAS."""
-    folders = [
-        Path(numpy.__file__).parent.parent / "numpy.libs",
-        Path(numpy.__file__).parent / ".dylibs",
-    ]
-    for folder in folders:
-        for file in sorted(folder.glob("*openblas*")) if folder.is_dir() else ():
-            library = ctypes.CDLL(str(file))
+    package = os.path.dirname(numpy.__file__)
+    for folder in (f"{os.path.dirname(package)}/numpy.libs", f"{package}/.dylibs"):
+        files = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+        for file in (file for file in files if "openblas" in file):
+            library = ctypes.CDLL(os.path.join(folder, file))
             for prefix in _PREFIXES:
                 for suffix in _SUFFIXES:
                     setter = getattr(library, f"{prefix}_set_num_threads{suffix}", None)

@@ -10,11 +10,11 @@ eager.
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from nanotorch.autograd.grad_mode import modes
@@ -23,7 +23,7 @@ from nanotorch.ops.casting import Clone
 from nanotorch.primitive import Node, Primitive, Traced
 from nanotorch.tensor import Tensor
 
-PACKAGE = str(Path(__file__).resolve().parent.parent)
+PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 
 
 class Live(NamedTuple):
