@@ -17,6 +17,7 @@ from nanotorch.backend import (
     get_default_dtype,
     module_of,
     on_device,
+    on_device_of,
     result_type,
     to_device,
 )
@@ -64,7 +65,8 @@ def tensor(
     if dtype is not None:
         array = array.astype(dtype.numpy)
     elif array is data or isinstance(data, Tensor):
-        array = array.copy()
+        with on_device_of(array):
+            array = array.copy()
     if device is None and isinstance(data, Tensor):
         device = data.device
     return placed(array, device, requires_grad)

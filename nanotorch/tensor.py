@@ -26,6 +26,7 @@ from nanotorch.backend import (
     dtype,
     dtype_of,
     get_default_dtype,
+    on_device_of,
 )
 from nanotorch.conversions import Conversions
 from nanotorch.primitive import Node, RemovableHandle
@@ -354,7 +355,8 @@ class Tensor(Conversions):
             return memo[id(self)]  # type: ignore[no-any-return]
         out: Tensor = object.__new__(type(self))
         memo[id(self)] = out
-        out._array, out._requires_grad = self._array.copy(), self._requires_grad
+        with on_device_of(self._array):
+            out._array, out._requires_grad = self._array.copy(), self._requires_grad
         if self._grad is not None:
             out._grad = self._grad.__deepcopy__(memo)
         return out

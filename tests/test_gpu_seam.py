@@ -6,6 +6,7 @@ Runs on the strict look-alike of CuPy; with `pytest -m gpu` on CuPy itself.
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import pickle
 from collections.abc import Callable
@@ -383,6 +384,57 @@ def test_a_model_may_span_two_gpus(second: str) -> None:
     (host[2](inner).sum() + inner.mean()).backward()
     numpy.testing.assert_allclose(one.cpu().numpy(), host[0].weight.grad.numpy(), rtol=1e-5)
     numpy.testing.assert_allclose(other.cpu().numpy(), host[2].weight.grad.numpy(), rtol=1e-5)
+
+
+ELSEWHERE: dict[str, Callable[[Any], Any]] = {
+    "one_hot": lambda x: nn.functional.one_hot(x.long() % 3, 3),
+    "dropout": lambda x: nn.functional.dropout(x, 0.5),
+    "deepcopy": lambda x: copy.deepcopy(x),
+    "tensor of a tensor": lambda x: x.new_tensor([1.0, 2.0]),
+    "list index": lambda x: x[[1, 0]],
+    "index of 0-dim tensors": lambda x: x[[x[0, 0].long(), x[0, 1].long()]],
+    "setitem of an array": lambda x: x.clone().__setitem__(0, numpy.ones(2, "f")) or x,
+    "loader": lambda x: next(iter(nt.utils.data.DataLoader(nt.utils.data.TensorDataset(x), 2)))[0],
+    "hook": lambda x: hooked(x),
+    "jacobian": lambda x: nt.autograd.functional.jacobian(lambda y: y * y, x),
+}
+
+
+def hooked(x: Any) -> Any:
+    """The gradient of a sum, as a hook on the way saw it."""
+    seen: list[Any] = []
+    y = x.clone().requires_grad_() * 2
+    y.register_hook(seen.append)
+    y.sum().backward()
+    return seen[0]
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_what_is_computed_stays_on_the_gpu_of_its_operands(name: str, second: str) -> None:
+    found = []
+    for device in ("cuda:0", second):
+        nt.manual_seed(0)
+        y = ELSEWHERE[name](nt.tensor([[0.0, 1.0], [2.0, 3.0]], device=device))
+        assert str(y.device) == device
+        found.append(y.tolist())
+    assert found[0] == found[1]
+
+
+def test_lbfgs_and_cleared_gradients_stay_on_the_gpu_of_the_parameters(second: str) -> None:
+    layer = nn.Linear(3, 1).to(second)
+    x, optimizer = nt.ones(4, 3, device=second), nt.optim.LBFGS(layer.parameters())
+
+    def closure() -> Any:
+        optimizer.zero_grad(set_to_none=False)
+        loss = ((layer(x) - 1) ** 2).mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert closure().item() < 1e-8
+    layer.zero_grad(set_to_none=False)
+    assert layer.weight.grad is not None
+    assert (str(layer.weight.grad.device), layer.weight.grad.tolist()) == (second, [[0.0] * 3])
 
 
 # --- the runner -----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from nanotorch.autograd.engine import next_sequence, requires_grad
 from nanotorch.autograd.grad_mode import modes
+from nanotorch.backend import module_of, on_device
 from nanotorch.primitive import Node, Packed, RemovableHandle, Traced
 
 if TYPE_CHECKING:
@@ -113,7 +114,9 @@ class Context(Node):
                 value = wrap(value)
             form = self.output_forms[index]
             if value is None and self.materialize_grads and form is not None:
-                value = wrap(form[0].zeros(form[1], form[2]))
+                place, shape, dtype = form
+                with on_device(place):
+                    value = wrap(module_of(place).zeros(shape, dtype))
             cotangents.append(value)
         for hook in list(self.before.values()):
             changed = hook(tuple(cotangents))

@@ -28,7 +28,7 @@ from nanotorch import ops
 from nanotorch.autograd.context import Context, Kept, Output
 from nanotorch.autograd.engine import next_sequence, requires_grad, write_through
 from nanotorch.autograd.grad_mode import modes, no_grad
-from nanotorch.backend import array_module
+from nanotorch.backend import device_of
 from nanotorch.primitive import Node, Traced
 
 
@@ -169,11 +169,11 @@ def identities(tensors: Sequence[Any]) -> set[int]:
 
 
 def form_of(value: Any) -> Any:
-    """(array module, shape, dtype) of an output, for its zero cotangent; None for no tensor."""
+    """(device, shape, dtype) of an output, for its zero cotangent; None for no tensor."""
     if not isinstance(value, Traced):
         return None
     array = value._array
-    return array_module(array), array.shape, array.dtype
+    return device_of(array), array.shape, array.dtype
 
 
 def attach(ctx: Context, index: int, value: Any, dirty: bool) -> None:

@@ -17,6 +17,7 @@ from nanotorch.autograd.backward import grad
 from nanotorch.autograd.engine import requires_grad
 from nanotorch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 from nanotorch.autograd.grad_mode import enable_grad
+from nanotorch.autograd.placement import elsewhere
 from nanotorch.primitive import Traced
 
 Tensors = tuple[Any, ...]
@@ -253,7 +254,8 @@ def unit_vectors(x: Any) -> list[Any]:
     vectors = []
     for place in range(x._array.size):
         vector = ops.zeros_like(x)
-        vector._array.reshape(-1)[place] = 1
+        with elsewhere(vector):
+            vector._array.reshape(-1)[place] = 1
         vectors.append(vector)
     return vectors
 

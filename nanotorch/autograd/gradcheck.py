@@ -17,6 +17,7 @@ from nanotorch.autograd.backward import grad, several
 from nanotorch.autograd.engine import requires_grad
 from nanotorch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 from nanotorch.autograd.grad_mode import enable_grad
+from nanotorch.autograd.placement import elsewhere
 from nanotorch.primitive import Traced
 
 Func = Callable[..., Any]
@@ -212,11 +213,13 @@ class Numerical:
                 x.detach().clone().requires_grad_(wanted(x)) if isinstance(x, Traced) else x  # type: ignore[attr-defined]
                 for x in self.xs
             ]
-            points[index]._array += sign * self.eps * direction._array
+            with elsewhere(direction):
+                points[index]._array += sign * self.eps * direction._array
             with enable_grad():
                 outputs.append(differentiable(evaluated(self.func, points)))
         pairs = zip(*outputs, strict=True)
-        return [(p._array - n._array) / (2 * self.eps) for p, n in pairs]
+        with elsewhere(direction):
+            return [(p._array - n._array) / (2 * self.eps) for p, n in pairs]
 
 
 def unit(x: Any, place: tuple[int, ...]) -> Any:

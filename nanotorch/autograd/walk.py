@@ -201,7 +201,8 @@ def run_hooks(
     hooks: dict[int, Callable[[Any], Any]], g: Any, wrap: Callable[[Any], Any], tensors: bool
 ) -> Any:
     """The cotangent after each hook had its say; what a hook returns replaces it."""
-    value = g if tensors else wrap(array_module(g).asarray(g))
+    with elsewhere(g):
+        value = g if tensors else wrap(array_module(g).asarray(g))
     for hook in list(hooks.values()):
         result = hook(value)
         if result is not None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from nanotorch import ops, random
 from nanotorch.autograd.grad_mode import no_grad
-from nanotorch.backend import array_module
+from nanotorch.backend import array_module, on_device_of
 from nanotorch.nn.margins import (
     cosine_embedding_loss as cosine_embedding_loss,
     gaussian_nll_loss as gaussian_nll_loss,
@@ -202,7 +202,8 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     if p == 1:
         result: Tensor = input.mul_(0) if inplace else input * 0
         return result
-    noise = random.bernoulli_(Tensor._wrap(input._array.copy(order="K")), 1 - p)
+    with on_device_of(input._array):
+        noise = random.bernoulli_(Tensor._wrap(input._array.copy(order="K")), 1 - p)
     noise.div_(1 - p)
     result = input.mul_(noise) if inplace else input * noise
     return result
@@ -376,8 +377,9 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
             f"one_hot: expected classes from 0 to {num_classes - 1}, "
             f"got {int(numbers.min())} to {int(numbers.max())}"
         )
-    hot = (numbers[..., None] == array_module(numbers).arange(num_classes)).astype(numbers.dtype)
-    return Tensor._wrap(hot)
+    with on_device_of(numbers):
+        classes = array_module(numbers).arange(num_classes)
+        return Tensor._wrap((numbers[..., None] == classes).astype(numbers.dtype))
 
 
 # Losses

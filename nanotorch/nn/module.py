@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from nanotorch.autograd.grad_mode import live, modes
-from nanotorch.backend import device as Device, dtype as Dtype
+from nanotorch.backend import device as Device, dtype as Dtype, on_device_of
 from nanotorch.nn.module_hooks import ModuleHooks
 from nanotorch.nn.parameter import Buffer, Parameter
 from nanotorch.nn.printing import indented, printed
@@ -289,7 +289,8 @@ class Module:
             else:
                 if gradient.grad_fn is not None:
                     gradient.detach_()
-                gradient._array.fill(0)
+                with on_device_of(gradient._array):
+                    gradient._array.fill(0)
                 gradient._bump()
 
     def apply(self, fn: Callable[[Module], Any]) -> Self:

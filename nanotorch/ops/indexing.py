@@ -5,8 +5,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nanotorch.backend import HOST, Array, array_module, broadcast_shapes, dtype_of, is_array
-from nanotorch.ops.casting import Copy, cast, into
+from nanotorch.backend import (
+    HOST,
+    Array,
+    array_module,
+    broadcast_shapes,
+    device_of,
+    dtype_of,
+    is_array,
+    on_device_of,
+    to_device,
+)
+from nanotorch.ops.casting import Copy, Fill, cast, into
 from nanotorch.ops.shapes import BasicIndex, dimension, expand, reshape
 from nanotorch.primitive import Linear, Traced, apply
 
@@ -227,7 +237,7 @@ def parsed(x: Any, key: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
             indices.append(item)
         elif isinstance(item, bool | HOST.bool):
             items.append(HERE)
-            indices.append(array_module(x._array).asarray(bool(item)))
+            indices.append(to_device(HOST.asarray(bool(item)), device_of(x._array)))
         elif hasattr(item, "__index__"):
             items.append(item.__index__())
         else:
@@ -240,9 +250,9 @@ def parsed(x: Any, key: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
 
 def as_index(x: Any, values: Any) -> Any:
     """A list used as an index, as an array beside x."""
-    plain = [getattr(v, "_array", v) for v in values]
+    plain = [v.tolist() if isinstance(v, Traced) else v for v in values]  # type: ignore[attr-defined]
     array = HOST.array(plain) if len(plain) else HOST.zeros(0, HOST.int64)
-    return array_module(x._array).asarray(array)
+    return to_device(array, device_of(x._array))
 
 
 def whole_numbers(item: slice) -> slice:
@@ -293,7 +303,8 @@ def setitem(x: Any, key: Any, value: Any) -> None:
     """x[key] = value, a number, a tensor or what makes an array."""
     view, rest, indices = located(x, key)
     if not isinstance(value, Traced | int | float | complex):
-        value = x._wrap(array_module(x._array).asarray(value))
+        with on_device_of(x._array):
+            value = x._wrap(array_module(x._array).asarray(value))
     if isinstance(value, Traced):
         value = shaped(value, view, rest, indices)
     if indices:

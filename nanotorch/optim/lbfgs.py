@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from nanotorch.autograd.grad_mode import enable_grad
-from nanotorch.backend import Array, array_module
+from nanotorch.backend import Array, array_module, on_device_of
 from nanotorch.optim.optimizer import Optimizer, Parameters, check_hyperparameters
 from nanotorch.tensor import Tensor
 
@@ -108,7 +108,8 @@ class LBFGS(Optimizer):
                 "LBFGS.step needs a closure that returns the loss, since it asks for it often"
             )
         self._step_count += 1
-        first = self._iterate(closure)
+        with on_device_of(self.param_groups[0]["params"][0]._array):
+            first = self._iterate(closure)
         if self._hooks:
             self._after_step(closure)
         return first

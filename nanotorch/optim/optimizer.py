@@ -181,7 +181,8 @@ class Optimizer:
                 else:
                     if gradient.grad_fn is not None:
                         gradient.detach_()
-                    gradient._array.fill(0)
+                    with on_device_of(gradient._array):
+                        gradient._array.fill(0)
                     gradient._bump()
 
     # One step

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy
 
-from nanotorch.backend import Array, to_device
+from nanotorch.backend import Array, on_device_of, to_device
 from nanotorch.random import Generator, randperm
 from nanotorch.tensor import Tensor
 
@@ -71,7 +71,8 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
             if tensor.requires_grad:
                 batch.append(tensor[Tensor._wrap(rows)])
             else:
-                batch.append(Tensor._wrap(array.take(rows, axis=0)))
+                with on_device_of(array):
+                    batch.append(Tensor._wrap(array.take(rows, axis=0)))
         return batch
 
 
