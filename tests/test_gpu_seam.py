@@ -136,6 +136,16 @@ def test_a_copy_writes_across_devices(cuda: str) -> None:
     assert host.tolist() == [1.0, 2.0, 3.0]
 
 
+def test_dlpack_hands_over_the_same_memory(cuda: str) -> None:
+    x = nt.tensor([1.0, 2.0], device="cuda")
+    before = crossings()
+    y = nt.from_dlpack(x)
+    assert crossings() == before
+    x += 1
+    assert (str(y.device), y.tolist()) == ("cuda:0", [2.0, 3.0])
+    assert x.__dlpack_device__() == (2, 0)
+
+
 def test_printing_names_the_device_and_copies_once(cuda: str) -> None:
     x = nt.arange(2000, dtype=nt.float32, device="cuda").reshape(100, 20).requires_grad_()
     y = x * 2
