@@ -26,7 +26,7 @@ from nanotorch.compile.steps import Compiled
 
 
 def compile(
-    function: Callable[..., Any] | None = None, *, explain: bool = False
+    function: Callable[..., Any] | None = None, *, explain: bool = False, warn: bool = True
 ) -> Callable[..., Any]:
     """`function`, or a module, replayed from its second call on; as a call or as a decorator.
 
@@ -36,9 +36,10 @@ def compile(
         backward node: its backward pass is replayed as well, for the latest call.
     explain: print each plan with its first replay: its kernels, how long they took, the bytes they
         move, the memory they share (of a module, the plan without gradients).
+    warn: say why a function stays eager, where it does.
     """
     if function is None:
-        return functools.partial(compile, explain=explain)
+        return functools.partial(compile, explain=explain, warn=warn)
     if hasattr(function, "forward") and hasattr(function, "named_parameters"):
-        return CompiledModule(function, explain)
-    return Compiled(function, explain)
+        return CompiledModule(function, explain, warn)
+    return Compiled(function, explain, warn)

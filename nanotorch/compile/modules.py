@@ -87,9 +87,9 @@ class CompiledModule:
     """A module whose forward and backward passes are replayed; everything else is the module's
     own."""
 
-    def __init__(self, module: Any, explain: bool) -> None:
+    def __init__(self, module: Any, explain: bool, warn: bool) -> None:
         self.__dict__["module"] = module
-        self.__dict__["_without_grad"] = Compiled(module, explain)
+        self.__dict__["_without_grad"] = Compiled(module, explain, warn)
         self.__dict__["_programs"] = {}
 
     def __getattr__(self, name: str) -> Any:

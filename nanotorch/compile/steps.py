@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 import warnings
@@ -13,6 +14,7 @@ from nanotorch.backend import blas_threads
 from nanotorch.compile.guards import PLAIN, Guards
 from nanotorch.compile.plan import Plan
 from nanotorch.compile.recorder import Recorder
+from nanotorch.compile.tiles import WORTHWHILE_BYTES
 from nanotorch.tensor import Tensor
 
 MOST_PLANS = 8  # recordings of one function before it is left eager
@@ -114,10 +116,12 @@ class Replay:
 class Compiled:
     """A function that is recorded once for each signature and replayed from then on."""
 
-    def __init__(self, function: Callable[..., Any], explain: bool) -> None:
+    def __init__(
+        self, function: Callable[..., Any], explain: bool = False, warn: bool = True
+    ) -> None:
         functools.update_wrapper(self, function)
         self._function = function
-        self._explain = explain
+        self._explain, self._warn = explain, warn
         self._replays: dict[Any, list[Replay]] = {}
         self._recordings = 0
         self._eager: str | None = None
@@ -165,7 +169,9 @@ class Compiled:
         guards = Guards(self._function)
         recorder = modes.recorder = Recorder(inputs)
         try:
-            with blas_threads(1):  # the bits of a large product may depend on the number of threads
+            # The bits of a large product may depend on the number of threads; those of tiles do not.
+            large = not inputs or sum(x._array.nbytes for x in inputs) >= WORTHWHILE_BYTES
+            with blas_threads(1) if large else contextlib.nullcontext():
                 result = self._function(*args, **kwargs)
         finally:
             modes.recorder = None
@@ -192,5 +198,7 @@ class Compiled:
     def give_up(self, reason: str) -> None:
         """Leaves the function eager, and says why, once."""
         self._eager = reason
+        if not self._warn:
+            return
         name = getattr(self._function, "__qualname__", repr(self._function))
         warnings.warn(f"compile: {name} runs eagerly: {reason}", stacklevel=4)
