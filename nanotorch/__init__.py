@@ -7,7 +7,6 @@ from nanotorch import (
     linalg as linalg,
     nn as nn,
     optim as optim,
-    sym as sym,
     utils as utils,
 )
 from nanotorch.autograd import (
