@@ -169,7 +169,8 @@ class Compiled:
         guards = Guards(self._function)
         recorder = modes.recorder = Recorder(inputs)
         try:
-            # The bits of a large product may depend on the number of threads; those of tiles do not.
+            # The bits of a large product may depend on the number of threads; those of tiles do
+            # not.
             large = not inputs or sum(x._array.nbytes for x in inputs) >= WORTHWHILE_BYTES
             with blas_threads(1) if large else contextlib.nullcontext():
                 result = self._function(*args, **kwargs)
