@@ -345,7 +345,10 @@ class Operators(Traced):
 
     def lerp_(self, end: Any, weight: Any) -> Any:
         """x + weight * (end - x), in place."""
-        return self.copy_(ops.lerp(self, end, weight))
+        arithmetic.same_dtype(self, end, weight)
+        if isinstance(weight, Traced):
+            return apply_inplace(arithmetic.LerpTensor, self, end, weight)
+        return apply_inplace(arithmetic.Lerp, self, end, weight=weight)
 
     def pow_(self, exponent: Any) -> Any:
         """x ** exponent, in place."""

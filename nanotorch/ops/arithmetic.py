@@ -179,10 +179,40 @@ class Atan2(BinaryUfunc):
 
     ufunc = "arctan2"
     promotes = "floating"
-    vjp = (lambda g, a, b: g * b / (a * a + b * b), lambda g, a, b: g * -a / (a * a + b * b))
+    vjp = (
+        lambda g, a, b: g * over_square(b, a, b),
+        lambda g, a, b: g * over_square(-a, a, b),
+    )
 
 
 atan2 = function(Atan2)
+
+
+class Lerp(Elementwise):
+    """y = a + weight * (b - a), weight a number"""
+
+    in_place = True
+    vjp = (lambda g, weight: g * (1 - weight), lambda g, weight: g * weight)
+
+    @staticmethod
+    def kernel(xp: Any, a: Array, b: Array, *, weight: float, out: Array | None = None) -> Array:
+        return xp.add(a, (b - a) * weight, out=out)
+
+
+class LerpTensor(Elementwise):
+    """y = a + weight * (b - a)"""
+
+    backward_name = "LerpBackward1"
+    in_place = True
+    vjp = (
+        lambda g, weight: g * (1 - weight),
+        lambda g, weight: g * weight,
+        lambda g, a, b: g * (b - a),
+    )
+
+    @staticmethod
+    def kernel(xp: Any, a: Array, b: Array, weight: Array, out: Array | None = None) -> Array:
+        return xp.add(a, (b - a) * weight, out=out)
 
 
 class Hypot(BinaryUfunc):
@@ -287,12 +317,25 @@ def xlogy(a: Any, b: Any) -> Any:
     return where(zero, 0.0, a * log(where(zero, 1.0, b)))
 
 
+def over_square(x: Any, a: Any, b: Any) -> Any:
+    """x / (a * a + b * b), and 0 where a and b are 0."""
+    square = a * a + b * b
+    return where(square == 0, 0, x / where(square == 0, 1, square))
+
+
 def lerp(start: Any, end: Any, weight: Any) -> Any:
-    """start + weight * (end - start); start and end (and weight, if a tensor) of one dtype."""
-    for operand in (end, weight):
-        if getattr(operand, "dtype", start.dtype) != start.dtype:
-            raise RuntimeError(f"lerp: expected dtype {start.dtype}, but got dtype {operand.dtype}")
-    return start + weight * (end - start)
+    """start + weight * (end - start); all tensors of one dtype."""
+    same_dtype(start, end, weight)
+    if isinstance(weight, Traced) or is_array(weight):
+        return apply(LerpTensor, start, end, weight)
+    return apply(Lerp, start, end, weight=weight)
+
+
+def same_dtype(start: Any, *others: Any) -> None:
+    """Refuses operands of lerp whose dtype is not that of the first."""
+    for other in others:
+        if getattr(other, "dtype", start.dtype) != start.dtype:
+            raise RuntimeError(f"lerp: expected dtype {start.dtype}, but got dtype {other.dtype}")
 
 
 def addcmul(x: Any, a: Any, b: Any, *, value: float = 1) -> Any:

@@ -310,15 +310,14 @@ def setitem(x: Any, key: Any, value: Any) -> None:
     if indices:
         view._apply_inplace(IndexPut, value, *indices, key=rest, accumulate=False)
     else:
-        view = apply(BasicIndex, x, key=rest) if view is x else view
-        view._apply_inplace(Copy, value)
+        view._apply_inplace(Copy if isinstance(value, Traced) else Fill, value)
 
 
 def shaped(value: Any, view: Any, rest: tuple[Any, ...], indices: tuple[Any, ...]) -> Any:
     """The value without leading 1s that the place written to has not; for a mask, one number in any
     dtype."""
     mask = len(indices) == 1 and getattr(indices[0], "_array", indices[0]).dtype.kind == "b"
-    if mask and math.prod(value.shape) == 1:
+    if mask and view.ndim and math.prod(value.shape) == 1:
         return cast(reshape(value, ()), view._array.dtype)
     most = 1 if mask else view.ndim if not indices else value.ndim
     shape = tuple(value.shape)
@@ -398,7 +397,8 @@ def take(x: Any, index: Any) -> Any:
 def flip(x: Any, *dims: Any) -> Any:
     """x in reverse order along `dims`."""
     names = dims[0] if len(dims) == 1 and not isinstance(dims[0], int) else dims
-    return apply(Flip, x, dims=tuple(dimension(d, x.ndim) for d in names) if x.ndim else ())
+    along = tuple(dimension(d, x.ndim) for d in names)
+    return apply(Flip, x, dims=along if x.ndim else ())
 
 
 def roll(x: Any, shifts: Any, dims: Any = None) -> Any:
