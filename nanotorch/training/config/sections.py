@@ -133,7 +133,7 @@ class Training(Section):
     )
     compile: Literal["auto", "on", "off"] = Field(
         default="auto",
-        description="run a batch's kernels from a recording: auto where that can be done, on the CPU",
+        description="replay a batch's kernels from a recording; auto where it can be, on the CPU",
     )
     time_limit: Positive | None = Field(
         default=None, description="minutes after which the run ends"
