@@ -360,6 +360,16 @@ def test_a_view_follows_writes_to_its_base() -> None:
     assert x.grad.tolist() == [6.0, 0.0]
 
 
+def test_a_tensor_may_be_an_operand_of_its_own_write() -> None:
+    for view in (lambda y: y, lambda y: y.view(2), lambda y: y[...]):
+        x = leaf(1.5, 2.0)
+        y = x * 2
+        other = view(y)
+        y.mul_(other)
+        other.sum().backward()
+        assert y.tolist() == [9.0, 16.0] and x.grad.tolist() == [12.0, 16.0]
+
+
 def test_one_of_several_views_cannot_be_written_to() -> None:
     y = leaf(1.0, 2.0) * 2
     with pytest.raises(RuntimeError, match="one of several views"):

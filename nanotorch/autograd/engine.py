@@ -92,8 +92,7 @@ def requires_grad(x: Any) -> bool:
 def record(
     primitive: type[Primitive], inputs: tuple[Any, ...], attributes: dict[str, Any], out: Any
 ) -> Node | None:
-    """Makes the node of out = primitive(inputs) and hangs it on `out`; None if no input wants a
-    gradient."""
+    """Makes the node of out = primitive(inputs) for `out`; None if no input wants a gradient."""
     if out._array.dtype.kind not in "fc":
         return None
     edges: list[Any] = []
@@ -139,8 +138,7 @@ def forward_lines() -> list[str]:
 
 
 def keep(node: Primitive, plan: Any, inputs: tuple[Any, ...], out: Any) -> None:
-    """Keeps on the node what the rules of the wanted inputs name, with its version, and nothing
-    else."""
+    """Keeps on the node what the rules of the wanted inputs name, and the versions thereof."""
     indices, keep_output, keep_shapes = plan
     if keep_shapes:
         node.shapes = [getattr(x, "_array", x).shape if hasattr(x, "shape") else () for x in inputs]
@@ -177,8 +175,7 @@ def keep(node: Primitive, plan: Any, inputs: tuple[Any, ...], out: Any) -> None:
 
 
 def view_of(out: Any, x: Any, primitive: type[Primitive], attributes: dict[str, Any]) -> None:
-    """Notes that `out` shows memory of `x`: their common base, the way to it, and one version
-    counter."""
+    """Notes that `out` shows memory of `x`: their base, the way to it, and one version counter."""
     if x._cell is None:
         x._cell = [0]
     out._cell = x._cell
@@ -199,8 +196,7 @@ def refresh(x: Any) -> None:
 
 
 def check_inplace(x: Any, operands: Iterable[Any] = ()) -> None:
-    """Refuses to write to a leaf (or to a view of one) that requires grad while that is
-    recorded."""
+    """Refuses to write, while it is recorded, to a leaf that requires grad or a view of one."""
     if x._inference and not modes.inference:
         raise RuntimeError(
             "an inference tensor may not be changed in place outside inference_mode; clone() "
@@ -245,7 +241,10 @@ def apply_inplace(primitive: type[Primitive], x: Any, *operands: Any, **attribut
             with other[1]:
                 return apply_inplace(primitive, *other[0], **attributes)
     recorded = modes.grad and any(isinstance(o, Traced) and requires_grad(o) for o in inputs)
-    old = before_writing(primitive, x, operands) if recorded or modes.forward else x
+    old = x
+    if recorded or modes.forward:
+        old = before_writing(primitive, x, operands)
+        operands = tuple(unwritten(o, x) for o in operands)
     xp, target = array_module(x._array), x._array
     try:
         if primitive.promotes:
@@ -261,8 +260,7 @@ def apply_inplace(primitive: type[Primitive], x: Any, *operands: Any, **attribut
 
 
 def before_writing(primitive: type[Primitive], x: Any, operands: tuple[Any, ...]) -> Any:
-    """A stand-in for x as it is before it is written to: its place in the graph and, if a rule asks
-    for it, its value."""
+    """A stand-in for x before it is written to: its graph and, if a rule asks, its value."""
     old = x._wrap(x._array)
     old._requires_grad, old._node, old._tangent = x._requires_grad, x._node, x._tangent
     wanted = 0
@@ -273,6 +271,19 @@ def before_writing(primitive: type[Primitive], x: Any, operands: tuple[Any, ...]
         old._array = x._array.copy()
         if modes.recorder is not None:
             modes.recorder.copied(old, x)
+    return old
+
+
+def unwritten(o: Any, x: Any) -> Any:
+    """The operand o, or a stand-in if it shows memory of x, which is about to be written to."""
+    if not isinstance(o, Traced) or (o is not x and (o._cell is None or o._cell is not x._cell)):
+        return o
+    if o._requires_grad and o._node is None:  # type: ignore[attr-defined]
+        return o  # a leaf: its gradient is to reach itself
+    old = o._wrap(o._array.copy())  # type: ignore[attr-defined]
+    old._requires_grad, old._node, old._tangent = o._requires_grad, o._node, o._tangent  # type: ignore[attr-defined]
+    if modes.recorder is not None:
+        modes.recorder.copied(old, o)
     return old
 
 

@@ -22,8 +22,7 @@ from nanotorch.primitive import Node, Traced
 
 
 def fit(g: Any, shape: tuple[int, ...], dtype: Any, node: Node) -> Any:
-    """The cotangent in the shape and dtype of the value it belongs to: undoes broadcasting and
-    casts."""
+    """The cotangent in the shape and dtype of its value: undoes broadcasting and casts."""
     if len(MODULES) > 1:
         with elsewhere(g):
             return fitted(g, shape, dtype, node)
@@ -153,8 +152,7 @@ def walk(
 
 
 def deposit(leaf: Any, g: Any, wrap: Any, owned: bool, create_graph: bool) -> None:
-    """leaf.grad += g. The first write makes an array of its own, so that no two leaves share
-    one."""
+    """leaf.grad += g; the first write makes an array of its own, so that no leaves share one."""
     held = leaf._grad
     if held is None:
         if isinstance(g, Traced):

@@ -153,8 +153,7 @@ class LogSoftmax(Primitive):
 
 
 def stable_sigmoid(xp: Any, x: Array, out: Array | None = None) -> Array:
-    """1 / (1 + exp(-x)), with -x held below where exp overflows: there the result is 0 to
-    rounding."""
+    """1 / (1 + exp(-x)), with -x held below where exp overflows and the result is 0."""
     y = xp.negative(x, out=out)
     if not x.ndim:
         return xp.reciprocal(xp.exp(xp.minimum(y, LARGEST_EXPONENT[x.dtype.char])) + 1, out=out)

@@ -299,8 +299,7 @@ def div(a: Any, b: Any, *, rounding_mode: str | None = None) -> Any:
 
 
 def power(a: Any, exponent: Any) -> Any:
-    """a ** exponent, where either may be a number. Integers to a negative integer number are
-    refused."""
+    """a ** exponent, of which one may be a number; integers to a number below 0 are refused."""
     if isinstance(exponent, Traced) or is_array(exponent):
         if isinstance(a, Traced) or is_array(a):
             return apply(PowTensor, a, exponent)

@@ -201,8 +201,7 @@ class MaskedFill(Linear):
 
 
 def where(condition: Any, a: Any = None, b: Any = None) -> Any:
-    """a where `condition` (bool), else b, broadcast together; with the condition alone, its
-    nonzero()."""
+    """a where `condition` (bool), else b, broadcast; the condition alone gives its nonzero()."""
     if a is None and b is None:
         return nonzero(condition, as_tuple=True)
     arrays = [isinstance(v, Traced) or is_array(v) for v in (a, b)]
@@ -221,8 +220,7 @@ def masked_fill(x: Any, mask: Any, value: Any) -> Any:
 
 
 def nonzero(x: Any, *, as_tuple: bool = False) -> Any:
-    """The indices of the nonzero elements: an int64 tensor (n, dims), or one 1-dim tensor per
-    dim."""
+    """The indices of the nonzero elements: int64 (n, dims), or one 1-dim tensor per dim."""
     array = x._array
     places = array.nonzero() if array.ndim else array.reshape(1).nonzero()
     if as_tuple:

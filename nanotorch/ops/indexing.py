@@ -291,8 +291,7 @@ def located(x: Any, key: Any) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
 
 
 def getitem(x: Any, key: Any) -> Any:
-    """x[key]: a view for ints, slices, None and `...`; a copy where the key holds tensors or
-    lists."""
+    """x[key]: a view for ints, slices, None and `...`; a copy where the key holds tensors."""
     view, rest, indices = located(x, key)
     if indices:
         return apply(Index, view, *indices, key=rest)
@@ -314,8 +313,7 @@ def setitem(x: Any, key: Any, value: Any) -> None:
 
 
 def shaped(value: Any, view: Any, rest: tuple[Any, ...], indices: tuple[Any, ...]) -> Any:
-    """The value without leading 1s that the place written to has not; for a mask, one number in any
-    dtype."""
+    """The value without 1s in front that its place has not; one number for a mask in any dtype."""
     mask = len(indices) == 1 and getattr(indices[0], "_array", indices[0]).dtype.kind == "b"
     if mask and view.ndim and math.prod(value.shape) == 1:
         return cast(reshape(value, ()), view._array.dtype)

@@ -74,8 +74,7 @@ def piece(g: Any, index: int, shapes: Sequence[tuple[int, ...]], dim: int) -> An
 
 
 def one_dtype(tensors: Sequence[Any], op: str) -> list[Any]:
-    """The tensors in their common dtype; RuntimeError for none at all, TypeError for what is no
-    tensor."""
+    """The tensors in their common dtype; an error for none at all and for what is no tensor."""
     tensors = list(tensors)
     if not tensors:
         raise RuntimeError(f"{op}: expected a non-empty list of Tensors")
@@ -156,8 +155,7 @@ def tile(x: Any, *dims: Any) -> Any:
 
 
 def repeat_interleave(x: Any, repeats: Any, dim: int | None = None) -> Any:
-    """Each element (or slice along `dim`) of x `repeats` times in a row, one count or one for
-    each."""
+    """Each element (or slice along `dim`) of x `repeats` times in a row: one count or many."""
     x, place = (reshape(x, (-1,)), 0) if dim is None else (x, dimension(dim, x.ndim))
     if isinstance(repeats, Traced):
         xp = array_module(repeats._array)

@@ -292,8 +292,7 @@ def dot(a: Any, b: Any) -> Any:
 
 
 def outer(a: Any, b: Any) -> Any:
-    """The products of every element of the vector a (m) with every element of the vector b (n): (m,
-    n)."""
+    """The products (m, n) of every element of the vector a (m) with every one of b (n)."""
     if a.ndim != 1 or b.ndim != 1:
         raise RuntimeError(f"outer: 1D tensors expected, but got {a.ndim}D and {b.ndim}D tensors")
     return reshape(a, (-1, 1)) * b
@@ -312,8 +311,7 @@ def baddbmm(x: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any
 
 
 def inner(a: Any, b: Any) -> Any:
-    """The sums of the products along the last dimensions of a and b, for all pairs of their
-    rows."""
+    """The products of the rows of a with the rows of b, along their last dimensions."""
     return tensordot(a, b, ([-1], [-1])) if a.ndim and b.ndim else a * b
 
 
@@ -383,8 +381,7 @@ def tensordot(a: Any, b: Any, dims: Any = 2) -> Any:
 
 
 def inv(x: Any) -> Any:
-    """The inverse of each square matrix in the last two dimensions; RuntimeError where it is
-    singular."""
+    """The inverse of each square matrix x (…, n, n); RuntimeError where it is singular."""
     return apply(Inv, x)
 
 

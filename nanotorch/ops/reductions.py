@@ -304,8 +304,7 @@ def first_zero_as_one(x: Any, dim: int) -> tuple[Any, Any]:
 
 
 def cumprod_reverse(g: Any, x: Any, y: Any, dim: int) -> Any:
-    """The cotangent of x: sums of g * y / x from the end, with the first 0 of x left out of its
-    own."""
+    """The cotangent of x: sums of g * y / x from the end, without the first 0 of x."""
     first, filled = first_zero_as_one(x, dim)
     beyond = reverse_cumsum(g * cumprod(filled, dim), dim)
     before = reverse_cumsum(g * y, dim) / where(x == 0, 1.0, x)
@@ -342,8 +341,7 @@ RETURN_TYPES = {
 
 
 def axes(x: Any, dim: Any) -> Dim:
-    """`dim` as the kernels take it: lists become tuples, a 0-dim tensor has the dimension 0 or
-    -1."""
+    """`dim` as the kernels take it: lists become tuples, and 0 or -1 fits a 0-dim tensor."""
     if dim is None or type(dim) is int:
         return None if x.ndim == 0 and dim in (0, -1) else dim
     return tuple(dim) or None
@@ -381,8 +379,7 @@ def prod(x: Any, dim: int | None = None, keepdim: bool = False, *, dtype: Any = 
 
 
 def max(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    """The largest element; along an int `dim` a (values, indices) pair; with a tensor,
-    `maximum`."""
+    """The largest element; along an int `dim` (values, indices); with a tensor, `maximum`."""
     if isinstance(dim, Traced):
         return apply(Maximum, x, dim)
     if dim is None:
@@ -391,8 +388,7 @@ def max(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
 
 
 def min(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    """The smallest element; along an int `dim` a (values, indices) pair; with a tensor,
-    `minimum`."""
+    """The smallest element; along an int `dim` (values, indices); with a tensor, `minimum`."""
     if isinstance(dim, Traced):
         return apply(Minimum, x, dim)
     if dim is None:
@@ -425,14 +421,12 @@ def amin(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
 
 
 def argmax(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The place of the largest element, int64; over all dimensions the place in the flattened
-    tensor."""
+    """The place of the largest element, int64; over all dimensions, that in x flattened."""
     return apply(Argmax, x, dim=place_of(x, dim, "argmax"), keepdim=keepdim)
 
 
 def argmin(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The place of the smallest element, int64; over all dimensions the place in the flattened
-    tensor."""
+    """The place of the smallest element, int64; over all dimensions, that in x flattened."""
     return apply(Argmin, x, dim=place_of(x, dim, "argmin"), keepdim=keepdim)
 
 

@@ -73,8 +73,7 @@ class SumTo(Linear):
 
 
 class CopySlices(Linear):
-    """y = base with `value` in the region that `path` leads to: what writing to a view does to its
-    base"""
+    """y = base with `value` in a region: what writing to a view does to its base"""
 
     backward_name = "CopySlices"
     vjp = (
@@ -115,8 +114,7 @@ def embed(g: Any, shape: Shape, path: Path) -> Any:
 
 
 def sum_to(x: Any, shape: Shape) -> Any:
-    """x summed over what broadcasting repeats; ValueError where `shape` does not broadcast to
-    x's."""
+    """x summed over what broadcasting repeats; ValueError where `shape` cannot become x's."""
     return x if tuple(x.shape) == tuple(shape) else apply(SumTo, x, shape=tuple(shape))
 
 

@@ -88,8 +88,7 @@ def topk(
 
 
 def median(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The median, the lower of two; along `dim` a (values, indices) pair. NaN where there is
-    one."""
+    """The median, the lower of two, or NaN if there is one; along `dim` (values, indices)."""
     if dim is None:
         return apply(Median, x, dim=None, keepdim=False)
     size = x.shape[dim] if x.ndim else 1
@@ -123,8 +122,7 @@ def unique(
     x: Any, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False,
     dim: int | None = None,
 ) -> Any:  # fmt: skip
-    """The different elements (or slices along `dim`) in order; also where each went, and how
-    often."""
+    """The different elements (or slices along `dim`), sorted; where each went, and how often."""
     xp = array_module(x._array)
     y, inverse, counts = xp.unique(
         x._array, return_inverse=True, return_counts=True, axis=dim, equal_nan=False
@@ -139,8 +137,7 @@ def unique(
 
 
 def searchsorted(sequence: Any, values: Any, *, right: bool = False) -> Any:
-    """Where each value goes in a sorted vector, int64: before equal elements, or after them
-    (`right`)."""
+    """Where each value goes in a sorted vector, int64: before its equals or (`right`) after."""
     if sequence.ndim != 1:
         raise RuntimeError(
             f"searchsorted: expected a vector to search in, got {sequence.ndim} dimensions"

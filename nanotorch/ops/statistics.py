@@ -186,8 +186,7 @@ def cosine_similarity(a: Any, b: Any, dim: int = 1, eps: float = 1e-8) -> Any:
 
 
 def cdist(a: Any, b: Any, p: float = 2.0) -> Any:
-    """The distances (…, m, n), by the p-norm, of the rows of a (…, m, k) from those of b (…, n,
-    k)."""
+    """The distances (…, m, n), by the p-norm, of the rows of a (…, m, k) from those of b."""
     return norm(unsqueeze(a, -2) - unsqueeze(b, -3), p, -1)
 
 
