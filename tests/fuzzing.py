@@ -27,7 +27,7 @@ IN_PLACE_UNARY = (
     "tanh_", "sigmoid_", "sin_", "cos_", "neg_", "relu_", "abs_", "zero_", "floor_", "ceil_",
     "detach_", "requires_grad_", "square_",
 )  # fmt: skip
-BINARY = ("add", "sub", "mul", "maximum", "minimum", "atan2", "hypot")
+BINARY = ("add", "sub", "mul", "maximum", "minimum", "logaddexp", "hypot")
 REDUCTIONS = ("sum", "mean", "amax", "amin", "prod", "var", "std", "logsumexp", "norm")
 OVERLAP = ("refer to a single memory location", "more than one element of the written-to tensor")
 # Where PyTorch's own answer depends on the path it takes, or is an error of its own making.
@@ -240,7 +240,7 @@ class Program:
                     f"{a}.roll(1, {self.dim(a)})", f"{a}.float()", f"{a}.double()",
                     f"{a}.repeat(2, 1, 1)",
                     f"{a}.index_select({self.dim(a)}, t.tensor([0]))", f"t.ones_like({a})",
-                    f"({a} if {a}.sum() > 0 else {a} * 3)", f"{a}.argmax()", f"{a} > 0",
+                    f"({a} if {a}.sum() > 0 else {a} * 3)", f"{a}.argmax(0) * 0", f"{a} > 0",
                 )
             )
         )  # fmt: skip
@@ -413,6 +413,10 @@ class Program:
                 one = one + self.offsets[name] if followed else other
             empty = any(0 in self.theirs[n].shape for n in self.names)  # which it may leave out
             nothing = empty or view_outside_the_graph(theirs)
+            copied = re.search(r"reshape|flatten", "".join(self.lines))  # here, and not there
+            if one != other and field == "_version" and copied:
+                self.over = True
+                return
             if one != other and field == "requires_grad" and nothing:
                 self.over = True
                 return
