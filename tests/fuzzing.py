@@ -58,8 +58,6 @@ class Program:
         self.offsets: dict[str, int] = {}  # PyTorch counts some of its own steps as versions
         self.over = False
 
-    # --- choosing ---------------------------------------------------------------------------------
-
     def pick(self, options: Any) -> Any:
         return options[self.random.randrange(len(options))]
 
@@ -140,8 +138,6 @@ class Program:
         if self.chance(0.1):
             items.append("...")
         return ", ".join(items) if items else "..."
-
-    # --- lines ------------------------------------------------------------------------------------
 
     def leaf(self) -> str:
         whole = self.chance(0.1) and bool(self.names)
@@ -310,8 +306,6 @@ class Program:
             expression = self.pick(expressions[:6])()  # of views see docs/differences.md
             return f"with t.no_grad(): v{len(self.lines)} = {expression}"
         return f"v{len(self.lines)} = {expression}"
-
-    # --- running ----------------------------------------------------------------------------------
 
     def run(self, length: int) -> None:
         """Makes and runs `length` lines; raises Difference."""
