@@ -17,7 +17,7 @@ from nanotorch.backend import (
     to_device,
 )
 from nanotorch.ops.casting import Copy, Fill, cast, into
-from nanotorch.ops.shapes import BasicIndex, dimension, expand, reshape
+from nanotorch.ops.shapes import BasicIndex, UnsafeView, dimension, expand, reshape
 from nanotorch.primitive import Linear, Traced, apply
 
 HERE = "index"  # stands in a key for an index that is an input
@@ -343,7 +343,7 @@ def index_select(x: Any, dim: int, index: Any) -> Any:
     """The slices of x at `index` (1-dim, int64) along `dim`."""
     place = dimension(dim, x.ndim)
     if x.ndim == 0:
-        return reshape(index_select(reshape(x, (1,)), 0, index), ())
+        return apply(UnsafeView, index_select(reshape(x, (1,)), 0, index), shape=())
     return apply(Index, x, index, key=(*(slice(None),) * place, HERE))
 
 
