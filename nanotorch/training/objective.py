@@ -49,8 +49,12 @@ class Objective:
         return mean
 
 
-def gradients_of(model: nt.nn.Module, objective: Objective) -> Callable[..., Tensor]:
+def gradients_of(
+    model: nt.nn.Module, objective: Objective, penalty: ElasticNet | None
+) -> Callable[..., Tensor]:
     """The function that computes a batch's loss, adds its gradients, and returns the loss.
+
+    The gradients are those of the loss and, unless it is None, of the penalty.
 
     `share` is the part of a step's rows that the batch holds, where several make one step.
     """
@@ -60,6 +64,8 @@ def gradients_of(model: nt.nn.Module, objective: Objective) -> Callable[..., Ten
     ) -> Tensor:
         loss = objective(model(inputs), target, weights)
         (loss if share == 1.0 else loss * share).backward()
+        if penalty:
+            penalty.add_gradients()
         return loss
 
     return gradients

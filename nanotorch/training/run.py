@@ -82,8 +82,11 @@ class Run:
         self._reads_at_once = device.type == "cpu"
         self._accumulate = training.accumulate
         self._clips = training.clip_norm is not None or training.clip_value is not None
-        self._adjusts = bool(self.penalty) or self._clips
-        self._gradients: Any = gradients_of(self.model, self.objective)
+        # Several batches that make one step share one penalty; else each batch has its own.
+        self._adds_penalty = bool(self.penalty) and training.accumulate > 1
+        self._gradients: Any = gradients_of(
+            self.model, self.objective, None if self._adds_penalty else self.penalty
+        )
         if training.compile == "on":
             self._gradients = nt.compile(self._gradients)
         elif training.compile == "auto" and device.type == "cpu" and training.accumulate == 1:
@@ -169,7 +172,7 @@ class Run:
             or (at.batch + 1) % accumulate == 0
             or at.batch + 1 == self.batches.count
         ):
-            if self._adjusts:
+            if self._adds_penalty or self._clips:
                 self._adjust_gradients()
             self.optimizer.step()
             at.step += 1
@@ -203,7 +206,7 @@ class Run:
 
     def _adjust_gradients(self) -> None:
         """Add the penalty's gradient, then clip."""
-        if self.penalty:
+        if self._adds_penalty:
             self.penalty.add_gradients()
         training = self.config.training
         if not self._clips:
