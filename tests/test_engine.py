@@ -484,3 +484,16 @@ def test_results_are_arrays_and_never_numpy_scalars() -> None:
     (g,) = nt.autograd.grad(y * y, y)
     for t in (y, x.grad, g, x.mean(), x[0], x.max(), (x * 2).sum().exp()):
         assert type(t._array) is numpy.ndarray
+
+
+def test_hooks_of_a_view_are_forgotten_when_it_is_written_to() -> None:
+    """As in PyTorch: the way to the base no longer leads past what the view was before."""
+    x = nt.ones(3, requires_grad=True)
+    base = x * 1
+    view = base[0:2]
+    view.register_hook(lambda g: g * 2)
+    view.retain_grad()
+    view.mul_(3)
+    base.sum().backward()
+    assert x.grad.tolist() == [3.0, 3.0, 1.0]
+    assert view.grad is None

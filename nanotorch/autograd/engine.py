@@ -25,7 +25,7 @@ from nanotorch.backend import (
     dtype_of,
     promote,
 )
-from nanotorch.primitive import KEEP_NOTHING, Node, Packed, Primitive, Traced
+from nanotorch.primitive import KEEP_NOTHING, Node, Packed, Primitive, RemovableHandle, Traced
 
 _sequence = itertools.count()
 next_sequence = _sequence.__next__
@@ -263,6 +263,8 @@ def before_writing(primitive: type[Primitive], x: Any, operands: tuple[Any, ...]
     """A stand-in for x before it is written to: its graph and, if a rule asks, its value."""
     old = x._wrap(x._array)
     old._requires_grad, old._node, old._tangent = x._requires_grad, x._node, x._tangent
+    if x._base is not None and x._node is not None:  # hooks on the view are not on this way
+        record(ops.AsStrided, (x._base,), {"path": x._path}, old)
     wanted = 0
     for index, o in enumerate((x, *operands)):
         if isinstance(o, Traced) and o._requires_grad and index < len(primitive.vjp):  # type: ignore[attr-defined]
@@ -295,7 +297,11 @@ def written(
     recorded: bool,
 ) -> None:
     """Makes the graph (and the tangent) of a tensor that primitive(inputs) was written into."""
-    node = record_again(primitive, inputs, attributes, x) if recorded else None
+    node = None
+    if recorded:
+        node = record_again(primitive, inputs, attributes, x)
+        if node is not None and x._base is not None:
+            node.hooks = None  # what retain_grad() asks for is on the view's next node
     if modes.forward:
         x._tangent = None
         push_forward(primitive, inputs, attributes, x)
@@ -309,9 +315,12 @@ def record_again(
     """Records what x holds now; the hook of retain_grad() moves to the new node."""
     old = x._node
     node = record(primitive, inputs, attributes, x)
-    if x._retains_grad and node is not None and old is not None and old.hooks:
-        for identifier in [k for k, hook in old.hooks.items() if hook is x._retains_grad]:
-            node.hooks = {identifier: old.hooks.pop(identifier)}
+    if x._retains_grad and node is not None:
+        kept = old.hooks.items() if old is not None and old.hooks else ()
+        for identifier in [k for k, hook in kept if hook is x._retains_grad]:
+            del old.hooks[identifier]
+        RemovableHandle(hooks := {}, x._retains_grad)
+        node.hooks = hooks
     return node
 
 
