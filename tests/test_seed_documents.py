@@ -46,8 +46,10 @@ def test_pytorch_itself_prints_what_is_written_here(cell: Cell) -> None:
 
 def test_an_explicit_graph_is_built_before_there_are_data() -> None:
     program = """
-        a = torch.sym.var("a")
-        b = torch.sym.var("b")
+        from nanotorch import sym
+
+        a = sym.var("a")
+        b = sym.var("b")
         c = 2 * a + b
         print(c.list_arguments())
         print(c.debug_str())

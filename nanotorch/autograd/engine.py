@@ -319,8 +319,8 @@ def record_again(
         kept = old.hooks.items() if old is not None and old.hooks else ()
         for identifier in [k for k, hook in kept if hook is x._retains_grad]:
             del old.hooks[identifier]
-        RemovableHandle(hooks := {}, x._retains_grad)
-        node.hooks = hooks
+        node.hooks = {}
+        RemovableHandle(node.hooks, x._retains_grad)
     return node
 
 
