@@ -363,9 +363,10 @@ class Program:
                 self.fail(f"gradient {i}: NanoTorch {one}\nPyTorch {other}")
             if other is not None:
                 name = f"g{len(self.lines)}_{i}"
-                self.ours[name], self.theirs[name] = one, other
+                # Copies: gradients that PyTorch returns may share memory with each other.
+                self.ours[name], self.theirs[name] = one.clone(), other.clone()
                 self.begin(name)
-                self.lines[-1] += f"; {name} = G[{i}]"
+                self.lines[-1] += f"; {name} = G[{i}].clone()"
 
     def begin(self, name: str) -> None:
         """Starts to follow a new variable."""

@@ -497,3 +497,12 @@ def test_hooks_of_a_view_are_forgotten_when_it_is_written_to() -> None:
     base.sum().backward()
     assert x.grad.tolist() == [3.0, 3.0, 1.0]
     assert view.grad is None
+
+
+def test_a_write_of_a_value_that_requires_grad_into_integers_is_not_recorded() -> None:
+    value = nt.tensor([0.6], requires_grad=True)
+    whole = nt.ones(2, 4, dtype=nt.int64)
+    piece = whole.split(2, 1)[0]
+    piece[0:1] = value
+    assert whole.tolist() == [[0, 0, 1, 1], [1, 1, 1, 1]]
+    assert not piece.requires_grad

@@ -215,7 +215,9 @@ def check_inplace(x: Any, operands: Iterable[Any] = ()) -> None:
             "a view of a leaf Variable that requires grad is being used in an in-place operation; "
             "do it within no_grad(), or on its detach()"
         )
-    if base is None or not any(isinstance(o, Traced) and o._requires_grad for o in (x, *operands)):  # type: ignore[attr-defined]
+    if base is None or x._array.dtype.kind not in "fc":
+        return
+    if not any(isinstance(o, Traced) and o._requires_grad for o in (x, *operands)):  # type: ignore[attr-defined]
         return
     if x._made_in_no_grad:
         raise RuntimeError(
