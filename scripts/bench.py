@@ -351,7 +351,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = json.loads(path.read_text()) if path and path.exists() else {}
     for part in options.parts:
         found = measure(part, options)
-        results[part] = found
+        results.setdefault(part, {}).update(found)  # cases that are measured anew replace theirs
         results.setdefault("machines", {})[part] = {**machine, "turns": options.turns}
         if path:
             path.write_text(json.dumps(results))
