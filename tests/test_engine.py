@@ -506,3 +506,13 @@ def test_a_write_of_a_value_that_requires_grad_into_integers_is_not_recorded() -
     piece[0:1] = value
     assert whole.tolist() == [[0, 0, 1, 1], [1, 1, 1, 1]]
     assert not piece.requires_grad
+
+
+def test_backward_with_inputs_makes_those_that_are_no_leaves_retain_their_gradient() -> None:
+    x = nt.ones(2, requires_grad=True)
+    y = x * 2
+    z = y * 3
+    z.sum().backward(inputs=[y], retain_graph=True)
+    assert (y.grad.tolist(), x.grad, y.retains_grad) == ([3.0, 3.0], None, True)
+    z.sum().backward()
+    assert (y.grad.tolist(), x.grad.tolist()) == ([6.0, 6.0], [6.0, 6.0])

@@ -100,14 +100,10 @@ def backward(
     if not wanted:
         raise RuntimeError("`inputs` argument to `backward()` cannot be empty.")
     places = places_of(wanted, "backward")
-    found = walk(
-        outputs, cotangents, retain_graph=retain, create_graph=create_graph, targets=places
-    )
-    for x, place in zip(wanted, places, strict=True):
-        g = found[place]
-        if x._node is not None and g is not None:
-            g = g if isinstance(g, Traced) else x._wrap(array_module(g).array(g))
-            x._grad = g if x._grad is None else x._grad + g
+    for x in wanted:
+        if x._node is not None:
+            x.retain_grad()  # which is how its gradient gets into its `.grad`, as in PyTorch
+    walk(outputs, cotangents, retain_graph=retain, create_graph=create_graph, targets=places)
 
 
 def grad(
