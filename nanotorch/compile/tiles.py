@@ -9,7 +9,8 @@ of threads.
 from __future__ import annotations
 
 import itertools
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nanotorch.backend import HOST, MODULES, Array, blas_threads, get_num_threads
@@ -188,8 +189,6 @@ class Tiling:
 class Runner:
     """Runs the tile function over all rows, on several threads, and adds up what is summed."""
 
-    _pool: ThreadPoolExecutor | None = None
-
     def __init__(self, rows: int, tile: int, buffers: list[Any], sums: list[Any]) -> None:
         bounds = [rows * g // GROUPS for g in range(GROUPS + 1)]
         self.groups = [
@@ -225,7 +224,7 @@ class Runner:
             work(0)
         else:
             with blas_threads(1):
-                list(self._threads().map(work, range(threads)))
+                side_by_side(work, threads)
         for place, (_, _, divisor, out) in enumerate(self._sums):
             HOST.copyto(out, self._totals[0][place])
             for totals in self._totals[1:]:
@@ -233,8 +232,22 @@ class Runner:
             if divisor != 1:
                 out /= divisor
 
-    @classmethod
-    def _threads(cls) -> ThreadPoolExecutor:
-        if cls._pool is None:
-            cls._pool = ThreadPoolExecutor(GROUPS, thread_name_prefix="nanotorch-rows")
-        return cls._pool
+
+def side_by_side(work: Callable[[int], None], count: int) -> None:
+    """work(0), work(1), … in threads of their own, of which the calling one is the first."""
+    errors: list[BaseException] = []
+
+    def caught(worker: int) -> None:
+        try:
+            work(worker)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=caught, args=(n,), daemon=True) for n in range(1, count)]
+    for thread in threads:
+        thread.start()
+    caught(0)
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
