@@ -215,9 +215,7 @@ def check_inplace(x: Any, operands: Iterable[Any] = ()) -> None:
             "a view of a leaf Variable that requires grad is being used in an in-place operation; "
             "do it within no_grad(), or on its detach()"
         )
-    if base is None or x._array.dtype.kind not in "fc":
-        return
-    if not any(isinstance(o, Traced) and o._requires_grad for o in (x, *operands)):  # type: ignore[attr-defined]
+    if base is None or not any(isinstance(o, Traced) and o._requires_grad for o in (x, *operands)):  # type: ignore[attr-defined]
         return
     if x._made_in_no_grad:
         raise RuntimeError(
@@ -234,7 +232,9 @@ def check_inplace(x: Any, operands: Iterable[Any] = ()) -> None:
 
 def apply_inplace(primitive: type[Primitive], x: Any, *operands: Any, **attributes: Any) -> Any:
     """x := primitive(x, operands), in x's own memory; returns x."""
-    check_inplace(x, operands)
+    # As in PyTorch, what is copied into integers leaves no trace in the graph.
+    traceless = primitive is ops.Copy and x._array.dtype.kind not in "fc"
+    check_inplace(x, () if traceless else operands)
     inputs = (x, *operands)
     arrays: Any = [o._array if isinstance(o, Traced) else o for o in inputs]
     if len(MODULES) > 1:

@@ -65,7 +65,9 @@ class IndexPut(Linear):
     moves = "numbers"
     vjp = (
         lambda g, indices, key, accumulate: g if accumulate else put(g, 0, indices, key),
-        lambda g, indices, key: apply(Index, g, *indices, key=key),
+        lambda g, value_shape, indices, key: with_ones(
+            apply(Index, g, *indices, key=key), len(value_shape)
+        ),
     )
 
     @classmethod
@@ -212,6 +214,11 @@ def filled(key: Any, indices: tuple[Array, ...]) -> tuple[Any, ...]:
     """The key with its index inputs in their places."""
     rest = iter(indices)
     return tuple(next(rest) if item is HERE else item for item in key)
+
+
+def with_ones(g: Any, ndim: int) -> Any:
+    """g with leading dimensions of size 1, up to `ndim`: a value may have more than its place has."""
+    return g if g.ndim >= ndim else reshape(g, (*(1,) * (ndim - g.ndim), *g.shape))
 
 
 def put(x: Any, value: Any, indices: tuple[Any, ...], key: Any) -> Any:
