@@ -217,7 +217,7 @@ def filled(key: Any, indices: tuple[Array, ...]) -> tuple[Any, ...]:
 
 
 def with_ones(g: Any, ndim: int) -> Any:
-    """g with leading dimensions of size 1, up to `ndim`: a value may have more than its place has."""
+    """g with leading dimensions of size 1, up to `ndim`, as the value that was written may have."""
     return g if g.ndim >= ndim else reshape(g, (*(1,) * (ndim - g.ndim), *g.shape))
 
 
