@@ -13,8 +13,17 @@ import pytest
 
 import nanotorch as nt
 from nanotorch import nn, optim
+from nanotorch.compile import steps, tiles
 
 ROWS, FEATURES = 24, 6
+
+
+@pytest.fixture(autouse=True)
+def batches_of_8_megabytes_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "WORTHWHILE_BYTES", 8 << 20)
+    monkeypatch.setattr(steps, "WORTHWHILE_BYTES", 8 << 20)
+
+
 Step = Callable[[nt.Tensor, nt.Tensor], Any]
 
 

@@ -24,12 +24,10 @@ if TYPE_CHECKING:
 Step = Kernel | Draw | Live | HandOver
 
 GROUPS = 8
-TILE_BYTES = (
-    1 << 20
-)  # of the rows that a tile reads from memory: half of a common second-level cache
-WORTHWHILE_BYTES = (
-    8 << 20
-)  # of a batch; smaller ones stay in the cache between forward and backward
+# What a tile reads of the batch: half of a common second-level cache.
+TILE_BYTES = 1 << 20
+# From what size on a batch is passed over in tiles; smaller ones were measured faster in one piece.
+WORTHWHILE_BYTES = 64 << 20
 
 
 class Tiling:
