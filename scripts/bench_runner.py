@@ -157,4 +157,7 @@ def report(what: str, reference: float, ours: float, limit: float) -> bool:
 if __name__ == "__main__":
     wanted = sys.argv[1:] or ["small", "large", "csv"]
     cases = {"small": small, "large": large, "csv": csv}
+    unknown = [name for name in wanted if name not in cases]
+    if unknown:
+        sys.exit(f"bench_runner.py: unknown case {unknown[0]}; the cases are {', '.join(cases)}")
     sys.exit(0 if all(cases[name]() for name in wanted) else 1)
