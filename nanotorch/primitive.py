@@ -44,8 +44,15 @@ class Traced:
     Tensors compute and record at once; symbols (`nanotorch.sym`) only record.
     """
 
+    # What the engine asks of a tensor; symbols have none of it, and it does not ask them.
     _array: Any
     _cell: list[int] | None
+    _requires_grad: bool
+    _node: Any
+    _base: Any
+    _inference: bool
+    _tangent: Any
+    _wrap: Any
 
     def _apply(
         self, primitive: type[Primitive], inputs: tuple[Any, ...], attributes: dict[str, Any]

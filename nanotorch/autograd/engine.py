@@ -44,7 +44,7 @@ def apply(
     for x in inputs:
         if isinstance(x, Traced):
             try:
-                if x._requires_grad or x._base is not None:  # type: ignore[attr-defined]
+                if x._requires_grad or x._base is not None:
                     tracked = True
             except AttributeError:  # an operand that is no tensor, such as a symbol, takes over
                 return x._apply(primitive, inputs, attributes)
@@ -101,11 +101,11 @@ def record(
     for x in inputs:
         edge = None
         if isinstance(x, Traced) and (differentiable & bit or primitive.variadic):
-            if x._base is not None:  # type: ignore[attr-defined]
+            if x._base is not None:
                 refresh(x)
-            if x._requires_grad:  # type: ignore[attr-defined]
+            if x._requires_grad:
                 wanted |= bit
-                edge = x._node  # type: ignore[attr-defined]
+                edge = x._node
                 if edge is None:
                     edge = x
         edges.append(edge)
@@ -154,7 +154,7 @@ def keep(node: Primitive, plan: Any, inputs: tuple[Any, ...], out: Any) -> None:
                     versions[index] = x._cell[0]
                 if modes.saved_hooks is not None:
                     kept[index] = Packed(x, modes.saved_hooks)  # type: ignore[call-overload]
-                elif x._inference:  # type: ignore[attr-defined]
+                elif x._inference:
                     raise RuntimeError(
                         f"{node.name()}: a tensor made in inference_mode cannot be kept for "
                         "backward; "
@@ -215,7 +215,7 @@ def check_inplace(x: Any, operands: Iterable[Any] = ()) -> None:
             "a view of a leaf Variable that requires grad is being used in an in-place operation; "
             "do it within no_grad(), or on its detach()"
         )
-    if base is None or not any(isinstance(o, Traced) and o._requires_grad for o in (x, *operands)):  # type: ignore[attr-defined]
+    if base is None or not any(isinstance(o, Traced) and o._requires_grad for o in (x, *operands)):
         return
     if x._made_in_no_grad:
         raise RuntimeError(
@@ -269,7 +269,7 @@ def before_writing(primitive: type[Primitive], x: Any, operands: tuple[Any, ...]
         record(ops.AsStrided, (x._base,), {"path": x._path}, old)
     wanted = 0
     for index, o in enumerate((x, *operands)):
-        if isinstance(o, Traced) and o._requires_grad and index < len(primitive.vjp):  # type: ignore[attr-defined]
+        if isinstance(o, Traced) and o._requires_grad and index < len(primitive.vjp):
             wanted |= 1 << index
     if modes.forward or 0 in primitive.plan(wanted)[0]:
         old._array = x._array.copy()
@@ -282,10 +282,10 @@ def unwritten(o: Any, x: Any) -> Any:
     """The operand o, or a stand-in if it shows memory of x, which is about to be written to."""
     if not isinstance(o, Traced) or (o is not x and (o._cell is None or o._cell is not x._cell)):
         return o
-    if o._requires_grad and o._node is None:  # type: ignore[attr-defined]
+    if o._requires_grad and o._node is None:
         return o  # a leaf: its gradient is to reach itself
-    old = o._wrap(o._array.copy())  # type: ignore[attr-defined]
-    old._requires_grad, old._node, old._tangent = o._requires_grad, o._node, o._tangent  # type: ignore[attr-defined]
+    old = o._wrap(o._array.copy())
+    old._requires_grad, old._node, old._tangent = o._requires_grad, o._node, o._tangent
     if modes.recorder is not None:
         modes.recorder.copied(old, o)
     return old

@@ -108,7 +108,7 @@ def push_forward(
     primitive: type[Primitive], inputs: tuple[Any, ...], attributes: dict[str, Any], out: Any
 ) -> None:
     """Sets the tangent of out = primitive(inputs) from the tangents of the inputs."""
-    tangents = [x._tangent if isinstance(x, Traced) else None for x in inputs]  # type: ignore[attr-defined]
+    tangents = [x._tangent if isinstance(x, Traced) else None for x in inputs]
     if all(t is None for t in tangents) or out._array.dtype.kind not in "fc" or not primitive.vjp:
         return
     level, modes.forward = modes.forward, 0  # the operands of a rule count as values

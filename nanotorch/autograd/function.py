@@ -84,7 +84,7 @@ class Function:
         ctx = cls._context(args)
         tensors = [x for x in args if isinstance(x, Traced)]
         edges = [place_of(x, wanted) for x, wanted in zip(args, ctx.needs_input_grad, strict=True)]
-        tangents = [x._tangent if isinstance(x, Traced) else None for x in args]  # type: ignore[attr-defined]
+        tangents = [x._tangent if isinstance(x, Traced) else None for x in args]
         level, modes.forward = modes.forward, 0
         try:
             with no_grad():
@@ -134,11 +134,11 @@ def settle(
         if not isinstance(value, Traced):
             outputs.append(value)
             continue
-        wrap = wrap or value._wrap  # type: ignore[attr-defined]
+        wrap = wrap or value._wrap
         places[id(value)] = index
         if id(value) in dirty:
             outputs.append(value)
-        elif any(value is x for x in tensors) or value._base is not None:  # type: ignore[attr-defined]
+        elif any(value is x for x in tensors) or value._base is not None:
             outputs.append(ops.alias(value.detach()))  # type: ignore[attr-defined]
         else:
             outputs.append(value)
@@ -228,7 +228,7 @@ def push(
                 f"{cls.__name__}.jvp: expected a tangent of shape {tuple(value._array.shape)}, got "
                 f"{tuple(t._array.shape)}"
             )
-        value._tangent = t  # type: ignore[attr-defined]
+        value._tangent = t
     for keep in ctx.saved:
         if keep is not None and keep.output is not None:
             keep.tangent = moved[keep.output]
