@@ -65,6 +65,8 @@ class Plan:
         self.run = self._generated(steps)
         self.gradients = [(leaf, self._slot(array)) for leaf, array in record.gradients.items()]
         self.recorded_bytes = sum(a.nbytes for a in record.made.values() if root_of(a) == id(a))
+        if self.tiling is not None:
+            self.tiling.forget()
         del self.record, self.outputs, self.places  # and with them the arrays of the recording
 
     # --- what has to be computed ------------------------------------------------------------------
@@ -382,10 +384,9 @@ class Plan:
             if line is not None:
                 rows.append(f"{took}{line.bytes:>14,} bytes  {line.text}")
             elif self.tiling is not None and str(text).endswith("(tile)"):
-                within = ", ".join(kernel.primitive.title() for kernel, _ in self.tiling.within)
                 rows.append(
                     f"{took}  one pass over {self.tiling.rows:,} rows, {self.tiling.tile} at a "
-                    f"time: {within}"
+                    f"time: {self.tiling.titles}"
                 )
             elif str(text).startswith(("live", "copy", "draw")):
                 rows.append(f"{took}  {str(text).split('_')[0]} call")

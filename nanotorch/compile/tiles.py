@@ -175,6 +175,11 @@ class Tiling:
         lines = [head, "    n = high - low", *(f"    {line}" for line in body)]
         return [*lines, f"{plan.constant('rows', runner)}(tile)"]
 
+    def forget(self) -> None:
+        """Lets go of the recording and its arrays, once the program is made; the names stay."""
+        self.titles = ", ".join(kernel.primitive.title() for kernel, _ in self.within)
+        del self.plan, self.seeds, self.kinds, self.before, self.within, self.after
+
     def counted(self) -> list[tuple[Array, int]]:
         """The targets of the pass, and the class that must not be among them for it to be right."""
         return [
