@@ -37,6 +37,7 @@ from strict_cupy.contract import (
     signature_of,
 )
 from strict_cupy.devices import POOL, cuda as cuda
+from strict_cupy.kernels import COMPILER, RawModule as _RawModule
 
 __version__ = VERSION
 
@@ -314,6 +315,8 @@ _operators()
 
 def __getattr__(name: str) -> Any:
     """The names that CuPy and NumPy share; as globals they would hide Python's own."""
+    if name == "RawModule" and COMPILER:
+        return _RawModule
     try:
         return _SURFACE[name]
     except KeyError:

@@ -1,0 +1,1 @@
+"""What runs on a CUDA device beside CuPy's own functions: kernels of ours, in CUDA C."""

@@ -1,0 +1,229 @@
+"""Matrix products of CUDA arrays through cuBLAS itself, called by ctypes.
+
+CuPy refuses cuBLAS while a stream is capturing, copies transposed batches and widens float16. Here
+transposed views are flags, leading dimensions and batch strides are read off the views, batches
+broadcast by a stride of 0, and a product may be added to what `out` holds. float16 and bfloat16 are
+summed in float32, and float32 uses TF32 only where `set_precision` allows it.
+
+Each pair of thread and stream has a handle of its own with a workspace of its own, so that a
+captured graph holds no memory but ours and a product is the same from run to run. Copies of views
+may take another of cuBLAS's kernels than the views: equal only up to rounding.
+
+Constants: https://docs.nvidia.com/cuda/cublas/
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from threading import get_ident
+from typing import Any, NamedTuple
+
+from nanotorch.backend.devices import broadcast_shapes
+
+Array = Any
+
+# cudaDataType and cublasComputeType_t by NumPy's dtype letter; ml_dtypes gives bfloat16 the "E".
+_TYPES = {"f": 0, "d": 1, "e": 2, "E": 14}
+_COMPUTE = {"f": 68, "d": 70, "e": 68, "E": 68}
+_COMPUTE_TF32 = 77
+_DEFAULT_ALGORITHM = -1
+# Partial sums of float16 and bfloat16 stay in float32.
+_DISALLOW_REDUCED_PRECISION_REDUCTION = 16
+
+_int, _long, _pointer = ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p
+
+
+def _gemm_signature(integer: Any) -> list[Any]:
+    operand = [_pointer, _int, integer]
+    return [_pointer, _int, _int, *[integer] * 3, _pointer, *operand * 2, _pointer, *operand,
+            _int, _int]  # fmt: skip
+
+
+def _batched_signature(integer: Any) -> list[Any]:
+    operand = [_pointer, _int, integer, _long]
+    return [_pointer, _int, _int, *[integer] * 3, _pointer, *operand * 2, _pointer, *operand,
+            integer, _int, _int]  # fmt: skip
+
+
+# The functions of libcublas and their parameters; each returns a status.
+SIGNATURES: dict[str, list[Any]] = {
+    "cublasCreate_v2": [_pointer],
+    "cublasSetStream_v2": [_pointer, _pointer],
+    "cublasSetWorkspace_v2": [_pointer, _pointer, ctypes.c_size_t],
+    "cublasSetMathMode": [_pointer, _int],
+    "cublasGemmEx": _gemm_signature(_int),
+    "cublasGemmEx_64": _gemm_signature(_long),
+    "cublasGemmStridedBatchedEx": _batched_signature(_int),
+    "cublasGemmStridedBatchedEx_64": _batched_signature(_long),
+}
+
+# What is wrong, by the status that a function returned.
+STATUSES = {
+    1: "CUBLAS_STATUS_NOT_INITIALIZED: cuBLAS could not start on this device; is its memory full?",
+    3: "CUBLAS_STATUS_ALLOC_FAILED: no device memory left for cuBLAS",
+    7: "CUBLAS_STATUS_INVALID_VALUE: a size or leading dimension that cuBLAS refuses",
+    8: "CUBLAS_STATUS_ARCH_MISMATCH: this device cannot compute with this dtype",
+    11: "CUBLAS_STATUS_MAPPING_ERROR: the device's memory could not be reached",
+    13: "CUBLAS_STATUS_EXECUTION_FAILED: the kernel failed; an earlier one may have broken the "
+    "device's state",
+    14: "CUBLAS_STATUS_INTERNAL_ERROR: cuBLAS failed inside",
+    15: "CUBLAS_STATUS_NOT_SUPPORTED: not supported on this device",
+    16: "CUBLAS_STATUS_LICENSE_ERROR: a licence is missing",
+}
+
+PRECISIONS = ("highest", "high", "medium")
+_precision = "highest"
+
+
+def get_precision() -> str:
+    """How float32 products are computed: "highest" (float32), "high" or "medium" (TF32)."""
+    return _precision
+
+
+def set_precision(precision: str) -> None:
+    """Allows TF32 (10 bits of mantissa) in float32 products, unless "highest"."""
+    global _precision
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"set_float32_matmul_precision: expected 'highest', 'high' or 'medium', got "
+            f"{precision!r}"
+        )
+    _precision = precision
+
+
+# --- the library ----------------------------------------------------------------------------------
+
+# The library of each array module by its name; None where there is none. Tests put an imitation in.
+libraries: dict[str, Any] = {}
+_reasons: dict[str, str] = {}
+
+
+def library(xp: Any) -> Any:
+    """The libcublas that the array module uses, with its functions declared; None without one."""
+    name = xp.__name__
+    if name not in libraries:
+        try:
+            libraries[name] = declared(_loaded_by_cupy())
+        except (ImportError, OSError, AttributeError) as error:
+            libraries[name] = None
+            _reasons[name] = f"cuBLAS: {error}"
+    return libraries[name]
+
+
+def unavailable_reason(xp: Any) -> str | None:
+    """Why products go through CuPy's own matmul, which no CUDA graph can hold; None: they do
+    not."""
+    return None if library(xp) is not None else _reasons[xp.__name__]
+
+
+def _loaded_by_cupy() -> Any:
+    """The very library that CuPy's own cuBLAS module has loaded into this process."""
+    import cupy_backends.cuda.libs.cublas  # noqa: F401 - loads it
+
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        paths = {line.split(maxsplit=5)[-1].strip() for line in maps}
+    found = [path for path in sorted(paths) if "libcublas.so" in path]
+    if not found:
+        raise OSError("CuPy is there, but the libcublas.so that it uses is not mapped")
+    return ctypes.CDLL(found[0])
+
+
+def declared(loaded: Any) -> Any:
+    """The library with the parameters of the functions that are called here."""
+    for name, parameters in SIGNATURES.items():
+        function = getattr(loaded, name)
+        function.argtypes, function.restype = parameters, _int
+    return loaded
+
+
+def check(status: int, what: str) -> None:
+    """RuntimeError in one line where a function of cuBLAS did not succeed."""
+    if status:
+        raise RuntimeError(f"{what}: {STATUSES.get(status, f'cuBLAS returned status {status}')}")
+
+
+class _Handle(NamedTuple):
+    """cuBLAS's state for one stream: nothing else uses its workspace."""
+
+    pointer: Any
+    workspace: Any
+    device: int
+
+
+# Never destroyed: captured graphs go on using the workspaces.
+_handles: dict[tuple[str, int, int, int], _Handle] = {}
+
+
+def _handle(xp: Any, cublas: Any) -> Any:
+    """The handle of this thread for the current stream of the current device."""
+    cuda = xp.cuda
+    device, stream = cuda.get_device_id(), cuda.get_current_stream().ptr
+    held = _handles.get((xp.__name__, device, stream, get_ident()))
+    if held is not None:
+        return held.pointer
+    pointer = _pointer()
+    check(cublas.cublasCreate_v2(ctypes.byref(pointer)), "cublasCreate")
+    # NVIDIA's advice: 32 MiB from Hopper on, else a little over 8. Beside the pool, whose figures
+    # tell of tensors.
+    mebibytes = 32 if cuda.runtime.getDeviceProperties(device)["major"] >= 9 else 9
+    workspace = cuda.Memory(mebibytes << 20)
+    check(cublas.cublasSetMathMode(pointer, _DISALLOW_REDUCED_PRECISION_REDUCTION), "cublasSetMath")
+    check(cublas.cublasSetStream_v2(pointer, stream), "cublasSetStream")  # forgets the workspace
+    check(
+        cublas.cublasSetWorkspace_v2(pointer, workspace.ptr, workspace.size), "cublasSetWorkspace"
+    )
+    held = _Handle(pointer, workspace, device)
+    _handles[xp.__name__, device, stream, get_ident()] = held
+    return pointer
+
+
+# --- operands as cuBLAS sees them -----------------------------------------------------------------
+
+
+class _Matrices(NamedTuple):
+    """Matrices (rows, columns) in memory, `step` bytes from one to the next.
+
+    `flag` 0: rows lie `leading` elements apart, each contiguous; 1: columns do.
+    """
+
+    pointer: int
+    flag: int
+    leading: int
+    step: int
+
+    @property
+    def transposed(self) -> _Matrices:
+        return self._replace(flag=1 - self.flag)
+
+
+def layout(shape: Sequence[int], strides: Sequence[int], itemsize: int) -> tuple[int, int] | None:
+    """(flag, leading dimension) of a matrix; None for a view that cuBLAS cannot read."""
+    (rows, columns), (down, across) = shape, strides
+    if columns == 1 or across == itemsize:
+        leading = columns if rows == 1 else down // itemsize
+        if leading >= columns and leading * itemsize == (down if rows > 1 else leading * itemsize):
+            return 0, leading
+    if rows == 1 or down == itemsize:
+        leading = rows if columns == 1 else across // itemsize
+        if leading >= rows and leading * itemsize == (across if columns > 1 else across):
+            return 1, leading
+    return None
+
+
+def batch_step(batch: Sequence[int], shape: Sequence[int], strides: Sequence[int]) -> int | None:
+    """Bytes from one matrix to the next through all batch dimensions in order; 0 where all are the
+    same; None where that is no one number."""
+    missing = len(batch) - len(shape)
+    step, expected = None, 0
+    for i in reversed(range(len(batch))):
+        if batch[i] == 1:
+            continue
+        own = 0 if i < missing or shape[i - missing] == 1 else strides[i - missing]
+        if step is None:
+            step = own
+        elif own != expected:
+            return None
+        expected = own * batch[i]
+    return step or 0

@@ -1,0 +1,89 @@
+"""Kernels in CUDA C: the `*.cu` files beside this module, compiled by CuPy at their first use.
+
+A file says in lines of its own which kernels it has, and for which element types:
+
+    // kernel bce_forward: e f d        templates over one type
+    // kernel gather: el fl dl          over two
+    // kernel advance:                  no template
+
+The letters are those of NumPy's `dtype.char`. `#include "NAME.cuh"` is replaced by the file of that
+name in this folder. A kernel sees memory alone, neither shapes nor strides: whoever launches it
+gives it arrays that are C-contiguous and on the current device, and numbers as NumPy scalars of the
+parameter's size (`numpy.int64(n)` for `long long n`).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+OPTIONS = ("-std=c++17",)
+# The C type of each dtype letter; "l" and "q" are both 64 bits wide.
+C_TYPES = {
+    "e": "__half", "f": "float", "d": "double", "?": "bool", "b": "signed char",
+    "B": "unsigned char", "h": "short", "H": "unsigned short", "i": "int", "I": "unsigned int",
+    "l": "long long", "q": "long long", "L": "unsigned long long", "Q": "unsigned long long",
+}  # fmt: skip
+_DECLARED = re.compile(r"^// kernel (\w+):(.*)$", re.MULTILINE)
+_INCLUDED = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
+
+_kernels: dict[tuple[Any, int, str, str, str], Any] = {}
+
+
+def files() -> list[str]:
+    """The names of the `*.cu` files, without the suffix."""
+    return sorted(path.stem for path in FOLDER.glob("*.cu"))
+
+
+@functools.cache
+def source(file: str) -> str:
+    """The text of a file as it is compiled."""
+    text = (FOLDER / f"{file}.cu").read_text(encoding="utf-8")
+    return _INCLUDED.sub(lambda m: (FOLDER / m[1]).read_text(encoding="utf-8"), text)
+
+
+def expression(kernel: str, kinds: str) -> str:
+    """The C++ name of a kernel for these types: bce_forward<float>."""
+    return f"{kernel}<{', '.join(C_TYPES[kind] for kind in kinds)}>" if kinds else kernel
+
+
+@functools.cache
+def instances(file: str) -> tuple[str, ...]:
+    """The C++ names of all that a file declares."""
+    return tuple(
+        expression(kernel, kinds)
+        for kernel, types in _DECLARED.findall(source(file))
+        for kinds in types.split() or [""]
+    )
+
+
+@functools.cache
+def available(xp: Any) -> bool:
+    """Whether the array module compiles kernels of ours."""
+    return hasattr(xp, "RawModule")
+
+
+@functools.cache
+def _module(xp: Any, device: int, file: str) -> Any:
+    """A file compiled for a device, which is the current one."""
+    names = instances(file)
+    return xp.RawModule(code=source(file), options=OPTIONS, name_expressions=names)
+
+
+def launch(
+    xp: Any, file: str, kernel: str, kinds: str, grid: tuple[int, ...], block: tuple[int, ...],
+    arguments: tuple[Any, ...], shared: int = 0,
+) -> None:  # fmt: skip
+    """Runs `kernel<kinds>` of `file.cu` on the current device and stream.
+
+    `grid` blocks of `block` threads, with `shared` bytes of dynamic shared memory each.
+    """
+    key = (xp, xp.cuda.get_device_id(), file, kernel, kinds)
+    run = _kernels.get(key)
+    if run is None:
+        module = _module(xp, key[1], file)
+        run = _kernels[key] = module.get_function(expression(kernel, kinds))
+    run(grid, block, arguments, shared_mem=shared)

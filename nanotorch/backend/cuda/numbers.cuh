@@ -1,0 +1,62 @@
+// Numbers as kernels compute with them, and sums over a block in an order that never changes.
+#include <cuda_fp16.h>
+
+#define INFINITE(T) ((T)__longlong_as_double(0x7ff0000000000000LL))
+#define NOT_A_NUMBER(T) ((T)__longlong_as_double(0x7ff8000000000000LL))
+
+// What sums and functions of a T are computed in.
+template <typename T> struct Wide { typedef T type; };
+template <> struct Wide<__half> { typedef float type; };
+
+__device__ __forceinline__ float wide(__half x) { return __half2float(x); }
+__device__ __forceinline__ float wide(float x) { return x; }
+__device__ __forceinline__ double wide(double x) { return x; }
+
+template <typename T, typename W> __device__ __forceinline__ T narrow(W x) { return (T)x; }
+template <> __device__ __forceinline__ __half narrow<__half, float>(float x) {
+    return __float2half_rn(x);
+}
+
+__device__ __forceinline__ float exponential(float x) { return expf(x); }
+__device__ __forceinline__ double exponential(double x) { return exp(x); }
+__device__ __forceinline__ float logarithm(float x) { return logf(x); }
+__device__ __forceinline__ double logarithm(double x) { return log(x); }
+__device__ __forceinline__ float logarithm1p(float x) { return log1pf(x); }
+__device__ __forceinline__ double logarithm1p(double x) { return log1p(x); }
+__device__ __forceinline__ float square_root(float x) { return sqrtf(x); }
+__device__ __forceinline__ double square_root(double x) { return sqrt(x); }
+
+// The larger of two numbers, and NaN if one of them is.
+template <typename W> __device__ __forceinline__ W larger(W a, W b) {
+    return a > b || a != a ? a : b;
+}
+
+struct Add {
+    template <typename W> __device__ __forceinline__ W operator()(W a, W b) const { return a + b; }
+};
+struct Larger {
+    template <typename W> __device__ __forceinline__ W operator()(W a, W b) const {
+        return larger(a, b);
+    }
+};
+
+// a[0] with a[1] … of all threads of a warp, the same value in each of them.
+template <typename W, typename Combine> __device__ __forceinline__ W over_warp(W a, Combine combine) {
+    for (int distance = 16; distance > 0; distance /= 2)
+        a = combine(a, __shfl_xor_sync(0xffffffffu, a, distance));
+    return a;
+}
+
+// The same for all threads of a block, whose size is a multiple of 32 and at most 1024; `nothing`
+// is what changes no other number. Every thread of the block has to come here.
+template <typename W, typename Combine>
+__device__ __forceinline__ W over_block(W a, Combine combine, W nothing) {
+    __shared__ W of_warps[32];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    a = over_warp(a, combine);
+    if (blockDim.x <= 32) return a;
+    __syncthreads();  // what an earlier call left has been read by all
+    if (lane == 0) of_warps[warp] = a;
+    __syncthreads();
+    return over_warp(lane < blockDim.x / 32 ? of_warps[lane] : nothing, combine);
+}

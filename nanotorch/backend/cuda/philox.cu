@@ -1,0 +1,214 @@
+// Random numbers by Philox4x32-10 (Salmon, Moraes, Dror and Shaw 2011).
+//
+// philox() turns a seed and the number of a call into four words of 32 bits. Element i of a fill takes
+// its words from call offset + i / N, where a call serves N elements: blocks and threads do not show.
+// The state {seed, offset, ticket} lies in device memory, and each launch moves the offset on by the
+// calls it used, so that every replay of a CUDA graph draws new numbers.
+//
+// kernel uniform: e f d
+// kernel normal: e f d
+// kernel exponential: e f d
+// kernel bernoulli: e f d b h i l
+// kernel bernoulli_of: e f d b h i l
+// kernel integers: e f d b h i l
+// kernel choice:
+#include <cuda_fp16.h>
+
+typedef unsigned int Word;
+typedef unsigned long long Long;
+
+struct Words { Word w[4]; };
+struct Start { Long seed, offset; };
+
+__device__ Words philox(Long seed, Long call)
+{
+    Word key0 = (Word)seed, key1 = (Word)(seed >> 32);
+    Word c0 = (Word)call, c1 = (Word)(call >> 32), c2 = 0, c3 = 0;
+#pragma unroll
+    for (int round = 0; round < 10; round++) {
+        const Long a = 0xD2511F53ULL * c0, b = 0xCD9E8D57ULL * c2;
+        c0 = (Word)(b >> 32) ^ c1 ^ key0;
+        c2 = (Word)(a >> 32) ^ c3 ^ key1;
+        c1 = (Word)b;
+        c3 = (Word)a;
+        key0 += 0x9E3779B9u;
+        key1 += 0xBB67AE85u;
+    }
+    return Words{{c0, c1, c2, c3}};
+}
+
+// Where the stream stands. The last block to have read it moves it on: no other looks after that.
+__device__ Start begin(Long *state, Long calls)
+{
+    __shared__ Long seen[2];
+    if (threadIdx.x == 0) {
+        seen[0] = state[0];
+        seen[1] = state[1];
+        __threadfence();
+        Word *ticket = (Word *)(state + 2);
+        if (atomicAdd(ticket, 1u) == gridDim.x - 1) {
+            *ticket = 0;
+            state[1] = seen[1] + calls;
+        }
+    }
+    __syncthreads();
+    return Start{seen[0], seen[1]};
+}
+
+template <typename T, int N> struct alignas(sizeof(T) * N > 16 ? 16 : sizeof(T) * N) Group { T at[N]; };
+
+// out[i] = draw(words of its call, i) for all i below count, N of them at a time.
+template <int N, typename T, typename Draw>
+__device__ void fill(T *out, Long count, Long *state, Draw draw)
+{
+    typedef Group<T, N> Values;
+    const Long calls = (count + N - 1) / N, stride = (Long)gridDim.x * blockDim.x;
+    const Start start = begin(state, calls);
+    const bool aligned = (Long)out % alignof(Values) == 0;
+    for (Long call = (Long)blockIdx.x * blockDim.x + threadIdx.x; call < calls; call += stride) {
+        const Long first = call * N;
+        const Words words = philox(start.seed, start.offset + call);
+        Values values;
+        draw(words, first, values.at);
+        if (aligned && first + N <= count)
+            *(Values *)(out + first) = values;
+        else
+            for (int i = 0; i < N && first + i < count; i++)
+                out[first + i] = values.at[i];
+    }
+}
+
+// How many elements a call serves, the type to compute in, and the bits of a uniform that T holds.
+template <typename T> struct Kind { enum { each = 4, bits = 24 }; typedef float Real; };
+template <> struct Kind<double> { enum { each = 2, bits = 53 }; typedef double Real; };
+template <> struct Kind<__half> { enum { each = 4, bits = 11 }; typedef float Real; };
+
+__device__ Long pair(const Words &words, int i)
+{
+    return (Long)words.w[2 * i] << 32 | words.w[2 * i + 1];
+}
+
+// u in [0, 1): so few bits that T holds each value exactly.
+__device__ float lower_unit(const Words &words, int i, int bits, float)
+{
+    return (float)(words.w[i] >> (32 - bits)) * (1.0f / (float)(1 << bits));
+}
+__device__ double lower_unit(const Words &words, int i, int, double)
+{
+    return (double)(pair(words, i) >> 11) * 0x1p-53;
+}
+
+// u in (0, 1], near 0 finer than that: what a logarithm takes.
+__device__ float upper_unit(const Words &words, int i, float)
+{
+    return fmaf((float)words.w[i], 0x1p-32f, 0x1p-33f);
+}
+__device__ double upper_unit(const Words &words, int i, double)
+{
+    return fma((double)(pair(words, i) >> 11), 0x1p-53, 0x1p-54);
+}
+
+// x = low + u (high - low); rounding may reach the upper bound, which is excluded.
+template <typename T>
+__global__ void uniform(T *out, long long count, Long *state, double low, double high)
+{
+    typedef typename Kind<T>::Real Real;
+    const Real from = (Real)low, width = (Real)high - (Real)low, to = (Real)(T)(Real)high;
+    fill<Kind<T>::each>(out, count, state, [=](const Words &words, Long, T *values) {
+        for (int i = 0; i < Kind<T>::each; i++) {
+            const T x = (T)fma(lower_unit(words, i, Kind<T>::bits, from), width, from);
+            values[i] = (Real)x >= to ? (T)from : x;
+        }
+    });
+}
+
+// x = mean + std sqrt(-2 log u) (cos, sin)(2 pi v), by pairs (Box and Muller 1958).
+template <typename T>
+__global__ void normal(T *out, long long count, Long *state, double mean, double std)
+{
+    typedef typename Kind<T>::Real Real;
+    const Real centre = (Real)mean, scale = (Real)std;
+    fill<Kind<T>::each>(out, count, state, [=](const Words &words, Long, T *values) {
+        for (int i = 0; i < Kind<T>::each; i += 2) {
+            // The four words of a call are two uniforms of float64, or four of float32.
+            const Real radius = sqrt((Real)-2 * log(upper_unit(words, i, centre)));
+            const Real angle = (Real)6.283185307179586 * lower_unit(words, i + 1, 24, centre);
+            values[i] = (T)fma(radius * cos(angle), scale, centre);
+            values[i + 1] = (T)fma(radius * sin(angle), scale, centre);
+        }
+    });
+}
+
+// x = -log(u) / rate, never 0.
+template <typename T>
+__global__ void exponential(T *out, long long count, Long *state, double rate)
+{
+    typedef typename Kind<T>::Real Real;
+    const Real scale = (Real)(1.0 / rate), half = (Real)(sizeof(Real) == 8 ? 0x1p-53 : 0x1p-24);
+    fill<Kind<T>::each>(out, count, state, [=](const Words &words, Long, T *values) {
+        for (int i = 0; i < Kind<T>::each; i++) {
+            const Real u = upper_unit(words, i, scale);
+            values[i] = (T)(scale * (u >= 1 - half ? half : -log(u)));
+        }
+    });
+}
+
+// x = value where a word is below the threshold, chance * 2**32, else 0.
+template <typename T>
+__global__ void bernoulli(T *out, long long count, Long *state, Long threshold, double value)
+{
+    const T chosen = (T)(float)value;
+    fill<4>(out, count, state, [=](const Words &words, Long, T *values) {
+        for (int i = 0; i < 4; i++)
+            values[i] = words.w[i] < threshold ? chosen : (T)0.0f;
+    });
+}
+
+// x = 1 with the probability that each element has for itself, else 0.
+template <typename T>
+__global__ void bernoulli_of(T *out, long long count, Long *state, const double *chances)
+{
+    fill<4>(out, count, state, [=](const Words &words, Long first, T *values) {
+        for (int i = 0; i < 4; i++) {
+            const double chance = (long long)first + i < count ? chances[first + i] : 0.0;
+            values[i] = (T)((double)words.w[i] < chance * 0x1p32 ? 1.0f : 0.0f);
+        }
+    });
+}
+
+template <typename T> __device__ T number(long long x) { return (T)x; }
+template <> __device__ __half number<__half>(long long x) { return (__half)(float)x; }
+
+// x = low + floor(u width), u of 64 bits; a width of 0 stands for 2**64.
+template <typename T>
+__global__ void integers(T *out, long long count, Long *state, long long low, Long width)
+{
+    fill<2>(out, count, state, [=](const Words &words, Long, T *values) {
+        for (int i = 0; i < 2; i++) {
+            const Long u = pair(words, i), offset = width ? __umul64hi(u, width) : u;
+            values[i] = number<T>((long long)((Long)low + offset));
+        }
+    });
+}
+
+// x = the first place of its row where the running sum of weights exceeds u times the whole.
+__global__ void choice(
+    long long *out, long long count, Long *state, const double *running, long long length,
+    long long samples)
+{
+    fill<2>(out, count, state, [=](const Words &words, Long first, long long *values) {
+        for (int i = 0; i < 2 && (long long)first + i < count; i++) {
+            const double *row = running + (first + i) / samples * length;
+            const double whole = row[length - 1], x = whole * lower_unit(words, i, 53, 0.0);
+            long long from = 0, to = length - 1;
+            while (from < to) {
+                const long long middle = (from + to) / 2;
+                if (row[middle] > x || row[middle] >= whole)
+                    to = middle;
+                else
+                    from = middle + 1;
+            }
+            values[i] = from;
+        }
+    });
+}
