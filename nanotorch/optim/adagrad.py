@@ -5,16 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import Array
-from nanotorch.optim.optimizer import (
-    Numbers,
-    Optimizer,
-    Parameters,
-    check_hyperparameters,
-    next_step,
-    penalized,
-    state_array,
-    zero_step,
-)
+from nanotorch.optim.numbers import Numbers
+from nanotorch.optim.optimizer import Optimizer, Parameters, check_hyperparameters, penalized
+from nanotorch.optim.state import state_array, zero_step
 from nanotorch.tensor import Tensor
 
 
@@ -73,19 +66,17 @@ class Adagrad(Optimizer):
                     state["step"] = zero_step()
                     state_array(state, "sum", parameter, group["initial_accumulator_value"])
 
-    def _prepare(
-        self, parameter: Tensor, group: dict[str, Any]
-    ) -> tuple[tuple[Array | None, ...], Numbers]:
-        state = self.state[parameter]
-        step = next_step(state)
-        total = state_array(state, "sum", parameter, group["initial_accumulator_value"])
-        numbers = (
+    def _arrays(self, parameter: Tensor, group: dict[str, Any]) -> tuple[Array | None, ...]:
+        initial = group["initial_accumulator_value"]
+        return (state_array(self.state[parameter], "sum", parameter, initial),)
+
+    def _numbers(self, group: dict[str, Any], step: float) -> Numbers:
+        return (
             float(group["lr"]) / (1.0 + (step - 1.0) * group["lr_decay"]),
             group["eps"],
             group["weight_decay"] or None,
             group["maximize"],
         )
-        return (total,), numbers
 
     @staticmethod
     def kernel(

@@ -9,15 +9,9 @@ import math
 from typing import Any
 
 from nanotorch.backend import Array
-from nanotorch.optim.optimizer import (
-    Numbers,
-    Optimizer,
-    Parameters,
-    check_hyperparameters,
-    next_step,
-    penalized,
-    state_array,
-)
+from nanotorch.optim.numbers import Numbers
+from nanotorch.optim.optimizer import Optimizer, Parameters, check_hyperparameters, penalized
+from nanotorch.optim.state import state_array
 from nanotorch.tensor import Tensor
 
 
@@ -75,19 +69,20 @@ class Adam(Optimizer):
             },
         )
 
-    def _prepare(
-        self, parameter: Tensor, group: dict[str, Any]
-    ) -> tuple[tuple[Array | None, ...], Numbers]:
+    def _arrays(self, parameter: Tensor, group: dict[str, Any]) -> tuple[Array | None, ...]:
         state = self.state[parameter]
-        step = next_step(state)
-        mean = state_array(state, "exp_avg", parameter)
-        square = state_array(state, "exp_avg_sq", parameter)
-        largest = state_array(state, "max_exp_avg_sq", parameter) if group["amsgrad"] else None
+        return (
+            state_array(state, "exp_avg", parameter),
+            state_array(state, "exp_avg_sq", parameter),
+            state_array(state, "max_exp_avg_sq", parameter) if group["amsgrad"] else None,
+        )
+
+    def _numbers(self, group: dict[str, Any], step: float) -> Numbers:
         lr, (beta1, beta2), decay = float(group["lr"]), group["betas"], group["weight_decay"]
         decoupled = decay and group["decoupled_weight_decay"]
         # Both corrections are folded into the step size and eps: no array is divided for them.
         correction = math.sqrt(1.0 - beta2**step)
-        numbers = (
+        return (
             lr * correction / (1.0 - beta1**step),
             group["eps"] * correction,
             beta1,
@@ -98,7 +93,6 @@ class Adam(Optimizer):
             decay if decay and not decoupled else None,
             group["maximize"],
         )
-        return (mean, square, largest), numbers
 
     @staticmethod
     def kernel(

@@ -1,10 +1,23 @@
 """What every optimizer shares: parameter groups, state, hooks, and the walk of one step.
 
 An algorithm is one function of raw arrays, `kernel(xp, parameter, gradient, *state, *scratch,
-*scalars)`, which updates in place and makes no temporaries. A subclass says in `_prepare` which
-state arrays and which numbers its kernel gets; the rest is here. Numbers travel as 0-dim arrays
-that are rewritten in place when they change: NumPy takes them faster than Python floats, and a
-recorded step can be replayed with new ones.
+*numbers)`, which updates in place and makes no temporaries. A subclass says in `_arrays` which
+state its kernel gets and in `_numbers` which numbers; the rest is here. Numbers travel as 0-dim
+arrays that are rewritten in place when they change: NumPy takes them faster than Python floats, and
+a recorded step can be replayed with new ones.
+
+On CUDA devices a step has two parts (device_step.py): the host counts it and brings its numbers to
+the device, then kernels are launched. A CUDA graph holds the launches alone, and whoever replays it
+does the host's part before, so that rates, schedules and step counts stay live. A live method says
+with `in_parts` how it is taken apart:
+
+    make = getattr(method, "parts", None)          # None: all of the method is launches
+    parts = make(owner, *args, **kwargs)           # None: it cannot be taken apart
+    parts.launch(k)                                # captured once for each step k of a launch
+    parts.holds(); parts.advance(k); parts.send()  # before each replay: check; each k; all at once
+
+`parts` is asked for after the method has run once and while the parameters have the gradients that
+it is to read; `parts(…, slots=K)` makes room for the numbers of K steps.
 """
 
 from __future__ import annotations
@@ -14,65 +27,45 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from itertools import chain
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from nanotorch.autograd.grad_mode import enable_grad, live
 from nanotorch.backend import (
+    HOST,
     MODULES,
     Array,
     array_module,
     device_of,
-    get_default_dtype,
     on_device,
     on_device_of,
 )
-from nanotorch.backend.dtypes import float32, float64
-from nanotorch.creation import zeros
+from nanotorch.optim.device_step import DeviceStep, members_of
+from nanotorch.optim.numbers import NONE, Numbers, Scalars, same_terms
+from nanotorch.optim.state import coming_step, next_step, taken_over
 from nanotorch.primitive import RemovableHandle
 from nanotorch.tensor import Tensor
 
+Method = TypeVar("Method", bound=Callable[..., Any])
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
-Numbers = tuple[float | bool | None, ...]
 
 
-class Scalars:
-    """The numbers of one update as 0-dim arrays; None (no such term) and flags stay as they are."""
+def in_parts(make: Callable[..., Any]) -> Callable[[Method], Method]:
+    """Notes on a live method how it is taken apart into a part for the host and one of launches."""
 
-    __slots__ = ("arrays", "numbers", "stamp")
+    def mark(method: Method) -> Method:
+        vars(method)["parts"] = make
+        return method
 
-    def __init__(self, like: Array, numbers: Numbers) -> None:
-        self.numbers = numbers
-        xp, dtype = array_module(like), like.dtype
-        self.stamp = 0  # the step that used them last
-        self.arrays = tuple(
-            n if n is None or n is True or n is False else xp.asarray(n, dtype=dtype)
-            for n in numbers
-        )
-
-    def rewrite(self, numbers: Numbers) -> None:
-        """Writes the numbers that changed into their arrays."""
-        arrays: Any = self.arrays
-        for array, old, new in zip(arrays, self.numbers, numbers):
-            if old != new:
-                array.fill(new)
-        self.numbers = numbers
-
-    def fits(self, numbers: Numbers) -> bool:
-        """Whether these numbers have the same terms, so that only values may differ."""
-        return all(
-            old is new if type(new) is bool or new is None else old is not None
-            for old, new in zip(self.numbers, numbers)
-        )
+    return mark
 
 
 class Workspace:
     """What the update of one parameter needs beside its state: scratch arrays and scalars."""
 
-    __slots__ = ("array", "scalars", "scratch", "xp")
+    __slots__ = ("array", "scalars", "scratch")
 
     def __init__(self, array: Array, scratch: tuple[Array, ...]) -> None:
         self.array, self.scratch = array, scratch
-        self.xp = array_module(array)
         self.scalars: Scalars | None = None
 
 
@@ -121,6 +114,7 @@ class Optimizer:
         self._workspaces: dict[Any, Workspace] = {}
         self._scratch: dict[Any, list[Array]] = {}
         self._scalars: dict[Any, list[Scalars]] = {}
+        self._device_step: DeviceStep | None = None
 
     # Groups
 
@@ -188,6 +182,7 @@ class Optimizer:
     # One step
 
     @live
+    @in_parts(lambda self, closure=None, slots=1: self._parts(slots))
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Updates every parameter that has a gradient.
 
@@ -201,42 +196,63 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         self._step_count += 1
+        devices = len(MODULES) > 1
         for index, group in enumerate(self.param_groups):
+            known, numbers = 0.0, NONE
             for parameter in group["params"]:
                 gradient = parameter._grad
                 if gradient is None:
                     continue
-                if len(MODULES) == 1:
-                    self._advance(parameter, gradient._array, group, index)
-                else:
-                    with on_device_of(parameter._array):
-                        self._advance(parameter, gradient._array, group, index)
+                array = parameter._array
+                if devices and array_module(array) is not HOST:
+                    continue
+                step = self._next_step(parameter, group)
+                if step != known:  # the parameters of a group mostly step together
+                    known, numbers = step, self._numbers(group, step)
+                state = self._arrays(parameter, group)
+                workspace = self._workspaces.get(parameter)
+                if workspace is None or workspace.array is not array:
+                    workspace = self._new_workspace(parameter)
+                scalars = workspace.scalars
+                if scalars is None or scalars.numbers != numbers:
+                    scalars = self._scalars_for(workspace, numbers, index)
+                scalars.stamp = self._step_count
+                self.kernel(
+                    HOST, array, gradient._array, *state, *workspace.scratch, *scalars.arrays
+                )
+                parameter._bump()
+        if devices:
+            self._step_on_devices()
         if self._hooks:
             self._after_step(closure)
         return loss
 
-    def _advance(
-        self, parameter: Tensor, gradient: Array, group: dict[str, Any], index: int
-    ) -> None:
-        """The step of one parameter."""
-        arrays, numbers = self._prepare(parameter, group)
-        workspace = self._workspaces.get(parameter)
-        if workspace is None or workspace.array is not parameter._array:
-            workspace = self._new_workspace(parameter)
-        scalars = workspace.scalars
-        if scalars is None or scalars.numbers != numbers:
-            scalars = self._scalars_for(workspace, numbers, index)
-        scalars.stamp = self._step_count
-        self.kernel(
-            workspace.xp, parameter._array, gradient, *arrays, *workspace.scratch, *scalars.arrays
-        )
-        parameter._bump()
+    def _step_on_devices(self) -> None:
+        """The step of the parameters on CUDA devices."""
+        parts = self._device_step
+        if parts is None or not parts.is_for(members_of(self)) or not parts.holds():
+            parts = self._device_step = DeviceStep(self)
+        parts.step()
 
-    def _prepare(
-        self, parameter: Tensor, group: dict[str, Any]
-    ) -> tuple[tuple[Array | None, ...], Numbers]:
-        """The state arrays and the numbers for the kernel; makes the state at the first step."""
-        raise NotImplementedError(f"{type(self).__name__} defines neither step nor _prepare")
+    def _parts(self, slots: int) -> DeviceStep | None:
+        """The step of the parameters that have gradients now, in two parts; None with hooks."""
+        return None if self._hooks else DeviceStep(self, slots)
+
+    def _next_step(self, parameter: Tensor, group: dict[str, Any]) -> float:
+        """Counts one more step of the parameter and returns the new count."""
+        return next_step(self.state[parameter])
+
+    def _coming_step(self, parameter: Tensor, group: dict[str, Any]) -> float:
+        """What `_next_step` will return."""
+        return coming_step(self.state[parameter])
+
+    def _arrays(self, parameter: Tensor, group: dict[str, Any]) -> tuple[Array | None, ...]:
+        """The state arrays for the kernel; made at the first step, after it was counted."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither step nor _arrays")
+
+    def _numbers(self, group: dict[str, Any], step: float) -> Numbers:
+        """The numbers for the kernel, of the `step`-th step of a parameter of the group."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither step nor _numbers")
 
     kernel: Callable[..., None]
 
@@ -252,18 +268,17 @@ class Optimizer:
         so has other bias corrections, gets a set of its own.
         """
         own, stamp = workspace.scalars, self._step_count
-        if own is not None and own.stamp != stamp and own.fits(numbers):
+        if own is not None and own.stamp != stamp and same_terms(own.numbers, numbers):
             own.rewrite(numbers)
             return own
         array = workspace.array
-        sets = self._scalars.setdefault((index, array.dtype, device_of(array)), [])
+        sets = self._scalars.setdefault((index, array.dtype), [])
         sets[:] = [held for held in sets if held.stamp >= stamp - 1]
         for held in sets:
             if held.stamp == stamp and held.numbers == numbers:
                 break
         else:
-            with on_device(device_of(array)):
-                held = Scalars(array, numbers)
+            held = Scalars(array, numbers)
             sets.append(held)
         workspace.scalars = held
         return held
@@ -342,7 +357,7 @@ class Optimizer:
         state: defaultdict[Any, Any] = defaultdict(dict)
         for key, value in state_dict["state"].items():
             if key in parameters:
-                state[parameters[key]] = _taken_over(value, parameters[key])
+                state[parameters[key]] = taken_over(value, parameters[key])
             else:
                 state[key] = value
         for group, new in zip(self.param_groups, saved):
@@ -419,54 +434,11 @@ class Optimizer:
         return f"{type(self).__name__} ({''.join(groups)})"
 
 
-def _taken_over(value: Any, parameter: Tensor, key: Any = None) -> Any:
-    """A copy of a saved value: tensors but the step count get the parameter's dtype and device."""
-    if isinstance(value, Tensor):
-        if key == "step":
-            return value.clone()
-        dtype = parameter.dtype if parameter.is_floating_point() else value.dtype
-        return value.detach().to(device=parameter.device, dtype=dtype, copy=True)
-    if isinstance(value, dict):
-        return {name: _taken_over(entry, parameter, name) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_taken_over(entry, parameter) for entry in value)
-    return value
-
-
 def check_hyperparameters(name: str, **values: float) -> None:
     """ValueError for a negative (or NaN) hyperparameter, in words that name it."""
     for option, value in values.items():
         if not float(value) >= 0.0:
             raise ValueError(f"{name}: expected {option} >= 0, got {value}")
-
-
-def state_array(state: dict[str, Any], name: str, parameter: Tensor, value: float = 0.0) -> Array:
-    """The array of the state tensor `name`, made like the parameter, of `value`, if absent."""
-    tensor = state.get(name)
-    if tensor is None:
-        array = parameter._array
-        with on_device(device_of(array)):
-            tensor = Tensor._wrap(array_module(array).full_like(array, value))
-        state[name] = tensor
-    return tensor._array
-
-
-def zero_step() -> Tensor:
-    """A step count of 0: a 0-dim tensor on the CPU, float32 unless the default dtype is float64."""
-    dtype = float64 if get_default_dtype() is float64 else float32
-    return zeros((), dtype=dtype, device="cpu")
-
-
-def next_step(state: dict[str, Any]) -> float:
-    """Counts one more step in state["step"] and returns the new count."""
-    step = state.get("step")
-    if not isinstance(step, Tensor):
-        before, step = step, zero_step()
-        step._array.fill(before or 0.0)
-        state["step"] = step
-    count: float = step._array.item() + 1.0
-    step._array.fill(count)
-    return count
 
 
 def penalized(

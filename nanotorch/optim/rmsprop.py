@@ -5,15 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import Array
-from nanotorch.optim.optimizer import (
-    Numbers,
-    Optimizer,
-    Parameters,
-    check_hyperparameters,
-    next_step,
-    penalized,
-    state_array,
-)
+from nanotorch.optim.numbers import Numbers
+from nanotorch.optim.optimizer import Optimizer, Parameters, check_hyperparameters, penalized
+from nanotorch.optim.state import state_array
 from nanotorch.tensor import Tensor
 
 
@@ -63,16 +57,17 @@ class RMSprop(Optimizer):
             },
         )
 
-    def _prepare(
-        self, parameter: Tensor, group: dict[str, Any]
-    ) -> tuple[tuple[Array | None, ...], Numbers]:
-        state = self.state[parameter]
-        next_step(state)
-        square = state_array(state, "square_avg", parameter)
+    def _arrays(self, parameter: Tensor, group: dict[str, Any]) -> tuple[Array | None, ...]:
+        state, momentum = self.state[parameter], group["momentum"] > 0
+        return (
+            state_array(state, "square_avg", parameter),
+            state_array(state, "momentum_buffer", parameter) if momentum else None,
+            state_array(state, "grad_avg", parameter) if group["centered"] else None,
+        )
+
+    def _numbers(self, group: dict[str, Any], step: float) -> Numbers:
         momentum, alpha = group["momentum"], group["alpha"]
-        buffer = state_array(state, "momentum_buffer", parameter) if momentum > 0 else None
-        mean = state_array(state, "grad_avg", parameter) if group["centered"] else None
-        numbers = (
+        return (
             float(group["lr"]),
             group["eps"],
             alpha,
@@ -81,7 +76,6 @@ class RMSprop(Optimizer):
             momentum if momentum > 0 else None,
             group["maximize"],
         )
-        return (square, buffer, mean), numbers
 
     @staticmethod
     def kernel(

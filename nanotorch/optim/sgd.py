@@ -5,14 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import Array
-from nanotorch.optim.optimizer import (
-    Numbers,
-    Optimizer,
-    Parameters,
-    check_hyperparameters,
-    penalized,
-    state_array,
-)
+from nanotorch.optim.numbers import Numbers
+from nanotorch.optim.optimizer import Optimizer, Parameters, check_hyperparameters, penalized
+from nanotorch.optim.state import state_array
 from nanotorch.tensor import Tensor
 
 
@@ -63,23 +58,32 @@ class SGD(Optimizer):
             },
         )
 
-    def _prepare(
-        self, parameter: Tensor, group: dict[str, Any]
-    ) -> tuple[tuple[Array | None, ...], Numbers]:
-        lr, momentum, decay = float(group["lr"]), group["momentum"], group["weight_decay"]
+    def _coming_step(self, parameter: Tensor, group: dict[str, Any]) -> float:
+        """1 before the momentum of the parameter has a first value, then 2: no more is needed."""
+        if not group["momentum"]:
+            return 2.0
+        return 1.0 if self.state[parameter].get("momentum_buffer") is None else 2.0
+
+    _next_step = _coming_step
+
+    def _arrays(self, parameter: Tensor, group: dict[str, Any]) -> tuple[Array | None, ...]:
+        if not group["momentum"]:
+            return (None,)
+        return (state_array(self.state[parameter], "momentum_buffer", parameter),)
+
+    def _numbers(self, group: dict[str, Any], step: float) -> Numbers:
+        lr, momentum, dampening = float(group["lr"]), group["momentum"], group["dampening"]
+        decay = group["weight_decay"] or None
         if not momentum:
-            return (None,), (lr, decay or None, None, None, None, group["maximize"])
-        state, dampening = self.state[parameter], group["dampening"]
-        first = state.get("momentum_buffer") is None
-        numbers = (
+            return (lr, decay, None, None, None, group["maximize"])
+        return (
             lr,
-            decay or None,
+            decay,
             momentum,
-            None if not dampening else 1.0 if first else 1.0 - dampening,
+            None if not dampening else 1.0 if step == 1.0 else 1.0 - dampening,
             lr * momentum if group["nesterov"] else None,
             group["maximize"],
         )
-        return (state_array(state, "momentum_buffer", parameter),), numbers
 
     @staticmethod
     def kernel(

@@ -1,0 +1,93 @@
+"""The numbers of an update, such as its step size, where kernels read them: in arrays that live on.
+
+On the host they are 0-dim arrays, one set for all parameters that step alike: NumPy takes them
+faster than Python floats. On a CUDA device they are the rows of one array, so that a recorded or
+captured kernel goes on to read what is written there for later steps.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanotorch.backend import Array, array_module, device, on_device
+
+# None where the update has no such term; flags are not numbers, and are never rewritten.
+Numbers = tuple[float | bool | None, ...]
+NONE: Numbers = ()
+
+
+def same_terms(old: Numbers, new: Numbers) -> bool:
+    """Whether both have the same terms and flags, so that only values may differ."""
+    return all(
+        a is b if type(b) is bool or b is None else a is not None and type(a) is not bool
+        for a, b in zip(old, new)
+    )
+
+
+class Scalars:
+    """The numbers of one update as 0-dim arrays of the host."""
+
+    __slots__ = ("arrays", "numbers", "stamp")
+
+    def __init__(self, like: Array, numbers: Numbers) -> None:
+        self.numbers = numbers
+        xp, dtype = array_module(like), like.dtype
+        self.stamp = 0  # the step that used them last
+        self.arrays = tuple(
+            n if n is None or n is True or n is False else xp.asarray(n, dtype=dtype)
+            for n in numbers
+        )
+
+    def rewrite(self, numbers: Numbers) -> None:
+        """Writes the numbers that changed into their arrays."""
+        arrays: Any = self.arrays
+        for array, old, new in zip(arrays, self.numbers, numbers):
+            if old != new:
+                array.fill(new)
+        self.numbers = numbers
+
+
+class Rows:
+    """Numbers in the memory of a CUDA device: row k holds those of the k-th step of a launch.
+
+    The host notes them (`note`) and sends what differs from what the device holds (`send`).
+    """
+
+    def __init__(self, xp: Any, place: device, kind: Any, slots: int, width: int) -> None:
+        self.xp, self.place = xp, place
+        with on_device(place):
+            self.array = xp.zeros((slots, width), dtype=kind)
+        self.noted = [[0.0] * width for _ in range(slots)]
+        self.held = [[0.0] * width for _ in range(slots)]
+        self.changed: set[int] = set()
+
+    def views(self, slot: int, start: int, numbers: Numbers) -> tuple[Any, ...]:
+        """The numbers from `start` on as 0-dim arrays; terms that are absent and flags as is."""
+        row = self.array[slot]
+        return tuple(
+            n if n is None or type(n) is bool else row[start + i : start + i + 1].reshape(())
+            for i, n in enumerate(numbers)
+        )
+
+    def note(self, slot: int, start: int, numbers: Numbers) -> None:
+        """Writes numbers down for the next `send`."""
+        row = self.noted[slot]
+        for position, number in enumerate(numbers, start):
+            value = 0.0 if number is None else float(number)
+            if row[position] != value:
+                row[position] = value
+                self.changed.add(slot)
+
+    def send(self) -> None:
+        """Brings to the device what has changed: each number travels as the argument of a kernel,
+        so that nothing is copied and nobody waits."""
+        if not self.changed:
+            return
+        with on_device(self.place):
+            for slot in self.changed:
+                held, noted = self.held[slot], self.noted[slot]
+                for position, value in enumerate(noted):
+                    if held[position] != value:
+                        self.array[slot, position : position + 1].fill(value)
+                        held[position] = value
+        self.changed.clear()
