@@ -15,13 +15,14 @@ from typing import Any
 import numpy
 
 from strict_cupy.arrays import (
+    checked_index,
+    computed,
     found,
     index,
     ndarray as ndarray,
     one_device,
     operand,
     poison,
-    unwrapped,
     wrap,
 )
 from strict_cupy.contract import (
@@ -59,6 +60,8 @@ SOLVERS = {
     "tensorsolve",
 }
 TRUTHS = {"allclose", "array_equal", "array_equiv"}
+# What CuPy computes with cuBLAS, which it refuses to call while a stream captures.
+PRODUCTS = {"dot", "einsum", "inner", "matmul", "tensordot", "vdot"}
 ONE_ARRAY = {"a", "x", "m", "ary", "arr", "condition", "A", "v", "src"}
 NO_SCATTER = "cupyx.scatter_add only supports int32, float16, float32, float64, uint32 and uint64"
 
@@ -81,23 +84,29 @@ class ufunc:  # noqa: N801 - CuPy's name
         one_device(inputs, self.name)
         operands = [operand(a) for a in arguments]
         plain = {k: v for k, v in options.items() if v is not None}
-        if "out" in plain:
-            if not isinstance(plain["out"], ndarray):
-                raise TypeError(f"{self.name}: return arrays must be of ArrayType")
-            plain["out"] = plain["out"]._host
+        if "out" in plain and not isinstance(plain["out"], ndarray):
+            raise TypeError(f"{self.name}: return arrays must be of ArrayType")
         kinds = None if "dtype" in plain else self.result_kinds(operands)
-        with numpy.errstate(all="ignore"):
-            result = self._host(*operands, **plain)
+        if self.name == "cupy_matmul":
+            happened("products", self.name)
+
+        def run(*given: Any, **named: Any) -> Any:
+            with numpy.errstate(all="ignore"):
+                result = self._host(*given, **named)
+            if "out" in named or kinds is None:
+                return result
+            several = isinstance(result, tuple)
+            made = tuple(
+                numpy.asarray(r).astype(k, copy=False)
+                for r, k in zip(result if several else (result,), kinds, strict=True)
+            )
+            return made if several else made[0]
+
+        result = computed(run, arguments, plain)
         if "out" in plain:
             happened("launches", self.name)
             return options["out"]
-        several = isinstance(result, tuple)
-        made = result if several else (result,)
-        if kinds is not None:
-            made = tuple(
-                numpy.asarray(r).astype(k, copy=False) for r, k in zip(made, kinds, strict=True)
-            )
-        return wrap(made if several else made[0], [])
+        return wrap(result, [])
 
     def result_kinds(self, operands: list[Any]) -> str | None:
         """The dtypes of CuPy's first loop that takes the operands; None where they are mixed."""
@@ -115,8 +124,10 @@ class ufunc:  # noqa: N801 - CuPy's name
             raise TypeError(NO_SCATTER)
         one_device([a, *found(indices), *found(b)], self.name)
         happened("launches", f"{self.name}.at")
-        place = index(a, indices if isinstance(indices, tuple) else (indices,), write=True)
-        self._host.at(a._host, place, operand(b))
+        indices = indices if isinstance(indices, tuple) else (indices,)
+        indices = checked_index(indices, write=True)
+        operand(b)
+        computed(lambda x, key, y: self._host.at(x, index(x, key), y), (a, indices, b), {})
 
     def reduce(
         self,
@@ -152,12 +163,18 @@ def function(owner: str, name: str, host: Callable[..., Any]) -> Callable[..., A
             raise ValueError("Sorting arrays with the rank of zero is not supported")
         if name == "where" and len(arguments) == 1:
             happened("synchronizations", "where")
-        plain = {k: unwrapped(v) for k, v in options.items() if v is not None}
-        with numpy.errstate(all="ignore"):
-            result = host(*unwrapped(arguments), **plain)
+        if name in PRODUCTS or owner == "cupy.linalg":
+            happened("products", name)
+
+        def run(*given: Any, **named: Any) -> Any:
+            with numpy.errstate(all="ignore"):
+                result = host(*given, **named)
+            return numpy.asarray(result) if name in TRUTHS else result
+
+        result = computed(run, arguments, {k: v for k, v in options.items() if v is not None})
         if result is None:
             happened("launches", name)
-        return wrap(numpy.asarray(result) if name in TRUTHS else result, inputs)
+        return wrap(result, inputs)
 
     call.__name__ = name
     return call
@@ -176,11 +193,13 @@ def array(
         one_device([object] if copy is None else [], "asarray")
         if not copy and dtype in (None, object.dtype):
             return object
-        return wrap(numpy.array(object._host, dtype, order="C"), [])  # type: ignore[no-any-return]
+        made = computed(lambda host: numpy.array(host, dtype, order="C"), (object,), {})
+        return wrap(made, [])  # type: ignore[no-any-return]
     if isinstance(object, list | tuple) and found(object):
         if len(found(object)) != len(object):
             raise TypeError("Implicit conversion to a NumPy array is not allowed.")
-        return wrap(numpy.array([o._host for o in object], dtype), [])  # type: ignore[no-any-return]
+        made = computed(lambda *hosts: numpy.array(hosts, dtype), object, {})
+        return wrap(made, [])  # type: ignore[no-any-return]
     host = numpy.array(object, dtype, ndmin=ndmin)
     if host.dtype.kind not in "biufc":
         raise ValueError(f"Unsupported dtype {host.dtype}")
@@ -188,7 +207,7 @@ def array(
         happened("h2d", "asarray")
         if blocking:
             happened("synchronizations", "asarray")
-    return wrap(host, [])  # type: ignore[no-any-return]
+    return wrap(computed(lambda: host.copy(), (), {}), [])  # type: ignore[no-any-return]
 
 
 def asarray(
@@ -226,12 +245,19 @@ def empty_like(
 def copyto(dst: ndarray, src: Any, casting: str = "same_kind", where: Any = None) -> None:
     one_device([dst, *found(src), *found(where)], "copyto")
     happened("launches", "copyto")
-    mask = True if where is None else operand(where)
+    if where is not None:
+        operand(where)
+    operand(src)
     if not isinstance(dst, ndarray):
         raise TypeError(f"Unsupported type {type(dst)}")
     if isinstance(src, ndarray) and not numpy.can_cast(src.dtype, dst.dtype, casting):
         raise TypeError(f"Cannot cast {src.dtype} to {dst.dtype} in {casting} casting mode")
-    numpy.copyto(dst._host, operand(src), casting="unsafe", where=mask)
+    options = {} if where is None else {"where": where}
+
+    def run(to: Any, source: Any, **mask: Any) -> None:
+        numpy.copyto(to, source, casting="unsafe", **mask)
+
+    computed(run, (dst, src), options)
 
 
 def broadcast_to(array: ndarray, shape: Any) -> ndarray:
@@ -248,7 +274,7 @@ class Grid:
         self._host = host
 
     def __getitem__(self, key: Any) -> Any:
-        made = self._host[key]
+        made = computed(lambda: self._host[key], (), {})
         return [wrap(g, []) for g in made] if isinstance(key, tuple) else wrap(made, [])
 
 

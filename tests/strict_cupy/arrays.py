@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import numpy
 
-from strict_cupy import devices
+from strict_cupy import devices, graphs
 from strict_cupy.contract import NAMES, happened, signature_of
 
 SCALARS = (bool, int, float, complex, numpy.generic)
@@ -17,7 +17,7 @@ SCALARS = (bool, int, float, complex, numpy.generic)
 class ndarray:  # noqa: N801 - CuPy's name
     """An array that lives on a device: NumPy may not look into it, and it may not meet NumPy's."""
 
-    __slots__ = ("__weakref__", "_base", "_device", "_host", "_size")
+    __slots__ = ("__weakref__", "_base", "_device", "_host", "_pool", "_size")
     __array_ufunc__ = None  # so that `host + x` asks us, and we refuse
     __array_priority__ = 100
     __hash__ = None  # type: ignore[assignment]
@@ -26,12 +26,12 @@ class ndarray:  # noqa: N801 - CuPy's name
     def __init__(self, shape: Any, dtype: Any = float) -> None:
         self._host = numpy.zeros(shape, dtype)
         poison(self._host)
-        self._base, self._device = None, devices.current()
-        self._size = devices.POOL.taken(self._host.nbytes, self._device)
+        self._base, self._device, self._pool = None, devices.current(), devices.pool()
+        self._size = self._pool.taken(self._host.nbytes, self._device)
 
     def __del__(self) -> None:
         if getattr(self, "_size", 0):
-            devices.POOL.given_back(self._size, self._device)
+            self._pool.given_back(self._size, self._device)
 
     shape = property(lambda self: self._host.shape)
     dtype = property(lambda self: self._host.dtype)
@@ -57,7 +57,7 @@ class ndarray:  # noqa: N801 - CuPy's name
 
     @property
     def data(self) -> Any:
-        return types.SimpleNamespace(ptr=self._host.ctypes.data, device_id=self._device)
+        return devices.MemoryPointer(self)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -152,14 +152,17 @@ class ndarray:  # noqa: N801 - CuPy's name
     # --- indexing -----------------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> ndarray:
-        return wrap(self._host[index(self, key)], (self,))
+        key = checked_index(key)
+        return wrap(computed(part, (self, key), {}), (self,))
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        place = index(self, key, write=True)
+        key = checked_index(key, write=True)
         if isinstance(value, numpy.ndarray | list | tuple) and numpy.ndim(value):
             raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
+        if isinstance(value, numpy.ndarray):
+            value = value[()]
         happened("launches", "setitem")
-        self._host[place] = unwrapped(value) if not isinstance(value, numpy.ndarray) else value
+        computed(assign, (self, key, value), {})
 
 
 def poison(array: Any) -> None:
@@ -214,6 +217,104 @@ def one_device(arrays: Sequence[ndarray], name: str) -> None:
             )
 
 
+def computed(host: Callable[..., Any], arguments: Sequence[Any], options: dict[str, Any]) -> Any:
+    """What a function of NumPy makes of arguments with arrays of the device in them.
+
+    While the current stream captures, nothing is computed: what is new holds what unwritten memory
+    holds until the graph is launched. Shapes and dtypes come from a trial on zeros.
+    """
+    inputs = [*found(list(arguments)), *found(list(options.values()))]
+    capture = graphs.recording()
+    if capture is None:
+        return host(*resolved(arguments, hosted), **resolved(options, hosted))
+    real = {id(a): a._host for a in inputs}
+    places = {id(a): Place(id(a)) for a in inputs}
+    trial = {key: zeros_like(array) for key, array in real.items()}
+    frozen = resolved((list(arguments), options), lambda a: places[id(a)])
+
+    def run(arrays: dict[int, Any]) -> Any:
+        given, named = resolved(frozen, lambda place: arrays[place.key])
+        return host(*given, **named)
+
+    y = run(trial)
+    several = y if isinstance(y, tuple | list) else (y,)
+    for array in several:
+        if isinstance(array, numpy.ndarray):
+            shares = [key for key, t in trial.items() if numpy.may_share_memory(t, array)]
+            if shares and not any(array is trial[key] for key in shares):
+                return run(real)  # views, which compute nothing
+    into = [k for k, t in trial.items() if any(a is t for a in several)]
+    if y is None or into:
+        capture.add(lambda: run(real), inputs)
+        return real[into[0]] if into else None
+    made = [numpy.array(a) for a in several]
+    for array in made:
+        poison(array)
+
+    def write() -> None:
+        y = run(real)
+        for array, value in zip(made, y if isinstance(y, tuple | list) else (y,), strict=True):
+            array[...] = value
+
+    capture.add(write, inputs)
+    return type(y)(made) if type(y) in (tuple, list) else tuple(made) if len(made) > 1 else made[0]
+
+
+class Place:
+    """Stands for an array among the arguments of a kernel that is kept."""
+
+    def __init__(self, key: int) -> None:
+        self.key = key
+
+
+class Copied:
+    """An index of the host that was copied to the device."""
+
+    def __init__(self, host: Any) -> None:
+        self.host = host
+
+
+def hosted(value: ndarray) -> Any:
+    return value._host
+
+
+def resolved(value: Any, see: Callable[[Any], Any]) -> Any:
+    """The arguments as NumPy takes them; TypeError for its own arrays, which CuPy refuses."""
+    if isinstance(value, ndarray | Place):
+        return see(value)
+    if isinstance(value, Copied):
+        return value.host
+    if isinstance(value, numpy.ndarray):
+        raise TypeError(f"Unsupported type {type(value)}")
+    if isinstance(value, list | tuple):
+        return type(value)(resolved(v, see) for v in value)
+    if isinstance(value, dict):
+        return {key: resolved(v, see) for key, v in value.items()}
+    return value
+
+
+def zeros_like(host: Any) -> Any:
+    """Zeros in the shape and with the strides of an array."""
+    lengths = [(n - 1) * s for n, s in zip(host.shape, host.strides, strict=True)]
+    low = sum(min(0, length) for length in lengths)
+    high = sum(max(0, length) for length in lengths)
+    memory = numpy.zeros(high - low + host.itemsize if host.size else 0, "u1")
+    return numpy.ndarray(host.shape, host.dtype, memory, -low if host.size else 0, host.strides)
+
+
+def part(host: Any, key: Any) -> Any:
+    """host[key]: also of one element a view, where the key has no arrays."""
+    place = index(host, key)
+    y = host[place]
+    if isinstance(y, numpy.generic):
+        return host[(*place, ...) if isinstance(place, tuple) else (place, ...)]
+    return y
+
+
+def assign(host: Any, key: Any, value: Any) -> None:
+    host[index(host, key)] = value
+
+
 def wrap(host: Any, inputs: Sequence[ndarray]) -> Any:
     """A result as the device sees it: arrays, also of one element; shared memory stays shared."""
     if isinstance(host, tuple | list):
@@ -234,26 +335,33 @@ def wrap(host: Any, inputs: Sequence[ndarray]) -> Any:
     out._size = 0
     if out._base is None:
         happened("launches", "a new array")
-        out._size = devices.POOL.taken(out._host.nbytes, out._device)
+        out._pool = devices.pool()
+        out._size = out._pool.taken(out._host.nbytes, out._device)
     return out
 
 
-def index(array: ndarray, key: Any, write: bool = False) -> Any:
-    """The key for the NumPy array; counts what CuPy copies or waits for to use it."""
+def checked_index(key: Any, write: bool = False) -> Any:
+    """The key; counts what CuPy copies or waits for to use it."""
+    if isinstance(key, tuple):
+        return tuple(checked_index(item, write) for item in key)
+    if isinstance(key, numpy.ndarray | list):
+        happened("h2d", "an index of the host")
+        return Copied(numpy.asarray(key))
+    if isinstance(key, ndarray) and key.dtype.kind == "b" and not write:
+        happened("synchronizations", "a boolean index")
+    return key
+
+
+def index(array: Any, key: Any) -> Any:
+    """The key for a NumPy array, of which arrays of the device have become NumPy's as well."""
     items = key if isinstance(key, tuple) else (key,)
     made, axis = [], 0
     for item in items:
-        if isinstance(item, numpy.ndarray | list):
-            happened("h2d", "an index of the host")
-        elif isinstance(item, ndarray):
-            if item.dtype.kind == "b":
-                if not write:
-                    happened("synchronizations", "a boolean index")
-                axis += item.ndim - 1
-                item = item._host
-            else:
-                # CuPy wraps indices that are out of range around and says nothing.
-                item = item._host % max(array.shape[axis], 1)
+        if isinstance(item, numpy.ndarray) and item.dtype.kind == "b":
+            axis += item.ndim - 1
+        elif isinstance(item, numpy.ndarray):
+            # CuPy wraps indices that are out of range around and says nothing.
+            item = item % max(array.shape[axis], 1)
         elif item is Ellipsis:
             taken = sum(i is not None and i is not Ellipsis for i in items)
             axis = array.ndim - (taken - axis) - 1
@@ -275,14 +383,19 @@ def method(name: str) -> Callable[..., Any]:
             one_device(inputs, name)
         if name == "nonzero":
             happened("synchronizations", "nonzero")
-        before = self._host
+        if name == "dot":
+            happened("products", name)
         if name == "diagonal":
-            y = before.diagonal(*arguments, **options)
+            y = self._host.diagonal(*arguments, **options)
             y.flags.writeable = True
             return wrap(y, inputs)
-        plain = {k: unwrapped(v) for k, v in options.items() if v is not None}
-        with numpy.errstate(all="ignore"):
-            result = getattr(before, name)(*unwrapped(arguments), **plain)
+        plain = {k: v for k, v in options.items() if v is not None}
+
+        def run(host: Any, *given: Any, **named: Any) -> Any:
+            with numpy.errstate(all="ignore"):
+                return getattr(host, name)(*given, **named)
+
+        result = computed(run, (self, *arguments), plain)
         if result is None:
             happened("launches", name)
         return wrap(result, inputs)

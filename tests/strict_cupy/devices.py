@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import types
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from strict_cupy import graphs
 from strict_cupy.contract import happened
 
 COUNT = 2
@@ -75,15 +79,31 @@ class Stream:
         self.done = True
 
     def __enter__(self) -> Stream:
-        _streams.append(self)
+        graphs.STREAMS.append(self)
         return self
 
     def __exit__(self, *error: object) -> None:
-        _streams.pop()
+        graphs.STREAMS.pop()
 
     def use(self) -> Stream:
-        _streams[-1] = self
+        graphs.STREAMS[-1] = self
         return self
+
+    def begin_capture(self, mode: int | None = None) -> None:
+        if not self.ptr or self.is_capturing():
+            raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: operation not permitted")
+        graphs.CAPTURES[id(self)] = graphs.Capture()
+
+    def is_capturing(self) -> bool:
+        return id(self) in graphs.CAPTURES
+
+    def end_capture(self) -> graphs.Graph:
+        capture = graphs.CAPTURES.pop(id(self), None)
+        if capture is None:
+            raise CUDARuntimeError("cudaErrorIllegalState: the stream is not capturing")
+        if capture.invalid:
+            raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated: operation failed before")
+        return graphs.Graph(capture)
 
     def synchronize(self) -> None:
         happened("synchronizations", "Stream.synchronize")
@@ -98,7 +118,7 @@ class Stream:
 
 
 Stream.null = Stream(null=True)
-_streams = [Stream.null]
+graphs.STREAMS.append(Stream.null)
 
 
 class Event:
@@ -145,8 +165,13 @@ _hooks: list[MemoryHook] = []
 class MemoryPool:
     """Counts what arrays take, in blocks of 512 bytes; its figures are the current device's."""
 
-    def __init__(self) -> None:
+    private = True  # a pool that somebody made for arrays of their own
+
+    def __init__(self, allocator: Any = None) -> None:
         self.used, self.total = [0] * COUNT, [0] * COUNT
+
+    def malloc(self, size: int) -> Any:
+        raise NotImplementedError("the look-alike's pools hand out memory to arrays alone")
 
     def used_bytes(self) -> int:
         return self.used[current()]
@@ -162,6 +187,7 @@ class MemoryPool:
 
     def taken(self, nbytes: int, device: int) -> int:
         """Takes memory for an array; returns how much."""
+        happened("allocations", "a pool of its own" if self.private else "the default pool")
         size = -(-nbytes // 512) * 512
         self.used[device] += size
         self.total[device] = max(self.total[device], self.used[device])
@@ -176,6 +202,49 @@ class MemoryPool:
 
 
 POOL = MemoryPool()
+POOL.private = False
+_pools = [POOL]  # the one that arrays are taken from last
+
+
+@contextlib.contextmanager
+def using_allocator(allocator: Callable[[int], Any] | None = None) -> Iterator[None]:
+    """Takes the arrays that are made within it from the pool whose `malloc` is given."""
+    _pools.append(POOL if allocator is None else allocator.__self__)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        _pools.pop()
+
+
+def pool() -> MemoryPool:
+    """The pool that new arrays are taken from."""
+    return _pools[-1]
+
+
+class MemoryPointer:
+    """Where an array's memory begins."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self.ptr, self.device_id = array._host.ctypes.data, array._device
+
+    def copy_from_device_async(self, src: Any, size: int, stream: Any = None) -> None:
+        happened("device_copies", "copy_from_device_async")
+        to, source = self.ptr, src.ptr
+        graphs.launched(lambda: ctypes.memmove(to, source, size), [self._array, src._array])
+
+    def copy_from_host_async(self, mem: Any, size: int, stream: Any = None) -> None:
+        happened("h2d", "copy_from_host_async")
+        ctypes.memmove(self.ptr, mem, size)
+
+
+class Memory:
+    """Memory beside the pool: an address with nothing behind it."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.ptr, self.device_id = size, 1 << 40, _current[-1]
+
+
 runtime = types.SimpleNamespace(
     getDeviceCount=lambda: COUNT,
     getDevice=lambda: _current[-1],
@@ -186,7 +255,8 @@ runtime = types.SimpleNamespace(
         "multiProcessorCount": 1,
     },
     memGetInfo=lambda: (2**29, 2**30),
-    CUDARuntimeError=CUDARuntimeError,
+    CUDARuntimeError=CUDARuntimeError, streamCaptureModeGlobal=0, streamCaptureModeThreadLocal=1,
+    streamCaptureModeRelaxed=2,
 )  # fmt: skip
 
 
@@ -200,8 +270,10 @@ def alloc_pinned_memory(size: int) -> Any:
 
 cuda = types.SimpleNamespace(
     Device=Device, Stream=Stream, Event=Event, MemoryPool=MemoryPool, MemoryHook=MemoryHook,
-    PinnedMemoryPointer=PinnedMemoryPointer, runtime=runtime, is_available=lambda: True,
-    get_current_stream=lambda device_id=-1: _streams[-1], get_elapsed_time=get_elapsed_time,
+    Memory=Memory,
+    MemoryPointer=MemoryPointer, PinnedMemoryPointer=PinnedMemoryPointer, Graph=graphs.Graph,
+    using_allocator=using_allocator, runtime=runtime, is_available=lambda: True,
+    get_current_stream=lambda device_id=-1: graphs.STREAMS[-1], get_elapsed_time=get_elapsed_time,
     get_device_id=lambda: _current[-1], alloc_pinned_memory=alloc_pinned_memory,
 )  # fmt: skip
 

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy
 
-from strict_cupy.arrays import ndarray, one_device
+from strict_cupy import graphs
+from strict_cupy.arrays import found, ndarray, one_device
 from strict_cupy.contract import happened
 
 COMPILER = shutil.which("g++")
@@ -86,12 +87,16 @@ class RawKernel:
         pointers = (ctypes.c_void_p * max(len(args), 1))(*(v.ctypes.data for v in values))
         lengths = (ctypes.c_uint * max(len(args), 1))(*(v.itemsize for v in values))
         three = {k: (ctypes.c_uint * 3)(*v, *(1,) * (3 - len(v))) for k, v in sizes.items()}
-        failure = self._run(
-            pointers, len(args), lengths, three["grid"], three["block"],
-            ctypes.c_size_t(shared_mem),
-        )  # fmt: skip
-        if failure:
-            raise ValueError(f"{self.name}: {failure.decode()}")
+
+        def run(held: Any = values) -> None:  # `pointers` point to what is held
+            failure = self._run(
+                pointers, len(args), lengths, three["grid"], three["block"],
+                ctypes.c_size_t(shared_mem),
+            )  # fmt: skip
+            if failure:
+                raise ValueError(f"{self.name}: {failure.decode()}")
+
+        graphs.launched(run, found(list(args)))
         happened("launches", self.name)
 
     def argument(self, number: int, value: Any) -> Any:

@@ -1,0 +1,99 @@
+"""Stream capture: what a stream is given meanwhile is kept, not computed, and runs at each launch.
+
+While the current stream captures, arrays that kernels make hold what unwritten memory holds,
+copies between host and device and waits raise what CuPy 14.2 raises, and memory must come from a
+pool of the graph's own. A launch runs the kept kernels in their order on the memory that they were
+given; as CUDA's graph, this one keeps none of that memory alive, and a launch after it was given
+back is an error.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from strict_cupy import contract
+
+STREAMS: list[Any] = []  # the current one last
+CAPTURES: dict[int, Capture] = {}  # of the streams that capture, by their addresses
+
+
+class Capture:
+    """What one stream was given since `begin_capture`."""
+
+    def __init__(self) -> None:
+        self.work: list[Callable[[], Any]] = []
+        self.memory: list[tuple[Any, Any]] = []  # weak references: to an array, to its pool
+        self.invalid = False
+
+    def add(self, work: Callable[[], Any], arrays: Sequence[Any]) -> None:
+        """Keeps one kernel, and notes whose memory it uses."""
+        self.work.append(work)
+        for array in arrays:
+            while array._base is not None:
+                array = array._base
+            self.memory.append((weakref.ref(array), weakref.ref(array._pool)))
+
+
+class Graph:
+    """The kernels of a capture."""
+
+    def __init__(self, capture: Capture) -> None:
+        self._work, self._memory = capture.work, capture.memory
+
+    def launch(self, stream: Any = None) -> None:
+        contract.happened("graph_launches", "Graph.launch")
+        for array, pool in self._memory:
+            owner = pool()
+            if owner is None or (array() is None and not owner.private):
+                raise AssertionError("a graph was launched that uses memory that was given back")
+        for work in self._work:
+            work()
+
+    def upload(self, stream: Any = None) -> None:
+        """Prepares the first launch."""
+
+    def debug_dot_str(self, flags: int = 0) -> str:
+        return "\n".join(f'"node_{number}"' for number in range(len(self._work)))
+
+
+def recording() -> Capture | None:
+    """The capture of the current stream; None where it computes."""
+    return CAPTURES.get(id(STREAMS[-1])) if CAPTURES else None
+
+
+def launched(work: Callable[[], Any], arrays: Sequence[Any]) -> None:
+    """Runs a kernel: now or, while the current stream captures, at each launch of the graph."""
+    capture = recording()
+    if capture is None:
+        work()
+    else:
+        capture.add(work, arrays)
+
+
+def refuse(what: str, why: str) -> bool:
+    """Raises what CuPy raises for what a capturing stream cannot do; whether it was noted here."""
+    capture = recording()
+    if capture is None:
+        return False
+    if what in ("h2d", "d2h"):
+        direction = what.upper()
+        raise RuntimeError(
+            f"the current stream is capturing, so {direction} transfers are disallowed"
+        )
+    if what == "synchronizations":
+        capture.invalid = True
+        raise RuntimeError(
+            "cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing"
+        )
+    if what == "products":
+        raise NotImplementedError(
+            "calling cuBLAS API during stream capture is currently unsupported"
+        )
+    if what == "allocations" and why == "the default pool":
+        raise AssertionError("memory of the default pool was taken during a capture")
+    return what in ("launches", "products")
+
+
+contract.watchers.append(refuse)
