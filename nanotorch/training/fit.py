@@ -123,6 +123,8 @@ def _introduce(run: Run, device_words: str) -> None:
     parts = ", ".join(f"{count:,} {part}" for part, count in rows.items())
     print(f"{run.config.name}: {data.origin}, rows: {parts}; {data.inputs} features")
     print(f"device: {device_words}")
+    if run.place_words is not None:
+        print(f"data: {run.place_words}")
     for note in data.notes:
         print(f"note: {note}")
     print(parameter_table(run.model))

@@ -13,6 +13,7 @@ import nanotorch as nt
 from nanotorch.training.config.sections import Config
 from nanotorch.training.data.batches import Batches
 from nanotorch.training.data.prepare import Part, Prepared
+from nanotorch.training.devices import choose_place
 from nanotorch.training.errors import InputError, RunFailure
 from nanotorch.training.metrics import METRICS, Outcome, chosen_names, measure
 from nanotorch.training.models import build_model, freeze, matching, start_from
@@ -66,6 +67,8 @@ class Run:
             _check_quantity("output.curves_of", quantity, self.metric_names)
         self.monitor, self.more_is_better = _monitor(config, data, self.metric_names)
         training = config.training
+        needed = _bytes_of(data, self.dtype.itemsize)
+        self._on_device, self.place_words = choose_place(config.data.on_device, needed, device)
         self.batches = self._batches(data.train, training.batch_size, training=True)
         whole = isinstance(self.optimizer, nt.optim.LBFGS)
         if whole and self.batches.count > 1:
@@ -78,8 +81,10 @@ class Run:
                 self.parts[name] = self._batches(part, training.evaluation_batch)
         self.callbacks: list[Any] = []
         self.best: dict[str, np.ndarray[Any, Any]] | None = None
-        self._unread: list[tuple[Any, Any]] = []
+        self._unread = 0
         self._reads_at_once = device.type == "cpu"
+        if not self._reads_at_once:
+            self._held_losses = nt.empty(2, LOSSES_HELD, dtype=nt.float64, device=device)
         self._accumulate = training.accumulate
         self._clips = training.clip_norm is not None or training.clip_value is not None
         # Several batches that make one step share one penalty; else each batch has its own.
@@ -103,6 +108,7 @@ class Run:
             drop_last=training and config.training.drop_last,
             device=self.device,
             dtype=self.dtype,
+            on_device=self._on_device,
         )
 
     def open(self, folder: Path) -> None:
@@ -218,25 +224,29 @@ class Run:
             nt.nn.utils.clip_grad_norm_(parameters, training.clip_norm)
 
     def _note_loss(self, loss: nt.Tensor, target: nt.Tensor, weights: nt.Tensor | None) -> None:
-        """Add a batch to the epoch's mean; on a GPU only when some are there to be read at once."""
+        """Add a batch to the epoch's mean; on a GPU only when many are there to be read at once."""
         rows = len(target) if weights is None else weights.sum()
         if self._reads_at_once:
-            self._add_loss(loss.item(), rows)
+            self._add_loss(loss.item(), float(rows))
             return
-        self._unread.append((loss.detach(), rows))
-        if len(self._unread) == LOSSES_HELD:
+        with nt.no_grad():
+            self._held_losses[0, self._unread].copy_(loss)
+            held_rows = self._held_losses[1, self._unread]
+            held_rows.copy_(rows) if isinstance(rows, nt.Tensor) else held_rows.fill_(rows)
+        self._unread += 1
+        if self._unread == LOSSES_HELD:
             self.read_losses()
 
     def read_losses(self) -> None:
-        """Add the losses that are still on the GPU."""
-        unread, self._unread = self._unread, []
-        for loss, rows in unread:
-            self._add_loss(loss.item(), rows)
+        """Add the losses that are still on the GPU, in one copy."""
+        unread, self._unread = self._unread, 0
+        if unread:
+            for loss, rows in self._held_losses[:, :unread].cpu().numpy().T.tolist():
+                self._add_loss(loss, rows)
 
-    def _add_loss(self, value: float, rows: Any) -> None:
+    def _add_loss(self, value: float, rows: float) -> None:
         if not math.isfinite(value):
             raise RunFailure(self.not_finite(value))
-        rows = float(rows)
         self.at.loss_sum += value * rows
         self.at.loss_rows += rows
 
@@ -327,6 +337,16 @@ class Run:
         self.model.load_state_dict(
             {name: nt.tensor(array, device=self.device) for name, array in weights.items()}
         )
+
+
+def _bytes_of(data: Prepared, itemsize: int) -> int:
+    """What all rows take on a device, with a weight for each and the order of an epoch."""
+    total = 0
+    for part in (data.train, data.validation, data.test):
+        if part is not None:
+            values = data.inputs + math.prod(part.target.shape[1:]) + 1
+            total += len(part) * (values * itemsize + np.dtype(np.int64).itemsize)
+    return total
 
 
 def _monitor(config: Config, data: Prepared, names: list[str]) -> tuple[str, bool]:

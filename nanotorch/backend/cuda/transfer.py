@@ -122,7 +122,7 @@ def upload(read: Callable[[slice], Array], rows: int, layout: Layout, place: dev
         out = module.empty((rows, *shape), dtype)
         stream = module.cuda.get_current_stream()
         slots = itertools.cycle([_Slot(step, [layout], on_its_device=False) for _ in range(2)])
-        used = []
+        used: list[_Slot] = []
         for start in range(0, rows, step):
             slot = next(slots)
             slot.wait_until_copied()

@@ -85,6 +85,11 @@ class Data(Section):
     cache: bool = Field(
         default=True, description="keep a converted copy beside text files over 16 MB"
     )
+    on_device: Literal["auto", "yes", "no"] = Field(
+        default="auto",
+        description="keep all rows on the GPU, or copy them there block by block as it computes; "
+        "auto keeps them there if they fit",
+    )
 
 
 class Loss(Section):

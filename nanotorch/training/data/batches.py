@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 import nanotorch as nt
 from nanotorch.backend import array_module
+from nanotorch.backend.cuda.transfer import DoubleBuffer, upload
 from nanotorch.training.data.prepare import Part
 
 BLOCK = 2**23  # bytes of features gathered at once: small parts whole, large ones cache by cache
@@ -28,7 +30,8 @@ class Batches:
 
     Rows are gathered a block of batches at a time, always into the same memory, and the batches
     are slices of it made once: a step costs no indexing at all. A batch is therefore valid only
-    until the next block is gathered.
+    until the next block is gathered. On a GPU the rows lie there as a whole (`on_device`) and so
+    does the order of the epoch; or they stay on the host and travel block by block, one ahead.
     """
 
     def __init__(
@@ -42,17 +45,23 @@ class Batches:
         drop_last: bool = False,
         device: Any = "cpu",
         dtype: Any = nt.float32,
+        on_device: bool = True,
     ) -> None:
         self.rows = len(part)
         self.seed = seed
-        self.device, self.dtype = device, dtype
-        self._features = part.features
-        self._inputs = None
-        if part.features.in_memory:
-            self._inputs = self._tensor(part.features.values)
-        self._target = self._tensor(part.target)
-        self._weights = None if weights is None else self._tensor(weights)
-        self._row_bytes = part.features.values.shape[1] * dtype.itemsize
+        self.device, self.dtype = nt.device(device), dtype
+        self._features, self._width = part.features, part.features.values.shape[1]
+        self._beside = [a for a in (part.target, weights) if a is not None]  # of the features
+        self._streams = self.device.type == "cuda" and not on_device
+        self._inputs: nt.Tensor | None = None
+        self._target: nt.Tensor | None = None
+        self._weights: nt.Tensor | None = None
+        if not self._streams:
+            if part.features.in_memory or self.device.type == "cuda":
+                self._inputs = self._rows_of_features()
+            self._target = self._tensor(part.target)
+            self._weights = None if weights is None else self._tensor(weights)
+        self._row_bytes = self._width * dtype.itemsize
         self._arrange(batch_size, shuffle, drop_last)
 
     def _arrange(self, batch_size: int, shuffle: bool, drop_last: bool) -> None:
@@ -64,13 +73,23 @@ class Batches:
         self.block = max(1, BLOCK // max(1, self._row_bytes) // self.batch_size)
         self.block = min(self.block, max(1, self.count))
         self._buffers = [self._buffer(t) for t in (self._inputs, self._target, self._weights)]
-        self._cut: dict[int, list[Batch]] = {}  # by number of rows: a short last block has its own
+        self._travelling: DoubleBuffer | None = None
+        # By slot and number of rows: a short last block has batches of its own.
+        self._cut: dict[tuple[int, int], list[Batch]] = {}
 
     def in_order(self, batch_size: int) -> Batches:
         """All rows in their order, in batches of another size, out of the same memory."""
         other = copy.copy(self)
         other._arrange(batch_size, shuffle=False, drop_last=False)
         return other
+
+    def _rows_of_features(self) -> nt.Tensor:
+        """All features on the device."""
+        features = self._features
+        if self.device.type == "cpu" or (features.in_memory and features.values.nbytes <= BLOCK):
+            return self._tensor(features.values)
+        layout = ((self._width,), self.dtype.numpy)
+        return nt.Tensor._wrap(upload(features.take, self.rows, layout, self.device))
 
     def _tensor(self, array: NDArray[Any]) -> nt.Tensor:
         """The array on the device; numbers that are not classes take the dtype of the run."""
@@ -79,7 +98,7 @@ class Batches:
 
     def _buffer(self, source: nt.Tensor | None) -> nt.Tensor | None:
         if source is None or not self.shuffle:
-            return source
+            return None
         return nt.empty(
             self.block * self.batch_size, *source.shape[1:], dtype=source.dtype, device=self.device
         )
@@ -88,39 +107,90 @@ class Batches:
         """The batches of an epoch from number `start` on."""
         last = min(self.rows, self.count * self.batch_size)
         order = epoch_order(self.seed, epoch, self.rows) if self.shuffle else None
-        for first in range(start - start % self.block, self.count, self.block):
-            begin = first * self.batch_size
-            end = min(last, begin + self.block * self.batch_size)
-            batches = self._block(order, begin, end)
+        size = self.batch_size
+        first = start - start % self.block
+        blocks = [
+            (at * size, min(last, (at + self.block) * size))
+            for at in range(first, self.count, self.block)
+        ]
+        served = self._travel(order, blocks) if self._streams else self._gathered(order, blocks)
+        for batches in served:
             yield from batches[max(0, start - first) :]
+            first += self.block
 
-    def _block(self, order: NDArray[np.int64] | None, begin: int, end: int) -> list[Batch]:
-        if self._inputs is None:  # on the disk
-            chosen = slice(begin, end) if order is None else order[begin:end]
-            inputs = self._tensor(self._features.take(chosen))
-            target, weights = self._take(self._target, chosen), self._take(self._weights, chosen)
-            return self._slices(inputs, target, weights, 0, end - begin)
+    def _gathered(
+        self, order: NDArray[np.int64] | None, blocks: list[tuple[int, int]]
+    ) -> Iterator[list[Batch]]:
+        """Blocks out of memory of the device, or on the CPU from the disk."""
+        if self._inputs is None:
+            for begin, end in blocks:
+                chosen = slice(begin, end) if order is None else order[begin:end]
+                inputs = self._tensor(self._features.take(chosen))
+                target, weights = (
+                    self._take(self._target, chosen),
+                    self._take(self._weights, chosen),
+                )
+                yield self._slices(inputs, target, weights, 0, end - begin)
+            return
         if order is None:
-            return self._slices(self._inputs, self._target, self._weights, begin, end)
+            for begin, end in blocks:
+                yield self._slices(self._inputs, self._target, self._weights, begin, end)
+            return
+        places = array_module(self._inputs._array).asarray(order)  # moved once in an epoch
         sources = (self._inputs, self._target, self._weights)
-        for source, buffer in zip(sources, self._buffers, strict=True):
-            if source is not None and buffer is not None:
-                _gather(source, order[begin:end], buffer)
-        rows = end - begin
-        if rows not in self._cut:
-            features, targets, row_weights = self._buffers
-            assert features is not None and targets is not None
-            self._cut[rows] = self._slices(features, targets, row_weights, 0, rows)
-        return self._cut[rows]
+        for begin, end in blocks:
+            for source, buffer in zip(sources, self._buffers, strict=True):
+                if source is not None and buffer is not None:
+                    _gather(source, places[begin:end], buffer)
+            yield self._batches(0, end - begin, self._buffers)
+
+    def _travel(
+        self, order: NDArray[np.int64] | None, blocks: list[tuple[int, int]]
+    ) -> Iterator[list[Batch]]:
+        """Blocks that are gathered on the host while the device computes with those before."""
+        if self._travelling is None:
+            kinds = [np.float32, *(array.dtype for array in self._beside)]
+            shapes = [(self._width,), *(array.shape[1:] for array in self._beside)]
+            layouts = [
+                (shape, kind if kind == np.int64 else self.dtype.numpy)
+                for shape, kind in zip(shapes, kinds, strict=True)
+            ]
+            self._travelling = DoubleBuffer(self.device, self.block * self.batch_size, layouts)
+            self._held = [[nt.Tensor._wrap(a) for a in s.device] for s in self._travelling.slots]
+        fills = (partial(self._fill, order, begin, end) for begin, end in blocks)
+        for slot, rows in self._travelling.blocks(fills):
+            for tensor in self._held[slot]:
+                tensor._bump()
+            yield self._batches(slot, rows, self._held[slot])
+
+    def _fill(
+        self, order: NDArray[np.int64] | None, begin: int, end: int, into: list[NDArray[Any]]
+    ) -> int:
+        """Writes rows of features, target and weights into memory of the host."""
+        chosen = slice(begin, end) if order is None else order[begin:end]
+        features, *beside = (array[: end - begin] for array in into)
+        if self._features.in_memory:
+            _copy_rows(self._features.values, chosen, features)
+        else:
+            features[...] = self._features.take(chosen)
+        for source, out in zip(self._beside, beside, strict=True):
+            _copy_rows(source, chosen, out)
+        return end - begin
+
+    def _batches(self, slot: int, rows: int, held: list[Any]) -> list[Batch]:
+        """The slices of a buffer that is filled with so many rows."""
+        if (slot, rows) not in self._cut:
+            inputs, target, *weights = held
+            row_weights = weights[0] if weights else None
+            self._cut[slot, rows] = self._slices(inputs, target, row_weights, 0, rows)
+        return self._cut[slot, rows]
 
     def _take(self, source: nt.Tensor | None, chosen: Any) -> Any:
         if source is None or isinstance(chosen, slice):
             return None if source is None else source[chosen]
         return nt.index_select(source, 0, nt.from_numpy(chosen).to(self.device))
 
-    def _slices(
-        self, inputs: nt.Tensor, target: nt.Tensor, weights: nt.Tensor | None, begin: int, end: int
-    ) -> list[Batch]:
+    def _slices(self, inputs: Any, target: Any, weights: Any, begin: int, end: int) -> list[Batch]:
         size = self.batch_size
         return [
             (
@@ -132,10 +202,18 @@ class Batches:
         ]
 
 
-def _gather(source: nt.Tensor, order: NDArray[np.int64], buffer: nt.Tensor) -> None:
-    """buffer[i] = source[order[i]], in place."""
+def _copy_rows(source: NDArray[Any], chosen: Any, out: NDArray[Any]) -> None:
+    """out = source[chosen], without an array between where the dtypes agree."""
+    if isinstance(chosen, slice) or source.dtype != out.dtype:
+        out[...] = source[chosen]
+    else:
+        np.take(source, chosen, axis=0, out=out, mode="clip")
+
+
+def _gather(source: nt.Tensor, places: Any, buffer: nt.Tensor) -> None:
+    """buffer[i] = source[places[i]], in place."""
     xp = array_module(source._array)
     # NumPy writes straight into `out` only where it need not check the indices first.
     checked = {"mode": "clip"} if xp is np else {}
-    xp.take(source._array, xp.asarray(order), axis=0, out=buffer._array[: len(order)], **checked)
+    xp.take(source._array, places, axis=0, out=buffer._array[: len(places)], **checked)
     buffer._bump()
