@@ -424,7 +424,7 @@ def test_the_plan_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
         compiled(*batch)
     told = capsys.readouterr().out
     assert told.count("plan of") == 1
-    assert re.search(r"\d us +\d+ bytes  linear \(24, 1\)", told)
+    assert re.search(r"\d us +\d+ bytes  linear: matmul \(24, 1\)", told)
     assert "live call" in told and "blocks, instead of" in told
 
 

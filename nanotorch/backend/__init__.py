@@ -1,5 +1,14 @@
 """Where arrays live and what they hold: devices, dtypes, and the choice between NumPy and CuPy."""
 
+from nanotorch.backend.calls import (
+    OUT_FIRST as OUT_FIRST,
+    Call as Call,
+    Choice as Choice,
+    Note as Note,
+    View as View,
+    calls_of as calls_of,
+    same_form as same_form,
+)
 from nanotorch.backend.devices import (
     CPU as CPU,
     HERE as HERE,
@@ -10,6 +19,7 @@ from nanotorch.backend.devices import (
     array_module as array_module,
     broadcast_shapes as broadcast_shapes,
     constant as constant,
+    counting as counting,
     cuda_module as cuda_module,
     cuda_unavailable_reason as cuda_unavailable_reason,
     device as device,

@@ -264,3 +264,11 @@ def _constant(kind: str, value: float) -> Any:
     array = numpy.asarray(value, dtype=kind)
     array.flags.writeable = False
     return array
+
+
+@functools.lru_cache(maxsize=64)
+def counting(stop: int, step: int = 1) -> Any:
+    """0, step, 2 step, … below stop, as a NumPy array that nobody may write to; one is kept."""
+    array = numpy.arange(0, stop, step)
+    array.flags.writeable = False
+    return array

@@ -9,16 +9,27 @@ from __future__ import annotations
 
 import itertools
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from nanotorch.backend import MODULES, Array, constant, promote
+from nanotorch.backend import (
+    HOST,
+    MODULES,
+    OUT_FIRST,
+    Array,
+    Call,
+    Choice,
+    Note,
+    View,
+    calls_of,
+    promote,
+    same_form,
+)
+from nanotorch.compile.memory import Memory, root_of
 from nanotorch.compile.recorder import Draw, HandOver, Kernel, Live, Recorder
 from nanotorch.compile.rows import NotRowWise
 from nanotorch.compile.tiles import Tiling
 from nanotorch.ops.casting import Clone
-from nanotorch.primitive import BinaryUfunc, Ufunc
 from nanotorch.tensor import Tensor
 
 
@@ -29,20 +40,34 @@ class Line(NamedTuple):
     bytes: int
 
 
-Step = Kernel | Draw | Live | HandOver
+class Done(NamedTuple):
+    """The end of the calls of a kernel that may, until then, still be called as a whole."""
+
+    kernel: Kernel
 
 
-def root_of(array: Array) -> int:
-    """The identity of the array that owns the memory."""
-    while type(getattr(array, "base", None)) in MODULES:
-        array = array.base
-    return id(array)
+Recorded = Kernel | Draw | Live | HandOver
+Step = Recorded | Call | View | Choice | Done
+
+
+def arrays_of(step: Step) -> list[Array]:
+    """The arrays that a step reads and writes."""
+    if isinstance(step, Done):
+        step = step.kernel
+    if isinstance(step, Kernel):
+        return [a for a in (*step.operands, step.out) if type(a) in MODULES]
+    if isinstance(step, Call):
+        return [*step.arrays, step.out]
+    if isinstance(step, View):
+        return [step.base]
+    if isinstance(step, Choice):
+        return [step.value]
+    return [step.out] if isinstance(step, Draw) else []
 
 
 class Plan:
     """A step, ready to be replayed. `run(inputs)` returns the arrays of the outputs."""
 
-    root_of = staticmethod(root_of)
     tiling: Tiling | None
     # Of a pass over rows: the names of the targets, and the class that is to be ignored.
     targets: Sequence[tuple[str, int]] = ()
@@ -54,11 +79,14 @@ class Plan:
         self.names: dict[int, str] = {id(a): f"x{i}" for i, a in enumerate(record.inputs)}
         self.input_roots = {root_of(a) for a in record.inputs}
         self.moving: set[int] = set(self.names)  # arrays that are others in every call
-        self.places: dict[int, Array] = {}  # where the plan keeps what an array of the record held
+        self.memory = Memory()
         self.constants: dict[str, Any] = {}
+        self._titles: dict[int, str] = {}  # of the calls that kernels were lowered to
+        self._whole: dict[int, Kernel] = {}  # the kernel that a choice is part of
+        self._kept: list[list[Note]] = []  # so that identities stay those of these arrays
+        self._own: set[int] = set()  # what the plan has to find memory for
         self.lines: dict[str, Line] = {}  # what each line of the program does
         self.times: list[tuple[str | None, float]] = []
-        self.blocks: list[Array] = []
         self._counter = itertools.count()
         steps = self._alive()
         self.slots: dict[int, Slot] = {}
@@ -67,18 +95,19 @@ class Plan:
         self.recorded_bytes = sum(a.nbytes for a in record.made.values() if root_of(a) == id(a))
         if self.tiling is not None:
             self.tiling.forget()
-        del self.record, self.outputs, self.places  # and with them the arrays of the recording
+        self.memory.places = {}
+        del self.record, self.outputs  # and with them the arrays of the recording
 
     # --- what has to be computed ------------------------------------------------------------------
 
-    def _alive(self) -> list[Step]:
+    def _alive(self) -> list[Recorded]:
         """The steps whose results reach an output, a gradient, a live call or memory from
         outside."""
         record = self.record
         made = {id(a) for a in record.made.values() if id(a) == root_of(a)}
         needed = {root_of(a) for a in self.outputs}
         needed |= {root_of(a) for a in record.gradients.values() if a is not None}
-        alive: list[Step] = []
+        alive: list[Recorded] = []
         for step in reversed(record.steps):
             if isinstance(step, Live):
                 needed |= {root_of(a) for _, a in step.gradients if a is not None}
@@ -96,7 +125,7 @@ class Plan:
         alive.reverse()
         return self._without_constants(alive)
 
-    def _without_constants(self, steps: list[Step]) -> list[Step]:
+    def _without_constants(self, steps: list[Recorded]) -> list[Recorded]:
         """The steps without those whose operands, and so results, are the same in every call."""
         written = {
             root_of(s.out)
@@ -104,7 +133,7 @@ class Plan:
             if isinstance(s, Draw) or (isinstance(s, Kernel) and s.into_existing)
         }
         fixed = {i for i in self.record.constant if i not in written}
-        kept: list[Step] = []
+        kept: list[Recorded] = []
         for step in steps:
             if isinstance(step, Kernel) and not step.into_existing:
                 arrays = [a for a in step.operands if type(a) in MODULES]
@@ -114,24 +143,20 @@ class Plan:
                     and root_of(step.out) not in written
                 ):
                     fixed.add(id(step.out))
-                    self.places[id(step.out)] = step.out
+                    self.memory.places[id(step.out)] = step.out
                     if step.primitive.constant and root_of(step.out) in written:
                         kept.append(step)
                     continue
             kept.append(step)
         return kept
 
-    def _last_uses(self, steps: list[Step]) -> dict[int, int]:
+    def _last_uses(self, steps: Sequence[Step]) -> dict[int, int]:
         """The position after which the memory of each array is free; outputs and gradients
         never."""
         last: dict[int, int] = {}
         for position, step in enumerate(steps):
-            if isinstance(step, Kernel):
-                for array in (*step.operands, step.out):
-                    if type(array) in MODULES:
-                        last[root_of(array)] = position
-            elif isinstance(step, Draw):
-                last[root_of(step.out)] = position
+            for array in arrays_of(step):
+                last[root_of(array)] = position
         never = len(steps)
         for array in (*self.outputs, *self.record.gradients.values()):
             if array is not None:
@@ -145,22 +170,24 @@ class Plan:
 
     # --- the program ------------------------------------------------------------------------------
 
-    def _generated(self, steps: list[Step]) -> Callable[..., tuple[Array, ...]]:
+    def _generated(self, steps: list[Recorded]) -> Callable[..., tuple[Array, ...]]:
         """Compiles the program: `run(x0, x1, …)` returns the output arrays."""
         try:
             self.tiling = Tiling(self, steps)
         except NotRowWise as reason:
             self.tiling, self.why_not_tiled = None, str(reason)
-            program = self._lines(steps, self._last_uses(steps))
+            calls = self._lowered(steps)
+            program = self._lines(calls, self._last_uses(calls))
         else:
-            last = self._last_uses([*self.tiling.before, *self.tiling.after])
+            before, after = self._lowered(self.tiling.before), self._lowered(self.tiling.after)
+            last = self._last_uses([*before, *after])
             for kernel, _ in self.tiling.within:  # what it reads and makes stays until its end
                 for array in (*kernel.operands, kernel.out):
                     if type(array) in MODULES:
                         last[root_of(array)] = len(steps)
-            program = self._lines(self.tiling.before, last)
+            program = self._lines(before, last)
             program += self.tiling.lines()
-            program += self._lines(self.tiling.after, last)
+            program += self._lines(after, last)
             self.targets = [(self.array_name(a), i) for a, i in self.tiling.counted()]
         results = ", ".join(self.array_name(a) for a in self.outputs)
         two_phases = any(isinstance(step, HandOver) for step in steps)
@@ -169,49 +196,77 @@ class Plan:
         end = f"yield {end}[1:]" if two_phases else f"return {end}"
         body = "\n    ".join([*program, end])
         self.source = f"def run({arguments}):\n    {body}\n"
-        return self._built(self.source)
+        return self.built(self.source)
 
-    def _built(self, source: str) -> Callable[..., Any]:
+    def built(self, source: str) -> Callable[..., Any]:
         exec(compile(source, "<compiled step>", "exec"), self.constants)
         return self.constants.pop("run")  # type: ignore[no-any-return]
 
-    def timed(self) -> Callable[..., Any]:
-        """`run` with a stopwatch behind each line, which `explanation` reads."""
-        self.constants["clock"], self.constants["times"] = time.perf_counter, self.times
-        head, *body = self.source.splitlines()
-        watched = [head, "    times.clear()", "    times.append((None, clock()))"]
-        for line in body:
-            watched.append(line)
-            text = line.strip()
-            if not line.startswith("     ") and not text.startswith(("def ", "return", "yield")):
-                watched.append(f"    times.append(({text!r}, clock()))")
-        return self._built("\n".join(watched) + "\n")
+    def _lowered(self, steps: Sequence[Step]) -> list[Step]:
+        """The steps with the calls of NumPy that a kernel makes in its place, where they are
+        known."""
+        found: list[Step] = []
+        for step in steps:
+            notes = self._notes(step) if isinstance(step, Kernel) else None
+            if notes is None or not isinstance(step, Kernel):
+                found.append(step)
+                continue
+            several = sum(isinstance(note, Call) for note in notes) > 1
+            outside = {root_of(a) for a in step.operands if type(a) in MODULES}
+            if step.into_existing:
+                outside.add(root_of(step.out))
+            for note in notes:
+                if isinstance(note, Call):
+                    if root_of(note.out) not in outside:
+                        self._own.add(id(note.out))
+                    part = f": {note.name}" if several else ""
+                    self._titles[id(note)] = step.primitive.title() + part
+            self._kept.append(notes)
+            found += notes
+            if any(isinstance(note, Choice) for note in notes):
+                self._whole.update({id(n): step for n in notes if isinstance(n, Choice)})
+                found.append(Done(step))
+        return found
 
-    def _lines(self, steps: list[Step], last: dict[int, int]) -> list[str]:
+    def _notes(self, step: Kernel) -> list[Note] | None:
+        primitive = step.primitive
+        shares = any(root_of(a) == root_of(step.out) for a in arrays_of(step)[:-1])
+        if (
+            step.xp is not HOST
+            or step.promotes
+            or primitive is Clone
+            or (not primitive.in_place if step.into_existing else shares)
+        ):
+            return None
+        return calls_of(primitive.kernel, step.operands, step.attributes, step.out)
+
+    def _lines(self, steps: Sequence[Step], last: dict[int, int]) -> list[str]:
         """The lines of steps that are run one after the other."""
         program: list[str] = []
-        free: dict[int, list[Array]] = {}
-        held: dict[int, Array] = {}  # the block of each root that is in use
+        memory, indent = self.memory, ""
+        memory.begin(last)
         for position, step in enumerate(steps):
             if isinstance(step, Live):
-                program += self._live(step)
-                continue
-            if isinstance(step, HandOver):
-                program.append(
-                    f"{self.array_name(step.cotangent)} = yield {self.array_name(step.out)}"
-                )
-                continue
-            if isinstance(step, Draw):
-                self.places[id(step.out)] = self._block(step.out, free, held)
-                program.append(f"{self.constant('draw', step.fill)}({self.array_name(step.out)})")
-                continue
-            program += self._kernel(step, position, last, free, held)
-            for array in (*step.operands, step.out):
-                if type(array) in MODULES:
-                    root = root_of(array)
-                    if last.get(root) == position and root in held:
-                        block = held.pop(root)
-                        free.setdefault(block.nbytes, []).append(block)
+                lines = self._live(step)
+            elif isinstance(step, HandOver):
+                lines = [f"{self.array_name(step.cotangent)} = yield {self.array_name(step.out)}"]
+            elif isinstance(step, Draw):
+                memory.hold(step.out)
+                lines = [f"{self.constant('draw', step.fill)}({self.array_name(step.out)})"]
+            elif isinstance(step, Call):
+                lines = self._call(step, position)
+            elif isinstance(step, View):
+                lines = self._view(step)
+            elif isinstance(step, Choice):
+                lines = self._choice(step)
+            elif isinstance(step, Done):
+                lines, indent = ([f"{indent}pass"], "")
+            else:
+                lines = self._kernel(step, position)
+            program += [indent + line for line in lines]
+            if isinstance(step, Choice):
+                indent += "    "
+            memory.release(arrays_of(step), position)
         return program
 
     def escaping(self) -> set[int]:
@@ -219,62 +274,85 @@ class Plan:
         found = [*self.outputs, *self.record.gradients.values()]
         return {root_of(a) for a in found if a is not None}
 
-    def place_apart(self, array: Array) -> None:
-        """Gives an array memory of its own, that is not handed on."""
-        self.places[id(array)] = MODULES[type(array)].zeros(array.shape, array.dtype)
+    # --- one step ---------------------------------------------------------------------------------
 
-    def _kernel(
-        self,
-        step: Kernel,
-        position: int,
-        last: dict[int, int],
-        free: dict[int, list[Array]],
-        held: dict[int, Array],
-    ) -> list[str]:
+    def _call(self, step: Call, position: int) -> list[str]:
+        """The line of one call of NumPy."""
+        self._make_room(step.out, step.arrays if step.elementwise else [], position)
+        names = [self.value_text(a) for a in step.arguments]
+        names += [f"{key}={self.value_text(value)}" for key, value in step.keywords.items()]
+        out = self.array_name(step.out)
+        names = [out, *names] if step.function in OUT_FIRST else [*names, f"out={out}"]
+        text = f"{self.constant(step.name.replace('.', '_'), step.function)}({', '.join(names)})"
+        self._note(text, self._titles[id(step)], [*step.arrays, step.out])
+        return [text]
+
+    def _view(self, step: View) -> list[str]:
+        """Nothing for a view of memory that stays where it is; else the line that makes it."""
+        if id(step.base) not in self.moving:
+            self._make_room(step.base)
+            self.memory.places[id(step.out)] = step.of(self.memory.place(step.base))
+            return []
+        self.moving.add(id(step.out))
+        self.names[id(step.out)] = name = f"v{next(self._counter)}"
+        text = f"{name} = {self.array_name(step.base)}.{step.method}"
+        if step.arguments is not None:
+            text += f"({', '.join(self.value_text(a) for a in step.arguments)})"
+        return [text]
+
+    def _choice(self, step: Choice) -> list[str]:
+        """The lines that call the kernel as a whole where another value is found."""
+        kernel = self._whole[id(step)]
+        self._make_room(kernel.out)
+        test = f"if {'not ' if step.outcome else ''}{self.array_name(step.value)}:"
+        return [test, *(f"    {line}" for line in self._kernel(kernel, -1, made=True)), "else:"]
+
+    def _make_room(self, out: Array, operands: Sequence[Array] = (), position: int = -1) -> None:
+        """Gives what is written for the first time its memory: that of an operand that is not
+        needed any more, if one is given."""
+        if id(out) in self.memory.places or id(out) not in self._own:
+            return
+        for array in operands:
+            if same_form(array, out) and self.memory.dies(array, position):
+                self.memory.take_over(array, out)
+                return
+        self.memory.hold(out)
+
+    def _note(self, text: str, title: str, arrays: Sequence[Array]) -> None:
+        """What `explain` says of a line."""
+        nbytes = sum(a.nbytes for a in arrays)
+        self.lines[text] = Line(f"{title} {tuple(arrays[-1].shape)}", nbytes)
+
+    def _kernel(self, step: Kernel, position: int, made: bool = False) -> list[str]:
         """The line of one kernel; nothing for a view of memory that stays where it is."""
-        primitive, out = step.primitive, step.out
+        primitive, out, memory = step.primitive, step.out, self.memory
         operands = [a for a in step.operands if type(a) in MODULES]
         shares = not step.into_existing and any(root_of(a) == root_of(out) for a in operands)
         if shares and not any(id(a) in self.moving for a in operands):
-            values = [self.place(a) if type(a) in MODULES else a for a in step.operands]
-            self.places[id(out)] = primitive.kernel(step.xp, *values, **step.attributes)
+            values = [memory.place(a) if type(a) in MODULES else a for a in step.operands]
+            memory.places[id(out)] = primitive.kernel(step.xp, *values, **step.attributes)
             return []
-        if (
-            primitive is Clone
-            and last.get(root_of(operands[0])) == position
-            and root_of(operands[0]) == id(operands[0])
-            and root_of(operands[0]) in held
-        ):
-            held[root_of(out)] = held.pop(root_of(operands[0]))
-            self.places[id(out)] = self.places[id(operands[0])]
+        if primitive is Clone and memory.dies(operands[0], position):
+            memory.take_over(operands[0], out)
             return []
-        given = step.operands
-        if (
-            not step.promotes
-            and issubclass(primitive, BinaryUfunc)
-            and operands[0].dtype.kind == "f"
-        ):
-            given = tuple(constant(operands[0], v) if type(v) in (int, float) else v for v in given)
-        names = [self.array_name(a) if type(a) in MODULES else self.value_text(a) for a in given]
+        names = [self.value_text(a) for a in step.operands]
         names += [f"{key}={self.value_text(value)}" for key, value in step.attributes.items()]
-        function = self._callable(step)
-        if function is primitive.kernel and issubclass(primitive, Ufunc | BinaryUfunc):
-            function, leading = getattr(step.xp, primitive.ufunc), []  # which needs no module
-        else:
-            leading = [self.constant("xp", step.xp)]
-        kernel = self.constant(primitive.title(), function)
+        names = [self.constant("xp", step.xp), *names]
+        kernel = self.constant(primitive.title(), self._callable(step))
         if shares:
             self.moving.add(id(out))
             self.names[id(out)] = name = f"v{next(self._counter)}"
-            text = f"{name} = {kernel}({', '.join([*leading, *names])})"
+            text = f"{name} = {kernel}({', '.join(names)})"
         else:
-            if not step.into_existing:
+            if not step.into_existing and not made:
                 if primitive.in_place:
-                    self._release(step, position, last, free, held)
-                self.places[id(out)] = self._block(out, free, held)
-            text = f"{kernel}({', '.join([*leading, *names, 'out=' + self.array_name(out)])})"
-        read = sum(a.nbytes for a in operands)
-        self.lines[text] = Line(f"{primitive.title()} {tuple(out.shape)}", read + out.nbytes)
+                    same = [
+                        a for a in operands if a.shape == out.shape and memory.dies(a, position)
+                    ]
+                    memory.release(same, position)
+                memory.hold(out)
+            text = f"{kernel}({', '.join([*names, 'out=' + self.array_name(out)])})"
+        self._note(text, primitive.title(), [*operands, out])
         return [text]
 
     def _callable(self, step: Kernel) -> Callable[..., Any]:
@@ -301,57 +379,25 @@ class Plan:
         call = f"{self.constant('live', step.call)}()"
         if step.result is None:
             return [*lines, call]
-        self.places[id(step.result)] = place = step.result.copy()
+        self.memory.places[id(step.result)] = place = step.result.copy()
         copy = self.constant("copy", lambda value: place.__setitem__(..., value._array))
         return [*lines, f"{copy}({call})"]
 
-    # --- memory and names -------------------------------------------------------------------------
-
-    def _block(self, array: Array, free: dict[int, list[Array]], held: dict[int, Array]) -> Array:
-        """Memory for an array: a block that is free and of the right size, or a new one."""
-        xp = MODULES[type(array)]
-        size = max(array.nbytes, 1)
-        waiting = free.get(size)
-        block = waiting.pop() if waiting else xp.empty(size, "u1")
-        if not waiting and not any(block is b for b in self.blocks):
-            self.blocks.append(block)
-        held[root_of(array)] = block
-        # In the order of the recorded array's memory, in which sums were taken.
-        order = sorted(range(array.ndim), key=lambda d: -array.strides[d])
-        flat = block[: array.nbytes].view(array.dtype)
-        ordered = flat.reshape([array.shape[d] for d in order])
-        return ordered.transpose([order.index(d) for d in range(array.ndim)])
-
-    def _release(
-        self,
-        step: Kernel,
-        position: int,
-        last: dict[int, int],
-        free: dict[int, list[Array]],
-        held: dict[int, Array],
-    ) -> None:
-        """Frees an operand that dies here before the output is placed: the kernel may write over
-        it."""
-        for array in step.operands:
-            if type(array) in MODULES and array.shape == step.out.shape:
-                root = root_of(array)
-                if last.get(root) == position and root in held and root == id(array):
-                    block = held.pop(root)
-                    free.setdefault(block.nbytes, []).append(block)
-
-    def place(self, array: Array) -> Array:
-        """Where the plan keeps an array: in its own memory, or where it was, if from outside."""
-        return self.places.get(id(array), array)
+    # --- names ------------------------------------------------------------------------------------
 
     def array_name(self, array: Array) -> str:
         """The name of an array in the program."""
         name = self.names.get(id(array))
         if name is None:
-            name = self.names[id(array)] = self.constant("a", self.place(array))
+            name = self.names[id(array)] = self.constant("a", self.memory.place(array))
         return name
 
     def value_text(self, value: Any) -> str:
-        """A plain operand or attribute in the program."""
+        """An operand or attribute in the program."""
+        if type(value) in MODULES:
+            return self.array_name(value)
+        if type(value) is tuple and any(type(item) in MODULES for item in value):
+            return f"({''.join(self.value_text(item) + ', ' for item in value)})"
         if value is None or type(value) in (bool, int, str):
             return repr(value)
         return self.constant("c", value)
@@ -370,35 +416,8 @@ class Plan:
             return Slot(None)
         slot = self.slots.get(id(array))
         if slot is None:
-            slot = self.slots[id(array)] = Slot(Tensor._wrap(self.place(array)))
+            slot = self.slots[id(array)] = Slot(Tensor._wrap(self.memory.place(array)))
         return slot
-
-    def explanation(self, name: str) -> str:
-        """The plan in words, after a timed run: each line's time and bytes, and the memory in
-        all."""
-        rows, kernels = [], 0
-        for (_, before), (text, after) in itertools.pairwise(self.times):
-            took = f"{(after - before) * 1e6:10.1f} us"
-            line = self.lines.get(text or "")
-            kernels += line is not None
-            if line is not None:
-                rows.append(f"{took}{line.bytes:>14,} bytes  {line.text}")
-            elif self.tiling is not None and str(text).endswith("(tile)"):
-                rows.append(
-                    f"{took}  one pass over {self.tiling.rows:,} rows, {self.tiling.tile} at a "
-                    f"time: {self.tiling.titles}"
-                )
-            elif str(text).startswith(("live", "copy", "draw")):
-                rows.append(f"{took}  {str(text).split('_')[0]} call")
-        own = sum(block.nbytes for block in self.blocks)
-        return "\n".join(
-            [
-                f"plan of {name}: {kernels} kernels",
-                *rows,
-                f"memory: {own:,} bytes in {len(self.blocks)} blocks, instead of "
-                f"{self.recorded_bytes:,}",
-            ]
-        )
 
     def cannot_run(self, inputs: Sequence[Tensor]) -> bool:
         """Whether the targets hold an ignored class, which a mean taken tile by tile would

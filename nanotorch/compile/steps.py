@@ -11,6 +11,7 @@ from typing import Any
 
 from nanotorch.autograd.grad_mode import modes
 from nanotorch.backend import blas_threads
+from nanotorch.compile.explanation import explanation, timed
 from nanotorch.compile.guards import PLAIN, Guards
 from nanotorch.compile.plan import Plan
 from nanotorch.compile.recorder import Recorder
@@ -100,8 +101,8 @@ class Replay:
     def __call__(self, inputs: list[Tensor]) -> Any:
         self.plan.begin()
         if self.explain:
-            found = self.plan.timed()(*[x._array for x in inputs])
-            print(self.plan.explanation(self.explain))
+            found = timed(self.plan)(*[x._array for x in inputs])
+            print(explanation(self.plan, self.explain))
             self.explain = ""
         else:
             found = self.plan.run(*[x._array for x in inputs])

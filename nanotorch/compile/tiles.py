@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nanotorch.backend import HOST, MODULES, Array, blas_threads, get_num_threads
+from nanotorch.compile.memory import root_of
 from nanotorch.compile.recorder import Draw, HandOver, Kernel, Live
 from nanotorch.compile.rows import COLUMNS, ROWS, SUM, WHOLE, NotRowWise, Role, role
 from nanotorch.ops import losses
@@ -71,7 +72,7 @@ class Tiling:
         read: set[int] = set()  # memory that the pass reads
         changed: set[int] = set()  # memory that is written after the pass
         sealed = False
-        root = self.plan.root_of
+        root = root_of
         for step in steps:
             if isinstance(step, HandOver):
                 raise NotRowWise("the output is needed before the backward pass")
@@ -146,7 +147,7 @@ class Tiling:
             )
             kernel = plan.constant(step.primitive.title(), step.primitive.kernel)
             arrays = [a for a in step.operands if type(a) in MODULES]
-            shares = any(plan.root_of(a) == plan.root_of(step.out) for a in arrays)
+            shares = any(root_of(a) == root_of(step.out) for a in arrays)
             if found.output == SUM:
                 place = len(sums)
                 sums.append((step, found))
@@ -155,8 +156,8 @@ class Tiling:
             local[id(step.out)] = target = f"r{next(numbers)}"
             if shares:
                 body.append(f"{target} = {kernel}({call})")
-            elif plan.root_of(step.out) in escaping:
-                plan.place_apart(step.out)
+            elif root_of(step.out) in escaping:
+                plan.memory.apart(step.out)
                 body.append(f"{target} = {plan.array_name(step.out)}[low:high]")
                 body.append(f"{kernel}({call}, out={target})")
             else:
@@ -164,12 +165,12 @@ class Tiling:
                 body.append(f"{kernel}({call}, out={target})")
                 buffers.append((step.out.shape[1:], step.out.dtype))
         for step, _ in sums:
-            plan.place_apart(step.out)
+            plan.memory.apart(step.out)
         runner = Runner(
             self.rows,
             self.tile,
             buffers,
-            [(s.out.shape, s.out.dtype, f.divisor, plan.place(s.out)) for s, f in sums],
+            [(s.out.shape, s.out.dtype, f.divisor, plan.memory.place(s.out)) for s, f in sums],
         )
         head = "def tile(low, high, buffers, parts, sums):"
         lines = [head, "    n = high - low", *(f"    {line}" for line in body)]

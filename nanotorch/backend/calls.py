@@ -1,0 +1,399 @@
+"""What a kernel asks of NumPy, call by call, so that a compiled plan can make the calls itself.
+
+`calls_of` runs a kernel once on stand-ins of its operands, which note every call with the arrays it
+reads and the one it writes. A plan then makes these calls directly: temporaries of kernels get
+memory of the plan like all other values, and neither the kernel's Python code nor an allocation is
+left in a replay. A stand-in knows only what can be noted; a kernel that asks for anything else (its
+values, functions that cannot write to `out`) is refused, and called as a whole.
+
+Where a kernel branches on a value, `Choice` notes the branch it took: a replay that finds another
+value calls the kernel as a whole.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, NoReturn
+
+import numpy
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+from nanotorch.backend.devices import Array, constant
+
+
+class Call(NamedTuple):
+    """function(*arguments, **keywords, out=out); copyto takes `out` first."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    out: Array
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether each element of `out` is computed from the operands' elements at its place."""
+        return isinstance(self.function, numpy.ufunc) and self.function.signature is None
+
+    @property
+    def arrays(self) -> list[Array]:
+        """The arrays that it reads."""
+        return list(arrays_in((self.arguments, *self.keywords.values())))
+
+    @property
+    def name(self) -> str:
+        """What NumPy calls the function."""
+        name: str = self.function.__name__
+        owner = getattr(self.function, "__self__", None)
+        return f"{owner.__name__}.{name}" if isinstance(owner, numpy.ufunc) else name
+
+
+class View(NamedTuple):
+    """`out` shows memory of `base`: what its method, or its attribute, gave."""
+
+    base: Array
+    method: str
+    arguments: tuple[Any, ...] | None  # None: an attribute
+    out: Array
+
+    def of(self, base: Array) -> Array:
+        """The same view of another array of that form."""
+        found = getattr(base, self.method)
+        return found if self.arguments is None else found(*self.arguments)
+
+
+class Choice(NamedTuple):
+    """The kernel went on as it did because `value` was true, or was not."""
+
+    value: Array
+    outcome: bool
+
+
+Note = Call | View | Choice
+
+
+class NotNoted(Exception):
+    """A stand-in was asked for something that cannot be noted."""
+
+
+def calls_of(
+    kernel: Callable[..., Any], operands: tuple[Any, ...], attributes: dict[str, Any], out: Array
+) -> list[Note] | None:
+    """The calls with which the kernel fills `out` from its operands; None where it was refused.
+
+    What `out` holds is left alone.
+    """
+    notes = Notes()
+    result = StandIn(notes, out, numpy.empty_like(out))
+    given = [StandIn(notes, a, a) if type(a) is numpy.ndarray else a for a in operands]
+    try:
+        found = kernel(numpy, *given, **attributes, out=result)
+    except Exception:  # whatever it was: the kernel as a whole is right
+        return None
+    return notes.settled() if found is result else None
+
+
+def arrays_in(values: Any) -> Iterator[Array]:
+    """The arrays in nested tuples."""
+    for value in values:
+        if type(value) is numpy.ndarray:
+            yield value
+        elif isinstance(value, tuple):
+            yield from arrays_in(value)
+
+
+class Notes:
+    """The calls of one kernel, in order."""
+
+    def __init__(self) -> None:
+        self.steps: list[Note] = []
+        self.own: list[Array] = []  # what the kernel made for itself
+
+    def call(
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+        made: StandIn | Array,
+    ) -> StandIn:
+        """Notes a call that has made a new array, or written to a stand-in."""
+        if not isinstance(made, StandIn):
+            array = numpy.asarray(made)
+            self.own.append(array)
+            made = StandIn(self, array, array)
+        like = made.array if made.array.dtype.kind == "f" else None
+        plain = tuple(self.plain(a, like) for a in arguments)
+        named = {key: self.plain(a, None) for key, a in keywords.items()}
+        self.steps.append(Call(function, plain, named, made.array))
+        return made
+
+    def plain(self, value: Any, like: Array | None) -> Any:
+        """The array that a stand-in stands for; numbers beside floats become arrays, which NumPy
+        takes faster."""
+        if isinstance(value, StandIn):
+            return value.array
+        if isinstance(value, list | tuple):
+            return tuple(self.plain(item, like) for item in value)
+        if isinstance(value, numpy.ndarray):
+            if value.flags.writeable:  # what is not is a constant of ours
+                raise NotNoted("an array from nowhere")
+        elif like is not None and type(value) in (int, float):
+            return constant(like, value)
+        return value
+
+    def settled(self) -> list[Note]:
+        """The notes, without the copies of what could have been made in its place at once."""
+        place = 0
+        while place < len(self.steps):
+            step = self.steps[place]
+            if isinstance(step, Call) and self.is_needless(step, place):
+                source, target = step.arguments[0], step.out
+                del self.steps[place]
+                self.steps = [exchanged(s, source, target) for s in self.steps]
+            else:
+                place += 1
+        return self.steps
+
+    def is_needless(self, copy: Call, place: int) -> bool:
+        """Whether the call copies what the kernel made for nothing else, to where it could be made
+        at once."""
+        if copy.function is not numpy.copyto or copy.keywords:
+            return False
+        source, target = copy.arguments[0], copy.out
+        made = [i for i, s in enumerate(self.steps) if isinstance(s, Call) and s.out is source]
+        if not made or not any(source is array for array in self.own):
+            return False
+        before, after = self.steps[made[0] : place], self.steps[place + 1 :]
+        return (
+            same_form(source, target)
+            and not any(uses(s, target) for s in before)
+            and not any(uses(s, source) for s in after)
+            and all(isinstance(s, Call) for s in before if uses(s, source))
+        )
+
+
+def same_form(a: Array, b: Array) -> bool:
+    """Whether two arrays lie in memory in the same way."""
+    return (a.shape, a.strides, a.dtype) == (b.shape, b.strides, b.dtype)
+
+
+def uses(step: Note, array: Array) -> bool:
+    """Whether a step reads or writes memory of the array."""
+    if isinstance(step, Choice):
+        return numpy.may_share_memory(step.value, array)
+    if isinstance(step, View):
+        return numpy.may_share_memory(step.base, array)
+    return any(a is array or numpy.may_share_memory(a, array) for a in (*step.arrays, step.out))
+
+
+def exchanged(step: Note, old: Array, new: Array) -> Note:
+    """The step with one array in the place of another."""
+    if not isinstance(step, Call):
+        return step
+    arguments = tuple(new if a is old else a for a in step.arguments)
+    keywords = {key: new if a is old else a for key, a in step.keywords.items()}
+    return Call(step.function, arguments, keywords, new if step.out is old else step.out)
+
+
+@functools.cache
+def reduction(ufunc: numpy.ufunc) -> Callable[..., Any]:
+    """ufunc.reduce, the same object each time."""
+    return ufunc.reduce
+
+
+class StandIn(NDArrayOperatorsMixin):
+    """Stands for `array` in a kernel and notes what is asked of it; computes with `values`."""
+
+    __slots__ = ("array", "notes", "values")
+
+    def __init__(self, notes: Notes, array: Array, values: Array) -> None:
+        self.notes, self.array, self.values = notes, array, values
+
+    shape = property(lambda self: self.values.shape)
+    ndim = property(lambda self: self.values.ndim)
+    size = property(lambda self: self.values.size)
+    dtype = property(lambda self: self.values.dtype)
+    strides = property(lambda self: self.values.strides)
+    itemsize = property(lambda self: self.values.itemsize)
+    nbytes = property(lambda self: self.values.nbytes)
+    flags = property(lambda self: self.values.flags)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __bool__(self) -> bool:
+        outcome = bool(self.values)
+        self.notes.steps.append(Choice(self.array, outcome))
+        return outcome
+
+    # --- views ------------------------------------------------------------------------------------
+
+    def _view(self, method: str, arguments: tuple[Any, ...] | None) -> StandIn:
+        form = View(self.array, method, arguments, self.array)
+        shown, values = form.of(self.array), form.of(self.values)
+        if shown.size and not numpy.may_share_memory(shown, self.array):
+            raise NotNoted("a copy")
+        self.notes.steps.append(form._replace(out=shown))
+        return StandIn(self.notes, shown, values)
+
+    T = property(lambda self: self._view("T", None))
+
+    def reshape(self, *shape: Any) -> StandIn:
+        return self._view("reshape", shape)
+
+    def transpose(self, *axes: Any) -> StandIn:
+        return self._view("transpose", axes)
+
+    def swapaxes(self, first: int, second: int) -> StandIn:
+        return self._view("swapaxes", (first, second))
+
+    def view(self, dtype: Any) -> StandIn:
+        return self._view("view", (dtype,))
+
+    def __getitem__(self, key: Any) -> StandIn:
+        parts = key if isinstance(key, tuple) else (key,)
+        if not all(isinstance(p, slice) or p is None or p is Ellipsis for p in parts):
+            raise NotNoted("elements by number")
+        return self._view("__getitem__", (key,))
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        copied(self.notes, self if key is Ellipsis else self[key], value, casting="unsafe")
+
+    def fill(self, value: Any) -> None:
+        copied(self.notes, self, value, casting="unsafe")
+
+    # --- computing --------------------------------------------------------------------------------
+
+    def astype(self, dtype: Any, copy: bool = True) -> StandIn:
+        if not copy and self.dtype == dtype:
+            return self
+        options = {} if self.dtype == dtype else {"casting": "unsafe"}
+        return self.notes.call(numpy.copyto, (self,), options, self.values.astype(dtype))
+
+    def copy(self) -> StandIn:
+        return self.notes.call(numpy.copyto, (self,), {}, self.values.copy())
+
+    def __array_ufunc__(
+        self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **keywords: Any
+    ) -> StandIn:
+        if method not in ("__call__", "reduce") or any(
+            isinstance(value, StandIn) for value in keywords.values()
+        ):
+            raise NotNoted(method)
+        function = ufunc if method == "__call__" else reduction(ufunc)
+        given = {
+            key: value
+            for key, value in keywords.items()
+            if value is not None or (key == "axis" and method == "reduce")
+        }
+        return computed(self.notes, function, inputs, given, out[0] if out else None)
+
+    def __array_function__(self, function: Any, types: Any, args: Any, keywords: Any) -> Any:
+        if function in WITH_OUT:
+            out = keywords.pop("out", None)
+            return computed(self.notes, function, args, keywords, out)
+        special = SPECIAL.get(function)
+        if special is None:
+            raise NotNoted(function.__name__)
+        return special(self.notes, *args, **keywords)
+
+    def _reduced(
+        self, ufunc: Any, axis: Any, keepdims: bool, out: StandIn | None, dtype: Any = None
+    ) -> StandIn:
+        options = {"axis": axis, **({"keepdims": True} if keepdims else {})}
+        if dtype is not None:
+            options["dtype"] = dtype
+        return computed(self.notes, reduction(ufunc), (self,), options, out)
+
+    def sum(
+        self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False
+    ) -> StandIn:
+        return self._reduced(numpy.add, axis, keepdims, out, dtype)
+
+    def prod(
+        self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False
+    ) -> StandIn:
+        return self._reduced(numpy.multiply, axis, keepdims, out, dtype)
+
+    def max(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> StandIn:
+        return self._reduced(numpy.maximum, axis, keepdims, out)
+
+    def min(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> StandIn:
+        return self._reduced(numpy.minimum, axis, keepdims, out)
+
+    def __array__(self, *args: Any, **keywords: Any) -> NoReturn:
+        raise NotNoted("its values")
+
+    __iter__ = __contains__ = __float__ = __int__ = __index__ = __complex__ = __array__
+
+
+def computed(
+    notes: Notes, function: Any, inputs: tuple[Any, ...], keywords: dict[str, Any], out: Any
+) -> StandIn:
+    """function(*inputs), noted."""
+    values = values_of(inputs)
+    if out is not None:
+        if not isinstance(out, StandIn):
+            raise NotNoted("memory from nowhere")
+        function(*values, **keywords, out=out.values)
+        return notes.call(function, inputs, keywords, out)
+    result = function(*values, **keywords)
+    if isinstance(result, tuple):
+        raise NotNoted("several results")
+    return notes.call(function, inputs, keywords, result)
+
+
+def values_of(inputs: Any) -> Any:
+    """What to compute with in place of stand-ins, in nested sequences."""
+    return [
+        x.values if isinstance(x, StandIn) else values_of(x) if isinstance(x, list | tuple) else x
+        for x in inputs
+    ]
+
+
+def copied(notes: Notes, target: Any, source: Any, **options: Any) -> None:
+    """numpy.copyto(target, source), noted."""
+    if not isinstance(target, StandIn):
+        raise NotNoted("memory from nowhere")
+    plain = {k: v.values if isinstance(v, StandIn) else v for k, v in options.items()}
+    value = source.values if isinstance(source, StandIn) else source
+    numpy.copyto(target.values, value, **plain)
+    if isinstance(source, StandIn) and source.dtype == target.dtype:
+        options.pop("casting", None)
+    notes.call(numpy.copyto, (source,), options, target)
+
+
+def chosen(notes: Notes, condition: Any, a: Any, b: Any) -> StandIn:
+    """numpy.where, as two copies: of b, and of a where the condition holds."""
+    result = numpy.where(*values_of((condition, a, b)))
+    made = notes.call(numpy.copyto, (b,), {"casting": "unsafe"}, result)
+    keywords = {"where": condition, "casting": "unsafe"}
+    return notes.call(numpy.copyto, (a,), keywords, made)
+
+
+def put(notes: Notes, target: Any, places: Any, values: Any, mode: str = "raise") -> None:
+    """numpy.put, noted as a call that writes its first argument."""
+    if not isinstance(target, StandIn):
+        raise NotNoted("memory from nowhere")
+    write: Any = numpy.put
+    write(*values_of((target, places, values)), mode=mode)
+    notes.call(numpy.put, (places, values), {"mode": mode}, target)
+
+
+def expanded(notes: Notes, x: StandIn, axis: Any) -> StandIn:
+    """numpy.expand_dims, as a view."""
+    return x.reshape(numpy.expand_dims(x.values, axis).shape)
+
+
+# Functions that write to `out` and take no other memory, and those noted in ways of their own.
+WITH_OUT = {numpy.take, numpy.dot, numpy.mean, numpy.concatenate, numpy.stack, numpy.cumsum}
+SPECIAL: dict[Any, Callable[..., Any]] = {
+    numpy.copyto: copied,
+    numpy.where: chosen,
+    numpy.put: put,
+    numpy.expand_dims: expanded,
+}
+# Those that take what they write as their first argument.
+OUT_FIRST = (numpy.copyto, numpy.put)
