@@ -8,15 +8,19 @@ from collections.abc import Iterator
 import pytest
 import strict_cupy
 from hypothesis import settings
+from strict_cupy.cublas import Library
 
 from nanotorch import backend
 from nanotorch.autograd.grad_mode import modes
+from nanotorch.backend.cuda import cublas
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 # The same examples in every run: a failure that comes and goes helps nobody.
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("repeatable")
+
+cublas.libraries[strict_cupy.__name__] = cublas.declared(Library())
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -47,6 +51,7 @@ def process_state() -> dict[str, object]:
     places = {
         "default dtype": backend.get_default_dtype(),
         "default device": backend.get_default_device(),
+        "precision of products": cublas.get_precision(),
     }
     return {**places, **found}
 

@@ -63,6 +63,7 @@ TRUTHS = {"allclose", "array_equal", "array_equiv"}
 # What CuPy computes with cuBLAS, which it refuses to call while a stream captures.
 PRODUCTS = {"dot", "einsum", "inner", "matmul", "tensordot", "vdot"}
 ONE_ARRAY = {"a", "x", "m", "ary", "arr", "condition", "A", "v", "src"}
+WITHOUT_BFLOAT16 = {"cupy_divmod", "cupy_logical_not", "cupy_logical_xor"}
 NO_SCATTER = "cupyx.scatter_add only supports int32, float16, float32, float64, uint32 and uint64"
 
 
@@ -108,9 +109,21 @@ class ufunc:  # noqa: N801 - CuPy's name
             return options["out"]
         return wrap(result, [])
 
-    def result_kinds(self, operands: list[Any]) -> str | None:
+    def result_kinds(self, operands: list[Any]) -> Any:
         """The dtypes of CuPy's first loop that takes the operands; None where they are mixed."""
-        common = numpy.result_type(*operands)
+        brain = next(
+            (o.dtype for o in operands if isinstance(o, numpy.ndarray) and o.dtype.char == "E"),
+            None,
+        )
+        if brain is not None and not any(type(o) is float for o in operands):
+            common = numpy.result_type(*operands)
+            if common == brain:  # with ml_dtypes, CuPy has a loop of bfloat16 beside each float16's
+                loop = next(((i, o) for i, o in self._loops if set(i) == {"e"}), None)
+                if loop is not None and self.name not in WITHOUT_BFLOAT16:
+                    return [brain if kind == "e" else kind for kind in loop[1]]
+        common = numpy.result_type(
+            *(numpy.float32 if brain is not None and type(o) is float else o for o in operands)
+        )
         for inputs, outputs in self._loops:
             if len(set(inputs)) > 1 and set(inputs) != {"q", "Q"}:
                 return None
@@ -201,7 +214,7 @@ def array(
         made = computed(lambda *hosts: numpy.array(hosts, dtype), object, {})
         return wrap(made, [])  # type: ignore[no-any-return]
     host = numpy.array(object, dtype, ndmin=ndmin)
-    if host.dtype.kind not in "biufc":
+    if host.dtype.kind not in "biufc" and host.dtype.char != "E":
         raise ValueError(f"Unsupported dtype {host.dtype}")
     if host.ndim:
         happened("h2d", "asarray")

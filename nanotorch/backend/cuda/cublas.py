@@ -199,22 +199,29 @@ class _Matrices(NamedTuple):
 
 
 def layout(shape: Sequence[int], strides: Sequence[int], itemsize: int) -> tuple[int, int] | None:
-    """(flag, leading dimension) of a matrix; None for a view that cuBLAS cannot read."""
+    """(flag, leading dimension) of a matrix of some elements; None for a view that cuBLAS cannot
+    read."""
     (rows, columns), (down, across) = shape, strides
-    if columns == 1 or across == itemsize:
-        leading = columns if rows == 1 else down // itemsize
-        if leading >= columns and leading * itemsize == (down if rows > 1 else leading * itemsize):
-            return 0, leading
-    if rows == 1 or down == itemsize:
-        leading = rows if columns == 1 else across // itemsize
-        if leading >= rows and leading * itemsize == (across if columns > 1 else across):
-            return 1, leading
+    for flag, inner, inner_step, outer, outer_step in (
+        (0, columns, across, rows, down),
+        (1, rows, down, columns, across),
+    ):
+        if inner > 1 and inner_step != itemsize:
+            continue
+        if outer == 1:
+            return flag, inner
+        leading, rest = divmod(outer_step, itemsize)
+        if leading >= inner and not rest:
+            return flag, leading
     return None
 
 
 def batch_step(batch: Sequence[int], shape: Sequence[int], strides: Sequence[int]) -> int | None:
-    """Bytes from one matrix to the next through all batch dimensions in order; 0 where all are the
-    same; None where that is no one number."""
+    """Bytes from one matrix to the next through all batch dimensions; 0 where all are the same.
+
+    None where that is no single number. `shape` and `strides` are the operand's own batch
+    dimensions, which broadcast to `batch`.
+    """
     missing = len(batch) - len(shape)
     step, expected = None, 0
     for i in reversed(range(len(batch))):
@@ -227,3 +234,158 @@ def batch_step(batch: Sequence[int], shape: Sequence[int], strides: Sequence[int
             return None
         expected = own * batch[i]
     return step or 0
+
+
+def _matrices(x: Array, vector: int, batch: Sequence[int]) -> _Matrices | None:
+    """The matrices of an array as they lie in memory; None where cuBLAS cannot read them so.
+
+    `vector`: where an array of one dimension fewer has its missing one, -2 (a row) or -1 (a
+    column); 0: it has all.
+    """
+    shape, strides, itemsize = x.shape, x.strides, x.itemsize
+    if vector == -2:
+        shape, strides = (*shape[:-1], 1, shape[-1]), (*strides[:-1], 0, strides[-1])
+    elif vector == -1:
+        shape, strides = (*shape, 1), (*strides, 0)
+    found = layout(shape[-2:], strides[-2:], itemsize)
+    if found is None:
+        return None
+    step = batch_step(batch, shape[:-2], strides[:-2]) if batch else 0
+    if step is None or step < 0 or step % itemsize:
+        return None
+    return _Matrices(x.data.ptr, *found, step)
+
+
+def _operand(
+    xp: Any, x: Array, vector: int, batch: Sequence[int], own: Sequence[int]
+) -> tuple[_Matrices, Array]:
+    """The matrices of an operand, and the array that holds them: a copy where they must move."""
+    found = _matrices(x, vector, batch)
+    if found is None:
+        if vector == 0 and _spreads(batch, x.shape[:-2]):
+            x = xp.broadcast_to(x, (*batch, *own))
+        x = x.copy()
+        found = _matrices(x, vector, batch)
+    assert found is not None
+    return found, x
+
+
+def _spreads(batch: Sequence[int], own: Sequence[int]) -> bool:
+    """Whether an operand broadcasts along some of the batch dimensions and not along others."""
+    sizes = (*[1] * (len(batch) - len(own)), *own)
+    return len({size == 1 for size, n in zip(sizes, batch, strict=True) if n > 1}) > 1
+
+
+def _as_one(x: _Matrices, rows: int, columns: int, itemsize: int) -> int:
+    """The leading dimension if the matrices of a batch, one below the other, are one matrix; else
+    0."""
+    if x.flag:
+        return 0
+    if rows == 1:
+        leading = x.step // itemsize
+        return leading if leading >= columns else 0
+    return x.leading if x.step == rows * x.leading * itemsize else 0
+
+
+# --- the product ----------------------------------------------------------------------------------
+
+
+def _scalars(value: float) -> dict[str, Any]:
+    single, double = ctypes.byref(ctypes.c_float(value)), ctypes.byref(ctypes.c_double(value))
+    return {"f": single, "d": double, "e": single, "E": single}
+
+
+_ONE, _ZERO = _scalars(1), _scalars(0)
+
+
+def matmul(
+    xp: Any, a: Array, b: Array, out: Array | None = None, accumulate: bool = False
+) -> Array:
+    """y = a @ b of CUDA arrays, or y = out + a @ b where `accumulate`, written to `out` if given.
+
+    Shapes as NumPy's matmul: vectors, matrices, and leading dimensions that broadcast. float16,
+    bfloat16, float32, float64; `out` may be any view. One launch, and one more for each operand or
+    `out` that cuBLAS cannot reach by strides (a step between elements in both dimensions, a partial
+    broadcast, an `out` that overlaps an operand). NotImplemented for other dtypes, for shapes that
+    do not fit, and where there is no cuBLAS: CuPy's own matmul takes those, or says why not.
+    """
+    kind = a.dtype.char
+    if kind not in _TYPES or b.dtype.char != kind or not a.ndim or not b.ndim:
+        return NotImplemented
+    cublas = library(xp)
+    if cublas is None:
+        return NotImplemented
+    of_a, of_b = a.shape, b.shape
+    row, column = len(of_a) == 1, len(of_b) == 1
+    m, k = (1, of_a[0]) if row else of_a[-2:]
+    inner, n = (of_b[0], 1) if column else of_b[-2:]
+    batch = of_a[:-2]
+    if batch != of_b[:-2]:
+        try:
+            batch = broadcast_shapes(batch, of_b[:-2])
+        except ValueError:
+            return NotImplemented
+    shape = (*batch, *(() if row else (m,)), *(() if column else (n,)))
+    if inner != k or (out is not None and out.shape != shape):
+        return NotImplemented
+    y = xp.empty(shape, a.dtype) if out is None else out
+    if not y.size:
+        return y
+    if not k:
+        if not accumulate:
+            y.fill(0)
+        return y
+
+    place = None
+    missing = -2 if row else -1 if column else 0
+    apart = out is None or not (xp.may_share_memory(a, out) or xp.may_share_memory(b, out))
+    if y.dtype == a.dtype and apart:
+        # Vectors give a number, which is a matrix of one element wherever it lies.
+        place = _Matrices(y.data.ptr, 0, 1, 0) if row and column else _matrices(y, missing, batch)
+    if place is None or (batch and not place.step and math.prod(batch) > 1):
+        fresh = matmul(xp, a, b)
+        if accumulate:
+            xp.add(y, fresh, out=y)
+        else:
+            xp.copyto(y, fresh)
+        return y
+    left, a = _operand(xp, a, -2 if row else 0, batch, (m, k))
+    right, b = _operand(xp, b, -1 if column else 0, batch, (k, n))
+    if place.flag:  # y.T = b.T @ a.T
+        left, right, place = right.transposed, left.transposed, place.transposed
+        m, n = n, m
+    itemsize, count = a.itemsize, math.prod(batch)
+    if count > 1 and not right.step:
+        above = _as_one(left, m, k, itemsize), _as_one(place, m, n, itemsize)
+        if all(above):
+            left, place = left._replace(leading=above[0]), place._replace(leading=above[1])
+            m, count = m * count, 1
+    _multiply(xp, cublas, kind, (m, n, k), left, right, place, count, itemsize, accumulate)
+    return y
+
+
+def _multiply(
+    xp: Any, cublas: Any, kind: str, sizes: tuple[int, int, int], a: _Matrices, b: _Matrices,
+    y: _Matrices, count: int, itemsize: int, accumulate: bool,
+) -> None:  # fmt: skip
+    """Launches y = a @ b: cuBLAS, for which columns are contiguous, sees y.T = b.T @ a.T."""
+    m, n, k = sizes
+    name = "cublasGemmEx" if count == 1 else "cublasGemmStridedBatchedEx"
+    large = max(m, n, k, a.leading, b.leading, y.leading, count) > 2**31 - 1
+    compute = _COMPUTE[kind]
+    if kind == "f" and _precision != "highest":
+        compute = _COMPUTE_TF32
+    of_type, alpha, beta = _TYPES[kind], _ONE[kind], (_ONE if accumulate else _ZERO)[kind]
+    first: list[Any] = [b.pointer, of_type, b.leading]
+    second: list[Any] = [a.pointer, of_type, a.leading]
+    third: list[Any] = [y.pointer, of_type, y.leading]
+    last = [compute, _DEFAULT_ALGORITHM]
+    if count > 1:
+        for operand, matrices in ((first, b), (second, a), (third, y)):
+            operand.append(matrices.step // itemsize)
+        last = [count, *last]
+    status = getattr(cublas, f"{name}_64" if large else name)(
+        _handle(xp, cublas), b.flag, a.flag, n, m, k, alpha, *first, *second, beta, *third, *last
+    )
+    if status:
+        check(status, f"matmul: {name} of {m} x {k} and {k} x {n}, {count} times")
