@@ -8,12 +8,14 @@ Source: https://docs.pytorch.org/docs/stable/cuda.html
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 from nanotorch import random
 from nanotorch.backend import cuda_module, cuda_unavailable_reason, device as Device
+from nanotorch.backend.cuda import checks
+from nanotorch.tensor import Tensor
 
 Place = Device | str | int | None
 
@@ -88,17 +90,78 @@ def get_device_properties(device: Place = None) -> SimpleNamespace:
 
 
 def synchronize(device: Place = None) -> None:
-    """Waits until a GPU has done all that it was given."""
-    _chosen(device).synchronize()
+    """Waits until a GPU has done all that it was given.
+
+    IndexError if an index was out of range in what it did.
+    """
+    chosen = _chosen(device)
+    chosen.synchronize()
+    checks.after_waiting(cuda_module(), int(chosen.id))
+
+
+# --- random numbers -------------------------------------------------------------------------------
+
+
+def __getattr__(name: str) -> Any:
+    """`default_generators`: of each GPU the one that draws by default."""
+    if name != "default_generators":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    places = [Device("cuda", number) for number in range(device_count())]
+    return tuple(random.default_cuda_generator(place) for place in places)
 
 
 def manual_seed(seed: int) -> None:
-    """Starts the generator that all devices draw from, the CPU's; without a GPU does nothing."""
+    """Starts the current GPU's default generator at a seed; without a GPU does nothing."""
     if is_available():
-        random.manual_seed(seed)
+        _generator("cuda").manual_seed(int(seed))
 
 
-manual_seed_all = manual_seed
+def manual_seed_all(seed: int) -> None:
+    """Starts the default generators of all GPUs at a seed; without a GPU does nothing."""
+    for number in range(device_count()):
+        _generator(number).manual_seed(int(seed))
+
+
+def seed() -> None:
+    """Starts the current GPU's default generator at a seed that the operating system chooses."""
+    if is_available():
+        _generator("cuda").seed()
+
+
+def seed_all() -> None:
+    """Starts the default generators of all GPUs at one seed that the operating system chooses."""
+    if is_available():
+        manual_seed_all(_generator("cuda").seed())
+
+
+def initial_seed() -> int:
+    """The seed that the current GPU's default generator was started with."""
+    return _generator("cuda").initial_seed()
+
+
+def get_rng_state(device: Place = "cuda") -> Tensor:
+    """The state of a GPU's default generator, 16 values of uint8 on the CPU; waits for the GPU."""
+    return _generator(device).get_state()
+
+
+def get_rng_state_all() -> list[Tensor]:
+    """The states of the default generators of all GPUs."""
+    return [get_rng_state(number) for number in range(device_count())]
+
+
+def set_rng_state(new_state: Tensor, device: Place = "cuda") -> None:
+    """Makes a GPU's default generator go on from a state that `get_rng_state` returned."""
+    _generator(device).set_state(new_state)
+
+
+def set_rng_state_all(new_states: Iterable[Tensor]) -> None:
+    """Makes the default generators of all GPUs go on from their states."""
+    for number, state in enumerate(new_states):
+        set_rng_state(state, number)
+
+
+def _generator(place: Place) -> random.Generator:
+    return random.default_cuda_generator(Device("cuda", _chosen(place).id))
 
 
 # --- memory ---------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Random tensors, with PyTorch's names and, for the same seed, PyTorch's CPU numbers.
 
-Every function draws from `default_generator` unless `generator=` says otherwise. The numbers of a
-CUDA tensor are drawn on the CPU and moved, so that a seed means the same on every device.
+Every function draws from the default generator of the device where the tensor is made unless
+`generator=` says otherwise: `default_generator` on the CPU, a Philox stream on each GPU. A
+generator of the CPU draws for CUDA tensors too: the CPU's numbers, which are then moved.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Unpack
 
 from nanotorch import backend, sampling
-from nanotorch.backend import Array, mersenne
+from nanotorch.backend import HOST, Array, mersenne
 from nanotorch.backend.dtypes import int64, uint8
 from nanotorch.sampling import (
-    HOST,
     Options,
     bernoulli as bernoulli,
     bernoulli_ as bernoulli_,
     exponential_ as exponential_,
+    keep_ as keep_,
     multinomial as multinomial,
     normal_ as normal_,
     random_ as random_,
@@ -32,7 +33,7 @@ Size = int | Sequence[int]
 
 
 class Generator:
-    """A stream of random numbers of its own: the state of one mt19937 generator.
+    """A stream of random numbers of its own: mt19937 on the CPU, Philox on a GPU.
 
     >>> import nanotorch as nt
     >>> g = nt.Generator().manual_seed(0)
@@ -42,7 +43,11 @@ class Generator:
 
     def __init__(self, device: backend.device | str = "cpu") -> None:
         self.device = backend.device(device)
-        self._engine = mersenne.MersenneTwister()
+        self._engine: sampling.Engine = mersenne.MersenneTwister()
+        if self.device.type == "cuda":
+            if self.device.index is None:
+                self.device = backend.device("cuda", sampling.number_of(self.device))
+            self._engine = sampling.cuda_engine(self.device, mersenne.DEFAULT_SEED)
 
     def manual_seed(self, seed: int) -> Generator:
         """Starts the stream that belongs to `seed`, from -2**63 to 2**64 - 1; returns itself."""
@@ -64,7 +69,7 @@ class Generator:
         return self._engine.initial_seed
 
     def get_state(self) -> Tensor:
-        """The state as 5056 values of uint8, byte for byte as PyTorch keeps it."""
+        """The state as values of uint8, byte for byte as PyTorch keeps it: 5056, 16 for a GPU's."""
         return Tensor._wrap(HOST.frombuffer(bytearray(self._engine.get_state()), uint8.numpy))
 
     def set_state(self, new_state: Tensor) -> Generator:
@@ -89,48 +94,63 @@ def _restored(device: str, state: bytes) -> Generator:
     return generator
 
 
-default_generator = Generator()
-default_generator._engine = sampling.default_engine
+def _around(engine: sampling.Engine, place: backend.device) -> Generator:
+    generator = Generator.__new__(Generator)
+    generator.device, generator._engine = place, engine
+    return generator
+
+
+default_generator = _around(sampling.default_engine, backend.CPU)
 default_generator.seed()
 
 
+def default_cuda_generator(device: backend.device) -> Generator:
+    """The generator that a GPU draws from by default."""
+    place = backend.device("cuda", sampling.number_of(device))
+    return _around(sampling.default_cuda_engine(place), place)
+
+
 def manual_seed(seed: int) -> Generator:
-    """Starts the default generator's stream of `seed` and returns the generator."""
-    return default_generator.manual_seed(int(seed))
+    """Starts the default generators of all devices at `seed`; returns the CPU's."""
+    default_generator.manual_seed(int(seed))
+    sampling.seed_cuda(int(seed) % 2**64)
+    return default_generator
 
 
 def seed() -> int:
-    """Starts the default generator at a seed that the operating system chooses; returns it."""
-    return default_generator.seed()
+    """Starts the default generators at a seed that the operating system chooses; returns it."""
+    chosen = default_generator.seed()
+    sampling.seed_cuda(chosen)
+    return chosen
 
 
 def initial_seed() -> int:
-    """The seed that the default generator was started with."""
+    """The seed that the CPU's default generator was started with."""
     return default_generator.initial_seed()
 
 
 def get_rng_state() -> Tensor:
-    """The default generator's state, a uint8 Tensor of 5056 values."""
+    """The CPU's default generator's state, a uint8 Tensor of 5056 values."""
     return default_generator.get_state()
 
 
 def set_rng_state(new_state: Tensor) -> None:
-    """Makes the default generator go on from a state that `get_rng_state` returned."""
+    """Makes the CPU's default generator go on from a state that `get_rng_state` returned."""
     default_generator.set_state(new_state)
 
 
 @contextlib.contextmanager
 def fork_rng(devices: Sequence[int] | None = None, enabled: bool = True) -> Iterator[None]:
-    """After the block the default generator is where it was before, unless `enabled` is False.
+    """After the block all default generators are where they were, unless `enabled` is False.
 
-    `devices` is there for PyTorch's sake: all devices draw from the one default generator.
+    `devices` is there for PyTorch's sake: nothing waits, so that all of them can be kept.
     """
-    state = default_generator._engine.get_state()
+    go_back = sampling.mark() if enabled else None
     try:
         yield
     finally:
-        if enabled:
-            default_generator._engine.set_state(state)
+        if go_back is not None:
+            go_back()
 
 
 # New tensors.
@@ -143,8 +163,9 @@ def rand(
     **options: Unpack[Options],
 ) -> Tensor:
     """Uniform numbers from 0 to 1, which is excluded: `rand(2, 3)` or `rand((2, 3))`."""
-    out = HOST.empty(_shape("rand", sizes, size), sampling.kind_of("rand", options))
-    return _finish(sampling.engine_of(generator).uniform(out), options)
+    engine, place = _drawn_by(generator, options)
+    shape, kind = _shape("rand", sizes, size), sampling.kind_of("rand", options)
+    return _finish(engine.uniform(sampling.blank(engine, shape, kind)), options, place)
 
 
 def randn(
@@ -154,8 +175,9 @@ def randn(
     **options: Unpack[Options],
 ) -> Tensor:
     """Normal numbers of mean 0 and variance 1: `randn(2, 3)` or `randn((2, 3))`."""
-    out = HOST.empty(_shape("randn", sizes, size), sampling.kind_of("randn", options))
-    return _finish(sampling.engine_of(generator).normal(out), options)
+    engine, place = _drawn_by(generator, options)
+    shape, kind = _shape("randn", sizes, size), sampling.kind_of("randn", options)
+    return _finish(engine.normal(sampling.blank(engine, shape, kind)), options, place)
 
 
 def randint(
@@ -172,15 +194,11 @@ def randint(
         size = bounds.pop()
     if not isinstance(size, tuple | list):
         raise TypeError(f"randint: expected a tuple of ints as size, got {size!r}")
-    out = HOST.empty(
-        _shape("randint", (), size), sampling.kind_of("randint", options, int64, floating=False)
-    )
-    return _finish(
-        sampling.integers(
-            "randint", out, sampling.bounds_of("randint", bounds, low, high), generator
-        ),
-        options,
-    )
+    engine, place = _drawn_by(generator, options)
+    kind = sampling.kind_of("randint", options, int64, floating=False)
+    out = sampling.blank(engine, _shape("randint", (), size), kind)
+    limits = sampling.bounds_of("randint", bounds, low, high)
+    return _finish(sampling.integers("randint", out, limits, engine), options, place)
 
 
 def randperm(n: int, *, generator: Generator | None = None, **options: Unpack[Options]) -> Tensor:
@@ -190,23 +208,31 @@ def randperm(n: int, *, generator: Generator | None = None, **options: Unpack[Op
     kind = sampling.kind_of("randperm", options, int64, floating=False)
     if not 0 <= n <= mersenne.last_integer(kind) + 1:
         raise RuntimeError(f"randperm: expected n from 0 to what {kind} can count, got {n}")
-    return _finish(sampling.engine_of(generator).permutation(n).astype(kind, copy=False), options)
+    engine, place = _drawn_by(generator, options)
+    order = engine.permutation(n)
+    with backend.on_device_of(order):
+        order = order.astype(kind, copy=False)
+    return _finish(order, options, place)
 
 
 def rand_like(
     input: Tensor, *, generator: Generator | None = None, **options: Unpack[Options]
 ) -> Tensor:
     """Uniform numbers from 0 to 1 in `input`'s shape, dtype, device and order of memory."""
-    out = mersenne.empty_like(input._array, sampling.kind_of("rand_like", options, input.dtype))
-    return _finish(sampling.engine_of(generator).uniform(out), options, input)
+    engine, place = _drawn_by(generator, options, input)
+    kind = sampling.kind_of("rand_like", options, input.dtype)
+    out = sampling.blank_like(engine, input._array, kind)
+    return _finish(engine.uniform(out), options, place)
 
 
 def randn_like(
     input: Tensor, *, generator: Generator | None = None, **options: Unpack[Options]
 ) -> Tensor:
     """Normal numbers of mean 0, variance 1 in `input`'s shape, dtype, device, order of memory."""
-    out = mersenne.empty_like(input._array, sampling.kind_of("randn_like", options, input.dtype))
-    return _finish(sampling.engine_of(generator).normal(out), options, input)
+    engine, place = _drawn_by(generator, options, input)
+    kind = sampling.kind_of("randn_like", options, input.dtype)
+    out = sampling.blank_like(engine, input._array, kind)
+    return _finish(engine.normal(out), options, place)
 
 
 def randint_like(
@@ -219,9 +245,10 @@ def randint_like(
 ) -> Tensor:
     """Integers from `low` (0) to `high` - 1 in `input`'s shape, dtype, device, order of memory."""
     kind = sampling.kind_of("randint_like", options, input.dtype, floating=False)
-    out = mersenne.empty_like(input._array, kind)
+    engine, place = _drawn_by(generator, options, input)
+    out = sampling.blank_like(engine, input._array, kind)
     limits = sampling.bounds_of("randint_like", bounds, low, high)
-    return _finish(sampling.integers("randint_like", out, limits, generator), options, input)
+    return _finish(sampling.integers("randint_like", out, limits, engine), options, place)
 
 
 def normal(
@@ -237,39 +264,50 @@ def normal(
     Two numbers need a `size`. Of a Tensor and a number, or of two Tensors whose shapes broadcast,
     the first Tensor gives dtype and device; no gradient flows back to them.
     """
-    engine = sampling.engine_of(generator)
     tensors = [each for each in (mean, std) if isinstance(each, Tensor)]
     if not isinstance(std, Tensor):
         sampling.check_deviation("normal", std)
     if not tensors:
         if size is None:
             raise TypeError("normal: expected a size with two numbers: normal(0.0, 1.0, (2, 3))")
-        out = HOST.empty(_shape("normal", (), size), sampling.kind_of("normal", options))
-        return _finish(engine.normal(out, float(mean), float(std)), options)
+        engine, place = _drawn_by(generator, options)
+        out = sampling.blank(
+            engine, _shape("normal", (), size), sampling.kind_of("normal", options)
+        )
+        return _finish(engine.normal(out, float(mean), float(std)), options, place)
     if size is not None or options:
         raise TypeError("normal: a Tensor gives size, dtype and device; got them as arguments too")
-    arrays = [sampling.on_host(each) for each in tensors]
+    engine, place = _drawn_by(generator, options, tensors[0])
+    arrays = [sampling.operand(each, engine) for each in tensors]
     shape = HOST.broadcast_shapes(*[array.shape for array in arrays])
-    out = HOST.empty(shape, sampling.kind_of("normal", {}, tensors[0].dtype))
-    if isinstance(std, Tensor):
-        if (arrays[-1] < 0).any():
-            raise RuntimeError("normal: expected every std to be 0 or more")
-        out[...] = engine.normal(out) * arrays[-1]
-    else:
-        engine.normal(out, 0.0, std)
-    out += arrays[0] if isinstance(mean, Tensor) else out.dtype.type(mean)
-    return _finish(out, {}, tensors[0])
+    out = sampling.blank(engine, shape, sampling.kind_of("normal", {}, tensors[0].dtype))
+    with backend.on_device_of(out):
+        if isinstance(std, Tensor):
+            if backend.array_module(out) is HOST and (arrays[-1] < 0).any():
+                raise RuntimeError("normal: expected every std to be 0 or more")
+            out[...] = engine.normal(out) * arrays[-1]
+        else:
+            engine.normal(out, 0.0, std)
+        out += arrays[0] if isinstance(mean, Tensor) else out.dtype.type(mean)
+    return _finish(out, {}, place)
 
 
 # What the functions share.
 
 
-def _finish(array: Array, options: Options, like: Tensor | None = None) -> Tensor:
-    """The Tensor around drawn values, on the device of `options` or of `like`."""
-    place = options.get("device")
-    if place is None:
-        place = backend.get_default_device() if like is None else like.device
-    tensor = Tensor._wrap(backend.to_device(array, backend.device(place)))
+def _drawn_by(
+    generator: Generator | None, options: Options, like: Tensor | None = None
+) -> tuple[sampling.Engine, backend.device]:
+    """The stream to draw from, and the device of `options` or of `like` to draw for."""
+    given = options.get("device")
+    default = backend.get_default_device() if like is None else like.device
+    place = default if given is None else backend.device(given)
+    return sampling.engine_of(generator, place), place
+
+
+def _finish(array: Array, options: Options, place: backend.device) -> Tensor:
+    """The Tensor around drawn values, on its device."""
+    tensor = Tensor._wrap(backend.to_device(array, place))
     return tensor.requires_grad_() if options.get("requires_grad") else tensor
 
 

@@ -1,21 +1,30 @@
 """Draws that start from a tensor: fills in place, `bernoulli`, `multinomial`.
 
-Without `generator=` they draw from `default_engine`, the stream of `nanotorch.default_generator`.
-What they fill into a CUDA tensor is drawn on the CPU and moved, so that a seed means the same.
+Without `generator=` they draw from the default stream of the tensor's device: `default_engine` on
+the CPU, a Philox stream on each GPU. A generator of the CPU draws for CUDA tensors too: PyTorch's
+CPU numbers, which are then moved.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 from nanotorch import backend
 from nanotorch.autograd.grad_mode import is_grad_enabled, modes
-from nanotorch.backend import Array, dtype as DType, mersenne
+from nanotorch.backend import HOST, Array, dtype as DType, mersenne
+from nanotorch.backend.cuda import kernels
+from nanotorch.backend.cuda.philox import Philox
 from nanotorch.primitive import Traced
 
-HOST = backend.module_of(backend.CPU)
+Engine = mersenne.MersenneTwister | Philox
+
 default_engine = mersenne.MersenneTwister()
+_cuda_engines: dict[tuple[Any, int], Philox] = {}  # by array module and number of the GPU
+_cuda_seed: list[
+    int
+] = []  # the seed of streams that nothing has drawn from yet, once one was given
 
 
 class Options(TypedDict, total=False):
@@ -31,37 +40,46 @@ class Options(TypedDict, total=False):
 
 def uniform_(tensor: Any, low: float = 0.0, high: float = 1.0, *, generator: Any = None) -> Any:
     """Fills with uniform numbers from `low` to `high`, which is excluded."""
-    low, high, engine = float(low), float(high), engine_of(generator)
+    low, high, engine = float(low), float(high), engine_of(generator, tensor.device)
     greatest = float(HOST.finfo(kind_of("uniform_", {}, tensor.dtype)).max)
     if not low <= high:
         raise RuntimeError(f"uniform_: expected low <= high, got low={low:g}, high={high:g}")
     if not (-greatest <= low and high <= greatest and high - low <= greatest):
         raise RuntimeError(f"uniform_: {tensor.dtype} cannot hold the range {low:g} to {high:g}")
-    return _write(tensor, lambda out: engine.uniform(out, low, high))
+    return _write(tensor, engine, lambda out: engine.uniform(out, low, high))
 
 
 def normal_(tensor: Any, mean: float = 0.0, std: float = 1.0, *, generator: Any = None) -> Any:
     """Fills with normal numbers of mean `mean` and standard deviation `std`."""
-    mean, std, engine = float(mean), float(std), engine_of(generator)
+    mean, std, engine = float(mean), float(std), engine_of(generator, tensor.device)
     kind_of("normal_", {}, tensor.dtype)
     check_deviation("normal_", std)
-    return _write(tensor, lambda out: engine.normal(out, mean, std))
+    return _write(tensor, engine, lambda out: engine.normal(out, mean, std))
 
 
 def exponential_(tensor: Any, lambd: float = 1.0, *, generator: Any = None) -> Any:
     """Fills with numbers of density lambd exp(-lambd x), x > 0."""
-    rate, engine = float(lambd), engine_of(generator)
+    rate, engine = float(lambd), engine_of(generator, tensor.device)
     kind_of("exponential_", {}, tensor.dtype)
     if not rate > 0.0:
         raise RuntimeError(f"exponential_: expected lambd > 0, got {rate:g}")
-    return _write(tensor, lambda out: engine.exponential(out, rate))
+    return _write(tensor, engine, lambda out: engine.exponential(out, rate))
 
 
 def bernoulli_(tensor: Any, p: Any = 0.5, *, generator: Any = None) -> Any:
     """Fills with 1 with probability `p`, else 0; a Tensor `p` broadcasts to the shape."""
     if modes.recorder is not None and isinstance(p, Traced):
         modes.recorder.refuse("draws with probabilities that are a tensor")
-    return _write(tensor, lambda out: coins(out, p, generator))
+    engine = engine_of(generator, tensor.device)
+    return _write(tensor, engine, lambda out: coins(out, p, engine))
+
+
+def keep_(tensor: Any, p: float) -> Any:
+    """Fills with 1 / p with probability `p`, else 0: what dropout multiplies with."""
+    engine = engine_of(None, tensor.device)
+    if isinstance(engine, Philox):
+        return _write(tensor, engine, lambda out: engine.bernoulli(out, p, 1 / p))
+    return bernoulli_(tensor, p).div_(p)
 
 
 def random_(tensor: Any, *bounds: int | None, to: int | None = None, generator: Any = None) -> Any:
@@ -70,20 +88,22 @@ def random_(tensor: Any, *bounds: int | None, to: int | None = None, generator: 
     `random_()` and `random_(low, None)` go up to the greatest integer of the dtype, for a floating
     one to 2**24 (float32), 2**53 (float64) or 2**11 (float16).
     """
-    engine, given = engine_of(generator), (*bounds, to) if to is not None else bounds
-    if not given:
-        return _write(tensor, engine.random)
-    low, high = (0, *given) if len(given) == 1 else given
+    engine = engine_of(generator, tensor.device)
+    given = (*bounds, to) if to is not None else bounds
+    if not given and isinstance(engine, mersenne.MersenneTwister):
+        return _write(tensor, engine, engine.random)
+    low, high = (0, *given) if len(given) == 1 else given or (0, None)
     if high is None:
         high = mersenne.last_integer(tensor.dtype.numpy) + 1
     limits = bounds_of("random_", (low, high), None, None)
-    return _write(tensor, lambda out: integers("random_", out, limits, generator))
+    return _write(tensor, engine, lambda out: integers("random_", out, limits, engine))
 
 
 def bernoulli(input: Any, p: float | None = None, *, generator: Any = None) -> Any:
     """1 with probability `input`, else 0, in its shape and dtype; `p` gives another probability."""
-    out = HOST.empty(input.shape, input.dtype.numpy)
-    return _like(input, coins(out, input if p is None else p, generator))
+    engine = engine_of(generator, input.device)
+    out = blank(engine, input.shape, input.dtype.numpy)
+    return _like(input, coins(out, input if p is None else p, engine))
 
 
 def multinomial(
@@ -93,8 +113,12 @@ def multinomial(
     *,
     generator: Any = None,
 ) -> Any:
-    """`num_samples` indices drawn in proportion to the weights `input`, (n) or (rows, n); int64."""
-    weights, count = on_host(input), input.shape[-1] if input.shape else 0
+    """`num_samples` indices drawn in proportion to the weights `input`, (n) or (rows, n); int64.
+
+    RuntimeError for weights that are negative, not finite or all 0 (drawn on the CPU alone).
+    """
+    engine = engine_of(generator, input.device)
+    weights, count = operand(input, engine), input.shape[-1] if input.shape else 0
     if weights.ndim not in (1, 2):
         raise RuntimeError(f"multinomial: expected 1 or 2 dimensions, got shape {weights.shape}")
     if not input.dtype.is_floating_point:
@@ -102,22 +126,105 @@ def multinomial(
     if num_samples <= 0 or (num_samples > count and not replacement):
         most = "or more" if replacement else f"to {count} without replacement"
         raise RuntimeError(f"multinomial: expected 1 {most} samples, got {num_samples}")
-    if not ((weights >= 0) & (weights < HOST.inf)).all():
-        raise RuntimeError("multinomial: expected finite weights of 0 or more; one is not")
-    if not (weights.sum(-1) > 0).all():
-        raise RuntimeError("multinomial: expected a positive sum of weights, got 0")
-    return _like(input, engine_of(generator).multinomial(weights, num_samples, replacement))
+    if isinstance(engine, mersenne.MersenneTwister):
+        if not ((weights >= 0) & (weights < HOST.inf)).all():
+            raise RuntimeError("multinomial: expected finite weights of 0 or more; one is not")
+        if not (weights.sum(-1) > 0).all():
+            raise RuntimeError("multinomial: expected a positive sum of weights, got 0")
+    return _like(input, engine.multinomial(weights, num_samples, replacement))
 
 
 # What these and the functions of nanotorch.random share.
 
 
-def engine_of(generator: Any) -> mersenne.MersenneTwister:
-    """The stream of a Generator; the default one for None."""
-    engine = default_engine if generator is None else getattr(generator, "_engine", None)
-    if not isinstance(engine, mersenne.MersenneTwister):
+def engine_of(generator: Any, place: backend.device = backend.CPU) -> Engine:
+    """The stream of a Generator, which must be able to draw for that device; None: its default."""
+    if generator is None:
+        return default_engine if place.type == "cpu" else default_cuda_engine(place)
+    engine = getattr(generator, "_engine", None)
+    if not isinstance(engine, mersenne.MersenneTwister | Philox):
         raise TypeError(f"generator: expected a Generator or None, got {type(generator).__name__}")
+    if isinstance(engine, Philox) and engine.index != number_of(place):
+        raise RuntimeError(
+            f"generator: expected one of device {place}, got one of cuda:{engine.index}"
+        )
     return engine
+
+
+def number_of(place: backend.device) -> int:
+    """The number of a GPU; the current one's where the device names none, -1 for the CPU."""
+    if place.type == "cpu":
+        return -1
+    return int(backend.cuda_module().cuda.get_device_id()) if place.index is None else place.index
+
+
+def cuda_engine(place: backend.device, seed: int) -> Engine:
+    """A stream for a GPU; where kernels of ours cannot run, one of the CPU, whose numbers move."""
+    module = backend.cuda_module()
+    if kernels.available(module):
+        return Philox(module, number_of(place), seed)
+    return mersenne.MersenneTwister(seed)
+
+
+def default_cuda_engine(place: backend.device) -> Engine:
+    """The stream that a GPU draws from by default, made at its first use."""
+    module = backend.cuda_module()
+    key = (module, number_of(place))
+    engine: Engine | None = _cuda_engines.get(key)
+    if engine is None:
+        if not kernels.available(module):
+            return default_engine
+        if not _cuda_seed:
+            _cuda_seed.append(int.from_bytes(os.urandom(8), "little"))
+        with backend.on_device(place):  # which must be there
+            engine = _cuda_engines.setdefault(key, Philox(*key, _cuda_seed[0]))
+    return engine
+
+
+def seed_cuda(seed: int) -> None:
+    """Starts the default streams of all GPUs anew, those too that are made later."""
+    _cuda_seed[:] = [seed]
+    for engine in list(_cuda_engines.values()):
+        engine.manual_seed(seed)
+
+
+def count_of_draws() -> tuple[bytes, int]:
+    """What differs as soon as something was drawn by default, on any device."""
+    return default_engine.get_state(), sum(engine.draws for engine in _cuda_engines.values())
+
+
+def mark() -> Callable[[], None]:
+    """Where all default streams stand, without a wait: a function that goes back there."""
+    state = default_engine.get_state()
+    marks = {engine: engine.mark() for engine in _cuda_engines.values()}
+
+    def go_back() -> None:
+        default_engine.set_state(state)
+        for engine in _cuda_engines.values():
+            engine.go_back(marks.get(engine))
+
+    return go_back
+
+
+def blank(engine: Engine, shape: Sequence[int], kind: Any) -> Array:
+    """An array that the engine can fill."""
+    if isinstance(engine, mersenne.MersenneTwister):
+        return HOST.empty(shape, kind)
+    with backend.on_device(backend.device("cuda", engine.index)):
+        return backend.cuda_module().empty(shape, kind)
+
+
+def blank_like(engine: Engine, array: Array, kind: Any) -> Array:
+    """An array that the engine can fill, in the shape of `array` and its order of axes."""
+    if isinstance(engine, mersenne.MersenneTwister):
+        return mersenne.empty_like(array, kind)
+    with backend.on_device_of(array):
+        return backend.cuda_module().empty_like(array, dtype=kind)
+
+
+def operand(tensor: Any, engine: Engine) -> Array:
+    """The array of a tensor where the engine can compute with it."""
+    return tensor._array if isinstance(engine, Philox) else on_host(tensor)
 
 
 def on_host(tensor: Any) -> Array:
@@ -125,17 +232,21 @@ def on_host(tensor: Any) -> Array:
     return backend.to_device(tensor._array, backend.CPU)
 
 
-def _write(tensor: Any, fill: Callable[[Array], Array]) -> Any:
+def _write(tensor: Any, engine: Engine, fill: Callable[[Array], Array]) -> Any:
     """Draws into `tensor`'s memory, or beside it where autograd or another device takes part."""
     tensor._check_inplace()
     array = tensor._array
+    there = isinstance(engine, Philox) == (tensor.device.type == "cuda")
     if modes.recorder is not None:
-        modes.recorder.drew(tensor, fill)
-    if tensor.device.type == "cpu" and not (tensor.requires_grad and is_grad_enabled()):
+        if not there:
+            modes.recorder.refuse("draws the CPU's random numbers into a tensor of the GPU")
+        else:
+            modes.recorder.drew(tensor, fill)
+    if there and not (tensor.requires_grad and is_grad_enabled()):
         fill(array)
         tensor._bump()
         return tensor
-    tensor.copy_(_like(tensor, fill(mersenne.empty_like(array, array.dtype))))
+    tensor.copy_(_like(tensor, fill(blank_like(engine, array, array.dtype))))
     return tensor
 
 
@@ -162,15 +273,20 @@ def check_deviation(name: str, std: float) -> None:
         raise RuntimeError(f"{name}: expected std of 0 or more, got {std:g}")
 
 
-def coins(out: Array, p: Any, generator: Any) -> Array:
-    """Fills `out` with 1 with probability `p`, a number or a tensor, else with 0."""
+def coins(out: Array, p: Any, engine: Engine) -> Array:
+    """Fills `out` with 1 with probability `p`, a number or a tensor, else with 0.
+
+    RuntimeError for what is no probability; on a GPU a tensor is not checked, which would wait.
+    """
     chances: Any = p
     if isinstance(p, Traced):
         kind_of("bernoulli", {}, chances.dtype)
+        if isinstance(engine, Philox):
+            return engine.bernoulli(out, backend.to_device(chances._array, backend.device_of(out)))
     probability = on_host(chances) if isinstance(p, Traced) else HOST.float64(p)
     if not ((probability >= 0) & (probability <= 1)).all():
         raise RuntimeError(f"bernoulli: expected a probability from 0 to 1, got {p}")
-    return engine_of(generator).bernoulli(out, probability)
+    return engine.bernoulli(out, probability)
 
 
 def bounds_of(
@@ -190,7 +306,7 @@ def bounds_of(
     return low, high
 
 
-def integers(name: str, out: Array, limits: tuple[int, int], generator: Any) -> Array:
+def integers(name: str, out: Array, limits: tuple[int, int], engine: Engine) -> Array:
     """Draws from `low` to `high` - 1, integers that `out`'s dtype must be able to hold."""
     (low, high), kind = limits, out.dtype
     last = mersenne.last_integer(kind)
@@ -201,4 +317,4 @@ def integers(name: str, out: Array, limits: tuple[int, int], generator: Any) -> 
         raise RuntimeError(
             f"{name}: {kind} holds the integers from {first} to {last}, got low={low}, high={high}"
         )
-    return engine_of(generator).integers(out, low, high)
+    return engine.integers(out, low, high)

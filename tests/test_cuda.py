@@ -143,11 +143,25 @@ def test_memory_is_counted_while_arrays_hold_it(cuda: str) -> None:
     assert nt.cuda.memory_reserved() >= nt.cuda.memory_allocated()
 
 
-def test_a_seed_means_the_same_on_every_device(cuda: str) -> None:
-    nt.manual_seed(7)
-    expected = nt.randn(5).tolist()
+def test_each_gpu_has_a_generator_of_its_own(cuda: str) -> None:
+    generators = nt.cuda.default_generators
+    assert [str(g.device) for g in generators[:1]] == ["cuda:0"]
+    assert len(generators) == nt.cuda.device_count()
     nt.cuda.manual_seed_all(7)
-    assert nt.randn(5, device="cuda").tolist() == expected
+    assert {g.initial_seed() for g in generators} == {7}
+    drawn = nt.randn(5, device="cuda").tolist()
+    assert nt.randn(5, device="cuda").tolist() != drawn
+    nt.cuda.manual_seed(7)
+    assert nt.cuda.initial_seed() == 7
+    assert nt.randn(5, device="cuda").tolist() == drawn
+    nt.manual_seed(7)
+    assert nt.randn(5, device="cuda").tolist() == drawn
+    states = nt.cuda.get_rng_state_all()
+    following = nt.rand(3, device="cuda").tolist()
+    nt.cuda.seed_all()
+    assert nt.cuda.initial_seed() != 7
+    nt.cuda.set_rng_state_all(states)
+    assert nt.rand(3, device="cuda").tolist() == following
 
 
 def test_streams_and_events(cuda: str) -> None:

@@ -29,6 +29,11 @@ def crossings() -> tuple[int, int, int]:
     return counts.h2d, counts.d2h, counts.synchronizations
 
 
+def of_the_cpu() -> Any:
+    """A generator of the CPU: it draws its own numbers for every device."""
+    return nt.Generator().manual_seed(0)
+
+
 MAKERS: dict[str, Callable[[Any], Any]] = {
     "tensor": lambda d: nt.tensor([[1.0, 2.0], [3.0, 4.0]], device=d),
     "tensor of an array": lambda d: nt.tensor(numpy.arange(3), device=d),
@@ -44,25 +49,22 @@ MAKERS: dict[str, Callable[[Any], Any]] = {
     "zeros_like": lambda d: nt.zeros_like(nt.ones(3, device=d)),
     "ones_like": lambda d: nt.ones_like(nt.zeros(3), device=d),
     "full_like": lambda d: nt.full_like(nt.zeros(3, device=d), 2.0),
-    "rand": lambda d: nt.rand(3, 4, device=d),
-    "randn": lambda d: nt.randn(20, device=d),
-    "randint": lambda d: nt.randint(9, (5,), device=d),
-    "randperm": lambda d: nt.randperm(7, device=d),
-    "normal": lambda d: nt.normal(1.0, 2.0, (3,), device=d),
-    "bernoulli": lambda d: nt.bernoulli(nt.full((9,), 0.5, device=d)),
-    "rand_like": lambda d: nt.rand_like(nt.zeros(3, device=d)),
-    "uniform_": lambda d: nt.zeros(5, device=d).uniform_(-1, 1),
-    "normal_": lambda d: nt.zeros(5, device=d).normal_(),
-    "Parameter": lambda d: nn.Linear(3, 2, device=d).weight,
+    "rand": lambda d: nt.rand(3, 4, device=d, generator=of_the_cpu()),
+    "randn": lambda d: nt.randn(20, device=d, generator=of_the_cpu()),
+    "randint": lambda d: nt.randint(9, (5,), device=d, generator=of_the_cpu()),
+    "randperm": lambda d: nt.randperm(7, device=d, generator=of_the_cpu()),
+    "normal": lambda d: nt.normal(1.0, 2.0, (3,), device=d, generator=of_the_cpu()),
+    "bernoulli": lambda d: nt.bernoulli(nt.full((9,), 0.5, device=d), generator=of_the_cpu()),
+    "rand_like": lambda d: nt.rand_like(nt.zeros(3, device=d), generator=of_the_cpu()),
+    "uniform_": lambda d: nt.zeros(5, device=d).uniform_(-1, 1, generator=of_the_cpu()),
+    "normal_": lambda d: nt.zeros(5, device=d).normal_(generator=of_the_cpu()),
+    "Parameter": lambda d: nn.Parameter(nt.ones(3, device=d)),
 }
 
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_what_is_made_on_a_gpu_has_the_cpus_values(name: str, cuda: str) -> None:
-    nt.manual_seed(0)
-    expected = MAKERS[name]("cpu")
-    nt.manual_seed(0)
-    made = MAKERS[name]("cuda")
+    expected, made = MAKERS[name]("cpu"), MAKERS[name]("cuda")
     assert str(made.device) == "cuda:0"
     assert made.is_cuda
     assert made.dtype is expected.dtype

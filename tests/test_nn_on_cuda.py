@@ -130,22 +130,34 @@ def test_layers_give_the_cpus_numbers(cuda: str, name: str) -> None:
         numpy.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_initial_values_and_dropout_are_the_cpus_for_a_seed(cuda: str) -> None:
+def test_initial_values_are_the_cpus_where_its_generator_draws(cuda: str) -> None:
     fills: list[Any] = [
         nn.init.xavier_normal_,
         nn.init.orthogonal_,
-        nn.init.eye_,
         nn.init.trunc_normal_,
-        lambda t: nn.init.trunc_normal_(t, a=1.0, b=2.0),
-        lambda t: nn.init.sparse_(t, 0.3),
-        nn.functional.dropout,
+        lambda t, generator: nn.init.trunc_normal_(t, a=1.0, b=2.0, generator=generator),
+        lambda t, generator: nn.init.sparse_(t, 0.3, generator=generator),
     ]
     for fill in fills:
         drawn = []
         for device in ("cpu", "cuda"):
-            nt.manual_seed(4)
-            drawn.append(fill(nt.ones(9, 4, device=device)).cpu().tolist())
+            nt.manual_seed(4)  # sparse_ draws places by default
+            generator = nt.Generator().manual_seed(4)
+            drawn.append(fill(nt.ones(9, 4, device=device), generator=generator).cpu().tolist())
         assert drawn[0] == drawn[1], fill
+
+
+def test_a_layer_that_moves_keeps_its_values_and_one_made_there_draws_there(cuda: str) -> None:
+    nt.manual_seed(4)
+    moved = nn.Linear(9, 4).to("cuda")
+    nt.manual_seed(4)
+    assert moved.weight.tolist() == nn.Linear(9, 4).weight.tolist()
+    nt.manual_seed(4)
+    before = nt.get_rng_state()
+    layers = [nn.Linear(9, 4, device="cuda") for _ in range(2)]
+    assert nt.equal(nt.get_rng_state(), before)
+    assert layers[0].weight.abs().max().item() <= 1 / 3
+    assert layers[0].weight.tolist() != layers[1].weight.tolist()
 
 
 def test_batches_of_a_data_set_on_the_device_stay_there(cuda: str) -> None:

@@ -287,30 +287,30 @@ def cuda() -> Iterator[str]:
     backend.register_cuda_module(None)
 
 
-ON_A_DEVICE: list[Callable[[str], Any]] = [
-    lambda device: nt.rand(2, 3, device=device),
-    lambda device: nt.randn(20, device=device),
-    lambda device: nt.randint(9, (4,), device=device),
-    lambda device: nt.randperm(9, device=device),
-    lambda device: nt.rand_like(nt.zeros(3, 4, device=device).t()),
-    lambda device: nt.randint_like(nt.zeros(3, 4, device=device), 7),
-    lambda device: nt.normal(nt.zeros(3, 4, device=device), nt.ones(4, device=device)),
-    lambda device: nt.bernoulli(nt.full((9,), 0.5, device=device)),
-    lambda device: nt.multinomial(nt.ones(5, device=device), 3),
-    lambda device: nt.empty(3, 4, device=device).uniform_(-1, 1),
-    lambda device: nt.empty(3, 4, device=device).t().normal_(),
-    lambda device: nt.empty(9, device=device).bernoulli_(nt.full((9,), 0.5, device=device)),
-    lambda device: nt.empty(9, dtype=nt.int64, device=device).random_(5),
-    lambda device: nt.empty(9, device=device).exponential_(),
+ON_A_DEVICE: list[Callable[[str, Any], Any]] = [
+    lambda d, g: nt.rand(2, 3, device=d, generator=g),
+    lambda d, g: nt.randn(20, device=d, generator=g),
+    lambda d, g: nt.randint(9, (4,), device=d, generator=g),
+    lambda d, g: nt.randperm(9, device=d, generator=g),
+    lambda d, g: nt.rand_like(nt.zeros(3, 4, device=d).t(), generator=g),
+    lambda d, g: nt.randint_like(nt.zeros(3, 4, device=d), 7, generator=g),
+    lambda d, g: nt.normal(nt.zeros(3, 4, device=d), nt.ones(4, device=d), generator=g),
+    lambda d, g: nt.bernoulli(nt.full((9,), 0.5, device=d), generator=g),
+    lambda d, g: nt.multinomial(nt.ones(5, device=d), 3, generator=g),
+    lambda d, g: nt.empty(3, 4, device=d).uniform_(-1, 1, generator=g),
+    lambda d, g: nt.empty(3, 4, device=d).t().normal_(generator=g),
+    lambda d, g: nt.empty(9, device=d).bernoulli_(nt.full((9,), 0.5, device=d), generator=g),
+    lambda d, g: nt.empty(9, dtype=nt.int64, device=d).random_(5, generator=g),
+    lambda d, g: nt.empty(9, device=d).exponential_(generator=g),
 ]
 
 
 @pytest.mark.parametrize("draw", ON_A_DEVICE)
-def test_a_seed_means_the_same_on_every_device(draw: Callable[[str], Any], cuda: str) -> None:
-    nt.manual_seed(0)
-    expected = draw("cpu")
-    nt.manual_seed(0)
-    drawn = draw(cuda)
+def test_a_generator_of_the_cpu_draws_its_numbers_for_every_device(
+    draw: Callable[[str, Any], Any], cuda: str
+) -> None:
+    expected = draw("cpu", nt.Generator().manual_seed(0))
+    drawn = draw(cuda, nt.Generator().manual_seed(0))
     assert drawn.device.type == "cuda"
     assert drawn.dtype is expected.dtype
     assert drawn.cpu().tolist() == expected.tolist()

@@ -8,7 +8,7 @@ from typing import Any
 
 from nanotorch import ops
 from nanotorch.func.structures import leaves, mapped, rebuilt, spread_over
-from nanotorch.random import get_rng_state, set_rng_state
+from nanotorch.sampling import count_of_draws, mark
 from nanotorch.tensor import Tensor
 
 RANDOMNESS = ("error", "different", "same")
@@ -45,20 +45,25 @@ def vmap(
         )
         size = batch_size(values, dims)
         shared = mapped(lambda x: x, kwargs)
-        state = None if randomness == "different" else get_rng_state()
+        go_back = None if randomness == "different" else mark()
+        before = count_of_draws() if randomness == "error" else None
         rows: list[list[Any]] = []
         output: Any = None
         for sample in range(size):
-            if randomness == "same" and state is not None:
-                set_rng_state(state)
+            if randomness == "same" and go_back is not None:
+                go_back()
             sliced = [
                 x if d is None else ops.select(x, d, sample)
                 for x, d in zip(values, dims, strict=True)
             ]
             output = func(*rebuilt(args, sliced), **shared)
             rows.append(leaves(output))
-            if sample == 0 and randomness == "error" and state is not None:
-                refuse_draws(state)
+            if sample == 0 and go_back is not None and before not in (None, count_of_draws()):
+                go_back()
+                raise RuntimeError(
+                    "vmap: called random operation while in randomness error mode; use "
+                    "randomness='same' or 'different', or draw outside of vmap"
+                )
         places = spread_over(out_dims, output, "vmap: out_dims")
         columns = [list(column) for column in zip(*rows, strict=True)]
         pairs = zip(columns, places, strict=True)
@@ -95,16 +100,6 @@ def batch_size(values: list[Any], dims: list[Any]) -> int:
             "vmap: the mapped dimension has size 0; there is no sample to call func on"
         )
     return int(sizes[0])
-
-
-def refuse_draws(before: Tensor) -> None:
-    """Refuses a function that has drawn from the generator."""
-    if not bool((before == get_rng_state()).all()):
-        set_rng_state(before)
-        raise RuntimeError(
-            "vmap: called random operation while in randomness error mode; use randomness='same' "
-            "or 'different', or draw outside of vmap"
-        )
 
 
 def gathered(column: list[Any], place: Any) -> Any:

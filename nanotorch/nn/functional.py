@@ -203,8 +203,8 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         result: Tensor = input.mul_(0) if inplace else input * 0
         return result
     with on_device_of(input._array):
-        noise = random.bernoulli_(Tensor._wrap(input._array.copy(order="K")), 1 - p)
-    noise.div_(1 - p)
+        noise = Tensor._wrap(array_module(input._array).empty_like(input._array))
+        random.keep_(noise, 1 - p)
     result = input.mul_(noise) if inplace else input * noise
     return result
 
@@ -212,24 +212,14 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
     """y = weight[x], with no gradient for the row `padding_idx`: integers (*) to (*, columns).
 
-    IndexError for a number that is no row (checked on the CPU).
+    IndexError for a number that is no row; on a GPU when the host next waits for it.
     """
-    rows = weight.shape[0]
-    numbers = input._array
-    if numbers.dtype.kind not in "iu":
+    if input._array.dtype.kind not in "iu":
         raise RuntimeError(f"embedding: expected indices of an integer dtype, got {input.dtype}")
-    if (
-        input.device.type == "cpu"
-        and numbers.size
-        and not (numbers.min() >= 0 and numbers.max() < rows)
-    ):
-        raise IndexError(
-            f"embedding: index out of range: {numbers.min()} to {numbers.max()} for {rows} rows"
-        )
-    y = weight[input]
+    y: Tensor = ops.indexing.rows(weight, input)
     if padding_idx is None or not weight.requires_grad:
         return y
-    padding = (input == padding_idx % rows).unsqueeze(-1)
+    padding = (input == padding_idx % weight.shape[0]).unsqueeze(-1)
     result: Tensor = ops.where(padding, y.detach(), y)
     return result
 

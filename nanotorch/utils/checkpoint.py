@@ -17,7 +17,8 @@ from typing import Any
 
 from nanotorch.autograd.grad_mode import enable_grad, is_grad_enabled
 from nanotorch.autograd.graph import saved_tensors_hooks
-from nanotorch.random import fork_rng, get_rng_state, set_rng_state
+from nanotorch.random import fork_rng
+from nanotorch.sampling import mark
 from nanotorch.tensor import Tensor
 
 Contexts = Callable[[], tuple[AbstractContextManager[Any], AbstractContextManager[Any]]]
@@ -137,12 +138,12 @@ def checkpoint(
     if not is_grad_enabled():
         with first:
             return function(*args, **kwargs)
-    state = get_rng_state() if preserve_rng_state else None
+    go_back = mark() if preserve_rng_state else None
 
     def rerun() -> None:
-        with fork_rng(enabled=state is not None), second:
-            if state is not None:
-                set_rng_state(state)
+        with fork_rng(enabled=go_back is not None), second:
+            if go_back is not None:
+                go_back()
             function(*args, **kwargs)
 
     part = Part(rerun, determinism_check == "default", early_stop)

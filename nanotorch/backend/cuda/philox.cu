@@ -7,12 +7,12 @@
 //
 // kernel uniform: e f d
 // kernel normal: e f d
-// kernel exponential: e f d
+// kernel exponentials: e f d
 // kernel bernoulli: e f d b h i l
 // kernel bernoulli_of: e f d b h i l
 // kernel integers: e f d b h i l
 // kernel choice:
-#include <cuda_fp16.h>
+#include "numbers.cuh"
 
 typedef unsigned int Word;
 typedef unsigned long long Long;
@@ -78,27 +78,27 @@ __device__ void fill(T *out, Long count, Long *state, Draw draw)
     }
 }
 
-// How many elements a call serves, the type to compute in, and the bits of a uniform that T holds.
-template <typename T> struct Kind { enum { each = 4, bits = 24 }; typedef float Real; };
-template <> struct Kind<double> { enum { each = 2, bits = 53 }; typedef double Real; };
-template <> struct Kind<__half> { enum { each = 4, bits = 11 }; typedef float Real; };
+// How many elements a call serves, and the bits of a uniform that T holds exactly.
+template <typename T> struct Kind { enum { each = 4, bits = 24 }; };
+template <> struct Kind<double> { enum { each = 2, bits = 53 }; };
+template <> struct Kind<__half> { enum { each = 4, bits = 11 }; };
 
 __device__ Long pair(const Words &words, int i)
 {
     return (Long)words.w[2 * i] << 32 | words.w[2 * i + 1];
 }
 
-// u in [0, 1): so few bits that T holds each value exactly.
+// u in [0, 1), of so many bits; the last argument says whether in float32 or float64.
 __device__ float lower_unit(const Words &words, int i, int bits, float)
 {
-    return (float)(words.w[i] >> (32 - bits)) * (1.0f / (float)(1 << bits));
+    return (float)(words.w[i] >> (32 - bits)) / (float)(1 << bits);
 }
 __device__ double lower_unit(const Words &words, int i, int, double)
 {
     return (double)(pair(words, i) >> 11) * 0x1p-53;
 }
 
-// u in (0, 1], near 0 finer than that: what a logarithm takes.
+// u in (0, 1], finer near 0: what a logarithm takes.
 __device__ float upper_unit(const Words &words, int i, float)
 {
     return fmaf((float)words.w[i], 0x1p-32f, 0x1p-33f);
@@ -108,16 +108,21 @@ __device__ double upper_unit(const Words &words, int i, double)
     return fma((double)(pair(words, i) >> 11), 0x1p-53, 0x1p-54);
 }
 
+__device__ float fused(float a, float b, float c) { return fmaf(a, b, c); }
+__device__ double fused(double a, double b, double c) { return fma(a, b, c); }
+__device__ void half_turns(float x, float *sine, float *cosine) { sincospif(x, sine, cosine); }
+__device__ void half_turns(double x, double *sine, double *cosine) { sincospi(x, sine, cosine); }
+
 // x = low + u (high - low); rounding may reach the upper bound, which is excluded.
 template <typename T>
 __global__ void uniform(T *out, long long count, Long *state, double low, double high)
 {
-    typedef typename Kind<T>::Real Real;
-    const Real from = (Real)low, width = (Real)high - (Real)low, to = (Real)(T)(Real)high;
+    typedef typename Wide<T>::type Real;
+    const Real from = (Real)low, width = (Real)high - (Real)low, to = wide(narrow<T>((Real)high));
     fill<Kind<T>::each>(out, count, state, [=](const Words &words, Long, T *values) {
         for (int i = 0; i < Kind<T>::each; i++) {
-            const T x = (T)fma(lower_unit(words, i, Kind<T>::bits, from), width, from);
-            values[i] = (Real)x >= to ? (T)from : x;
+            const T x = narrow<T>(fused(lower_unit(words, i, Kind<T>::bits, from), width, from));
+            values[i] = wide(x) >= to ? narrow<T>(from) : x;
         }
     });
 }
@@ -126,29 +131,29 @@ __global__ void uniform(T *out, long long count, Long *state, double low, double
 template <typename T>
 __global__ void normal(T *out, long long count, Long *state, double mean, double std)
 {
-    typedef typename Kind<T>::Real Real;
+    typedef typename Wide<T>::type Real;
     const Real centre = (Real)mean, scale = (Real)std;
     fill<Kind<T>::each>(out, count, state, [=](const Words &words, Long, T *values) {
         for (int i = 0; i < Kind<T>::each; i += 2) {
-            // The four words of a call are two uniforms of float64, or four of float32.
-            const Real radius = sqrt((Real)-2 * log(upper_unit(words, i, centre)));
-            const Real angle = (Real)6.283185307179586 * lower_unit(words, i + 1, 24, centre);
-            values[i] = (T)fma(radius * cos(angle), scale, centre);
-            values[i + 1] = (T)fma(radius * sin(angle), scale, centre);
+            const Real radius = square_root((Real)-2 * logarithm(upper_unit(words, i, centre)));
+            Real sine, cosine;
+            half_turns(2 * lower_unit(words, i + 1, 24, centre), &sine, &cosine);
+            values[i] = narrow<T>(fused(radius * cosine, scale, centre));
+            values[i + 1] = narrow<T>(fused(radius * sine, scale, centre));
         }
     });
 }
 
-// x = -log(u) / rate, never 0.
+// x = -log(u) / rate, which is never 0.
 template <typename T>
-__global__ void exponential(T *out, long long count, Long *state, double rate)
+__global__ void exponentials(T *out, long long count, Long *state, double rate)
 {
-    typedef typename Kind<T>::Real Real;
-    const Real scale = (Real)(1.0 / rate), half = (Real)(sizeof(Real) == 8 ? 0x1p-53 : 0x1p-24);
+    typedef typename Wide<T>::type Real;
+    const Real scale = (Real)(1.0 / rate), least = (Real)(sizeof(Real) == 8 ? 0x1p-53 : 0x1p-24);
     fill<Kind<T>::each>(out, count, state, [=](const Words &words, Long, T *values) {
         for (int i = 0; i < Kind<T>::each; i++) {
             const Real u = upper_unit(words, i, scale);
-            values[i] = (T)(scale * (u >= 1 - half ? half : -log(u)));
+            values[i] = narrow<T>(scale * (u >= 1 - least ? least : -logarithm(u)));
         }
     });
 }
@@ -157,10 +162,10 @@ __global__ void exponential(T *out, long long count, Long *state, double rate)
 template <typename T>
 __global__ void bernoulli(T *out, long long count, Long *state, Long threshold, double value)
 {
-    const T chosen = (T)(float)value;
+    const T chosen = narrow<T>((float)value);
     fill<4>(out, count, state, [=](const Words &words, Long, T *values) {
         for (int i = 0; i < 4; i++)
-            values[i] = words.w[i] < threshold ? chosen : (T)0.0f;
+            values[i] = words.w[i] < threshold ? chosen : narrow<T>(0.0f);
     });
 }
 
@@ -171,13 +176,10 @@ __global__ void bernoulli_of(T *out, long long count, Long *state, const double 
     fill<4>(out, count, state, [=](const Words &words, Long first, T *values) {
         for (int i = 0; i < 4; i++) {
             const double chance = (long long)first + i < count ? chances[first + i] : 0.0;
-            values[i] = (T)((double)words.w[i] < chance * 0x1p32 ? 1.0f : 0.0f);
+            values[i] = narrow<T>((double)words.w[i] < chance * 0x1p32 ? 1.0f : 0.0f);
         }
     });
 }
-
-template <typename T> __device__ T number(long long x) { return (T)x; }
-template <> __device__ __half number<__half>(long long x) { return (__half)(float)x; }
 
 // x = low + floor(u width), u of 64 bits; a width of 0 stands for 2**64.
 template <typename T>
@@ -186,7 +188,7 @@ __global__ void integers(T *out, long long count, Long *state, long long low, Lo
     fill<2>(out, count, state, [=](const Words &words, Long, T *values) {
         for (int i = 0; i < 2; i++) {
             const Long u = pair(words, i), offset = width ? __umul64hi(u, width) : u;
-            values[i] = number<T>((long long)((Long)low + offset));
+            values[i] = narrow<T>((typename Wide<T>::type)(long long)((Long)low + offset));
         }
     });
 }
