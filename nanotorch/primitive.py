@@ -9,8 +9,11 @@
             return xp.multiply(a, b, out=out)
 
 `kernel` computes y from raw arrays with the array module `xp` (NumPy or CuPy), into `out` where
-given. Its positional parameters name the inputs, its keyword-only parameters the attributes. `vjp`
-holds one rule per input (None: not differentiable), and a rule names what it needs: `g`, the
+given. Its positional parameters name the inputs, its keyword-only parameters the attributes. A
+fused kernel for CUDA, `kernel_cuda`, may stand beside it, with the same parameters; it returns
+NotImplemented for what it leaves to `kernel`.
+
+`vjp` holds one rule per input (None: not differentiable), and a rule names what it needs: `g`, the
 cotangent of y; an input; `y`; an attribute; `x_shape`, the shape of input x; `shapes`, those of all
 inputs; `index`, its own position (for ops of any number of inputs, which have one rule for all).
 What no wanted rule names is not kept in memory.
@@ -30,7 +33,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from nanotorch.backend import RAW, Array, promote
+from nanotorch.backend import HOST, RAW, Array, promote
 
 Rule = Callable[..., Any]
 
@@ -228,6 +231,19 @@ class Primitive(Node):
     def kernel(xp: Any, *inputs: Any, **attributes: Any) -> Array:
         raise TypeError("a primitive must define kernel(xp, inputs…, *, attributes…, out=None)")
 
+    kernel_cuda: ClassVar[Callable[..., Any] | None] = None
+
+    @classmethod
+    def kernel_for(cls, xp: Any) -> Callable[..., Any]:
+        """What computes y with that array module: `kernel`, or `kernel_cuda` where it applies."""
+        return cls.kernel if xp is HOST or cls.kernel_cuda is None else cls.fused_or_not
+
+    @classmethod
+    def fused_or_not(cls, xp: Any, *inputs: Any, **attributes: Any) -> Array:
+        """y = kernel_cuda(…), or kernel(…) for what that does not do."""
+        y = cls.kernel_cuda(xp, *inputs, **attributes)  # type: ignore[misc]
+        return cls.kernel(xp, *inputs, **attributes) if y is NotImplemented else y
+
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         # Read off the code: inspect.signature takes a tenth of the package's whole import.
@@ -378,7 +394,7 @@ class Elementwise(Primitive):
     """
 
     __slots__ = ()
-    promotes = "common"
+    promotes: ClassVar[str | None] = "common"
     moves = "numbers"
 
 
@@ -451,7 +467,8 @@ def run(primitive: type[Primitive], inputs: tuple[Any, ...], attributes: dict[st
         if xp is not None:
             if primitive.promotes:
                 inputs = tuple(promote(inputs, primitive.promotes == "floating", RAW))
-            return primitive.kernel(xp, *inputs, **attributes)
+            kernel = primitive.kernel if xp is HOST else primitive.kernel_for(xp)
+            return kernel(xp, *inputs, **attributes)
     kinds = ", ".join(type(operand).__name__ for operand in inputs)
     raise TypeError(
         f"{primitive.__name__.lower()}: expected a Tensor among the operands, got {kinds}"

@@ -18,6 +18,7 @@ from nanotorch.autograd.forward_ad import push_forward
 from nanotorch.autograd.grad_mode import modes
 from nanotorch.autograd.placement import placed
 from nanotorch.backend import (
+    HOST,
     MODULES,
     AxisError,
     array_module,
@@ -25,6 +26,7 @@ from nanotorch.backend import (
     dtype_of,
     promote,
 )
+from nanotorch.backend.cuda.checks import OutOfRange
 from nanotorch.primitive import KEEP_NOTHING, Node, Packed, Primitive, RemovableHandle, Traced
 
 _sequence = itertools.count()
@@ -62,7 +64,8 @@ def apply(
     try:
         if primitive.promotes:
             arrays = promote(arrays, primitive.promotes == "floating")
-        y = primitive.kernel(xp, *arrays, **attributes)
+        kernel = primitive.kernel if xp is HOST else primitive.kernel_for(xp)
+        y = kernel(xp, *arrays, **attributes)
     except (ValueError, IndexError, TypeError, OverflowError) as error:
         raise explained(primitive, inputs, error) from error
     if type(y) is not xp.ndarray and type(y) not in MODULES:  # a move returns the other module's
@@ -352,9 +355,9 @@ def write(
     """Runs the kernel into `target`, whose dtype and shape must be able to hold the result."""
     kinds = [a.dtype for a in arrays if type(a) in MODULES]
     if primitive.in_place and all(kind == target.dtype for kind in kinds):
-        primitive.kernel(xp, *arrays, **attributes, out=target)
+        primitive.kernel_for(xp)(xp, *arrays, **attributes, out=target)
         return
-    y = primitive.kernel(xp, *arrays, **attributes)
+    y = primitive.kernel_for(xp)(xp, *arrays, **attributes)
     order = "buifc".index(y.dtype.kind), "buifc".index(target.dtype.kind)
     if order[0] > order[1] and (order[0] > 2 or order[1] == 0):
         raise RuntimeError(
@@ -381,6 +384,8 @@ def bump(x: Any) -> None:
 
 def explained(primitive: type[Primitive], inputs: tuple[Any, ...], error: Exception) -> Exception:
     """The error a user sees for what a kernel raised: the op, its operands' shapes, the reason."""
+    if isinstance(error, OutOfRange):  # which names its op itself, on a GPU another than this one
+        return error
     shapes = [
         f"{name} {tuple(x.shape)}"
         for name, x in zip(
