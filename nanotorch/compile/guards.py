@@ -106,11 +106,22 @@ class Guards:
                 return about
         return None
 
+    def expression(self) -> str:
+        """All conditions as one expression over the constants."""
+        return " and ".join(condition for _, condition in self._conditions) or "True"
+
     def compiled(self) -> Callable[[], bool]:
         """One function that tells whether all conditions hold."""
-        body = " and ".join(condition for _, condition in self._conditions) or "True"
-        exec(compile(f"def holds():\n    return {body}\n", "<guards>", "exec"), self._constants)
-        return self._constants["holds"]  # type: ignore[no-any-return]
+        return self.built("holds", "", [f"return {self.expression()}"])
+
+    def built(
+        self, name: str, parameters: str, body: list[str], names: dict[str, Any] | None = None
+    ) -> Callable[..., Any]:
+        """A function of these lines, which may name the constants and what `names` holds."""
+        lines = [f"def {name}({parameters}):", *(f"    {line}" for line in body)]
+        scope = {**self._constants, **(names or {})}
+        exec(compile("\n".join(lines) + "\n", f"<{name}>", "exec"), scope)
+        return scope[name]  # type: ignore[no-any-return]
 
 
 def named_globals(code: types.CodeType) -> Iterator[str]:

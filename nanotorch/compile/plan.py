@@ -46,6 +46,9 @@ class Done(NamedTuple):
     kernel: Kernel
 
 
+# NumPy wants `out` of these by name: a third operand by position might be meant to be compared too.
+KEYWORD_ONLY = (HOST.maximum, HOST.minimum)
+
 Recorded = Kernel | Draw | Live | HandOver
 Step = Recorded | Call | View | Choice | Done
 
@@ -83,6 +86,7 @@ class Plan:
         self.constants: dict[str, Any] = {}
         self._titles: dict[int, str] = {}  # of the calls that kernels were lowered to
         self._whole: dict[int, Kernel] = {}  # the kernel that a choice is part of
+        self._fixed: set[int] = set()  # arrays that are the same in every call
         self._kept: list[list[Note]] = []  # so that identities stay those of these arrays
         self._own: set[int] = set()  # what the plan has to find memory for
         self.lines: dict[str, Line] = {}  # what each line of the program does
@@ -148,6 +152,7 @@ class Plan:
                         kept.append(step)
                     continue
             kept.append(step)
+        self._fixed = fixed
         return kept
 
     def _last_uses(self, steps: Sequence[Step]) -> dict[int, int]:
@@ -222,11 +227,23 @@ class Plan:
                     part = f": {note.name}" if several else ""
                     self._titles[id(note)] = step.primitive.title() + part
             self._kept.append(notes)
-            found += notes
+            found += [note for note in notes if not self._is_constant(note, notes, step)]
             if any(isinstance(note, Choice) for note in notes):
                 self._whole.update({id(n): step for n in notes if isinstance(n, Choice)})
                 found.append(Done(step))
         return found
+
+    def _is_constant(self, note: Note, notes: list[Note], step: Kernel) -> bool:
+        """Whether a call makes a temporary that is the same in every replay: it is made already."""
+        if not isinstance(note, Call) or root_of(note.out) in (root_of(a) for a in arrays_of(step)):
+            return False
+        writers = [n for n in notes if isinstance(n, Call) and root_of(n.out) == root_of(note.out)]
+        fixed = all(id(a) in self._fixed or not a.flags.writeable for a in note.arrays)
+        if not fixed or not note.arrays or len(writers) > 1:
+            return False
+        self._fixed.add(id(note.out))
+        self.memory.places[id(note.out)] = note.out
+        return True
 
     def _notes(self, step: Kernel) -> list[Note] | None:
         primitive = step.primitive
@@ -279,10 +296,16 @@ class Plan:
     def _call(self, step: Call, position: int) -> list[str]:
         """The line of one call of NumPy."""
         self._make_room(step.out, step.arrays if step.elementwise else [], position)
-        names = [self.value_text(a) for a in step.arguments]
-        names += [f"{key}={self.value_text(value)}" for key, value in step.keywords.items()]
+        single = step.elementwise and step.out.ndim > 0
+        names = [self.single_text(a) if single else self.value_text(a) for a in step.arguments]
+        keywords = [f"{key}={self.value_text(value)}" for key, value in step.keywords.items()]
         out = self.array_name(step.out)
-        names = [out, *names] if step.function in OUT_FIRST else [*names, f"out={out}"]
+        if step.function in OUT_FIRST:
+            names = [out, *names, *keywords]
+        elif step.elementwise and not keywords and step.function not in KEYWORD_ONLY:
+            names.append(out)  # by position, which takes less time
+        else:
+            names += [*keywords, f"out={out}"]
         text = f"{self.constant(step.name.replace('.', '_'), step.function)}({', '.join(names)})"
         self._note(text, self._titles[id(step)], [*step.arrays, step.out])
         return [text]
@@ -402,6 +425,12 @@ class Plan:
             return repr(value)
         return self.constant("c", value)
 
+    def single_text(self, value: Any) -> str:
+        """An operand; a single element without dimensions, which NumPy need not broadcast."""
+        if type(value) is not HOST.ndarray or value.size != 1 or id(value) in self.moving:
+            return self.value_text(value)
+        return self.constant("a", self.memory.place(value).reshape(()))
+
     def constant(self, prefix: str, value: Any) -> str:
         for name, known in self.constants.items():
             if known is value and name.startswith(prefix):
@@ -436,8 +465,7 @@ class Plan:
                 continue
             others = sys.getrefcount(kept) - REFERENCES - (leaf._grad is kept)
             if others > 0:
-                slot.tensor = Tensor._wrap(kept._array)
-                kept._array = kept._array.copy()
+                slot.renew()
 
     def end(self) -> None:
         """After a replay: the leaves' gradients are those of the step."""
@@ -452,6 +480,13 @@ class Slot:
 
     def __init__(self, tensor: Tensor | None) -> None:
         self.tensor = tensor
+
+    def renew(self) -> None:
+        """The tensor becomes that of whoever keeps it, with a copy; here is one over the memory."""
+        kept = self.tensor
+        if kept is not None:
+            self.tensor = Tensor._wrap(kept._array)
+            kept._array = kept._array.copy()
 
 
 def _references_of_a_slots_tensor() -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from nanotorch.autograd.grad_mode import modes
 from nanotorch.backend import blas_threads
+from nanotorch.compile.entry import MISSED, entry
 from nanotorch.compile.explanation import explanation, timed
 from nanotorch.compile.guards import PLAIN, Guards
 from nanotorch.compile.plan import Plan
@@ -65,6 +66,8 @@ class Replay:
         self.forms = [(x._array.shape, x._array.dtype, x._requires_grad) for x in inputs]
         self.written = list(recorder.written.values())
         self.written_inputs = recorder.written_inputs
+        single = isinstance(result, Tensor) and not any(result is x for x in inputs)
+        self.enter = None if self.plan.targets else entry(self, guards, single)
 
     def _form(self, result: Any, arrays: list[Any], inputs: list[Tensor]) -> Callable[..., Any]:
         """A function that builds the step's result from the arrays of its outputs."""
@@ -85,18 +88,6 @@ class Replay:
             named = {key: self._form(item, arrays, inputs) for key, item in result.items()}
             return lambda found, given: {k: part(found, given) for k, part in named.items()}
         return lambda found, given: result
-
-    def accepts(self, args: tuple[Any, ...]) -> bool:
-        """Whether the arguments are tensors of the recorded shapes and dtypes, and nothing else."""
-        if len(args) != len(self.forms):
-            return False
-        for x, (shape, kind, required) in zip(args, self.forms, strict=True):
-            if type(x) is not Tensor:
-                return False
-            array = x._array
-            if array.shape != shape or array.dtype is not kind or x._requires_grad is not required:
-                return False
-        return True
 
     def __call__(self, inputs: list[Tensor]) -> Any:
         self.plan.begin()
@@ -126,8 +117,8 @@ class Compiled:
         self._replays: dict[Any, list[Replay]] = {}
         self._recordings = 0
         self._eager: str | None = None
-        self._last: Replay | None = None  # and the modes it was recorded in
-        self._last_mode: Any = None
+        self._enter: Callable[[Any], Any] | None = None  # into the latest replay
+        self._last_mode: Any = None  # that it was recorded in
         self._lock = threading.RLock()  # a live call may lead here again
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -137,22 +128,19 @@ class Compiled:
             return self._function(*args, **kwargs)
         mode = (modes.grad, modes.inference)
         with self._lock:
-            inputs: Any = args
-            replay = self._last
-            if (
-                replay is None
-                or kwargs
-                or self._last_mode != mode
-                or not (replay.accepts(args) and replay.holds())
-            ):
-                inputs = []
-                signature = (flatten(args, inputs), flatten(kwargs, inputs), mode)
-                found = self._replays.setdefault(signature, [])
-                replay = next((r for r in found if r.holds()), None)
-                if replay is None:
-                    return self._record(found, inputs, args, kwargs)
-                if not kwargs and all(type(x) is Tensor for x in args):
-                    self._last, self._last_mode = replay, mode
+            if self._enter is not None and self._last_mode == mode and not kwargs:
+                result = self._enter(args)
+                if result is not MISSED:
+                    return result
+            inputs: list[Tensor] = []
+            signature = (flatten(args, inputs), flatten(kwargs, inputs), mode)
+            found = self._replays.setdefault(signature, [])
+            replay = next((r for r in found if r.holds()), None)
+            if replay is None:
+                return self._record(found, inputs, args, kwargs)
+            self._enter, self._last_mode = None, mode
+            if not replay.explain and not kwargs and all(type(x) is Tensor for x in args):
+                self._enter = replay.enter
             if replay.plan.cannot_run(inputs):
                 return self._function(*args, **kwargs)
             return replay(inputs)

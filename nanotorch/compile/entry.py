@@ -1,0 +1,60 @@
+"""The way into a replay, as one generated function: is this call as recorded? Then run it.
+
+What takes longest in the replay of a small step is Python around its kernels. So the comparison of
+the arguments, the guards, and what belongs before and after the program stand in one function, with
+the numbers of tensors and gradients written out.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nanotorch.compile.guards import Guards
+from nanotorch.compile.plan import REFERENCES, Plan
+from nanotorch.tensor import Tensor
+
+if TYPE_CHECKING:
+    from nanotorch.compile.steps import Replay
+
+MISSED: Any = object()  # what an entry returns where the call is not as recorded
+
+
+def entry(replay: Replay, guards: Guards, single: bool) -> Callable[[Sequence[Any]], Any]:
+    """enter(args): the result of a replay with these arguments, or MISSED.
+
+    `single`: the result is one tensor that the program computes.
+    """
+    plan: Plan = replay.plan
+    constant = guards.constant
+    inputs = [f"x{i}" for i in range(len(replay.forms))]
+    arrays = [f"a{i}" for i in range(len(replay.forms))]
+    tests = [f"type({x}) is Tensor" for x in inputs]
+    for x, a, (shape, kind, required) in zip(inputs, arrays, replay.forms, strict=True):
+        tests.append(f"({a} := {x}._array).shape == {constant(shape)}")
+        tests.append(f"{a}.dtype is {constant(kind)} and {x}._requires_grad is {bool(required)}")
+    body = [f"if len(args) != {len(inputs)}: return MISSED"]
+    if inputs:
+        body.append(f"{', '.join(inputs)}, = args")
+    body.append(f"if not ({' and '.join([*tests, guards.expression()])}): return MISSED")
+    slots = [(constant(leaf), constant(slot)) for leaf, slot in plan.gradients]
+    for leaf, slot in slots:
+        body.append(f"kept = {slot}.tensor")
+        others = f"references(kept) - ({leaf}._grad is kept) > {REFERENCES}"
+        body.append(f"if kept is not None and {others}: {slot}.renew()")
+    body.append("kept = None")
+    body.append(f"found = run({', '.join(arrays)})")
+    body += [f"{leaf}._grad = {slot}.tensor" for leaf, slot in slots]
+    body += [f"{constant(tensor)}._bump()" for tensor in replay.written]
+    body += [f"x{position}._bump()" for position in replay.written_inputs]
+    body.append(f"return {'wrap(found[0].copy())' if single else 'rebuild(found, args)'}")
+    names = {
+        "MISSED": MISSED,
+        "Tensor": Tensor,
+        "references": sys.getrefcount,
+        "run": plan.run,
+        "wrap": Tensor._wrap,
+        "rebuild": replay.rebuild,
+    }
+    return guards.built("enter", "args", body, names)
