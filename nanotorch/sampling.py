@@ -151,6 +151,13 @@ def engine_of(generator: Any, place: backend.device = backend.CPU) -> Engine:
     return engine
 
 
+def host_engine(generator: Any) -> mersenne.MersenneTwister:
+    """The stream of a Generator of the CPU; the default one for None."""
+    engine = engine_of(generator)
+    assert isinstance(engine, mersenne.MersenneTwister)  # engine_of has refused all others
+    return engine
+
+
 def number_of(place: backend.device) -> int:
     """The number of a GPU; the current one's where the device names none, -1 for the CPU."""
     if place.type == "cpu":

@@ -27,6 +27,7 @@ KINDS: dict[str, list[str]] = {
     ],
     "frozen": ["--data.source", "iris", "--model.freeze", '["weight"]'],
 }
+DROPOUT = ["--data.source", "iris", "--model.name", "mlp", "--model.dropout", "0.3"]
 
 
 def train(folder: Path, device: str, *flags: str, resume: str | None = None) -> Finished:
@@ -49,7 +50,7 @@ def test_a_run_gives_the_cpus_numbers(cuda: str, kind: str, tmp_path: Path) -> N
         np.testing.assert_allclose(weights[0][name], weights[1][name], atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["binary", "classes", "mlp", "frozen"])
+@pytest.mark.parametrize("kind", ["binary", "classes", "mlp", "frozen", "dropout"])
 def test_a_step_neither_copies_nor_waits(
     cuda: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,12 +67,15 @@ def test_a_step_neither_copies_nor_waits(
         steps.append(1)
 
     monkeypatch.setattr(Run, "_update", update)
-    train(tmp_path, "cuda:0", *KINDS[kind])
+    train(tmp_path, "cuda:0", *(KINDS | {"dropout": DROPOUT})[kind])
     assert len(steps) > 5
 
 
-def test_a_run_of_a_gpu_goes_on_to_the_same_bytes(cuda: str, tmp_path: Path) -> None:
-    flags = [*KINDS["mlp"], "--optimizer.name", "adam"]
+@pytest.mark.parametrize("model", [KINDS["mlp"], DROPOUT])
+def test_a_run_of_a_gpu_goes_on_to_the_same_bytes(
+    cuda: str, model: list[str], tmp_path: Path
+) -> None:
+    flags = [*model, "--optimizer.name", "adam"]
     (tmp_path / "one").mkdir()
     (tmp_path / "other").mkdir()
     whole = train(tmp_path / "one", "cuda:0", *flags)
@@ -79,6 +83,18 @@ def test_a_run_of_a_gpu_goes_on_to_the_same_bytes(cuda: str, tmp_path: Path) -> 
     resumed = train(tmp_path / "other", "cuda:0", *flags, resume="newest")
     for name in ("metrics.jsonl", "model.safetensors", "summary.json"):
         assert (whole.folder / name).read_bytes() == (resumed.folder / name).read_bytes()
+
+
+@pytest.mark.parametrize("devices", [("cpu", "cuda:0"), ("cuda:0", "cpu")])
+def test_a_run_goes_on_on_another_device(
+    cuda: str, devices: tuple[str, str], tmp_path: Path
+) -> None:
+    before, after = devices
+    folder = train(tmp_path, before, *DROPOUT, "--training.epochs", "2").folder
+    resumed = train(tmp_path, after, *DROPOUT, resume=str(folder))
+    losses = [record["train/loss"] for record in read_log(resumed.folder / "metrics.jsonl")]
+    assert len(losses) == 3
+    assert losses[2] < losses[0]
 
 
 def test_no_gradient_kernel_runs_for_a_frozen_parameter(cuda: str) -> None:

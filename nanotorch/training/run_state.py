@@ -32,6 +32,7 @@ def save_state(run: Run) -> Path:
         "optimizer": run.optimizer.state_dict(),
         "gradients": gradients,
         "generator": nt.get_rng_state(),
+        "device_generator": _device_generator(run),
         "callbacks": {c.name: c.state for c in run.callbacks if hasattr(c, "state")},
     }
     values = {
@@ -65,11 +66,20 @@ def restore_state(run: Run, checkpoint: Checkpoint | None) -> None:
         if name in tree["gradients"]:
             parameter.grad = tree["gradients"][name].to(run.device)
     nt.set_rng_state(tree["generator"])
+    drawn_there = tree.get("device_generator")
+    if drawn_there is not None and (now := _device_generator(run)) is not None:
+        if len(now) == len(drawn_there):  # else kernels of ours ran on one of the machines alone
+            nt.cuda.set_rng_state(drawn_there, run.device)
     run.rates.state = values["schedule"]
     run.log.cut(values["log_bytes"])
     for callback in run.callbacks:
         if hasattr(callback, "state"):
             callback.state = tree["callbacks"].get(callback.name, callback.state)
+
+
+def _device_generator(run: Run) -> nt.Tensor | None:
+    """Where the stream of the run's GPU stands; None on the CPU."""
+    return nt.cuda.get_rng_state(run.device) if run.device.type == "cuda" else None
 
 
 def _release_frozen_until(run: Run, at: Position) -> None:

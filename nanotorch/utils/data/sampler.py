@@ -11,6 +11,7 @@ import numpy
 from nanotorch.backend import Array, dtype as Dtype
 from nanotorch.creation import as_tensor, empty
 from nanotorch.random import Generator, multinomial, randint, random_, randperm
+from nanotorch.sampling import host_engine
 
 Index = TypeVar("Index", covariant=True)
 
@@ -91,7 +92,7 @@ class RandomSampler(Sampler[int]):
             if rest:
                 yield randperm(total, generator=generator, device="cpu")._array[:rest]
             else:
-                generator._engine.pass_over_permutation(total)
+                host_engine(generator).pass_over_permutation(total)
 
     def __iter__(self) -> Iterator[int]:
         for piece in self.pieces():
