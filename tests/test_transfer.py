@@ -11,6 +11,7 @@ import pytest
 import strict_cupy
 
 import nanotorch as nt
+from nanotorch import backend
 from nanotorch.backend.cuda import transfer
 from nanotorch.training import fit, read_request
 from nanotorch.training.data import batches as batches_module
@@ -190,3 +191,67 @@ def test_losses_of_weighted_rows_are_read_many_at_once(
     run(tmp_path, "--loss.class_weight", "balanced", "--training.batch_size", "2")
     assert len(reads) > 6
     assert max(reads) == 1
+
+
+# --- what the look-alike sees of the order --------------------------------------------------------
+
+ORDERS: dict[str, tuple[str, bool]] = {  # two streams s and t use x; whether that is in order
+    "written here, read there": ("on(s, w); on(t, r)", False),
+    "read here, written there": ("on(s, r); on(t, w)", False),
+    "written here and there": ("on(s, w); on(t, w)", False),
+    "read here and there": ("on(s, r); on(t, r)", True),
+    "an event between": ("on(s, w); e.record(s); t.wait_event(e); on(t, r)", True),
+    "an event before the write": ("e.record(s); on(s, w); t.wait_event(e); on(t, r)", False),
+    "an event that nobody waits for": ("on(s, w); e.record(s); on(t, r)", False),
+    "over a third stream": (
+        "on(s, w); e.record(s); u.wait_event(e); e.record(u); t.wait_event(e); on(t, w)", True,
+    ),
+    "after the host waited": ("on(s, w); s.synchronize(); on(t, r)", True),
+    "after the host asked": ("on(s, w); e.record(s); e.done; on(t, r)", True),
+    "after the host waited for all": ("on(s, r); cp.cuda.Device().synchronize(); on(t, w)", True),
+    "a copy to the host": ("on(s, w); x.get(stream=t)", False),
+    "through a view": ("on(s, lambda: x[:2].fill(1)); on(t, r)", False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_streams_must_be_in_order(name: str) -> None:
+    cp = strict_cupy
+    x, y = cp.zeros(3), cp.zeros(3)
+    s, t, u = (cp.cuda.Stream(non_blocking=True) for _ in range(3))
+    cp.cuda.Device().synchronize()
+
+    def on(stream: Any, work: Any) -> None:
+        with stream:
+            work()
+
+    space = {
+        "cp": cp, "x": x, "s": s, "t": t, "u": u, "e": cp.cuda.Event(), "on": on,
+        "w": lambda: cp.add(y, y, out=x), "r": lambda: x + x,
+    }  # fmt: skip
+    statements, in_order = ORDERS[name]
+    with contextlib.nullcontext() if in_order else pytest.raises(cp.OutOfOrder):
+        exec(statements, space)
+    cp.cuda.Device().synchronize()
+
+
+FORGOTTEN: dict[str, tuple[Any, str, Any]] = {
+    "waits between streams": (strict_cupy.cuda.Stream, "wait_event", lambda self, event: None),
+    "marks": (strict_cupy.cuda.Event, "record", lambda self, stream=None: None),
+    "the host's wait": (transfer._Slot, "wait_until_copied", lambda self: None),
+}
+
+
+@pytest.mark.parametrize("name", FORGOTTEN)
+def test_a_transfer_that_forgets_to_wait_is_found_out(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.register_cuda_module(strict_cupy)
+    try:
+        part, _ = part_of("classes", False, False)
+        monkeypatch.setattr(*FORGOTTEN[name])
+        with pytest.raises(strict_cupy.OutOfOrder):
+            epochs_of(part, None, device="cuda", on_device=False, shuffle=True)
+    finally:
+        backend.register_cuda_module(None)
+        strict_cupy.cuda.Device().synchronize()

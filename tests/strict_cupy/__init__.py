@@ -37,8 +37,9 @@ from strict_cupy.contract import (
     no_transfers as no_transfers,
     signature_of,
 )
-from strict_cupy.devices import POOL, cuda as cuda
+from strict_cupy.devices import POOL, cuda as cuda, in_pinned_memory, queue
 from strict_cupy.kernels import COMPILER, RawModule as _RawModule
+from strict_cupy.order import OutOfOrder as OutOfOrder, copies_pinned, host_waited
 
 __version__ = VERSION
 
@@ -218,8 +219,11 @@ def array(
         raise ValueError(f"Unsupported dtype {host.dtype}")
     if host.ndim:
         happened("h2d", "asarray")
+        if in_pinned_memory(object):
+            copies_pinned(object, queue())
         if blocking:
             happened("synchronizations", "asarray")
+            host_waited(queue().seen)
     return wrap(computed(lambda: host.copy(), (), {}), [])  # type: ignore[no-any-return]
 
 
@@ -228,6 +232,12 @@ def asarray(
     blocking: bool = False,
 ) -> ndarray:  # fmt: skip
     return array(a, dtype, copy, blocking=blocking)
+
+
+def ascontiguousarray(a: ndarray, dtype: Any = None) -> ndarray:
+    """The array itself where its rows lie one after the other, otherwise a copy."""
+    array = asarray(a, dtype)
+    return array if array.flags.c_contiguous else array.copy()  # type: ignore[attr-defined, no-any-return]
 
 
 def asnumpy(
@@ -292,7 +302,7 @@ class Grid:
 
 
 ogrid, mgrid = Grid(numpy.ogrid), Grid(numpy.mgrid)
-asanyarray = ascontiguousarray = asarray
+asanyarray = asarray
 
 
 def get_array_module(*arguments: Any) -> Any:

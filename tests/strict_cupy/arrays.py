@@ -10,6 +10,7 @@ import numpy
 
 from strict_cupy import devices, graphs
 from strict_cupy.contract import NAMES, happened, signature_of
+from strict_cupy.order import Uses, copies_pinned, host_waited, reads, writes
 
 SCALARS = (bool, int, float, complex, numpy.generic)
 
@@ -17,7 +18,7 @@ SCALARS = (bool, int, float, complex, numpy.generic)
 class ndarray:  # noqa: N801 - CuPy's name
     """An array that lives on a device: NumPy may not look into it, and it may not meet NumPy's."""
 
-    __slots__ = ("__weakref__", "_base", "_device", "_host", "_pool", "_size")
+    __slots__ = ("__weakref__", "_base", "_device", "_host", "_pool", "_size", "_uses")
     __array_ufunc__ = None  # so that `host + x` asks us, and we refuse
     __array_priority__ = 100
     __hash__ = None  # type: ignore[assignment]
@@ -27,6 +28,7 @@ class ndarray:  # noqa: N801 - CuPy's name
         self._host = numpy.zeros(shape, dtype)
         poison(self._host)
         self._base, self._device, self._pool = None, devices.current(), devices.pool()
+        self._uses = Uses(devices.queue())
         self._size = self._pool.taken(self._host.nbytes, self._device)
 
     def __del__(self) -> None:
@@ -87,8 +89,11 @@ class ndarray:  # noqa: N801 - CuPy's name
         self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True
     ) -> Any:
         happened("d2h", "get")
+        queue = devices.queue(stream)
+        reads([self], queue, "get")
         if blocking:
             happened("synchronizations", "get")
+            host_waited(queue.seen)
         if out is None:
             return self._host.copy(order)
         out[...] = self._host
@@ -100,6 +105,10 @@ class ndarray:  # noqa: N801 - CuPy's name
         if arr.dtype != self.dtype or arr.shape != self.shape:
             raise TypeError(f"{arr.dtype} {arr.shape} cannot be set to {self.dtype} {self.shape}")
         happened("h2d", "set")
+        queue = devices.queue(stream)
+        writes([self], queue, "set")
+        if devices.in_pinned_memory(arr):
+            copies_pinned(arr, queue)
         self._host[...] = arr
 
     def item(self, *place: int) -> Any:
@@ -226,7 +235,9 @@ def computed(host: Callable[..., Any], arguments: Sequence[Any], options: dict[s
     inputs = [*found(list(arguments)), *found(list(options.values()))]
     capture = graphs.recording()
     if capture is None:
-        return host(*resolved(arguments, hosted), **resolved(options, hosted))
+        y = host(*resolved(arguments, hosted), **resolved(options, hosted))
+        note_uses(inputs, y, getattr(host, "__qualname__", "a kernel"))
+        return y
     real = {id(a): a._host for a in inputs}
     places = {id(a): Place(id(a)) for a in inputs}
     trial = {key: zeros_like(array) for key, array in real.items()}
@@ -258,6 +269,20 @@ def computed(host: Callable[..., Any], arguments: Sequence[Any], options: dict[s
 
     capture.add(write, inputs)
     return type(y)(made) if type(y) in (tuple, list) else tuple(made) if len(made) > 1 else made[0]
+
+
+def note_uses(inputs: Sequence[ndarray], y: Any, name: str) -> None:
+    """What a kernel read and wrote: the arrays it gave back, or the first one if it gave none."""
+    made = y if isinstance(y, tuple | list) else (y,)
+    if y is None:
+        written = list(inputs[:1])
+    else:
+        written = [a for a in inputs if any(a._host is m for m in made)]
+        views = [m for m in made if isinstance(m, numpy.ndarray) and m.base is not None]
+        if any(numpy.may_share_memory(a._host, m) for a in inputs for m in views):
+            return  # views, which compute nothing
+    reads(inputs, devices.queue(), name)
+    writes(written, devices.queue(), name)
 
 
 class Place:
@@ -332,8 +357,9 @@ def wrap(host: Any, inputs: Sequence[ndarray]) -> Any:
     out._host = numpy.asarray(host)
     out._base = next((a for a in inputs if numpy.may_share_memory(a._host, out._host)), None)
     out._device = devices.current() if out._base is None else out._base._device
-    out._size = 0
+    out._size, out._uses = 0, None
     if out._base is None:
+        out._uses = Uses(devices.queue())
         happened("launches", "a new array")
         out._pool = devices.pool()
         out._size = out._pool.taken(out._host.nbytes, out._device)

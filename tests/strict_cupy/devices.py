@@ -1,14 +1,15 @@
-"""The devices of the look-alike: two of them, each with a stream that is always done."""
+"""The devices of the look-alike: two of them, whose streams do at once what they are given."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import types
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from strict_cupy import graphs
+from strict_cupy import graphs, order
 from strict_cupy.contract import happened
 
 COUNT = 2
@@ -48,6 +49,7 @@ class Device:
 
     def synchronize(self) -> None:
         happened("synchronizations", "Device.synchronize")
+        wait_for_all()
 
     @property
     def mem_info(self) -> tuple[int, int]:
@@ -77,6 +79,8 @@ class Stream:
     ) -> None:
         self.ptr = 0 if null else id(self)
         self.done = True
+        self._queue = order.Queue()
+        _known[self.ptr] = self
 
     def __enter__(self) -> Stream:
         graphs.STREAMS.append(self)
@@ -107,6 +111,7 @@ class Stream:
 
     def synchronize(self) -> None:
         happened("synchronizations", "Stream.synchronize")
+        order.host_waited(self._queue.seen)
 
     def record(self, event: Event | None = None) -> Event:
         event = event or Event()
@@ -115,8 +120,10 @@ class Stream:
 
     def wait_event(self, event: Event) -> None:
         assert isinstance(event, Event)
+        self._queue.after(event.seen)
 
 
+_known: weakref.WeakValueDictionary[int, Stream] = weakref.WeakValueDictionary()  # by address
 Stream.null = Stream(null=True)
 graphs.STREAMS.append(Stream.null)
 
@@ -129,14 +136,23 @@ class Event:
     def __init__(
         self, block: bool = False, disable_timing: bool = False, interprocess: bool = False
     ) -> None:
-        self.done, self.at, self.timed = True, 0, not disable_timing
+        self.at, self.timed = 0, not disable_timing
+        self.seen: dict[int, int] = {}
 
     def record(self, stream: Stream | None = None) -> None:
         Event.made += 1
         self.at = Event.made
+        self.seen = dict(queue(stream).seen)
+
+    @property
+    def done(self) -> bool:
+        """Always; and who asks knows it from then on."""
+        order.host_waited(self.seen)
+        return True
 
     def synchronize(self) -> None:
         happened("synchronizations", "Event.synchronize")
+        order.host_waited(self.seen)
 
 
 def get_elapsed_time(start_event: Event, end_event: Event) -> float:
@@ -249,7 +265,7 @@ runtime = types.SimpleNamespace(
     getDeviceCount=lambda: COUNT,
     getDevice=lambda: _current[-1],
     setDevice=lambda device: Device(device).use() and None,
-    deviceSynchronize=lambda: happened("synchronizations", "deviceSynchronize"),
+    deviceSynchronize=lambda: Device().synchronize(),
     getDeviceProperties=lambda device: {
         "name": b"Strict look-alike", "major": 9, "minor": 0, "totalGlobalMem": 2**30,
         "multiProcessorCount": 1,
@@ -281,3 +297,26 @@ cuda = types.SimpleNamespace(
 def current() -> int:
     """The number of the device that new arrays are made on."""
     return _current[-1]
+
+
+def queue(stream: Any = None) -> order.Queue:
+    """What a stream, the current one unless named, knows to be done."""
+    return (stream or graphs.STREAMS[-1])._queue  # type: ignore[no-any-return]
+
+
+def stream_at(address: int) -> Any:
+    """The stream with an address; 1 is the default one, as CUDA names it."""
+    return _known[0 if address == 1 else address]
+
+
+def wait_for_all() -> None:
+    """The host waits for every stream."""
+    for stream in list(_known.values()):
+        order.host_waited(stream._queue.seen)
+
+
+def in_pinned_memory(array: Any) -> bool:
+    """Whether an array of the host lies in pinned memory."""
+    while array is not None and not isinstance(array, PinnedMemoryPointer):
+        array = array.obj if isinstance(array, memoryview) else getattr(array, "base", None)
+    return array is not None

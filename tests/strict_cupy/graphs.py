@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from strict_cupy import contract
+from strict_cupy import contract, order
 
 STREAMS: list[Any] = []  # the current one last
 CAPTURES: dict[int, Capture] = {}  # of the streams that capture, by their addresses
@@ -48,6 +48,9 @@ class Graph:
             owner = pool()
             if owner is None or (array() is None and not owner.private):
                 raise AssertionError("a graph was launched that uses memory that was given back")
+        queue = (stream or STREAMS[-1])._queue
+        alive = [a for a in (array() for array, _ in self._memory) if a is not None]
+        order.writes(list({id(a): a for a in alive}.values()), queue, "Graph.launch")
         for work in self._work:
             work()
 
@@ -67,6 +70,7 @@ def launched(work: Callable[[], Any], arrays: Sequence[Any]) -> None:
     """Runs a kernel: now or, while the current stream captures, at each launch of the graph."""
     capture = recording()
     if capture is None:
+        order.writes(list({id(a): a for a in arrays}.values()), STREAMS[-1]._queue, "a kernel")
         work()
     else:
         capture.add(work, arrays)
