@@ -20,7 +20,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("repeatable")
 
-cublas.libraries[strict_cupy.__name__] = cublas.declared(Library())
+cublas.libraries[strict_cupy] = cublas.declared(Library())
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

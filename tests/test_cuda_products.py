@@ -20,8 +20,9 @@ import pytest
 import strict_cupy
 from strict_cupy import cublas as imitated
 
+import nanotorch as nt
 from nanotorch import backend
-from nanotorch.backend.cuda import cublas
+from nanotorch.backend.cuda import contraction, cublas
 
 LIMITS = {"float64": 1e-12, "float32": 2e-6, "float16": 1e-3, "bfloat16": 8e-3}
 DTYPES = list(LIMITS)
@@ -337,7 +338,7 @@ def test_a_failure_is_told_in_one_line(xp: Any, monkeypatch: pytest.MonkeyPatch)
         def cublasGemmEx(*arguments: Any) -> int:
             return 13
 
-    monkeypatch.setitem(cublas.libraries, xp.__name__, Failing())
+    monkeypatch.setitem(cublas.libraries, xp, Failing())
     a = xp.ones((2, 3), "f")
     with pytest.raises(RuntimeError) as error:
         cublas.matmul(xp, a, a.T)
@@ -412,3 +413,95 @@ def test_the_parameters_are_those_of_the_header(name: str) -> None:
         kind = re.sub(r"\bconst\b|\s*\w+\s*$", "", " ".join(parameter.split())).strip()
         kinds.append(ctypes.c_void_p if "*" in parameter else C_NAMES[kind])
     assert kinds == cublas.SIGNATURES[name]
+
+
+# --- the ops that multiply ------------------------------------------------------------------------
+
+EQUATIONS = [
+    # equation, shapes, launches: products, and copies of operands whose letters change places
+    ("ij,jk->ik", [(3, 4), (4, 5)], 1),
+    ("bij,bkj->bik", [(2, 3, 4), (2, 5, 4)], 1),
+    ("bthd,bshd->bhts", [(2, 3, 4, 5), (2, 6, 4, 5)], 3),
+    ("i,j->ij", [(3,), (4,)], 1),
+    ("ij,ij->ij", [(3, 4), (3, 4)], 1),
+    ("bi,bi->b", [(3, 4), (3, 4)], 2),
+    ("i,i->", [(4,), (4,)], 1),
+    ("ijk,j->i", [(3, 4, 5), (4,)], 2),
+    ("ij,jk,kl->il", [(3, 4), (4, 5), (5, 2)], 2),
+    ("ij,jk,kl,lm->im", [(3, 4), (4, 5), (5, 2), (2, 6)], 3),
+    ("bn,anm,bm->ba", [(2, 3), (5, 3, 4), (2, 4)], 3),
+    ("ij,kl->", [(3, 4), (2, 5)], 3),
+    ("ij,j->ji", [(3, 4), (4,)], 1),
+    ("ab,cb->ca", [(3, 0), (4, 0)], None),
+]
+
+
+@pytest.mark.parametrize(("equation", "shapes", "count"), EQUATIONS, ids=str)
+def test_einsum_is_made_of_products(equation: str, shapes: Any, count: int, xp: Any) -> None:
+    rng = numpy.random.default_rng(0)
+    operands = [rng.standard_normal(shape) for shape in shapes]
+    expected = numpy.einsum(equation, *operands)
+    arrays = [xp.asarray(x) for x in operands]
+    before = launches()
+    with strict_cupy.no_transfers(), strict_cupy.no_synchronization():
+        y = contraction.einsum(xp, equation, arrays)
+    if xp is strict_cupy and count:
+        assert launches() - before == count
+    assert y.shape == expected.shape
+    numpy.testing.assert_allclose(back(y), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_an_einsum_that_is_no_product_is_left_to_cupy(xp: Any) -> None:
+    f, i = xp.ones((2, 2), "f"), xp.ones((2, 2), "i")
+    for equation, operands in [
+        ("ij->ji", [f]),
+        ("ij,jk->ik", [i, i]),
+        ("ij,jk->ik", [f, xp.ones((1, 2), "f")]),
+        ("ij,jk->ik", [f, xp.ones((2, 2))]),
+    ]:
+        assert contraction.einsum(xp, equation, operands) is NotImplemented
+
+
+def products(nt: Any, x: Any, w: Any, v: Any, batch: Any) -> list[Any]:
+    """What the ops that multiply give, in one dtype."""
+    linear = nt.nn.functional.linear
+    return [
+        x @ w, nt.mm(x, w), nt.addmm(v, x, w), x @ w[:, 0], nt.dot(v, v), nt.mv(x, w[:, 0]),
+        nt.bmm(batch, batch.transpose(1, 2)), batch @ w, nt.baddbmm(v, batch, w.expand(2, 4, 5)),
+        linear(x, w.T, v), linear(batch, w.T, v), linear(x[0], w.T, v), linear(x, w.T),
+        nt.einsum("bij,jk->bik", batch, w), nt.tensordot(batch, w, 1), nt.outer(v, v),
+        nt.inner(x, x),
+    ]  # fmt: skip
+
+
+def test_no_op_multiplies_by_cupy_which_cannot_be_captured(
+    cuda: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[list[Any]] = []
+    for device in ("cpu", "cuda"):
+        rng = numpy.random.default_rng(0)
+        shapes = [(3, 4), (4, 5), (5,), (2, 3, 4)]
+        leaves = [
+            nt.tensor(rng.standard_normal(s), device=device, requires_grad=True) for s in shapes
+        ]
+        if device == "cuda":
+            xp = backend.cuda_module()
+            for name in ("matmul", "dot", "einsum", "tensordot"):
+                monkeypatch.setattr(xp, name, None, raising=False)
+            monkeypatch.setattr(xp.ndarray, "__matmul__", None, raising=cuda == "look-alike")
+        results = products(nt, *leaves)
+        total = sum((y * y).sum() for y in results)
+        grads = nt.autograd.grad(total, leaves, create_graph=True)
+        again = nt.autograd.grad(sum((g * g).sum() for g in grads), leaves)
+        found.append([y.detach().cpu().numpy() for y in (*results, *grads, *again)])
+    for expected, got in zip(*found, strict=True):
+        numpy.testing.assert_allclose(got, expected, rtol=1e-10)
+
+
+def test_shapes_that_do_not_fit_are_told_as_on_the_cpu(cuda: str) -> None:
+    x, y = nt.ones(2, 3, device="cuda"), nt.ones(4, 5, device="cuda")
+    for op in (nt.mm, nt.matmul):
+        with pytest.raises(RuntimeError, match=r"mm: a \(2, 3\) and b \(4, 5\)"):
+            op(x, y)
+    with pytest.raises(RuntimeError, match="linear"):
+        nt.nn.functional.linear(x, y)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import Array
+from nanotorch.backend import HOST, Array
+from nanotorch.backend.cuda import contraction, cublas
 from nanotorch.ops.casting import clone, into
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import sign
@@ -30,6 +31,8 @@ class Dot(Multilinear):
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
         return into(xp, xp.dot(a, b), out)
 
+    kernel_cuda = staticmethod(cublas.matmul)
+
 
 class Mv(Multilinear):
     """y = a @ b, matrix times vector"""
@@ -43,15 +46,19 @@ class Mv(Multilinear):
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
         return xp.matmul(a, b, out=out)
 
+    kernel_cuda = staticmethod(cublas.matmul)
+
 
 class Mm(Multilinear):
     """y = a @ b, matrix times matrix"""
 
-    vjp = (lambda g, b: g @ b.T, lambda g, a: a.T @ g)
+    vjp = (lambda g, b: times(g, b.T), lambda g, a: times(a.T, g))
 
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
         return xp.matmul(a, b, out=out)
+
+    kernel_cuda = staticmethod(cublas.matmul)
 
 
 class Bmm(Multilinear):
@@ -65,6 +72,8 @@ class Bmm(Multilinear):
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
         return xp.matmul(a, b, out=out)
+
+    kernel_cuda = staticmethod(cublas.matmul)
 
 
 class BatchedMatMul(Bmm):
@@ -83,7 +92,7 @@ class LinearLayer(Primitive):
 
     vjp = (
         lambda g, weight: product(g, weight),
-        lambda g, x: rows(g).T @ rows(x),
+        lambda g, x: times(rows(g).T, rows(x)),
         lambda g: g,
     )
     jvp = (
@@ -100,6 +109,13 @@ class LinearLayer(Primitive):
         if bias is None:
             return y
         return xp.add(y, bias, out=y if y.ndim else out)
+
+    @staticmethod
+    def kernel_cuda(
+        xp: Any, x: Array, weight: Array, bias: Array | None, out: Array | None = None
+    ) -> Array:
+        y = cublas.matmul(xp, x, weight.T, out)
+        return y if bias is None or y is NotImplemented else xp.add(y, bias, out=y)
 
     @classmethod
     def title(cls) -> str:
@@ -125,6 +141,11 @@ class EinSum(Multilinear):
     def kernel(xp: Any, *inputs: Array, equation: str, out: Array | None = None) -> Array:
         y = xp.einsum(equation, *inputs, optimize=len(inputs) > 2)
         return into(xp, y, out)
+
+    @staticmethod
+    def kernel_cuda(xp: Any, *inputs: Array, equation: str, out: Array | None = None) -> Array:
+        y = contraction.einsum(xp, equation, inputs)
+        return y if y is NotImplemented else into(xp, y, out)
 
 
 class Inv(Primitive):
@@ -189,10 +210,15 @@ def rows(x: Any) -> Any:
     return x if x.ndim == 2 else reshape(x, (-1, x.shape[-1]))
 
 
+def times(a: Any, b: Any) -> Any:
+    """a @ b, both matrices; raw arrays of a device by the kernel of ours."""
+    return a @ b if type(a) is HOST.ndarray else apply(Mm, a, b)
+
+
 def product(a: Any, b: Any) -> Any:
     """a @ b, b a matrix, a of any number of dimensions: folded to one matrix product."""
     if a.ndim == 2:
-        return a @ b
+        return times(a, b)
     return reshape(apply(Mm, rows(a), b), (*a.shape[:-1], b.shape[1]))
 
 

@@ -95,27 +95,26 @@ def set_precision(precision: str) -> None:
 
 # --- the library ----------------------------------------------------------------------------------
 
-# The library of each array module by its name; None where there is none. Tests put an imitation in.
-libraries: dict[str, Any] = {}
-_reasons: dict[str, str] = {}
+# The library of each array module; None where there is none. Tests put an imitation in.
+libraries: dict[Any, Any] = {}
+_reasons: dict[Any, str] = {}
 
 
 def library(xp: Any) -> Any:
     """The libcublas that the array module uses, with its functions declared; None without one."""
-    name = xp.__name__
-    if name not in libraries:
+    if xp not in libraries:
         try:
-            libraries[name] = declared(_loaded_by_cupy())
+            libraries[xp] = declared(_loaded_by_cupy())
         except (ImportError, OSError, AttributeError) as error:
-            libraries[name] = None
-            _reasons[name] = f"cuBLAS: {error}"
-    return libraries[name]
+            libraries[xp] = None
+            _reasons[xp] = f"cuBLAS: {error}"
+    return libraries[xp]
 
 
 def unavailable_reason(xp: Any) -> str | None:
     """Why products go through CuPy's own matmul, which no CUDA graph can hold; None: they do
     not."""
-    return None if library(xp) is not None else _reasons[xp.__name__]
+    return None if library(xp) is not None else _reasons[xp]
 
 
 def _loaded_by_cupy() -> Any:
@@ -153,14 +152,14 @@ class _Handle(NamedTuple):
 
 
 # Never destroyed: captured graphs go on using the workspaces.
-_handles: dict[tuple[str, int, int, int], _Handle] = {}
+_handles: dict[tuple[Any, int, int, int], _Handle] = {}
 
 
 def _handle(xp: Any, cublas: Any) -> Any:
     """The handle of this thread for the current stream of the current device."""
     cuda = xp.cuda
     device, stream = cuda.get_device_id(), cuda.get_current_stream().ptr
-    held = _handles.get((xp.__name__, device, stream, get_ident()))
+    held = _handles.get((xp, device, stream, get_ident()))
     if held is not None:
         return held.pointer
     pointer = _pointer()
@@ -175,7 +174,7 @@ def _handle(xp: Any, cublas: Any) -> Any:
         cublas.cublasSetWorkspace_v2(pointer, workspace.ptr, workspace.size), "cublasSetWorkspace"
     )
     held = _Handle(pointer, workspace, device)
-    _handles[xp.__name__, device, stream, get_ident()] = held
+    _handles[xp, device, stream, get_ident()] = held
     return pointer
 
 
