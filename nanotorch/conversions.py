@@ -9,6 +9,7 @@ from typing import Any
 from nanotorch import ops
 from nanotorch.autograd.grad_mode import modes
 from nanotorch.backend import (
+    CPU,
     HOST,
     array_module,
     device as Device,
@@ -20,6 +21,7 @@ from nanotorch.backend import (
     is_pinned,
     module_of,
     on_device,
+    on_device_of,
     pinned,
     to_device,
 )
@@ -34,6 +36,11 @@ class Conversions(Operators):
         """Tells a compiler that values leave the tensors for Python."""
         if modes.recorder is not None:
             modes.recorder.refuse("reads the values of a tensor")
+
+    def _on_host(self: Any) -> Any:
+        """The elements as NumPy's array, for reading."""
+        array = self._array
+        return array if isinstance(array, HOST.ndarray) else to_device(array, CPU)
 
     def numpy(self: Any, *, force: builtins.bool = False) -> Any:
         """The elements as a NumPy array over the same memory; `force` detaches and copies to the
@@ -57,13 +64,37 @@ class Conversions(Operators):
         array = self.numpy()
         return array if dtype is None and not copy else HOST.array(array, dtype=dtype, copy=copy)
 
-    def __dlpack__(self: Any, **arguments: Any) -> Any:
+    def __dlpack__(self: Any, *, stream: builtins.int | None = None, **wanted: Any) -> Any:
+        """A capsule over the same memory, for another library's `from_dlpack`.
+
+        `stream` is where that library will use it, and waits there for what the current stream
+        was given: None and 1 are the default stream, 2 the thread's own, -1 asks for no order,
+        anything else is the address of a CUDA stream. `wanted` is max_version, dl_device and copy.
+        Source: https://dmlc.github.io/dlpack/latest/python_spec.html
+        """
+        self._read()
         if self.requires_grad:
             raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
-        return self._array.__dlpack__(**arguments)
+        if stream is not None and type(stream) is not builtins.int:
+            raise TypeError(f"__dlpack__: expected an int as stream, got {type(stream).__name__}")
+        wanted = {name: value for name, value in wanted.items() if value is not None}
+        if not self.is_cuda:
+            if stream not in (None, -1):
+                raise BufferError(f"__dlpack__: the CPU has no streams, got stream={stream}")
+            return self._array.__dlpack__(**wanted)
+        if stream is not None and (stream < -1 or stream == 0):
+            raise BufferError(
+                f"__dlpack__: expected -1, 1, 2 or the address of a CUDA stream, got {stream}"
+            )
+        with on_device_of(self._array):
+            return self._array.__dlpack__(stream=stream, **wanted)
 
-    def __dlpack_device__(self: Any) -> Any:
-        return self._array.__dlpack_device__()
+    def __dlpack_device__(self: Any) -> tuple[builtins.int, builtins.int]:
+        """(type, number): type 1 is the CPU, 2 CUDA, 3 pinned memory of the CPU."""
+        if self.is_pinned():
+            return 3, 0
+        kind, number = self._array.__dlpack_device__()
+        return builtins.int(kind), builtins.int(number)
 
     def item(self: Any) -> Any:
         """The one element as a Python number."""
@@ -72,12 +103,12 @@ class Conversions(Operators):
             raise RuntimeError(
                 f"a Tensor with {self._array.size} elements cannot be converted to Scalar"
             )
-        return self._array.item()
+        return self._on_host().item()
 
     def tolist(self: Any) -> Any:
         """The elements as nested lists of Python numbers."""
         self._read()
-        return self._array.tolist()
+        return self._on_host().tolist()
 
     def __bool__(self: Any) -> builtins.bool:
         self._read()
@@ -87,7 +118,7 @@ class Conversions(Operators):
                 + ("no values" if self._array.size == 0 else "more than one value")
                 + " is ambiguous"
             )
-        return bool(self._array.item())
+        return bool(self._on_host().item())
 
     def __float__(self: Any) -> builtins.float:
         return float(self.item())
@@ -102,7 +133,7 @@ class Conversions(Operators):
         self._read()
         if self._array.dtype.kind not in "iub" or self._array.size != 1:
             raise TypeError("only integer tensors of a single element can be converted to an index")
-        return int(self._array.item())
+        return int(self._on_host().item())
 
     def __len__(self: Any) -> builtins.int:
         if not self._array.ndim:

@@ -372,13 +372,13 @@ class Operators(Traced):
 
     def index_put_(self, indices: tuple[Any, ...], values: Any, accumulate: bool = False) -> Any:
         """Writes `values` at the index tensors, or adds them there."""
-        key = (indexing.HERE,) * len(indices)
+        key = ("index_put",) * len(indices)
         return apply_inplace(
             indexing.IndexPut, self, values, *indices, key=key, accumulate=accumulate
         )
 
     def index_add_(self, dim: int, index: Any, source: Any, *, alpha: float = 1) -> Any:
         """Adds the slices of `source`, times alpha, at `index` along `dim`."""
-        key = (*(slice(None),) * dim, indexing.HERE)
+        key = ops.keys.along(ops.shapes.dimension(dim, self.ndim), "index_add")
         value = source if alpha == 1 else source * alpha
         return apply_inplace(indexing.IndexPut, self, value, index, key=key, accumulate=True)

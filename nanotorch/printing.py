@@ -260,7 +260,7 @@ def tensor_format(tensor: Tensor, specification: str) -> str:
     text = "" if specification else str(tensor)
     # A subclass with a text of its own, such as Parameter, keeps it unless a number is asked for.
     if tensor._array.ndim == 0 and (specification or text.startswith("tensor(")):
-        return format(tensor._array.item(), specification)
+        return format(tensor._on_host().item(), specification)
     if specification:
         raise TypeError(
             f"format: {specification!r} formats one number, but the tensor has shape "

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy
 
+from nanotorch.backend.cuda import checks
+
 # What overflows is inf and 0 / 0 is NaN, as in PyTorch: without NumPy's warnings where we compute.
 warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"nanotorch\.")
 
@@ -107,6 +109,7 @@ def register_cuda_module(module: Any) -> None:
     """Makes `module` (cupy, or in tests its strict double) the home of CUDA arrays."""
     global _cuda_module, _gpus
     if _cuda_module is not None:
+        checks.forget()
         MODULES.pop(_cuda_module.ndarray, None)
         RAW.pop(_cuda_module.ndarray, None)
     _cuda_module = module
@@ -204,7 +207,7 @@ def to_device(array: Array, place: device, non_blocking: bool = False) -> Array:
     """
     module, source = module_of(place), array_module(array)
     if module is numpy:
-        return array if source is numpy else source.asnumpy(array)
+        return array if source is numpy else checks.to_host(source, array)
     if source is not module:
         with on_device(place):
             if not is_pinned(array):

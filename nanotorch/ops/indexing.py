@@ -1,4 +1,9 @@
-"""Reading and writing elements by index."""
+"""Reading and writing elements by index.
+
+On a CUDA device, kernels of ours (`backend.cuda.indexing`) read whole rows in one launch, add up
+repeated places in the order of the batch, and note indices outside of the tensor without waiting.
+Which of several values written to one place remains is left open, as in PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +15,25 @@ from nanotorch.backend import (
     Array,
     array_module,
     broadcast_shapes,
-    device_of,
     dtype_of,
     is_array,
     on_device_of,
-    to_device,
 )
+from nanotorch.backend.cuda import indexing as device
 from nanotorch.ops.casting import Copy, Fill, cast, into
+from nanotorch.ops.comparisons import where
+from nanotorch.ops.keys import (
+    HERE,
+    along,
+    axes,
+    filled,
+    host_checked,
+    located,
+    op_of,
+    refuse_outside,
+)
 from nanotorch.ops.shapes import BasicIndex, UnsafeView, dimension, expand, reshape
 from nanotorch.primitive import Linear, Traced, apply
-
-HERE = "index"  # stands in a key for an index that is an input
 
 
 class Index(Linear):
@@ -34,8 +47,15 @@ class Index(Linear):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *indices: Array, key: Any, out: Array | None = None) -> Array:
-        y = x[filled(key, indices)]
+        y = x[filled(key, host_checked(xp, x.shape, key, indices))]
         return into(xp, y, out)
+
+    @staticmethod
+    def kernel_cuda(
+        xp: Any, x: Array, *indices: Array, key: Any, out: Array | None = None
+    ) -> Array:
+        found = axes(xp, x.ndim, key, indices)
+        return device.read(xp, x, found, op_of(key), out) if found else NotImplemented
 
 
 class IndexAdd(Linear):
@@ -51,12 +71,19 @@ class IndexAdd(Linear):
     def kernel(
         xp: Any, g: Array, *indices: Array, key: Any, shape: Any, out: Array | None = None
     ) -> Array:
-        if out is None:
-            out = xp.zeros(shape, g.dtype)
-        else:
-            out.fill(0)
+        out = zeroed(xp, shape, g.dtype, out)
         add_at(xp, out, filled(key, indices), g)
         return out
+
+    @staticmethod
+    def kernel_cuda(
+        xp: Any, g: Array, *indices: Array, key: Any, shape: Any, out: Array | None = None
+    ) -> Array:
+        found = axes(xp, len(shape), key, indices)
+        if not found:
+            return NotImplemented
+        out = zeroed(xp, shape, g.dtype, out)
+        return device.add(xp, out, found, g, op_of(key))
 
 
 class IndexPut(Linear):
@@ -79,21 +106,32 @@ class IndexPut(Linear):
         xp: Any, x: Array, value: Any, *indices: Array, key: Any, accumulate: bool = False,
         out: Array | None = None,
     ) -> Array:  # fmt: skip
-        if out is None:
-            out = xp.array(x)
-        elif out is not x:
-            xp.copyto(out, x)
+        out = copied(xp, x, out)
         if is_array(value) and value.dtype != out.dtype:
             raise ValueError(
                 "Index put requires the source and destination dtypes match, got "
                 f"{dtype_of(out.dtype).title} for the destination and "
                 f"{dtype_of(value.dtype).title} for the source."
             )
+        place = filled(key, host_checked(xp, x.shape, key, indices))
         if accumulate:
-            add_at(xp, out, filled(key, indices), value)
+            add_at(xp, out, place, value)
         else:
-            out[filled(key, indices)] = value
+            out[place] = value
         return out
+
+    @staticmethod
+    def kernel_cuda(
+        xp: Any, x: Array, value: Any, *indices: Array, key: Any, accumulate: bool = False,
+        out: Array | None = None,
+    ) -> Array:  # fmt: skip
+        found = axes(xp, x.ndim, key, indices)
+        if not found or (is_array(value) and value.dtype != x.dtype):
+            return NotImplemented
+        if accumulate:
+            return device.add(xp, copied(xp, x, out), found, value, op_of(key))
+        device.check(xp, x.shape, found, op_of(key))
+        return NotImplemented
 
 
 class Gather(Linear):
@@ -102,9 +140,19 @@ class Gather(Linear):
     vjp = (lambda g, x_shape, index, dim: apply(GatherReverse, g, index, dim=dim, shape=x_shape),)
 
     @staticmethod
-    def kernel(xp: Any, x: Array, index: Array, *, dim: int, out: Array | None = None) -> Array:
+    def kernel(
+        xp: Any, x: Array, index: Array, *, dim: int, out: Array | None = None
+    ) -> Array:
         y = x[places(xp, x, index, dim)] if x.ndim else x[...]
         return into(xp, y, out)
+
+    @staticmethod
+    def kernel_cuda(
+        xp: Any, x: Array, index: Array, *, dim: int, out: Array | None = None
+    ) -> Array:
+        if not alike(x, index):
+            return NotImplemented
+        return device.gather(xp, x, dim, index, out)
 
 
 class GatherReverse(Linear):
@@ -114,17 +162,24 @@ class GatherReverse(Linear):
 
     @staticmethod
     def kernel(
-        xp: Any, g: Array, index: Array, *, dim: int, shape: Any, out: Array | None = None
-    ) -> Array:
-        if out is None:
-            out = xp.zeros(shape, g.dtype)
-        else:
-            out.fill(0)
+        xp: Any, g: Array, index: Array, *, dim: int, shape: Any,
+        out: Array | None = None,
+    ) -> Array:  # fmt: skip
+        out = zeroed(xp, shape, g.dtype, out)
         if out.ndim:
             add_at(xp, out, places(xp, out, index, dim), g)
         else:
             out[...] = g
         return out
+
+    @staticmethod
+    def kernel_cuda(
+        xp: Any, g: Array, index: Array, *, dim: int, shape: Any,
+        out: Array | None = None,
+    ) -> Array:  # fmt: skip
+        if not device.available(xp) or not shape:
+            return NotImplemented
+        return device.add_along(xp, zeroed(xp, shape, g.dtype, out), dim, index, g, "gather")
 
 
 class Scatter(Linear):
@@ -147,17 +202,29 @@ class Scatter(Linear):
         add: bool,
         out: Array | None = None,
     ) -> Array:
-        if out is None:
-            out = xp.array(x)
-        elif out is not x:
-            xp.copyto(out, x)
+        out = copied(xp, x, out)
         if is_array(source) and source.ndim:
             source = source[tuple(slice(n) for n in index.shape)]
+        place = places(xp, x, index, dim, "scatter_add" if add else "scatter")
         if add:
-            add_at(xp, out, places(xp, x, index, dim), source)
+            add_at(xp, out, place, source)
         else:
-            out[places(xp, x, index, dim)] = source
+            out[place] = source
         return out
+
+    @staticmethod
+    def kernel_cuda(
+        xp: Any, x: Array, index: Array, source: Any, *, dim: int, add: bool,
+        out: Array | None = None,
+    ) -> Array:  # fmt: skip
+        if not alike(x, index) or (is_array(source) and source.dtype != x.dtype):
+            return NotImplemented
+        if not add:
+            device.check(xp, x.shape, [(dim, index)], "scatter")
+            return NotImplemented
+        if is_array(source) and source.ndim:
+            source = source[tuple(slice(n) for n in index.shape)]
+        return device.add_along(xp, copied(xp, x, out), dim, index, source, "scatter_add")
 
     def name(self) -> str:
         return "ScatterAddBackward0" if self.attributes["add"] else "ScatterBackward0"
@@ -199,21 +266,40 @@ def add_at(xp: Any, out: Array, key: Any, values: Any) -> None:
     out[...] = wide.astype(out.dtype)
 
 
-def places(xp: Any, x: Array, index: Array, dim: int) -> tuple[Any, ...]:
-    """The advanced index that gather reads along `dim`; refuses indices outside of x."""
+def zeroed(xp: Any, shape: Any, kind: Any, out: Array | None) -> Array:
+    """Zeros to add to."""
+    if out is None:
+        return xp.zeros(shape, kind)
+    out.fill(0)
+    return out
+
+
+def copied(xp: Any, x: Array, out: Array | None) -> Array:
+    """A copy of x to write to, or `out` that holds x."""
+    if out is None:
+        return xp.array(x)
+    if out is not x:
+        xp.copyto(out, x)
+    return out
+
+
+def alike(x: Array, index: Array) -> bool:
+    """Whether gather's index has the dimensions of x: at least one, and as many."""
+    return bool(x.ndim and index.ndim == x.ndim)
+
+
+def places(xp: Any, x: Array, index: Array, dim: int, op: str = "gather") -> tuple[Any, ...]:
+    """The advanced index that gather reads along `dim`; on the CPU, refuses indices outside of
+    x."""
     if index.ndim != x.ndim:
         raise RuntimeError(
             f"gather: expected an index of {x.ndim} dimensions as the input has, got {index.ndim}"
         )
+    if xp is HOST and x.ndim:
+        refuse_outside(op, index, x.shape[dim])
     grid = list(xp.ogrid[tuple(slice(n) for n in index.shape)])
     grid[dim] = index
     return tuple(grid)
-
-
-def filled(key: Any, indices: tuple[Array, ...]) -> tuple[Any, ...]:
-    """The key with its index inputs in their places."""
-    rest = iter(indices)
-    return tuple(next(rest) if item is HERE else item for item in key)
 
 
 def with_ones(g: Any, ndim: int) -> Any:
@@ -224,77 +310,6 @@ def with_ones(g: Any, ndim: int) -> Any:
 def put(x: Any, value: Any, indices: tuple[Any, ...], key: Any) -> Any:
     """x with `value` at the key."""
     return apply(IndexPut, x, value, *indices, key=key, accumulate=False)
-
-
-def parsed(x: Any, key: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """A key as (items, index tensors): each index tensor is HERE among the items."""
-    items, indices = [], []
-    for item in key if isinstance(key, tuple) else (key,):
-        if isinstance(item, list | range):
-            item = as_index(x, item)
-        array: Any = getattr(item, "_array", item)
-        if item is None or item is Ellipsis or isinstance(item, slice) or type(item) is int:
-            if isinstance(item, slice):
-                item = whole_numbers(item)
-            items.append(item)
-        elif is_array(array) and array.ndim == 0 and array.dtype.kind in "iu":
-            items.append(int(item))
-        elif is_array(array) and array.dtype.kind in "iub":
-            items.append(HERE)
-            indices.append(item)
-        elif isinstance(item, bool | HOST.bool):
-            items.append(HERE)
-            indices.append(to_device(HOST.asarray(bool(item)), device_of(x._array)))
-        elif hasattr(item, "__index__"):
-            items.append(item.__index__())
-        else:
-            raise IndexError(
-                "tensors used as indices must be long, int, byte or bool tensors; "
-                f"got {getattr(item, 'dtype', type(item).__name__)}"
-            )
-    return tuple(items), tuple(indices)
-
-
-def as_index(x: Any, values: Any) -> Any:
-    """A list used as an index, as an array beside x."""
-    plain = [v.tolist() if isinstance(v, Traced) else v for v in values]  # type: ignore[attr-defined]
-    array = HOST.array(plain) if len(plain) else HOST.zeros(0, HOST.int64)
-    return to_device(array, device_of(x._array))
-
-
-def whole_numbers(item: slice) -> slice:
-    """A slice with plain ints; steps must be positive, as in PyTorch."""
-    start, stop, step = (None if v is None else int(v) for v in (item.start, item.stop, item.step))
-    if step is not None and step <= 0:
-        raise ValueError("slice: step must be greater than zero")
-    return slice(start, stop, step)
-
-
-def located(x: Any, key: Any) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
-    """x[key] in two steps, as PyTorch takes it: the view by ints, slices and None, then what is
-    left of the key, and its index tensors."""
-    items, indices = parsed(x, key)
-    if all(item is HERE or item is Ellipsis or item == slice(None) for item in items):
-        return x, items, indices
-    if (
-        not indices
-        and x.ndim == 0
-        and any(item is not None and item is not Ellipsis for item in items)
-    ):
-        raise IndexError("invalid index of a 0-dim tensor; use tensor.item() to read its number")
-    first: list[Any] = []
-    rest: list[Any] = []
-    tensors = iter(indices)
-    for item in items:
-        if item is HERE:
-            array = next(tensors)
-            mask = getattr(array, "_array", array).dtype.kind == "b"
-            first.extend([slice(None)] * (array.ndim if mask else 1))
-        else:
-            first.append(item)
-        if type(item) is not int:
-            rest.append(item if item is HERE or item is Ellipsis else slice(None))
-    return apply(BasicIndex, x, key=tuple(first)), tuple(rest), indices
 
 
 def getitem(x: Any, key: Any) -> Any:
@@ -351,29 +366,30 @@ def index_select(x: Any, dim: int, index: Any) -> Any:
     place = dimension(dim, x.ndim)
     if x.ndim == 0:
         return apply(UnsafeView, index_select(reshape(x, (1,)), 0, index), shape=())
-    return apply(Index, x, index, key=(*(slice(None),) * place, HERE))
+    return apply(Index, x, index, key=along(place, "index_select"))
 
 
 def index_put(x: Any, indices: tuple[Any, ...], values: Any, accumulate: bool = False) -> Any:
     """x with `values` at the index tensors, or added there."""
-    return apply(IndexPut, x, values, *indices, key=(HERE,) * len(indices), accumulate=accumulate)
+    key = ("index_put",) * len(indices)
+    return apply(IndexPut, x, values, *indices, key=key, accumulate=accumulate)
 
 
 def index_add(x: Any, dim: int, index: Any, source: Any, *, alpha: float = 1) -> Any:
     """x with the slices of `source`, times alpha, added at `index` along `dim`."""
-    key = (*(slice(None),) * dimension(dim, x.ndim), HERE)
+    key = along(dimension(dim, x.ndim), "index_add")
     value = source if alpha == 1 else source * alpha
     return apply(IndexPut, x, value, index, key=key, accumulate=True)
 
 
 def index_copy(x: Any, dim: int, index: Any, source: Any) -> Any:
     """x with its slices at `index` along `dim` replaced by those of `source`."""
-    return put(x, source, (index,), (*(slice(None),) * dimension(dim, x.ndim), HERE))
+    return put(x, source, (index,), along(dimension(dim, x.ndim), "index_copy"))
 
 
 def index_fill(x: Any, dim: int, index: Any, value: Any) -> Any:
     """x with `value`, a number or a 0-dim tensor, in its slices at `index` along `dim`."""
-    return put(x, value, (index,), (*(slice(None),) * dimension(dim, x.ndim), HERE))
+    return put(x, value, (index,), along(dimension(dim, x.ndim), "index_fill"))
 
 
 def take_along_dim(x: Any, indices: Any, dim: int) -> Any:
@@ -385,7 +401,7 @@ def take_along_dim(x: Any, indices: Any, dim: int) -> Any:
     x, indices = (
         expand(v, (*common[:place], end, *common[place:])) for v, end in zip((x, indices), ends)
     )
-    return gather(x, place, indices)
+    return gather(x, place, where(indices < 0, indices + x.shape[place], indices))
 
 
 def masked_select(x: Any, mask: Any) -> Any:
@@ -396,7 +412,12 @@ def masked_select(x: Any, mask: Any) -> Any:
 
 def take(x: Any, index: Any) -> Any:
     """The elements of x, flattened, at `index`."""
-    return apply(Index, x.reshape(-1), index, key=(HERE,))
+    return apply(Index, x.reshape(-1), index, key=("take",))
+
+
+def rows(table: Any, index: Any) -> Any:
+    """The rows of an embedding's table at `index`, integers of any shape."""
+    return apply(Index, table, index, key=("embedding",))
 
 
 def flip(x: Any, *dims: Any) -> Any:

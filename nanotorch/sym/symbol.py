@@ -21,7 +21,8 @@ from nanotorch import ops
 from nanotorch.backend import dtype as DType, dtype_of, get_default_device, get_default_dtype
 from nanotorch.creation import as_tensor, tensor
 from nanotorch.operators import Operators
-from nanotorch.ops.indexing import HERE, Index
+from nanotorch.ops.indexing import Index
+from nanotorch.ops.keys import HERE
 from nanotorch.primitive import Primitive, Traced, apply
 from nanotorch.sym.gradient import Detach, grad
 from nanotorch.sym.graph import Graph

@@ -1,0 +1,293 @@
+"""Reading and adding by index on a CUDA device, with the kernels of `indexing.cu`.
+
+Sums at repeated places are the same in every run: each place is added up in the order of the batch,
+by one warp or thread. A position of the index that names its place first adds up the whole place;
+finding the others means comparing the index with itself, which is cheapest up to some millions of
+comparisons: no memory and one launch. Above that, the positions of each place are listed first.
+Neither waits for the device, and no shape depends on values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy
+
+from nanotorch.backend.cuda import checks
+from nanotorch.backend.cuda.kernels import available as available, launch
+from nanotorch.backend.devices import broadcast_shapes
+
+Array = Any
+Where = Sequence[tuple[int, Array]]  # axes in ascending order, each with its array of integers
+
+# Ops whose negative indices count from the end, as PyTorch has it; the others refuse them.
+WRAPPING = ("index", "index_put", "index_fill", "take")
+COMPARED = 2**24  # about what is compared while the launches of listing take place (estimated)
+WALKED = 64  # positions that a thread adds one after the other, if it is one of few
+MANY = 4096  # threads that keep a device busy
+FILE, THREADS, WARPS = "indexing", 256, 4
+_OPAQUE = ((8, "L"), (4, "I"), (2, "H"), (1, "B"))  # elements that are copied, by their size
+_int32, _int64 = numpy.int32, numpy.int64
+
+
+def take(
+    xp: Any, x: Array, axis: int, index: Array, op: str | None = None, out: Array | None = None
+) -> Array:
+    """y = x at the index along an axis, in one launch; x is C-contiguous."""
+    index = _integers(xp, index)
+    shape = (*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
+    y = _place_for(xp, shape, x.dtype, out)
+    if y.size:
+        rows = x.shape[axis]
+        _refuse_nothing(op, rows)
+        inner = math.prod(x.shape[axis + 1 :]) * x.itemsize
+        kernel, letter, unit = _unit(inner, x.data.ptr | y.data.ptr)
+        total, width = y.nbytes // unit, inner // unit
+        numbers = map(_int64, (total, index.size, rows, width))
+        _run(xp, kernel, letter, total, (y, x, *_checked(xp, op, index), *numbers))
+    return _delivered(xp, y, out)
+
+
+def read(xp: Any, x: Array, where: Where, op: str, out: Array | None = None) -> Array:
+    """y = x at integer arrays along some axes; NotImplemented (but checked) for scattered axes and
+    views, which CuPy reads itself."""
+    axis = where[0][0]
+    if not x.flags.c_contiguous or where[-1][0] - axis != len(where) - 1:
+        check(xp, x.shape, where, op)
+        return NotImplemented
+    if len(where) == 1:
+        return take(xp, x, axis, where[0][1], op, out)
+    sizes = x.shape[axis : axis + len(where)]
+    places = _joined(xp, sizes, [index for _, index in where], op)
+    merged = x.reshape(*x.shape[:axis], math.prod(sizes), *x.shape[axis + len(where) :])
+    return take(xp, merged, axis, places, None, out)
+
+
+def check(xp: Any, shape: Sequence[int], where: Where, op: str) -> None:
+    """Notes what lies outside of a tensor of that shape."""
+    for axis, index in where:
+        if index.size:
+            _refuse_nothing(op, shape[axis])
+            index = _integers(xp, index)
+            numbers = _int64(index.size), _int64(shape[axis])
+            arguments = (*_checked(xp, op, index), *numbers)
+            _run(xp, "check_range", "", index.size, arguments)
+
+
+def add(xp: Any, out: Array, where: Where, values: Any, op: str) -> Any:
+    """out += values at integer arrays along some axes, in place, each place in the order of the
+    batch; NotImplemented for dtypes without a kernel."""
+    axes, arrays = [axis for axis, _ in where], [index for _, index in where]
+    sums = _sums(out.dtype)
+    if sums is None:
+        return NotImplemented
+    view, axis = out, axes[0]
+    if axes[-1] - axis != len(axes) - 1:  # then what the index stands for comes first
+        others = [d for d in range(out.ndim) if d not in axes]
+        view, axis = out.transpose(*axes, *others), 0
+    sizes = view.shape[axis : axis + len(axes)]
+    rest = view.shape[axis + len(axes) :]
+    named = broadcast_shapes(*(index.shape for index in arrays))
+    values = _beside(xp, values, (*view.shape[:axis], *named, *rest), sums.kind)
+    if values.size:
+        if len(arrays) == 1:
+            places, wide_op = _integers(xp, arrays[0]).astype(_int64, copy=False), op
+        else:
+            places, wide_op = _joined(xp, sizes, arrays, op), None
+        _refuse_nothing(op, math.prod(sizes))
+        target = _contiguous(xp, view, sums.kind)
+        outer, inner = math.prod(view.shape[:axis]), math.prod(rest) * sums.parts
+        extent = (outer, places.size, math.prod(sizes), inner)
+        _add_rows(xp, sums.letter, target, values, places, wide_op, op in WRAPPING, extent)
+        if target is not view:
+            view[...] = target
+    return out
+
+
+def gather(xp: Any, x: Array, dim: int, index: Array, out: Array | None = None) -> Array:
+    """y[i][j][k] = x[index[i][j][k]][j][k] for dim 0, and so on."""
+    index, x = _integers(xp, index), xp.ascontiguousarray(_beginning(x, dim, index.shape))
+    y = _place_for(xp, index.shape, x.dtype, out)
+    if y.size:
+        _refuse_nothing("gather", x.shape[dim])
+        extent = _extent(index.shape, dim, x.shape[dim])
+        if x.itemsize > 8:
+            places = _places_along(xp, index, extent, "gather")
+            return take(xp, x.reshape(-1), 0, places, None, out)
+        letter = next(letter for size, letter in _OPAQUE if size == x.itemsize)
+        arguments = (y, x, *_checked(xp, "gather", index), *map(_int64, (index.size, *extent)))
+        _run(xp, "take_along", letter, index.size, arguments)
+    return _delivered(xp, y, out)
+
+
+def add_along(xp: Any, out: Array, dim: int, index: Array, values: Any, op: str) -> Any:
+    """out += values at the places that gather reads, in place, in the order of the batch;
+    NotImplemented for dtypes without a kernel."""
+    sums = _sums(out.dtype)
+    if sums is None:
+        return NotImplemented
+    kind, letter, parts = sums
+    view = _beginning(out, dim, index.shape)
+    values = _beside(xp, values, index.shape, kind)
+    if not index.size:
+        return out
+    _refuse_nothing(op, view.shape[dim])
+    index = _integers(xp, index)
+    length, rows, inner = extent = _extent(index.shape, dim, view.shape[dim])
+    columns = index.size // length * parts
+    if length <= WALKED or columns >= MANY:
+        target = _contiguous(xp, view, numpy.dtype("f") if letter == "e" else kind)
+        index = index.astype(_int64, copy=False)
+        numbers = map(_int64, (columns, length, rows, inner, parts))
+        noting = *checks.arguments(xp, op), _int32(op in WRAPPING)
+        arguments = (target, values, index, *noting, *numbers)
+        _run(xp, "add_along", letter, columns, arguments, most=None)
+    else:
+        target = _contiguous(xp, view, kind)
+        places, total = _places_along(xp, index, extent, op), view.size
+        _add_rows(xp, letter, target, values, places, None, False, (1, index.size, total, parts))
+    if target is not view:
+        view[...] = target
+    return out
+
+
+def _add_rows(
+    xp: Any, letter: str, out: Array, values: Array, places: Array, op: str | None, wraps: bool,
+    extent: tuple[int, int, int, int],
+) -> None:  # fmt: skip
+    """out (outer, rows, inner) += values (outer, count, inner) at places (count) of int64."""
+    outer, count, rows, inner = extent
+    warps = count * -(-outer * inner // 32)
+    numbers = tuple(map(_int64, (outer, count, rows, inner)))
+    noting, wrapping = checks.arguments(xp, op), _int32(wraps)
+    if min(rows, count) * warps <= COMPARED:
+        arguments = (out, values, places, *noting, wrapping, *numbers)
+        launch(xp, FILE, "add_first", letter, (-(-warps // WARPS),), (32 * WARPS,), arguments)
+        return
+    if max(count, rows) >= 2**31:
+        raise ValueError(f"{count} values cannot be added to {rows} places at once: 2**31 at most")
+    counts = xp.zeros(rows + 1, _int32)
+    ends, found = xp.empty(rows, _int32), xp.empty(count, _int32)
+    sizes = numbers[1], numbers[2]
+    _run(xp, "count_places", "", count, (counts, places, *noting, wrapping, *sizes))
+    _run(xp, "allot_places", "", rows, (ends, counts, sizes[1]), most=None)
+    _run(xp, "list_places", "", count, (found, ends, places, wrapping, *sizes))
+    arguments = (out, values, places, found, ends, counts, wrapping, *numbers)
+    launch(xp, FILE, "add_listed", letter, (-(-warps // WARPS),), (32 * WARPS,), arguments)
+
+
+# --- what kernels are given -----------------------------------------------------------------------
+
+
+def _run(
+    xp: Any, kernel: str, kinds: str, elements: int, arguments: tuple[Any, ...],
+    most: int | None = 4096,
+) -> None:  # fmt: skip
+    """A thread per element; at most so many blocks, where a kernel's threads take several."""
+    blocks = -(-elements // THREADS)
+    launch(xp, FILE, kernel, kinds, (min(blocks, most or blocks),), (THREADS,), arguments)
+
+
+def _checked(xp: Any, op: str | None, index: Array) -> tuple[Any, ...]:
+    """An index, whether it is narrow, what notes entries outside, and whether negative ones count
+    from the end."""
+    narrow = _int32(index.dtype.itemsize == 4)
+    return index, narrow, *checks.arguments(xp, op), _int32(op in WRAPPING)
+
+
+def _refuse_nothing(op: str | None, size: int) -> None:
+    if op is not None and not size:
+        raise checks.OutOfRange(checks.message(op, None, size))
+
+
+def _integers(xp: Any, index: Array) -> Array:
+    """The index as a kernel takes it: int32 or int64, C-contiguous."""
+    if index.dtype.itemsize < 4 or index.dtype.kind != "i":
+        return index.astype(_int64)
+    return xp.ascontiguousarray(index)
+
+
+class _Sums(NamedTuple):
+    """How elements of a dtype are added: as which dtype, by which letter, how many numbers each."""
+
+    kind: Any
+    letter: str
+    parts: int = 1
+
+
+def _sums(kind: Any) -> _Sums | None:
+    """None: no kernel adds them. Signed integers are added as unsigned ones, whose bits agree, and
+    narrow ones as uint32."""
+    if kind.kind in "iub":
+        wide = numpy.dtype(numpy.uint64 if kind.itemsize == 8 else numpy.uint32)
+        return _Sums(kind if kind.itemsize >= 4 else wide, "L" if kind.itemsize == 8 else "I")
+    if kind.kind == "c":
+        return _Sums(kind, "fd"[kind.itemsize // 16], 2)
+    return _Sums(kind, kind.char) if kind.char in "efd" else None
+
+
+def _unit(inner: int, addresses: int) -> tuple[str, str, int]:
+    """The kernel, its letter and the most bytes at once for rows of `inner` bytes."""
+    if (inner | addresses) % 16 == 0:
+        return "take_wide_rows", "", 16
+    return next(("take_rows", letter, n) for n, letter in _OPAQUE if (inner | addresses) % n == 0)
+
+
+def _place_for(xp: Any, shape: tuple[int, ...], kind: Any, out: Array | None) -> Array:
+    """Where a kernel writes: `out` if it is as it has to be, else new memory."""
+    fits = out is not None and (out.shape, out.dtype) == (shape, kind) and out.flags.c_contiguous
+    return out if fits else xp.empty(shape, kind)
+
+
+def _delivered(xp: Any, y: Array, out: Array | None) -> Array:
+    if out is None or out is y:
+        return y
+    xp.copyto(out, y)
+    return out
+
+
+def _beside(xp: Any, values: Any, shape: tuple[int, ...], kind: Any) -> Array:
+    """Values of the device, or a number, in the shape and dtype of what they are added to."""
+    array = xp.asarray(values, kind)
+    return xp.ascontiguousarray(array if array.shape == shape else xp.broadcast_to(array, shape))
+
+
+def _contiguous(xp: Any, x: Array, kind: Any) -> Array:
+    """x itself if a kernel can add to it in that dtype, else a copy."""
+    return xp.ascontiguousarray(x) if x.dtype == kind else x.astype(kind, order="C")
+
+
+def _joined(xp: Any, sizes: Sequence[int], arrays: Sequence[Array], op: str) -> Array:
+    """The indices of several dimensions as one into all of them together; -1 for one outside."""
+    shape = broadcast_shapes(*(index.shape for index in arrays))
+    places = xp.empty(shape, _int64)
+    for number, (size, index) in enumerate(zip(sizes, arrays, strict=True)):
+        if places.size:
+            _refuse_nothing(op, size)
+            index = _integers(xp, xp.broadcast_to(index, shape))
+            numbers = _int64(places.size), _int64(size), _int32(number == 0)
+            arguments = (places, *_checked(xp, op, index), *numbers)
+            _run(xp, "join_places", "", places.size, arguments)
+    return places
+
+
+def _places_along(xp: Any, index: Array, extent: tuple[int, int, int], op: str) -> Array:
+    """The flattened places that gather reads; -1 for one outside."""
+    places = xp.empty(index.shape, _int64)
+    arguments = (places, *_checked(xp, op, index), *map(_int64, (index.size, *extent)))
+    _run(xp, "places_along", "", index.size, arguments)
+    return places
+
+
+def _beginning(x: Array, dim: int, shape: Sequence[int]) -> Array:
+    """The part of x, as large as an index in all dimensions but one, that gather reads."""
+    if all(n == m for d, (n, m) in enumerate(zip(x.shape, shape, strict=True)) if d != dim):
+        return x
+    return x[tuple(slice(None) if d == dim else slice(n) for d, n in enumerate(shape))]
+
+
+def _extent(shape: Sequence[int], dim: int, rows: int) -> tuple[int, int, int]:
+    """(length, rows, inner) of an index of that shape along `dim`."""
+    return shape[dim], rows, math.prod(shape[dim + 1 :])

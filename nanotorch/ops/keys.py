@@ -1,0 +1,156 @@
+"""What stands between the brackets of x[…], as a primitive's attributes and inputs.
+
+A key is a tuple of slices, `...` and strings. Each string stands for an index tensor, which is an
+input, and names the op that it is for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanotorch.backend import HOST, Array, array_module, device_of, is_array, to_device
+from nanotorch.backend.cuda.checks import OutOfRange, message
+from nanotorch.backend.cuda.indexing import WRAPPING, available
+from nanotorch.ops.casting import move
+from nanotorch.ops.shapes import BasicIndex
+from nanotorch.primitive import Traced, apply
+
+HERE = "index"  # the op of x[…] itself
+
+
+def parsed(x: Any, key: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """A key as (items, index tensors): each index tensor is HERE among the items."""
+    items, indices = [], []
+    for item in key if isinstance(key, tuple) else (key,):
+        if isinstance(item, list | range):
+            item = as_index(x, item)
+        array: Any = getattr(item, "_array", item)
+        if item is None or item is Ellipsis or isinstance(item, slice) or type(item) is int:
+            if isinstance(item, slice):
+                item = whole_numbers(item)
+            items.append(item)
+        elif is_array(array) and array.ndim == 0 and array.dtype.kind in "iu":
+            items.append(int(item))
+        elif is_array(array) and array.dtype.kind in "iub":
+            items.append(HERE)
+            if array_module(array) is HOST and array_module(x._array) is not HOST:
+                item = move(item, device_of(x._array))  # as PyTorch does; not the other way round
+            indices.append(item)
+        elif isinstance(item, bool | HOST.bool):
+            items.append(HERE)
+            indices.append(to_device(HOST.asarray(bool(item)), device_of(x._array)))
+        elif hasattr(item, "__index__"):
+            items.append(item.__index__())
+        else:
+            raise IndexError(
+                "tensors used as indices must be long, int, byte or bool tensors; "
+                f"got {getattr(item, 'dtype', type(item).__name__)}"
+            )
+    return tuple(items), tuple(indices)
+
+
+def as_index(x: Any, values: Any) -> Any:
+    """A list used as an index, as an array beside x."""
+    plain = [v.tolist() if isinstance(v, Traced) else v for v in values]  # type: ignore[attr-defined]
+    array = HOST.array(plain) if len(plain) else HOST.zeros(0, HOST.int64)
+    return to_device(array, device_of(x._array))
+
+
+def whole_numbers(item: slice) -> slice:
+    """A slice with plain ints; steps must be positive, as in PyTorch."""
+    start, stop, step = (None if v is None else int(v) for v in (item.start, item.stop, item.step))
+    if step is not None and step <= 0:
+        raise ValueError("slice: step must be greater than zero")
+    return slice(start, stop, step)
+
+
+def located(x: Any, key: Any) -> tuple[Any, tuple[Any, ...], tuple[Any, ...]]:
+    """x[key] in two steps, as PyTorch takes it: the view by ints, slices and None, then what is
+    left of the key, and its index tensors."""
+    items, indices = parsed(x, key)
+    if all(item is HERE or item is Ellipsis or item == slice(None) for item in items):
+        return x, items, indices
+    if (
+        not indices
+        and x.ndim == 0
+        and any(item is not None and item is not Ellipsis for item in items)
+    ):
+        raise IndexError("invalid index of a 0-dim tensor; use tensor.item() to read its number")
+    first: list[Any] = []
+    rest: list[Any] = []
+    tensors = iter(indices)
+    for item in items:
+        if item is HERE:
+            array = next(tensors)
+            mask = getattr(array, "_array", array).dtype.kind == "b"
+            first.extend([slice(None)] * (array.ndim if mask else 1))
+        else:
+            first.append(item)
+        if type(item) is not int:
+            rest.append(item if item is HERE or item is Ellipsis else slice(None))
+    return apply(BasicIndex, x, key=tuple(first)), tuple(rest), indices
+
+
+def along(dim: int, op: str) -> tuple[Any, ...]:
+    """The key of an op that indexes one dimension."""
+    return (*(slice(None),) * dim, op)
+
+
+def filled(key: Any, indices: tuple[Array, ...]) -> tuple[Any, ...]:
+    """The key with its index inputs in their places."""
+    rest = iter(indices)
+    return tuple(next(rest) if type(item) is str else item for item in key)
+
+
+def op_of(key: Any) -> str:
+    """The op that the index inputs of a key are given to."""
+    return next(item for item in key if type(item) is str)
+
+
+def axes(
+    xp: Any, ndim: int, key: Any, indices: tuple[Array, ...]
+) -> list[tuple[int, Array]] | None:
+    """Which axis of a tensor each index input of a key is for; a mask as the places it shows.
+
+    None for what CuPy and NumPy do themselves: masks alone, which name no place twice and none
+    outside, masks of one element, and keys with more than whole dimensions beside the indices.
+    """
+    if xp is not HOST and not available(xp):
+        return None
+    if not all(type(item) is str or item is Ellipsis or item == slice(None) for item in key):
+        return None
+    masks = [array.dtype.kind == "b" for array in indices]
+    if all(masks) or any(mask and not array.ndim for mask, array in zip(masks, indices)):
+        return None
+    lengths = [array.ndim if mask else 1 for mask, array in zip(masks, indices)]
+    whole = sum(isinstance(item, slice) for item in key)
+    found: list[tuple[int, Array]] = []
+    rest, axis = iter(zip(masks, indices, lengths)), 0
+    for item in key:
+        if item is Ellipsis:
+            axis = axis + ndim - sum(lengths) - whole
+        elif isinstance(item, slice):
+            axis += 1
+        else:
+            mask, array, length = next(rest)
+            found += enumerate(xp.nonzero(array) if mask else (array,), axis)
+            axis += length
+    return found
+
+
+def host_checked(xp: Any, shape: Any, key: Any, indices: tuple[Array, ...]) -> tuple[Array, ...]:
+    """The indices, refused on the CPU where the op does not count negative ones from the end."""
+    if xp is HOST and indices and (op := op_of(key)) not in WRAPPING:
+        for axis, index in axes(xp, len(shape), key, indices) or ():
+            refuse_outside(op, index, shape[axis])
+    return indices
+
+
+def refuse_outside(op: str, index: Array, size: int) -> None:
+    """IndexError, on the CPU, for an index outside of `size` places; a negative one, seen without
+    its sign, is huge."""
+    if op in WRAPPING:
+        return
+    if index.size and not index.view(f"u{index.itemsize}").max() < size:
+        wrong = index[(index < 0) | (index >= size)].flat[0]
+        raise OutOfRange(message(op, int(wrong), size))
