@@ -2,6 +2,7 @@
 
 from nanotorch import (
     autograd as autograd,
+    backends as backends,
     cuda as cuda,
     func as func,
     linalg as linalg,
@@ -53,6 +54,10 @@ from nanotorch.backend.dtypes import (
     long as long,
     short as short,
     uint8 as uint8,
+)
+from nanotorch.backends import (
+    get_float32_matmul_precision as get_float32_matmul_precision,
+    set_float32_matmul_precision as set_float32_matmul_precision,
 )
 from nanotorch.compile import compile as compile
 from nanotorch.creation import (

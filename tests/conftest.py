@@ -51,7 +51,7 @@ def process_state() -> dict[str, object]:
     places = {
         "default dtype": backend.get_default_dtype(),
         "default device": backend.get_default_device(),
-        "precision of products": cublas.get_precision(),
+        "precision of products": cublas.get_float32_matmul_precision(),
     }
     return {**places, **found}
 

@@ -274,20 +274,39 @@ def test_tf32_is_used_only_where_it_is_allowed(xp: Any) -> None:
     a = xp.full((64, 64), 1 + 2**-12, "f")
     assert back(cublas.matmul(xp, a, xp.ones((64, 64), "f")))[0, 0] == 64 + 2**-6
     for precision in ("high", "medium"):
-        cublas.set_precision(precision)
+        cublas.set_float32_matmul_precision(precision)
         try:
             rough = back(cublas.matmul(xp, a, xp.ones((64, 64), "f")))[0, 0]
             exact = back(cublas.matmul(xp, a.astype("d"), xp.ones((64, 64))))[0, 0]
         finally:
-            cublas.set_precision("highest")
+            cublas.set_float32_matmul_precision("highest")
         assert exact == 64 + 2**-6
         if xp is strict_cupy:
             assert rough == 64
 
 
+def test_tf32_is_allowed_under_the_names_of_pytorch() -> None:
+    assert (nt.get_float32_matmul_precision(), nt.backends.cuda.matmul.allow_tf32) == (
+        "highest",
+        False,
+    )
+    try:
+        for precision in ("medium", "high"):
+            nt.set_float32_matmul_precision(precision)
+            assert nt.backends.cuda.matmul.allow_tf32
+        nt.backends.cuda.matmul.allow_tf32 = False
+        assert nt.get_float32_matmul_precision() == "highest"
+        nt.backends.cuda.matmul.allow_tf32 = True
+        assert nt.get_float32_matmul_precision() == "high"
+    finally:
+        nt.set_float32_matmul_precision("highest")
+    with pytest.raises(AttributeError):
+        nt.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = True
+
+
 def test_a_precision_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="expected 'highest', 'high' or 'medium', got 'low'"):
-        cublas.set_precision("low")
+        cublas.set_float32_matmul_precision("low")
 
 
 # --- handles, and what may go wrong ---------------------------------------------------------------

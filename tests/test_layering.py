@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ops",),
     ("autograd",),
     ("tensor", "operators", "conversions", "sampling", "creation", "random", "printing"),
-    ("nn", "optim", "func", "linalg", "compile", "sym", "utils", "viz", "cuda"),
+    ("nn", "optim", "func", "linalg", "compile", "sym", "utils", "viz", "cuda", "backends"),
     ("interop", "distributed"),
     ("",),  # nanotorch/__init__.py
     ("training",),

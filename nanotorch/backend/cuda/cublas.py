@@ -3,7 +3,7 @@
 CuPy refuses cuBLAS while a stream is capturing, copies transposed batches and widens float16. Here
 transposed views are flags, leading dimensions and batch strides are read off the views, batches
 broadcast by a stride of 0, and a product may be added to what `out` holds. float16 and bfloat16 are
-summed in float32, and float32 uses TF32 only where `set_precision` allows it.
+summed in float32, and float32 uses TF32 only where `set_float32_matmul_precision` allows it.
 
 Each pair of thread and stream has a handle of its own with a workspace of its own, so that a
 captured graph holds no memory but ours and a product is the same from run to run. Copies of views
@@ -77,12 +77,12 @@ PRECISIONS = ("highest", "high", "medium")
 _precision = "highest"
 
 
-def get_precision() -> str:
+def get_float32_matmul_precision() -> str:
     """How float32 products are computed: "highest" (float32), "high" or "medium" (TF32)."""
     return _precision
 
 
-def set_precision(precision: str) -> None:
+def set_float32_matmul_precision(precision: str) -> None:
     """Allows TF32 (10 bits of mantissa) in float32 products, unless "highest"."""
     global _precision
     if precision not in PRECISIONS:

@@ -1,0 +1,54 @@
+"""What computes, under the names of `torch.backends`.
+
+`backends.cuda.matmul.allow_tf32 = True` lets float32 products on a GPU round their operands to TF32
+(10 bits of mantissa), as `set_float32_matmul_precision("high")` does; on the CPU nothing changes.
+There is no cuDNN and no Apple GPU here: what scripts set there is kept and changes nothing.
+Source: https://docs.pytorch.org/docs/stable/backends.html
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from nanotorch.backend import cuda_unavailable_reason
+from nanotorch.backend.cuda.cublas import (
+    get_float32_matmul_precision as get_float32_matmul_precision,
+    set_float32_matmul_precision as set_float32_matmul_precision,
+)
+
+
+class Products:
+    """How matrices are multiplied on a GPU."""
+
+    __slots__ = ()
+
+    @property
+    def allow_tf32(self) -> bool:
+        """Whether float32 products may use TF32; False unless set."""
+        return get_float32_matmul_precision() != "highest"
+
+    @allow_tf32.setter
+    def allow_tf32(self, allowed: bool) -> None:
+        set_float32_matmul_precision("high" if allowed else "highest")
+
+    @property
+    def allow_fp16_reduced_precision_reduction(self) -> bool:
+        """Whether float16 products may be summed in float16: never."""
+        return False
+
+    @property
+    def allow_bf16_reduced_precision_reduction(self) -> bool:
+        """Whether bfloat16 products may be summed in bfloat16: never."""
+        return False
+
+
+def _is_cuda_built() -> bool:
+    """Whether CUDA can be used here."""
+    return cuda_unavailable_reason() is None
+
+
+cuda = SimpleNamespace(matmul=Products(), is_built=_is_cuda_built)
+cudnn = SimpleNamespace(
+    is_available=lambda: False, enabled=False, benchmark=False, deterministic=True, allow_tf32=False
+)
+mps = SimpleNamespace(is_available=lambda: False, is_built=lambda: False)
