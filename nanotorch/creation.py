@@ -11,6 +11,7 @@ from nanotorch.backend import (
     CPU,
     Array,
     device as Device,
+    device_of,
     dtype as DType,
     dtype_of,
     get_default_device,
@@ -141,13 +142,42 @@ def from_numpy(array: Any) -> Tensor:
     return Tensor._wrap(array.view(numpy.ndarray))
 
 
-def from_dlpack(source: Any) -> Tensor:
-    """A tensor over the memory of any object with `__dlpack__`, on the CPU or on a GPU."""
-    kind = source.__dlpack_device__()[0]
-    module = numpy if kind == 1 else module_of(Device("cuda"))
-    array = module.from_dlpack(source)
+def from_dlpack(source: Any, *, device: Place = None, copy: bool | None = None) -> Tensor:
+    """A tensor over the memory of any object with `__dlpack__`, on the CPU or on a GPU.
+
+    On a GPU the work of the current stream comes after what the other library has begun there.
+    `copy=True` copies always, `copy=False` never; by default only for another `device`. TypeError
+    for an object without `__dlpack__`, BufferError for memory of other devices than CPU and CUDA,
+    ValueError where a copy would be needed and is not allowed.
+    """
+    if not hasattr(source, "__dlpack_device__"):
+        raise TypeError(
+            "from_dlpack: expected an object with __dlpack__ and __dlpack_device__, "
+            f"got {type(source).__name__}"
+        )
+    kind, number = map(int, source.__dlpack_device__())
+    if kind in (1, 3):  # of the host, the latter pinned
+        array = numpy.from_dlpack(source)
+    elif kind in (2, 13):  # of CUDA, the latter managed
+        place = Device("cuda", number)
+        with on_device(place):
+            array = module_of(place).from_dlpack(source)
+    else:
+        raise BufferError(
+            "from_dlpack: expected memory of the CPU (DLPack's device type 1 or 3) or of a CUDA "
+            f"device (2 or 13), got device type {kind}"
+        )
     dtype_of(array.dtype)
-    return Tensor._wrap(array)
+    moved = array if device is None else to_device(array, Device(device))
+    if copy is False and moved is not array:
+        raise ValueError(
+            f"from_dlpack: cannot move from {device_of(array)} to {device} without a copy; "
+            "leave copy=False out"
+        )
+    if copy and moved is array:
+        with on_device_of(array):
+            moved = array.copy()
+    return Tensor._wrap(moved)
 
 
 def zeros(

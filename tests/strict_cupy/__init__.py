@@ -248,9 +248,13 @@ def asnumpy(
 
 
 def from_dlpack(array: Any, **options: Any) -> ndarray:
-    if array.__dlpack_device__()[0] != 2:
+    kind, number = array.__dlpack_device__()
+    if kind not in (2, 13):
         raise TypeError("CPU arrays cannot be directly imported to CuPy.")
-    return array.__dlpack__()  # type: ignore[no-any-return]
+    with cuda.Device(number):
+        stream = cuda.get_current_stream().ptr or 1
+        made = array.__dlpack__(stream=stream, max_version=(1, 0), copy=options.get("copy"))
+        return wrap(made._host.view(), [made])  # type: ignore[no-any-return]
 
 
 def empty(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:

@@ -71,7 +71,15 @@ class ndarray:  # noqa: N801 - CuPy's name
     def __dlpack_device__(self) -> tuple[int, int]:
         return 2, self._device
 
-    def __dlpack__(self, **options: Any) -> ndarray:
+    def __dlpack__(
+        self, *, stream: int | None = None, max_version: Any = None, dl_device: Any = None,
+        copy: bool | None = None,
+    ) -> ndarray:  # fmt: skip
+        """Stands for a capsule; the consumer's stream waits for the current one."""
+        if stream is not None and (not isinstance(stream, int) or stream < -1):
+            raise ValueError(f"the valid stream is -1, 1, 2, or any larger value, not {stream}")
+        if stream != -1:
+            devices.stream_at(1 if stream is None else stream).wait_event(devices.marked())
         return self
 
     # --- what real CuPy refuses, and what it does with a silent wait -----------------------------

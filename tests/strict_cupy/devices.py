@@ -288,7 +288,8 @@ cuda = types.SimpleNamespace(
     Device=Device, Stream=Stream, Event=Event, MemoryPool=MemoryPool, MemoryHook=MemoryHook,
     Memory=Memory,
     MemoryPointer=MemoryPointer, PinnedMemoryPointer=PinnedMemoryPointer, Graph=graphs.Graph,
-    using_allocator=using_allocator, runtime=runtime, is_available=lambda: True,
+    using_allocator=using_allocator, get_allocator=lambda: _pools[-1].malloc, runtime=runtime,
+    is_available=lambda: True,
     get_current_stream=lambda device_id=-1: graphs.STREAMS[-1], get_elapsed_time=get_elapsed_time,
     get_device_id=lambda: _current[-1], alloc_pinned_memory=alloc_pinned_memory,
 )  # fmt: skip
@@ -307,6 +308,13 @@ def queue(stream: Any = None) -> order.Queue:
 def stream_at(address: int) -> Any:
     """The stream with an address; 1 is the default one, as CUDA names it."""
     return _known[0 if address == 1 else address]
+
+
+def marked() -> Event:
+    """An event at the end of what the current stream was given."""
+    event = Event(disable_timing=True)
+    event.record()
+    return event
 
 
 def wait_for_all() -> None:
