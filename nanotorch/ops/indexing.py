@@ -140,9 +140,7 @@ class Gather(Linear):
     vjp = (lambda g, x_shape, index, dim: apply(GatherReverse, g, index, dim=dim, shape=x_shape),)
 
     @staticmethod
-    def kernel(
-        xp: Any, x: Array, index: Array, *, dim: int, out: Array | None = None
-    ) -> Array:
+    def kernel(xp: Any, x: Array, index: Array, *, dim: int, out: Array | None = None) -> Array:
         y = x[places(xp, x, index, dim)] if x.ndim else x[...]
         return into(xp, y, out)
 

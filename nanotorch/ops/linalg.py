@@ -34,6 +34,18 @@ class Dot(Multilinear):
     kernel_cuda = staticmethod(cublas.matmul)
 
 
+def matrix_product(xp: Any, a: Array, b: Array, out: Array | None) -> Array:
+    """a @ b, of matrices; by NumPy's `dot` where it can, which costs less than its matmul."""
+    if (
+        xp is HOST
+        and a.ndim == 2
+        and a.dtype.char in "fd"
+        and (out is None or out.flags.c_contiguous)
+    ):
+        return xp.dot(a, b, out=out)
+    return xp.matmul(a, b, out=out)
+
+
 class Mv(Multilinear):
     """y = a @ b, matrix times vector"""
 
@@ -56,7 +68,7 @@ class Mm(Multilinear):
 
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.matmul(a, b, out=out)
+        return matrix_product(xp, a, b, out)
 
     kernel_cuda = staticmethod(cublas.matmul)
 
@@ -105,7 +117,7 @@ class LinearLayer(Primitive):
     def kernel(
         xp: Any, x: Array, weight: Array, bias: Array | None, out: Array | None = None
     ) -> Array:
-        y = xp.matmul(x, weight.T, out=out)
+        y = matrix_product(xp, x, weight.T, out)
         if bias is None:
             return y
         return xp.add(y, bias, out=y if y.ndim else out)
@@ -212,7 +224,7 @@ def rows(x: Any) -> Any:
 
 def times(a: Any, b: Any) -> Any:
     """a @ b, both matrices; raw arrays of a device by the kernel of ours."""
-    return a @ b if type(a) is HOST.ndarray else apply(Mm, a, b)
+    return matrix_product(HOST, a, b, None) if type(a) is HOST.ndarray else apply(Mm, a, b)
 
 
 def product(a: Any, b: Any) -> Any:
