@@ -91,7 +91,9 @@ class Guards:
         if isinstance(value, types.ModuleType | type):
             return
         self.add_value(name, read, value)
-        if isinstance(value, types.FunctionType):
+        if getattr(type(value), "is_compiled", False):  # maybe the step itself, which counts calls
+            self._add_function(value.__wrapped__)
+        elif isinstance(value, types.FunctionType):
             if read.endswith("cell_contents") or value.__globals__ is scope:
                 self._add_function(value)
         elif isinstance(value, list | dict):

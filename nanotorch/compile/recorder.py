@@ -13,17 +13,19 @@ import functools
 import os
 import sys
 import traceback
+import types
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from nanotorch.autograd.grad_mode import modes
-from nanotorch.backend import HOST, MODULES, Array, array_module, promote
+from nanotorch.backend import HOST, MODULES, Array, array_module, device, device_of, promote
 from nanotorch.ops.casting import Clone
 from nanotorch.primitive import Node, Primitive, Traced
 from nanotorch.tensor import Tensor
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+Where = tuple[str, int]  # a file and a line
 
 
 class Live(NamedTuple):
@@ -33,6 +35,7 @@ class Live(NamedTuple):
     call: Callable[[], Any]
     result: Array | None
     gradients: tuple[tuple[Tensor, Array | None], ...]
+    where: Where | None = None
 
 
 class Draw(NamedTuple):
@@ -59,6 +62,7 @@ class Kernel(NamedTuple):
     out: Array
     into_existing: bool
     promotes: bool
+    where: Where | None = None  # the user's line that led to it
 
 
 class Recorder:
@@ -81,6 +85,7 @@ class Recorder:
         self.walked: set[Node] = set()  # the nodes that a backward pass has run
         self.refusal: str | None = None
         self.written_inputs: set[int] = set()
+        self.place: device | None = None  # the GPU that it computes on, if it does
         self._inputs = {id(array): position for position, array in enumerate(self.inputs)}
 
     # --- what the engine tells --------------------------------------------------------------------
@@ -147,6 +152,7 @@ class Recorder:
 
     def drew(self, x: Tensor, fill: Callable[[Array], Any]) -> None:
         """Random numbers are drawn into x."""
+        self._be_on(x._array)
         self.made[id(x._array)] = x._array
         self.drawn.append(x)
         self.steps.append(Draw(fill, x._array))
@@ -176,7 +182,12 @@ class Recorder:
         elif result is not None:
             self.refuse(f"uses what {function.__name__}() returns")
         self.steps.append(
-            Live(functools.partial(function, owner, *args, **kwargs), array, gradients)
+            Live(
+                functools.partial(function, owner, *args, **kwargs),
+                array,
+                gradients,
+                line_outside(),
+            )
         )
         for leaf in self.leaves_of(owner):
             if leaf._grad is None:
@@ -266,8 +277,7 @@ class Recorder:
         out: Array,
         into_existing: bool,
     ) -> None:
-        if array_module(out) is not HOST:
-            self.refuse("computes on a GPU, where steps are not compiled yet")
+        self._be_on(out)
         if primitive.depends_on_values(inputs):
             self.refuse(f"{primitive.title()} has an output whose shape depends on values")
         for x in inputs:
@@ -282,15 +292,33 @@ class Recorder:
                 operands, promote(operands, primitive.promotes == "floating"), strict=True
             )
         )
+        module, where = array_module(out), line_outside()
         self.steps.append(
-            Kernel(primitive, array_module(out), operands, attributes, out, into_existing, casts)
+            Kernel(primitive, module, operands, attributes, out, into_existing, casts, where)
         )
+
+    def _be_on(self, out: Array) -> None:
+        """Takes note of the GPU that holds a result; there may be one."""
+        if MODULES.get(type(out)) is HOST:
+            return
+        place = device_of(out)
+        if self.place is not None and place != self.place:
+            self.refuse(f"computes on two GPUs, {self.place} and {place}")
+        self.place = place
 
     def _meet(self, x: Any) -> None:
         """Takes note of a tensor that comes from outside of the call."""
         key = id(x._array)
         if key not in self.made and key not in self._inputs:
             self.external.setdefault(key, x)
+
+
+def line_outside() -> Where | None:
+    """The file and the line that called into this package."""
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    return None if frame is None else (frame.f_code.co_filename, frame.f_lineno)
 
 
 def _references_of_a_value_in_a_dict() -> int:

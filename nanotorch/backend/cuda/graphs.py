@@ -1,0 +1,162 @@
+"""CUDA graphs through CuPy: what a stream is given is captured once and launched as one.
+
+A graph holds the addresses of the memory that its kernels use, not the memory: whoever owns it
+keeps the arrays and the pool. The graphs of a device are captured on one stream, so that they share
+its workspaces, and run one after the other, on whichever stream is current at the launch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from nanotorch.backend.devices import Array, array_module, device, on_device
+
+# What a capture raises for what it cannot hold: copies to or from the host, waits, cuBLAS by CuPy.
+REFUSALS = (RuntimeError, TypeError, ValueError, IndexError, MemoryError)
+MOST_KEPT = 4  # copies of one output that are used again
+
+
+def missing(xp: Any) -> str | None:
+    """What an array module lacks to capture graphs; None where it lacks nothing."""
+    for owner, name in (
+        (xp.cuda, "Graph"),
+        (xp.cuda, "using_allocator"),
+        (xp.cuda.Stream, "begin_capture"),
+    ):
+        if not hasattr(owner, name):
+            return f"the array module has no {name}"
+    return None
+
+
+class Stage:
+    """Where the graphs of one device are captured, and the order in which they run."""
+
+    def __init__(self, xp: Any, place: device) -> None:
+        self.xp, self.place = xp, place
+        self.lock = threading.RLock()
+        with on_device(place):
+            self.stream = xp.cuda.Stream(non_blocking=True)
+        self._last: Any = None  # the stream that a graph was launched on last
+
+    def here(self) -> contextlib.AbstractContextManager[Any]:
+        """The context in which the device is the current one."""
+        current = self.xp.cuda.get_device_id() == self.place.index
+        return contextlib.nullcontext() if current else on_device(self.place)
+
+    def in_turn(self) -> None:
+        """Lets the current stream wait for the graphs that others were given."""
+        stream = self.xp.cuda.get_current_stream()
+        if stream is not self._last and stream != self._last:
+            if self._last is not None:
+                stream.wait_event(self._last.record())
+            self._last = stream
+
+    @contextlib.contextmanager
+    def aside(self, pool: Any) -> Iterator[None]:
+        """Work goes to the stream of captures, after what the current stream was given and before
+        what it is given later, with memory from the pool."""
+        self.in_turn()
+        outer, stream = self.xp.cuda.get_current_stream(), self.stream
+        stream.wait_event(outer.record())
+        with stream, self.xp.cuda.using_allocator(pool.malloc):
+            yield
+        outer.wait_event(stream.record())
+
+    def captured(self, work: Callable[[], None], pool: Any) -> Any:
+        """The graph of what `work` gives to the current stream, of which nothing is computed now.
+
+        Raises what CuPy raises for work that a graph cannot hold.
+        """
+        stream = self.stream
+        with stream, self.xp.cuda.using_allocator(pool.malloc):
+            # Relaxed: the pool may ask the driver for memory meanwhile.
+            stream.begin_capture(self.xp.cuda.runtime.streamCaptureModeRelaxed)
+            try:
+                work()
+            except BaseException:
+                with contextlib.suppress(RuntimeError):  # it tells that the capture is void
+                    stream.end_capture()
+                raise
+            graph = stream.end_capture()
+            graph.upload(stream)
+            return graph
+
+
+_stages: dict[tuple[Any, int], Stage] = {}
+_making = threading.Lock()
+
+
+def stage_of(xp: Any, place: device) -> Stage:
+    """The stage of a device."""
+    key = (xp, int(place.index or 0))
+    with _making:
+        if key not in _stages:
+            _stages[key] = Stage(xp, place)
+        return _stages[key]
+
+
+# --- memory that stays, and copies of it ----------------------------------------------------------
+
+
+def dense_like(array: Array, leading: Sequence[int] = ()) -> Array:
+    """Unwritten memory in the shape of an array, and in the order of its memory.
+
+    `leading`: dimensions that come before.
+    """
+    xp = array_module(array)
+    order = sorted(range(array.ndim), key=lambda d: -array.strides[d])
+    first = len(leading)
+    flat = xp.empty((*leading, *(array.shape[d] for d in order)), array.dtype)
+    return flat.transpose([*range(first), *(first + order.index(d) for d in range(array.ndim))])
+
+
+def copy(target: Array, source: Array) -> None:
+    """target[...] = source, on the current stream; as one piece of memory where both are one."""
+    alike = target.flags.c_contiguous and source.flags.c_contiguous
+    if alike and target.dtype == source.dtype and target.shape == source.shape:
+        if target.size:
+            target.data.copy_from_device_async(source.data, target.nbytes)
+    else:
+        array_module(target).copyto(target, source)
+
+
+class Outlet:
+    """Hands out copies of one output, into memory that nobody holds any more where there is some.
+
+    So that a steady step takes no memory: the copy that the caller let go of is written again.
+    """
+
+    def __init__(self, source: Array) -> None:
+        self.source = source
+        self._kept: list[Array] = []
+
+    def __call__(self) -> Array:
+        target = unheld(self._kept)
+        if target is None:
+            target = dense_like(self.source)
+            if len(self._kept) < MOST_KEPT:
+                self._kept.append(target)
+        copy(target, self.source)
+        return target
+
+
+def unheld(kept: list[Array]) -> Array | None:
+    """The first of the arrays that neither a tensor nor a view of it refers to; None without."""
+    for array in kept:
+        if sys.getrefcount(array) <= REFERENCES:
+            return array
+    return None
+
+
+def _references_of_an_array_of_a_list() -> int:
+    kept = [object()]
+    for array in kept:
+        return sys.getrefcount(array)
+    return 0
+
+
+REFERENCES = _references_of_an_array_of_a_list()

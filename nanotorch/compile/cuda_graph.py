@@ -1,0 +1,433 @@
+"""A step on a GPU as one CUDA graph: a replay copies its arguments in and launches everything.
+
+The first replay runs the plan's program kernel by kernel, on the stream of captures: it is a step
+like any other, and readies what a capture must not do (compiling, handles, memory). Then the same
+program is captured: arguments come from arrays that stay, everything it makes lies in a pool of its
+own, and live calls are taken apart, so that their numbers are written before each launch. Several
+steps may be one graph: then arguments and outputs have one more leading dimension.
+
+What a capture refuses is told once, and the program goes on to be run kernel by kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import linecache
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from nanotorch.backend import HOST, MODULES, Array, device_of, is_pinned, module_of, to_device
+from nanotorch.backend.cuda import graphs
+from nanotorch.compile.memory import root_of
+from nanotorch.compile.plan import Plan
+from nanotorch.compile.recorder import Draw, Kernel, Live, Recorder
+from nanotorch.ops.casting import ToDevice
+from nanotorch.primitive import Traced
+from nanotorch.tensor import Tensor
+
+MOST_CAPTURES = 8  # of one plan, each because something else than numbers has changed
+
+
+def unfit(record: Recorder, moves: bool = True) -> str | None:
+    """Why a record cannot be replayed, if some of it is on a GPU; None where it can.
+
+    `moves`: arguments and tensors from outside may be moved to the GPU by the step.
+    """
+    if record.place is None:
+        return None
+    for step in record.steps:
+        if isinstance(step, Kernel) and not (moves and is_move(step, record)):
+            if any(MODULES.get(type(a)) is HOST for a in (*step.operands, step.out)):
+                what = "moves" if step.primitive is ToDevice else "computes"
+                return f"{place_text(step.where)}{what} on the CPU what a step on the GPU needs"
+    return None
+
+
+def is_move(step: Kernel, record: Recorder) -> bool:
+    """Whether the step brings an array that it has not made from the host to the GPU."""
+    if step.primitive is not ToDevice or MODULES[type(step.out)] is HOST:
+        return False
+    source = step.operands[0]
+    return MODULES[type(source)] is HOST and id(source) not in record.made
+
+
+def place_text(where: tuple[str, int] | None) -> str:
+    """A line of the user's, as messages name it."""
+    if where is None:
+        return ""
+    text = linecache.getline(*where).strip()
+    return f"{where[0]}:{where[1]}: `{text}` "
+
+
+class Phase:
+    """What live calls are to do now: all of it, or only the launches of a step of a graph."""
+
+    def __init__(self) -> None:
+        self.slot: int | None = None  # the step of the graph that is captured
+        self.count = 1  # the steps of the graph that is, or is to be, captured
+        self.allocator: Any = None  # where the memory of a live call comes from, meanwhile
+
+
+class LiveCall:
+    """A live call of the program: as a whole, or taken apart for a graph."""
+
+    def __init__(self, step: Live, phase: Phase, touched: set[Tensor]) -> None:
+        self.call: Any = step.call
+        self.func, self.args = self.call.func, self.call.args
+        self.where = step.where
+        self.phase = phase
+        self.parts: dict[int, Any] = {}  # by the number of steps of the graph
+        owner = self.call.args[0]
+        self.owner = owner if hasattr(owner, "param_groups") else None
+        self.leaves = [p for p in Recorder.leaves_of(owner) if p not in touched]
+        self._known: dict[int, list[Any]] = {}
+
+    def __call__(self) -> Any:
+        phase = self.phase
+        if phase.slot is None:
+            if phase.allocator is None:
+                return self.call()
+            with phase.allocator():
+                result = self.call()
+                self.take_apart(phase.count)
+            return result
+        parts = self.parts.get(phase.count)
+        if parts is None:
+            return self.call()
+        return parts.launch(phase.slot)
+
+    def take_apart(self, count: int) -> None:
+        """Makes the part for the host and the launches; after the call, while gradients are set."""
+        make = getattr(self.call.func, "parts", None)
+        self._known[count] = self._surroundings()
+        if make is not None:
+            self.parts[count] = make(*self.call.args, **self.call.keywords, slots=count)
+
+    def trouble(self, place: Any) -> str | None:
+        """Why its launches cannot be captured; None where they can."""
+        name = self.call.func.__name__
+        for leaf in Recorder.leaves_of(self.call.args[0]):
+            if leaf._grad is not None and device_of(leaf._array) != place:
+                return f"{name}() has parameters on several devices"
+        if self.phase.count in self.parts and self.parts[self.phase.count] is None:
+            return f"{name}() cannot be taken apart: it has hooks"
+        return None
+
+    def holds(self, count: int) -> bool:
+        """Whether its captured launches do what the call would do now."""
+        parts, known, now = self.parts.get(count), self._known[count], self._surroundings()
+        same = len(known) == len(now) and all(a is b for a, b in zip(known, now))
+        return same and (parts is None or parts.holds())
+
+    def _surroundings(self) -> list[Any]:
+        """What must not change beside numbers: groups, hooks, gradients that no step makes."""
+        grads = [leaf._grad for leaf in self.leaves]
+        found: list[Any] = [*grads, *(g._array for g in grads if g is not None)]
+        if self.owner is not None:
+            for group in self.owner.param_groups:
+                found += [group, len(group["params"])]
+            found.append(bool(self.owner._hooks))
+        return found
+
+
+class Launch:
+    """One captured graph of one or several steps, with what its arguments and outputs lie in."""
+
+    def __init__(
+        self, count: int | None, inputs: list[Array], outlets: list[graphs.Outlet]
+    ) -> None:
+        self.count, self.inputs, self.outlets = count, inputs, outlets
+        self.graph: Any = None
+
+    @property
+    def steps(self) -> int:
+        return 1 if self.count is None else self.count
+
+
+class CudaPlan:
+    """A step on a GPU, ready to be replayed. `run(*arrays)` returns copies of its outputs.
+
+    `tell` is given the reason why there is no graph, once.
+    """
+
+    tiling = None
+    why_not_tiled = "on a GPU"
+    targets = ()
+
+    def __init__(
+        self, record: Recorder, outputs: Sequence[Array], tell: Callable[[str], None]
+    ) -> None:
+        place = record.place
+        assert place is not None
+        self.xp, self.tell = xp, tell = module_of(place), tell
+        self.stage = graphs.stage_of(xp, place)
+        self.why_not = graphs.missing(xp)
+        self.phase = Phase()
+        self.lives: list[LiveCall] = []
+        self.arguments = len(record.inputs)
+        self.draws = sum(isinstance(step, Draw) for step in record.steps)
+        self.written = sorted(record.written_inputs)
+        # What arguments must not share memory with: they are read from copies, made before.
+        self.outside = {root_of(x._array) for x in record.external.values()}
+        self.outside |= {root_of(leaf._array) for leaf in record.gradients}
+        self.where = {id(step): getattr(step, "where", None) for step in record.steps}
+        self.sources: list[Any] = []  # of what the host moves: an argument's number, or an array
+        self._split(record)
+        self.on_host = [MODULES[type(a)] is HOST for a in record.inputs]
+        self.captures = 0
+        self.launches: dict[int | None, Launch] = {}
+        with self.stage.here():
+            self.pool = None if self.why_not else xp.cuda.MemoryPool()
+            self.forms = [
+                None if h else a for a, h in zip(record.inputs, self.on_host, strict=True)
+            ]
+            with self._from_pool():
+                self.plan = Plan(record, outputs)
+            self.forms = [None if a is None else graphs.dense_like(a) for a in self.forms]
+        self.program = self.plan.run
+        self.gradients = self.plan.gradients
+        self.source = self.plan.source.splitlines()
+
+    def _split(self, record: Recorder) -> None:
+        """Takes moves from the host and live calls out of the program's hands."""
+        numbers = {id(a): i for i, a in enumerate(record.inputs)}
+        touched = set(record.gradients)
+        steps: list[Any] = []
+        for step in record.steps:
+            if isinstance(step, Kernel) and is_move(step, record):
+                source = step.operands[0]
+                self.sources.append(numbers.get(id(source), source))
+                record.inputs.append(step.out)
+            elif isinstance(step, Live):
+                call = LiveCall(step, self.phase, touched)
+                self.lives.append(call)
+                steps.append(step._replace(call=call))
+            else:
+                steps.append(step)
+        record.steps = steps
+
+    def _from_pool(self) -> contextlib.AbstractContextManager[Any]:
+        if self.pool is None:
+            return contextlib.nullcontext()
+        context: Any = self.xp.cuda.using_allocator(self.pool.malloc)
+        return context
+
+    # --- a replay ---------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Before a replay; see `Plan.begin`."""
+        self.plan.begin()
+
+    def end(self) -> None:
+        """After a replay; see `Plan.end`."""
+        self.plan.end()
+
+    def cannot_run(self, inputs: Sequence[Tensor]) -> bool:
+        """A step on a GPU is never run tile by tile, which is what some values forbid."""
+        return False
+
+    def run(self, *arrays: Array) -> list[Array]:
+        """One step: copies of its outputs."""
+        stage = self.stage
+        with stage.lock, stage.here():
+            if self.why_not is None and not self._shares(arrays):
+                launch = self.launches.get(None)
+                if launch is not None and self._holds(launch):
+                    return self._launch(launch, arrays)
+                return self._prepare(None, arrays)
+            stage.in_turn()
+            given = self._given(arrays)
+            self._fill_moved(given, arrays)
+            found = self.program(*[a if a is not None else f for a, f in zip(given, self.forms)])
+            return [a.copy() for a in found]
+
+    def ready(self, count: int) -> bool:
+        """Whether a graph of that many steps is there, and still does what the steps would."""
+        launch = self.launches.get(count)
+        return self.why_not is None and launch is not None and self._holds(launch)
+
+    def run_several(self, count: int, arrays: Sequence[Array]) -> list[Array] | None:
+        """That many steps as one graph: copies of their outputs, stacked; None if there is none.
+
+        The arrays have one more leading dimension of that length.
+        """
+        stage = self.stage
+        with stage.lock, stage.here():
+            if not self.ready(count) or self._shares(arrays):
+                return None
+            return self._launch(self.launches[count], arrays)
+
+    def prepare_several(self, count: int, arrays: Sequence[Array]) -> list[Array] | None:
+        """One step, of which `count` are captured as one graph; None where that cannot be."""
+        stage = self.stage
+        with stage.lock, stage.here():
+            if self.why_not is not None or self._shares(arrays):
+                return None
+            return self._prepare(count, arrays)
+
+    def forget(self, count: int) -> None:
+        """Lets go of the graph of so many steps."""
+        self.launches.pop(count, None)
+
+    def _shares(self, arrays: Sequence[Array]) -> bool:
+        """Whether an argument shows memory that the step may write to meanwhile."""
+        roots = [root_of(a) for a in arrays]
+        if self.written and len(set(roots)) < len(roots):
+            return True
+        return not self.outside.isdisjoint(roots)
+
+    def _holds(self, launch: Launch) -> bool:
+        return all(live.holds(launch.steps) for live in self.lives)
+
+    def _launch(self, launch: Launch, arrays: Sequence[Array]) -> list[Array]:
+        self.stage.in_turn()
+        inputs = launch.inputs
+        for target, source in zip(self._given(inputs), self._given(arrays), strict=True):
+            if target is not None:
+                graphs.copy(target, source)
+        self._fill_moved(inputs, arrays)
+        parts = [p for live in self.lives if (p := live.parts.get(launch.steps)) is not None]
+        for slot in range(launch.steps):
+            for part in parts:
+                part.advance(slot)
+        for part in parts:
+            part.send()
+        launch.graph.launch(self.xp.cuda.get_current_stream())
+        for number in self.written:
+            graphs.copy(arrays[number], inputs[number])
+        return [outlet() for outlet in launch.outlets]
+
+    def _given(self, arrays: Sequence[Any]) -> list[Any]:
+        """The arguments that are on the GPU; None in place of those on the host."""
+        found: list[Any] = list(arrays[: self.arguments])
+        for number in range(self.arguments):
+            if self.on_host[number]:
+                found[number] = None
+        return found
+
+    def _fill_moved(self, inputs: list[Any], arrays: Sequence[Array]) -> None:
+        """Copies to the GPU what the step moves there."""
+        for number, source in enumerate(self.sources, self.arguments):
+            if number == len(inputs):
+                inputs.append(self.forms[number])
+            target = inputs[number]
+            if isinstance(source, int):
+                from_host(target, arrays[source])
+                continue
+            several = target.ndim > source.ndim
+            for one in [target[k] for k in range(len(target))] if several else [target]:
+                from_host(one, source)
+
+    # --- capturing --------------------------------------------------------------------------------
+
+    def _prepare(self, count: int | None, arrays: Sequence[Array]) -> list[Array]:
+        """One step, kernel by kernel; and the capture of as many as `count` says (None: one)."""
+        phase, pool = self.phase, self.pool
+        outer = self.xp.cuda.get_allocator()
+        inputs = list(self.forms)
+        phase.count = 1 if count is None else count
+        phase.allocator = functools.partial(self.xp.cuda.using_allocator, outer)
+        try:
+            with self.stage.aside(pool):
+                for target, source in zip(self._given(inputs), self._given(arrays), strict=True):
+                    if target is not None:
+                        graphs.copy(target, source)
+                self._fill_moved(inputs, arrays)
+                found = self.program(*inputs)
+            results = [graphs.Outlet(a)() for a in found]
+            for number in self.written:
+                graphs.copy(arrays[number], inputs[number])
+        finally:
+            phase.allocator = None
+        self._capture(count, inputs, found)
+        return results
+
+    def _capture(self, count: int | None, inputs: list[Array], found: Sequence[Array]) -> None:
+        """Captures the program, or notes and tells why that cannot be."""
+        self.captures += 1
+        trouble: str | None = next(
+            (
+                f"{place_text(live.where)}{reason}"
+                for live in self.lives
+                if (reason := live.trouble(self.stage.place)) is not None
+            ),
+            None,
+        )
+        if self.captures > MOST_CAPTURES:
+            trouble = f"it was captured {MOST_CAPTURES} times, each time for other terms or arrays"
+        if trouble is None:
+            launch, work = self._work(count, inputs, found)
+            try:
+                launch.graph = self.stage.captured(work, self.pool)
+                self.launches[count] = launch
+            except graphs.REFUSALS as error:
+                trouble = f"{self._line_of(error)}{error}"
+            finally:
+                self.phase.slot = None
+        if trouble is not None:
+            self.why_not = trouble
+            self.launches.clear()
+            self.tell(trouble)
+
+    def _work(
+        self, count: int | None, inputs: list[Array], found: Sequence[Array]
+    ) -> tuple[Launch, Callable[[], None]]:
+        """What is captured, and what it reads and leaves."""
+        if count is None:
+
+            def one_step() -> None:
+                self.phase.slot = 0
+                self.program(*inputs)
+
+            return Launch(None, inputs, [graphs.Outlet(a) for a in found]), one_step
+        stacked = [None if a is None else graphs.dense_like(a, (count,)) for a in inputs]
+        outputs = [graphs.dense_like(a, (count,)) for a in found]
+
+        def several() -> None:
+            for slot in range(count):
+                self.phase.slot = slot
+                made = self.program(*[None if a is None else a[slot] for a in stacked])
+                for target, source in zip(outputs, made, strict=True):
+                    graphs.copy(target[slot], source)
+
+        return Launch(count, stacked, [graphs.Outlet(a) for a in outputs]), several
+
+    def _line_of(self, error: BaseException) -> str:
+        """The user's line that led to what a capture refuses."""
+        trace = error.__traceback__
+        text = ""
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename == "<compiled step>":
+                text = self.source[trace.tb_lineno - 1].strip()
+            trace = trace.tb_next
+        for line in self.plan.lines:
+            if line.source == text and line.step in self.where:
+                return f"{place_text(self.where[line.step])}{line.kernel}: "
+        called = re.search(r"live_\d+", text)
+        if called is None:
+            return ""
+        live: LiveCall = self.plan.constants[called[0]]
+        return f"{place_text(live.where)}{live.call.func.__name__}(): "
+
+
+def from_host(target: Array, source: Array) -> None:
+    """target[...] = source, of the host; from pinned memory while the host goes on."""
+    if not source.ndim:
+        target.fill(source.item())
+    elif is_pinned(source):
+        graphs.copy(target, to_device(source, device_of(target), non_blocking=True))
+    else:
+        target.set(source)
+
+
+def place_of(array: Array) -> Any:
+    """The device of an array, and on a GPU how it lies there; None on the CPU."""
+    return None if type(array) is HOST.ndarray else (array.device.id, array.strides)
+
+
+def is_on_gpu(x: Any) -> bool:
+    """Whether a tensor or an array lies on a GPU."""
+    array = x._array if isinstance(x, Traced) else x
+    return MODULES.get(type(array), HOST) is not HOST
