@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import nanotorch as nt
 from nanotorch.backend import array_module
+from nanotorch.backend.cuda import indexing
 from nanotorch.backend.cuda.transfer import DoubleBuffer, upload
 from nanotorch.training.data.prepare import Part
 
@@ -212,8 +213,11 @@ def _copy_rows(source: NDArray[Any], chosen: Any, out: NDArray[Any]) -> None:
 
 def _gather(source: nt.Tensor, places: Any, buffer: nt.Tensor) -> None:
     """buffer[i] = source[places[i]], in place."""
-    xp = array_module(source._array)
-    # NumPy writes straight into `out` only where it need not check the indices first.
-    checked = {"mode": "clip"} if xp is np else {}
-    xp.take(source._array, places, axis=0, out=buffer._array[: len(places)], **checked)
+    xp, x, out = array_module(source._array), source._array, buffer._array[: len(places)]
+    if xp is np:  # writes straight into `out` only where it need not check the indices first
+        np.take(x, places, axis=0, out=out, mode="clip")
+    elif indexing.available(xp):
+        indexing.take(xp, x, 0, places, out=out)
+    else:
+        xp.take(x, places, axis=0, out=out)
     buffer._bump()
