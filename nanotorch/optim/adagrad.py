@@ -22,6 +22,7 @@ class Adagrad(Optimizer):
     """
 
     scratches = 2
+    cuda_kernel = "adagrad"
 
     def __init__(
         self,
@@ -77,6 +78,9 @@ class Adagrad(Optimizer):
             group["weight_decay"] or None,
             group["maximize"],
         )
+
+    def _numbers_of_steps(self, group: dict[str, Any], step: float) -> Numbers:
+        return (float(group["lr"]), group["lr_decay"], step)
 
     @staticmethod
     def kernel(

@@ -28,6 +28,7 @@ class Adam(Optimizer):
     """
 
     scratches = 2
+    cuda_kernel = "adam"
 
     def __init__(
         self,
@@ -93,6 +94,12 @@ class Adam(Optimizer):
             decay if decay and not decoupled else None,
             group["maximize"],
         )
+
+    def _numbers_of_steps(self, group: dict[str, Any], step: float) -> Numbers:
+        return (float(group["lr"]), group["eps"], step)
+
+    def _flags(self, state: tuple[Array | None, ...], numbers: Numbers) -> int:
+        return bool(numbers[-1]) + 2 * (state[2] is not None)
 
     @staticmethod
     def kernel(

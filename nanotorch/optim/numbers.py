@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import Array, array_module, device, on_device
+from nanotorch.backend.cuda.kernels import available
+from nanotorch.backend.cuda.tables import write_numbers
 
 # None where the update has no such term; flags are not numbers, and are never rewritten.
 Numbers = tuple[float | bool | None, ...]
@@ -57,13 +59,15 @@ class Rows:
         self.xp, self.place = xp, place
         with on_device(place):
             self.array = xp.zeros((slots, width), dtype=kind)
+            self.lines = [self.array[k] for k in range(slots)]
+            self._flat = self.array.reshape(-1)
         self.noted = [[0.0] * width for _ in range(slots)]
         self.held = [[0.0] * width for _ in range(slots)]
         self.changed: set[int] = set()
 
     def views(self, slot: int, start: int, numbers: Numbers) -> tuple[Any, ...]:
         """The numbers from `start` on as 0-dim arrays; terms that are absent and flags as is."""
-        row = self.array[slot]
+        row = self.lines[slot]
         return tuple(
             n if n is None or type(n) is bool else row[start + i : start + i + 1].reshape(())
             for i, n in enumerate(numbers)
@@ -83,11 +87,16 @@ class Rows:
         so that nothing is copied and nobody waits."""
         if not self.changed:
             return
-        with on_device(self.place):
-            for slot in self.changed:
-                held, noted = self.held[slot], self.noted[slot]
-                for position, value in enumerate(noted):
-                    if held[position] != value:
-                        self.array[slot, position : position + 1].fill(value)
-                        held[position] = value
+        differing = []
+        for slot in self.changed:
+            held, noted = self.held[slot], self.noted[slot]
+            first = slot * len(noted)
+            differing += [(first + i, b) for i, (a, b) in enumerate(zip(held, noted)) if a != b]
+            held[:] = noted
         self.changed.clear()
+        with on_device(self.place):
+            if available(self.xp):
+                write_numbers(self.xp, self._flat, differing)
+            else:
+                for position, value in differing:
+                    self._flat[position : position + 1].fill(value)

@@ -25,7 +25,6 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from copy import deepcopy
 from itertools import chain
 from typing import Any, ClassVar, TypeVar
 
@@ -39,9 +38,10 @@ from nanotorch.backend import (
     on_device,
     on_device_of,
 )
-from nanotorch.optim.device_step import DeviceStep, members_of
+from nanotorch.optim.device_step import DeviceStep, Skips, fuses, members_of
 from nanotorch.optim.numbers import NONE, Numbers, Scalars, same_terms
-from nanotorch.optim.state import coming_step, next_step, taken_over
+from nanotorch.optim.saving import Saved
+from nanotorch.optim.state import coming_step, next_step
 from nanotorch.primitive import RemovableHandle
 from nanotorch.tensor import Tensor
 
@@ -69,7 +69,7 @@ class Workspace:
         self.scalars: Scalars | None = None
 
 
-class Optimizer:
+class Optimizer(Saved):
     """Holds parameter groups and updates their parameters from their gradients.
 
     `params`: tensors, (name, tensor) pairs, or dictionaries with the key "params" and options that
@@ -80,9 +80,11 @@ class Optimizer:
     """
 
     scratches: ClassVar[int] = 1  # scratch arrays of the parameter's shape that the kernel takes
+    cuda_kernel: ClassVar[str] = ""  # the same in backend/cuda/optimizers.cu, if there is one
 
-    state: defaultdict[Any, Any]
-    param_groups: list[dict[str, Any]]
+    # Set by a gradient scaler around a step on CUDA devices: see DeviceStep.
+    grad_scale: Tensor | None = None
+    found_inf: Tensor | None = None
 
     def __init__(self, params: Parameters, defaults: dict[str, Any]) -> None:
         if isinstance(params, Tensor):
@@ -107,14 +109,18 @@ class Optimizer:
         for group in groups:
             self.add_param_group(group)
 
+    def __init_subclass__(cls) -> None:
+        if "kernel" in vars(cls) and "cuda_kernel" not in vars(cls):
+            cls.cuda_kernel = ""  # an inherited one would compute something else
+
     def _start(self) -> None:
-        """Makes what is neither saved nor copied."""
+        super()._start()
         self._step_count = 0
-        self._hooks: dict[str, dict[int, Callable[..., Any]]] = {}
         self._workspaces: dict[Any, Workspace] = {}
         self._scratch: dict[Any, list[Array]] = {}
         self._scalars: dict[Any, list[Scalars]] = {}
         self._device_step: DeviceStep | None = None
+        self._counted_skips: Skips | None = None
 
     # Groups
 
@@ -229,14 +235,47 @@ class Optimizer:
 
     def _step_on_devices(self) -> None:
         """The step of the parameters on CUDA devices."""
-        parts = self._device_step
-        if parts is None or not parts.is_for(members_of(self)) or not parts.holds():
-            parts = self._device_step = DeviceStep(self)
+        parts, scale, found_inf = self._device_step, self.grad_scale, self.found_inf
+        if (
+            parts is None
+            or (parts.found_inf is None) != (found_inf is None)
+            or not parts.is_for(members_of(self))
+            or not parts.holds()
+        ):
+            parts = self._device_step = DeviceStep(self, 1, scale, found_inf)
+        parts.grad_scale, parts.found_inf = scale, found_inf
         parts.step()
 
     def _parts(self, slots: int) -> DeviceStep | None:
         """The step of the parameters that have gradients now, in two parts; None with hooks."""
-        return None if self._hooks else DeviceStep(self, slots)
+        return None if self._hooks else DeviceStep(self, slots, self.grad_scale, self.found_inf)
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether `step` obeys `grad_scale` and `found_inf`: all parameters with gradients are on
+        CUDA devices, and fused kernels update them."""
+        arrays = [
+            parameter._array
+            for group in self.param_groups
+            for parameter in group["params"]
+            if parameter._grad is not None
+        ]
+        return all(array_module(a) is not HOST and fuses(self, a) for a in arrays)
+
+    @property
+    def _skips(self) -> Skips:
+        """The counts of skipped steps on the devices, for the parameters of now."""
+        count = sum(len(group["params"]) for group in self.param_groups)
+        skips = self._counted_skips
+        if skips is None or len(skips.index) != count:
+            self._settle()
+            skips = self._counted_skips = Skips(self)
+        return skips
+
+    def _settle(self) -> None:
+        """Takes the steps that devices skipped off the step counts."""
+        if self._counted_skips is not None:
+            self._counted_skips.settle(self.state)
 
     def _next_step(self, parameter: Tensor, group: dict[str, Any]) -> float:
         """Counts one more step of the parameter and returns the new count."""
@@ -253,6 +292,14 @@ class Optimizer:
     def _numbers(self, group: dict[str, Any], step: float) -> Numbers:
         """The numbers for the kernel, of the `step`-th step of a parameter of the group."""
         raise NotImplementedError(f"{type(self).__name__} defines neither step nor _numbers")
+
+    def _flags(self, state: tuple[Array | None, ...], numbers: Numbers) -> int:
+        """What the kernel on CUDA devices is to do: 1, to maximize, and flags of its own."""
+        return int(bool(numbers[-1]))
+
+    def _numbers_of_steps(self, group: dict[str, Any], step: float) -> Numbers:
+        """From what the kernel on CUDA devices finds its numbers where it has skipped steps."""
+        return ()
 
     kernel: Callable[..., None]
 
@@ -296,97 +343,7 @@ class Optimizer:
             self._scratch[key] = flats
         return tuple(flat[: array.size].reshape(array.shape) for flat in flats)
 
-    # Saving
-
-    def state_dict(self) -> dict[str, Any]:
-        """{"state": {number: {…}}, "param_groups": [{…, "params": [number, …]}]}.
-
-        Parameters are numbered through all groups in order. The tensors are those of the optimizer
-        itself, not copies.
-        """
-        for hook in self._hooks.get("state_dict_pre", {}).values():
-            hook(self)
-        numbers: dict[int, int] = {}
-        groups = []
-        position = 0
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                numbers.setdefault(id(parameter), position)
-                position += 1
-            packed = {option: value for option, value in group.items() if option != "params"}
-            packed["params"] = [numbers[id(parameter)] for parameter in group["params"]]
-            groups.append(packed)
-        state = {
-            numbers[id(key)] if isinstance(key, Tensor) else key: value
-            for key, value in self.state.items()
-            if not isinstance(key, Tensor) or value
-        }
-        result: dict[str, Any] = {"state": state, "param_groups": groups}
-        for hook in self._hooks.get("state_dict_post", {}).values():
-            changed = hook(self, result)
-            result = result if changed is None else changed
-        return result
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over options and state; tensors are copied to each parameter's dtype and device.
-
-        Raises ValueError where the number of groups or the number of parameters in a group differs.
-        """
-        state_dict = state_dict.copy()
-        for hook in self._hooks.get("load_state_dict_pre", {}).values():
-            changed = hook(self, state_dict)
-            state_dict = state_dict if changed is None else changed
-        saved = deepcopy(state_dict["param_groups"])
-        if len(saved) != len(self.param_groups):
-            raise ValueError(
-                f"loaded state dict has {len(saved)} parameter groups, "
-                f"the optimizer has {len(self.param_groups)}"
-            )
-        for index, (group, new) in enumerate(zip(self.param_groups, saved)):
-            if len(group["params"]) != len(new["params"]):
-                raise ValueError(
-                    f"loaded state dict has {len(new['params'])} parameters in group {index}, "
-                    f"the optimizer has {len(group['params'])}"
-                )
-        parameters = dict(
-            zip(
-                chain.from_iterable(new["params"] for new in saved),
-                chain.from_iterable(group["params"] for group in self.param_groups),
-            )
-        )
-        state: defaultdict[Any, Any] = defaultdict(dict)
-        for key, value in state_dict["state"].items():
-            if key in parameters:
-                state[parameters[key]] = taken_over(value, parameters[key])
-            else:
-                state[key] = value
-        for group, new in zip(self.param_groups, saved):
-            new["params"] = group["params"]
-            if "param_names" in group:
-                new.setdefault("param_names", group["param_names"])
-        self.__setstate__({"state": state, "param_groups": saved})
-        for hook in self._hooks.get("load_state_dict_post", {}).values():
-            hook(self)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {
-            "defaults": self.defaults,
-            "state": self.state,
-            "param_groups": self.param_groups,
-        }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        if "_hooks" not in self.__dict__:
-            self._start()
-        self.__dict__.update(state)
-        for group in self.param_groups:
-            for option, default in self.defaults.items():
-                group.setdefault(option, default)
-
     # Hooks
-
-    def _register(self, kind: str, hook: Callable[..., Any]) -> RemovableHandle:
-        return RemovableHandle(self._hooks.setdefault(kind, {}), hook)
 
     def _before_step(self, closure: Callable[[], Any] | None) -> Callable[[], Any] | None:
         args: tuple[Any, ...] = (self,) if closure is None else (self, closure)
@@ -409,22 +366,6 @@ class Optimizer:
     def register_step_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Calls `hook(optimizer, args, kwargs)` after each step."""
         return self._register("step_post", hook)
-
-    def register_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        """Calls `hook(optimizer)` before `state_dict`."""
-        return self._register("state_dict_pre", hook)
-
-    def register_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        """Calls `hook(optimizer, state_dict)` after `state_dict`; may return another."""
-        return self._register("state_dict_post", hook)
-
-    def register_load_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        """Calls `hook(optimizer, state_dict)` before loading; what it returns is loaded instead."""
-        return self._register("load_state_dict_pre", hook)
-
-    def register_load_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
-        """Calls `hook(optimizer)` after loading."""
-        return self._register("load_state_dict_post", hook)
 
     def __repr__(self) -> str:
         groups = []

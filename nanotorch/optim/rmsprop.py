@@ -23,6 +23,7 @@ class RMSprop(Optimizer):
     """
 
     scratches = 2
+    cuda_kernel = "rmsprop"
 
     def __init__(
         self,
@@ -76,6 +77,10 @@ class RMSprop(Optimizer):
             momentum if momentum > 0 else None,
             group["maximize"],
         )
+
+    def _flags(self, state: tuple[Array | None, ...], numbers: Numbers) -> int:
+        _, buffer, mean = state
+        return bool(numbers[-1]) + 2 * (buffer is not None) + 4 * (mean is not None)
 
     @staticmethod
     def kernel(

@@ -23,6 +23,8 @@ class SGD(Optimizer):
     or with dampening. `foreach` and `fused` are accepted and change nothing.
     """
 
+    cuda_kernel = "sgd"
+
     def __init__(
         self,
         params: Parameters,
@@ -83,6 +85,15 @@ class SGD(Optimizer):
             None if not dampening else 1.0 if step == 1.0 else 1.0 - dampening,
             lr * momentum if group["nesterov"] else None,
             group["maximize"],
+        )
+
+    def _flags(self, state: tuple[Array | None, ...], numbers: Numbers) -> int:
+        _, _, momentum, share, ahead, maximize = numbers
+        return (
+            bool(maximize)
+            + 2 * (momentum is not None)
+            + 4 * (share is not None)
+            + 8 * (ahead is not None)
         )
 
     @staticmethod

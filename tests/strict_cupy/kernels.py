@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import collections
 import ctypes
 import functools
 import getpass
@@ -28,6 +29,8 @@ HEADER = Path(__file__).parent / "cuda_on_host.h"
 # No contraction: a product and a sum stay two roundings, as NumPy's are.
 FLAGS = ("-std=c++17", "-O1", "-w", "-fPIC", "-shared", "-ffp-contract=off", "-U_FORTIFY_SOURCE")
 LIMITS = {"grid": (2**31 - 1, 65535, 65535), "block": (1024, 1024, 64)}
+# How often each kernel was launched, by its C++ name.
+launched: collections.Counter[str] = collections.Counter()
 
 
 class CompileException(Exception):
@@ -98,6 +101,7 @@ class RawKernel:
 
         graphs.launched(run, found(list(args)))
         happened("launches", self.name)
+        launched[self.name] += 1
 
     def argument(self, number: int, value: Any) -> Any:
         """An argument as a NumPy array of one element: a pointer, or a number."""
@@ -111,9 +115,11 @@ class RawKernel:
             return numpy.array([value._host.ctypes.data], numpy.uint64)
         if isinstance(value, numpy.generic):
             return numpy.array([value])
+        if isinstance(value, numpy.ndarray) and value.size == 1:  # a struct, passed by value
+            return value.reshape(1).copy()
         raise TypeError(
             f"{self.name}: argument {number} is a {type(value).__name__}; expected an array of the "
-            "device or a NumPy scalar, whose size is known"
+            "device, or a NumPy scalar or array of one element, whose size is known"
         )
 
 

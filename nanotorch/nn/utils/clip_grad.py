@@ -1,4 +1,9 @@
-"""Clipping gradients in place, by their norm or by value. Nothing waits for the device."""
+"""Clipping gradients in place, by their norm or by value.
+
+On a CUDA device a clipping is launches alone: nothing is copied between host and device, and nobody
+waits, except for `error_if_nonfinite`. Three launches clip by the 2-norm, however many gradients up
+to 64 there are.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from nanotorch.autograd.grad_mode import live
-from nanotorch.backend import Array, array_module, device_of, on_device_of, to_device
+from nanotorch.backend import HOST, Array, array_module, device_of, on_device_of, to_device
+from nanotorch.backend.cuda import tables
 from nanotorch.creation import zeros
 from nanotorch.tensor import Tensor
 
@@ -30,6 +36,16 @@ def _norm(xp: Any, array: Array, p: float) -> Array:
     return xp.asarray((xp.abs(array) ** p).sum() ** (1.0 / p), dtype=array.dtype)
 
 
+def _fused(arrays: list[Array]) -> bool:
+    """Whether kernels of ours can work on all: on one CUDA device, in dense memory."""
+    if not arrays or array_module(arrays[0]) is HOST:
+        return False
+    xp, home = array_module(arrays[0]), device_of(arrays[0])
+    return all(
+        array_module(a) is xp and device_of(a) == home and tables.takes(xp, a) for a in arrays
+    )
+
+
 def get_total_norm(
     tensors: Tensor | Iterable[Tensor],
     norm_type: float = 2.0,
@@ -38,18 +54,26 @@ def get_total_norm(
 ) -> Tensor:
     """The p-norm of all tensors as if they were one vector, as a 0-dim tensor (0 for none).
 
-    RuntimeError where `error_if_nonfinite` and the norm is NaN or infinite.
+    RuntimeError where `error_if_nonfinite` and the norm is NaN or infinite: to know, the host waits
+    for the device.
     """
     arrays = [tensor._array for tensor in _listed(tensors)]
     if not arrays:
         return zeros(())
     xp, p = array_module(arrays[0]), float(norm_type)
+    if p == 2 and _fused(arrays):
+        with on_device_of(arrays[0]):
+            return _checked(tables.norm_of(xp, arrays, math.inf)[0], p, error_if_nonfinite)
     home, norms = device_of(arrays[0]), []
     for array in arrays:
         with on_device_of(array):
             norms.append(to_device(_norm(xp, array, p), home))
     with on_device_of(arrays[0]):
-        total = Tensor._wrap(_norm(xp, xp.stack(norms), p))
+        return _checked(_norm(xp, xp.stack(norms), p), p, error_if_nonfinite)
+
+
+def _checked(norm: Array, p: float, error_if_nonfinite: bool) -> Tensor:
+    total = Tensor._wrap(norm)
     if error_if_nonfinite and not math.isfinite(total.item()):
         raise RuntimeError(
             f"The total norm of order {p} for gradients is {total.item()}, so it cannot be "
@@ -65,7 +89,10 @@ def clip_grads_with_norm_(
     foreach: bool | None = None,
 ) -> None:
     """g ← g · min(1, max_norm / (total_norm + 1e-6)) for the gradients of the parameters."""
-    gradients = _gradients(parameters)
+    _scale(_gradients(parameters), max_norm, total_norm)
+
+
+def _scale(gradients: list[Tensor], max_norm: float, total_norm: Tensor) -> None:
     if not gradients:
         return
     xp = array_module(gradients[0]._array)
@@ -92,9 +119,19 @@ def clip_grad_norm_(
     Returns the norm before. RuntimeError where `error_if_nonfinite` and it is NaN or infinite.
     Parameters without gradient do not count.
     """
-    parameters = _listed(parameters)
-    total = get_total_norm(_gradients(parameters), norm_type, error_if_nonfinite)
-    clip_grads_with_norm_(parameters, max_norm, total)
+    gradients, p = _gradients(parameters), float(norm_type)
+    arrays = [gradient._array for gradient in gradients]
+    if p != 2 or not _fused(arrays):
+        total = get_total_norm(gradients, p, error_if_nonfinite)
+        _scale(gradients, max_norm, total)
+        return total
+    xp = array_module(arrays[0])
+    with on_device_of(arrays[0]):
+        norm, factor = tables.norm_of(xp, arrays, float(max_norm))
+        total = _checked(norm, p, error_if_nonfinite)
+        tables.scale_by(xp, arrays, factor)
+    for gradient in gradients:
+        gradient._bump()
     return total
 
 

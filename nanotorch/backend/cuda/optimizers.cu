@@ -1,0 +1,288 @@
+// Updates of all parameters of a group in one launch, and the norm of all gradients.
+//
+// A table, passed by value, says where up to 64 parameters with their gradients and states lie: a
+// launch reads no table from memory, and a captured one keeps its own. Each block works on CHUNK
+// elements of one parameter. Numbers that change between steps (rates, corrections, the loss scale)
+// are read from memory. Arithmetic is in float for half precision, else in the parameters' type.
+//
+// kernel sgd: e f d
+// kernel adam: e f d
+// kernel rmsprop: e f d
+// kernel adagrad: e f d
+// kernel write: f d
+// kernel squares: e f d
+// kernel clipping: e f d
+// kernel scale: e f d
+#include "numbers.cuh"
+
+#define MOST 64
+#define CHUNK 1024      // elements of a block in an update: four for each of its 256 threads
+#define LONG_CHUNK 8192 // and in a sum of squares
+#define MAXIMIZE 1
+
+struct Table {
+    void *at[5][MOST];     // parameter, gradient, and up to three arrays of state, or null
+    long long size[MOST];
+    int first_block[MOST]; // of each parameter; those of a table stand in the order of blocks
+    int numbers[MOST];     // where its numbers stand in the row
+    int index[MOST];       // where its skipped steps are counted
+    int count;
+};
+
+struct Span {
+    int which;
+    long long begin, end;
+};
+
+// What this block works on.
+__device__ __forceinline__ Span span_of_block(const Table &table, int chunk) {
+    int low = 0, high = table.count - 1, block = blockIdx.x;
+    while (low < high) {
+        int middle = (low + high + 1) / 2;
+        if (table.first_block[middle] <= block) low = middle; else high = middle - 1;
+    }
+    long long begin = (long long)(block - table.first_block[low]) * chunk;
+    long long size = table.size[low];
+    return Span{low, begin, begin + chunk < size ? begin + chunk : size};
+}
+
+// Whether gradients overflowed, so that this step changes nothing but the count of skipped steps.
+__device__ __forceinline__ bool skips(const Table &table, const Span &span, const float *found_inf,
+                                      int *skipped) {
+    if (!found_inf || *found_inf == 0) return false;
+    if (skipped && span.begin == 0 && threadIdx.x == 0) skipped[table.index[span.which]] += 1;
+    return true;
+}
+
+// The number of the step that this is for the parameter: the host counted the skipped ones as well.
+__device__ __forceinline__ int skipped_before(const Table &table, const Span &span, int *skipped) {
+    return skipped ? skipped[table.index[span.which]] : 0;
+}
+
+template <typename T> struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) Four { T at[4]; };
+
+// update(parameter, gradient, state…) for each element of the span, in the wide type. Gradients are
+// divided by the scale first, and stay so.
+template <typename T, typename Update>
+__device__ __forceinline__ void for_each(const Table &table, const Span &span, const float *scale,
+                                         Update update) {
+    typedef typename Wide<T>::type W;
+    T *arrays[5];
+    unsigned long long together = 0;
+#pragma unroll
+    for (int a = 0; a < 5; a++) {
+        arrays[a] = (T *)table.at[a][span.which];
+        together |= (unsigned long long)arrays[a];
+    }
+    const W divisor = scale ? (W)*scale : (W)1;
+    const bool aligned = together % alignof(Four<T>) == 0;
+    for (long long i = span.begin + 4 * threadIdx.x; i < span.end; i += 4 * blockDim.x) {
+        const bool whole = aligned && i + 4 <= span.end;
+        Four<T> held[5];
+#pragma unroll
+        for (int a = 0; a < 5; a++) {
+            if (!arrays[a]) continue;
+            if (whole) held[a] = *(const Four<T> *)(arrays[a] + i);
+            else for (int k = 0; k < 4 && i + k < span.end; k++) held[a].at[k] = arrays[a][i + k];
+        }
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            if (i + k >= span.end) break;
+            W x[5];
+#pragma unroll
+            for (int a = 0; a < 5; a++) x[a] = arrays[a] ? wide(held[a].at[k]) : (W)0;
+            if (scale) x[1] = x[1] / divisor;
+            W gradient = x[1];
+            update(x[0], gradient, x[2], x[3], x[4]);
+#pragma unroll
+            for (int a = 0; a < 5; a++) held[a].at[k] = narrow<T>(x[a]);
+        }
+#pragma unroll
+        for (int a = 0; a < 5; a++) {
+            if (!arrays[a] || (a == 1 && !scale)) continue;
+            if (whole) *(Four<T> *)(arrays[a] + i) = held[a];
+            else for (int k = 0; k < 4 && i + k < span.end; k++) arrays[a][i + k] = held[a].at[k];
+        }
+    }
+}
+
+// g + decay · w, with -g for g where it is to be maximized.
+template <typename W>
+__device__ __forceinline__ W penalized(W w, W g, W decay, int flags) {
+    if (flags & MAXIMIZE) g = -g;
+    return decay != 0 ? w * decay + g : g;
+}
+
+// Numbers: rate, decay, momentum, share (1 - dampening), ahead (rate · momentum, for nesterov).
+#define MOMENTUM 2
+#define DAMPENED 4
+#define NESTEROV 8
+template <typename T>
+__global__ void sgd(Table table, const double *row, const float *scale, const float *found_inf,
+                    int *skipped, int flags) {
+    typedef typename Wide<T>::type W;
+    const Span span = span_of_block(table, CHUNK);
+    if (skips(table, span, found_inf, skipped)) return;
+    const double *numbers = row + table.numbers[span.which];
+    const W rate = numbers[0], decay = numbers[1], momentum = numbers[2], share = numbers[3];
+    const W ahead = numbers[4];
+    for_each<T>(table, span, scale, [=](W &w, W g, W &buffer, W &, W &) {
+        W direction = penalized(w, g, decay, flags), step = rate;
+        if (flags & MOMENTUM) {
+            if (flags & DAMPENED) direction = direction * share;
+            buffer = buffer * momentum + direction;
+            if (flags & NESTEROV) {
+                w = w - direction * rate;
+                step = ahead;
+            }
+            direction = buffer;
+        }
+        w = w - direction * step;
+    });
+}
+
+// Numbers: step size, eps, beta1, 1 - beta1, beta2, 1 - beta2, shrink (1 - rate · decay) or 0, decay;
+// then rate, eps and step count as they are, from which size and eps follow where steps were skipped.
+#define AMSGRAD 2
+template <typename T>
+__global__ void adam(Table table, const double *row, const float *scale, const float *found_inf,
+                     int *skipped, int flags) {
+    typedef typename Wide<T>::type W;
+    __shared__ double corrected[2];
+    const Span span = span_of_block(table, CHUNK);
+    if (skips(table, span, found_inf, skipped)) return;
+    const double *numbers = row + table.numbers[span.which];
+    if (threadIdx.x == 0) {
+        const int before = skipped_before(table, span, skipped);
+        corrected[0] = numbers[0];
+        corrected[1] = numbers[1];
+        if (before) {
+            const double step = numbers[11] - before;
+            const double correction = sqrt(1.0 - pow(numbers[4], step));
+            corrected[0] = numbers[9] * correction / (1.0 - pow(numbers[2], step));
+            corrected[1] = numbers[10] * correction;
+        }
+    }
+    __syncthreads();
+    const W size = corrected[0], eps = corrected[1], beta1 = numbers[2], share1 = numbers[3];
+    const W beta2 = numbers[4], share2 = numbers[5], shrink = numbers[6], decay = numbers[7];
+    for_each<T>(table, span, scale, [=](W &w, W g, W &mean, W &square, W &largest) {
+        if (shrink != 0) w = w * shrink;
+        g = penalized(w, g, decay, flags);
+        mean = mean * beta1 + g * share1;
+        square = square * beta2 + g * g * share2;
+        W used = square;
+        if (flags & AMSGRAD) used = largest = larger(largest, square);
+        w = w - mean / (square_root(used) + eps) * size;
+    });
+}
+
+// Numbers: rate, eps, alpha, 1 - alpha, decay, momentum. State: square, buffer, mean.
+#define CENTERED 4
+template <typename T>
+__global__ void rmsprop(Table table, const double *row, const float *scale, const float *found_inf,
+                        int *skipped, int flags) {
+    typedef typename Wide<T>::type W;
+    const Span span = span_of_block(table, CHUNK);
+    if (skips(table, span, found_inf, skipped)) return;
+    const double *numbers = row + table.numbers[span.which];
+    const W rate = numbers[0], eps = numbers[1], alpha = numbers[2], share = numbers[3];
+    const W decay = numbers[4], momentum = numbers[5];
+    for_each<T>(table, span, scale, [=](W &w, W g, W &square, W &buffer, W &mean) {
+        g = penalized(w, g, decay, flags);
+        square = square * alpha + g * g * share;
+        W spread = square;
+        if (flags & CENTERED) {
+            mean = mean * alpha + g * share;
+            spread = square - mean * mean;
+        }
+        W step = g / (square_root(spread) + eps);
+        if (flags & MOMENTUM) step = buffer = buffer * momentum + step;
+        w = w - step * rate;
+    });
+}
+
+// Numbers: rate as decayed so far, eps, decay; then rate, its decay and step count as they are.
+template <typename T>
+__global__ void adagrad(Table table, const double *row, const float *scale, const float *found_inf,
+                        int *skipped, int flags) {
+    typedef typename Wide<T>::type W;
+    const Span span = span_of_block(table, CHUNK);
+    if (skips(table, span, found_inf, skipped)) return;
+    const double *numbers = row + table.numbers[span.which];
+    const int before = skipped_before(table, span, skipped);
+    const W rate = before ? numbers[4] / (1.0 + (numbers[6] - before - 1.0) * numbers[5]) : numbers[0];
+    const W eps = numbers[1], decay = numbers[2];
+    for_each<T>(table, span, scale, [=](W &w, W g, W &total, W &, W &) {
+        g = penalized(w, g, decay, flags);
+        total = total + g * g;
+        w = w - g / (square_root(total) + eps) * rate;
+    });
+}
+
+// Numbers on their way from the host: they travel as an argument, so that nothing is copied.
+struct Values {
+    double value[256];
+    int place[256];
+    int count;
+};
+
+template <typename T> __global__ void write(Values values, T *out) {
+    const int i = threadIdx.x;
+    if (i < values.count) out[values.place[i]] = (T)values.value[i];
+}
+
+// The sum of the squares of each block's elements, at a place of its own.
+template <typename T> __global__ void squares(Table table, double *sums) {
+    typedef typename Wide<T>::type W;
+    const Span span = span_of_block(table, LONG_CHUNK);
+    const T *gradient = (const T *)table.at[1][span.which];
+    const bool aligned = (unsigned long long)gradient % alignof(Four<T>) == 0;
+    W sum[4] = {0, 0, 0, 0};
+    for (long long i = span.begin + 4 * threadIdx.x; i < span.end; i += 4 * blockDim.x) {
+        if (aligned && i + 4 <= span.end) {
+            const Four<T> held = *(const Four<T> *)(gradient + i);
+#pragma unroll
+            for (int k = 0; k < 4; k++) sum[k] += wide(held.at[k]) * wide(held.at[k]);
+        } else {
+            for (int k = 0; k < 4 && i + k < span.end; k++)
+                sum[k] += wide(gradient[i + k]) * wide(gradient[i + k]);
+        }
+    }
+    double total = (double)sum[0] + (double)sum[1] + (double)sum[2] + (double)sum[3];
+    total = over_block(total, Add(), 0.0);
+    if (threadIdx.x == 0) sums[blockIdx.x] = total;
+}
+
+// norm = the square root of all sums, factor = min(1, most / (norm + 1e-6)); NaN stays NaN.
+template <typename T>
+__global__ void clipping(T *norm, double *factor, const double *sums, int count, double most) {
+    double total = 0;
+    for (int i = threadIdx.x; i < count; i += blockDim.x) total += sums[i];
+    total = over_block(total, Add(), 0.0);
+    if (threadIdx.x == 0) {
+        const double root = sqrt(total), part = most / (root + 1e-6);
+        *norm = narrow<T>((typename Wide<T>::type)root);
+        *factor = part < 1 || part != part ? part : 1;
+    }
+}
+
+// gradient = gradient · factor
+template <typename T> __global__ void scale(Table table, const double *factor) {
+    typedef typename Wide<T>::type W;
+    const Span span = span_of_block(table, CHUNK);
+    T *gradient = (T *)table.at[1][span.which];
+    const bool aligned = (unsigned long long)gradient % alignof(Four<T>) == 0;
+    const W by = *factor;
+    for (long long i = span.begin + 4 * threadIdx.x; i < span.end; i += 4 * blockDim.x) {
+        if (aligned && i + 4 <= span.end) {
+            Four<T> held = *(const Four<T> *)(gradient + i);
+#pragma unroll
+            for (int k = 0; k < 4; k++) held.at[k] = narrow<T>(wide(held.at[k]) * by);
+            *(Four<T> *)(gradient + i) = held;
+        } else {
+            for (int k = 0; k < 4 && i + k < span.end; k++)
+                gradient[i + k] = narrow<T>(wide(gradient[i + k]) * by);
+        }
+    }
+}
