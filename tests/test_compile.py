@@ -424,8 +424,8 @@ def test_the_plan_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
         compiled(*batch)
     told = capsys.readouterr().out
     assert told.count("plan of") == 1
-    assert re.search(r"\d us +\d+ bytes  linear: matmul \(24, 1\)", told)
-    assert "live call" in told and "blocks, instead of" in told
+    assert re.search(r"\d us +\d+% +[\d,]+  linear \(24, 1\)\n.*  matmul\n.*  add\n", told)
+    assert re.search(r"us +\d+% +SGD.step\nmemory: \d+ bytes in 6 blocks, instead of \d+\n", told)
 
 
 # --- modules --------------------------------------------------------------------------------------

@@ -1,53 +1,195 @@
-"""A plan in words: the calls of a step, how long each took, and the memory that they share."""
+"""A plan in words and numbers: the calls of a step, how long each takes, the memory they share."""
 
 from __future__ import annotations
 
 import itertools
+import statistics
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nanotorch.compile.plan import Plan
+from nanotorch.backend import Array
+
+if TYPE_CHECKING:
+    from nanotorch.compile.plan import Plan
+
+# What the kernels of each module of `ops` have in common; those of other modules are elementwise.
+FAMILIES = {
+    "activations": "activations",
+    "binary_losses": "losses",
+    "indexing": "moving",
+    "joining": "moving",
+    "linalg": "matrix products",
+    "losses": "losses",
+    "normalization": "normalization",
+    "reductions": "reductions",
+    "regions": "moving",
+    "shapes": "moving",
+    "sorting": "reductions",
+    "statistics": "reductions",
+}
+LIVE, RANDOM, ROWS = "live calls", "random numbers", "pass over rows"
+OUTSIDE = "output given back; the gradient arrives"
 
 
-def timed(plan: Plan) -> Callable[..., Any]:
-    """The plan's `run` with a stopwatch behind each line, which `explanation` reads."""
-    plan.constants["clock"], plan.constants["times"] = time.perf_counter, plan.times
-    head, *body = plan.source.splitlines()
-    watched = [head, "    times.clear()", "    times.append((None, clock()))"]
-    within_tile = False
-    for line in body:
-        watched.append(line)
-        text = line.strip()
-        indent = line[: len(line) - len(text)]
-        within_tile = text.startswith("def ") or (within_tile and len(indent) > 4)
-        if not within_tile and not text.startswith(("return", "yield")) and text[-1] != ":":
-            watched.append(f"{indent}times.append(({text!r}, clock()))")
-    return plan.built("\n".join(watched) + "\n")
+class Line(NamedTuple):
+    """One line of a plan's program, and what it stands for."""
+
+    source: str
+    step: int  # the lines of one kernel have the same one
+    kernel: str  # the op's name, or that of the method that is called
+    call: str = ""  # NumPy's function; "" where the kernel is called as a whole
+    family: str = LIVE
+    shape: tuple[int, ...] | None = None  # of what it writes
+    dtype: str = ""
+    bytes: int = 0  # read and written
+    otherwise: bool = False  # runs only where a branch goes another way than in the recording
 
 
-def explanation(plan: Plan, name: str) -> str:
-    """The plan in words, after a timed run: each line's time and bytes, and the memory in all."""
-    rows, kernels = [], 0
-    for (_, before), (text, after) in itertools.pairwise(plan.times):
-        took = f"{(after - before) * 1e6:10.1f} us"
-        line = plan.lines.get(text or "")
-        kernels += line is not None
-        if line is not None:
-            rows.append(f"{took}{line.bytes:>14,} bytes  {line.text}")
-        elif plan.tiling is not None and str(text).endswith("(tile)"):
-            rows.append(
-                f"{took}  one pass over {plan.tiling.rows:,} rows, {plan.tiling.tile} at a "
-                f"time: {plan.tiling.titles}"
-            )
-        elif str(text).startswith(("live", "copy", "draw")):
-            rows.append(f"{took}  {str(text).split('_')[0]} call")
-    memory = plan.memory
-    return "\n".join(
-        [
-            f"plan of {name}: {kernels} kernels",
-            *rows,
-            f"memory: {memory.bytes():,} bytes in {len(memory.blocks)} blocks, instead of "
-            f"{plan.recorded_bytes:,}",
+def family_of(module: str) -> str:
+    """What the kernels of a module are."""
+    return FAMILIES.get(module.rpartition(".")[2], "elementwise")
+
+
+def call_name(call: Any) -> str:
+    """The name of a live call, such as SGD.step."""
+    call = getattr(call, "call", call)
+    function = call.func
+    is_method = "." in function.__qualname__
+    return f"{type(call.args[0]).__name__}.{function.__name__}" if is_method else function.__name__
+
+
+class Stopwatch:
+    """A plan's `run` with a clock behind each of its lines."""
+
+    def __init__(self, plan: Plan) -> None:
+        count = len(plan.lines)
+        self.took: list[list[float]] = [[] for _ in range(count)]  # seconds, one for each replay
+        self._outside = [line.kernel == OUTSIDE for line in plan.lines]
+        self._ends: list[float | None] = []
+        plan.constants["clock"], plan.constants["ends"] = time.perf_counter, self._ends
+        head, *body = plan.source.splitlines()
+        watched = [head, f"    ends[:] = [clock()] + [None] * {count}"]
+        number = 0
+        for text in body:
+            watched.append(text)
+            if number < count and text.lstrip() == plan.lines[number].source:
+                number += 1
+                indent = text[: len(text) - len(text.lstrip())]
+                watched.append(f"{indent}ends[{number}] = clock()")
+        self.run: Callable[..., Any] = plan.built("\n".join(watched) + "\n")
+
+    @staticmethod
+    def of(plan: Plan) -> Stopwatch:
+        """The plan's own, in which the times of all timed replays come together."""
+        if plan.stopwatch is None:
+            plan.stopwatch = Stopwatch(plan)
+        return plan.stopwatch
+
+    def stop(self) -> None:
+        """After a replay: takes down its times."""
+        before, *ends = self._ends
+        for took, outside, end in zip(self.took, self._outside, ends, strict=True):
+            if end is not None and before is not None:
+                if not outside:
+                    took.append(end - before)
+                before = end
+
+
+def timed_run(plan: Any, arrays: Sequence[Array]) -> Any:
+    """A replay of the program with a stopwatch; without one on a GPU, where it would time
+    launches."""
+    if not hasattr(plan, "stopwatch"):
+        return plan.run(*arrays)
+    watch = Stopwatch.of(plan)
+    found = watch.run(*arrays)
+    watch.stop()
+    return found
+
+
+class Explanation:
+    """What a plan does: to be printed, or drawn with `nanotorch.viz.plan`.
+
+    calls: the calls of a replay, in order; `step` is the same for those of one kernel.
+    seconds: how long each call takes, the median of the replays that were timed; None without any.
+    replays: the number of replays that were timed.
+    values: what is kept in memory: block, first and last call in which it is used, shape, bytes.
+    blocks: the bytes of each block. bytes: their sum. bytes_apart: the sum of all values' bytes.
+    tiled: the kernels of a pass over rows.
+    """
+
+    def __init__(self, program: Any, name: str) -> None:
+        plan: Plan = getattr(program, "plan", program)  # on a GPU, there is more around it
+        watch = plan.stopwatch
+        took = [[] for _ in plan.lines] if watch is None else watch.took
+        shown = [bool(times) or not line.otherwise for times, line in zip(took, plan.lines)]
+        self.name = name
+        self.calls = list(itertools.compress(plan.lines, shown))
+        self.seconds = [
+            statistics.median(times) if times else None for times in itertools.compress(took, shown)
         ]
-    )
+        self.replays = max(map(len, took), default=0)
+        place = list(itertools.accumulate(shown, initial=0))  # of each line, among the calls
+        end = len(self.calls) - 1
+        self.values = [
+            value._replace(
+                first=place[value.first], last=end if value.stays else min(place[value.last], end)
+            )
+            for value in plan.memory.values
+        ]
+        self.blocks = [block.nbytes for block in plan.memory.blocks]
+        self.bytes = sum(self.blocks)
+        self.bytes_apart = sum(value.bytes for value in self.values)
+        self.tiled: list[str] = [] if plan.tiling is None else plan.tiling.titles
+
+    @property
+    def memory(self) -> str:
+        """What the planner saves, in words."""
+        blocks = f"{len(self.blocks)} block{'s' if len(self.blocks) != 1 else ''}"
+        return f"{self.bytes:,} bytes in {blocks}, instead of {self.bytes_apart:,}"
+
+    def kernels(self) -> Iterator[list[int]]:
+        """The numbers of the calls of each kernel, kernel by kernel."""
+        numbers = range(len(self.calls))
+        for _, found in itertools.groupby(numbers, key=lambda n: self.calls[n].step):
+            yield list(found)
+
+    def __str__(self) -> str:
+        total = sum(s for s in self.seconds if s is not None)
+        kernels = [found for found in self.kernels() if self.calls[found[0]].family != LIVE]
+        title = f"plan of {self.name}: {len(kernels)} kernels in {sum(map(len, kernels))} calls"
+        if self.replays:
+            title += f", {total * 1e6:,.1f} us"
+            title += f" (medians of {self.replays} replays)" if self.replays > 1 else ""
+        heads = ("time", "share") if self.replays else ("", "")
+        rows = [columns(*heads, "bytes", "kernel"), *self._rows(total)]
+        return "\n".join([title, *rows, f"memory: {self.memory}"])
+
+    def _rows(self, total: float) -> Iterator[str]:
+        """One row for each kernel, and below it one for each of its calls where it has several."""
+        for found in self.kernels():
+            first, last = self.calls[found[0]], self.calls[found[-1]]
+            if first.kernel == OUTSIDE:
+                yield columns("", "", "", f"({first.kernel})")
+                continue
+            times = [s for s in (self.seconds[n] for n in found) if s is not None]
+            share = f"{sum(times) / total:.0%}" if times and total else ""
+            nbytes = sum(self.calls[n].bytes for n in found)
+            shape = "" if last.shape is None else f" {last.shape}"
+            yield columns(microseconds(times), share, f"{nbytes:,}", first.kernel + shape)
+            for n in found if len(found) > 1 else ():
+                call, took = self.calls[n], self.seconds[n]
+                name = call.call or "as a whole, where it branches"
+                took_text = "" if took is None else microseconds([took])
+                yield columns(took_text, "", f"{call.bytes:,}", f"    {name}")
+            for kernel in self.tiled if first.family == ROWS else ():
+                yield columns("", "", "", f"    {kernel}")
+
+
+def microseconds(times: Sequence[float]) -> str:
+    return f"{sum(times) * 1e6:,.1f} us" if times else ""
+
+
+def columns(time: str, share: str, nbytes: str, name: str) -> str:
+    """A row of the table."""
+    return f"{time:>13}{share:>7}{nbytes if nbytes != '0' else '':>14}  {name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from nanotorch.backend import MODULES, Array
 
@@ -12,6 +13,18 @@ def root_of(array: Array) -> int:
     while type(getattr(array, "base", None)) in MODULES:
         array = array.base
     return id(array)
+
+
+class Value(NamedTuple):
+    """An array of a plan: its block, and the lines of the program between which it is there."""
+
+    block: int
+    first: int
+    last: int
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    stays: bool = True  # it leaves the step, and `last` means nothing
 
 
 class Memory:
@@ -24,9 +37,11 @@ class Memory:
     def __init__(self) -> None:
         self.places: dict[int, Array] = {}  # where the plan keeps what an array of the record held
         self.blocks: list[Array] = []
+        self.values: list[Value] = []  # all that the blocks hold in the course of a replay
+        self.line = 0  # of the program, which is being written
         self.last: dict[int, int] = {}
-        self._free: dict[int, list[Array]] = {}
-        self._held: dict[int, Array] = {}  # the block of each root that is in use
+        self._free: dict[int, list[int]] = {}  # numbers of blocks, by size
+        self._held: dict[int, int] = {}  # the number of the value of each root that is in use
 
     def begin(self, last: dict[int, int]) -> None:
         """Starts a program, of which these are the last uses."""
@@ -41,10 +56,12 @@ class Memory:
         xp = MODULES[type(array)]
         size = max(array.nbytes, 1)
         waiting = self._free.get(size)
-        block = waiting.pop() if waiting else xp.empty(size, "u1")
-        if not any(block is b for b in self.blocks):
-            self.blocks.append(block)
-        self._held[root_of(array)] = block
+        if not waiting:
+            waiting = [len(self.blocks)]
+            self.blocks.append(xp.empty(size, "u1"))
+        number = waiting.pop()
+        block = self.blocks[number]
+        self._held[root_of(array)] = self._begins(array, number)
         # In the order of the recorded array's memory, in which sums were taken.
         order = sorted(range(array.ndim), key=lambda d: -array.strides[d])
         flat = block[: array.nbytes].view(array.dtype)
@@ -53,7 +70,9 @@ class Memory:
 
     def apart(self, array: Array) -> None:
         """Gives an array memory of its own, that is not handed on."""
-        self.places[id(array)] = MODULES[type(array)].zeros(array.shape, array.dtype)
+        self.places[id(array)] = place = MODULES[type(array)].zeros(array.shape, array.dtype)
+        self._begins(array, len(self.blocks))
+        self.blocks.append(place)
 
     def is_held(self, array: Array) -> bool:
         """Whether the array has a block now."""
@@ -66,7 +85,8 @@ class Memory:
 
     def take_over(self, old: Array, new: Array) -> None:
         """Leaves `new` where `old` is, which is not used any more."""
-        self._held[root_of(new)] = self._held.pop(root_of(old))
+        number = self._ends(self._held.pop(root_of(old)))
+        self._held[root_of(new)] = self._begins(new, number)
         self.places[id(new)] = self.places[id(old)]
 
     def release(self, arrays: Iterable[Array], position: int) -> None:
@@ -74,9 +94,16 @@ class Memory:
         for array in arrays:
             root = root_of(array)
             if self.last.get(root) == position and root in self._held:
-                block = self._held.pop(root)
-                self._free.setdefault(block.nbytes, []).append(block)
+                number = self._ends(self._held.pop(root))
+                self._free.setdefault(self.blocks[number].nbytes, []).append(number)
 
-    def bytes(self) -> int:
-        """The bytes of all blocks."""
-        return sum(block.nbytes for block in self.blocks)
+    def _begins(self, array: Array, block: int) -> int:
+        """Notes that a block holds the array from this line on; the number of the value."""
+        form = (array.shape, array.dtype.name, array.nbytes)
+        self.values.append(Value(block, self.line, self.line, *form))
+        return len(self.values) - 1
+
+    def _ends(self, number: int) -> int:
+        """Notes that a value is not needed after this line; the number of its block."""
+        self.values[number] = self.values[number]._replace(last=self.line, stays=False)
+        return self.values[number].block

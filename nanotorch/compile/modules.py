@@ -7,13 +7,14 @@ plan's own, so a backward pass belongs to the latest call; an earlier one's is r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nanotorch.autograd.backward import grad
 from nanotorch.autograd.engine import next_sequence
 from nanotorch.autograd.grad_mode import modes
 from nanotorch.backend import array_module
+from nanotorch.compile.explanation import Explanation, Stopwatch
 from nanotorch.compile.guards import Guards
 from nanotorch.compile.plan import Plan
 from nanotorch.compile.recorder import Recorder
@@ -50,6 +51,9 @@ class CompiledModuleBackward(Node):
 class TwoPhases:
     """The program of a module for one signature: forward, and then backward."""
 
+    # Where set, the next forward and backward pass is timed, and then this is called.
+    watch: Callable[[], None] | None = None
+
     def __init__(
         self, recorder: Recorder, out: Tensor, leaves: list[Tensor], grads: list[Any]
     ) -> None:
@@ -61,7 +65,8 @@ class TwoPhases:
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """The output of the module, with its node."""
         self.generation += 1
-        self._running = self.plan.run(*[x._array for x in inputs])
+        run = self.plan.run if self.watch is None else Stopwatch.of(self.plan).run
+        self._running = run(*[x._array for x in inputs])
         out = Tensor._wrap(next(self._running).copy())
         out._node, out._requires_grad = CompiledModuleBackward(self, out), True
         return out
@@ -80,6 +85,10 @@ class TwoPhases:
             )
         running, self._running = self._running, None
         found: Sequence[Any] = running.send(array_module(g).asarray(g))
+        if self.watch is not None:
+            told, self.watch = self.watch, None
+            Stopwatch.of(self.plan).stop()
+            told()
         return found
 
 
@@ -87,10 +96,15 @@ class CompiledModule:
     """A module whose forward and backward passes are replayed; everything else is the module's
     own."""
 
+    _without_grad: Compiled
+    _latest: TwoPhases | None  # that was recorded
+
     def __init__(self, module: Any, explain: bool, warn: bool) -> None:
         self.__dict__["module"] = module
         self.__dict__["_without_grad"] = Compiled(module, explain, warn)
         self.__dict__["_programs"] = {}
+        self.__dict__["_explain"] = explain
+        self.__dict__["_latest"] = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.module, name)
@@ -115,6 +129,32 @@ class CompiledModule:
                 return program.forward(inputs)
         return self._record(signature, inputs, args, kwargs)
 
+    def plan(self) -> Explanation:
+        """What the latest recording does, with the times that `explain` took, if any.
+
+        RuntimeError where nothing is recorded. A recording under `no_grad` is that of a step.
+        """
+        if self._latest is None:
+            return self._without_grad.plan()
+        return Explanation(self._latest.plan, self._without_grad._name)
+
+    def explain(self, *args: Any, **kwargs: Any) -> Explanation:
+        """Runs forward and backward once more, with a stopwatch, and says what takes how long.
+
+        The gradients, with ones as that of the output, are thrown away. RuntimeError where nothing
+        is recorded for these arguments.
+        """
+        inputs: list[Tensor] = []
+        signature = (flatten(args, inputs), flatten(kwargs, inputs))
+        found = self._programs.get(signature, ()) if modes.grad else ()
+        program = next((program for holds, program in found if holds()), None)
+        if program is None:
+            return self._without_grad.explain(*args, **kwargs)
+        program.watch = lambda: None
+        out = program.forward(inputs)._array
+        program.backward(program.generation, array_module(out).ones(out.shape, out.dtype))
+        return Explanation(program.plan, self._without_grad._name)
+
     def _record(self, signature: Any, inputs: list[Tensor], args: Any, kwargs: Any) -> Any:
         """Runs the module as it is, and keeps a recording of its forward and backward passes."""
         guards = Guards(self.module)
@@ -138,6 +178,9 @@ class CompiledModule:
             kept = [(p, g) for p, g in zip(leaves, found, strict=True) if g is not None]
             program = TwoPhases(recorder, out, [p for p, _ in kept], [g for _, g in kept])
             self._programs.setdefault(signature, []).append((guard(recorder, guards), program))
+            self.__dict__["_latest"] = program
+            if self._explain:
+                program.watch = lambda: print(Explanation(program.plan, self._without_grad._name))
         else:
             self._without_grad.give_up(recorder.refusal)
         return out

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nanotorch.backend import (
     HOST,
@@ -25,6 +25,7 @@ from nanotorch.backend import (
     promote,
     same_form,
 )
+from nanotorch.compile.explanation import OUTSIDE, Line, call_name, family_of
 from nanotorch.compile.memory import Memory, root_of
 from nanotorch.compile.recorder import Draw, HandOver, Kernel, Live, Recorder
 from nanotorch.compile.rows import NotRowWise
@@ -32,12 +33,8 @@ from nanotorch.compile.tiles import Tiling
 from nanotorch.ops.casting import Clone
 from nanotorch.tensor import Tensor
 
-
-class Line(NamedTuple):
-    """One step of the plan, as `explain` shows it."""
-
-    text: str
-    bytes: int
+if TYPE_CHECKING:
+    from nanotorch.compile.explanation import Stopwatch
 
 
 class Done(NamedTuple):
@@ -75,6 +72,7 @@ class Plan:
     # Of a pass over rows: the names of the targets, and the class that is to be ignored.
     targets: Sequence[tuple[str, int]] = ()
     why_not_tiled = ""
+    stopwatch: Stopwatch | None = None  # that has timed replays
 
     def __init__(self, record: Recorder, outputs: Sequence[Array]) -> None:
         self.record = record
@@ -84,19 +82,17 @@ class Plan:
         self.moving: set[int] = set(self.names)  # arrays that are others in every call
         self.memory = Memory()
         self.constants: dict[str, Any] = {}
-        self._titles: dict[int, str] = {}  # of the calls that kernels were lowered to
+        self._kernels: dict[int, Kernel] = {}  # those that were lowered to calls, by call
         self._whole: dict[int, Kernel] = {}  # the kernel that a choice is part of
         self._fixed: set[int] = set()  # arrays that are the same in every call
         self._kept: list[list[Note]] = []  # so that identities stay those of these arrays
         self._own: set[int] = set()  # what the plan has to find memory for
-        self.lines: dict[str, Line] = {}  # what each line of the program does
-        self.times: list[tuple[str | None, float]] = []
+        self.lines: list[Line] = []  # what the lines of the program do
         self._counter = itertools.count()
         steps = self._alive()
         self.slots: dict[int, Slot] = {}
         self.run = self._generated(steps)
         self.gradients = [(leaf, self._slot(array)) for leaf, array in record.gradients.items()]
-        self.recorded_bytes = sum(a.nbytes for a in record.made.values() if root_of(a) == id(a))
         if self.tiling is not None:
             self.tiling.forget()
         self.memory.places = {}
@@ -191,7 +187,9 @@ class Plan:
                     if type(array) in MODULES:
                         last[root_of(array)] = len(steps)
             program = self._lines(before, last)
+            self.memory.line = len(self.lines)
             program += self.tiling.lines()
+            self.lines.append(self.tiling.explained(program[-1]))
             program += self._lines(after, last)
             self.targets = [(self.array_name(a), i) for a, i in self.tiling.counted()]
         results = ", ".join(self.array_name(a) for a in self.outputs)
@@ -216,7 +214,6 @@ class Plan:
             if notes is None or not isinstance(step, Kernel):
                 found.append(step)
                 continue
-            several = sum(isinstance(note, Call) for note in notes) > 1
             outside = {root_of(a) for a in step.operands if type(a) in MODULES}
             if step.into_existing:
                 outside.add(root_of(step.out))
@@ -224,8 +221,7 @@ class Plan:
                 if isinstance(note, Call):
                     if root_of(note.out) not in outside:
                         self._own.add(id(note.out))
-                    part = f": {note.name}" if several else ""
-                    self._titles[id(note)] = step.primitive.title() + part
+                    self._kernels[id(note)] = step
             self._kept.append(notes)
             found += [note for note in notes if not self._is_constant(note, notes, step)]
             if any(isinstance(note, Choice) for note in notes):
@@ -263,13 +259,19 @@ class Plan:
         memory, indent = self.memory, ""
         memory.begin(last)
         for position, step in enumerate(steps):
+            memory.line = len(self.lines)
             if isinstance(step, Live):
                 lines = self._live(step)
+                self.lines.append(Line(lines[-1], id(step), call_name(step.call)))
             elif isinstance(step, HandOver):
                 lines = [f"{self.array_name(step.cotangent)} = yield {self.array_name(step.out)}"]
+                self.lines.append(Line(lines[-1], id(step), OUTSIDE))
             elif isinstance(step, Draw):
                 memory.hold(step.out)
                 lines = [f"{self.constant('draw', step.fill)}({self.array_name(step.out)})"]
+                form = (step.out.shape, step.out.dtype.name, step.out.nbytes)
+                drawn = "random numbers"
+                self.lines.append(Line(lines[-1], id(step), drawn, "", drawn, *form))
             elif isinstance(step, Call):
                 lines = self._call(step, position)
             elif isinstance(step, View):
@@ -307,7 +309,7 @@ class Plan:
         else:
             names += [*keywords, f"out={out}"]
         text = f"{self.constant(step.name.replace('.', '_'), step.function)}({', '.join(names)})"
-        self._note(text, self._titles[id(step)], [*step.arrays, step.out])
+        self._note(text, self._kernels[id(step)], [*step.arrays, step.out], step.name)
         return [text]
 
     def _view(self, step: View) -> list[str]:
@@ -341,10 +343,14 @@ class Plan:
                 return
         self.memory.hold(out)
 
-    def _note(self, text: str, title: str, arrays: Sequence[Array]) -> None:
-        """What `explain` says of a line."""
+    def _note(
+        self, text: str, step: Kernel, arrays: Sequence[Array], call: str = "", made: bool = False
+    ) -> None:
+        """What `explain` says of a line: the kernel, or the call, that it stands for."""
+        title, family = step.primitive.title(), family_of(step.primitive.__module__)
+        shape, kind = arrays[-1].shape, arrays[-1].dtype.name
         nbytes = sum(a.nbytes for a in arrays)
-        self.lines[text] = Line(f"{title} {tuple(arrays[-1].shape)}", nbytes)
+        self.lines.append(Line(text, id(step), title, call, family, shape, kind, nbytes, made))
 
     def _kernel(self, step: Kernel, position: int, made: bool = False) -> list[str]:
         """The line of one kernel; nothing for a view of memory that stays where it is."""
@@ -375,7 +381,7 @@ class Plan:
                     memory.release(same, position)
                 memory.hold(out)
             text = f"{kernel}({', '.join([*names, 'out=' + self.array_name(out)])})"
-        self._note(text, primitive.title(), [*operands, out])
+        self._note(text, step, [*operands, out], made=made)
         return [text]
 
     def _callable(self, step: Kernel) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from nanotorch.autograd.grad_mode import modes
 from nanotorch.backend import blas_threads
 from nanotorch.compile.entry import MISSED, entry
-from nanotorch.compile.explanation import explanation, timed
+from nanotorch.compile.explanation import Explanation, timed_run
 from nanotorch.compile.guards import PLAIN, Guards
 from nanotorch.compile.plan import Plan
 from nanotorch.compile.recorder import Recorder
@@ -54,7 +54,7 @@ def guard(recorder: Recorder, guards: Guards) -> Callable[[], bool]:
 class Replay:
     """One recording of a function: when it may be replayed, and how."""
 
-    explain = ""  # the name to print the plan under, after the next replay
+    watch: Callable[[], None] | None = None  # the next replay is timed, and then this is called
 
     def __init__(
         self, recorder: Recorder, result: Any, inputs: list[Tensor], guards: Guards
@@ -91,18 +91,23 @@ class Replay:
 
     def __call__(self, inputs: list[Tensor]) -> Any:
         self.plan.begin()
-        if self.explain:
-            found = timed(self.plan)(*[x._array for x in inputs])
-            print(explanation(self.plan, self.explain))
-            self.explain = ""
-        else:
-            found = self.plan.run(*[x._array for x in inputs])
+        arrays, (told, self.watch) = [x._array for x in inputs], (self.watch, None)
+        found = timed_run(self.plan, arrays) if told is not None else self.plan.run(*arrays)
         self.plan.end()
         for tensor in self.written:
             tensor._bump()
         for position in self.written_inputs:
             inputs[position]._bump()
+        if told is not None:
+            told()
         return self.rebuild(found, inputs)
+
+
+def unrecorded(name: str, eager: str | None, arguments: str = "") -> str:
+    """Why there is no plan to be explained."""
+    if eager is not None:
+        return f"explain: {name} runs eagerly, so it has no plan: {eager}"
+    return f"explain: {name} is not recorded{arguments} yet; call it once first"
 
 
 class Compiled:
@@ -117,6 +122,7 @@ class Compiled:
         self._replays: dict[Any, list[Replay]] = {}
         self._recordings = 0
         self._eager: str | None = None
+        self._latest: Replay | None = None  # that was recorded
         self._enter: Callable[[Any], Any] | None = None  # into the latest replay
         self._last_mode: Any = None  # that it was recorded in
         self._lock = threading.RLock()  # a live call may lead here again
@@ -139,7 +145,7 @@ class Compiled:
             if replay is None:
                 return self._record(found, inputs, args, kwargs)
             self._enter, self._last_mode = None, mode
-            if not replay.explain and not kwargs and all(type(x) is Tensor for x in args):
+            if replay.watch is None and not kwargs and all(type(x) is Tensor for x in args):
                 self._enter = replay.enter
             if replay.plan.cannot_run(inputs):
                 return self._function(*args, **kwargs)
@@ -177,7 +183,8 @@ class Compiled:
             return result
         replay = Replay(recorder, result, inputs, guards)
         if self._explain:
-            replay.explain = getattr(self, "__qualname__", "step")
+            replay.watch = lambda: print(Explanation(replay.plan, self._name))
+        self._latest = replay
         found.append(replay)
         if replay.plan.tiling is not None and recorder.repeatable():
             for leaf in recorder.entry:  # once more, tile by tile: the bits of all later calls
@@ -185,10 +192,41 @@ class Compiled:
             return replay(inputs)
         return result
 
+    def plan(self) -> Explanation:
+        """What the latest recording does in a replay, with the times that `explain` took, if any.
+
+        Nothing is run. RuntimeError where nothing is recorded.
+        """
+        if self._latest is None:
+            raise RuntimeError(unrecorded(self._name, self._eager))
+        return Explanation(self._latest.plan, self._name)
+
+    def explain(self, *args: Any, **kwargs: Any) -> Explanation:
+        """Calls the function once more, with a stopwatch, and says what takes how long.
+
+        The call is a step like any other. After several calls of `explain`, times are medians.
+        RuntimeError where nothing is recorded for these arguments.
+        """
+        with self._lock:
+            mode = (modes.grad, modes.inference)
+            inputs: list[Tensor] = []
+            signature = (flatten(args, inputs), flatten(kwargs, inputs), mode)
+            found = self._replays.get(signature, ())
+            replay = next((r for r in found if r.holds()), None)
+            if replay is None:
+                raise RuntimeError(unrecorded(self._name, self._eager, " with these arguments"))
+            replay.watch, self._enter = lambda: None, None
+            self(*args, **kwargs)
+            replay.watch = None
+            return Explanation(replay.plan, self._name)
+
     def give_up(self, reason: str) -> None:
         """Leaves the function eager, and says why, once."""
         self._eager = reason
-        if not self._warn:
-            return
-        name = getattr(self._function, "__qualname__", repr(self._function))
-        warnings.warn(f"compile: {name} runs eagerly: {reason}", stacklevel=4)
+        if self._warn:
+            warnings.warn(f"compile: {self._name} runs eagerly: {reason}", stacklevel=4)
+
+    @property
+    def _name(self) -> str:
+        name = getattr(self._function, "__qualname__", type(self._function).__name__)
+        return str(name).rpartition("<locals>.")[2]

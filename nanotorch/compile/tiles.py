@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nanotorch.backend import HOST, MODULES, Array, blas_threads, get_num_threads
+from nanotorch.compile.explanation import Line
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.recorder import Draw, HandOver, Kernel, Live
 from nanotorch.compile.rows import COLUMNS, ROWS, SUM, WHOLE, NotRowWise, Role, role
@@ -176,9 +177,15 @@ class Tiling:
         lines = [head, "    n = high - low", *(f"    {line}" for line in body)]
         return [*lines, f"{plan.constant('rows', runner)}(tile)"]
 
+    def explained(self, source: str) -> Line:
+        """What `explain` says of the line that runs the pass."""
+        title = f"one pass over {self.rows:,} rows, {self.tile:,} at a time"
+        nbytes = sum(array.nbytes for array in self.seeds.values())
+        return Line(source, id(self), title, "", "pass over rows", bytes=nbytes)
+
     def forget(self) -> None:
         """Lets go of the recording and its arrays, once the program is made; the names stay."""
-        self.titles = ", ".join(kernel.primitive.title() for kernel, _ in self.within)
+        self.titles = [kernel.primitive.title() for kernel, _ in self.within]
         del self.plan, self.seeds, self.kinds, self.before, self.within, self.after
 
     def counted(self) -> list[tuple[Array, int]]:
