@@ -329,7 +329,7 @@ def measure(part: str, options: argparse.Namespace) -> Any:
     if part == "processes":
         return processes(turns, RUNS[:1] if options.quick else RUNS)
     if part == "memory":
-        return memory(options.cases, [*peers, "gemms"])
+        return memory(options.cases, [*(p for p in peers if p != bench_page.AHEAD), "gemms"])
     drawn = [peer for peer in CURVE_PEERS if peer in peers]
     curves: dict[str, dict[str, Any]] = {}
     for name, cases in CURVES.items():

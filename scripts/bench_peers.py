@@ -25,6 +25,7 @@ PEERS = {
     "torch-compile": "torch",
     "numpy": "numpy",
     "jax": "jax",
+    "jax-ahead": "jax",
     "mygrad": "mygrad",
     "autograd": "autograd",
 }
@@ -172,8 +173,11 @@ def numpy_program(case: Case) -> Program:
     return Program(layered if many_layers else linear, np.asarray, pick, float)
 
 
-def jax_program(case: Case) -> Program:
-    """One jitted function from parameters and batch to new parameters and loss."""
+def jax_program(case: Case, waits: bool) -> Program:
+    """One jitted function from parameters and batch to new parameters and loss.
+
+    JAX computes while Python goes on: a step is done when loss and parameters are there.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -197,6 +201,8 @@ def jax_program(case: Case) -> Program:
     def step(x: Any, y: Any) -> Any:
         nonlocal parameters
         parameters, loss = compiled(parameters, x, y)
+        if waits:
+            jax.block_until_ready((parameters, loss))
         return loss
 
     def rows_of(array: Any, rows: Any) -> Any:
@@ -298,12 +304,13 @@ def gemms_program(case: Case) -> Program:
 
 def build(peer: str, case: Case) -> Program:
     """The step of a peer, its model at the first weights."""
-    name, _, compiled = peer.partition("-")
+    name, _, variant = peer.partition("-")
     if name in ("nanotorch", "torch"):
-        return framework(name, bool(compiled), case)
+        return framework(name, bool(variant), case)
+    if name == "jax":
+        return jax_program(case, waits=variant != "ahead")
     written = {
         "numpy": numpy_program,
-        "jax": jax_program,
         "mygrad": mygrad_program,
         "autograd": autograd_program,
         "read": read_program,

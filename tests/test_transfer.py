@@ -190,7 +190,7 @@ def test_losses_of_weighted_rows_are_read_many_at_once(
     monkeypatch.setattr(Run, "read_losses", read_losses)
     run(tmp_path, "--loss.class_weight", "balanced", "--training.batch_size", "2")
     assert len(reads) > 6
-    assert max(reads) == 1
+    assert max(reads) <= 2  # the losses, and what was noted of indices out of range
 
 
 # --- what the look-alike sees of the order --------------------------------------------------------
