@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import linecache
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nanotorch.backend import HOST, MODULES, Array, device_of, is_pinned, module_of, to_device
-from nanotorch.backend.cuda import graphs
+from nanotorch.backend.cuda import checks, graphs
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.plan import Plan
-from nanotorch.compile.recorder import Draw, Kernel, Live, Recorder
+from nanotorch.compile.recorder import Kernel, Live, Recorder
 from nanotorch.ops.casting import ToDevice
 from nanotorch.primitive import Traced
 from nanotorch.tensor import Tensor
@@ -140,6 +141,7 @@ class Launch:
     ) -> None:
         self.count, self.inputs, self.outlets = count, inputs, outlets
         self.graph: Any = None
+        self.checks = False  # whether kernels note indices out of range
 
     @property
     def steps(self) -> int:
@@ -167,14 +169,14 @@ class CudaPlan:
         self.phase = Phase()
         self.lives: list[LiveCall] = []
         self.arguments = len(record.inputs)
-        self.draws = sum(isinstance(step, Draw) for step in record.steps)
         self.written = sorted(record.written_inputs)
-        # What arguments must not share memory with: they are read from copies, made before.
-        self.outside = {root_of(x._array) for x in record.external.values()}
-        self.outside |= {root_of(leaf._array) for leaf in record.gradients}
         self.where = {id(step): getattr(step, "where", None) for step in record.steps}
         self.sources: list[Any] = []  # of what the host moves: an argument's number, or an array
         self._split(record)
+        # Memory that the step writes to: arguments, of which it reads copies, must not show it.
+        owners = [Recorder.leaves_of(live.args[0]) for live in self.lives]
+        outside = [*record.written.values(), *itertools.chain.from_iterable(owners)]
+        self.outside = {root_of(x._array) for x in outside}
         self.on_host = [MODULES[type(a)] is HOST for a in record.inputs]
         self.captures = 0
         self.launches: dict[int | None, Launch] = {}
@@ -213,6 +215,13 @@ class CudaPlan:
             return contextlib.nullcontext()
         context: Any = self.xp.cuda.using_allocator(self.pool.malloc)
         return context
+
+    @property
+    def how(self) -> str:
+        """How it is run, as `explain` says it."""
+        if self.why_not is not None:
+            return f", without a CUDA graph: {self.why_not}"
+        return ", one CUDA graph" if self.launches else ", to be captured as one CUDA graph"
 
     # --- a replay ---------------------------------------------------------------------------------
 
@@ -295,6 +304,8 @@ class CudaPlan:
         for part in parts:
             part.send()
         launch.graph.launch(self.xp.cuda.get_current_stream())
+        if launch.checks:
+            checks.mark(self.xp)
         for number in self.written:
             graphs.copy(arrays[number], inputs[number])
         return [outlet() for outlet in launch.outlets]
@@ -360,7 +371,7 @@ class CudaPlan:
         if trouble is None:
             launch, work = self._work(count, inputs, found)
             try:
-                launch.graph = self.stage.captured(work, self.pool)
+                launch.graph, launch.checks = self.stage.captured(work, self.pool)
                 self.launches[count] = launch
             except graphs.REFUSALS as error:
                 trouble = f"{self._line_of(error)}{error}"

@@ -7,12 +7,15 @@ the numbers of tensors and gradients written out.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nanotorch.backend import HOST
+from nanotorch.compile.cuda_graph import place_of
 from nanotorch.compile.guards import Guards
-from nanotorch.compile.plan import REFERENCES, Plan
+from nanotorch.compile.plan import REFERENCES
 from nanotorch.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -26,14 +29,19 @@ def entry(replay: Replay, guards: Guards, single: bool) -> Callable[[Sequence[An
 
     `single`: the result is one tensor that the program computes.
     """
-    plan: Plan = replay.plan
+    plan = replay.plan
     constant = guards.constant
     inputs = [f"x{i}" for i in range(len(replay.forms))]
     arrays = [f"a{i}" for i in range(len(replay.forms))]
     tests = [f"type({x}) is Tensor" for x in inputs]
-    for x, a, (shape, kind, required) in zip(inputs, arrays, replay.forms, strict=True):
+    for x, a, (shape, kind, required, place) in zip(inputs, arrays, replay.forms, strict=True):
         tests.append(f"({a} := {x}._array).shape == {constant(shape)}")
         tests.append(f"{a}.dtype is {constant(kind)} and {x}._requires_grad is {bool(required)}")
+        if place is None:
+            tests.append(f"type({a}) is {constant(HOST.ndarray)}")
+        else:
+            tests.append(f"place_of({a}) == {constant(place)}")
+    tests += [f"{a} is not {b}" for a, b in itertools.combinations(arrays, 2)]
     body = [f"if len(args) != {len(inputs)}: return MISSED"]
     if inputs:
         body.append(f"{', '.join(inputs)}, = args")
@@ -48,7 +56,8 @@ def entry(replay: Replay, guards: Guards, single: bool) -> Callable[[Sequence[An
     body += [f"{leaf}._grad = {slot}.tensor" for leaf, slot in slots]
     body += [f"{constant(tensor)}._bump()" for tensor in replay.written]
     body += [f"x{position}._bump()" for position in replay.written_inputs]
-    body.append(f"return {'wrap(found[0].copy())' if single else 'rebuild(found, args)'}")
+    one = "wrap(found[0])" if replay.on_gpu else "wrap(found[0].copy())"
+    body.append(f"return {one if single else 'rebuild(found, args)'}")
     names = {
         "MISSED": MISSED,
         "Tensor": Tensor,
@@ -56,5 +65,6 @@ def entry(replay: Replay, guards: Guards, single: bool) -> Callable[[Sequence[An
         "run": plan.run,
         "wrap": Tensor._wrap,
         "rebuild": replay.rebuild,
+        "place_of": place_of,
     }
     return guards.built("enter", "args", body, names)

@@ -124,6 +124,7 @@ class Explanation:
         took = [[] for _ in plan.lines] if watch is None else watch.took
         shown = [bool(times) or not line.otherwise for times, line in zip(took, plan.lines)]
         self.name = name
+        self.how: str = getattr(program, "how", "")  # of a plan on a GPU
         self.calls = list(itertools.compress(plan.lines, shown))
         self.seconds = [
             statistics.median(times) if times else None for times in itertools.compress(took, shown)
@@ -158,6 +159,7 @@ class Explanation:
         total = sum(s for s in self.seconds if s is not None)
         kernels = [found for found in self.kernels() if self.calls[found[0]].family != LIVE]
         title = f"plan of {self.name}: {len(kernels)} kernels in {sum(map(len, kernels))} calls"
+        title += self.how
         if self.replays:
             title += f", {total * 1e6:,.1f} us"
             title += f" (medians of {self.replays} replays)" if self.replays > 1 else ""

@@ -2,7 +2,8 @@
 
 The program is recorded with the module's backward pass behind it and runs as a generator: forward
 up to the output, then, when the output's cotangent arrives, the rest. The memory in between is the
-plan's own, so a backward pass belongs to the latest call; an earlier one's is refused.
+plan's own, so a backward pass belongs to the latest call; an earlier one's is refused. On a GPU its
+kernels are launched one by one: the two halves are no CUDA graph, but a compiled step is.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import Any
 from nanotorch.autograd.backward import grad
 from nanotorch.autograd.engine import next_sequence
 from nanotorch.autograd.grad_mode import modes
-from nanotorch.backend import array_module
+from nanotorch.backend import array_module, on_device_of
+from nanotorch.compile.cuda_graph import unfit
 from nanotorch.compile.explanation import Explanation, Stopwatch
 from nanotorch.compile.guards import Guards
 from nanotorch.compile.plan import Plan
@@ -58,7 +60,8 @@ class TwoPhases:
         self, recorder: Recorder, out: Tensor, leaves: list[Tensor], grads: list[Any]
     ) -> None:
         self.leaves = leaves
-        self.plan = Plan(recorder, [out._array, *(g._array for g in grads)])
+        with on_device_of(out._array):
+            self.plan = Plan(recorder, [out._array, *(g._array for g in grads)])
         self.generation = 0
         self._running: Any = None
 
@@ -67,7 +70,8 @@ class TwoPhases:
         self.generation += 1
         run = self.plan.run if self.watch is None else Stopwatch.of(self.plan).run
         self._running = run(*[x._array for x in inputs])
-        out = Tensor._wrap(next(self._running).copy())
+        with on_device_of(self.leaves[0]._array):
+            out = Tensor._wrap(next(self._running).copy())
         out._node, out._requires_grad = CompiledModuleBackward(self, out), True
         return out
 
@@ -84,7 +88,8 @@ class TwoPhases:
                 "the module again, or use the module itself with retain_graph=True"
             )
         running, self._running = self._running, None
-        found: Sequence[Any] = running.send(array_module(g).asarray(g))
+        with on_device_of(g):
+            found: Sequence[Any] = running.send(array_module(g).asarray(g))
         if self.watch is not None:
             told, self.watch = self.watch, None
             Stopwatch.of(self.plan).stop()
@@ -174,7 +179,8 @@ class CompiledModule:
         finally:
             modes.recorder = None
         recorder.check([])
-        if recorder.refusal is None:
+        reason = recorder.refusal or unfit(recorder, moves=False)
+        if reason is None:
             kept = [(p, g) for p, g in zip(leaves, found, strict=True) if g is not None]
             program = TwoPhases(recorder, out, [p for p, _ in kept], [g for _, g in kept])
             self._programs.setdefault(signature, []).append((guard(recorder, guards), program))
@@ -182,5 +188,5 @@ class CompiledModule:
             if self._explain:
                 program.watch = lambda: print(Explanation(program.plan, self._without_grad._name))
         else:
-            self._without_grad.give_up(recorder.refusal)
+            self._without_grad.give_up(reason)
         return out

@@ -386,7 +386,7 @@ class Plan:
 
     def _callable(self, step: Kernel) -> Callable[..., Any]:
         """The kernel, with the casts that the operands need before it and the result after it."""
-        kernel, floating = step.primitive.kernel, step.primitive.promotes == "floating"
+        kernel, floating = step.primitive.kernel_for(step.xp), step.primitive.promotes == "floating"
         into_other_dtype = step.into_existing and not step.primitive.in_place
         if not step.promotes and not into_other_dtype:
             return kernel

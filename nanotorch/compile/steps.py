@@ -6,17 +6,19 @@ import contextlib
 import functools
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from nanotorch.autograd.grad_mode import modes
+from nanotorch.autograd.grad_mode import modes, no_grad
 from nanotorch.backend import blas_threads
+from nanotorch.compile.cuda_graph import CudaPlan, is_on_gpu, place_of, unfit
 from nanotorch.compile.entry import MISSED, entry
 from nanotorch.compile.explanation import Explanation, timed_run
 from nanotorch.compile.guards import PLAIN, Guards
 from nanotorch.compile.plan import Plan
 from nanotorch.compile.recorder import Recorder
 from nanotorch.compile.tiles import WORTHWHILE_BYTES
+from nanotorch.ops import shapes
 from nanotorch.tensor import Tensor
 
 MOST_PLANS = 8  # recordings of one function before it is left eager
@@ -28,7 +30,8 @@ def flatten(value: Any, tensors: list[Tensor]) -> Any:
     if isinstance(value, Tensor):
         tensors.append(value)
         array = value._array
-        return (array.shape, array.dtype, type(array), value._requires_grad)
+        same = next(i for i, x in enumerate(tensors) if x._array is array)
+        return (array.shape, array.dtype, place_of(array), value._requires_grad, same)
     if isinstance(value, tuple | list):
         return (type(value), *(flatten(item, tensors) for item in value))
     if isinstance(value, dict):
@@ -55,19 +58,28 @@ class Replay:
     """One recording of a function: when it may be replayed, and how."""
 
     watch: Callable[[], None] | None = None  # the next replay is timed, and then this is called
+    plan: Plan | CudaPlan
 
     def __init__(
-        self, recorder: Recorder, result: Any, inputs: list[Tensor], guards: Guards
+        self, recorder: Recorder, result: Any, inputs: list[Tensor], guards: Guards, name: str
     ) -> None:
         arrays: list[Any] = []
+        self.on_gpu = recorder.place is not None
         self.rebuild = self._form(result, arrays, inputs)
-        self.plan = Plan(recorder, arrays)
+        if self.on_gpu:
+            self.plan = CudaPlan(recorder, arrays, functools.partial(tell_without_graph, name))
+        else:
+            self.plan = Plan(recorder, arrays)
         self.holds = guard(recorder, guards)
-        self.forms = [(x._array.shape, x._array.dtype, x._requires_grad) for x in inputs]
+        self.forms = [
+            (x._array.shape, x._array.dtype, x._requires_grad, place_of(x._array)) for x in inputs
+        ]
+        self.distinct = len({id(x._array) for x in inputs}) == len(inputs)
         self.written = list(recorder.written.values())
         self.written_inputs = recorder.written_inputs
         single = isinstance(result, Tensor) and not any(result is x for x in inputs)
-        self.enter = None if self.plan.targets else entry(self, guards, single)
+        direct = self.distinct and not self.plan.targets
+        self.enter = entry(self, guards, single) if direct else None
 
     def _form(self, result: Any, arrays: list[Any], inputs: list[Tensor]) -> Callable[..., Any]:
         """A function that builds the step's result from the arrays of its outputs."""
@@ -77,6 +89,8 @@ class Replay:
                     return lambda found, given: given[position]
             place = len(arrays)
             arrays.append(result._array)
+            if self.on_gpu:  # whose plan gives away copies
+                return lambda found, given: Tensor._wrap(found[place])
             return lambda found, given: Tensor._wrap(found[place].copy())
         if isinstance(result, tuple | list):
             parts = [self._form(item, arrays, inputs) for item in result]
@@ -91,16 +105,45 @@ class Replay:
 
     def __call__(self, inputs: list[Tensor]) -> Any:
         self.plan.begin()
-        arrays, (told, self.watch) = [x._array for x in inputs], (self.watch, None)
-        found = timed_run(self.plan, arrays) if told is not None else self.plan.run(*arrays)
+        arrays = [x._array for x in inputs]
+        if self.watch is None:
+            return self._ended(self.plan.run(*arrays), inputs)
+        told, self.watch = self.watch, None
+        result = self._ended(timed_run(self.plan, arrays), inputs)
+        told()
+        return result
+
+    def _ended(self, found: Any, inputs: Sequence[Tensor]) -> Any:
+        """The step's result, and its marks on the tensors that it has changed."""
         self.plan.end()
         for tensor in self.written:
             tensor._bump()
         for position in self.written_inputs:
             inputs[position]._bump()
-        if told is not None:
-            told()
         return self.rebuild(found, inputs)
+
+    def several(self, count: int, stacked: Sequence[Tensor]) -> Any:
+        """So many steps as one launch, on a GPU; None where that is not captured."""
+        plan = self.plan
+        if not isinstance(plan, CudaPlan) or not plan.ready(count):
+            return None
+        plan.begin()
+        found = plan.run_several(count, [x._array for x in stacked])
+        return None if found is None else self._ended(found, stacked)
+
+    def first_of_several(self, count: int, inputs: Sequence[Tensor]) -> Any:
+        """One step, after which so many may be one launch; None where that cannot be."""
+        plan = self.plan
+        if not isinstance(plan, CudaPlan):
+            return None
+        plan.begin()
+        found = plan.prepare_several(count, [x._array for x in inputs])
+        if found is None:
+            return None
+        result = self._ended(found, inputs)
+        if not self.holds():  # the next step finds other gradients than this one
+            plan.forget(count)
+        return result
 
 
 def unrecorded(name: str, eager: str | None, arguments: str = "") -> str:
@@ -112,6 +155,8 @@ def unrecorded(name: str, eager: str | None, arguments: str = "") -> str:
 
 class Compiled:
     """A function that is recorded once for each signature and replayed from then on."""
+
+    is_compiled = True
 
     def __init__(
         self, function: Callable[..., Any], explain: bool = False, warn: bool = True
@@ -132,7 +177,7 @@ class Compiled:
             return self._function(*args, **kwargs)
         if modes.recorder is not None:  # within another recording: a part of it
             return self._function(*args, **kwargs)
-        mode = (modes.grad, modes.inference)
+        mode = modes_now()
         with self._lock:
             if self._enter is not None and self._last_mode == mode and not kwargs:
                 result = self._enter(args)
@@ -176,12 +221,11 @@ class Compiled:
         flatten(result, results)
         recorder.check(results)
         changed = guards.changed()
-        if recorder.refusal or changed:
-            self.give_up(
-                recorder.refusal or f"it changes {changed}, which a replay would not do again"
-            )
+        reason = recorder.refusal or unfit(recorder)
+        if reason or changed:
+            self.give_up(reason or f"it changes {changed}, which a replay would not do again")
             return result
-        replay = Replay(recorder, result, inputs, guards)
+        replay = Replay(recorder, result, inputs, guards, self._name if self._warn else "")
         if self._explain:
             replay.watch = lambda: print(Explanation(replay.plan, self._name))
         self._latest = replay
@@ -191,6 +235,17 @@ class Compiled:
                 leaf._grad = None
             return replay(inputs)
         return result
+
+    def give_up(self, reason: str) -> None:
+        """Leaves the function eager, and says why, once."""
+        self._eager = reason
+        if self._warn:
+            warnings.warn(f"compile: {self._name} runs eagerly: {reason}", stacklevel=4)
+
+    @property
+    def _name(self) -> str:
+        name = getattr(self._function, "__qualname__", type(self._function).__name__)
+        return str(name).rpartition("<locals>.")[2]
 
     def plan(self) -> Explanation:
         """What the latest recording does in a replay, with the times that `explain` took, if any.
@@ -220,13 +275,68 @@ class Compiled:
             replay.watch = None
             return Explanation(replay.plan, self._name)
 
-    def give_up(self, reason: str) -> None:
-        """Leaves the function eager, and says why, once."""
-        self._eager = reason
-        if self._warn:
-            warnings.warn(f"compile: {self._name} runs eagerly: {reason}", stacklevel=4)
+    def steps(self, *stacked: Tensor) -> Any:
+        """The function on each slice of the arguments along their first dimension, in order.
 
-    @property
-    def _name(self) -> str:
-        name = getattr(self._function, "__qualname__", type(self._function).__name__)
-        return str(name).rpartition("<locals>.")[2]
+        stacked: tensors (K, …), with the same K >= 1. Returns the results of the K steps, stacked
+        as (K, …); what is no tensor is that of the last step. On a GPU the K steps become one CUDA
+        graph: the host launches once, and what the function does on the host, such as the step of
+        a learning rate's schedule, happens between launches alone.
+        """
+        count = length_of(stacked)
+        with self._lock:
+            first: Any = None
+            if is_on_gpu(stacked[0]) and not (
+                self._eager or modes.forward or modes.anomaly or modes.saved_hooks or modes.recorder
+            ):
+                one: list[Tensor] = []
+                signature = (flatten(slices(stacked, 0), one), flatten({}, []), modes_now())
+                replay = next((r for r in self._replays.get(signature, ()) if r.holds()), None)
+                if replay is not None:
+                    found = replay.several(count, stacked)
+                    if found is not None:
+                        return found
+                    first = replay.first_of_several(count, one)
+            results = [self(*slices(stacked, 0)) if first is None else first]
+            results += [self(*slices(stacked, k)) for k in range(1, count)]
+            return stack_results(results)
+
+
+def modes_now() -> tuple[bool, bool]:
+    """The modes that a recording depends on."""
+    return modes.grad, modes.inference
+
+
+def tell_without_graph(name: str, reason: str) -> None:
+    """Warns that a step on a GPU is no CUDA graph, unless it has no name."""
+    if name:
+        warnings.warn(f"compile: {name} runs without a CUDA graph: {reason}", stacklevel=8)
+
+
+def length_of(stacked: Sequence[Tensor]) -> int:
+    """The first dimension of all; RuntimeError where they differ."""
+    if not stacked or any(not isinstance(x, Tensor) or not x._array.ndim for x in stacked):
+        raise TypeError("steps: expected tensors with a first dimension, one slice for each step")
+    lengths = {int(x._array.shape[0]) for x in stacked}
+    if len(lengths) > 1 or 0 in lengths:
+        raise RuntimeError(f"steps: expected one number of steps, got {sorted(lengths)}")
+    return lengths.pop()
+
+
+def slices(stacked: Sequence[Tensor], k: int) -> tuple[Tensor, ...]:
+    """The k-th of each."""
+    return tuple(Tensor._wrap(x._array[k : k + 1].reshape(x._array.shape[1:])) for x in stacked)
+
+
+def stack_results(results: list[Any]) -> Any:
+    """One structure with the tensors of all results, stacked."""
+    last = results[-1]
+    if isinstance(last, Tensor):
+        with no_grad():
+            return shapes.stack([result.detach() for result in results])
+    if isinstance(last, dict):
+        return {key: stack_results([result[key] for result in results]) for key in last}
+    if isinstance(last, tuple | list):
+        parts = [stack_results(list(items)) for items in zip(*results, strict=True)]
+        return type(last)(*parts) if hasattr(last, "_fields") else type(last)(parts)
+    return last

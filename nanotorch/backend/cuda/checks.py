@@ -74,10 +74,21 @@ def mark(xp: Any) -> None:
     _marked.add((xp, cuda.get_device_id(), cuda.get_current_stream().ptr))
 
 
+def take_mark(xp: Any) -> bool:
+    """Whether the current stream has unread checks; it is taken to have none from now on."""
+    cuda = xp.cuda
+    key = xp, cuda.get_device_id(), cuda.get_current_stream().ptr
+    found = key in _marked
+    _marked.discard(key)
+    return found
+
+
 def arguments(xp: Any, op: str | None) -> tuple[Any, Any]:
     """The two arguments of a kernel that is about to check for `op`; None: it need not note."""
+    if op is None:
+        return prepare(xp), _UNCHECKED
     mark(xp)
-    return prepare(xp), _UNCHECKED if op is None else _NUMBERS[op]
+    return prepare(xp), _NUMBERS[op]
 
 
 def to_host(xp: Any, array: Any) -> Any:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from nanotorch.backend.cuda import checks
 from nanotorch.backend.devices import Array, array_module, device, on_device
 
 # What a capture raises for what it cannot hold: copies to or from the host, waits, cuBLAS by CuPy.
@@ -66,13 +67,16 @@ class Stage:
             yield
         outer.wait_event(stream.record())
 
-    def captured(self, work: Callable[[], None], pool: Any) -> Any:
+    def captured(self, work: Callable[[], None], pool: Any) -> tuple[Any, bool]:
         """The graph of what `work` gives to the current stream, of which nothing is computed now.
 
-        Raises what CuPy raises for work that a graph cannot hold.
+        And whether there are kernels in it that check indices. Raises what CuPy raises for work
+        that a graph cannot hold.
         """
         stream = self.stream
+        checks.prepare(self.xp)
         with stream, self.xp.cuda.using_allocator(pool.malloc):
+            known = checks.take_mark(self.xp)
             # Relaxed: the pool may ask the driver for memory meanwhile.
             stream.begin_capture(self.xp.cuda.runtime.streamCaptureModeRelaxed)
             try:
@@ -83,7 +87,10 @@ class Stage:
                 raise
             graph = stream.end_capture()
             graph.upload(stream)
-            return graph
+            marked = checks.take_mark(self.xp)
+            if known:
+                checks.mark(self.xp)
+            return graph, marked
 
 
 _stages: dict[tuple[Any, int], Stage] = {}
@@ -108,6 +115,8 @@ def dense_like(array: Array, leading: Sequence[int] = ()) -> Array:
     `leading`: dimensions that come before.
     """
     xp = array_module(array)
+    if array.flags.c_contiguous:
+        return xp.empty((*leading, *array.shape), array.dtype)
     order = sorted(range(array.ndim), key=lambda d: -array.strides[d])
     first = len(leading)
     flat = xp.empty((*leading, *(array.shape[d] for d in order)), array.dtype)
@@ -138,14 +147,14 @@ class Outlet:
         target = unheld(self._kept)
         if target is None:
             target = dense_like(self.source)
-            if len(self._kept) < MOST_KEPT:
+            if target.base is None and len(self._kept) < MOST_KEPT:
                 self._kept.append(target)
         copy(target, self.source)
         return target
 
 
 def unheld(kept: list[Array]) -> Array | None:
-    """The first of the arrays that neither a tensor nor a view of it refers to; None without."""
+    """The first of the arrays, each the base of its views, that nobody else refers to; or None."""
     for array in kept:
         if sys.getrefcount(array) <= REFERENCES:
             return array
