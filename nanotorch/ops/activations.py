@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from nanotorch.backend import Array, constant
+from nanotorch.backend.cuda import fused
 from nanotorch.ops.casting import into
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import erf, exp, tanh
@@ -122,7 +123,7 @@ class Gelu(Elementwise):
 class Softmax(Primitive):
     """y = exp(x) / sum of exp(x), along `dim`"""
 
-    vjp = (lambda g, y, dim: (g - sum(g * y, dim, True)) * y,)
+    vjp = (lambda g, y, dim: apply(SoftmaxReverse, g, y, dim=dim),)
     jvp = vjp
 
     @staticmethod
@@ -135,11 +136,36 @@ class Softmax(Primitive):
         y = xp.exp(y, out=own)
         return xp.true_divide(y, y.sum(axis=dim, keepdims=True), out=own)
 
+    kernel_cuda = staticmethod(fused.softmax)
+
+
+class SoftmaxReverse(Primitive):
+    """z = (g - sum of g * y) * y along `dim`; the Jacobian of Softmax is symmetric"""
+
+    backward_name = "SoftmaxBackwardDataBackward0"
+    vjp = (
+        lambda h, y, dim: apply(SoftmaxReverse, h, y, dim=dim),
+        lambda h, g, y, dim: h * (g - sum(g * y, dim, True)) - g * sum(h * y, dim, True),
+    )
+    jvp = (
+        lambda t, y, dim: apply(SoftmaxReverse, t, y, dim=dim),
+        lambda t, g, y, dim: t * (g - sum(g * y, dim, True)) - y * sum(g * t, dim, True),
+    )
+
+    @staticmethod
+    def kernel(xp: Any, g: Array, y: Array, *, dim: int, out: Array | None = None) -> Array:
+        work = xp.multiply(g, y, out=out)
+        own = work if work.ndim else out
+        work = xp.subtract(g, sum(work, dim, True), out=own)
+        return xp.multiply(work, y, out=own)
+
+    kernel_cuda = staticmethod(fused.softmax_reverse)
+
 
 class LogSoftmax(Primitive):
     """y = x - log sum of exp(x), along `dim`"""
 
-    vjp = (lambda g, y, dim: g - exp(y) * sum(g, dim, True),)
+    vjp = (lambda g, y, dim: apply(LogSoftmaxReverse, g, y, dim=dim),)
     jvp = (lambda t, y, dim: t - sum(t * exp(y), dim, True),)
 
     @staticmethod
@@ -150,6 +176,31 @@ class LogSoftmax(Primitive):
         y = xp.subtract(x, x.max(axis=dim, keepdims=True), out=out)
         total = xp.exp(y).sum(axis=dim, keepdims=True)
         return xp.subtract(y, xp.log(total), out=y if y.ndim else out)
+
+    kernel_cuda = staticmethod(fused.log_softmax)
+
+
+class LogSoftmaxReverse(Primitive):
+    """z = g - exp(y) * sum of g, along `dim`"""
+
+    backward_name = "LogSoftmaxBackwardDataBackward0"
+    vjp = (
+        lambda h, y, dim: h - sum(h * exp(y), dim, True),
+        lambda h, g, y, dim: -h * exp(y) * sum(g, dim, True),
+    )
+    jvp = (
+        lambda t, y, dim: apply(LogSoftmaxReverse, t, y, dim=dim),
+        lambda t, g, y, dim: -t * exp(y) * sum(g, dim, True),
+    )
+
+    @staticmethod
+    def kernel(xp: Any, g: Array, y: Array, *, dim: int, out: Array | None = None) -> Array:
+        work = xp.exp(y, out=out)
+        own = work if work.ndim else out
+        work = xp.multiply(work, sum(g, dim, True), out=own)
+        return xp.subtract(g, work, out=own)
+
+    kernel_cuda = staticmethod(fused.log_softmax_reverse)
 
 
 def stable_sigmoid(xp: Any, x: Array, out: Array | None = None) -> Array:

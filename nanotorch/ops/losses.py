@@ -2,175 +2,41 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from nanotorch.backend import HOST, Array, constant, dtype_of
-from nanotorch.ops.activations import log_softmax, sigmoid, softplus
+from nanotorch.backend import HOST, Array, broadcast_shapes, dtype_of
+from nanotorch.backend.cuda import fused
+from nanotorch.ops.activations import log_softmax
+from nanotorch.ops.binary_losses import (
+    BinaryCrossEntropy as BinaryCrossEntropy,
+    BinaryCrossEntropyWithLogits as BinaryCrossEntropyWithLogits,
+    BinaryCrossEntropyWithLogitsReverse as BinaryCrossEntropyWithLogitsReverse,
+)
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import abs, exp, log
-from nanotorch.ops.reductions import mean, sum
-from nanotorch.primitive import Linear, Primitive, apply
-
-REDUCTIONS = ("none", "mean", "sum")
-
-
-def reduced(xp: Any, loss: Array, reduction: str, out: Array | None) -> Array:
-    """The elementwise losses, or their mean or sum."""
-    if reduction == "none":
-        if out is None:
-            return loss
-        xp.copyto(out, loss)
-        return out
-    total = xp.add.reduce(loss, axis=None, out=out)
-    if reduction == "mean":
-        total = xp.true_divide(total, constant(loss, loss.size or math.nan), out=out)
-    return total
-
-
-def scaled(g: Any, x: Any, reduction: str) -> Any:
-    """The cotangent of each elementwise loss."""
-    if reduction != "mean":
-        return g
-    return g / (math.prod(x.shape) or float("nan"))
-
-
-class BinaryCrossEntropyWithLogits(Primitive):
-    """y = -weight * (pos_weight * target * log sigmoid(x) + (1 - target) * log(1 - sigmoid(x)))"""
-
-    vjp = (
-        lambda g, x, target, weight, pos_weight, reduction: (
-            scaled(g, x, reduction) * bce_logits_slope(x, target, weight, pos_weight)
-        ),
-        lambda g, x, weight, pos_weight, reduction: (
-            scaled(g, x, reduction) * bce_target_slope(x, weight, pos_weight)
-        ),
-        None,
-        None,
-    )
-    jvp = (
-        lambda t, x, target, weight, pos_weight, reduction: total(
-            t * bce_logits_slope(x, target, weight, pos_weight), reduction
-        ),
-        lambda t, x, weight, pos_weight, reduction: total(
-            t * bce_target_slope(x, weight, pos_weight), reduction
-        ),
-        None,
-        None,
-    )
-
-    @staticmethod
-    def kernel(
-        xp: Any, x: Array, target: Array, weight: Any, pos_weight: Any, *, reduction: str,
-        out: Array | None = None,
-    ) -> Array:  # fmt: skip
-        if pos_weight is None:
-            loss = xp.subtract(log1p_exp(xp, x), x * target)
-        else:
-            loss = log1p_exp(xp, xp.negative(x))
-            loss = loss * (1 + (pos_weight - 1) * target) + (1 - target) * x
-        if weight is not None:
-            loss = loss * weight
-        return reduced(xp, loss, reduction, out)
-
-    @classmethod
-    def title(cls) -> str:
-        return "binary_cross_entropy_with_logits"
-
-
-def log1p_exp(xp: Any, x: Array) -> Array:
-    """log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)), which neither overflows nor loses small
-    values.
-
-    Of few elements by one function, of many by several that cost less per element.
-    """
-    if x.size <= 1024:
-        return xp.logaddexp(x, constant(x, 0))
-    y = xp.copysign(x, constant(x, -1))
-    xp.exp(y, out=y)
-    xp.log1p(y, out=y)
-    return xp.add(y, xp.maximum(x, 0), out=y)
-
-
-def bce_logits_slope(x: Any, target: Any, weight: Any, pos_weight: Any) -> Any:
-    """d loss/dx = sigmoid(x) - target, weighted."""
-    if pos_weight is None:
-        slope = sigmoid(x) - target
-    else:
-        slope = sigmoid(x) * (1 + (pos_weight - 1) * target) - pos_weight * target
-    return slope if weight is None else slope * weight
-
-
-def bce_target_slope(x: Any, weight: Any, pos_weight: Any) -> Any:
-    """d loss/d target = log(1 - sigmoid(x)) - log sigmoid(x) = -x, weighted."""
-    slope = -x if pos_weight is None else pos_weight * softplus(-x) - softplus(x)
-    return slope if weight is None else slope * weight
-
-
-class BinaryCrossEntropy(Primitive):
-    """y = -weight * (target * log x + (1 - target) * log(1 - x)), the logarithms at least -100"""
-
-    vjp = (
-        lambda g, x, target, weight, reduction: (
-            scaled(g, x, reduction) * weighted((x - target) / floor((1 - x) * x), weight)
-        ),
-        lambda g, x, weight, reduction: (
-            scaled(g, x, reduction) * weighted(bounded_log(1 - x) - bounded_log(x), weight)
-        ),
-        None,
-    )
-    jvp = (
-        lambda t, x, target, weight, reduction: total(
-            t * weighted((x - target) / floor((1 - x) * x), weight), reduction
-        ),
-        lambda t, x, weight, reduction: total(
-            t * weighted(bounded_log(1 - x) - bounded_log(x), weight), reduction
-        ),
-        None,
-    )
-
-    @staticmethod
-    def kernel(
-        xp: Any, x: Array, target: Array, weight: Any, *, reduction: str, out: Array | None = None
-    ) -> Array:
-        # Only where reading the values costs no waiting for a device.
-        if xp is HOST and ((x < 0) | (x > 1)).any():
-            raise ValueError("all elements of input should be between 0 and 1")
-        one = x.dtype.type(1)
-        positive = xp.maximum(xp.log(xp.maximum(x, xp.finfo(x.dtype).tiny)), -100)
-        negative = xp.maximum(xp.log1p(-xp.minimum(x, one - xp.finfo(x.dtype).epsneg)), -100)
-        positive, negative = xp.where(x > 0, positive, -100), xp.where(x < 1, negative, -100)
-        loss = ((target - 1) * negative - target * positive).astype(x.dtype)
-        if weight is not None:
-            loss = loss * weight
-        return reduced(xp, loss, reduction, out)
-
-    @classmethod
-    def title(cls) -> str:
-        return "binary_cross_entropy"
-
-
-def weighted(x: Any, weight: Any) -> Any:
-    """x * weight, where there is one."""
-    return x if weight is None else x * weight
-
-
-def floor(x: Any) -> Any:
-    """x, at least 1e-12: keeps the slope finite at probabilities 0 and 1."""
-    return where(x < 1e-12, 1e-12, x)
-
-
-def bounded_log(x: Any) -> Any:
-    """log x, at least -100."""
-    return where(x <= 3.8e-44, -100.0, log(where(x <= 3.8e-44, 1.0, x)))
+from nanotorch.ops.loss_reductions import REDUCTIONS, divided, divisor, reduced, total
+from nanotorch.ops.reductions import sum
+from nanotorch.primitive import Elementwise, Linear, Primitive, apply
 
 
 class MseLoss(Primitive):
     """y = (x - target) ** 2"""
 
     vjp = (
-        lambda g, x, target, reduction: scaled(g, x - target, reduction) * (2 * (x - target)),
-        lambda g, x, target, reduction: scaled(g, x - target, reduction) * (2 * (target - x)),
+        lambda g, x, target, reduction: apply(
+            MseLossReverse,
+            g,
+            x,
+            target,
+            divisor=divisor(broadcast_shapes(x.shape, target.shape), reduction),
+        ),
+        lambda g, x, target, reduction: apply(
+            MseLossReverse,
+            g,
+            target,
+            x,
+            divisor=divisor(broadcast_shapes(x.shape, target.shape), reduction),
+        ),
     )
     jvp = (
         lambda t, x, target, reduction: total(2 * (x - target) * t, reduction),
@@ -183,16 +49,32 @@ class MseLoss(Primitive):
     ) -> Array:
         return reduced(xp, xp.square(x - target), reduction, out)
 
+    kernel_cuda = staticmethod(fused.mse)
+
     @classmethod
     def title(cls) -> str:
         return "mse_loss"
 
 
-def total(x: Any, reduction: str) -> Any:
-    """The reduction of elementwise values, in the language of the ops."""
-    if reduction == "none":
-        return x
-    return mean(x) if reduction == "mean" else sum(x)
+class MseLossReverse(Elementwise):
+    """y = g / divisor * 2 (x - target), the cotangent of x"""
+
+    backward_name = "MseLossBackwardBackward0"
+    promotes = None
+    vjp = (
+        lambda h, x, target, divisor: divided(h * (2 * (x - target)), divisor),
+        lambda h, g, divisor: divided(2 * h * g, divisor),
+        lambda h, g, divisor: divided(-2 * h * g, divisor),
+    )
+
+    @staticmethod
+    def kernel(
+        xp: Any, g: Array, x: Array, target: Array, *, divisor: float | None,
+        out: Array | None = None,
+    ) -> Array:  # fmt: skip
+        return xp.multiply(divided(g, divisor), 2 * (x - target), out=out)
+
+    kernel_cuda = staticmethod(fused.mse_reverse)
 
 
 class NllLoss(Linear):
@@ -220,6 +102,8 @@ class NllLoss(Linear):
             if reduction == "mean":
                 return xp.true_divide(loss.sum(), factor.sum(), out=out)
         return reduced(xp, loss, reduction, out)
+
+    kernel_cuda = staticmethod(fused.nll)
 
     @classmethod
     def title(cls) -> str:
@@ -251,6 +135,8 @@ class NllLossReverse(Linear):
             g = g / (target.size or float("nan") if factor is None else factor.sum())
         out[place] = -g if factor is None else -g * factor
         return out
+
+    kernel_cuda = staticmethod(fused.nll_reverse)
 
 
 def class_places(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import Array
+from nanotorch.backend.cuda import fused
 from nanotorch.ops.elementwise import rsqrt
 from nanotorch.ops.reductions import mean
 from nanotorch.ops.statistics import var
@@ -28,6 +29,8 @@ class Standardize(Primitive):
     ) -> Array:
         y = xp.subtract(x, x.mean(dims, keepdims=True), out=out)
         return xp.multiply(y, scale_of(xp, y, dims, eps), out=y)
+
+    kernel_cuda = staticmethod(fused.standardize)
 
 
 class StandardizeReverse(Primitive):
@@ -66,6 +69,8 @@ class StandardizeReverse(Primitive):
         xp.add(work, g.mean(dims, keepdims=True), out=work)
         out = xp.subtract(g, work, out=out)
         return xp.multiply(out, scale, out=out)
+
+    kernel_cuda = staticmethod(fused.standardize_reverse)
 
 
 def scale_of(xp: Any, centered: Array, dims: tuple[int, ...], eps: float) -> Array:

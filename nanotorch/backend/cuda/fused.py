@@ -1,0 +1,284 @@
+"""Fused kernels for `kernel_cuda` of the ops: one launch in place of CuPy's five to fifteen.
+
+Each function has the signature of the `kernel` that it stands beside and gives the same numbers.
+It returns NotImplemented for what it does not do: weights, operands of several dtypes or shapes,
+arrays that are not C-contiguous, empty ones; and where the array module compiles no kernels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+from nanotorch.backend.cuda import checks
+from nanotorch.backend.cuda.kernels import available, launch
+
+Array = Any
+
+REDUCTIONS = {name: numpy.int32(i) for i, name in enumerate(("none", "mean", "sum"))}
+ZERO, ONE = numpy.int32(0), numpy.int32(1)
+THREADS = 256
+# Sums over at most so many elements take one block and one launch.
+ONE_BLOCK = 8192
+MOST_BLOCKS = 1024  # of a sum; their partial sums are added up in one block
+WIDE = {"e": "f", "f": "f", "d": "d"}  # the dtype that sums are taken in
+
+
+def alike(xp: Any, *arrays: Any) -> bool:
+    """Whether kernels take these: floating, of one dtype and shape, C-contiguous, not empty."""
+    first = arrays[0]
+    if not first.size or first.dtype.char not in WIDE or not available(xp):
+        return False
+    for x in arrays:
+        if x.dtype != first.dtype or x.shape != first.shape or not x.flags.c_contiguous:
+            return False
+    return True
+
+
+def output(xp: Any, out: Array | None, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Memory for a result, C-contiguous: `out`, if it is so; otherwise new."""
+    if out is not None and out.dtype == dtype and out.flags.c_contiguous:
+        return out
+    return xp.empty(shape, dtype)
+
+
+def written(xp: Any, y: Array, out: Array | None) -> Array:
+    """The result in the memory that was asked for."""
+    if out is None or out is y:
+        return y
+    xp.copyto(out, y)
+    return out
+
+
+def grid_for(n: int) -> tuple[int]:
+    """Blocks of THREADS threads for n elements, each thread at least one of them."""
+    return (min(-(-n // THREADS), 2**16),)
+
+
+def blocks_for_sum(n: int) -> tuple[int, int]:
+    """Blocks and threads for a sum over n elements: a function of n alone, as its rounding is."""
+    if n <= ONE_BLOCK:
+        return 1, min(-(-n // 32) * 32, 1024)
+    return min(-(-n // (4 * THREADS)), MOST_BLOCKS), THREADS
+
+
+# --- losses ---------------------------------------------------------------------------------------
+
+
+def bce_with_logits(
+    xp: Any, x: Array, target: Array, weight: Any, pos_weight: Any, *, reduction: str,
+    out: Array | None = None,
+) -> Array:  # fmt: skip
+    if weight is not None or pos_weight is not None:
+        return NotImplemented
+    return elementwise_loss(xp, "bce_with_logits", x, target, reduction, out)
+
+
+def mse(xp: Any, x: Array, target: Array, *, reduction: str, out: Array | None = None) -> Array:
+    return elementwise_loss(xp, "mse", x, target, reduction, out)
+
+
+def elementwise_loss(
+    xp: Any, kernel: str, x: Array, target: Array, reduction: str, out: Array | None
+) -> Array:
+    """The losses of x against target, or their mean or sum."""
+    if not alike(xp, x, target):
+        return NotImplemented
+    n, kind = x.size, x.dtype.char
+    if reduction == "none":
+        y = output(xp, out, x.shape, x.dtype)
+        numbers = (numpy.int64(n), REDUCTIONS["none"])
+        launch(xp, "losses", kernel, kind, grid_for(n), (THREADS,), (x, target, y, y, *numbers))
+        return written(xp, y, out)
+    blocks, threads = blocks_for_sum(n)
+    y = output(xp, out, (), x.dtype)
+    parts = y if blocks == 1 else xp.empty(blocks, WIDE[kind])
+    numbers = (numpy.int64(n), REDUCTIONS[reduction])
+    launch(xp, "losses", kernel, kind, (blocks,), (threads,), (x, target, y, parts, *numbers))
+    if blocks > 1:
+        quotient(xp, parts, blocks, n if reduction == "mean" else 1, y)
+    return written(xp, y, out)
+
+
+def quotient(xp: Any, parts: Array, count: int, divisor: float | None, y: Array) -> None:
+    """y := the sum of partial sums, divided by a number or (None) by those that follow them."""
+    numbers = (numpy.int32(divisor is None), numpy.float64(divisor or 1))
+    arguments = (parts, numpy.int64(count), *numbers, y)
+    launch(xp, "losses", "quotient", y.dtype.char, (1,), (THREADS,), arguments)
+
+
+def bce_with_logits_reverse(
+    xp: Any, g: Array, x: Array, target: Array, weight: Any, pos_weight: Any, *,
+    divisor: float | None, out: Array | None = None,
+) -> Array:  # fmt: skip
+    if weight is not None or pos_weight is not None:
+        return NotImplemented
+    return elementwise_reverse(xp, "bce_with_logits_reverse", g, x, target, divisor, out)
+
+
+def mse_reverse(
+    xp: Any, g: Array, x: Array, target: Array, *, divisor: float | None, out: Array | None = None
+) -> Array:
+    return elementwise_reverse(xp, "mse_reverse", g, x, target, divisor, out)
+
+
+def elementwise_reverse(
+    xp: Any, kernel: str, g: Array, x: Array, target: Array, divisor: float | None,
+    out: Array | None,
+) -> Array:  # fmt: skip
+    """The cotangent of x, given g, that of the loss: one number, or one for each element."""
+    if not (alike(xp, x, target) and alike(xp, g) and g.dtype == x.dtype):
+        return NotImplemented
+    if g.ndim and g.shape != x.shape:
+        return NotImplemented
+    y = output(xp, out, x.shape, x.dtype)
+    numbers = (numpy.int64(x.size), numpy.int32(g.ndim > 0), numpy.float64(divisor or 1))
+    arguments = (g, x, target, y, *numbers)
+    launch(xp, "losses", kernel, x.dtype.char, grid_for(x.size), (THREADS,), arguments)
+    return written(xp, y, out)
+
+
+def nll(
+    xp: Any, x: Array, target: Array, weight: Any, *, ignore_index: int, reduction: str,
+    out: Array | None = None,
+) -> Array:  # fmt: skip
+    if not (alike(xp, x) and takes_classes(target, weight, x.dtype)):
+        return NotImplemented
+    n, kind = target.size, x.dtype.char
+    shape = target.shape if reduction == "none" else ()
+    blocks, threads = blocks_for_sum(n) if reduction != "none" else (*grid_for(n), THREADS)
+    y = output(xp, out, shape, x.dtype)
+    parts = y if blocks == 1 or reduction == "none" else xp.empty(2 * blocks, WIDE[kind])
+    launch(
+        xp, "losses", "nll", kind, (blocks,), (threads,),
+        (x, target, *weights(weight, x), y, parts, *sizes(x.shape, n, ignore_index),
+         REDUCTIONS[reduction], *checks.arguments(xp, "nll_loss")),
+    )  # fmt: skip
+    if parts is not y:
+        quotient(xp, parts, blocks, None if reduction == "mean" else 1, y)
+    return written(xp, y, out)
+
+
+def nll_reverse(
+    xp: Any, g: Array, target: Array, weight: Any, *, ignore_index: int, reduction: str,
+    shape: tuple[int, ...], out: Array | None = None,
+) -> Array:  # fmt: skip
+    expected = target.shape if reduction == "none" else ()
+    if not (alike(xp, g) and g.shape == expected and takes_classes(target, weight, g.dtype)):
+        return NotImplemented
+    n, kind = target.size, g.dtype.char
+    y = output(xp, out, shape, g.dtype)
+    numbers = sizes(shape, n, ignore_index)
+    parts, count = y, 0
+    if reduction == "mean" and n > ONE_BLOCK // 4:
+        count = min(-(-n // (4 * THREADS)), THREADS)
+        parts = xp.empty(count, WIDE[kind])
+        arguments = (target, *weights(weight, g), parts, numbers[0], numbers[1], numbers[3])
+        launch(xp, "losses", "nll_weight", kind, (count,), (THREADS,), arguments)
+    launch(
+        xp, "losses", "nll_reverse", kind, grid_for(y.size), (THREADS,),
+        (g, target, *weights(weight, g), parts, numpy.int64(count), y, *numbers,
+         REDUCTIONS[reduction]),
+    )  # fmt: skip
+    return written(xp, y, out)
+
+
+def takes_classes(target: Any, weight: Any, dtype: Any) -> bool:
+    """Whether kernels take these class numbers and the weights of the classes."""
+    if target.dtype.char not in "lq" or not target.size or not target.flags.c_contiguous:
+        return False
+    return weight is None or (weight.dtype == dtype and bool(weight.flags.c_contiguous))
+
+
+def weights(weight: Any, other: Array) -> tuple[Array, Any]:
+    """The pointer to the weights, which is not used where there are none, and whether it is."""
+    return (other, ZERO) if weight is None else (weight, ONE)
+
+
+def sizes(shape: tuple[int, ...], n: int, ignored: int) -> tuple[Any, ...]:
+    """How many samples and classes, how many samples lie side by side, and the class to ignore."""
+    classes = shape[0 if len(shape) == 1 else 1]
+    inner = n // shape[0] if len(shape) > 2 else 1
+    return numpy.int64(n), numpy.int64(classes), numpy.int64(inner), numpy.int64(ignored)
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def softmax(xp: Any, x: Array, *, dim: int, out: Array | None = None) -> Array:
+    return along(xp, "softmax", (x,), dim, ZERO, out)
+
+
+def log_softmax(xp: Any, x: Array, *, dim: int, out: Array | None = None) -> Array:
+    return along(xp, "softmax", (x,), dim, ONE, out)
+
+
+def softmax_reverse(xp: Any, g: Array, y: Array, *, dim: int, out: Array | None = None) -> Array:
+    return along(xp, "softmax_reverse", (g, y), dim, ZERO, out)
+
+
+def log_softmax_reverse(
+    xp: Any, g: Array, y: Array, *, dim: int, out: Array | None = None
+) -> Array:
+    return along(xp, "softmax_reverse", (g, y), dim, ONE, out)
+
+
+def along(
+    xp: Any, kernel: str, arrays: tuple[Array, ...], dim: int, logarithmic: Any, out: Array | None
+) -> Array:
+    """A kernel of rows along `dim`."""
+    x = arrays[0]
+    if not alike(xp, *arrays) or not -x.ndim <= dim < x.ndim:
+        return NotImplemented
+    n, inner = x.shape[dim], x.strides[dim] // x.itemsize if x.shape[dim] > 1 else 1
+    rows = x.size // n
+    grid, block, group = threads_for_rows(rows, n, inner)
+    y = output(xp, out, x.shape, x.dtype)
+    numbers = (numpy.int64(rows), numpy.int64(n), numpy.int64(inner), logarithmic)
+    launch(xp, "softmax", kernel, x.dtype.char, grid, block, (*arrays, y, *numbers, group))
+    return written(xp, y, out)
+
+
+def threads_for_rows(rows: int, n: int, inner: int) -> tuple[tuple[int], tuple[int], Any]:
+    """Grid, block and how many threads share a row of n numbers that lie `inner` apart."""
+    # Neighbouring threads read neighbouring numbers: of one row, or of rows side by side.
+    alone = n < 4 or (inner >= 32 and (n <= 64 or rows >= 2048))
+    if n > 1024 and not alone:
+        threads = 256 if n <= 8192 else 1024
+        return (min(rows, 2**16),), (threads,), numpy.int32(threads)
+    group, threads = (1 if alone else 32), 128
+    return (min(-(-rows * group // threads), 2**16),), (threads,), numpy.int32(group)
+
+
+def standardize(
+    xp: Any, x: Array, *, dims: tuple[int, ...], eps: float, out: Array | None = None
+) -> Array:
+    return by_rows(xp, "standardize", (x,), dims, eps, out)
+
+
+def standardize_reverse(
+    xp: Any, g: Array, x: Array, s: Array, *, dims: tuple[int, ...], eps: float,
+    out: Array | None = None,
+) -> Array:  # fmt: skip
+    return by_rows(xp, "standardize_reverse", (g, x, s), dims, eps, out)
+
+
+def by_rows(
+    xp: Any, kernel: str, arrays: tuple[Array, ...], dims: tuple[int, ...], eps: float,
+    out: Array | None,
+) -> Array:  # fmt: skip
+    """A kernel of rows that are made of the last dimensions."""
+    x = arrays[0]
+    last = x.ndim - len(dims)
+    if not alike(xp, *arrays) or sorted(d % x.ndim for d in dims) != list(range(last, x.ndim)):
+        return NotImplemented
+    rows = 1
+    for size in x.shape[:last]:
+        rows *= size
+    n = x.size // rows
+    grid, block, group = threads_for_rows(rows, n, 1)
+    y = output(xp, out, x.shape, x.dtype)
+    numbers = (numpy.int64(rows), numpy.int64(n), numpy.float64(eps), group)
+    launch(xp, "normalization", kernel, x.dtype.char, grid, block, (*arrays, y, *numbers))
+    return written(xp, y, out)

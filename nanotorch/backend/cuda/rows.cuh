@@ -1,0 +1,20 @@
+// Rows that are worked on one by one: each by `group` threads, which are 1, a warp or a whole block.
+
+struct Rows {
+    long long row, stride;
+    int thread, threads;  // of those that share the row: which one this is, and how many they are
+
+    __device__ __forceinline__ explicit Rows(int group) {
+        row = ((long long)blockIdx.x * blockDim.x + threadIdx.x) / group;
+        stride = (long long)gridDim.x * (blockDim.x / group);
+        thread = threadIdx.x % group;
+        threads = group;
+    }
+
+    // `a` of all threads that share the row.
+    template <typename W, typename Combine>
+    __device__ __forceinline__ W combined(W a, Combine combine, W nothing) const {
+        if (threads == 1) return a;
+        return threads == 32 ? over_warp(a, combine) : over_block(a, combine, nothing);
+    }
+};

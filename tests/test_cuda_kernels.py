@@ -1,0 +1,421 @@
+"""The CUDA kernels without a GPU: each compiles for two architectures, and computes what it should.
+
+Compiling needs NVRTC, which needs no driver: `pip install 'nvidia-cuda-nvrtc==13.0.*'
+'nvidia-cuda-runtime==13.0.*'`. The arithmetic is that of the same source compiled by g++, held to
+float64 in NumPy.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+import strict_cupy as cp
+from strict_cupy.kernels import CompileException, launched
+
+from nanotorch.backend.cuda import checks, fused, kernels
+from nanotorch.ops import activations, binary_losses, losses, normalization
+
+needs_compiler = pytest.mark.skipif(
+    not hasattr(cp, "RawModule"), reason="g++, which compiles kernels for the host, is missing"
+)
+
+# --- every instance compiles ----------------------------------------------------------------------
+
+
+def nvidia_file(pattern: str) -> Path | None:
+    """A file of NVIDIA's wheels, which share the package `nvidia`."""
+    found = importlib.util.find_spec("nvidia")
+    folders = found.submodule_search_locations or () if found is not None else ()
+    return next((path for folder in folders for path in sorted(Path(folder).rglob(pattern))), None)
+
+
+NVRTC = nvidia_file("libnvrtc.so.*")
+HEADER = nvidia_file("cuda_fp16.h")
+
+
+def nvrtc_complaints(source: str, names: tuple[str, ...], architecture: str) -> str:
+    """What NVRTC says of a source all of whose `names` it compiles to machine code; "" if it does.
+
+    The options are those that CuPy adds to ours, as far as they change the code.
+    """
+    assert NVRTC is not None and HEADER is not None
+    for builtins in NVRTC.parent.glob("libnvrtc-builtins.so.*"):
+        ctypes.CDLL(str(builtins))  # which NVRTC looks for by its name alone
+    library = ctypes.CDLL(str(NVRTC))
+    program = ctypes.c_void_p()
+    text = source.encode()
+    made = library.nvrtcCreateProgram(ctypes.byref(program), text, b"kernels.cu", 0, None, None)
+    assert made == 0
+    for name in names:
+        assert library.nvrtcAddNameExpression(program, name.encode()) == 0
+    options = [
+        *kernels.OPTIONS, f"-arch={architecture}", f"-I{HEADER.parent}", "-ftz=true",
+        "--device-as-default-execution-space",
+    ]  # fmt: skip
+    given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+    failed = library.nvrtcCompileProgram(program, len(options), given)
+    size = ctypes.c_size_t()
+    library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    library.nvrtcGetProgramLog(program, log)
+    if not failed:
+        library.nvrtcGetCUBINSize(program, ctypes.byref(size))
+        failed = size.value < 1000
+    library.nvrtcDestroyProgram(ctypes.byref(program))
+    return (log.value.decode() or "no machine code") if failed else ""
+
+
+needs_nvrtc = pytest.mark.skipif(
+    NVRTC is None or HEADER is None,
+    reason="NVRTC is missing: see the top of this file",
+)
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("file", kernels.files())
+def test_every_kernel_compiles_for_the_device(file: str, architecture: str) -> None:
+    names = kernels.instances(file)
+    assert names
+    assert nvrtc_complaints(kernels.source(file), names, architecture) == ""
+
+
+@needs_nvrtc
+def test_an_instance_that_does_not_compile_is_found() -> None:
+    source = "template <typename T> __global__ void f(T* x) { x->y = 1; }"
+    assert nvrtc_complaints(source, (), "sm_90") == ""
+    assert "class" in nvrtc_complaints(source, ("f<float>",), "sm_90")
+
+
+@pytest.mark.parametrize("file", kernels.files())
+def test_a_file_declares_all_of_its_kernels(file: str) -> None:
+    text = kernels.source(file)
+    declared = {name.split("<")[0] for name in kernels.instances(file)}
+    written = [part.split("(")[0].split()[-1] for part in text.split("__global__")[1:]]
+    assert declared == set(written)
+
+
+# --- what the compiled host code shows ------------------------------------------------------------
+
+REVERSAL = """
+template <typename T> __global__ void reversal(const T* x, T* y) {
+    extern __shared__ T buffer[];
+    buffer[threadIdx.x] = x[threadIdx.x];
+    %s
+    y[threadIdx.x] = buffer[blockDim.x - 1 - threadIdx.x];
+}
+__global__ void early(float* y) {
+    if (threadIdx.x == 0) return;
+    __syncthreads();
+    y[threadIdx.x] = 1;
+}
+__global__ void left_over(float* y, int write) {
+    __shared__ float kept;
+    if (write) kept = 1;
+    y[0] = kept;
+}
+__global__ void take(float* y, long long n) { y[0] = n; }
+"""
+
+
+def compiled(code: str, name: str) -> Any:
+    return cp.RawModule(code=code, name_expressions=(name,)).get_function(name)
+
+
+def host(*values: Any) -> list[Any]:
+    return [cp.asarray(numpy.asarray(value)) for value in values]
+
+
+@needs_compiler
+def test_a_missing_barrier_shows() -> None:
+    x, y = host(numpy.arange(40, dtype="f"), numpy.zeros(40, "f"))
+    compiled(REVERSAL % "__syncthreads();", "reversal<float>")((1,), (40,), (x, y), shared_mem=160)
+    numpy.testing.assert_array_equal(y.get(), numpy.arange(40)[::-1])
+    compiled(REVERSAL % "", "reversal<float>")((1,), (40,), (x, y), shared_mem=160)
+    assert numpy.isnan(y.get()).any()
+
+
+@needs_compiler
+def test_shared_memory_does_not_outlive_a_block() -> None:
+    (y,) = host(numpy.zeros(1, "f"))
+    run = compiled(REVERSAL % "", "left_over")
+    run((1,), (1,), (y, numpy.int32(1)))
+    assert y.get() == 1
+    run((1,), (1,), (y, numpy.int32(0)))
+    assert numpy.isnan(y.get())
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("name", "arguments", "shared", "words"),
+    [
+        ("reversal<float>", lambda x: (x, x), 156, "wrote behind"),
+        ("early", lambda x: (x,), 0, "never reached"),
+        ("take", lambda x: (x, numpy.int32(1)), 0, "another size"),
+        ("take", lambda x: (x, 1), 0, "is a int"),
+        ("take", lambda x: (x,), 0, "another number"),
+        ("take", lambda x: (x[::2], numpy.int64(1)), 0, "not C-contiguous"),
+        ("take", lambda x: (numpy.zeros(4), numpy.int64(1)), 0, "expected an array of the device"),
+    ],
+)
+def test_a_wrong_launch_is_refused(
+    name: str, arguments: Callable[[Any], tuple[Any, ...]], shared: int, words: str
+) -> None:
+    (x,) = host(numpy.zeros(40, "f"))
+    run = compiled(REVERSAL % "__syncthreads();", name)
+    with pytest.raises((ValueError, TypeError), match=words):
+        run((1,), (40,), arguments(x), shared_mem=shared)
+
+
+@needs_compiler
+def test_an_array_of_another_device_is_refused() -> None:
+    with cp.cuda.Device(1):
+        (x,) = host(numpy.zeros(4, "f"))
+    with pytest.raises(ValueError, match="current device"):
+        compiled(REVERSAL % "", "take")((1,), (1,), (x, numpy.int64(1)))
+
+
+@needs_compiler
+def test_what_does_not_compile_is_said() -> None:
+    with pytest.raises(CompileException, match="nonsense"):
+        compiled("__global__ void f() { nonsense; }", "f")
+
+
+# --- the arithmetic -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """A fused kernel, the op's own, the formula in float64, and the shapes it is tried on."""
+
+    name: str
+    fused: Callable[..., Any]
+    kernel: Callable[..., Any]
+    formula: Callable[..., Any]
+    shapes: tuple[tuple[Any, ...], ...]
+    options: dict[str, Any]
+
+
+def reduced(y: Any, reduction: str) -> Any:
+    return y if reduction == "none" else y.mean() if reduction == "mean" else y.sum()
+
+
+def bce(x: Any, t: Any, reduction: str) -> Any:
+    return reduced(numpy.logaddexp(0, x) - x * t, reduction)
+
+
+def bce_slope(g: Any, x: Any, t: Any, divisor: float | None) -> Any:
+    return g / (divisor or 1) * (1 / (1 + numpy.exp(-x)) - t)
+
+
+def mse(x: Any, t: Any, reduction: str) -> Any:
+    return reduced((x - t) ** 2, reduction)
+
+
+def mse_slope(g: Any, x: Any, t: Any, divisor: float | None) -> Any:
+    return g / (divisor or 1) * 2 * (x - t)
+
+
+def softmax(x: Any, dim: int) -> Any:
+    e = numpy.exp(x - x.max(dim, keepdims=True))
+    return e / e.sum(dim, keepdims=True)
+
+
+def softmax_slope(g: Any, y: Any, dim: int) -> Any:
+    return y * (g - (g * y).sum(dim, keepdims=True))
+
+
+def log_softmax_slope(g: Any, y: Any, dim: int) -> Any:
+    return g - numpy.exp(y) * g.sum(dim, keepdims=True)
+
+
+def standardized(x: Any, dims: tuple[int, ...], eps: float) -> Any:
+    return (x - x.mean(dims, keepdims=True)) / numpy.sqrt(x.var(dims, keepdims=True) + eps)
+
+
+def standardized_slope(g: Any, x: Any, s: Any, dims: tuple[int, ...], eps: float) -> Any:
+    share = s * (g * s).mean(dims, keepdims=True) + g.mean(dims, keepdims=True)
+    return (g - share) / numpy.sqrt(x.var(dims, keepdims=True) + eps)
+
+
+PAIRS = (((1, 1),) * 2, ((33,),) * 2, ((7, 3, 2),) * 2, ((90, 101),) * 2, ((3, 20000),) * 2)
+AND_ONE = tuple(((), *pair) for pair in PAIRS)
+AND_EACH = tuple((pair[0], *pair) for pair in PAIRS)
+LAST = (((1, 1),), ((5, 10),), ((3, 1025),), ((2, 9000),), ((300, 2),))
+MIDDLE = (((4, 40, 2),), ((2, 3, 40),), ((1, 3000, 3),))
+MATRICES = (((1, 1),), ((5, 10),), ((3, 1025),), ((2, 3, 9000),))
+
+ROWS = [
+    *(
+        Row(f"{name} {reduction}", forward, op, formula, PAIRS, {"reduction": reduction})
+        for reduction in ("none", "mean", "sum")
+        for name, forward, op, formula in (
+            (
+                "bce",
+                lambda xp, x, t, **o: fused.bce_with_logits(xp, x, t, None, None, **o),
+                lambda xp, x, t, **o: binary_losses.BinaryCrossEntropyWithLogits.kernel(
+                    xp, x, t, None, None, **o
+                ),
+                bce,
+            ),
+            ("mse", fused.mse, losses.MseLoss.kernel, mse),
+        )
+    ),
+    *(
+        Row(f"{name} slope, {divisor=}", reverse, op, formula, shapes, {"divisor": divisor})
+        for divisor, shapes in ((None, AND_EACH), (None, AND_ONE), (12.0, AND_ONE))
+        for name, reverse, op, formula in (
+            (
+                "bce",
+                lambda xp, *a, **o: fused.bce_with_logits_reverse(xp, *a, None, None, **o),
+                lambda xp, *a, **o: binary_losses.BinaryCrossEntropyWithLogitsReverse.kernel(
+                    xp, *a, None, None, **o
+                ),
+                bce_slope,
+            ),
+            ("mse", fused.mse_reverse, losses.MseLossReverse.kernel, mse_slope),
+        )
+    ),
+    *(
+        Row(f"{name} along {dim}", kernel, op, formula, tuple(shape * number for shape in shapes),
+            {"dim": dim})
+        for dim, shapes in ((-1, LAST), (1, MIDDLE), (0, LAST))
+        for name, kernel, op, formula, number in (
+            ("softmax", fused.softmax, activations.Softmax.kernel, softmax, 1),
+            ("log_softmax", fused.log_softmax, activations.LogSoftmax.kernel,
+             lambda x, dim: numpy.log(softmax(x, dim)), 1),
+            ("softmax slope", fused.softmax_reverse, activations.SoftmaxReverse.kernel,
+             softmax_slope, 2),
+            ("log_softmax slope", fused.log_softmax_reverse, activations.LogSoftmaxReverse.kernel,
+             log_softmax_slope, 2),
+        )
+    ),
+    *(
+        Row(f"{name} over {dims}", kernel, op, formula, tuple(shape * number for shape in shapes),
+            {"dims": dims, "eps": 1e-3})
+        for dims, shapes in (((-1,), MATRICES), ((1, -1), MATRICES[-1:]))
+        for name, kernel, op, formula, number in (
+            ("standardize", fused.standardize, normalization.Standardize.kernel, standardized, 1),
+            ("standardize slope", fused.standardize_reverse,
+             normalization.StandardizeReverse.kernel, standardized_slope, 3),
+        )
+    ),
+]  # fmt: skip
+
+TOLERANCES = {"float16": 2e-3, "float32": 3e-6, "float64": 2e-14}
+
+
+def close(found: Any, expected: Any, dtype: str) -> None:
+    """Equal up to the rounding of a few operations, at the scale of the whole."""
+    assert found.dtype == dtype and found.shape == expected.shape
+    scale = float(numpy.abs(expected).max())
+    numpy.testing.assert_allclose(
+        found, expected, rtol=TOLERANCES[dtype], atol=TOLERANCES[dtype] * scale
+    )
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_fused_kernel_computes_its_formula(row: Row, dtype: str) -> None:
+    random = numpy.random.default_rng(5)
+    for shapes in row.shapes:
+        arrays = [(random.normal(size=shape) / 2).astype(dtype) for shape in shapes]
+        before = launched.total()
+        with cp.no_transfers(), cp.no_synchronization():
+            given = [cp.empty(a.shape, a.dtype) for a in arrays]
+            for device_array, array in zip(given, arrays, strict=True):
+                device_array._host[...] = array
+            y = row.fused(cp, *given, **row.options)
+            out = cp.empty(y.shape, y.dtype)
+            assert row.fused(cp, *given, **row.options, out=out) is out
+        assert launched.total() > before
+        expected = row.formula(*(a.astype("float64") for a in arrays), **row.options)
+        close(y.get(), numpy.asarray(expected), dtype)
+        numpy.testing.assert_array_equal(out.get(), y.get())
+
+
+SPECIAL = numpy.array([[0.0, -0.0, 1.5, -2.0], [numpy.nan, 1, 2, 3], [numpy.inf, 1, 2, 3],
+                       [-numpy.inf, 1, 2, 3], [-numpy.inf] * 4, [1e4, -1e4, 80, -80],
+                       [numpy.inf, -numpy.inf, 0, 0], [-1000, -999, -1001, -3000]])  # fmt: skip
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_infinities_and_nan_are_those_of_the_cpu(row: Row, dtype: str) -> None:
+    for shapes in row.shapes[:1]:
+        arrays = [
+            (SPECIAL if i == len(shapes) - 2 or len(shapes) == 1 else numpy.ones_like(SPECIAL))
+            for i in range(len(shapes))
+        ]
+        arrays = [
+            a.astype(dtype) if len(shape) else numpy.asarray(1, dtype)
+            for a, shape in zip(arrays, shapes, strict=True)
+        ]
+        options = dict(row.options)
+        if options.get("dims") == (1, -1):
+            continue
+        with numpy.errstate(all="ignore"):
+            expected = row.kernel(numpy, *arrays, **options)
+        found = row.fused(cp, *host(*arrays), **options).get()
+        tolerance = 10 * TOLERANCES[dtype]
+        numpy.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("shape", [(1, 1), (3,), (40, 7), (5, 3, 4, 2), (9001, 3)])
+def test_the_loss_of_classes_and_its_slope(
+    shape: tuple[int, ...], reduction: str, weighted: bool, dtype: str
+) -> None:
+    random = numpy.random.default_rng(5)
+    classes = shape[0 if len(shape) == 1 else 1]
+    x = random.normal(size=shape).astype(dtype)
+    target = random.integers(0, classes, () if len(shape) == 1 else (shape[0], *shape[2:]))
+    weight = random.uniform(0.5, 2, classes).astype(dtype) if weighted else None
+    options: dict[str, Any] = {"reduction": reduction, "ignore_index": 0 if classes > 1 else -100}
+    kept = (target != options["ignore_index"]) * 1.0
+    factor = kept * (1.0 if weight is None else weight.astype("float64")[target])
+    one_hot = numpy.moveaxis(numpy.eye(classes)[target], -1, 0 if len(shape) == 1 else 1)
+    along = 0 if len(shape) == 1 else 1
+    each = -(x.astype("float64") * one_hot).sum(along) * factor
+    share = factor.sum() if reduction == "mean" else 1
+    expected = each if reduction == "none" else each.sum() / share
+    given = [*host(x, target), None if weight is None else host(weight)[0]]
+    y = fused.nll(cp, *given, **options)
+    close(y.get(), numpy.asarray(expected), dtype)
+    g = random.normal(size=expected.shape).astype(dtype)
+    slope = fused.nll_reverse(cp, *host(g), *given[1:], **options, shape=shape)
+    of_each = numpy.expand_dims(g.astype("float64") * factor / share, along)
+    close(slope.get(), -one_hot * of_each, dtype)
+
+
+@needs_compiler
+def test_a_class_that_does_not_exist_is_not_looked_up() -> None:
+    x, target = host(numpy.zeros((2, 3), "f"), numpy.array([1, 3]))
+    options = {"reduction": "none", "ignore_index": -100}
+    assert numpy.isnan(fused.nll(cp, x, target, None, **options).get()[1])
+    with pytest.raises(IndexError, match="target 3 is out of range for 3 classes"):
+        checks.to_host(cp, x)
+
+
+@needs_compiler
+def test_what_the_kernels_do_not_do_is_left_to_the_op() -> None:
+    x, t, half, empty = host(*(numpy.ones((4, 6), k) for k in "ffe"), numpy.ones((0, 6), "f"))
+    options = {"reduction": "mean"}
+    for arrays in ((x, half), (empty, empty), (x, x[:1]), (x[:, ::2], t[:, ::2]), (x.T, t.T)):
+        assert fused.mse(cp, *arrays, **options) is NotImplemented
+    assert fused.mse(numpy, numpy.ones(3), numpy.ones(3), **options) is NotImplemented
+    assert fused.bce_with_logits(cp, x, t, t, None, **options) is NotImplemented
+    assert fused.softmax(cp, x, dim=2) is NotImplemented
+    assert fused.standardize(cp, x, dims=(0,), eps=0.0) is NotImplemented
