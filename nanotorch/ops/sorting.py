@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import Array, array_module
-from nanotorch.backend.dtypes import int64
+from nanotorch.backend import HOST, Array, array_module
+from nanotorch.backend.cuda import indexing as device
+from nanotorch.backend.dtypes import float64, int64
 from nanotorch.ops.arithmetic import lerp
 from nanotorch.ops.casting import cast, full_of, into
 from nanotorch.ops.comparisons import isnan, where
@@ -161,5 +162,13 @@ def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:
         or (x._array.size and int(x._array.min()) < 0)
     ):
         raise RuntimeError("bincount only supports 1-d non-negative integral inputs.")
-    y = xp.bincount(x._array, None if weights is None else weights._array, minlength)
-    return x._wrap(y.astype(weights._array.dtype) if weights is not None else y)
+    if weights is None:
+        return x._wrap(xp.bincount(x._array, None, minlength))
+    kind = weights._array.dtype
+    if xp is not HOST and device.available(xp):  # CuPy adds in an order that is left to chance
+        most = max(minlength, int(x._array.max()) + 1 if x._array.size else 0)
+        y = xp.zeros(most, float64.numpy)
+        device.add(xp, y, [(0, x._array)], weights._array, None)
+    else:
+        y = xp.bincount(x._array, weights._array, minlength)
+    return x._wrap(y.astype(kind))

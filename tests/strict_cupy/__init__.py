@@ -205,7 +205,7 @@ def array(
     numbers."""
     if isinstance(object, ndarray):
         one_device([object] if copy is None else [], "asarray")
-        if not copy and dtype in (None, object.dtype):
+        if not copy and (dtype is None or object.dtype == dtype):  # NumPy: float64 == None
             return object
         made = computed(lambda host: numpy.array(host, dtype, order="C"), (object,), {})
         return wrap(made, [])  # type: ignore[no-any-return]

@@ -76,7 +76,7 @@ def check(xp: Any, shape: Sequence[int], where: Where, op: str) -> None:
             _run(xp, "check_range", "", index.size, arguments)
 
 
-def add(xp: Any, out: Array, where: Where, values: Any, op: str) -> Any:
+def add(xp: Any, out: Array, where: Where, values: Any, op: str | None) -> Any:
     """out += values at integer arrays along some axes, in place, each place in the order of the
     batch; NotImplemented for dtypes without a kernel."""
     axes, arrays = [axis for axis, _ in where], [index for _, index in where]
@@ -108,6 +108,7 @@ def add(xp: Any, out: Array, where: Where, values: Any, op: str) -> Any:
 
 def gather(xp: Any, x: Array, dim: int, index: Array, out: Array | None = None) -> Array:
     """y[i][j][k] = x[index[i][j][k]][j][k] for dim 0, and so on."""
+    dim %= x.ndim
     index, x = _integers(xp, index), xp.ascontiguousarray(_beginning(x, dim, index.shape))
     y = _place_for(xp, index.shape, x.dtype, out)
     if y.size:
@@ -128,6 +129,7 @@ def add_along(xp: Any, out: Array, dim: int, index: Array, values: Any, op: str)
     sums = _sums(out.dtype)
     if sums is None:
         return NotImplemented
+    dim %= out.ndim
     kind, letter, parts = sums
     view = _beginning(out, dim, index.shape)
     values = _beside(xp, values, index.shape, kind)
@@ -259,7 +261,7 @@ def _contiguous(xp: Any, x: Array, kind: Any) -> Array:
     return xp.ascontiguousarray(x) if x.dtype == kind else x.astype(kind, order="C")
 
 
-def _joined(xp: Any, sizes: Sequence[int], arrays: Sequence[Array], op: str) -> Array:
+def _joined(xp: Any, sizes: Sequence[int], arrays: Sequence[Array], op: str | None) -> Array:
     """The indices of several dimensions as one into all of them together; -1 for one outside."""
     shape = broadcast_shapes(*(index.shape for index in arrays))
     places = xp.empty(shape, _int64)
