@@ -7,16 +7,19 @@ is a device, on CuPy itself (`pytest -m gpu`).
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 import numpy
 import pytest
 import strict_cupy
 from op_table import CASES, Case
+from strict_cupy.kernels import launched
 
 import nanotorch
 from nanotorch import backend
 from nanotorch.autograd import forward_ad
+from nanotorch.backend.cuda import kernels
 from nanotorch.primitive import Primitive
 
 # What the host has to know of the device's values, and why. All other ops run without waiting.
@@ -138,6 +141,23 @@ def test_results_and_derivatives_are_those_of_the_cpu(case: Case, dtype: str, cu
 
 def test_every_row_that_may_wait_exists() -> None:
     assert set(WAITING) <= {title(case) for case in CASES}
+
+
+@pytest.mark.skipif(not hasattr(strict_cupy, "RawModule"), reason="g++ is missing")
+def test_the_table_passes_through_the_fused_kernels(cuda: str) -> None:
+    if cuda != "look-alike":
+        pytest.skip("counts launches of the look-alike")
+    files = ("losses", "softmax", "normalization")
+    instances = [name for file in files for name in kernels.instances(file)]
+    declared = {name for name in instances if name.endswith("<float>")}
+    launched.clear()
+    with nanotorch.device("cuda"):
+        for case in CASES:
+            if re.search("loss|entropy|softmax|norm", case.name):
+                readings(case, made(case, "cuda", "float32"))
+    # Those for sums over more elements than a row of the table has.
+    over_many = {"nll_weight<float>", "quotient<float>"}
+    assert declared & launched.keys() == declared - over_many
 
 
 def all_below(kind: type[Primitive]) -> set[type[Primitive]]:
