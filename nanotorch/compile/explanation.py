@@ -45,6 +45,11 @@ class Line(NamedTuple):
     bytes: int = 0  # read and written
     otherwise: bool = False  # runs only where a branch goes another way than in the recording
 
+    @property
+    def outside(self) -> bool:
+        """Whether the program waits here for what happens outside of it."""
+        return self.kernel == OUTSIDE
+
 
 def family_of(module: str) -> str:
     """What the kernels of a module are."""
@@ -65,7 +70,7 @@ class Stopwatch:
     def __init__(self, plan: Plan) -> None:
         count = len(plan.lines)
         self.took: list[list[float]] = [[] for _ in range(count)]  # seconds, one for each replay
-        self._outside = [line.kernel == OUTSIDE for line in plan.lines]
+        self._outside = [line.outside for line in plan.lines]
         self._ends: list[float | None] = []
         plan.constants["clock"], plan.constants["ends"] = time.perf_counter, self._ends
         head, *body = plan.source.splitlines()
@@ -171,7 +176,7 @@ class Explanation:
         """One row for each kernel, and below it one for each of its calls where it has several."""
         for found in self.kernels():
             first, last = self.calls[found[0]], self.calls[found[-1]]
-            if first.kernel == OUTSIDE:
+            if first.outside:
                 yield columns("", "", "", f"({first.kernel})")
                 continue
             times = [s for s in (self.seconds[n] for n in found) if s is not None]

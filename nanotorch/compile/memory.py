@@ -83,10 +83,10 @@ class Memory:
         root = root_of(array)
         return root == id(array) and root in self._held and self.last.get(root) == position
 
-    def take_over(self, old: Array, new: Array) -> None:
-        """Leaves `new` where `old` is, which is not used any more."""
-        number = self._ends(self._held.pop(root_of(old)))
-        self._held[root_of(new)] = self._begins(new, number)
+    def take_over(self, old: Array, new: Array, same: bool = False) -> None:
+        """Leaves `new` where `old` is, which is not used any more; `same`: as it is."""
+        value = self._held.pop(root_of(old))
+        self._held[root_of(new)] = value if same else self._begins(new, self._ends(value))
         self.places[id(new)] = self.places[id(old)]
 
     def release(self, arrays: Iterable[Array], position: int) -> None:

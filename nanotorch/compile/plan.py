@@ -362,7 +362,7 @@ class Plan:
             memory.places[id(out)] = primitive.kernel(step.xp, *values, **step.attributes)
             return []
         if primitive is Clone and memory.dies(operands[0], position):
-            memory.take_over(operands[0], out)
+            memory.take_over(operands[0], out, same=True)
             return []
         names = [self.value_text(a) for a in step.operands]
         names += [f"{key}={self.value_text(value)}" for key, value in step.attributes.items()]
