@@ -175,7 +175,7 @@ MIXED: dict[str, Callable[[Any, Any], Any]] = {
     "maximum": lambda a, b: nt.maximum(a, b),
     "iadd": lambda a, b: a.clone().add_(b),
     "gather": lambda a, b: a.gather(0, b.long()),
-    "index": lambda a, b: a[b[0].long()],
+    "index_select": lambda a, b: a.index_select(0, b[0].long()),
 }
 
 

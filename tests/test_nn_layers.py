@@ -259,7 +259,7 @@ ERRORS: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
         "row",
         lambda: nn.Embedding(3, 1)(nt.tensor([0, 3])),
         IndexError,
-        "out of range: 0 to 3 for 3 rows",
+        "embedding: index 3 is out of range for a table of 3 rows",
     ),
     ("negative row", lambda: nn.Embedding(3, 1)(nt.tensor([-1])), IndexError, "out of range"),
     ("float row", lambda: nn.Embedding(3, 1)(nt.ones(1)), RuntimeError, "integer dtype"),

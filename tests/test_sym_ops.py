@@ -14,7 +14,7 @@ from nanotorch.sym.shapes import Unshaped
 
 # What reads values while it is called, or the array module, which a symbol does not have.
 NEEDS_VALUES = (
-    *("nonzero", "unique", "bincount", "searchsorted", "bucketize", "embedding", "one_hot"),
+    *("nonzero", "unique", "bincount", "searchsorted", "bucketize", "one_hot"),
     *("repeat_interleave counts", "cross_entropy smooth mean", "pad "),
 )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import HOST, Array, array_module, device_of, is_array, to_device
+from nanotorch.backend import HOST, MODULES, Array, device_of, is_array, to_device
 from nanotorch.backend.cuda.checks import OutOfRange, message
 from nanotorch.backend.cuda.indexing import WRAPPING, available
 from nanotorch.ops.casting import move
@@ -33,7 +33,7 @@ def parsed(x: Any, key: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
             items.append(int(item))
         elif is_array(array) and array.dtype.kind in "iub":
             items.append(HERE)
-            if array_module(array) is HOST and array_module(x._array) is not HOST:
+            if on_host(array) and not on_host(x._array):
                 item = move(item, device_of(x._array))  # as PyTorch does; not the other way round
             indices.append(item)
         elif isinstance(item, bool | HOST.bool):
@@ -47,6 +47,11 @@ def parsed(x: Any, key: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
                 f"got {getattr(item, 'dtype', type(item).__name__)}"
             )
     return tuple(items), tuple(indices)
+
+
+def on_host(array: Any) -> bool:
+    """Whether an array, or what stands for one without values, is on the CPU."""
+    return MODULES.get(type(array), HOST) is HOST
 
 
 def as_index(x: Any, values: Any) -> Any:

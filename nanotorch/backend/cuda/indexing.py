@@ -221,12 +221,14 @@ class _Sums(NamedTuple):
 
 def _sums(kind: Any) -> _Sums | None:
     """None: no kernel adds them. Signed integers are added as unsigned ones, whose bits agree, and
-    narrow ones as uint32."""
+    narrow ones as uint32, and bfloat16, of letter E, as float32."""
     if kind.kind in "iub":
         wide = numpy.dtype(numpy.uint64 if kind.itemsize == 8 else numpy.uint32)
         return _Sums(kind if kind.itemsize >= 4 else wide, "L" if kind.itemsize == 8 else "I")
     if kind.kind == "c":
         return _Sums(kind, "fd"[kind.itemsize // 16], 2)
+    if kind.char == "E":
+        return _Sums(numpy.dtype("f"), "f")
     return _Sums(kind, kind.char) if kind.char in "efd" else None
 
 
