@@ -4,6 +4,7 @@
     python scripts/bench.py --quick                      a rough look, about 3 minutes
     python scripts/bench.py steps --cases S,M --peers nanotorch-compile,torch,numpy
     python scripts/bench.py --results figures.json && python scripts/bench_page.py figures.json
+    python scripts/bench.py --device cuda                the steps on a GPU, and its memory
 
 Each peer runs in a process of its own, since thread pools within one process fight, and the
 processes take turns, so that a slow moment of the machine hits all of them. Only ratios within one
@@ -16,6 +17,7 @@ import argparse
 import contextlib
 import datetime
 import difflib
+import functools
 import importlib.metadata
 import importlib.util
 import json
@@ -31,6 +33,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import bench_cuda
 import bench_page
 from bench_peers import FLOORS, PEERS, Case
 
@@ -44,6 +47,15 @@ CASES = {
     "XL": Case(200_000, (256, 1)),
     "MLP": Case(128, (784, 256, 10)),
 }
+CUDA_CASES = {
+    **CASES,
+    "XXL": Case(1_000_000, (1024, 1)),
+    "WIDE": Case(8192, (4096, 4096, 4096, 10)),
+    "WIDE-tf32": Case(8192, (4096, 4096, 4096, 10), "tf32"),
+    "WIDE-float16": Case(8192, (4096, 4096, 4096, 10), "float16"),
+    "WIDE-bfloat16": Case(8192, (4096, 4096, 4096, 10), "bfloat16"),
+}
+CUDA_MEMORY = ("MLP", "XL", "WIDE")
 EPOCHS = {"S": (Case(569, (30, 1)), 32), "MLP": (Case(20_000, (784, 256, 10)), 128)}
 FITS = ("breast_cancer", "digits", "20000x100")
 FIT_PEERS = {
@@ -60,6 +72,9 @@ CURVES = {
 CURVE_PEERS = ("nanotorch", "nanotorch-compile", "torch", "numpy", "jax")
 # The package beside these scripts is the one that is measured, installed or not.
 sys.path.insert(0, str(ROOT))
+
+from nanotorch.backend import cuda_unavailable_reason
+
 ENVIRONMENT = {**os.environ}
 ENVIRONMENT["PYTHONPATH"] = os.pathsep.join(
     [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -68,6 +83,7 @@ ENVIRONMENT["PYTHONPATH"] = os.pathsep.join(
 ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None)
 RUNS = ("breast_cancer", "digits")
 PARTS = ("steps", "epochs", "fits", "processes", "memory", "curves")
+CUDA_PARTS = ("steps", "memory")
 
 
 def say(text: str) -> None:
@@ -95,7 +111,11 @@ class Worker:
             text=True,
             env=environment,
         )
-        self.ready: dict[str, Any] = json.loads(self._line())
+
+    @functools.cached_property
+    def ready(self) -> dict[str, Any]:
+        """What it says first, once it is set up."""
+        return dict(json.loads(self._line()))
 
     def _line(self) -> str:
         line = self._process.stdout.readline()  # type: ignore[union-attr]
@@ -123,10 +143,15 @@ def workers(mode: str, peers: Sequence[str], *arguments: str) -> Iterator[dict[s
     """A worker of each peer; one that cannot run this is left out with a word."""
     found: dict[str, Worker] = {}
     try:
+        if "cuda" in arguments:  # many cores: they may set up side by side
+            found = {peer: Worker(mode, peer, *arguments) for peer in peers}
         for peer in peers:
             try:
-                found[peer] = Worker(mode, peer, *arguments)
+                worker = found.get(peer) or Worker(mode, peer, *arguments)
+                found[peer] = worker
+                worker.ready  # noqa: B018 (waits for it)
             except Failed as failure:
+                del found[peer]
                 say(f"{peer} cannot run {mode} {' '.join(arguments)}: {failure}")
         yield found
     finally:
@@ -146,12 +171,12 @@ def take_turns(found: dict[str, Worker], turns: int) -> dict[str, list[float]]:
     return times
 
 
-def check_same(what: str, values: dict[str, float]) -> None:
+def check_same(what: str, values: dict[str, float], tolerance: float = 1e-3) -> None:
     """All peers must have computed the same, or they did not do the same work."""
     known = {peer: value for peer, value in values.items() if not math.isnan(value)}
     for peer, value in known.items():
         first = next(iter(known))
-        if not math.isclose(value, known[first], rel_tol=1e-3):
+        if not math.isclose(value, known[first], rel_tol=tolerance):
             raise SystemExit(
                 f"bench.py: {what}: {peer} found {value:.6f}, {first} {known[first]:.6f}"
             )
@@ -160,9 +185,12 @@ def check_same(what: str, values: dict[str, float]) -> None:
 # --- the parts ------------------------------------------------------------------------------------
 
 
-def steps(case: Case, peers: Sequence[str], turns: int, seconds: float) -> dict[str, list[float]]:
-    with workers("step", peers, str(case), str(seconds)) as found:
-        check_same(f"loss of {case}", {peer: w.ready["loss"] for peer, w in found.items()})
+def steps(
+    case: Case, peers: Sequence[str], turns: int, seconds: float, device: str = "cpu"
+) -> dict[str, list[float]]:
+    with workers("step", peers, str(case), str(seconds), device) as found:
+        losses = {peer: w.ready["loss"] for peer, w in found.items()}
+        check_same(f"loss of {case}", losses, 1e-3 if case.precision == "float32" else 1e-2)
         return take_turns(found, turns)
 
 
@@ -214,6 +242,17 @@ def processes(turns: int, runs: Sequence[str]) -> dict[str, list[float]]:
     return times
 
 
+def device_memory(cases: Sequence[str], peers: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Bytes of the GPU that each peer takes, one process after the other."""
+    found: dict[str, dict[str, Any]] = {}
+    for case in cases:
+        found[case] = {}
+        for peer in peers:
+            with workers("device-memory", [peer], str(CUDA_CASES[case])) as alone:
+                found[case].update({name: worker.ready for name, worker in alone.items()})
+    return found
+
+
 def memory(cases: Sequence[str], peers: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Bytes and calls of the allocator; empty where the counting allocator cannot be built."""
     found: dict[str, dict[str, Any]] = {}
@@ -231,10 +270,10 @@ def memory(cases: Sequence[str], peers: Sequence[str]) -> dict[str, dict[str, An
             for peer in peers:
                 try:
                     worker = Worker("memory", peer, str(CASES[case]), preload=library)
+                    found[case][peer] = worker.ready
                 except Failed as failure:
                     say(f"{peer} cannot run memory {case}: {failure}")
                     continue
-                found[case][peer] = worker.ready
                 worker.close()
     return found
 
@@ -271,7 +310,8 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "parts", nargs="*", help=f"some of {', '.join(PARTS)}; all if none is named"
     )
-    parser.add_argument("--cases", help=f"of steps and memory: some of {','.join(CASES)}")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--cases", help=f"of steps and memory: some of {','.join(CUDA_CASES)}")
     parser.add_argument("--peers", help=f"some of {','.join([*PEERS, 'scikit-learn'])}")
     parser.add_argument("--turns", type=int, help="turns of each peer; default 9")
     parser.add_argument("--seconds", type=float, default=0.2, help="of a turn; default 0.2")
@@ -295,9 +335,13 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         stop(f"--turns expects a positive number, got {options.turns}")
     if options.seconds <= 0:
         stop(f"--seconds expects a positive number, got {options.seconds}")
-    options.parts = chosen(",".join(options.parts), PARTS, "part") or list(PARTS)
-    options.cases = chosen(options.cases, list(CASES), "case") or list(CASES)
-    modules = {**PEERS, **FIT_PEERS}
+    on_gpu = options.device == "cuda"
+    parts, cases = (CUDA_PARTS, CUDA_CASES) if on_gpu else (PARTS, CASES)
+    options.parts = chosen(",".join(options.parts), parts, "part") or list(parts)
+    options.cases = chosen(options.cases, list(cases), "case") or list(cases)
+    if on_gpu and (reason := cuda_unavailable_reason()) is not None:
+        stop(reason)
+    modules = bench_cuda.PEERS if on_gpu else {**PEERS, **FIT_PEERS}
     asked = chosen(options.peers, list(modules), "peer")
     missing = [p for p in modules if importlib.util.find_spec(modules[p]) is None]
     for peer in asked:
@@ -311,8 +355,23 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+def measure_on_gpu(part: str, options: argparse.Namespace) -> Any:
+    """What one part finds on the GPU."""
+    if part == "memory":
+        wanted = [case for case in CUDA_MEMORY if case in options.cases]
+        return device_memory(wanted, options.peers)
+    found = {}
+    for case in options.cases:
+        peers = [*options.peers, *bench_cuda.FLOORS]
+        found[case] = steps(CUDA_CASES[case], peers, options.turns, options.seconds, "cuda")
+        say(f"steps {case} done")
+    return found
+
+
 def measure(part: str, options: argparse.Namespace) -> Any:
     """What one part finds, in the form that bench_page.py reads."""
+    if options.device == "cuda":
+        return measure_on_gpu(part, options)
     peers = [peer for peer in options.peers if peer in PEERS]
     turns, seconds = options.turns, options.seconds
     if part == "steps":
@@ -345,12 +404,15 @@ def measure(part: str, options: argparse.Namespace) -> Any:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = options_of(arguments)
     machine = describe_machine()
-    if machine["load"] > 1:
+    if options.device == "cuda":
+        machine["device"] = bench_cuda.describe_device()
+    elif machine["load"] > 1:
         say(f"the machine is busy (load {machine['load']}): the times will be noisy")
     path = Path(options.results) if options.results else None
     results = json.loads(path.read_text()) if path and path.exists() else {}
     for part in options.parts:
         found = measure(part, options)
+        part = f"cuda-{part}" if options.device == "cuda" else part
         results.setdefault(part, {}).update(found)  # cases that are measured anew replace theirs
         results.setdefault("machines", {})[part] = {**machine, "turns": options.turns}
         if path:

@@ -1,8 +1,9 @@
-"""Turns what bench.py measured into Markdown tables, and into the figures of docs/performance.md.
+"""Turns what bench.py measured into Markdown tables and a figure, in docs/performance.md and, what
+was measured on a GPU, in docs/gpu.md.
 
-    python scripts/bench_page.py figures.json            rewrites the page's tables and its figure
+    python scripts/bench_page.py figures.json            rewrites the pages' tables and the figure
 
-In the page, what stands between <!-- measured: PART --> and <!-- end --> is replaced.
+In a page, what stands between <!-- measured: PART --> and <!-- end --> is replaced.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "performance.md"
+GPU_PAGE = ROOT / "docs" / "gpu.md"
 FIGURE = ROOT / "docs" / "images" / "performance.png"
 
 LABELS = {
     "nanotorch": "NanoTorch",
     "nanotorch-compile": "NanoTorch compiled",
+    "nanotorch-steps": "NanoTorch, 16 steps a launch",
     "torch": "PyTorch",
     "torch-compile": "torch.compile",
+    "torch-graph": "PyTorch, step as CUDA graph",
+    "cupy": "CuPy by hand",
     "numpy": "NumPy by hand",
     "jax": "JAX jit",
     "jax-ahead": "JAX jit, not waited for",
@@ -45,6 +50,7 @@ LIMITS = {
     "XL": (0.90, 0.60, 0.80),
     "MLP": (1.1, 0.92, 1.0),
 }
+CUDA_LIMITS = (0.10, 1.2, 1.3)  # S / PyTorch, S / its CUDA graph, XL / one reading of X
 READ_LIMIT = 2.0  # compiled XL / one reading of X
 IMPORT_LIMIT = 1.5  # import nanotorch / import numpy, without the interpreter's own start
 RUN_LIMIT = 0.8  # the run of configs/breast_cancer.toml / `import torch`
@@ -141,6 +147,29 @@ def steps(found: dict[str, Times]) -> str:
     return text
 
 
+def steps_on_gpu(found: dict[str, Times]) -> str:
+    """Microseconds per step on a GPU, and where S and XL stand against the limits."""
+    text = beside_torch(found, "µs per step")
+    lines = []
+    for case, peer, limit in zip(("S", "S", "XL"), ("torch", "torch-graph", "read"), CUDA_LIMITS):
+        median = medians(found.get(case, {}))
+        if {COMPILED, peer} <= set(median):
+            ratio = verdict(median[COMPILED] / median[peer], limit)
+            lines.append(f"{case} compiled / {LABELS[peer]}: {ratio}.")
+    return text + ("\n" + "  \n".join(lines) + "\n" if lines else "")
+
+
+def device_memory(found: dict[str, dict[str, Any]]) -> str:
+    """MB that a process takes of the GPU, and the batch among them."""
+    peers = peers_in(found.values())
+    rows = []
+    for name, each in found.items():
+        batch = next((digits(e["batch"] / 1e6) for e in each.values()), "–")
+        cells = (digits(each[p]["taken"] / 1e6) if p in each else "–" for p in peers)
+        rows.append([name, batch, *cells])
+    return table(["MB of the GPU", "the batch", *(LABELS[p] for p in peers)], rows)
+
+
 def epochs(found: dict[str, Times]) -> str:
     return beside_torch(found, "ms per epoch", 1e3)
 
@@ -210,6 +239,8 @@ SECTIONS: dict[str, Callable[[Any], str]] = {
     "processes": processes,
     "memory": memory,
     "curves": curves,
+    "cuda-steps": steps_on_gpu,
+    "cuda-memory": device_memory,
 }
 
 
@@ -290,6 +321,15 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 def machine(found: dict[str, Any]) -> str:
     """One sentence on where and when the figures were taken."""
+    if "device" in found:
+        device = found["device"]
+        there = {**found["versions"], **device["versions"]}
+        versions = ", ".join(f"{name} {version}" for name, version in there.items())
+        return (
+            f"{found['date']}, {device['name']} with {device['memory'] / 2**30:.0f} GiB, "
+            f"{found['processor']}, {found['cores']} cores, {found['system']}; {versions}. "
+            f"Medians of {found['turns']} turns.\n"
+        )
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     return (
         f"{found['date']}, {found['processor']}, {found['cores']} cores, {found['system']}; "
@@ -302,29 +342,32 @@ def rewrite(page: str, results: dict[str, Any]) -> str:
 
     def measured(match: re.Match[str]) -> str:
         part = match[1]
-        if part == "machine":
-            text = machine(results["machines"]["steps"])
+        steps = part.replace("machine", "steps")
+        if part in ("machine", "cuda-machine") and steps in results.get("machines", {}):
+            text = machine(results["machines"][steps])
         elif part in results:
             text = SECTIONS[part](results[part])
         else:
             return match[0]
         return f"<!-- measured: {part} -->\n\n{text}\n<!-- end -->"
 
-    return re.sub(r"<!-- measured: (\w+) -->.*?<!-- end -->", measured, page, flags=re.DOTALL)
+    return re.sub(r"<!-- measured: ([\w-]+) -->.*?<!-- end -->", measured, page, flags=re.DOTALL)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Writes what bench.py measured into the page.")
     parser.add_argument("results", type=Path, help="the file of `bench.py --results`")
-    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--page", type=Path, help="the one page to rewrite")
     parser.add_argument("--figure", type=Path, default=FIGURE)
     options = parser.parse_args()
     try:
         results = json.loads(options.results.read_text())
-        page = options.page.read_text()
+        pages = [options.page] if options.page else [PAGE, GPU_PAGE]
+        texts = {path: path.read_text(encoding="utf-8") for path in pages}
     except (OSError, ValueError) as error:
         sys.exit(f"bench_page.py: {error}")
-    options.page.write_text(rewrite(page, results))
+    for path, text in texts.items():
+        path.write_text(rewrite(text, results), encoding="utf-8")
     if {"steps", "curves"} <= set(results):
         draw(results, options.figure)
 

@@ -2,7 +2,8 @@
 
 A step is zero_grad, forward, loss, backward and SGD on a stack of linear layers with ReLU between
 them, in float32: binary cross-entropy for one output, cross-entropy for more. Each peer is written
-as its own documentation would write it for speed.
+as its own documentation would write it for speed. On a GPU (`device="cuda"`, where bench_cuda.py
+has what the CPU has not) products may be in TF32 or, by autocast, in float16 or bfloat16.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import bench_cuda
 import numpy as np
 
 LEARNING_RATE = 0.01
+DRAWN = 2**18  # random rows of a batch
 
 # The names of the peers, and the module that each needs.
 PEERS = {
@@ -35,23 +38,28 @@ FLOORS = {"read": "numpy", "gemms": "numpy"}
 
 
 class Case(NamedTuple):
-    """A batch of `rows`, and the widths of the layers: inputs, hidden layers, outputs."""
+    """A batch of `rows`, the widths of the layers (inputs, hidden layers, outputs), and what
+    products compute in: float32, tf32, float16 or bfloat16."""
 
     rows: int
     widths: tuple[int, ...]
+    precision: str = "float32"
 
     @property
     def binary(self) -> bool:
         return self.widths[-1] == 1
 
     def __str__(self) -> str:
-        return f"{self.rows}x{'-'.join(map(str, self.widths))}"
+        suffix = "" if self.precision == "float32" else f":{self.precision}"
+        return f"{self.rows}x{'-'.join(map(str, self.widths))}{suffix}"
 
     @classmethod
     def parse(cls, text: str) -> Case:
-        """The case that `str` wrote: "128x784-256-10"."""
-        rows, _, widths = text.partition("x")
-        return cls(int(rows), tuple(int(width) for width in widths.split("-")))
+        """The case that `str` wrote: "128x784-256-10", "8192x4096-10:bfloat16"."""
+        shape, _, precision = text.partition(":")
+        rows, _, widths = shape.partition("x")
+        sizes = tuple(int(width) for width in widths.split("-"))
+        return cls(int(rows), sizes, precision or "float32")
 
 
 class Program(NamedTuple):
@@ -61,15 +69,23 @@ class Program(NamedTuple):
     convert: Callable[[Any], Any]  # a NumPy array as the peer wants it
     rows: Callable[[Any, Any], Any]  # some rows of a converted array, for the batches of an epoch
     loss: Callable[[Any], float]  # waits for what `step` returned
+    wait: Callable[[], Any] = lambda: None  # until the device has done all that it was given
+    # What is timed instead of `step`: how many steps a call of it is, and the call.
+    many: tuple[int, Callable[[Any, Any], Any]] | None = None
 
 
 def data(case: Case) -> tuple[Any, Any]:
     """Random features (rows, inputs) float32, and targets: (rows, 1) float32 or (rows) int64."""
     generator = np.random.default_rng(0)
-    x = generator.standard_normal((case.rows, case.widths[0]), dtype=np.float32)
+    drawn = min(case.rows, DRAWN)  # and repeated from there: memory is what counts, not numbers
+    x = generator.standard_normal((drawn, case.widths[0]), dtype=np.float32)
     if case.binary:
-        return x, (generator.random((case.rows, 1)) < 0.5).astype(np.float32)
-    return x, generator.integers(0, case.widths[-1], case.rows)
+        y = (generator.random((drawn, 1)) < 0.5).astype(np.float32)
+    else:
+        y = generator.integers(0, case.widths[-1], drawn)
+    if drawn == case.rows:
+        return x, y
+    return np.resize(x, (case.rows, *x.shape[1:])), np.resize(y, (case.rows, *y.shape[1:]))
 
 
 def weights(case: Case) -> list[Any]:
@@ -85,9 +101,12 @@ def pick(array: Any, rows: Any) -> Any:
     return array[rows]
 
 
-def framework(library: str, compiled: bool, case: Case) -> Program:
+def framework(library: str, variant: str, case: Case, device: str) -> Program:
     """NanoTorch or PyTorch: the same lines for both."""
     torch = importlib.import_module(library)
+    on_gpu = device == "cuda"
+    if case.precision == "tf32":
+        torch.backends.cuda.matmul.allow_tf32 = True
     layers: list[Any] = []
     for w in weights(case):
         layer = torch.nn.Linear(*w.shape)
@@ -95,16 +114,24 @@ def framework(library: str, compiled: bool, case: Case) -> Program:
             layer.weight.copy_(torch.from_numpy(np.ascontiguousarray(w.T)))
             layer.bias.zero_()
         layers += [layer, torch.nn.ReLU()]
-    model = torch.nn.Sequential(*layers[:-1]) if len(layers) > 2 else layers[0]
+    model = (torch.nn.Sequential(*layers[:-1]) if len(layers) > 2 else layers[0]).to(device)
     criterion = torch.nn.BCEWithLogitsLoss() if case.binary else torch.nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
 
     def forward(x: Any, y: Any) -> Any:
         return criterion(model(x), y)
 
-    if compiled and library == "torch":
+    if case.precision in ("float16", "bfloat16"):
+        half = getattr(torch, case.precision)
+
+        def forward(x: Any, y: Any) -> Any:
+            with torch.autocast(device, dtype=half):
+                return criterion(model(x), y)
+
+    if (library, variant) == ("torch", "compile"):
         # PyTorch compiles a forward pass and its backward pass; a whole step breaks into pieces.
-        forward = torch.compile(forward, dynamic=False)
+        options = {"mode": "reduce-overhead"} if on_gpu else {}
+        forward = torch.compile(forward, dynamic=False, **options)
 
     def step(x: Any, y: Any) -> Any:
         optimizer.zero_grad()
@@ -113,38 +140,47 @@ def framework(library: str, compiled: bool, case: Case) -> Program:
         optimizer.step()
         return loss
 
-    if compiled and library == "nanotorch":
+    many = None
+    if library == "nanotorch" and variant:
         step = torch.compile(step)
+        if variant == "steps":
+            many = bench_cuda.steps_at_once(torch, step, case)
+    elif variant == "graph":
+        step = bench_cuda.whole_step_graph(torch, step, model)
+
+    def convert(array: Any) -> Any:
+        return torch.from_numpy(array).to(device)
 
     def rows_of(array: Any, rows: Any) -> Any:
-        return array[torch.from_numpy(rows)]
+        return array[convert(rows)]
 
-    return Program(step, torch.from_numpy, rows_of, lambda loss: float(loss.item()))
+    wait = torch.cuda.synchronize if on_gpu else lambda: None
+    return Program(step, convert, rows_of, lambda loss: float(loss.item()), wait, many)
 
 
-def numpy_program(case: Case) -> Program:
-    """The step as one would write it by hand, gradients worked out on paper."""
-    ws = weights(case)
-    bs = [np.zeros(w.shape[1], np.float32) for w in ws]
+def written_program(case: Case, xp: Any) -> Program:
+    """The step as one would write it by hand for NumPy or CuPy, gradients worked out on paper."""
+    ws = [xp.asarray(w) for w in weights(case)]
+    bs = [xp.zeros(w.shape[1], np.float32) for w in ws]
     w, b = ws[0], bs[0]
     many_layers = len(ws) > 1
 
     def softmax_gradient(z: Any, y: Any) -> tuple[Any, Any]:
         rows = len(y)
-        places = (np.arange(rows), y)
+        places = (xp.arange(rows), y)
         z -= z.max(1, keepdims=True)
-        e = np.exp(z)
+        e = xp.exp(z)
         total = e.sum(1, keepdims=True)
-        loss = (np.log(total[:, 0]) - z[places]).mean()
+        loss = (xp.log(total[:, 0]) - z[places]).mean()
         e /= total
         e[places] -= 1
         e /= rows
         return loss, e
 
     def binary_gradient(z: Any, y: Any) -> tuple[Any, Any]:
-        e = np.exp(-np.abs(z))
-        loss = (np.maximum(z, 0) - z * y + np.log1p(e)).mean()
-        return loss, (np.where(z >= 0, 1, e) / (1 + e) - y) / len(y)
+        e = xp.exp(-xp.abs(z))
+        loss = (xp.maximum(z, 0) - z * y + xp.log1p(e)).mean()
+        return loss, (xp.where(z >= 0, 1, e) / (1 + e) - y) / len(y)
 
     gradient = binary_gradient if case.binary else softmax_gradient
 
@@ -159,7 +195,7 @@ def numpy_program(case: Case) -> Program:
         for w, b in zip(ws[:-1], bs[:-1]):
             z = inputs[-1] @ w
             z += b
-            inputs.append(np.maximum(z, 0, out=z))
+            inputs.append(xp.maximum(z, 0, out=z))
         loss, g = gradient(inputs[-1] @ ws[-1] + bs[-1], y)
         for w, b, x in zip(reversed(ws), reversed(bs), reversed(inputs)):
             below = g @ w.T if x is not inputs[0] else None
@@ -170,7 +206,8 @@ def numpy_program(case: Case) -> Program:
                 g = below
         return loss
 
-    return Program(layered if many_layers else linear, np.asarray, pick, float)
+    wait = xp.cuda.Device().synchronize if xp is not np else lambda: None
+    return Program(layered if many_layers else linear, xp.asarray, pick, float, wait)
 
 
 def jax_program(case: Case, waits: bool) -> Program:
@@ -302,18 +339,58 @@ def gemms_program(case: Case) -> Program:
     return Program(step, np.asarray, pick, lambda y: math.nan)
 
 
-def build(peer: str, case: Case) -> Program:
+def read_on_gpu_program(case: Case) -> Program:
+    """One reading of X: half of what it takes to copy it, which reads and writes as much."""
+    xp = bench_cuda.module()
+    places: list[Any] = []
+
+    def copy(x: Any, y: Any) -> None:
+        if not places:
+            places.append(xp.empty_like(x))
+        xp.copyto(places[0], x)
+
+    wait = xp.cuda.Device().synchronize
+    return Program(copy, xp.asarray, pick, lambda y: math.nan, wait, (2, copy))
+
+
+def gemms_on_gpu_program(case: Case) -> Program:
+    """The products of a step in the precision of the case."""
+    xp = bench_cuda.module()
+    importlib.import_module("nanotorch").backends.cuda.matmul.allow_tf32 = case.precision == "tf32"
+    kind = bench_cuda.kind_of(case.precision)
+    ws = [xp.asarray(w).astype(kind) for w in weights(case)]
+    products = bench_cuda.captured_products(xp, ws, case.rows, kind)
+
+    def convert(array: Any) -> Any:
+        placed = xp.asarray(array)
+        return placed.astype(kind) if placed.dtype == np.float32 else placed
+
+    wait = xp.cuda.Device().synchronize
+    return Program(lambda x, y: products(x), convert, pick, lambda y: math.nan, wait)
+
+
+def cupy_program(case: Case) -> Program:
+    if case.precision != "float32":
+        raise ValueError(f"CuPy by hand is written in float32, not in {case.precision}")
+    return written_program(case, bench_cuda.module())
+
+
+def build(peer: str, case: Case, device: str = "cpu") -> Program:
     """The step of a peer, its model at the first weights."""
     name, _, variant = peer.partition("-")
     if name in ("nanotorch", "torch"):
-        return framework(name, bool(variant), case)
+        return framework(name, variant, case, device)
     if name == "jax":
         return jax_program(case, waits=variant != "ahead")
+    if name == "numpy":
+        return written_program(case, np)
     written = {
-        "numpy": numpy_program,
-        "mygrad": mygrad_program,
-        "autograd": autograd_program,
-        "read": read_program,
-        "gemms": gemms_program,
+        ("mygrad", "cpu"): mygrad_program,
+        ("autograd", "cpu"): autograd_program,
+        ("read", "cpu"): read_program,
+        ("gemms", "cpu"): gemms_program,
+        ("cupy", "cuda"): cupy_program,
+        ("read", "cuda"): read_on_gpu_program,
+        ("gemms", "cuda"): gemms_on_gpu_program,
     }
-    return written[name](case)
+    return written[name, device](case)

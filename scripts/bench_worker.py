@@ -1,10 +1,11 @@
 """One peer in a process of its own, started by bench.py: it sets up, prints a line of JSON, and
 then answers each line that it reads with a measured time.
 
-    python scripts/bench_worker.py step PEER CASE SECONDS       microseconds per step
-    python scripts/bench_worker.py epoch PEER CASE BATCH        seconds of a shuffled epoch
-    python scripts/bench_worker.py fit PEER DATA                seconds of a fit to convergence
-    python scripts/bench_worker.py memory PEER CASE             bytes that a step needs; no turns
+    python scripts/bench_worker.py step PEER CASE SECONDS [cuda]  microseconds per step
+    python scripts/bench_worker.py epoch PEER CASE BATCH          seconds of a shuffled epoch
+    python scripts/bench_worker.py fit PEER DATA                  seconds of a fit to convergence
+    python scripts/bench_worker.py memory PEER CASE               bytes that a step needs; no turns
+    python scripts/bench_worker.py device-memory PEER CASE        bytes of the GPU; no turns
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import bench_cuda
 import numpy as np
 from bench_peers import Case, Program, build, data
 
@@ -41,29 +43,32 @@ def seconds_of(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def ready_program(peer: str, case: Case) -> tuple[Program, Any, Any]:
-    program = build(peer, case)
+def ready_program(peer: str, case: Case, device: str = "cpu") -> tuple[Program, Any, Any]:
+    program = build(peer, case, device)
     x, y = data(case)
     return program, program.convert(x), program.convert(y)
 
 
-def step(peer: str, case: Case, seconds: float) -> None:
-    program, x, y = ready_program(peer, case)
+def step(peer: str, case: Case, seconds: float, device: str) -> None:
+    program, x, y = ready_program(peer, case, device)
     for _ in range(WARM_UP):
         result = program.step(x, y)
     loss = program.loss(result)
+    at_once, call = program.many or (1, program.step)
 
     def run(count: int) -> None:
         for _ in range(count):
-            result = program.step(x, y)
+            result = call(x, y)
         program.loss(result)
+        program.wait()
 
+    run(WARM_UP)
     each = min(seconds_of(lambda: run(2)) / 2 for _ in range(3))
     count = max(1, int(seconds / max(each, 1e-7)))
 
     def turn() -> float:
         run(max(1, count // 10))  # the others have emptied the caches
-        return seconds_of(lambda: run(count)) / count * 1e6
+        return seconds_of(lambda: run(count)) / (count * at_once) * 1e6
 
     serve({"loss": loss}, turn)
 
@@ -201,10 +206,23 @@ def memory(peer: str, case: Case) -> None:
     print(json.dumps(found), flush=True)
 
 
+def device_memory(peer: str, case: Case) -> None:
+    """What model, batch, steps and a library's own caches take of the GPU."""
+    taken = bench_cuda.device_bytes_taken(peer)
+    program, x, y = ready_program(peer, case, "cuda")
+    _, call = program.many or (1, program.step)
+    for _ in range(2 * WARM_UP):
+        program.loss(call(x, y))
+    program.wait()
+    print(json.dumps({"taken": taken(), "batch": x.nbytes + y.nbytes}), flush=True)
+
+
 def main() -> None:
     mode, peer, what, *rest = sys.argv[1:]
     if mode == "step":
-        step(peer, Case.parse(what), float(rest[0]))
+        step(peer, Case.parse(what), float(rest[0]), rest[1] if len(rest) > 1 else "cpu")
+    elif mode == "device-memory":
+        device_memory(peer, Case.parse(what))
     elif mode == "epoch":
         epoch(peer, Case.parse(what), int(rest[0]))
     elif mode == "fit":

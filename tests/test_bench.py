@@ -6,8 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import strict_cupy
+
+from nanotorch import backends
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
@@ -21,6 +25,7 @@ def run(*arguments: str, script: str = "bench.py") -> subprocess.CompletedProces
     ("arguments", "words"),
     [
         (["step"], "unknown part 'step'; there are steps, epochs"),
+        (["fits", "--device", "cuda"], "unknown part 'fits'; there are steps, memory"),
         (["--cases", "S,XXL"], "unknown case 'XXL'; there are S, M, L, XL, MLP; did you mean XL?"),
         (["--peers", "numpi"], "unknown peer 'numpi'"),
         (["--turns", "0"], "--turns expects a positive number, got 0"),
@@ -77,3 +82,106 @@ for text in ("32x30-1", "16x20-5", "16x12-8-1", "16x12-8-7-3"):
     command = [sys.executable, "-c", program, str(SCRIPTS)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+# --- on a GPU -------------------------------------------------------------------------------------
+
+
+def test_without_a_gpu_one_line_says_so() -> None:
+    program = "import runpy, sys; sys.modules['cupy'] = None; sys.argv = sys.argv[1:]; "
+    program += "sys.path.insert(0, sys.argv.pop(1)); "
+    program += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    script = [str(SCRIPTS / "bench.py"), str(SCRIPTS), "--device", "cuda"]
+    command = [sys.executable, "-c", program, *script]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("bench.py: device 'cuda' needs CuPy")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def peers(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module with the programs of the peers."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import bench_peers
+
+    yield bench_peers
+    backends.cuda.matmul.allow_tf32 = False
+
+
+@pytest.mark.parametrize("text", ["32x30-1", "16x12-8-1", "16x12-8-7-3"])
+def test_all_that_runs_on_a_gpu_finds_the_losses_of_the_cpu(
+    text: str, peers: Any, cuda: str
+) -> None:
+    case = peers.Case.parse(text)
+
+    def losses(peer: str, device: str) -> list[float]:
+        program = peers.build(peer, case, device)
+        x, y = map(program.convert, peers.data(case))
+        return [program.loss(program.step(x, y)) for _ in range(5)]
+
+    expected = losses("numpy", "cpu")
+    for peer in ("nanotorch", "nanotorch-compile", "cupy"):
+        assert losses(peer, "cuda") == pytest.approx(expected, abs=1e-5), peer
+    program = peers.build("nanotorch-steps", case, "cuda")
+    x, y = map(program.convert, peers.data(case))
+    for _ in range(3):
+        program.step(x, y)
+    count, several = program.many
+    single = peers.build("nanotorch", case, "cuda")
+    for _ in range(3 + count):
+        last = single.step(x, y)
+    assert program.loss(several(x, y)) == pytest.approx(single.loss(last), abs=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "float16", "bfloat16"])
+def test_the_floors_on_a_gpu_compute_what_a_step_cannot_do_without(
+    precision: str, peers: Any, cuda: str
+) -> None:
+    if precision == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    case = peers.Case.parse(f"64x32-16-4:{precision}")
+    assert str(case) == ("64x32-16-4" if precision == "float32" else f"64x32-16-4:{precision}")
+    for floor in ("read", "gemms"):
+        program = peers.build(floor, case, "cuda")
+        x, y = map(program.convert, peers.data(case))
+        before = strict_cupy.counts.graph_launches
+        for _ in range(3):
+            program.step(x, y)
+        program.wait()
+        if cuda == "look-alike":
+            launches = strict_cupy.counts.graph_launches - before
+            assert launches == (3 if floor == "gemms" else 0)
+
+
+RESULTS: dict[str, Any] = {
+    "machines": {
+        "cuda-steps": {
+            "date": "2026-11-22", "processor": "P", "cores": 16, "system": "Linux", "turns": 9,
+            "versions": {"Python": "3.12.3"},
+            "device": {"name": "NVIDIA H200", "memory": 139 * 2**30, "versions": {"cupy": "14.2"}},
+        },
+    },
+    "cuda-steps": {
+        "S": {"nanotorch-compile": [9.0], "torch": [100.0], "torch-graph": [6.0]},
+        "XL": {"nanotorch-compile": [60.0], "read": [50.0]},
+    },
+    "cuda-memory": {"XL": {"torch": {"taken": 5e8, "batch": 2e8}}},
+}  # fmt: skip
+
+
+def test_what_was_measured_on_a_gpu_goes_to_its_page(tmp_path: Path) -> None:
+    results, page = tmp_path / "figures.json", tmp_path / "page.md"
+    results.write_text(json.dumps(RESULTS))
+    marks = [f"<!-- measured: cuda-{part} -->\n<!-- end -->" for part in
+             ("machine", "steps", "memory")]  # fmt: skip
+    page.write_text("\n".join(["<!-- measured: steps -->\nkept\n<!-- end -->", *marks]))
+    result = run(str(results), "--page", str(page), script="bench_page.py")
+    assert result.returncode == 0, result.stderr
+    written = page.read_text()
+    assert "kept" in written
+    assert "NVIDIA H200 with 139 GiB" in written
+    assert "S compiled / PyTorch: 0.09 (limit 0.1)." in written
+    assert "S compiled / PyTorch, step as CUDA graph: **1.50** (limit 1.2, missed)." in written
+    assert "XL compiled / reading X once: 1.20 (limit 1.3)." in written
+    assert "| XL | 200 | 500 |" in written
