@@ -424,7 +424,7 @@ def test_the_plan_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
         compiled(*batch)
     told = capsys.readouterr().out
     assert told.count("plan of") == 1
-    assert re.search(r"\d us +\d+% +[\d,]+  linear \(24, 1\)\n.*  matmul\n.*  add\n", told)
+    assert re.search(r"\d us +\d+% +[\d,]+  linear \(24, 1\)\n.*  dot\n.*  add\n", told)
     assert re.search(r"us +\d+% +SGD.step\nmemory: \d+ bytes in 6 blocks, instead of \d+\n", told)
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from nanotorch.backend.devices import Array, constant
+from nanotorch.backend.devices import RAW, Array, constant
 
 
 class Call(NamedTuple):
@@ -327,6 +327,9 @@ class StandIn(NDArrayOperatorsMixin):
         raise NotNoted("its values")
 
     __iter__ = __contains__ = __float__ = __int__ = __index__ = __complex__ = __array__
+
+
+RAW[StandIn] = numpy  # kernels may be written with other ops, which take stand-ins as arrays
 
 
 def computed(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nanotorch.backend import HOST
 from nanotorch.compile.cuda_graph import place_of
 from nanotorch.compile.guards import Guards
-from nanotorch.compile.plan import REFERENCES
+from nanotorch.compile.program import REFERENCES
 from nanotorch.tensor import Tensor
 
 if TYPE_CHECKING:

@@ -1,0 +1,400 @@
+"""A plan's program: a Python function, one line per call, over the arrays of the plan.
+
+Kernels of NumPy are lowered to the calls that they make (`backend.calls_of`), runs of elementwise
+calls on large arrays are joined to chains, and every value gets its memory while its line is
+written.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from nanotorch.backend import (
+    HOST,
+    MODULES,
+    OUT_FIRST,
+    Array,
+    Call,
+    Choice,
+    Note,
+    View,
+    calls_of,
+    promote,
+    same_form,
+)
+from nanotorch.compile.chains import Chain, Pieces, has_rows
+from nanotorch.compile.explanation import OUTSIDE, Line, call_name, family_of
+from nanotorch.compile.memory import Memory, root_of
+from nanotorch.compile.recorder import Draw, HandOver, Kernel, Live
+from nanotorch.ops.casting import Clone
+from nanotorch.tensor import Tensor
+
+
+class Done(NamedTuple):
+    """The end of the calls of a kernel that may, until then, still be called as a whole."""
+
+    kernel: Kernel
+
+
+# NumPy wants `out` of these by name: a third operand by position might be meant to be compared too.
+KEYWORD_ONLY = (HOST.maximum, HOST.minimum)
+
+Recorded = Kernel | Draw | Live | HandOver
+Step = Recorded | Call | Chain | View | Choice | Done
+
+
+def arrays_of(step: Step) -> list[Array]:
+    """The arrays that a step reads and writes."""
+    if isinstance(step, Done):
+        step = step.kernel
+    if isinstance(step, Kernel):
+        return [a for a in (*step.operands, step.out) if type(a) in MODULES]
+    if isinstance(step, Call):
+        return [*step.arrays, step.out]
+    if isinstance(step, Chain):
+        return step.arrays
+    if isinstance(step, View):
+        return [step.base]
+    if isinstance(step, Choice):
+        return [step.value]
+    return [step.out] if isinstance(step, Draw) else []
+
+
+class Program:
+    """What the lines of a program name: arrays in their memory, and constants."""
+
+    def __init__(self, inputs: Sequence[Array]) -> None:
+        self.names: dict[int, str] = {id(a): f"x{i}" for i, a in enumerate(inputs)}
+        self.moving: set[int] = set(self.names)  # arrays that are others in every call
+        self.memory = Memory()
+        self.constants: dict[str, Any] = {}
+        self.lines: list[Line] = []  # what the lines of the program do
+        self.slots: dict[int, Slot] = {}
+        self._counter = itertools.count()
+        self._kernels: dict[int, Kernel] = {}  # those that were lowered to calls, by call
+        self._whole: dict[int, Kernel] = {}  # the kernel that a choice is part of
+        self._fixed: set[int] = set()  # arrays that are the same in every call
+        self._kept: list[list[Note]] = []  # so that identities stay those of these arrays
+        self._own: set[int] = set()  # what the plan has to find memory for
+
+    def built(self, source: str) -> Callable[..., Any]:
+        exec(compile(source, "<compiled step>", "exec"), self.constants)
+        return self.constants.pop("run")  # type: ignore[no-any-return]
+
+    def lowered(self, steps: Sequence[Step]) -> list[Step]:
+        """The steps with the calls of NumPy that a kernel makes in its place, where they are
+        known."""
+        found: list[Step] = []
+        for step in steps:
+            notes = self._notes(step) if isinstance(step, Kernel) else None
+            if notes is None or not isinstance(step, Kernel):
+                found.append(step)
+                continue
+            outside = {root_of(a) for a in step.operands if type(a) in MODULES}
+            if step.into_existing:
+                outside.add(root_of(step.out))
+            for note in notes:
+                if isinstance(note, Call):
+                    if root_of(note.out) not in outside:
+                        self._own.add(id(note.out))
+                    self._kernels[id(note)] = step
+            self._kept.append(notes)
+            found += [note for note in notes if not self._is_constant(note, notes, step)]
+            if any(isinstance(note, Choice) for note in notes):
+                self._whole.update({id(n): step for n in notes if isinstance(n, Choice)})
+                found.append(Done(step))
+        return found
+
+    def _is_constant(self, note: Note, notes: list[Note], step: Kernel) -> bool:
+        """Whether a call makes a temporary that is the same in every replay: it is made already."""
+        if not isinstance(note, Call) or root_of(note.out) in (root_of(a) for a in arrays_of(step)):
+            return False
+        writers = [n for n in notes if isinstance(n, Call) and root_of(n.out) == root_of(note.out)]
+        fixed = all(id(a) in self._fixed or not a.flags.writeable for a in note.arrays)
+        if not fixed or not note.arrays or len(writers) > 1:
+            return False
+        self._fixed.add(id(note.out))
+        self.memory.places[id(note.out)] = note.out
+        return True
+
+    def _notes(self, step: Kernel) -> list[Note] | None:
+        primitive = step.primitive
+        shares = any(root_of(a) == root_of(step.out) for a in arrays_of(step)[:-1])
+        if (
+            step.xp is not HOST
+            or step.promotes
+            or primitive is Clone
+            or (not primitive.in_place if step.into_existing else shares)
+        ):
+            return None
+        return calls_of(primitive.kernel, step.operands, step.attributes, step.out)
+
+    def written(self, steps: Sequence[Step], last: dict[int, int]) -> list[str]:
+        """The lines of steps that are run one after the other."""
+        program: list[str] = []
+        memory, indent = self.memory, ""
+        memory.begin(last)
+        for position, step in enumerate(steps):
+            memory.line = len(self.lines)
+            if isinstance(step, Live):
+                lines = self._live(step)
+                self.lines.append(Line(lines[-1], id(step), call_name(step.call)))
+            elif isinstance(step, HandOver):
+                lines = [f"{self.array_name(step.cotangent)} = yield {self.array_name(step.out)}"]
+                self.lines.append(Line(lines[-1], id(step), OUTSIDE))
+            elif isinstance(step, Draw):
+                memory.hold(step.out)
+                lines = [f"{self.constant('draw', step.fill)}({self.array_name(step.out)})"]
+                form = (step.out.shape, step.out.dtype.name, step.out.nbytes)
+                drawn = "random numbers"
+                self.lines.append(Line(lines[-1], id(step), drawn, "", drawn, *form))
+            elif isinstance(step, Call):
+                lines = self._call(step, position)
+            elif isinstance(step, Chain):
+                lines = self._chain(step, position)
+            elif isinstance(step, View):
+                lines = self._view(step)
+            elif isinstance(step, Choice):
+                lines = self._choice(step)
+            elif isinstance(step, Done):
+                lines, indent = ([f"{indent}pass"], "")
+            else:
+                lines = self._kernel(step, position)
+            program += [indent + line for line in lines]
+            if isinstance(step, Choice):
+                indent += "    "
+            memory.release(arrays_of(step), position)
+        return program
+
+    # --- one step ---------------------------------------------------------------------------------
+
+    def _call(self, step: Call, position: int) -> list[str]:
+        """The line of one call of NumPy."""
+        self._make_room(step.out, step.arrays if step.elementwise else [], position)
+        single = step.elementwise and step.out.ndim > 0
+        name = self.single_text if single else self.value_text
+        text = self._text(step, name, self.array_name(step.out))
+        self._note(text, self._kernels[id(step)], [*step.arrays, step.out], step.name)
+        return [text]
+
+    def _text(self, step: Call, name: Callable[[Any], str], out: str) -> str:
+        """A call in the program that writes `out`; `name` gives the names of its operands."""
+        names = [name(a) for a in step.arguments]
+        keywords = [f"{key}={name(value)}" for key, value in step.keywords.items()]
+        if step.function in OUT_FIRST:
+            names = [out, *names, *keywords]
+        elif step.elementwise and not keywords and step.function not in KEYWORD_ONLY:
+            names.append(out)  # by position, which takes less time
+        else:
+            names += [*keywords, f"out={out}"]
+        return f"{self.constant(step.name.replace('.', '_'), step.function)}({', '.join(names)})"
+
+    def _chain(self, step: Chain, position: int) -> list[str]:
+        """The line that makes the calls of a chain piece by piece."""
+        uses = [id(a) for call in step.calls for a in (*call.arrays, call.out)]
+        for call in step.calls:
+            if id(call.out) not in step.inner:
+                first = uses.index(id(call.out))
+                gone = [a for a in step.arrays if id(a) not in uses[first:]]
+                self._make_room(call.out, gone, position)
+        names, buffers = step.buffers()
+        parts: dict[str, Array] = {}
+        moving: dict[str, None] = {}
+        for call in step.calls:
+            for a in (*call.arrays, call.out):
+                if id(a) in names or not has_rows(a, call):
+                    continue
+                if id(a) in self.moving:
+                    names[id(a)] = f"{self.array_name(a)}[low:high]"
+                    moving[self.array_name(a)] = None
+                else:
+                    names[id(a)] = f"p{len(parts)}"
+                    parts[names[id(a)]] = self.memory.place(a)
+
+        def name(value: Any) -> str:
+            return names.get(id(value)) or self.single_text(value)
+
+        body = "\n        ".join(self._text(call, name, names[id(call.out)]) for call in step.calls)
+        taken = "".join(f", {part}" for part in (*parts, *(f"b{n}" for n in range(len(buffers)))))
+        arguments = ", ".join(["work", *moving])
+        source = f"def run({arguments}):\n    for low, high{taken} in work:\n        {body}\n"
+        function = self.constant("chain", self.built(source))
+        pieces = Pieces(step.calls[0].out.shape[0], list(parts.values()), buffers)
+        text = f"{self.constant('pieces', pieces)}({', '.join([function, *moving])})"
+        kernels = {id(k): k for k in (self._kernels[id(call)] for call in step.calls)}
+        title = f"piece by piece: {', '.join(k.primitive.title() for k in kernels.values())}"
+        out = step.calls[-1].out
+        nbytes = sum(a.nbytes for a in {id(a): a for a in step.arrays}.values())
+        form = (out.shape, out.dtype.name, nbytes)
+        self.lines.append(Line(text, id(step), title, "", "elementwise", *form))
+        return [text]
+
+    def _view(self, step: View) -> list[str]:
+        """Nothing for a view of memory that stays where it is; else the line that makes it."""
+        if id(step.base) not in self.moving:
+            self._make_room(step.base)
+            self.memory.places[id(step.out)] = step.of(self.memory.place(step.base))
+            return []
+        self.moving.add(id(step.out))
+        self.names[id(step.out)] = name = f"v{next(self._counter)}"
+        text = f"{name} = {self.array_name(step.base)}.{step.method}"
+        if step.arguments is not None:
+            text += f"({', '.join(self.value_text(a) for a in step.arguments)})"
+        return [text]
+
+    def _choice(self, step: Choice) -> list[str]:
+        """The lines that call the kernel as a whole where another value is found."""
+        kernel = self._whole[id(step)]
+        self._make_room(kernel.out)
+        test = f"if {'not ' if step.outcome else ''}{self.array_name(step.value)}:"
+        return [test, *(f"    {line}" for line in self._kernel(kernel, -1, made=True)), "else:"]
+
+    def _make_room(self, out: Array, operands: Sequence[Array] = (), position: int = -1) -> None:
+        """Gives what is written for the first time its memory: that of an operand that is not
+        needed any more, if one is given."""
+        if id(out) in self.memory.places or id(out) not in self._own:
+            return
+        for array in operands:
+            if same_form(array, out) and self.memory.dies(array, position):
+                self.memory.take_over(array, out)
+                return
+        self.memory.hold(out)
+
+    def _note(
+        self, text: str, step: Kernel, arrays: Sequence[Array], call: str = "", made: bool = False
+    ) -> None:
+        """What `explain` says of a line: the kernel, or the call, that it stands for."""
+        title, family = step.primitive.title(), family_of(step.primitive.__module__)
+        shape, kind = arrays[-1].shape, arrays[-1].dtype.name
+        nbytes = sum(a.nbytes for a in arrays)
+        self.lines.append(Line(text, id(step), title, call, family, shape, kind, nbytes, made))
+
+    def _kernel(self, step: Kernel, position: int, made: bool = False) -> list[str]:
+        """The line of one kernel; nothing for a view of memory that stays where it is."""
+        primitive, out, memory = step.primitive, step.out, self.memory
+        operands = [a for a in step.operands if type(a) in MODULES]
+        shares = not step.into_existing and any(root_of(a) == root_of(out) for a in operands)
+        if shares and not any(id(a) in self.moving for a in operands):
+            values = [memory.place(a) if type(a) in MODULES else a for a in step.operands]
+            memory.places[id(out)] = primitive.kernel(step.xp, *values, **step.attributes)
+            return []
+        if primitive is Clone and memory.dies(operands[0], position):
+            memory.take_over(operands[0], out, same=True)
+            return []
+        names = [self.value_text(a) for a in step.operands]
+        names += [f"{key}={self.value_text(value)}" for key, value in step.attributes.items()]
+        names = [self.constant("xp", step.xp), *names]
+        kernel = self.constant(primitive.title(), self._callable(step))
+        if shares:
+            self.moving.add(id(out))
+            self.names[id(out)] = name = f"v{next(self._counter)}"
+            text = f"{name} = {kernel}({', '.join(names)})"
+        else:
+            if not step.into_existing and not made:
+                if primitive.in_place:
+                    same = [
+                        a for a in operands if a.shape == out.shape and memory.dies(a, position)
+                    ]
+                    memory.release(same, position)
+                memory.hold(out)
+            text = f"{kernel}({', '.join([*names, 'out=' + self.array_name(out)])})"
+        self._note(text, step, [*operands, out], made=made)
+        return [text]
+
+    def _callable(self, step: Kernel) -> Callable[..., Any]:
+        """The kernel, with the casts that the operands need before it and the result after it."""
+        kernel, floating = step.primitive.kernel_for(step.xp), step.primitive.promotes == "floating"
+        into_other_dtype = step.into_existing and not step.primitive.in_place
+        if not step.promotes and not into_other_dtype:
+            return kernel
+
+        def cast_around(xp: Any, *operands: Any, out: Array, **attributes: Any) -> None:
+            if step.promotes:
+                operands = tuple(promote(operands, floating))
+            y = kernel(xp, *operands, **attributes)
+            xp.copyto(out, y, casting="unsafe")
+
+        return cast_around
+
+    def _live(self, step: Live) -> list[str]:
+        """The lines of a live call: the gradients it is to find, the call, and what it returns."""
+        lines = []
+        for leaf, array in step.gradients:
+            slot = self.constant("slot", self.slot(array))
+            lines.append(f"{self.constant('leaf', leaf)}._grad = {slot}.tensor")
+        call = f"{self.constant('live', step.call)}()"
+        if step.result is None:
+            return [*lines, call]
+        self.memory.places[id(step.result)] = place = step.result.copy()
+        copy = self.constant("copy", lambda value: place.__setitem__(..., value._array))
+        return [*lines, f"{copy}({call})"]
+
+    # --- names ------------------------------------------------------------------------------------
+
+    def array_name(self, array: Array) -> str:
+        """The name of an array in the program."""
+        name = self.names.get(id(array))
+        if name is None:
+            name = self.names[id(array)] = self.constant("a", self.memory.place(array))
+        return name
+
+    def value_text(self, value: Any) -> str:
+        """An operand or attribute in the program."""
+        if type(value) in MODULES:
+            return self.array_name(value)
+        if type(value) is tuple and any(type(item) in MODULES for item in value):
+            return f"({''.join(self.value_text(item) + ', ' for item in value)})"
+        if value is None or type(value) in (bool, int, str):
+            return repr(value)
+        return self.constant("c", value)
+
+    def single_text(self, value: Any) -> str:
+        """An operand; a single element without dimensions, which NumPy need not broadcast."""
+        if type(value) is not HOST.ndarray or value.size != 1 or id(value) in self.moving:
+            return self.value_text(value)
+        return self.constant("a", self.memory.place(value).reshape(()))
+
+    def constant(self, prefix: str, value: Any) -> str:
+        for name, known in self.constants.items():
+            if known is value and name.startswith(prefix):
+                return name
+        name = f"{prefix}_{next(self._counter)}"
+        self.constants[name] = value
+        return name
+
+    def slot(self, array: Array | None) -> Slot:
+        """Where the tensor over a gradient's array is, which replays hang on the leaves."""
+        if array is None:
+            return Slot(None)
+        slot = self.slots.get(id(array))
+        if slot is None:
+            slot = self.slots[id(array)] = Slot(Tensor._wrap(self.memory.place(array)))
+        return slot
+
+
+class Slot:
+    """Holds the tensor of one gradient, so that it can be exchanged."""
+
+    __slots__ = ("tensor",)
+
+    def __init__(self, tensor: Tensor | None) -> None:
+        self.tensor = tensor
+
+    def renew(self) -> None:
+        """The tensor becomes that of whoever keeps it, with a copy; here is one over the memory."""
+        kept = self.tensor
+        if kept is not None:
+            self.tensor = Tensor._wrap(kept._array)
+            kept._array = kept._array.copy()
+
+
+def _references_of_a_slots_tensor() -> int:
+    slot = Slot(Tensor(0))
+    kept = slot.tensor
+    return sys.getrefcount(kept)
+
+
+REFERENCES = _references_of_a_slots_tensor()
