@@ -305,6 +305,9 @@ OUTSIDE: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda x: nt.nn.functional.embedding(beyond(3), x),
         "embedding: index 3 .* a table of 3 rows",
     ),
+    "one_hot": (
+        lambda x: nt.nn.functional.one_hot(beyond(5), 5), "one_hot: class 5 .* for 5 classes",
+    ),
     "take": (lambda x: x.take(beyond(12)), "take: index 12 .* a tensor of 12 elements"),
     "gather": (lambda x: x.gather(1, beyond(-1)[None]), "gather: index -1 .* of size 4"),
     "scatter": (lambda x: x.scatter(1, beyond(7)[None], 1.0), "scatter: index 7 .* of size 4"),

@@ -244,9 +244,14 @@ template <typename T> T __shfl_up_sync(unsigned mask, T value, unsigned delta, i
     return from_lane(mask, value, within >= delta ? lane_number() - delta : lane_number());
 }
 static inline unsigned __ballot_sync(unsigned mask, int predicate) {
+    unsigned linear = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
     unsigned found = 0;
+    cuda_on_host::running->slot[0] = !!predicate;
+    __syncwarp(mask);
     for (unsigned lane = 0; lane < 32; lane++)
-        if (mask >> lane & 1) found |= (unsigned)!!__shfl_sync(mask, predicate, lane) << lane;
+        if (mask >> lane & 1)
+            found |= (unsigned)cuda_on_host::fibers[linear / 32 * 32 + lane]->slot[0] << lane;
+    __syncwarp(mask);
     return found;
 }
 static inline int __any_sync(unsigned mask, int p) { return __ballot_sync(mask, p) != 0; }
@@ -357,6 +362,20 @@ static inline __half __float2half_rn(float x) { return __half(x); }
 static inline __half __double2half(double x) { return __half(x); }
 static inline __half __ushort_as_half(unsigned short x) { return same_bits<__half>(x); }
 static inline unsigned short __half_as_ushort(__half x) { return same_bits<unsigned short>(x); }
+
+struct __nv_bfloat16 {
+    unsigned short bits;
+    __nv_bfloat16() = default;
+    explicit __nv_bfloat16(float x) {
+        unsigned all = same_bits<unsigned>(x);
+        bool number = x == x;  // rounded to the nearest, ties to even
+        bits = number ? (all + 0x7fff + (all >> 16 & 1)) >> 16 : 0x7fff;
+    }
+    operator float() const { return same_bits<float>((unsigned)bits << 16); }
+};
+static inline float __bfloat162float(__nv_bfloat16 x) { return x; }
+static inline __nv_bfloat16 __float2bfloat16(float x) { return __nv_bfloat16(x); }
+static inline __nv_bfloat16 __float2bfloat16_rn(float x) { return __nv_bfloat16(x); }
 
 #define VECTOR(T, name)                                                                      \
     struct alignas(2 * sizeof(T)) name##2 { T x, y; };                                       \

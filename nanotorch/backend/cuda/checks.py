@@ -38,6 +38,7 @@ _OPS = {
     "scatter_add": ("index", _PLACES),
     "embedding": ("index", "a table of {} rows"),
     "nll_loss": ("target", "{} classes"),
+    "one_hot": ("class", "{} classes"),
 }  # fmt: skip
 _NUMBERS = {op: numpy.int32(number) for number, op in enumerate(_OPS, 1)}
 _UNCHECKED = numpy.int32(0)
@@ -97,7 +98,7 @@ def to_host(xp: Any, array: Any) -> Any:
         return xp.asnumpy(array)
     number = int(array.device.id)
     with xp.cuda.Device(number):
-        if not any(module is xp and device == number for module, device, _ in _marked):
+        if not any(module is xp and device == number for module, device, _ in tuple(_marked)):
             return xp.asnumpy(array)
         word, copy = _words[xp, number], _copies[xp, number]
         word.get(out=copy, blocking=False)
@@ -109,7 +110,7 @@ def to_host(xp: Any, array: Any) -> Any:
 
 def after_waiting(xp: Any, number: int) -> None:
     """IndexError if an index was out of range in what device `number` has done; it is done."""
-    found = {mark for mark in _marked if mark[0] is xp and mark[1] == number}
+    found = {mark for mark in tuple(_marked) if mark[0] is xp and mark[1] == number}
     if found:
         _marked.difference_update(found)
         with xp.cuda.Device(number):
