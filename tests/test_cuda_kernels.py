@@ -320,15 +320,22 @@ def xp(cuda: str) -> Any:
     return module
 
 
-TOLERANCES = {"float16": 2e-3, "float32": 3e-6, "float64": 2e-14}
+TOLERANCES = {"bfloat16": 1e-2, "float16": 2e-3, "float32": 3e-6, "float64": 2e-14}
+
+
+def kind_of(dtype: str) -> Any:
+    """NumPy's dtype of that name."""
+    if dtype == "bfloat16":
+        return numpy.dtype(pytest.importorskip("ml_dtypes").bfloat16)
+    return numpy.dtype(dtype)
 
 
 def close(found: Any, expected: Any, dtype: str) -> None:
     """Equal up to the rounding of a few operations, at the scale of the whole."""
-    assert found.dtype == dtype and found.shape == expected.shape
+    assert found.dtype == kind_of(dtype) and found.shape == expected.shape
     scale = float(numpy.abs(expected).max())
     numpy.testing.assert_allclose(
-        found, expected, rtol=TOLERANCES[dtype], atol=TOLERANCES[dtype] * scale
+        found.astype("float64"), expected, rtol=TOLERANCES[dtype], atol=TOLERANCES[dtype] * scale
     )
 
 
@@ -337,7 +344,7 @@ def close(found: Any, expected: Any, dtype: str) -> None:
 def test_a_fused_kernel_computes_its_formula(row: Row, dtype: str, xp: Any) -> None:
     random = numpy.random.default_rng(5)
     for shapes in row.shapes:
-        arrays = [(random.normal(size=shape) / 2).astype(dtype) for shape in shapes]
+        arrays = [(random.normal(size=shape) / 2).astype(kind_of(dtype)) for shape in shapes]
         given = on_device(*arrays, xp=xp)
         launched.clear()
         with cp.no_transfers(), cp.no_synchronization():
@@ -386,9 +393,9 @@ def test_the_loss_of_classes_and_its_slope(
 ) -> None:
     random = numpy.random.default_rng(5)
     classes = shape[0 if len(shape) == 1 else 1]
-    x = random.normal(size=shape).astype(dtype)
+    x = random.normal(size=shape).astype(kind_of(dtype))
     target = random.integers(0, classes, () if len(shape) == 1 else (shape[0], *shape[2:]))
-    weight = random.uniform(0.5, 2, classes).astype(dtype) if weighted else None
+    weight = random.uniform(0.5, 2, classes).astype(kind_of(dtype)) if weighted else None
     options: dict[str, Any] = {"reduction": reduction, "ignore_index": 0 if classes > 1 else -100}
     kept = (target != options["ignore_index"]) * 1.0
     factor = kept * (1.0 if weight is None else weight.astype("float64")[target])
@@ -400,7 +407,7 @@ def test_the_loss_of_classes_and_its_slope(
     given = [*on_device(x, target, xp=xp), None if weight is None else on_device(weight, xp=xp)[0]]
     y = fused.nll(xp, *given, **options)
     close(y.get(), numpy.asarray(expected), dtype)
-    g = random.normal(size=expected.shape).astype(dtype)
+    g = random.normal(size=expected.shape).astype(kind_of(dtype))
     slope = fused.nll_reverse(xp, *on_device(g, xp=xp), *given[1:], **options, shape=shape)
     of_each = numpy.expand_dims(g.astype("float64") * factor / share, along)
     close(slope.get(), -one_hot * of_each, dtype)

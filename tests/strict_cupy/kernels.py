@@ -135,7 +135,8 @@ def compiled(code: str, names: tuple[str, ...]) -> ctypes.PyDLL:
     library = folder / f"{digest}.so"
     if not library.exists():
         with tempfile.TemporaryDirectory(dir=folder) as work:
-            (Path(work) / "cuda_fp16.h").write_text("")  # what it declares is in HEADER
+            for name in ("cuda_fp16.h", "cuda_bf16.h"):
+                (Path(work) / name).write_text("")  # what they declare is in HEADER
             (Path(work) / "kernels.cpp").write_text(text, encoding="utf-8")
             made = subprocess.run(
                 [str(COMPILER), *FLAGS, f"-I{HEADER.parent}", f"-I{work}", "kernels.cpp",

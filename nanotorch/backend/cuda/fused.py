@@ -22,7 +22,7 @@ THREADS = 256
 # Sums over at most so many elements take one block and one launch.
 ONE_BLOCK = 8192
 MOST_BLOCKS = 1024  # of a sum; their partial sums are added up in one block
-WIDE = {"e": "f", "f": "f", "d": "d"}  # the dtype that sums are taken in
+WIDE = {"e": "f", "E": "f", "f": "f", "d": "d"}  # the dtype that sums are taken in
 
 
 def alike(xp: Any, *arrays: Any) -> bool:

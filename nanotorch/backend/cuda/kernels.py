@@ -21,9 +21,10 @@ from typing import Any
 
 FOLDER = Path(__file__).parent
 OPTIONS = ("-std=c++17",)
-# The C type of each dtype letter; "l" and "q" are both 64 bits wide.
+# The C type of each dtype letter; "E" is the bfloat16 of ml_dtypes, "l" and "q" are both 64 bits
+# wide.
 C_TYPES = {
-    "e": "__half", "f": "float", "d": "double", "?": "bool", "b": "signed char",
+    "e": "__half", "E": "__nv_bfloat16", "f": "float", "d": "double", "?": "bool", "b": "signed char",
     "B": "unsigned char", "h": "short", "H": "unsigned short", "i": "int", "I": "unsigned int",
     "l": "long long", "q": "long long", "L": "unsigned long long", "Q": "unsigned long long",
 }  # fmt: skip

@@ -1,13 +1,13 @@
 // Losses and their derivatives. Sums are taken in an order that depends on the sizes alone.
 //
-// kernel bce_with_logits: e f d
-// kernel bce_with_logits_reverse: e f d
-// kernel mse: e f d
-// kernel mse_reverse: e f d
-// kernel nll: e f d
-// kernel nll_reverse: e f d
-// kernel nll_weight: e f d
-// kernel quotient: e f d
+// kernel bce_with_logits: e E f d
+// kernel bce_with_logits_reverse: e E f d
+// kernel mse: e E f d
+// kernel mse_reverse: e E f d
+// kernel nll: e E f d
+// kernel nll_reverse: e E f d
+// kernel nll_weight: e E f d
+// kernel quotient: e E f d
 #include "checks.cuh"
 #include "numbers.cuh"
 

@@ -1,7 +1,7 @@
 // Standardizing: y = (x - mean) / sqrt(var + eps) of each row of n numbers, and its derivative.
 //
-// kernel standardize: e f d
-// kernel standardize_reverse: e f d
+// kernel standardize: e E f d
+// kernel standardize_reverse: e E f d
 #include "numbers.cuh"
 #include "rows.cuh"
 

@@ -1,4 +1,5 @@
 // Numbers as kernels compute with them, and sums over a block in an order that never changes.
+#include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
 #define INFINITE(T) ((T)__longlong_as_double(0x7ff0000000000000LL))
@@ -7,14 +8,20 @@
 // What sums and functions of a T are computed in.
 template <typename T> struct Wide { typedef T type; };
 template <> struct Wide<__half> { typedef float type; };
+template <> struct Wide<__nv_bfloat16> { typedef float type; };
 
 __device__ __forceinline__ float wide(__half x) { return __half2float(x); }
+__device__ __forceinline__ float wide(__nv_bfloat16 x) { return __bfloat162float(x); }
 __device__ __forceinline__ float wide(float x) { return x; }
 __device__ __forceinline__ double wide(double x) { return x; }
 
 template <typename T, typename W> __device__ __forceinline__ T narrow(W x) { return (T)x; }
 template <> __device__ __forceinline__ __half narrow<__half, float>(float x) {
     return __float2half_rn(x);
+}
+template <>
+__device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16, float>(float x) {
+    return __float2bfloat16_rn(x);
 }
 
 __device__ __forceinline__ float exponential(float x) { return expf(x); }

@@ -1,7 +1,7 @@
 // Softmax and its logarithm along one dimension of x (outer, n, inner), and their derivatives.
 //
-// kernel softmax: e f d
-// kernel softmax_reverse: e f d
+// kernel softmax: e E f d
+// kernel softmax_reverse: e E f d
 #include "numbers.cuh"
 #include "rows.cuh"
 
