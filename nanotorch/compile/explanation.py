@@ -139,7 +139,8 @@ class Explanation:
         end = len(self.calls) - 1
         self.values = [
             value._replace(
-                first=place[value.first], last=end if value.stays else min(place[value.last], end)
+                first=min(place[value.first], end),
+                last=end if value.stays else min(place[value.last], end),
             )
             for value in plan.memory.values
         ]

@@ -14,7 +14,7 @@ from typing import Any
 from nanotorch.autograd.backward import grad
 from nanotorch.autograd.engine import next_sequence
 from nanotorch.autograd.grad_mode import modes
-from nanotorch.backend import array_module, on_device_of
+from nanotorch.backend import HOST, array_module, on_device_of
 from nanotorch.compile.cuda_graph import unfit
 from nanotorch.compile.explanation import Explanation, Stopwatch
 from nanotorch.compile.guards import Guards
@@ -44,10 +44,11 @@ class CompiledModuleBackward(Node):
                 "compiled one"
             )
         found = self.program.backward(self.generation, g)
-        return [
-            None if only is not None and edge not in only else array.copy()
-            for edge, array in zip(self.edges, found, strict=True)
-        ]
+        with on_device_of(g):
+            return [
+                None if only is not None and edge not in only else array.copy()
+                for edge, array in zip(self.edges, found, strict=True)
+            ]
 
 
 class TwoPhases:
@@ -68,7 +69,9 @@ class TwoPhases:
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """The output of the module, with its node."""
         self.generation += 1
-        run = self.plan.run if self.watch is None else Stopwatch.of(self.plan).run
+        run = self.plan.run
+        if self.watch is not None and array_module(self.leaves[0]._array) is HOST:
+            run = Stopwatch.of(self.plan).run  # on a GPU it would time launches
         self._running = run(*[x._array for x in inputs])
         with on_device_of(self.leaves[0]._array):
             out = Tensor._wrap(next(self._running).copy())
@@ -92,7 +95,8 @@ class TwoPhases:
             found: Sequence[Any] = running.send(array_module(g).asarray(g))
         if self.watch is not None:
             told, self.watch = self.watch, None
-            Stopwatch.of(self.plan).stop()
+            if self.plan.stopwatch is not None:
+                self.plan.stopwatch.stop()
             told()
         return found
 
@@ -122,7 +126,7 @@ class CompiledModule:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         inputs: list[Tensor] = []
-        signature = (flatten(args, inputs), flatten(kwargs, inputs))
+        signature = (flatten(args, inputs), flatten(kwargs, inputs), modes.autocast)
         trained = any(p._requires_grad for p in self.module.parameters())
         if not modes.grad or not trained:
             return self._without_grad(*args, **kwargs)
@@ -150,7 +154,7 @@ class CompiledModule:
         is recorded for these arguments.
         """
         inputs: list[Tensor] = []
-        signature = (flatten(args, inputs), flatten(kwargs, inputs))
+        signature = (flatten(args, inputs), flatten(kwargs, inputs), modes.autocast)
         found = self._programs.get(signature, ()) if modes.grad else ()
         program = next((program for holds, program in found if holds()), None)
         if program is None:
@@ -173,7 +177,9 @@ class CompiledModule:
                     "returns something other than one tensor that depends on its parameters"
                 )
             else:
-                g = Tensor._wrap(array_module(out._array).ones(out._array.shape, out._array.dtype))
+                with on_device_of(out._array):
+                    ones = array_module(out._array).ones(out._array.shape, out._array.dtype)
+                g = Tensor._wrap(ones)
                 recorder.hand_over(out, g)
                 found = list(grad(out, leaves, g, retain_graph=True, allow_unused=True))
         finally:

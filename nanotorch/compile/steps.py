@@ -18,7 +18,7 @@ from nanotorch.compile.guards import PLAIN, Guards
 from nanotorch.compile.plan import Plan
 from nanotorch.compile.recorder import Recorder
 from nanotorch.compile.tiles import WORTHWHILE_BYTES
-from nanotorch.ops import shapes
+from nanotorch.ops import joining
 from nanotorch.tensor import Tensor
 
 MOST_PLANS = 8  # recordings of one function before it is left eager
@@ -301,9 +301,9 @@ class Compiled:
             return stack_results(results)
 
 
-def modes_now() -> tuple[bool, bool]:
+def modes_now() -> tuple[Any, ...]:
     """The modes that a recording depends on."""
-    return modes.grad, modes.inference
+    return modes.grad, modes.inference, modes.autocast
 
 
 def tell_without_graph(name: str, reason: str) -> None:
@@ -332,7 +332,7 @@ def stack_results(results: list[Any]) -> Any:
     last = results[-1]
     if isinstance(last, Tensor):
         with no_grad():
-            return shapes.stack([result.detach() for result in results])
+            return joining.stack([result.detach() for result in results])
     if isinstance(last, dict):
         return {key: stack_results([result[key] for result in results]) for key in last}
     if isinstance(last, tuple | list):

@@ -261,7 +261,7 @@ def computed(host: Callable[..., Any], arguments: Sequence[Any], options: dict[s
         return run(real)  # what the host knows by itself, such as whether arrays share memory
     for array in several:
         if isinstance(array, numpy.ndarray):
-            shares = [key for key, t in trial.items() if numpy.may_share_memory(t, array)]
+            shares = [key for key, t in trial.items() if shares_memory(t, array)]
             if shares and not any(array is trial[key] for key in shares):
                 return run(real)  # views, which compute nothing
     into = [k for k, t in trial.items() if any(a is t for a in several)]
@@ -365,7 +365,7 @@ def wrap(host: Any, inputs: Sequence[ndarray]) -> Any:
             return array
     out = object.__new__(ndarray)
     out._host = numpy.asarray(host)
-    out._base = next((a for a in inputs if numpy.may_share_memory(a._host, out._host)), None)
+    out._base = next((a for a in inputs if shares_memory(a._host, out._host)), None)
     out._device = devices.current() if out._base is None else out._base._device
     out._size, out._uses = 0, None
     if out._base is None:
@@ -373,7 +373,21 @@ def wrap(host: Any, inputs: Sequence[ndarray]) -> Any:
         happened("launches", "a new array")
         out._pool = devices.pool()
         out._size = out._pool.taken(out._host.nbytes, out._device)
+        capture = graphs.recording()
+        if capture is not None:
+            capture.uses([out])
     return out
+
+
+def shares_memory(a: Any, b: Any) -> bool:
+    """Whether one is a view of the other, or both of one array; also where they are empty."""
+    if a.size and b.size:
+        return bool(numpy.may_share_memory(a, b))
+    while getattr(a, "base", None) is not None:
+        a = a.base
+    while getattr(b, "base", None) is not None:
+        b = b.base
+    return a is b
 
 
 def checked_index(key: Any, write: bool = False) -> Any:

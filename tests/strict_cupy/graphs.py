@@ -30,6 +30,10 @@ class Capture:
     def add(self, work: Callable[[], Any], arrays: Sequence[Any]) -> None:
         """Keeps one kernel, and notes whose memory it uses."""
         self.work.append(work)
+        self.uses(arrays)
+
+    def uses(self, arrays: Sequence[Any]) -> None:
+        """Notes arrays whose memory must be there at each launch."""
         for array in arrays:
             while array._base is not None:
                 array = array._base

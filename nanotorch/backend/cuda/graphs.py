@@ -73,7 +73,7 @@ class Stage:
         And whether there are kernels in it that check indices. Raises what CuPy raises for work
         that a graph cannot hold.
         """
-        stream = self.stream
+        stream, outer = self.stream, self.xp.cuda.get_current_stream()
         checks.prepare(self.xp)
         with stream, self.xp.cuda.using_allocator(pool.malloc):
             known = checks.take_mark(self.xp)
@@ -90,7 +90,8 @@ class Stage:
             marked = checks.take_mark(self.xp)
             if known:
                 checks.mark(self.xp)
-            return graph, marked
+        outer.wait_event(stream.record())  # what was done before in memory that the graph uses
+        return graph, marked
 
 
 _stages: dict[tuple[Any, int], Stage] = {}
