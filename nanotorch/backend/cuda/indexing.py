@@ -1,4 +1,4 @@
-"""Reading and adding by index on a CUDA device, with the kernels of `indexing.cu`.
+"""Reading and adding by index on a CUDA device: the kernels of `indexing.cu` and `sums.cu`.
 
 Sums at repeated places are the same in every run: each place is added up in the order of the batch,
 by one warp or thread. A position of the index that names its place first adds up the whole place;
@@ -27,7 +27,7 @@ WRAPPING = ("index", "index_put", "index_fill", "take")
 COMPARED = 2**24  # about what is compared while the launches of listing take place (estimated)
 WALKED = 64  # positions that a thread adds one after the other, if it is one of few
 MANY = 4096  # threads that keep a device busy
-FILE, THREADS, WARPS = "indexing", 256, 4
+THREADS, WARPS = 256, 4
 _OPAQUE = ((8, "L"), (4, "I"), (2, "H"), (1, "B"))  # elements that are copied, by their size
 _int32, _int64 = numpy.int32, numpy.int64
 
@@ -46,7 +46,7 @@ def take(
         kernel, letter, unit = _unit(inner, x.data.ptr | y.data.ptr)
         total, width = y.nbytes // unit, inner // unit
         numbers = map(_int64, (total, index.size, rows, width))
-        _run(xp, kernel, letter, total, (y, x, *_checked(xp, op, index), *numbers))
+        _run(xp, "indexing", kernel, letter, total, (y, x, *_checked(xp, op, index), *numbers))
     return _delivered(xp, y, out)
 
 
@@ -73,7 +73,7 @@ def check(xp: Any, shape: Sequence[int], where: Where, op: str) -> None:
             index = _integers(xp, index)
             numbers = _int64(index.size), _int64(shape[axis])
             arguments = (*_checked(xp, op, index), *numbers)
-            _run(xp, "check_range", "", index.size, arguments)
+            _run(xp, "indexing", "check_range", "", index.size, arguments)
 
 
 def add(xp: Any, out: Array, where: Where, values: Any, op: str | None) -> Any:
@@ -119,7 +119,7 @@ def gather(xp: Any, x: Array, dim: int, index: Array, out: Array | None = None) 
             return take(xp, x.reshape(-1), 0, places, None, out)
         letter = next(letter for size, letter in _OPAQUE if size == x.itemsize)
         arguments = (y, x, *_checked(xp, "gather", index), *map(_int64, (index.size, *extent)))
-        _run(xp, "take_along", letter, index.size, arguments)
+        _run(xp, "indexing", "take_along", letter, index.size, arguments)
     return _delivered(xp, y, out)
 
 
@@ -145,7 +145,7 @@ def add_along(xp: Any, out: Array, dim: int, index: Array, values: Any, op: str)
         numbers = map(_int64, (columns, length, rows, inner, parts))
         noting = *checks.arguments(xp, op), _int32(op in WRAPPING)
         arguments = (target, values, index, *noting, *numbers)
-        _run(xp, "add_along", letter, columns, arguments, most=None)
+        _run(xp, "sums", "add_along", letter, columns, arguments, most=None)
     else:
         target = _contiguous(xp, view, kind)
         places, total = _places_along(xp, index, extent, op), view.size
@@ -166,30 +166,30 @@ def _add_rows(
     noting, wrapping = checks.arguments(xp, op), _int32(wraps)
     if min(rows, count) * warps <= COMPARED:
         arguments = (out, values, places, *noting, wrapping, *numbers)
-        launch(xp, FILE, "add_first", letter, (-(-warps // WARPS),), (32 * WARPS,), arguments)
+        launch(xp, "sums", "add_first", letter, (-(-warps // WARPS),), (32 * WARPS,), arguments)
         return
     if max(count, rows) >= 2**31:
         raise ValueError(f"{count} values cannot be added to {rows} places at once: 2**31 at most")
     counts = xp.zeros(rows + 1, _int32)
     ends, found = xp.empty(rows, _int32), xp.empty(count, _int32)
     sizes = numbers[1], numbers[2]
-    _run(xp, "count_places", "", count, (counts, places, *noting, wrapping, *sizes))
-    _run(xp, "allot_places", "", rows, (ends, counts, sizes[1]), most=None)
-    _run(xp, "list_places", "", count, (found, ends, places, wrapping, *sizes))
+    _run(xp, "sums", "count_places", "", count, (counts, places, *noting, wrapping, *sizes))
+    _run(xp, "sums", "allot_places", "", rows, (ends, counts, sizes[1]), most=None)
+    _run(xp, "sums", "list_places", "", count, (found, ends, places, wrapping, *sizes))
     arguments = (out, values, places, found, ends, counts, wrapping, *numbers)
-    launch(xp, FILE, "add_listed", letter, (-(-warps // WARPS),), (32 * WARPS,), arguments)
+    launch(xp, "sums", "add_listed", letter, (-(-warps // WARPS),), (32 * WARPS,), arguments)
 
 
 # --- what kernels are given -----------------------------------------------------------------------
 
 
 def _run(
-    xp: Any, kernel: str, kinds: str, elements: int, arguments: tuple[Any, ...],
+    xp: Any, file: str, kernel: str, kinds: str, elements: int, arguments: tuple[Any, ...],
     most: int | None = 4096,
 ) -> None:  # fmt: skip
     """A thread per element; at most so many blocks, where a kernel's threads take several."""
     blocks = -(-elements // THREADS)
-    launch(xp, FILE, kernel, kinds, (min(blocks, most or blocks),), (THREADS,), arguments)
+    launch(xp, file, kernel, kinds, (min(blocks, most or blocks),), (THREADS,), arguments)
 
 
 def _checked(xp: Any, op: str | None, index: Array) -> tuple[Any, ...]:
@@ -273,7 +273,7 @@ def _joined(xp: Any, sizes: Sequence[int], arrays: Sequence[Array], op: str | No
             index = _integers(xp, xp.broadcast_to(index, shape))
             numbers = _int64(places.size), _int64(size), _int32(number == 0)
             arguments = (places, *_checked(xp, op, index), *numbers)
-            _run(xp, "join_places", "", places.size, arguments)
+            _run(xp, "indexing", "join_places", "", places.size, arguments)
     return places
 
 
@@ -281,7 +281,7 @@ def _places_along(xp: Any, index: Array, extent: tuple[int, int, int], op: str) 
     """The flattened places that gather reads; -1 for one outside."""
     places = xp.empty(index.shape, _int64)
     arguments = (places, *_checked(xp, op, index), *map(_int64, (index.size, *extent)))
-    _run(xp, "places_along", "", index.size, arguments)
+    _run(xp, "indexing", "places_along", "", index.size, arguments)
     return places
 
 
