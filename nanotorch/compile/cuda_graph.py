@@ -17,7 +17,7 @@ import itertools
 import linecache
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from nanotorch.backend import HOST, MODULES, Array, device_of, is_pinned, module_of, to_device
 from nanotorch.backend.cuda import checks, graphs
@@ -75,7 +75,7 @@ class LiveCall:
     """A live call of the program: as a whole, or taken apart for a graph."""
 
     def __init__(self, step: Live, phase: Phase, touched: set[Tensor]) -> None:
-        self.call: Any = step.call
+        self.call = cast(Any, step.call)  # a functools.partial
         self.func, self.args = self.call.func, self.call.args
         self.where = step.where
         self.phase = phase
@@ -213,8 +213,10 @@ class CudaPlan:
     def _from_pool(self) -> contextlib.AbstractContextManager[Any]:
         if self.pool is None:
             return contextlib.nullcontext()
-        context: Any = self.xp.cuda.using_allocator(self.pool.malloc)
-        return context
+        return cast(
+            contextlib.AbstractContextManager[Any],
+            self.xp.cuda.using_allocator(self.pool.malloc),
+        )
 
     @property
     def how(self) -> str:

@@ -200,8 +200,9 @@ class Compiled:
         """Runs the function as it is and keeps a recording of it among those found for its
         signature."""
         if self._recordings == MOST_PLANS:
-            reason = f"it was recorded {MOST_PLANS} times, each time for other shapes or values"
-            self.give_up(reason)
+            self.give_up(
+                f"it was recorded {MOST_PLANS} times, each time for other shapes or values"
+            )
             return self._function(*args, **kwargs)
         if any(x._requires_grad for x in inputs):
             self.give_up("an argument requires grad; only what the function refers to may")
