@@ -71,6 +71,21 @@ def gradients_of(
     return gradients
 
 
+def step_of(
+    gradients: Callable[..., Tensor], optimizer: nt.optim.Optimizer, adjust: Callable[[], None]
+) -> Callable[..., Tensor]:
+    """A function of a batch that takes a whole step; `adjust` changes gradients before it."""
+
+    def step(inputs: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+        optimizer.zero_grad()
+        loss = gradients(inputs, target, weights)
+        adjust()
+        optimizer.step()
+        return loss
+
+    return step
+
+
 def _smoothed_binary(
     outputs: Tensor,
     target: Tensor,

@@ -13,7 +13,13 @@ from nanotorch.training.errors import InputError
 from nanotorch.training.run_folder import CONFIG, replace_config, runs_called
 
 # Keys that a run may go on with other values of; any other change makes another run.
-FREE = ("device", "training.epochs", "training.time_limit", "stopping.patience")
+FREE = (
+    "device",
+    "data.on_device",
+    "training.epochs",
+    "training.time_limit",
+    "stopping.patience",
+)
 FREE_SECTIONS = ("checkpoint", "output")
 
 

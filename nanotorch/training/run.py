@@ -17,7 +17,13 @@ from nanotorch.training.devices import choose_place
 from nanotorch.training.errors import InputError, RunFailure
 from nanotorch.training.metrics import METRICS, Outcome, chosen_names, measure
 from nanotorch.training.models import build_model, freeze, matching, start_from
-from nanotorch.training.objective import ElasticNet, Objective, gradients_of, row_weights
+from nanotorch.training.objective import (
+    ElasticNet,
+    Objective,
+    gradients_of,
+    row_weights,
+    step_of,
+)
 from nanotorch.training.optimizers import add_parameters, build_optimizer
 from nanotorch.training.run_folder import METRICS as METRICS_FILE, Log
 from nanotorch.training.schedules import LearningRates
@@ -92,9 +98,16 @@ class Run:
         self._gradients: Any = gradients_of(
             self.model, self.objective, None if self._adds_penalty else self.penalty
         )
-        if training.compile == "on":
+        self._step: Any = None
+        compiles = training.compile == "on" or (training.compile == "auto" and not whole)
+        one_batch = training.accumulate == 1
+        if compiles and one_batch and device.type == "cuda" and not whole:
+            # The whole step, so that it becomes one CUDA graph.
+            step = step_of(self._gradients, self.optimizer, self._adjust_gradients)
+            self._step = nt.compile(step, warn=training.compile == "on")
+        elif training.compile == "on":
             self._gradients = nt.compile(self._gradients)
-        elif training.compile == "auto" and device.type == "cpu" and training.accumulate == 1:
+        elif compiles and one_batch:
             self._gradients = nt.compile(self._gradients, warn=False)
 
     def _batches(self, part: Part, batch_size: int, training: bool = False) -> Batches:
@@ -165,9 +178,13 @@ class Run:
     def _update(self, inputs: nt.Tensor, target: nt.Tensor, weights: nt.Tensor | None) -> None:
         """One batch: its gradients, and a step of the optimizer if its window is complete."""
         at, accumulate = self.at, self._accumulate
+        given = (inputs, target) if weights is None else (inputs, target, weights)
+        if self._step is not None:
+            self._note_loss(self._step(*given), target, weights)
+            at.step += 1
+            return
         if accumulate == 1 or at.batch % accumulate == 0:
             self.optimizer.zero_grad()
-        given = (inputs, target) if weights is None else (inputs, target, weights)
         if accumulate == 1:
             loss = self._gradients(*given)
         else:

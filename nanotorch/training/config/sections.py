@@ -138,7 +138,8 @@ class Training(Section):
     )
     compile: Literal["auto", "on", "off"] = Field(
         default="auto",
-        description="replay a batch's kernels from a recording; auto where it can be, on the CPU",
+        description="replay a step's kernels from a recording, on a GPU as one CUDA graph; auto "
+        "where it can be",
     )
     time_limit: Positive | None = Field(
         default=None, description="minutes after which the run ends"
