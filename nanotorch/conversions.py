@@ -47,7 +47,7 @@ class Conversions(Operators):
         host."""
         self._read()
         if force:
-            return self.detach().cpu()._array
+            return self.detach().cpu().numpy()
         if self.requires_grad:
             raise RuntimeError(
                 "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() "
@@ -58,6 +58,8 @@ class Conversions(Operators):
                 f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to "
                 "copy the tensor to host memory first."
             )
+        if self._array.dtype.char == "E":  # which NumPy does not know
+            raise TypeError("Got unsupported ScalarType BFloat16")
         return self._array
 
     def __array__(self: Any, dtype: Any = None, copy: builtins.bool | None = None) -> Any:
@@ -218,6 +220,10 @@ class Conversions(Operators):
     def half(self: Any) -> Any:
         """Itself as float16."""
         return ops.cast(self, kinds.float16.numpy)
+
+    def bfloat16(self: Any) -> Any:
+        """Itself as bfloat16, rounded to the nearest and, between two, to the even one."""
+        return ops.cast(self, kinds.bfloat16.numpy)
 
     def long(self: Any) -> Any:
         """Itself as int64."""

@@ -88,7 +88,7 @@ def as_array(data: Any, dtype: DType | None = None) -> Array:
         array = numpy.array(data)
     except ValueError as error:
         raise ValueError(f"tensor: expected a rectangular sequence of numbers: {error}") from None
-    if array.dtype.kind == "O" or array.dtype.kind in "USV":
+    if array.dtype.kind in "OUS" or (array.dtype.kind == "V" and array.dtype.name != "bfloat16"):
         raise TypeError(
             f"tensor: expected numbers or nested lists of numbers, got {type(data).__name__} "
             f"{data!r:.60}"

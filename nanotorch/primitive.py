@@ -62,6 +62,10 @@ class Traced:
     ) -> Any:
         raise TypeError(f"{type(self).__name__} cannot be computed with")
 
+    def _mixes(self) -> bool:
+        """Whether operands of several dtypes are cast to one before they are computed with."""
+        return False
+
 
 class RemovableHandle:
     """What registering a hook returns: `remove()` takes the hook out again; also a context
@@ -201,6 +205,28 @@ class Passage(Node):
         return (g,)
 
 
+HALVES = "eE"  # the letters of float16 and bfloat16
+
+
+def is_half(x: Any) -> bool:
+    """Whether x is a raw array of float16 or bfloat16."""
+    return type(x) in RAW and x.dtype.char in HALVES
+
+
+def widened(x: Any) -> Any:
+    """A raw array of float16 or bfloat16 in float32; everything else as it is."""
+    if isinstance(x, tuple):
+        return tuple(widened(part) for part in x)
+    return x.astype("f") if is_half(x) else x
+
+
+def kernel_of(primitive: type[Primitive], xp: Any, array: Array) -> Callable[..., Any]:
+    """What computes a primitive of operands like this array."""
+    if array.itemsize == 2:
+        return primitive.in_float32
+    return primitive.kernel if xp is HOST else primitive.kernel_for(xp)
+
+
 class Primitive(Node):
     """A differentiable operation y = kernel(inputs; attributes)."""
 
@@ -216,6 +242,7 @@ class Primitive(Node):
     moves: ClassVar[str] = ""
     view: ClassVar[bool] = False  # the output shares its input's memory
     repeats: ClassVar[bool] = False  # a view that shows elements several times
+    rearranges: ClassVar[bool] = False  # computes nothing: halves need not be widened for it
     among_others: ClassVar[bool] = False  # a view made with others at once: not to be written to
     in_place: ClassVar[bool] = False  # the kernel may write into the memory of its first input
     backward_name: ClassVar[str] = ""
@@ -243,6 +270,31 @@ class Primitive(Node):
         """y = kernel_cuda(…), or kernel(…) for what that does not do."""
         y = cls.kernel_cuda(xp, *inputs, **attributes)  # type: ignore[misc]
         return cls.kernel(xp, *inputs, **attributes) if y is NotImplemented else y
+
+    @classmethod
+    def in_float32(cls, xp: Any, *inputs: Any, **attributes: Any) -> Array:
+        """y = kernel(…) of float16 or bfloat16, computed in float32 and rounded once."""
+        kinds = [x.dtype for x in inputs if type(x) in RAW]
+        halves = [kind for kind in kinds if kind.char in HALVES]
+        if not halves or cls.view or cls.rearranges:
+            return cls.kernel_for(xp)(xp, *inputs, **attributes)
+        if xp is not HOST:
+            # CuPy's functions of elements compute in float32, and so do the kernels of ours.
+            y: Any = NotImplemented
+            if cls.kernel_cuda is not None:
+                y = cls.kernel_cuda(xp, *inputs, **attributes)
+            elif issubclass(cls, Ufunc | BinaryUfunc):
+                y = cls.kernel(xp, *inputs, **attributes)
+            if y is not NotImplemented:
+                return y
+        out = attributes.pop("out", None)
+        y = cls.kernel(xp, *(widened(x) for x in inputs), **attributes)
+        if y.dtype.char == "f" and "f" not in [kind.char for kind in kinds]:
+            y = y.astype(halves[0])
+        if out is None:
+            return y
+        xp.copyto(out, y, casting="unsafe")
+        return out
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -316,6 +368,9 @@ class Primitive(Node):
                 "kept for that was freed; pass retain_graph=True to the first backward"
             )
         rules, arguments, variadic, kept = self.vjp, self.arguments, self.variadic, self.inputs
+        wide = not tensors and g.itemsize == 2 and type(g) is HOST.ndarray
+        if wide:
+            g = widened(g)
         cotangents: list[Any] = []
         for index, edge in enumerate(self.edges):
             if edge is None or (only is not None and edge not in only):
@@ -330,6 +385,8 @@ class Primitive(Node):
                     values.append(self.attributes[key])
                 else:
                     values.append(self.value(kind, key, index, tensors))
+            if wide:
+                values = [widened(value) for value in values]
             cotangents.append(rules[position](g, *values))  # type: ignore[misc]
         return cotangents
 
@@ -467,8 +524,7 @@ def run(primitive: type[Primitive], inputs: tuple[Any, ...], attributes: dict[st
         if xp is not None:
             if primitive.promotes:
                 inputs = tuple(promote(inputs, primitive.promotes == "floating", RAW))
-            kernel = primitive.kernel if xp is HOST else primitive.kernel_for(xp)
-            return kernel(xp, *inputs, **attributes)
+            return kernel_of(primitive, xp, operand)(xp, *inputs, **attributes)
     kinds = ", ".join(type(operand).__name__ for operand in inputs)
     raise TypeError(
         f"{primitive.__name__.lower()}: expected a Tensor among the operands, got {kinds}"

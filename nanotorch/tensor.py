@@ -164,7 +164,7 @@ class Tensor(Conversions):
         return int(array.data.ptr if hasattr(array.data, "ptr") else array.ctypes.data)
 
     def is_floating_point(self) -> bool:
-        """Whether the dtype is float16, float32 or float64."""
+        """Whether the dtype is float16, bfloat16, float32 or float64."""
         return self.dtype.is_floating_point
 
     def is_complex(self) -> bool:
@@ -185,7 +185,7 @@ class Tensor(Conversions):
                 "you can only change requires_grad flags of leaf variables; use detach() for a "
                 "copy that is outside the graph"
             )
-        if value and self._array.dtype.kind not in "fc":
+        if value and self._array.dtype.kind not in "fVc":
             raise RuntimeError(
                 "only Tensors of floating point and complex dtype can require gradients, "
                 f"got {self.dtype}"

@@ -85,7 +85,7 @@ def make_dual(tensor: Any, tangent: Any) -> Any:
             f"make_dual: expected a tangent of shape {tuple(tensor._array.shape)}, "
             f"got {tuple(tangent._array.shape)}"
         )
-    if tensor._array.dtype.kind not in "fc":
+    if tensor._array.dtype.kind not in "fVc":
         raise ValueError(f"make_dual: expected a floating point tensor, got {tensor.dtype}")
     dual = ops.alias(tensor)
     dual._tangent = tangent
@@ -109,7 +109,7 @@ def push_forward(
 ) -> None:
     """Sets the tangent of out = primitive(inputs) from the tangents of the inputs."""
     tangents = [x._tangent if isinstance(x, Traced) else None for x in inputs]
-    if all(t is None for t in tangents) or out._array.dtype.kind not in "fc" or not primitive.vjp:
+    if all(t is None for t in tangents) or out._array.dtype.kind not in "fVc" or not primitive.vjp:
         return
     level, modes.forward = modes.forward, 0  # the operands of a rule count as values
     try:

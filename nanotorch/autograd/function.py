@@ -178,7 +178,7 @@ def form_of(value: Any) -> Any:
 
 def attach(ctx: Context, index: int, value: Any, dirty: bool) -> None:
     """Makes ctx the node of an output, through an `Output` where there are several."""
-    if value._array.dtype.kind not in "fc":
+    if value._array.dtype.kind not in "fVc":
         return
     if ctx.output_count == 1:
         ctx.shape, ctx.dtype = value._array.shape, value._array.dtype

@@ -176,7 +176,7 @@ def evaluated(func: Func, xs: Sequence[Any]) -> tuple[Any, ...]:
 
 def differentiable(outputs: Sequence[Any]) -> list[Any]:
     """The outputs that have a derivative."""
-    return [y for y in outputs if isinstance(y, Traced) and y._array.dtype.kind == "f"]
+    return [y for y in outputs if isinstance(y, Traced) and y._array.dtype.kind in "fV"]
 
 
 def fixed_vector(x: Any, strided: bool = False) -> Any:

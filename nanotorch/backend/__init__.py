@@ -45,6 +45,7 @@ from nanotorch.backend.dtypes import (
     result_type as result_type,
     set_default_dtype as set_default_dtype,
 )
+from nanotorch.backend.limits import finfo as finfo, iinfo as iinfo
 from nanotorch.backend.threads import (
     blas_threads as blas_threads,
     get_num_threads as get_num_threads,

@@ -264,7 +264,7 @@ def constant(like: Array, value: float) -> Any:
 
 @functools.lru_cache(maxsize=4096)
 def _constant(kind: str, value: float) -> Any:
-    array = numpy.asarray(value, dtype=kind)
+    array = numpy.asarray(value, dtype="f" if kind == "E" else kind)  # NumPy knows no bfloat16
     array.flags.writeable = False
     return array
 

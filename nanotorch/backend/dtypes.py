@@ -4,21 +4,26 @@ A `dtype` pairs a PyTorch name with the NumPy dtype that CuPy understands as wel
 the rules of https://docs.pytorch.org/docs/stable/tensor_attributes.html#type-promotion-doc: the
 operand of the highest category decides (bool < integer < floating < complex), and within a category
 tensors with dimensions outrank 0-dim tensors, which outrank Python numbers.
+
+NumPy has no bfloat16; ml_dtypes adds it, and is imported when the first tensor of it is made.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy
 
-from nanotorch.backend.devices import MODULES, array_module
+from nanotorch.backend.devices import MODULES, RAW, array_module
 
 Array = Any  # a numpy.ndarray or a cupy.ndarray
 
 BOOL, INTEGER, FLOATING, COMPLEX = range(4)
-_CATEGORIES = {"b": BOOL, "u": INTEGER, "i": INTEGER, "f": FLOATING, "c": COMPLEX}
+# What NumPy calls the kind of a dtype; bfloat16, which it does not know, is of kind "V".
+_CATEGORIES = {"b": BOOL, "u": INTEGER, "i": INTEGER, "f": FLOATING, "V": FLOATING, "c": COMPLEX}
+FLOATS = "fV"  # the kinds of floating point
 
 
 class dtype:  # noqa: N801 - PyTorch's name
@@ -55,14 +60,47 @@ class dtype:  # noqa: N801 - PyTorch's name
         return _TITLES.get(self.name, self.name.capitalize())
 
 
-_TITLES = {"float16": "Half", "float32": "Float", "float64": "Double", "uint8": "Byte",
-           "int8": "Char", "int16": "Short", "int32": "Int", "int64": "Long"}  # fmt: skip
+class _BrainFloat(dtype):
+    """bfloat16: the 8 bits of exponent of float32 and 7 bits of mantissa."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.name, self.itemsize, self.category = "bfloat16", 2, FLOATING
+        self.is_floating_point, self.is_complex, self.is_signed = True, False, True
+
+    @property
+    def numpy(self) -> numpy.dtype[Any]:  # type: ignore[override]
+        """The dtype of ml_dtypes; RuntimeError in one line where that is not installed."""
+        return _brain_float()
+
+
+@functools.cache
+def _brain_float() -> numpy.dtype[Any]:
+    try:
+        import ml_dtypes
+    except ImportError as error:
+        raise RuntimeError(
+            f"dtype bfloat16 needs ml_dtypes, which could not be imported ({error}); "
+            'install it with `pip install "nanotorch[bfloat16]"`'
+        ) from None
+    kind: numpy.dtype[Any] = numpy.dtype(ml_dtypes.bfloat16)
+    _BY_NUMPY[kind] = bfloat16
+    RAW[kind.type] = numpy
+    return kind
+
+
+_TITLES = {
+    "bfloat16": "BFloat16", "float16": "Half", "float32": "Float", "float64": "Double",
+    "uint8": "Byte", "int8": "Char", "int16": "Short", "int32": "Int", "int64": "Long",
+}  # fmt: skip
 
 float16, float32, float64 = dtype("float16"), dtype("float32"), dtype("float64")
 int8, int16, int32, int64 = dtype("int8"), dtype("int16"), dtype("int32"), dtype("int64")
 uint8, uint16, uint32, uint64 = dtype("uint8"), dtype("uint16"), dtype("uint32"), dtype("uint64")
 complex64, complex128 = dtype("complex64"), dtype("complex128")
 bool_ = dtype("bool")
+bfloat16 = _BrainFloat()
 
 half, double, cfloat, cdouble = float16, float64, complex64, complex128
 short, int_, long, float_ = int16, int32, int64, float32
@@ -83,9 +121,10 @@ def dtype_of(kind: Any) -> dtype:
     try:
         return _BY_NUMPY[numpy.dtype(kind)]
     except (KeyError, TypeError):
-        raise TypeError(
-            f"dtype: expected one of {', '.join(d.name for d in _BY_NUMPY.values())}, got {kind!r}"
-        ) from None
+        if str(kind) == "bfloat16":  # from elsewhere: nothing of ours has needed it yet
+            return bfloat16
+        names = ", ".join(d.name for d in (*_REAL, complex64, complex128, bool_, bfloat16))
+        raise TypeError(f"dtype: expected one of {names}, got {kind!r}") from None
 
 
 def get_default_dtype() -> dtype:
@@ -103,7 +142,11 @@ def set_default_dtype(d: dtype) -> None:
 
 def promote_types(a: dtype, b: dtype) -> dtype:
     """The dtype that holds both: the higher category's own, else NumPy's common type."""
+    if a is b:
+        return a
     if a.category == b.category:
+        if a is bfloat16 or b is bfloat16:  # which with float16 meets in float32, as with itself
+            return float64 if float64 in (a, b) else float32
         return _BY_NUMPY[numpy.promote_types(a.numpy, b.numpy)]
     low, high = (a, b) if a.category < b.category else (b, a)
     return complex128 if high.is_complex and low is float64 else high
@@ -126,7 +169,7 @@ def result_type(*operands: Any) -> dtype:
         if type(operand) in _BY_PYTHON:
             rank, kind = 2, _of_number(operand)
         else:
-            rank, kind = (0 if operand.ndim else 1), _BY_NUMPY[operand.dtype]
+            rank, kind = (0 if operand.ndim else 1), dtype_of(operand.dtype)
         held = ranks[rank]
         ranks[rank] = kind if held is None else promote_types(held, kind)
     result: dtype | None = None
@@ -164,7 +207,7 @@ def promote(operands: Sequence[Any], floating: bool, arrays: Any = MODULES) -> S
             if type(operand) is not float or common is None or common.kind != "f":
                 break
     else:
-        if not floating or common is None or common.kind == "f":
+        if not floating or common is None or common.kind in FLOATS:
             return operands
     return _promote(operands, floating, arrays)
 
@@ -189,6 +232,8 @@ def _promote(operands: Sequence[Any], floating: bool, arrays: Any) -> Sequence[A
 
 def _cast(value: Any, kind: numpy.dtype[Any], module: Any) -> Any:
     if type(value) in _BY_PYTHON:
+        if kind.kind == "V" and module not in (None, numpy):
+            return module.asarray(value, dtype=kind)  # for CuPy, bfloat16 + 1.0 is float32
         return value
     if module is not None and value.ndim == 0 and array_module(value) is not module:
         return value.item()  # a 0-dim tensor of the host may join tensors of a device

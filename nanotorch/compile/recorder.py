@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from nanotorch.autograd.grad_mode import modes
 from nanotorch.backend import HOST, MODULES, Array, array_module, device, device_of, promote
 from nanotorch.ops.casting import Clone
-from nanotorch.primitive import Node, Primitive, Traced
+from nanotorch.primitive import Node, Primitive, Traced, is_half
 from nanotorch.tensor import Tensor
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
@@ -286,6 +286,8 @@ class Recorder:
             elif type(x) in MODULES:
                 self.refuse(f"{primitive.title()} takes a raw array")
         operands = tuple(x._array if isinstance(x, Traced) else x for x in inputs)
+        if type(out) is HOST.ndarray and any(is_half(x) for x in (out, *operands)):
+            self.refuse(f"{primitive.title()} is computed in half precision, which is not compiled")
         casts = primitive.promotes is not None and any(
             a is not b
             for a, b in zip(

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from nanotorch.autograd.grad_mode import live, modes
-from nanotorch.backend import device as Device, dtype as Dtype, on_device_of
+from nanotorch.backend import device as Device, dtype as Dtype, dtypes, on_device_of
 from nanotorch.nn.module_hooks import ModuleHooks
 from nanotorch.nn.parameter import Buffer, Parameter
 from nanotorch.nn.printing import indented, printed
@@ -360,6 +360,10 @@ class Module:
     def half(self) -> Self:
         """Casts floating parameters and buffers to float16."""
         return self.to(Dtype("float16"))
+
+    def bfloat16(self) -> Self:
+        """Casts floating parameters and buffers to bfloat16."""
+        return self.to(dtypes.bfloat16)
 
     # Saving
 

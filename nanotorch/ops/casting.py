@@ -11,6 +11,7 @@ from nanotorch.primitive import Linear, Primitive, apply
 class Clone(Linear):
     """y = x, in memory of its own"""
 
+    rearranges = True
     vjp = (lambda g: g,)
 
     @staticmethod
@@ -21,6 +22,7 @@ class Clone(Linear):
 class ToCopy(Linear):
     """y = x in another dtype; the engine casts the cotangent back"""
 
+    rearranges = True
     vjp = (lambda g: g,)
 
     @staticmethod
@@ -35,6 +37,7 @@ class ToDevice(Linear):
     """y = x on another device"""
 
     backward_name = "ToCopyBackward0"
+    rearranges = True
     vjp = (lambda g, source: move(g, source),)
 
     @staticmethod
@@ -54,6 +57,7 @@ class Copy(Linear):
 
     backward_name = "CopyBackwards"
     in_place = True
+    rearranges = True
     moves = "all"
     vjp = (lambda g: zeros_like(g), lambda g: g)
 
@@ -74,6 +78,7 @@ class Fill(Linear):
     """y = value everywhere, in the shape and dtype of x"""
 
     in_place = True
+    rearranges = True
     moves = "numbers"
     vjp = (lambda g: zeros_like(g), lambda g: g)
 
@@ -94,6 +99,7 @@ class Zero(Linear):
     """y = 0 everywhere, in the shape and dtype of x"""
 
     in_place = True
+    rearranges = True
     vjp = (lambda g: zeros_like(g),)
 
     @staticmethod
@@ -133,6 +139,7 @@ class FullLike(Primitive):
     """y = value everywhere, in the shape, dtype and place of x"""
 
     constant = True
+    rearranges = True
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, value: float, out: Array | None = None) -> Array:

@@ -176,8 +176,11 @@ class Where(Linear):
     @staticmethod
     def kernel(xp: Any, condition: Array, a: Array, b: Array, out: Array | None = None) -> Array:
         y = xp.where(condition, a, b)
-        if not is_array(a) and not is_array(b) and y.dtype.kind == "f":
+        kinds = [x.dtype for x in (a, b) if is_array(x)]
+        if not kinds and y.dtype.kind == "f":
             y = y.astype(get_default_dtype().numpy)
+        elif len(kinds) == 1 and kinds[0].char == "E":  # which a Python number widens
+            y = y.astype(kinds[0])
         return into(xp, y, out)
 
 

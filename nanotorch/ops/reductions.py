@@ -349,7 +349,7 @@ def axes(x: Any, dim: Any) -> Dim:
 
 def floating(x: Any, op: str) -> None:
     """Refuses what has no mean."""
-    if getattr(x, "_array", x).dtype.kind not in "fc":
+    if getattr(x, "_array", x).dtype.kind not in "fVc":
         raise RuntimeError(
             f"{op}(): could not infer output dtype. Input dtype must be either a floating point or "
             f"complex dtype. Got: {dtype_of(getattr(x, '_array', x).dtype).title}"

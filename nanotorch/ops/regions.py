@@ -19,6 +19,7 @@ Path = tuple[tuple[type[Primitive], dict[str, Any]], ...]
 class AsStrided(Linear):
     """y = the region of x that `path`, a chain of views, leads to"""
 
+    rearranges = True
     vjp = (lambda g, x_shape, path: embed(g, x_shape, path),)
 
     @staticmethod
@@ -30,6 +31,7 @@ class AsStrided(Linear):
 class Embed(Linear):
     """y = zeros of `shape` with g in the region that `path` leads to"""
 
+    rearranges = True
     vjp = (lambda g, path: apply(AsStrided, g, path=path),)
 
     @staticmethod
@@ -76,6 +78,7 @@ class CopySlices(Linear):
     """y = base with `value` in a region: what writing to a view does to its base"""
 
     backward_name = "CopySlices"
+    rearranges = True
     vjp = (
         lambda g, path: clear(g, path),
         lambda g, path: apply(AsStrided, g, path=path),

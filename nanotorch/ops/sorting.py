@@ -171,4 +171,4 @@ def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:
         device.add(xp, y, [(0, x._array)], weights._array, None)
     else:
         y = xp.bincount(x._array, weights._array, minlength)
-    return x._wrap(y.astype(kind))
+    return x._wrap(y.astype(kind) if kind.char == "f" else y)
