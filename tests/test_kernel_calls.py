@@ -112,6 +112,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[..., Any], Any]] = {
         F.binary_cross_entropy_with_logits,
         lambda: nt.rand(ROWS, 1),
     ),
+    "softmax": (lambda: nn.Linear(30, 10), F.cross_entropy, lambda: nt.randint(0, 10, (ROWS,))),
     "mlp": (
         lambda: nn.Sequential(nn.Linear(30, 20), nn.GELU("tanh"), nn.Linear(20, 1)),
         F.mse_loss,

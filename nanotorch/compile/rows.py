@@ -61,6 +61,9 @@ def role(step: Kernel, kinds: list[str], rows: int) -> Role:
     if primitive in (activations.Softmax, activations.LogSoftmax):
         if kinds == [ROWS] and step.attributes["dim"] % len(shape) != 0:
             return Role(ROWS)
+    if primitive in (activations.SoftmaxReverse, activations.LogSoftmaxReverse):
+        if kinds == [ROWS, ROWS] and step.attributes["dim"] % len(shape) != 0:
+            return Role(ROWS)
     if primitive is linalg.LinearLayer and kinds[0] == ROWS and len(shape) > 1:
         if all(kind == WHOLE for kind in kinds[1:]):
             return Role(ROWS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import HOST, Array, broadcast_shapes, dtype_of
+from nanotorch.backend import HOST, Array, broadcast_shapes, constant, counting, dtype_of
 from nanotorch.backend.cuda import fused
 from nanotorch.ops.activations import log_softmax
 from nanotorch.ops.binary_losses import (
@@ -95,6 +95,9 @@ class NllLoss(Linear):
         xp: Any, x: Array, target: Array, weight: Any, *, ignore_index: int, reduction: str,
         out: Array | None = None,
     ) -> Array:  # fmt: skip
+        if xp is HOST and weight is None and are_plain(x, target, ignore_index):
+            picked = xp.take(x.reshape(-1), flat_places(xp, x, target), mode="clip")
+            return reduced(xp, xp.negative(picked, out=picked), reduction, out)
         place, factor = class_places(xp, x.shape, x.dtype, target, weight, ignore_index)
         loss = xp.negative(x[place])
         if factor is not None:
@@ -130,6 +133,11 @@ class NllLossReverse(Linear):
             out = xp.zeros(shape, g.dtype)
         else:
             out.fill(0)
+        if xp is HOST and weight is None and are_plain(out, target, ignore_index):
+            if reduction == "mean":
+                g = xp.true_divide(g, constant(g, target.size))
+            xp.put(out.reshape(-1), flat_places(xp, out, target), xp.negative(g), mode="clip")
+            return out
         place, factor = class_places(xp, shape, g.dtype, target, weight, ignore_index)
         if reduction == "mean":
             g = g / (target.size or float("nan") if factor is None else factor.sum())
@@ -137,6 +145,19 @@ class NllLossReverse(Linear):
         return out
 
     kernel_cuda = staticmethod(fused.nll_reverse)
+
+
+def are_plain(x: Array, target: Array, ignore_index: int) -> bool:
+    """Whether x (N, C) lies in one piece, and the targets are classes of which none is ignored."""
+    if x.ndim != 2 or not x.size or not x.flags.c_contiguous or target.dtype.kind != "i":
+        return False
+    return not 0 <= ignore_index < x.shape[1] and all_below(target, x.shape[1])
+
+
+def flat_places(xp: Any, x: Array, target: Array) -> Array:
+    """Where the targets lie in x (N, C), counted through its rows."""
+    rows, classes = x.shape
+    return xp.add(target, counting(rows * classes, classes))
 
 
 def class_places(
