@@ -221,7 +221,7 @@ def binary_cross_entropy_with_logits(
     if reduction not in REDUCTIONS:
         check_reduction(reduction)
     same_size(x, target, "binary_cross_entropy_with_logits")
-    if hasattr(target, "_array") and target._array.dtype.kind != "f":
+    if hasattr(target, "_array") and target._array.dtype.kind not in "fV":
         raise RuntimeError(
             f"binary_cross_entropy_with_logits: expected a target of dtype {x.dtype}, got "
             f"{target.dtype}; convert it with target.to(input.dtype)"
