@@ -806,7 +806,7 @@ def test_a_compiled_module_trains_to_the_same_bits(cuda: str, device: str) -> No
         nt.manual_seed(0)
         model = perceptron().to(device)
         optimizer = optim.Adam(model.parameters(), lr=0.01)
-        call = nt.compile(model) if compiled else model
+        call: Any = nt.compile(model) if compiled else model
         data = batches(6, device=device)
         nt.manual_seed(1)
         losses = []
@@ -818,8 +818,77 @@ def test_a_compiled_module_trains_to_the_same_bits(cuda: str, device: str) -> No
             optimizer.step()
             losses.append(loss.item())
         results.append((losses, bits(model.parameters())))
+        if compiled:
+            assert len(call._latest.halves.captured) == 2
     assert results[0] == results[1]
     assert out.grad_fn.name() == "CompiledModuleBackward"
+
+
+def test_each_half_of_a_compiled_module_is_one_launch(cuda: str) -> None:
+    if cuda == "cupy":
+        pytest.skip("events are counted on the look-alike alone")
+    model = nn.Sequential(nn.Linear(FEATURES, 8), nn.Tanh(), nn.Linear(8, 1)).to("cuda")
+    compiled = nt.compile(model)
+    g = nt.ones(ROWS, 1, device="cuda")
+    counts = strict_cupy.counts
+    for number, (x, _) in enumerate(batches(6)):
+        model.zero_grad()
+        counts.reset()
+        out = compiled(x)
+        forward = (counts.graph_launches, counts.launches, counts.device_copies)
+        counts.reset()
+        out.backward(g)
+        if number > 2:
+            assert forward == (1, 0, 2)
+            assert counts.graph_launches == 1
+            assert (counts.h2d, counts.d2h, counts.synchronizations) == (0, 0, 0)
+
+
+def test_a_compiled_module_follows_kept_outputs_and_calls_without_backward(cuda: str) -> None:
+    nt.manual_seed(0)
+    model = logistic().to("cuda")
+    compiled = nt.compile(model)
+    kept = []
+    for number, (x, _) in enumerate(batches(8)):
+        out = compiled(x)
+        kept.append((out.detach(), model(x).detach()))
+        if number in (2, 5, 7):
+            model.zero_grad()
+            out.sum().backward()
+            assert nt.allclose(model.weight.grad, x.sum(0, keepdim=True))
+    early, late = compiled(x), compiled(x)
+    with pytest.raises(RuntimeError, match="was called again since"):
+        early.sum().backward()
+    late.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="a second time"):
+        late.sum().backward()
+    assert all(nt.equal(a, b) for a, b in kept)
+
+
+def test_a_module_that_no_capture_takes_is_replayed_without_graphs(cuda: str) -> None:
+    class Inverse(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(nt.eye(3) + 0.1)
+
+        def forward(self, x: nt.Tensor) -> nt.Tensor:
+            return x @ nt.linalg.inv(self.weight)
+
+    model = Inverse().to("cuda")
+    compiled = nt.compile(model)
+    x = nt.ones(2, 3, device="cuda")
+    with pytest.warns(UserWarning, match="runs without a CUDA graph: cudaErrorStreamCapture"):
+        for _ in range(3):
+            model.zero_grad()
+            compiled(x).sum().backward()
+    found = bits([model.weight.grad])
+    for _ in range(3):
+        model.zero_grad()
+        compiled(x).sum().backward()
+    assert bits([model.weight.grad]) == found
+    model.zero_grad()
+    model(x).sum().backward()
+    assert bits([model.weight.grad]) == found
 
 
 # --- every op -------------------------------------------------------------------------------------

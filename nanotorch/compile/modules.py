@@ -2,25 +2,27 @@
 
 The program is recorded with the module's backward pass behind it and runs as a generator: forward
 up to the output, then, when the output's cotangent arrives, the rest. The memory in between is the
-plan's own, so a backward pass belongs to the latest call; an earlier one's is refused. On a GPU its
-kernels are launched one by one: the two halves are no CUDA graph, but a compiled step is.
+plan's own, so a backward pass belongs to the latest call; an earlier one's is refused. On a GPU
+each half becomes a CUDA graph.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from nanotorch.autograd.backward import grad
 from nanotorch.autograd.engine import next_sequence
 from nanotorch.autograd.grad_mode import modes
-from nanotorch.backend import HOST, array_module, on_device_of
+from nanotorch.backend import array_module, on_device_of
 from nanotorch.compile.cuda_graph import unfit
+from nanotorch.compile.cuda_halves import CudaHalves
 from nanotorch.compile.explanation import Explanation, Stopwatch
 from nanotorch.compile.guards import Guards
 from nanotorch.compile.plan import Plan
 from nanotorch.compile.recorder import Recorder
-from nanotorch.compile.steps import Compiled, flatten, guard
+from nanotorch.compile.steps import Compiled, flatten, guard, tell_without_graph
 from nanotorch.primitive import Node
 from nanotorch.tensor import Tensor
 
@@ -58,22 +60,30 @@ class TwoPhases:
     watch: Callable[[], None] | None = None
 
     def __init__(
-        self, recorder: Recorder, out: Tensor, leaves: list[Tensor], grads: list[Any]
+        self,
+        recorder: Recorder,
+        out: Tensor,
+        leaves: list[Tensor],
+        grads: list[Any],
+        tell: Callable[[str], None],
     ) -> None:
         self.leaves = leaves
-        with on_device_of(out._array):
-            self.plan = Plan(recorder, [out._array, *(g._array for g in grads)])
+        outputs = [out._array, *(g._array for g in grads)]
+        self.halves = None if recorder.place is None else CudaHalves(recorder, outputs, tell)
+        self.plan = Plan(recorder, outputs) if self.halves is None else self.halves.plan
         self.generation = 0
         self._running: Any = None
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """The output of the module, with its node."""
         self.generation += 1
-        run = self.plan.run
-        if self.watch is not None and array_module(self.leaves[0]._array) is HOST:
-            run = Stopwatch.of(self.plan).run  # on a GPU it would time launches
-        self._running = run(*[x._array for x in inputs])
-        with on_device_of(self.leaves[0]._array):
+        arrays = [x._array for x in inputs]
+        if self.halves is not None:
+            self._running = self.halves
+            out = Tensor._wrap(self.halves.forward(arrays))
+        else:
+            run = self.plan.run if self.watch is None else Stopwatch.of(self.plan).run
+            self._running = run(*arrays)
             out = Tensor._wrap(next(self._running).copy())
         out._node, out._requires_grad = CompiledModuleBackward(self, out), True
         return out
@@ -91,8 +101,11 @@ class TwoPhases:
                 "the module again, or use the module itself with retain_graph=True"
             )
         running, self._running = self._running, None
-        with on_device_of(g):
-            found: Sequence[Any] = running.send(array_module(g).asarray(g))
+        found: Sequence[Any] = (
+            running.send(array_module(g).asarray(g))
+            if self.halves is None
+            else self.halves.backward(g)
+        )
         if self.watch is not None:
             told, self.watch = self.watch, None
             if self.plan.stopwatch is not None:
@@ -188,7 +201,9 @@ class CompiledModule:
         reason = recorder.refusal or unfit(recorder, moves=False)
         if reason is None:
             kept = [(p, g) for p, g in zip(leaves, found, strict=True) if g is not None]
-            program = TwoPhases(recorder, out, [p for p, _ in kept], [g for _, g in kept])
+            step = self._without_grad
+            tell = functools.partial(tell_without_graph, step._name if step._warn else "")
+            program = TwoPhases(recorder, out, [p for p, _ in kept], [g for _, g in kept], tell)
             self._programs.setdefault(signature, []).append((guard(recorder, guards), program))
             self.__dict__["_latest"] = program
             if self._explain:
