@@ -1,11 +1,12 @@
 """Reading and adding by index on a GPU: values, the order of sums, launches, indices out of range.
 
-Runs the kernels of `indexing.cu` and `sums.cu` through g++ on the look-alike of CuPy; and, where there is a
-device, on CuPy itself (`pytest -m gpu`).
+Runs the kernels of `indexing.cu` and `sums.cu` through g++ on the look-alike of CuPy; and, where
+there is a device, on CuPy itself (`pytest -m gpu`).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -119,10 +120,25 @@ def test_reading_gives_the_elements(name: str, kind: str, cuda: str) -> None:
         assert same(y, expected(x))
 
 
+def test_a_thread_that_copies_several_elements_finds_them_all(
+    cuda: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "MOST_BLOCKS", 1)
+    x, places = drawn((5, 7, 3), "float32"), numpy.arange(120) % 7
+    rows, along = nt.tensor(places, device="cuda"), numpy.arange(5 * 90 * 3).reshape(5, 90, 3) % 7
+    on_device = nt.from_numpy(x).to("cuda")
+    assert same(on_device[:, rows], x[:, places])
+    assert same(on_device[rows % 5, rows], x[places % 5, places])
+    found = on_device.gather(1, nt.tensor(along, device="cuda"))
+    assert same(found, numpy.take_along_axis(x, along, 1))
+
+
 # --- adding ---------------------------------------------------------------------------------------
 
 MANY_PLACES = numpy.random.default_rng(1).integers(0, 7, 90)
-FEW_PLACES = numpy.repeat(numpy.array([1, 0, 1]), [3, 2, 520])  # one of them more often than listed
+FEW_PLACES = numpy.repeat(
+    numpy.array([1, 0, 1]), [3, 2, 2100]
+)  # one of them more often than listed
 APART = numpy.random.default_rng(2).integers(0, 3, 90)
 LONG = numpy.random.default_rng(3).integers(0, 5, (70, 3))
 # x's shape, the values' shape, the op, and the places that it adds to.
@@ -136,7 +152,7 @@ SUMS: dict[str, tuple[Any, Any, Callable[[Any, Any, Any], Any], Callable[[], Any
         lambda: (slice(None), MANY_PLACES),
     ),
     "index_add of one place": (
-        (2,), (525,), lambda x, v, i: x.index_add(0, i(FEW_PLACES), v), lambda: (FEW_PLACES,),
+        (2,), (2105,), lambda x, v, i: x.index_add(0, i(FEW_PLACES), v), lambda: (FEW_PLACES,),
     ),
     "index_put": (
         (3, 7, 2), (90, 2), lambda x, v, i: x.index_put((i(APART), i(MANY_PLACES)), v, True),
@@ -213,6 +229,27 @@ def test_the_gradient_of_reading_is_the_same_in_every_run(
         gradients.append(x.grad)
     expected = added(numpy.zeros(shape, kind), place, g)
     assert [same(found, expected) for found in gradients] == [True] * 5
+
+
+def test_lists_in_any_order_give_the_same_sums(cuda: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device, threads list the positions of a place in an order that is left to chance."""
+    monkeypatch.setattr(indexing, "COMPARED", 0)
+
+    def launch(xp: Any, file: str, kernel: str, kinds: str, *rest: Any) -> None:
+        kernels.launch(xp, file, kernel, kinds, *rest)
+        if kernel == "list_places":
+            found, ends, starts = rest[2][0], rest[2][1].copy(), [0, *numpy.cumsum(lengths)]
+            for place, (start, end) in enumerate(itertools.pairwise(starts)):
+                assert ends[place] == end
+                found[start:end] = found[start:end][::-1].copy()
+
+    lengths = numpy.bincount(MANY_PLACES)
+    monkeypatch.setattr(indexing, "launch", launch)
+    values = drawn((90, 3), "float32")
+    y = nt.zeros(7, 3, device="cuda").index_add(
+        0, nt.tensor(MANY_PLACES, device="cuda"), nt.from_numpy(values).to("cuda")
+    )
+    assert same(y, added(numpy.zeros((7, 3), "float32"), (MANY_PLACES,), values))
 
 
 def test_weights_are_counted_in_order(cuda: str) -> None:

@@ -27,7 +27,7 @@ WRAPPING = ("index", "index_put", "index_fill", "take")
 COMPARED = 2**24  # about what is compared while the launches of listing take place (estimated)
 WALKED = 64  # positions that a thread adds one after the other, if it is one of few
 MANY = 4096  # threads that keep a device busy
-THREADS, WARPS = 256, 4
+THREADS, WARPS, MOST_BLOCKS = 256, 4, 4096
 _OPAQUE = ((8, "L"), (4, "I"), (2, "H"), (1, "B"))  # elements that are copied, by their size
 _int32, _int64 = numpy.int32, numpy.int64
 
@@ -145,7 +145,7 @@ def add_along(xp: Any, out: Array, dim: int, index: Array, values: Any, op: str)
         numbers = map(_int64, (columns, length, rows, inner, parts))
         noting = *checks.arguments(xp, op), _int32(op in WRAPPING)
         arguments = (target, values, index, *noting, *numbers)
-        _run(xp, "sums", "add_along", letter, columns, arguments, most=None)
+        _run(xp, "sums", "add_along", letter, columns, arguments, one_each=True)
     else:
         target = _contiguous(xp, view, kind)
         places, total = _places_along(xp, index, extent, op), view.size
@@ -174,7 +174,7 @@ def _add_rows(
     ends, found = xp.empty(rows, _int32), xp.empty(count, _int32)
     sizes = numbers[1], numbers[2]
     _run(xp, "sums", "count_places", "", count, (counts, places, *noting, wrapping, *sizes))
-    _run(xp, "sums", "allot_places", "", rows, (ends, counts, sizes[1]), most=None)
+    _run(xp, "sums", "allot_places", "", rows, (ends, counts, sizes[1]), one_each=True)
     _run(xp, "sums", "list_places", "", count, (found, ends, places, wrapping, *sizes))
     arguments = (out, values, places, found, ends, counts, wrapping, *numbers)
     launch(xp, "sums", "add_listed", letter, (-(-warps // WARPS),), (32 * WARPS,), arguments)
@@ -185,11 +185,12 @@ def _add_rows(
 
 def _run(
     xp: Any, file: str, kernel: str, kinds: str, elements: int, arguments: tuple[Any, ...],
-    most: int | None = 4096,
+    one_each: bool = False,
 ) -> None:  # fmt: skip
-    """A thread per element; at most so many blocks, where a kernel's threads take several."""
+    """A thread for each element, or for several of them unless the kernel wants `one_each`."""
     blocks = -(-elements // THREADS)
-    launch(xp, file, kernel, kinds, (min(blocks, most or blocks),), (THREADS,), arguments)
+    blocks = blocks if one_each else min(blocks, MOST_BLOCKS)
+    launch(xp, file, kernel, kinds, (blocks,), (THREADS,), arguments)
 
 
 def _checked(xp: Any, op: str | None, index: Array) -> tuple[Any, ...]:
