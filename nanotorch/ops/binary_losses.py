@@ -98,7 +98,7 @@ def log1p_exp(xp: Any, x: Array) -> Array:
 
     Of few elements by one function, of many by several that cost less per element.
     """
-    if x.size <= 1024:
+    if x.size <= 100:
         return xp.logaddexp(x, constant(x, 0))
     y = xp.copysign(x, constant(x, -1))
     xp.exp(y, out=y)
