@@ -6,7 +6,7 @@ calls run one flat program over memory that is allocated once: no tensor, no gra
 `optimizer.step()`, `zero_grad()`, gradient clipping and random draws stay live calls, so learning
 rates, step counts and random streams are those of an eager run, and results are bit-equal to it.
 Large batches are passed over once, tile by tile; there sums are taken in another order, the same
-for any number of threads.
+for any number of threads. On a GPU the program is captured: a call is one CUDA graph.
 
 What a replay would get wrong is refused at the recording (reading a number out of a tensor, hooks,
 tensors made from Python values, outputs whose gradient is still to be asked for), and the function
@@ -34,9 +34,11 @@ def compile(
         `backward()`, `optimizer.step()` and `zero_grad()`, and returns the loss. Tensors that it
         returns are copies, outside of any graph. Or a `nn.Module`, whose output then carries one
         backward node: its backward pass is replayed as well, for the latest call.
+        A compiled function has `steps(*stacked)`: as many steps as the arguments' first dimension
+        says, on a GPU at one launch.
     explain: print each plan with its first replay: its kernels, how long they took, the bytes they
         move, the memory they share (of a module, the plan without gradients).
-    warn: say why a function stays eager, where it does.
+    warn: say why a function stays eager, or on a GPU is no CUDA graph, where that is so.
     """
     if function is None:
         return functools.partial(compile, explain=explain, warn=warn)
