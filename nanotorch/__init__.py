@@ -1,6 +1,7 @@
 """A small neural-network training framework with PyTorch's names, on NumPy and CuPy."""
 
 from nanotorch import (
+    amp as amp,
     autograd as autograd,
     backends as backends,
     cuda as cuda,
@@ -9,6 +10,13 @@ from nanotorch import (
     nn as nn,
     optim as optim,
     utils as utils,
+)
+from nanotorch.amp.autocast_mode import (
+    autocast as autocast,
+    clear_autocast_cache as clear_autocast_cache,
+    get_autocast_dtype as get_autocast_dtype,
+    is_autocast_cache_enabled as is_autocast_cache_enabled,
+    is_autocast_enabled as is_autocast_enabled,
 )
 from nanotorch.autograd import (
     enable_grad as enable_grad,
@@ -25,9 +33,11 @@ from nanotorch.autograd.graph import (
 from nanotorch.backend import (
     device as device,
     dtype as dtype,
+    finfo as finfo,
     get_default_device as get_default_device,
     get_default_dtype as get_default_dtype,
     get_num_threads as get_num_threads,
+    iinfo as iinfo,
     promote_types as promote_types,
     result_type as result_type,
     set_default_device as set_default_device,
@@ -35,6 +45,7 @@ from nanotorch.backend import (
     set_num_threads as set_num_threads,
 )
 from nanotorch.backend.dtypes import (
+    bfloat16 as bfloat16,
     bool_ as bool,
     cdouble as cdouble,
     cfloat as cfloat,

@@ -13,6 +13,7 @@ import numpy
 
 from nanotorch import ops, sampling
 from nanotorch.autograd.engine import apply, apply_inplace
+from nanotorch.autograd.grad_mode import modes
 from nanotorch.ops import activations, arithmetic, casting, comparisons, elementwise, indexing
 from nanotorch.primitive import Primitive, Traced
 
@@ -53,6 +54,10 @@ class Operators(Traced):
     """What a tensor can be asked to compute."""
 
     _apply = apply
+
+    def _mixes(self) -> bool:
+        return modes.autocast is not None
+
     __getitem__ = ops.getitem
     __setitem__ = ops.setitem
 
@@ -377,7 +382,7 @@ class Operators(Traced):
             indexing.IndexPut, self, values, *indices, key=key, accumulate=accumulate
         )
 
-    def index_add_(self, dim: int, index: Any, source: Any, *, alpha: float = 1) -> Any:
+    def index_add_(self: Any, dim: int, index: Any, source: Any, *, alpha: float = 1) -> Any:
         """Adds the slices of `source`, times alpha, at `index` along `dim`."""
         key = ops.keys.along(ops.shapes.dimension(dim, self.ndim), "index_add")
         value = source if alpha == 1 else source * alpha

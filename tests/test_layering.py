@@ -4,7 +4,7 @@ A module imports only from the layers to its left, or from its own:
 
     backend <- primitive <- ops <- autograd
       <- tensor, operators, conversions, sampling, creation, random, printing
-      <- nn, optim, func, linalg, compile, sym, utils, viz, cuda <- interop, distributed
+      <- amp, nn, optim, func, linalg, compile, sym, utils, viz, cuda <- interop, distributed
       <- nanotorch (the public names) <- training <- train.py
 
 Imports under `if TYPE_CHECKING:` are for annotations and are not counted.
@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ops",),
     ("autograd",),
     ("tensor", "operators", "conversions", "sampling", "creation", "random", "printing"),
-    ("nn", "optim", "func", "linalg", "compile", "sym", "utils", "viz", "cuda", "backends"),
+    ("amp", "nn", "optim", "func", "linalg", "compile", "sym", "utils", "viz", "cuda", "backends"),
     ("interop", "distributed"),
     ("",),  # nanotorch/__init__.py
     ("training",),
@@ -41,7 +41,7 @@ ONE_UNIT = {"tensor", "operators", "conversions", "sampling", "creation", "rando
 # Third-party packages that a function may import: optional ones, and ones slow to import.
 LAZY = {
     *("cupy", "cupyx", "cupy_backends", "matplotlib", "pydantic", "safetensors", "tqdm"),
-    *("polars", "sklearn", "tensorboardX", "onnx", "mpi4py"),
+    *("polars", "sklearn", "tensorboardX", "onnx", "mpi4py", "ml_dtypes"),
 }
 
 # Computing is the backend's. Elsewhere NumPy is named only where data come in or go out.

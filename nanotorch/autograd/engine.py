@@ -15,10 +15,9 @@ from typing import Any
 
 from nanotorch import ops
 from nanotorch.autograd.forward_ad import push_forward
-from nanotorch.autograd.grad_mode import modes
+from nanotorch.autograd.grad_mode import casting, modes
 from nanotorch.autograd.placement import placed
 from nanotorch.backend import (
-    HOST,
     MODULES,
     AxisError,
     array_module,
@@ -27,7 +26,15 @@ from nanotorch.backend import (
     promote,
 )
 from nanotorch.backend.cuda.checks import OutOfRange
-from nanotorch.primitive import KEEP_NOTHING, Node, Packed, Primitive, RemovableHandle, Traced
+from nanotorch.primitive import (
+    KEEP_NOTHING,
+    Node,
+    Packed,
+    Primitive,
+    RemovableHandle,
+    Traced,
+    kernel_of,
+)
 
 _sequence = itertools.count()
 next_sequence = _sequence.__next__
@@ -41,6 +48,9 @@ def apply(
 
     `self` is the first tensor among the inputs; the result is wrapped as its `_wrap` does.
     """
+    if casting and modes.autocast is not None:
+        inputs = modes.autocast(primitive, inputs)
+        self = next(x for x in inputs if isinstance(x, Traced))
     arrays: Any = []
     tracked = False
     for x in inputs:
@@ -63,9 +73,11 @@ def apply(
     xp = MODULES.get(type(array)) or array_module(array)
     try:
         if primitive.promotes:
-            arrays = promote(arrays, primitive.promotes == "floating")
-        kernel = primitive.kernel if xp is HOST else primitive.kernel_for(xp)
-        y = kernel(xp, *arrays, **attributes)
+            cast = promote(arrays, primitive.promotes == "floating")
+            if cast is not arrays:
+                arrays = cast
+                array = next(a for a in arrays if type(a) in MODULES)
+        y = kernel_of(primitive, xp, array)(xp, *arrays, **attributes)
     except (ValueError, IndexError, TypeError, OverflowError) as error:
         raise explained(primitive, inputs, error) from error
     if type(y) is not xp.ndarray and type(y) not in MODULES:  # a move returns the other module's
@@ -96,7 +108,7 @@ def record(
     primitive: type[Primitive], inputs: tuple[Any, ...], attributes: dict[str, Any], out: Any
 ) -> Node | None:
     """Makes the node of out = primitive(inputs) for `out`; None if no input wants a gradient."""
-    if out._array.dtype.kind not in "fc":
+    if out._array.dtype.kind not in "fVc":
         return None
     edges: list[Any] = []
     wanted, bit = 0, 1
@@ -236,7 +248,7 @@ def check_inplace(x: Any, operands: Iterable[Any] = ()) -> None:
 def apply_inplace(primitive: type[Primitive], x: Any, *operands: Any, **attributes: Any) -> Any:
     """x := primitive(x, operands), in x's own memory; returns x."""
     # As in PyTorch, what is copied into integers leaves no trace in the graph.
-    traceless = primitive is ops.Copy and x._array.dtype.kind not in "fc"
+    traceless = primitive is ops.Copy and x._array.dtype.kind not in "fVc"
     check_inplace(x, () if traceless else operands)
     inputs = (x, *operands)
     arrays: Any = [o._array if isinstance(o, Traced) else o for o in inputs]
@@ -355,11 +367,11 @@ def write(
     """Runs the kernel into `target`, whose dtype and shape must be able to hold the result."""
     kinds = [a.dtype for a in arrays if type(a) in MODULES]
     if primitive.in_place and all(kind == target.dtype for kind in kinds):
-        primitive.kernel_for(xp)(xp, *arrays, **attributes, out=target)
+        kernel_of(primitive, xp, target)(xp, *arrays, **attributes, out=target)
         return
-    y = primitive.kernel_for(xp)(xp, *arrays, **attributes)
-    order = "buifc".index(y.dtype.kind), "buifc".index(target.dtype.kind)
-    if order[0] > order[1] and (order[0] > 2 or order[1] == 0):
+    y = kernel_of(primitive, xp, target)(xp, *arrays, **attributes)
+    order = "buifVc".index(y.dtype.kind), "buifVc".index(target.dtype.kind)
+    if order[0] > order[1] and (order[0] > 2 or order[1] == 0) and order != (4, 3):
         raise RuntimeError(
             f"result type {dtype_of(y.dtype).title} can't be cast to the desired output type "
             f"{dtype_of(target.dtype).title}"

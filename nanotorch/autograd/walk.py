@@ -73,6 +73,7 @@ def walk(
     owned: set[Any] = set()  # those whose cotangent shares memory with nothing else
     heap: list[tuple[int, Node]] = []
     outer, modes.grad = modes.grad, create_graph
+    casts, modes.autocast = modes.autocast, None  # rules compute in what their values are of
     try:
         for root, g in zip(roots, cotangents, strict=True):
             place = root if root._node is None else root._node
@@ -147,7 +148,7 @@ def walk(
             if accumulate and leaf._requires_grad and (only is None or leaf in captured):
                 deposit(leaf, g, wrap, leaf in owned, create_graph)
     finally:
-        modes.grad = outer
+        modes.grad, modes.autocast = outer, casts
     return captured
 
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nanotorch import ops, random
-from nanotorch.autograd.grad_mode import no_grad
-from nanotorch.backend import array_module, on_device_of
+from nanotorch.autograd.grad_mode import in_precision, no_grad
+from nanotorch.backend import array_module, finfo, on_device_of
+from nanotorch.backend.cuda import indexing
 from nanotorch.nn.margins import (
     cosine_embedding_loss as cosine_embedding_loss,
     gaussian_nll_loss as gaussian_nll_loss,
@@ -40,7 +41,7 @@ gelu: Function = ops.gelu
 binary_cross_entropy: Function = ops.binary_cross_entropy
 binary_cross_entropy_with_logits: Function = ops.binary_cross_entropy_with_logits
 nll_loss: Function = ops.nll_loss
-cross_entropy: Function = ops.cross_entropy
+cross_entropy: Function = in_precision("full")(ops.cross_entropy)
 
 # Activations
 
@@ -132,6 +133,7 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
     return _apply(lambda x: ops.where(x > threshold, x, value), input, inplace)
 
 
+@in_precision("short")
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """y = x where x > 0, else weight · x, with one weight or one for each index of dimension 1."""
     if weight.numel() != 1:
@@ -186,6 +188,7 @@ def _dimension(name: str, input: Tensor, dim: int | None) -> int:
 # Layers
 
 
+@in_precision("own")
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """y_o = x1ᵀ W_o x2 + b_o: (*, in1) and (*, in2) with weight (out, in1, in2) to (*, out)."""
     y = ops.einsum("...i,oij,...j->...o", input1, weight, input2)
@@ -236,10 +239,16 @@ def layer_norm(
     RuntimeError where the input's last sizes are others.
     """
     y = ops.standardize(input, _last_dimensions("layer_norm", input, normalized_shape), eps)
+    return _scaled(y, weight, bias, y)
+
+
+def _scaled(y: Tensor, weight: Tensor | None, bias: Tensor | None, like: Tensor) -> Tensor:
+    """y · weight + bias, in the dtype of `like`: weights may be wider, as within autocast."""
     if weight is not None:
         y = y * weight
-    result: Tensor = y if bias is None else y + bias
-    return result
+    if bias is not None:
+        y = y + bias
+    return y if y.dtype is like.dtype else y.to(like.dtype)
 
 
 def rms_norm(
@@ -253,10 +262,9 @@ def rms_norm(
     RuntimeError where the input's last sizes are others.
     """
     dims = _last_dimensions("rms_norm", input, normalized_shape)
-    least = array_module(input._array).finfo(input._array.dtype).eps if eps is None else eps
+    least = finfo(input.dtype).eps if eps is None else eps
     y = input * ops.rsqrt(ops.mean(input * input, dims, True) + float(least))
-    result: Tensor = y if weight is None else y * weight
-    return result
+    return _scaled(y, weight, None, input)
 
 
 def group_norm(
@@ -278,10 +286,8 @@ def group_norm(
     grouped = input.reshape((input.shape[0], num_groups, -1))
     y = ops.standardize(grouped, (-1,), eps).reshape(input.shape)
     shape = (1, -1, *[1] * (input.ndim - 2))
-    if weight is not None:
-        y = y * weight.reshape(shape)
-    result: Tensor = y if bias is None else y + bias.reshape(shape)
-    return result
+    weight = None if weight is None else weight.reshape(shape)
+    return _scaled(y, weight, None if bias is None else bias.reshape(shape), y)
 
 
 def _last_dimensions(name: str, input: Tensor, sizes: Sequence[int]) -> tuple[int, ...]:
@@ -330,10 +336,8 @@ def batch_norm(
             raise RuntimeError("batch_norm: evaluation needs running_mean and running_var")
         scale = ops.rsqrt(running_var + eps).reshape(shape)
         y = (input - running_mean.reshape(shape)) * scale
-    if weight is not None:
-        y = y * weight.reshape(shape)
-    result: Tensor = y if bias is None else y + bias.reshape(shape)
-    return result
+    weight = None if weight is None else weight.reshape(shape)
+    return _scaled(y, weight, None if bias is None else bias.reshape(shape), input)
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
@@ -345,8 +349,8 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """Zeros with a 1 at the place each integer names: (*) to (*, num_classes).
 
-    RuntimeError for a class that is negative or too large (where `num_classes` is given, checked on
-    the CPU alone).
+    RuntimeError for a class that is negative or too large; on a GPU, where `num_classes` is given,
+    IndexError when the host next waits for it.
     """
     numbers = tensor._array
     if numbers.dtype.kind not in "iu":
@@ -368,7 +372,10 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
             f"got {int(numbers.min())} to {int(numbers.max())}"
         )
     with on_device_of(numbers):
-        classes = array_module(numbers).arange(num_classes)
+        xp = array_module(numbers)
+        if not checked and indexing.available(xp):
+            indexing.check(xp, (num_classes,), [(0, numbers)], "one_hot")
+        classes = xp.arange(num_classes)
         return Tensor._wrap((numbers[..., None] == classes).astype(numbers.dtype))
 
 
@@ -391,6 +398,7 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     return result
 
 
+@in_precision("full")
 def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """|x - target|, with a UserWarning where the shapes differ."""
     _warn_of_sizes(input, target)
@@ -398,6 +406,7 @@ def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     return result
 
 
+@in_precision("full")
 def huber_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0
 ) -> Tensor:
@@ -407,6 +416,7 @@ def huber_loss(
     return result
 
 
+@in_precision("full")
 def smooth_l1_loss(
     input: Tensor, target: Tensor, reduction: str = "mean", beta: float = 1.0
 ) -> Tensor:
@@ -416,6 +426,7 @@ def smooth_l1_loss(
     return result
 
 
+@in_precision("full")
 def kl_div(
     input: Tensor, target: Tensor, reduction: str = "mean", log_target: bool = False
 ) -> Tensor:

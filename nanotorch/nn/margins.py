@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from nanotorch import ops
-from nanotorch.autograd.grad_mode import no_grad
+from nanotorch.autograd.grad_mode import in_precision, no_grad
 from nanotorch.ops.losses import check_classes, check_reduction, same_size, total
 from nanotorch.tensor import Tensor
 
@@ -28,6 +28,7 @@ def pairwise_distance(
     return distance
 
 
+@in_precision("full")
 def soft_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """log(1 + exp(-target · x)), targets 1 or -1 of x's shape."""
     same_size(input, target, "soft_margin_loss")
@@ -42,6 +43,7 @@ def multilabel_soft_margin_loss(
     return reduced(ops.mean(loss, -1), reduction)
 
 
+@in_precision("full")
 def hinge_embedding_loss(
     input: Tensor, target: Tensor, margin: float = 1.0, reduction: str = "mean"
 ) -> Tensor:
@@ -49,6 +51,7 @@ def hinge_embedding_loss(
     return reduced(ops.where(target == 1, input, ops.relu(margin - input)), reduction)
 
 
+@in_precision("full")
 def margin_ranking_loss(
     input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0, reduction: str = "mean"
 ) -> Tensor:
@@ -56,6 +59,7 @@ def margin_ranking_loss(
     return reduced(ops.relu(-target * (input1 - input2) + margin), reduction)
 
 
+@in_precision("full")
 def cosine_embedding_loss(
     input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0, reduction: str = "mean"
 ) -> Tensor:
@@ -65,6 +69,7 @@ def cosine_embedding_loss(
     return reduced(ops.where(target == 1, 1 - cosine, ops.relu(cosine - margin)), reduction)
 
 
+@in_precision("full")
 def triplet_margin_loss(
     anchor: Tensor,
     positive: Tensor,
@@ -80,6 +85,7 @@ def triplet_margin_loss(
     return reduced(ops.relu(near - far + margin), reduction)
 
 
+@in_precision("full")
 def multi_margin_loss(
     input: Tensor,
     target: Tensor,
@@ -103,6 +109,7 @@ def multi_margin_loss(
     return reduced(loss if weight is None else loss * weight[target], reduction)
 
 
+@in_precision("full")
 def poisson_nll_loss(
     input: Tensor,
     target: Tensor,

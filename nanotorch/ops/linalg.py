@@ -6,7 +6,7 @@ from typing import Any
 
 from nanotorch.backend import HOST, Array
 from nanotorch.backend.cuda import contraction, cublas
-from nanotorch.ops.casting import clone, into
+from nanotorch.ops.casting import cast, clone, into
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import sign
 from nanotorch.ops.shapes import (
@@ -19,7 +19,7 @@ from nanotorch.ops.shapes import (
     transpose,
     unsqueeze,
 )
-from nanotorch.primitive import Multilinear, Primitive, apply
+from nanotorch.primitive import Multilinear, Primitive, Traced, apply
 
 
 class Dot(Multilinear):
@@ -266,8 +266,8 @@ def einsum_reverse(
 
 
 def same_dtype(a: Any, b: Any, op: str) -> None:
-    """Refuses operands of different dtypes, as PyTorch's products do."""
-    if a.dtype != b.dtype:
+    """Refuses operands of different dtypes, as PyTorch's products do, unless they will be cast."""
+    if a.dtype != b.dtype and not (isinstance(a, Traced) and a._mixes()):
         raise RuntimeError(
             f"{op}: expected both tensors to have the same dtype, but got {a.dtype} and {b.dtype}"
         )
@@ -339,13 +339,20 @@ def outer(a: Any, b: Any) -> Any:
 def addmm(x: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     """beta * x + alpha * (a @ b)."""
     y = mm(a, b)
+    x = _as(x, y)
     return (x if beta == 1 else beta * x) + (y if alpha == 1 else alpha * y)
 
 
 def baddbmm(x: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     """beta * x + alpha * (a @ b), of batches of matrices."""
     y = bmm(a, b)
+    x = _as(x, y)
     return (x if beta == 1 else beta * x) + (y if alpha == 1 else alpha * y)
+
+
+def _as(x: Any, y: Any) -> Any:
+    """x in the dtype of the product y, which autocast may have computed in another."""
+    return x if x.dtype == y.dtype else cast(x, getattr(y.dtype, "numpy", y.dtype))
 
 
 def inner(a: Any, b: Any) -> Any:

@@ -13,6 +13,8 @@
 // kernel squares: e f d
 // kernel clipping: e f d
 // kernel scale: e f d
+// kernel unscale: e f d
+// kernel grow:
 #include "numbers.cuh"
 
 #define MOST 64
@@ -284,5 +286,35 @@ template <typename T> __global__ void scale(Table table, const double *factor) {
             for (int k = 0; k < 4 && i + k < span.end; k++)
                 gradient[i + k] = narrow<T>(wide(gradient[i + k]) * by);
         }
+    }
+}
+
+// Notes whether a gradient is infinite or NaN, and divides it by the loss scale, where there is one.
+template <typename T>
+__global__ void unscale(Table table, const float *scale, float *found_inf) {
+    typedef typename Wide<T>::type W;
+    const Span span = span_of_block(table, CHUNK);
+    T *gradient = (T *)table.at[1][span.which];
+    const W divisor = scale ? (W)*scale : (W)1;
+    bool found = false;
+    for (long long i = span.begin + threadIdx.x; i < span.end; i += blockDim.x) {
+        const W g = wide(gradient[i]);
+        found = found || !(g - g == 0);  // infinity less infinity is NaN
+        if (scale) gradient[i] = narrow<T>(g / divisor);
+    }
+    if (found) *found_inf = 1;  // whoever writes it writes the same
+}
+
+// The loss scale after a step: smaller if gradients overflowed, larger after so many that did not.
+__global__ void grow(float *scale, int *steps, float *found_inf, float growth, float backoff,
+                     int interval) {
+    if (*found_inf != 0) {
+        *found_inf = 0;
+        *scale *= backoff;
+        *steps = 0;
+    } else if (++*steps == interval) {
+        const float larger_scale = *scale * growth;
+        if (larger_scale - larger_scale == 0) *scale = larger_scale;
+        *steps = 0;
     }
 }
