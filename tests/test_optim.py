@@ -617,7 +617,7 @@ def test_an_algorithm_of_ones_own_defines_a_step_or_a_kernel() -> None:
     assert a.item() == 0.25
     assert optimizer.state_dict()["state"] == {0: {"count": 2}}
     bare = optim.Optimizer([a], {})
-    with pytest.raises(NotImplementedError, match="neither step nor _numbers"):
+    with pytest.raises(NotImplementedError, match="neither step nor kernel"):
         bare.step()
     with pytest.raises(TypeError, match="must be a dict"):
         bare.add_param_group([a])  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 from nanotorch.backend import Array
@@ -22,7 +23,10 @@ class Adagrad(Optimizer):
     """
 
     scratches = 2
-    cuda_kernel = "adagrad"
+    elementwise, cuda_kernel = True, "adagrad"
+    options = itemgetter(
+        "lr", "lr_decay", "eps", "weight_decay", "initial_accumulator_value", "maximize"
+    )
 
     def __init__(
         self,
@@ -97,10 +101,10 @@ class Adagrad(Optimizer):
     ) -> None:
         """One update, with `lr` as decayed so far."""
         gradient = penalized(xp, parameter, gradient, direction, weight_decay, maximize)
-        xp.multiply(gradient, gradient, out=scratch)
-        xp.add(total, scratch, out=total)
-        xp.sqrt(total, out=scratch)
-        xp.add(scratch, eps, out=scratch)
-        xp.divide(gradient, scratch, out=scratch)
-        xp.multiply(scratch, lr, out=scratch)
-        xp.subtract(parameter, scratch, out=parameter)
+        xp.multiply(gradient, gradient, scratch)
+        xp.add(total, scratch, total)
+        xp.sqrt(total, scratch)
+        xp.add(scratch, eps, scratch)
+        xp.divide(gradient, scratch, scratch)
+        xp.multiply(scratch, lr, scratch)
+        xp.subtract(parameter, scratch, parameter)

@@ -6,6 +6,7 @@ Sources: Kingma and Ba, 2015; AMSGrad: Reddi et al., 2018; AdamW: Loshchilov and
 from __future__ import annotations
 
 import math
+from operator import itemgetter
 from typing import Any
 
 from nanotorch.backend import Array
@@ -28,7 +29,10 @@ class Adam(Optimizer):
     """
 
     scratches = 2
-    cuda_kernel = "adam"
+    elementwise, cuda_kernel = True, "adam"
+    options = itemgetter(
+        "lr", "betas", "eps", "weight_decay", "amsgrad", "maximize", "decoupled_weight_decay"
+    )
 
     def __init__(
         self,
@@ -123,23 +127,23 @@ class Adam(Optimizer):
     ) -> None:
         """One update. `share1`, `share2`: 1 - beta; `shrink`: 1 - lr · decay, if decoupled."""
         if shrink is not None:
-            xp.multiply(parameter, shrink, out=parameter)
+            xp.multiply(parameter, shrink, parameter)
         if maximize or weight_decay is not None:
             gradient = penalized(xp, parameter, gradient, direction, weight_decay, maximize)
-        xp.multiply(mean, beta1, out=mean)
-        xp.multiply(gradient, share1, out=scratch)
-        xp.add(mean, scratch, out=mean)
-        xp.multiply(square, beta2, out=square)
-        xp.multiply(gradient, gradient, out=scratch)
-        xp.multiply(scratch, share2, out=scratch)
-        xp.add(square, scratch, out=square)
+        xp.multiply(mean, beta1, mean)
+        xp.multiply(gradient, share1, scratch)
+        xp.add(mean, scratch, mean)
+        xp.multiply(square, beta2, square)
+        xp.multiply(gradient, gradient, scratch)
+        xp.multiply(scratch, share2, scratch)
+        xp.add(square, scratch, square)
         if largest is not None:
             square = xp.maximum(largest, square, out=largest)
-        xp.sqrt(square, out=scratch)
-        xp.add(scratch, eps, out=scratch)
-        xp.divide(mean, scratch, out=scratch)
-        xp.multiply(scratch, step_size, out=scratch)
-        xp.subtract(parameter, scratch, out=parameter)
+        xp.sqrt(square, scratch)
+        xp.add(scratch, eps, scratch)
+        xp.divide(mean, scratch, scratch)
+        xp.multiply(scratch, step_size, scratch)
+        xp.subtract(parameter, scratch, parameter)
 
 
 class AdamW(Adam):

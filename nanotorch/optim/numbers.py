@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import Array, array_module, device, on_device
+from nanotorch.backend import HOST, device, on_device
 from nanotorch.backend.cuda.kernels import available
 from nanotorch.backend.cuda.tables import write_numbers
 
@@ -20,32 +20,33 @@ NONE: Numbers = ()
 
 def same_terms(old: Numbers, new: Numbers) -> bool:
     """Whether both have the same terms and flags, so that only values may differ."""
-    return all(
-        a is b if type(b) is bool or b is None else a is not None and type(a) is not bool
-        for a, b in zip(old, new)
-    )
+    for a, b in zip(old, new):
+        if a is not b and (a is None or b is None or type(a) is bool or type(b) is bool):
+            return False
+    return True
 
 
 class Scalars:
-    """The numbers of one update as 0-dim arrays of the host."""
+    """The numbers of an update as 0-dim arrays of the host; None and flags stay as they are."""
 
-    __slots__ = ("arrays", "numbers", "stamp")
+    __slots__ = ("arrays", "kind", "numbers")
 
-    def __init__(self, like: Array, numbers: Numbers) -> None:
-        self.numbers = numbers
-        xp, dtype = array_module(like), like.dtype
-        self.stamp = 0  # the step that used them last
-        self.arrays = tuple(
-            n if n is None or n is True or n is False else xp.asarray(n, dtype=dtype)
-            for n in numbers
-        )
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+        self.numbers: Numbers = NONE
+        self.arrays: tuple[Any, ...] = ()  # another tuple where other terms come in
 
     def rewrite(self, numbers: Numbers) -> None:
         """Writes the numbers that changed into their arrays."""
-        arrays: Any = self.arrays
-        for array, old, new in zip(arrays, self.numbers, numbers):
-            if old != new:
-                array.fill(new)
+        if self.numbers and same_terms(self.numbers, numbers):
+            for array, old, new in zip(self.arrays, self.numbers, numbers):
+                if old != new:
+                    array.fill(new)
+        else:
+            self.arrays = tuple(
+                n if n is None or type(n) is bool else HOST.asarray(n, dtype=self.kind)
+                for n in numbers
+            )
         self.numbers = numbers
 
 

@@ -25,13 +25,12 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from itertools import chain
+from operator import itemgetter
 from typing import Any, ClassVar, TypeVar
 
 from nanotorch.autograd.grad_mode import enable_grad, live
 from nanotorch.backend import (
     HOST,
-    MODULES,
     Array,
     array_module,
     device_of,
@@ -39,7 +38,8 @@ from nanotorch.backend import (
     on_device_of,
 )
 from nanotorch.optim.device_step import DeviceStep, Skips, fuses, members_of
-from nanotorch.optim.numbers import NONE, Numbers, Scalars, same_terms
+from nanotorch.optim.host_step import HostGroup
+from nanotorch.optim.numbers import Numbers
 from nanotorch.optim.saving import Saved
 from nanotorch.optim.state import coming_step, next_step
 from nanotorch.primitive import RemovableHandle
@@ -59,16 +59,6 @@ def in_parts(make: Callable[..., Any]) -> Callable[[Method], Method]:
     return mark
 
 
-class Workspace:
-    """What the update of one parameter needs beside its state: scratch arrays and scalars."""
-
-    __slots__ = ("array", "scalars", "scratch")
-
-    def __init__(self, array: Array, scratch: tuple[Array, ...]) -> None:
-        self.array, self.scratch = array, scratch
-        self.scalars: Scalars | None = None
-
-
 class Optimizer(Saved):
     """Holds parameter groups and updates their parameters from their gradients.
 
@@ -80,6 +70,11 @@ class Optimizer(Saved):
     """
 
     scratches: ClassVar[int] = 1  # scratch arrays of the parameter's shape that the kernel takes
+    counts_steps: ClassVar[bool] = True  # in state["step"]; else only the first step may differ
+    # The options of a group that its numbers and its state follow from; None: not known.
+    options: ClassVar[itemgetter[Any] | None] = None
+    # Whether the kernel treats each element alike, by the functions of single.py on arrays alone.
+    elementwise: ClassVar[bool] = False
     cuda_kernel: ClassVar[str] = ""  # the same in backend/cuda/optimizers.cu, if there is one
 
     # Set by a gradient scaler around a step on CUDA devices: see DeviceStep.
@@ -110,15 +105,15 @@ class Optimizer(Saved):
             self.add_param_group(group)
 
     def __init_subclass__(cls) -> None:
-        if "kernel" in vars(cls) and "cuda_kernel" not in vars(cls):
-            cls.cuda_kernel = ""  # an inherited one would compute something else
+        if "kernel" in vars(cls):  # what was said of an inherited one holds no longer
+            cls.cuda_kernel = vars(cls).get("cuda_kernel", "")
+            cls.elementwise = vars(cls).get("elementwise", False)
 
     def _start(self) -> None:
         super()._start()
         self._step_count = 0
-        self._workspaces: dict[Any, Workspace] = {}
+        self._host_groups: list[HostGroup] = []
         self._scratch: dict[Any, list[Array]] = {}
-        self._scalars: dict[Any, list[Scalars]] = {}
         self._device_step: DeviceStep | None = None
         self._counted_skips: Skips | None = None
 
@@ -172,18 +167,19 @@ class Optimizer(Saved):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drops the gradients of all parameters, or fills them with zeros unless `set_to_none`."""
         for group in self.param_groups:
+            if set_to_none:
+                for parameter in group["params"]:
+                    parameter._grad = None
+                continue
             for parameter in group["params"]:
                 gradient = parameter._grad
                 if gradient is None:
                     continue
-                if set_to_none:
-                    parameter._grad = None
-                else:
-                    if gradient.grad_fn is not None:
-                        gradient.detach_()
-                    with on_device_of(gradient._array):
-                        gradient._array.fill(0)
-                    gradient._bump()
+                if gradient.grad_fn is not None:
+                    gradient.detach_()
+                with on_device_of(gradient._array):
+                    gradient._array.fill(0)
+                gradient._bump()
 
     # One step
 
@@ -202,32 +198,15 @@ class Optimizer(Saved):
             with enable_grad():
                 loss = closure()
         self._step_count += 1
-        devices = len(MODULES) > 1
-        for index, group in enumerate(self.param_groups):
-            known, numbers = 0.0, NONE
-            for parameter in group["params"]:
-                gradient = parameter._grad
-                if gradient is None:
-                    continue
-                array = parameter._array
-                if devices and array_module(array) is not HOST:
-                    continue
-                step = self._next_step(parameter, group)
-                if step != known:  # the parameters of a group mostly step together
-                    known, numbers = step, self._numbers(group, step)
-                state = self._arrays(parameter, group)
-                workspace = self._workspaces.get(parameter)
-                if workspace is None or workspace.array is not array:
-                    workspace = self._new_workspace(parameter)
-                scalars = workspace.scalars
-                if scalars is None or scalars.numbers != numbers:
-                    scalars = self._scalars_for(workspace, numbers, index)
-                scalars.stamp = self._step_count
-                self.kernel(
-                    HOST, array, gradient._array, *state, *workspace.scratch, *scalars.arrays
-                )
-                parameter._bump()
-        if devices:
+        groups = self._host_groups
+        while len(groups) < len(self.param_groups):
+            groups.append(HostGroup())
+        elsewhere = False
+        for group, own in zip(self.param_groups, groups):
+            if own.group is not group:  # as after load_state_dict
+                own.begin(group)
+            elsewhere |= own.run(self)
+        if elsewhere:
             self._step_on_devices()
         if self._hooks:
             self._after_step(closure)
@@ -287,11 +266,15 @@ class Optimizer(Saved):
 
     def _arrays(self, parameter: Tensor, group: dict[str, Any]) -> tuple[Array | None, ...]:
         """The state arrays for the kernel; made at the first step, after it was counted."""
-        raise NotImplementedError(f"{type(self).__name__} defines neither step nor _arrays")
+        raise self._undefined()
+
+    def _stateless(self, group: dict[str, Any]) -> bool:
+        """Whether the group's options make no use of state, nor of the number of a step."""
+        return False
 
     def _numbers(self, group: dict[str, Any], step: float) -> Numbers:
         """The numbers for the kernel, of the `step`-th step of a parameter of the group."""
-        raise NotImplementedError(f"{type(self).__name__} defines neither step nor _numbers")
+        raise self._undefined()
 
     def _flags(self, state: tuple[Array | None, ...], numbers: Numbers) -> int:
         """What the kernel on CUDA devices is to do: 1, to maximize, and flags of its own."""
@@ -301,45 +284,24 @@ class Optimizer(Saved):
         """From what the kernel on CUDA devices finds its numbers where it has skipped steps."""
         return ()
 
-    kernel: Callable[..., None]
+    @staticmethod
+    def kernel(*arguments: Any) -> None:
+        """One update, in place."""
+        raise NotImplementedError
 
-    def _new_workspace(self, parameter: Tensor) -> Workspace:
-        workspace = Workspace(parameter._array, self._scratch_for(parameter._array))
-        self._workspaces[parameter] = workspace
-        return workspace
-
-    def _scalars_for(self, workspace: Workspace, numbers: Numbers, index: int) -> Scalars:
-        """Scalars that hold `numbers`: rewritten, unless this step already used them with others.
-
-        The parameters of a group that step together share one set; one that has skipped steps, and
-        so has other bias corrections, gets a set of its own.
-        """
-        own, stamp = workspace.scalars, self._step_count
-        if own is not None and own.stamp != stamp and same_terms(own.numbers, numbers):
-            own.rewrite(numbers)
-            return own
-        array = workspace.array
-        sets = self._scalars.setdefault((index, array.dtype), [])
-        sets[:] = [held for held in sets if held.stamp >= stamp - 1]
-        for held in sets:
-            if held.stamp == stamp and held.numbers == numbers:
-                break
-        else:
-            held = Scalars(array, numbers)
-            sets.append(held)
-        workspace.scalars = held
-        return held
+    def _undefined(self) -> NotImplementedError:
+        return NotImplementedError(
+            f"{type(self).__name__} defines neither step nor kernel, _arrays and _numbers"
+        )
 
     def _scratch_for(self, array: Array) -> tuple[Array, ...]:
         """Scratch arrays like `array`; parameters are updated in turn, so all share one memory."""
         key = (array.dtype, device_of(array))
-        flats = self._scratch.get(key)
-        if flats is None or (flats and flats[0].size < array.size):
-            parameters = chain.from_iterable(group["params"] for group in self.param_groups)
-            size = max(parameter._array.size for parameter in parameters)
+        flats = self._scratch.get(key, [])
+        if len(flats) < self.scratches or any(flat.size < array.size for flat in flats):
             xp = array_module(array)
             with on_device(device_of(array)):
-                flats = [xp.empty(size, dtype=array.dtype) for _ in range(self.scratches)]
+                flats = [xp.empty(array.size, dtype=array.dtype) for _ in range(self.scratches)]
             self._scratch[key] = flats
         return tuple(flat[: array.size].reshape(array.shape) for flat in flats)
 
@@ -387,6 +349,6 @@ def penalized(
 ) -> Array:
     """g + weight_decay · w, with -g for g where `maximize`; g itself where neither applies."""
     if weight_decay is not None:
-        xp.multiply(parameter, weight_decay, out=out)
-        return (xp.subtract if maximize else xp.add)(out, gradient, out=out)
-    return xp.negative(gradient, out=out) if maximize else gradient
+        xp.multiply(parameter, weight_decay, out)
+        return (xp.subtract if maximize else xp.add)(out, gradient, out)
+    return xp.negative(gradient, out) if maximize else gradient

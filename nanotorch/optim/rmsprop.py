@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 from nanotorch.backend import Array
@@ -23,7 +24,8 @@ class RMSprop(Optimizer):
     """
 
     scratches = 2
-    cuda_kernel = "rmsprop"
+    elementwise, cuda_kernel = True, "rmsprop"
+    options = itemgetter("lr", "alpha", "eps", "weight_decay", "momentum", "centered", "maximize")
 
     def __init__(
         self,
@@ -102,24 +104,24 @@ class RMSprop(Optimizer):
     ) -> None:
         """One update. `share`: 1 - alpha."""
         gradient = penalized(xp, parameter, gradient, direction, weight_decay, maximize)
-        xp.multiply(square, alpha, out=square)
-        xp.multiply(gradient, gradient, out=scratch)
-        xp.multiply(scratch, share, out=scratch)
-        xp.add(square, scratch, out=square)
+        xp.multiply(square, alpha, square)
+        xp.multiply(gradient, gradient, scratch)
+        xp.multiply(scratch, share, scratch)
+        xp.add(square, scratch, square)
         if mean is None:
-            xp.sqrt(square, out=scratch)
+            xp.sqrt(square, scratch)
         else:
-            xp.multiply(mean, alpha, out=mean)
-            xp.multiply(gradient, share, out=scratch)
-            xp.add(mean, scratch, out=mean)
-            xp.multiply(mean, mean, out=scratch)
-            xp.subtract(square, scratch, out=scratch)
-            xp.sqrt(scratch, out=scratch)
-        xp.add(scratch, eps, out=scratch)
-        xp.divide(gradient, scratch, out=scratch)
+            xp.multiply(mean, alpha, mean)
+            xp.multiply(gradient, share, scratch)
+            xp.add(mean, scratch, mean)
+            xp.multiply(mean, mean, scratch)
+            xp.subtract(square, scratch, scratch)
+            xp.sqrt(scratch, scratch)
+        xp.add(scratch, eps, scratch)
+        xp.divide(gradient, scratch, scratch)
         if buffer is not None:
-            xp.multiply(buffer, momentum, out=buffer)
-            scratch = xp.multiply(xp.add(buffer, scratch, out=buffer), lr, out=scratch)
+            xp.multiply(buffer, momentum, buffer)
+            scratch = xp.multiply(xp.add(buffer, scratch, buffer), lr, scratch)
         else:
-            xp.multiply(scratch, lr, out=scratch)
-        xp.subtract(parameter, scratch, out=parameter)
+            xp.multiply(scratch, lr, scratch)
+        xp.subtract(parameter, scratch, parameter)

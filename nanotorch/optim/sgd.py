@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 from nanotorch.backend import Array
@@ -23,7 +24,9 @@ class SGD(Optimizer):
     or with dampening. `foreach` and `fused` are accepted and change nothing.
     """
 
-    cuda_kernel = "sgd"
+    elementwise, cuda_kernel = True, "sgd"
+    counts_steps = False
+    options = itemgetter("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
 
     def __init__(
         self,
@@ -59,6 +62,9 @@ class SGD(Optimizer):
                 "fused": fused,
             },
         )
+
+    def _stateless(self, group: dict[str, Any]) -> bool:
+        return not group["momentum"]
 
     def _coming_step(self, parameter: Tensor, group: dict[str, Any]) -> float:
         """1 before the momentum of the parameter has a first value, then 2: no more is needed."""
@@ -116,13 +122,13 @@ class SGD(Optimizer):
             direction = penalized(xp, parameter, gradient, scratch, weight_decay, maximize)
         if buffer is not None:
             if share is not None:
-                direction = xp.multiply(direction, share, out=scratch)
-            xp.multiply(buffer, momentum, out=buffer)
-            xp.add(buffer, direction, out=buffer)
+                direction = xp.multiply(direction, share, scratch)
+            xp.multiply(buffer, momentum, buffer)
+            xp.add(buffer, direction, buffer)
             if ahead is not None:
-                xp.multiply(direction, lr, out=scratch)
-                xp.subtract(parameter, scratch, out=parameter)
+                xp.multiply(direction, lr, scratch)
+                xp.subtract(parameter, scratch, parameter)
                 lr = ahead
             direction = buffer
-        xp.multiply(direction, lr, out=scratch)
-        xp.subtract(parameter, scratch, out=parameter)
+        xp.multiply(direction, lr, scratch)
+        xp.subtract(parameter, scratch, parameter)

@@ -1,0 +1,220 @@
+"""One step of an optimizer on the host, with as little Python per parameter as it can do with.
+
+What a kernel is called with is bound once and kept for as long as parameters, options and state are
+the same, which each step checks. A large parameter is updated in pieces that stay in cache: the
+scratch memory is as large as a piece, and the numbers are those of the whole, element by element.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nanotorch.backend import HOST, Array, array_module
+from nanotorch.optim import single
+from nanotorch.optim.numbers import NONE, Scalars
+from nanotorch.tensor import Tensor
+
+if TYPE_CHECKING:
+    from nanotorch.optim.optimizer import Optimizer
+
+PIECE = 2**17  # bytes of a parameter that are updated at once: three to six such arrays fit a cache
+PLAIN = (float, int, type(None))  # options of these types cannot change in place
+
+
+class Update:
+    """What the kernel is called with for one parameter."""
+
+    __slots__ = (
+        "arguments", "array", "bound", "elsewhere", "held", "module", "own", "parameter", "pieces",
+        "scalars", "states",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.parameter: Tensor | None = None
+        self.array: Array = None
+        self.module: Any = HOST
+        self.elsewhere = False  # on a CUDA device
+        self.states: tuple[Array | None, ...] = ()
+        self.held: tuple[tuple[str, Array], ...] | None = None  # its state by name; None: not known
+        self.scalars: Scalars  # shared by those that step alike
+        self.own: Scalars | None = None  # of a parameter that has skipped steps
+        self.bound: Any = None  # the arrays of the scalars that are among the arguments
+        self.arguments: tuple[Any, ...] = ()
+        self.pieces: list[tuple[int, int, Array, tuple[Any, ...]]] | None = None
+
+    def renew(self, parameter: Tensor, scalars: dict[Any, Scalars]) -> None:
+        """Turns to a parameter, or to another array of it."""
+        self.parameter, self.array = parameter, parameter._array
+        self.elsewhere = array_module(self.array) is not HOST
+        self.held = self.bound = self.own = None
+        if not self.elsewhere:
+            kind = self.array.dtype
+            if kind not in scalars:
+                scalars[kind] = Scalars(kind)
+            self.scalars = scalars[kind]
+
+    def count(self, optimizer: Optimizer, parameter: Tensor, group: dict[str, Any]) -> float:
+        """The number of this step for the parameter, with its state found."""
+        entry: Any = optimizer.state.get(parameter)
+        held = self.held if entry else None
+        if held is not None:
+            for name, array in held:
+                tensor = entry.get(name)
+                if tensor is None or tensor._array is not array:
+                    held = None
+                    break
+            else:
+                if not optimizer.counts_steps:
+                    return 2.0
+                tensor = entry.get("step")
+                if type(tensor) is Tensor:
+                    step: float = tensor._array.item() + 1.0
+                    tensor._array.fill(step)
+                    return step
+        step = optimizer._next_step(parameter, group)
+        if held is None:
+            self.find_state(optimizer, parameter, group)
+        return step
+
+    def find_state(self, optimizer: Optimizer, parameter: Tensor, group: dict[str, Any]) -> None:
+        """The arrays of the state, and the names under which they are kept."""
+        states = optimizer._arrays(parameter, group)
+        if len(states) != len(self.states) or any(a is not b for a, b in zip(states, self.states)):
+            self.bound = None
+        self.states = states
+        wanted = {id(a) for a in states if a is not None}
+        self.held = tuple(
+            (name, value._array)
+            for name, value in optimizer.state.get(parameter, {}).items()
+            if isinstance(value, Tensor) and id(value._array) in wanted
+        )
+
+    def own_scalars(self) -> Scalars:
+        if self.own is None:
+            self.own = Scalars(self.array.dtype)
+        return self.own
+
+    def bind(self, optimizer: Optimizer, scalars: Scalars) -> None:
+        """Puts the arguments together: for the parameter, or for each piece of a large one."""
+        array, numbers = self.array, scalars.arrays
+        self.bound = numbers
+        ours = optimizer.elementwise
+        self.module = single if ours and array.size == 1 and array.dtype.kind == "f" else HOST
+        in_order = array.flags.c_contiguous and all(
+            a is None or a.flags.c_contiguous for a in self.states
+        )
+        if array.nbytes <= PIECE or not in_order or not ours:
+            self.pieces = None
+            self.arguments = (*self.states, *optimizer._scratch_for(array), *numbers)
+            return
+        count = -(-array.nbytes // PIECE)
+        size = -(-array.size // count)
+        flat, states = array.reshape(-1), [a if a is None else a.reshape(-1) for a in self.states]
+        self.pieces = []
+        for start in range(0, array.size, size):
+            part = flat[start : start + size]
+            parts = [a if a is None else a[start : start + size] for a in states]
+            given = (*parts, *optimizer._scratch_for(part), *numbers)
+            self.pieces.append((start, start + size, part, given))
+
+    def run_pieces(self, optimizer: Optimizer, gradient: Array) -> None:
+        """The update piece by piece; of the whole where the gradient lies in another order."""
+        kernel, pieces = optimizer.kernel, self.pieces
+        if not gradient.flags.c_contiguous:
+            scratch = optimizer._scratch_for(self.array)
+            kernel(HOST, self.array, gradient, *self.states, *scratch, *self.bound)
+            return
+        gradient = gradient.reshape(-1)
+        for start, end, part, given in pieces:  # type: ignore[union-attr]
+            kernel(HOST, part, gradient[start:end], *given)
+
+
+class HostGroup:
+    """The updates of one parameter group."""
+
+    def __init__(self) -> None:
+        self.begin({})
+
+    def begin(self, group: dict[str, Any]) -> None:
+        """Turns to a group, of which nothing is known."""
+        self.group = group
+        self.updates: list[Update] = []
+        self.scalars: dict[Any, Scalars] = {}  # of the parameters that step alike, by dtype
+        self.options: Any = None
+        self.plain = False  # whether the options can be compared with those of the next step
+        self.stateless = False
+        self.step, self.numbers = 0.0, NONE  # of the first parameter in the last step
+        self.elsewhere = self.begun = False  # what was met in the step that runs
+
+    def reconsider(self, optimizer: Optimizer, options: tuple[Any, ...] | None) -> None:
+        """Forgets what followed from other options."""
+        self.options = options
+        self.plain = options is not None and all(
+            all(isinstance(v, PLAIN) for v in value) if type(value) is tuple
+            else isinstance(value, PLAIN)
+            for value in options
+        )  # fmt: skip
+        self.stateless = optimizer._stateless(self.group)
+        self.step = 0.0
+        for update in self.updates:
+            update.held = update.bound = None
+
+    def prepare(self, optimizer: Optimizer, parameter: Tensor, update: Update) -> bool:
+        """Counts the step and makes the arguments of the update valid; False where it is not for
+        the host."""
+        if update.elsewhere:
+            self.elsewhere = True
+            return False
+        group, step = self.group, 2.0
+        if not self.stateless:
+            step = update.count(optimizer, parameter, group)
+        elif update.held is None:
+            update.find_state(optimizer, parameter, group)
+        scalars = update.scalars
+        if step == self.step:
+            numbers = self.numbers
+        elif self.begun:  # it has made another number of steps than the first of the group
+            numbers, scalars = optimizer._numbers(group, step), update.own_scalars()
+        else:
+            self.step, numbers = step, optimizer._numbers(group, step)
+            if numbers != self.numbers:
+                self.numbers = numbers
+            numbers = self.numbers
+        self.begun = True
+        if scalars.numbers is not numbers:
+            scalars.rewrite(numbers)
+        if update.bound is not scalars.arrays:
+            update.bind(optimizer, scalars)
+        return True
+
+    def run(self, optimizer: Optimizer) -> bool:
+        """Updates the parameters that have a gradient; True where some are on CUDA devices."""
+        group, updates = self.group, self.updates
+        parameters = group["params"]
+        if len(updates) != len(parameters):
+            updates = self.updates = [Update() for _ in parameters]
+        options = None if optimizer.options is None else optimizer.options(group)
+        if not self.plain or options != self.options:
+            self.reconsider(optimizer, options)
+        kernel, stateless = optimizer.kernel, self.stateless
+        self.elsewhere = self.begun = False
+        for parameter, update in zip(parameters, updates):
+            gradient = parameter._grad
+            if gradient is None:
+                continue
+            array = parameter._array
+            if update.array is not array or update.parameter is not parameter:
+                update.renew(parameter, self.scalars)
+            if update.bound is None or not stateless:
+                if not self.prepare(optimizer, parameter, update):
+                    continue
+            if update.pieces is None:
+                kernel(update.module, array, gradient._array, *update.arguments)
+            else:
+                update.run_pieces(optimizer, gradient._array)
+            version = parameter._cell
+            if version is None:
+                parameter._bump()
+            else:
+                version[0] += 1
+        return self.elsewhere

@@ -1,0 +1,189 @@
+"""A step on the host: what is kept from one step to the next, and what changes are noticed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nanotorch as nt
+from nanotorch import optim
+from nanotorch.optim import single
+from nanotorch.optim.host_step import PIECE
+
+OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
+    ("SGD", {"lr": 0.1}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    ("SGD", {"lr": 0.1, "momentum": 0.9, "dampening": 0.2, "maximize": True}),
+    ("Adam", {"amsgrad": True, "weight_decay": 0.1}),
+    ("AdamW", {"lr": 0.05}),
+    ("RMSprop", {"centered": True, "momentum": 0.5}),
+    ("Adagrad", {"lr_decay": 0.1}),
+]
+
+
+def values(seed: int, *shape: int) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def parameter(array: Any) -> nt.Tensor:
+    return nt.tensor(array, requires_grad=True)
+
+
+def stepped(name: str, options: dict[str, Any], start: Any, steps: int = 3) -> tuple[Any, Any]:
+    p = parameter(start)
+    optimizer = getattr(optim, name)([p], **options)
+    for step in range(steps):
+        p.grad = nt.tensor(values(step + 1, *p.shape).astype(start.dtype))
+        optimizer.step()
+    return p.detach().numpy(), optimizer
+
+
+LARGE = 3 * PIECE // 4 + 5  # elements of float32: several pieces, of which the last is smaller
+
+
+@pytest.mark.parametrize("name, options", OPTIMIZERS, ids=str)
+def test_pieces_and_single_elements_have_the_bits_of_the_whole(
+    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = values(0, LARGE), values(0, 1), values(0, 1, 1).astype(np.float16), values(0, 1)[0]
+    found = [stepped(name, options, start)[0].tobytes() for start in starts]
+    monkeypatch.setattr(getattr(optim, name), "elementwise", False)
+    assert found == [stepped(name, options, start)[0].tobytes() for start in starts]
+
+
+@pytest.mark.parametrize("name, options", OPTIMIZERS, ids=str)
+def test_scratch_memory_is_as_large_as_a_piece(name: str, options: dict[str, Any]) -> None:
+    _, optimizer = stepped(name, options, values(0, LARGE))
+    assert 0 < sum(a.nbytes for flats in optimizer._scratch.values() for a in flats) <= 2 * PIECE
+
+
+def test_memory_in_another_order_is_updated_as_a_whole() -> None:
+    rows = LARGE // 64
+    expected, _ = stepped("Adam", {}, values(0, rows, 64))
+    for transposed in ("the parameter", "the gradient"):
+        p = parameter(values(0, rows, 64))
+        if transposed == "the parameter":
+            p = nt.tensor(values(0, rows, 64).T.copy()).T.detach().requires_grad_()
+        optimizer = optim.Adam([p])
+        for step in range(3):
+            g = nt.tensor(values(step + 1, rows, 64))
+            p.grad = g.T.contiguous().T if transposed == "the gradient" else g
+            optimizer.step()
+        assert p.detach().numpy().tobytes() == expected.tobytes(), transposed
+
+
+@pytest.mark.parametrize("kind", "efd")
+@pytest.mark.parametrize("name", ["multiply", "add", "subtract", "divide", "sqrt", "negative"])
+def test_arithmetic_of_one_element_has_numpys_bits(name: str, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    size = np.dtype(kind).itemsize
+    random_bits = np.frombuffer(rng.bytes(4000 * size), kind)
+    special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, np.finfo(kind).tiny, 1.0], kind)
+    pairs = np.array(np.meshgrid(special, special), kind).reshape(2, -1)
+    operands = np.concatenate([random_bits.reshape(2, -1), pairs], 1)
+    operands = operands[: 1 if name in ("sqrt", "negative") else 2]
+    with np.errstate(all="ignore"):
+        expected = getattr(np, name)(*operands)
+    found, out = np.empty_like(expected), np.empty(1, kind)
+    for i in range(len(found)):
+        found[i] = getattr(single, name)(*(a[i : i + 1] for a in operands), out)[0]
+    for bits in (found, expected):
+        bits[np.isnan(bits)] = np.nan  # whose sign and payload mean nothing
+    assert found.tobytes() == expected.tobytes()
+
+
+class Normed(optim.SGD):
+    """Steps of one length: a kernel that sees the parameter as a whole, with any function."""
+
+    @staticmethod
+    def kernel(xp: Any, parameter: Any, gradient: Any, *others: Any) -> None:
+        parameter -= gradient * (0.5 / xp.linalg.norm(gradient))
+
+
+@pytest.mark.parametrize("size", [1, 4, LARGE])
+def test_a_kernel_of_ones_own_sees_the_whole_parameter(size: int) -> None:
+    p = parameter(np.zeros(size, np.float32))
+    p.grad = nt.ones(size)
+    Normed([p], lr=1.0).step()
+    assert float(p.detach().norm()) == pytest.approx(0.5, rel=1e-3)
+
+
+# Changes between two steps of SGD from 0, with rate 1, momentum 0.5 and a gradient of 1.
+def replaced_rate(optimizer: Any, p: Any) -> None:
+    optimizer.param_groups[0]["lr"] = 10.0
+
+
+def replaced_list(optimizer: Any, p: Any) -> None:
+    optimizer.param_groups[0]["params"] = [parameter([0.0])]
+
+
+def appended(optimizer: Any, p: Any) -> None:
+    other = parameter([0.0])
+    other.grad = nt.ones(1)
+    optimizer.param_groups[0]["params"].append(other)
+
+
+def reset_state(optimizer: Any, p: Any) -> None:
+    optimizer.state.clear()
+
+
+def own_state(optimizer: Any, p: Any) -> None:
+    optimizer.state[p]["momentum_buffer"] = nt.tensor([4.0])
+
+
+def other_group(optimizer: Any, p: Any) -> None:
+    optimizer.param_groups[0] = {**optimizer.param_groups[0], "lr": 10.0}
+
+
+def without_momentum(optimizer: Any, p: Any) -> None:
+    optimizer.param_groups[0]["momentum"] = 0
+
+
+CHANGES: list[tuple[Callable[[Any, Any], None], float]] = [
+    (lambda optimizer, p: None, -2.5),
+    (replaced_rate, -16.0),
+    (replaced_list, -1.0),
+    (appended, -2.5),
+    (reset_state, -2.0),
+    (own_state, -4.0),
+    (other_group, -16.0),
+    (without_momentum, -2.0),
+]
+
+
+@pytest.mark.parametrize("change, expected", CHANGES, ids=lambda c: getattr(c, "__name__", None))
+def test_what_is_changed_between_steps_counts(change: Any, expected: float) -> None:
+    p = parameter([0.0])
+    optimizer = optim.SGD([p], lr=1.0, momentum=0.5)
+    p.grad = nt.ones(1)
+    optimizer.step()
+    change(optimizer, p)
+    optimizer.step()
+    assert p.item() == expected
+
+
+def test_an_option_that_changes_in_place_counts() -> None:
+    p, rate = parameter([0.0]), nt.tensor(1.0)
+    optimizer = optim.SGD([p], lr=rate)  # type: ignore[arg-type]
+    p.grad = nt.ones(1)
+    optimizer.step()
+    rate.fill_(10.0)
+    optimizer.step()
+    assert p.item() == -11.0
+
+
+def test_parameters_of_several_dtypes_share_a_group() -> None:
+    kinds = (nt.float32, nt.float64, nt.float16)
+    parameters = [nt.tensor([1.0, 2.0], dtype=kind, requires_grad=True) for kind in kinds]
+    optimizer = optim.Adam(parameters, lr=0.125, eps=1e-2)
+    for _ in range(2):
+        for p in parameters:
+            p.grad = p.detach() / 2
+        optimizer.step()
+    exact = parameters[1].detach().numpy()
+    for p in parameters:
+        np.testing.assert_allclose(p.detach().numpy(), exact, rtol=2e-3)
+        assert p.dtype is optimizer.state[p]["exp_avg"].dtype
