@@ -19,7 +19,16 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from nanotorch.backend import HOST, MODULES, Array, device_of, is_pinned, module_of, to_device
+from nanotorch.backend import (
+    HOST,
+    MODULES,
+    Array,
+    device,
+    device_of,
+    is_pinned,
+    module_of,
+    to_device,
+)
 from nanotorch.backend.cuda import checks, graphs
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.plan import Plan
@@ -74,63 +83,72 @@ class Phase:
 class LiveCall:
     """A live call of the program: as a whole, or taken apart for a graph."""
 
-    def __init__(self, step: Live, phase: Phase, touched: set[Tensor]) -> None:
+    def __init__(self, step: Live, phase: Phase) -> None:
         self.call = cast(Any, step.call)  # a functools.partial
         self.func, self.args = self.call.func, self.call.args
         self.where = step.where
         self.phase = phase
-        self.parts: dict[int, Any] = {}  # by the number of steps of the graph
-        owner = self.call.args[0]
-        self.owner = owner if hasattr(owner, "param_groups") else None
-        self.leaves = [p for p in Recorder.leaves_of(owner) if p not in touched]
-        self._known: dict[int, list[Any]] = {}
+        self.parts: Any = None  # of the graph that is, or is to be, captured
 
     def __call__(self) -> Any:
         phase = self.phase
-        if phase.slot is None:
-            if phase.allocator is None:
-                return self.call()
-            with phase.allocator():
-                result = self.call()
-                self.take_apart(phase.count)
-            return result
-        parts = self.parts.get(phase.count)
-        if parts is None:
+        if phase.slot is not None:
+            return self.call() if self.parts is None else self.parts.launch(phase.slot)
+        if phase.allocator is None:
             return self.call()
-        return parts.launch(phase.slot)
+        with phase.allocator():
+            result = self.call()
+            self.take_apart(phase.count)
+        return result
 
     def take_apart(self, count: int) -> None:
         """Makes the part for the host and the launches; after the call, while gradients are set."""
-        make = getattr(self.call.func, "parts", None)
-        self._known[count] = self._surroundings()
+        make = getattr(self.func, "parts", None)
         if make is not None:
-            self.parts[count] = make(*self.call.args, **self.call.keywords, slots=count)
+            self.parts = make(*self.args, **self.call.keywords, slots=count) or UNDIVIDED
 
-    def trouble(self, place: Any) -> str | None:
+    def trouble(self, place: device) -> str | None:
         """Why its launches cannot be captured; None where they can."""
-        name = self.call.func.__name__
-        for leaf in Recorder.leaves_of(self.call.args[0]):
+        name = self.func.__name__
+        if self.parts is UNDIVIDED:
+            return f"{name}() cannot be taken apart: it has hooks"
+        for leaf in Recorder.leaves_of(self.args[0]):
             if leaf._grad is not None and device_of(leaf._array) != place:
                 return f"{name}() has parameters on several devices"
-        if self.phase.count in self.parts and self.parts[self.phase.count] is None:
-            return f"{name}() cannot be taken apart: it has hooks"
         return None
 
-    def holds(self, count: int) -> bool:
-        """Whether its captured launches do what the call would do now."""
-        parts, known, now = self.parts.get(count), self._known[count], self._surroundings()
-        same = len(known) == len(now) and all(a is b for a, b in zip(known, now))
-        return same and (parts is None or parts.holds())
 
-    def _surroundings(self) -> list[Any]:
-        """What must not change beside numbers: groups, hooks, gradients that no step makes."""
-        grads = [leaf._grad for leaf in self.leaves]
-        found: list[Any] = [*grads, *(g._array for g in grads if g is not None)]
-        if self.owner is not None:
-            for group in self.owner.param_groups:
-                found += [group, len(group["params"])]
-            found.append(bool(self.owner._hooks))
-        return found
+UNDIVIDED: Any = object()
+
+
+class Surroundings:
+    """What live calls depend on beside numbers: groups, hooks, gradients that no step makes."""
+
+    def __init__(self, owner: Any, touched: set[Tensor]) -> None:
+        leaves = [p for p in Recorder.leaves_of(owner) if p not in touched]
+        self.gradients = [(p, g := p._grad, None if g is None else g._array) for p in leaves]
+        self.owner = owner if hasattr(owner, "param_groups") else None
+        groups = [] if self.owner is None else self.owner.param_groups
+        self.groups = [(group, len(group["params"])) for group in groups]
+        self.hooked = self.owner is not None and bool(self.owner._hooks)
+
+    def hold(self) -> bool:
+        """Whether all of it is as it was."""
+        for leaf, gradient, array in self.gradients:
+            if leaf._grad is not gradient:
+                return False
+            if gradient is not None and gradient._array is not array:
+                return False
+        owner = self.owner
+        if owner is None:
+            return True
+        groups = owner.param_groups
+        if len(groups) != len(self.groups) or bool(owner._hooks) is not self.hooked:
+            return False
+        for group, (known, length) in zip(groups, self.groups):
+            if group is not known or len(group["params"]) != length:
+                return False
+        return True
 
 
 class Launch:
@@ -142,6 +160,14 @@ class Launch:
         self.count, self.inputs, self.outlets = count, inputs, outlets
         self.graph: Any = None
         self.checks = False  # whether kernels note indices out of range
+        self.surroundings: list[Surroundings] = []
+        self.parts: list[Any] = []  # of the live calls that are taken apart
+
+    def holds(self) -> bool:
+        """Whether the captured launches do what the live calls would do now."""
+        return all(one.hold() for one in self.surroundings) and all(
+            part.holds() for part in self.parts
+        )
 
     @property
     def steps(self) -> int:
@@ -169,6 +195,7 @@ class CudaPlan:
         self.phase = Phase()
         self.lives: list[LiveCall] = []
         self.arguments = len(record.inputs)
+        self.touched = set(record.gradients)
         self.written = sorted(record.written_inputs)
         self.where = {id(step): getattr(step, "where", None) for step in record.steps}
         self.sources: list[Any] = []  # of what the host moves: an argument's number, or an array
@@ -195,7 +222,6 @@ class CudaPlan:
     def _split(self, record: Recorder) -> None:
         """Takes moves from the host and live calls out of the program's hands."""
         numbers = {id(a): i for i, a in enumerate(record.inputs)}
-        touched = set(record.gradients)
         steps: list[Any] = []
         for step in record.steps:
             if isinstance(step, Kernel) and is_move(step, record):
@@ -203,7 +229,7 @@ class CudaPlan:
                 self.sources.append(numbers.get(id(source), source))
                 record.inputs.append(step.out)
             elif isinstance(step, Live):
-                call = LiveCall(step, self.phase, touched)
+                call = LiveCall(step, self.phase)
                 self.lives.append(call)
                 steps.append(step._replace(call=call))
             else:
@@ -245,19 +271,18 @@ class CudaPlan:
         with stage.lock, stage.here():
             if self.why_not is None and not self._shares(arrays):
                 launch = self.launches.get(None)
-                if launch is not None and self._holds(launch):
+                if launch is not None and launch.holds():
                     return self._launch(launch, arrays)
                 return self._prepare(None, arrays)
             stage.in_turn()
-            given = self._given(arrays)
+            given = [*arrays, *self.forms[self.arguments :]]
             self._fill_moved(given, arrays)
-            found = self.program(*[a if a is not None else f for a, f in zip(given, self.forms)])
-            return [a.copy() for a in found]
+            return [a.copy() for a in self.program(*given)]
 
     def ready(self, count: int) -> bool:
         """Whether a graph of that many steps is there, and still does what the steps would."""
         launch = self.launches.get(count)
-        return self.why_not is None and launch is not None and self._holds(launch)
+        return self.why_not is None and launch is not None and launch.holds()
 
     def run_several(self, count: int, arrays: Sequence[Array]) -> list[Array] | None:
         """That many steps as one graph: copies of their outputs, stacked; None if there is none.
@@ -284,26 +309,23 @@ class CudaPlan:
 
     def _shares(self, arrays: Sequence[Array]) -> bool:
         """Whether an argument shows memory that the step may write to meanwhile."""
-        roots = [root_of(a) for a in arrays]
-        if self.written and len(set(roots)) < len(roots):
+        if self.written and len({root_of(a) for a in arrays}) < len(arrays):
             return True
-        return not self.outside.isdisjoint(roots)
-
-    def _holds(self, launch: Launch) -> bool:
-        return all(live.holds(launch.steps) for live in self.lives)
+        for array in arrays:
+            while (base := array.base) is not None and type(base) is type(array):
+                array = base
+            if id(array) in self.outside:
+                return True
+        return False
 
     def _launch(self, launch: Launch, arrays: Sequence[Array]) -> list[Array]:
         self.stage.in_turn()
         inputs = launch.inputs
-        for target, source in zip(self._given(inputs), self._given(arrays), strict=True):
-            if target is not None:
-                graphs.copy(target, source)
-        self._fill_moved(inputs, arrays)
-        parts = [p for live in self.lives if (p := live.parts.get(launch.steps)) is not None]
+        self._take(inputs, arrays)
         for slot in range(launch.steps):
-            for part in parts:
+            for part in launch.parts:
                 part.advance(slot)
-        for part in parts:
+        for part in launch.parts:
             part.send()
         launch.graph.launch(self.xp.cuda.get_current_stream())
         if launch.checks:
@@ -312,20 +334,17 @@ class CudaPlan:
             graphs.copy(arrays[number], inputs[number])
         return [outlet() for outlet in launch.outlets]
 
-    def _given(self, arrays: Sequence[Any]) -> list[Any]:
-        """The arguments that are on the GPU; None in place of those on the host."""
-        found: list[Any] = list(arrays[: self.arguments])
-        for number in range(self.arguments):
-            if self.on_host[number]:
-                found[number] = None
-        return found
+    def _take(self, inputs: list[Any], arrays: Sequence[Array]) -> None:
+        """Copies the arguments to where the graph reads them."""
+        for target, source in zip(inputs, arrays):
+            if target is not None:  # else it is of the host, and maybe moved
+                graphs.copy(target, source)
+        if self.sources:
+            self._fill_moved(inputs, arrays)
 
     def _fill_moved(self, inputs: list[Any], arrays: Sequence[Array]) -> None:
         """Copies to the GPU what the step moves there."""
-        for number, source in enumerate(self.sources, self.arguments):
-            if number == len(inputs):
-                inputs.append(self.forms[number])
-            target = inputs[number]
+        for target, source in zip(inputs[self.arguments :], self.sources, strict=True):
             if isinstance(source, int):
                 from_host(target, arrays[source])
                 continue
@@ -344,10 +363,7 @@ class CudaPlan:
         phase.allocator = functools.partial(self.xp.cuda.using_allocator, outer)
         try:
             with self.stage.aside(pool):
-                for target, source in zip(self._given(inputs), self._given(arrays), strict=True):
-                    if target is not None:
-                        graphs.copy(target, source)
-                self._fill_moved(inputs, arrays)
+                self._take(inputs, arrays)
                 found = self.program(*inputs)
             results = [graphs.Outlet(a)() for a in found]
             for number in self.written:
@@ -372,6 +388,9 @@ class CudaPlan:
             trouble = f"it was captured {MOST_CAPTURES} times, each time for other terms or arrays"
         if trouble is None:
             launch, work = self._work(count, inputs, found)
+            owners = {id(live.args[0]): live.args[0] for live in self.lives}
+            launch.surroundings = [Surroundings(o, self.touched) for o in owners.values()]
+            launch.parts = [live.parts for live in self.lives if live.parts is not None]
             try:
                 launch.graph, launch.checks = self.stage.captured(work, self.pool)
                 self.launches[count] = launch

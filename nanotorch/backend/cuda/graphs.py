@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from nanotorch.backend.cuda import checks
-from nanotorch.backend.devices import Array, array_module, device, on_device
+from nanotorch.backend.devices import HERE, Array, array_module, device, on_device
 
 # What a capture raises for what it cannot hold: copies to or from the host, waits, cuBLAS by CuPy.
 REFUSALS = (RuntimeError, TypeError, ValueError, IndexError, MemoryError)
@@ -46,7 +46,7 @@ class Stage:
     def here(self) -> contextlib.AbstractContextManager[Any]:
         """The context in which the device is the current one."""
         current = self.xp.cuda.get_device_id() == self.place.index
-        return contextlib.nullcontext() if current else on_device(self.place)
+        return HERE if current else on_device(self.place)
 
     def in_turn(self) -> None:
         """Lets the current stream wait for the graphs that others were given."""
