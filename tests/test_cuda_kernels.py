@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,6 +225,25 @@ def mse_slope(g: Any, x: Any, t: Any, divisor: float | None) -> Any:
     return g / (divisor or 1) * 2 * (x - t)
 
 
+def sigmoid(x: Any) -> Any:
+    return 1 / (1 + numpy.exp(-x))
+
+
+def gelu(x: Any, approximate: str) -> Any:
+    if approximate == "tanh":
+        return x / 2 * (1 + numpy.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return x / 2 * (1 + numpy.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+def gelu_slope(g: Any, x: Any, approximate: str) -> Any:
+    if approximate == "tanh":
+        t = numpy.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+        inner = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x**2)
+        return g * ((1 + t) / 2 + x / 2 * (1 - t**2) * inner)
+    cdf = (1 + numpy.vectorize(math.erf)(x / math.sqrt(2))) / 2
+    return g * (cdf + x * numpy.exp(-(x**2) / 2) / math.sqrt(2 * math.pi))
+
+
 def softmax(x: Any, dim: int) -> Any:
     e = numpy.exp(x - x.max(dim, keepdims=True))
     return e / e.sum(dim, keepdims=True)
@@ -247,6 +267,7 @@ def standardized_slope(g: Any, x: Any, s: Any, dims: tuple[int, ...], eps: float
 
 
 PAIRS = (((1, 1),) * 2, ((33,),) * 2, ((7, 3, 2),) * 2, ((90, 101),) * 2, ((3, 20000),) * 2)
+SINGLES = tuple(pair[:1] for pair in PAIRS)
 AND_ONE = tuple(((), *pair) for pair in PAIRS)
 AND_EACH = tuple((pair[0], *pair) for pair in PAIRS)
 LAST = (((1, 1),), ((5, 10),), ((3, 1025),), ((2, 9000),), ((300, 2),))
@@ -282,6 +303,25 @@ ROWS = [
                 bce_slope,
             ),
             ("mse", fused.mse_reverse, losses.MseLossReverse.kernel, mse_slope),
+        )
+    ),
+    *(
+        Row(name, kernel, op, formula, PAIRS if name.endswith("slope") else SINGLES, options)
+        for name, kernel, op, formula, options in (
+            ("sigmoid", fused.sigmoid, activations.Sigmoid.kernel, sigmoid, {}),
+            ("sigmoid slope", fused.sigmoid_reverse, activations.SigmoidReverse.kernel,
+             lambda g, y: g * (1 - y) * y, {}),
+            ("relu slope", fused.relu_reverse, activations.ReluReverse.kernel,
+             lambda g, y: numpy.where(y > 0, g, 0), {}),
+            ("silu", fused.silu, activations.Silu.kernel, lambda x: x * sigmoid(x), {}),
+            ("silu slope", fused.silu_reverse, activations.SiluReverse.kernel,
+             lambda g, x: g * sigmoid(x) * (1 + x * (1 - sigmoid(x))), {}),
+            *((f"gelu {approximate} {what}", kernel, op, formula, {"approximate": approximate})
+              for approximate in ("none", "tanh")
+              for what, kernel, op, formula in (
+                  ("", fused.gelu, activations.Gelu.kernel, gelu),
+                  ("slope", fused.gelu_reverse, activations.GeluReverse.kernel, gelu_slope),
+              )),
         )
     ),
     *(

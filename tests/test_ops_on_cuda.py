@@ -147,13 +147,13 @@ def test_every_row_that_may_wait_exists() -> None:
 def test_the_table_passes_through_the_fused_kernels(cuda: str) -> None:
     if cuda != "look-alike":
         pytest.skip("counts launches of the look-alike")
-    files = ("losses", "softmax", "normalization")
+    files = ("losses", "softmax", "normalization", "activations")
     instances = [name for file in files for name in kernels.instances(file)]
     declared = {name for name in instances if name.endswith("<float>")}
     launched.clear()
     with nanotorch.device("cuda"):
         for case in CASES:
-            if re.search("loss|entropy|softmax|norm", case.name):
+            if re.search("loss|entropy|softmax|norm|sigmoid|relu|silu|gelu", case.name):
                 readings(case, made(case, "cuda", "float32"))
     # Those for sums over more elements than a row of the table has.
     over_many = {"nll_weight<float>", "quotient<float>"}

@@ -22,11 +22,27 @@ class Sigmoid(Elementwise):
     """y = 1 / (1 + exp(-x))"""
 
     promotes = "floating"
-    vjp = (lambda g, y: g * ((1 - y) * y),)
+    vjp = (lambda g, y: apply(SigmoidReverse, g, y),)
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
         return stable_sigmoid(xp, x, out)
+
+    kernel_cuda = staticmethod(fused.sigmoid)
+
+
+class SigmoidReverse(Elementwise):
+    """z = g * (1 - y) * y"""
+
+    backward_name = "SigmoidBackwardBackward0"
+    promotes = None
+    vjp = (lambda h, y: apply(SigmoidReverse, h, y), lambda h, g, y: h * (g * (1 - 2 * y)))
+
+    @staticmethod
+    def kernel(xp: Any, g: Array, y: Array, out: Array | None = None) -> Array:
+        return xp.multiply(g, (1 - y) * y, out=out)
+
+    kernel_cuda = staticmethod(fused.sigmoid_reverse)
 
 
 sigmoid = function(Sigmoid)
@@ -36,11 +52,25 @@ class Relu(Elementwise):
     """y = max(x, 0)"""
 
     in_place = True
-    vjp = (lambda g, y: where(y > 0, g, 0),)
+    vjp = (lambda g, y: apply(ReluReverse, g, y),)
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
         return xp.maximum(x, 0, out=out)
+
+
+class ReluReverse(Elementwise):
+    """z = g where y > 0, else 0"""
+
+    backward_name = "ThresholdBackwardBackward0"
+    promotes = None
+    vjp = (lambda h, y: apply(ReluReverse, h, y), None)
+
+    @staticmethod
+    def kernel(xp: Any, g: Array, y: Array, out: Array | None = None) -> Array:
+        return into(xp, xp.where(y > 0, g, 0), out)
+
+    kernel_cuda = staticmethod(fused.relu_reverse)
 
 
 relu = function(Relu)
@@ -70,11 +100,27 @@ class Silu(Elementwise):
     """y = x * sigmoid(x)"""
 
     promotes = "floating"
-    vjp = (lambda g, x: g * silu_slope(x),)
+    vjp = (lambda g, x: apply(SiluReverse, g, x),)
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
         return xp.multiply(x, stable_sigmoid(xp, x), out=out)
+
+    kernel_cuda = staticmethod(fused.silu)
+
+
+class SiluReverse(Elementwise):
+    """y = g * s * (1 + x * (1 - s)), s = sigmoid(x)"""
+
+    backward_name = "SiluBackwardBackward0"
+    promotes = None
+    vjp = (lambda h, x: apply(SiluReverse, h, x), lambda h, g, x: h * (g * silu_curvature(x)))
+
+    @staticmethod
+    def kernel(xp: Any, g: Array, x: Array, out: Array | None = None) -> Array:
+        return xp.multiply(g, silu_slope(x), out=out)
+
+    kernel_cuda = staticmethod(fused.silu_reverse)
 
 
 silu = function(Silu)
@@ -113,11 +159,30 @@ logsigmoid = function(LogSigmoid)
 class Gelu(Elementwise):
     """y = x * Phi(x), Phi the normal distribution function; or its tanh approximation"""
 
-    vjp = (lambda g, x, approximate: g * gelu_slope(x, approximate),)
+    vjp = (lambda g, x, approximate: apply(GeluReverse, g, x, approximate=approximate),)
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, approximate: str, out: Array | None = None) -> Array:
         return xp.multiply(x, gelu_cdf(x, approximate), out=out)
+
+    kernel_cuda = staticmethod(fused.gelu)
+
+
+class GeluReverse(Elementwise):
+    """y = g * dGELU/dx"""
+
+    backward_name = "GeluBackwardBackward0"
+    promotes = None
+    vjp = (
+        lambda h, x, approximate: apply(GeluReverse, h, x, approximate=approximate),
+        lambda h, g, x, approximate: h * (g * gelu_curvature(x, approximate)),
+    )
+
+    @staticmethod
+    def kernel(xp: Any, g: Array, x: Array, *, approximate: str, out: Array | None = None) -> Array:
+        return xp.multiply(g, gelu_slope(x, approximate), out=out)
+
+    kernel_cuda = staticmethod(fused.gelu_reverse)
 
 
 def is_narrow(x: Array, dim: int) -> bool:
@@ -173,7 +238,7 @@ class SoftmaxReverse(Primitive):
     def kernel(xp: Any, g: Array, y: Array, *, dim: int, out: Array | None = None) -> Array:
         work = xp.multiply(g, y, out=out)
         own = work if work.ndim else out
-        work = xp.subtract(g, sum(work, dim, True), out=own)
+        work = xp.subtract(g, work.sum(axis=dim, keepdims=True), out=own)
         return xp.multiply(work, y, out=own)
 
     kernel_cuda = staticmethod(fused.softmax_reverse)
@@ -220,7 +285,7 @@ class LogSoftmaxReverse(Primitive):
     def kernel(xp: Any, g: Array, y: Array, *, dim: int, out: Array | None = None) -> Array:
         work = xp.exp(y, out=out)
         own = work if work.ndim else out
-        work = xp.multiply(work, sum(g, dim, True), out=own)
+        work = xp.multiply(work, g.sum(axis=dim, keepdims=True), out=own)
         return xp.subtract(g, work, out=own)
 
     kernel_cuda = staticmethod(fused.log_softmax_reverse)
@@ -241,6 +306,12 @@ def silu_slope(x: Any) -> Any:
     """d(x sigmoid(x))/dx."""
     s = sigmoid(x)
     return s * (1 + x * (1 - s))
+
+
+def silu_curvature(x: Any) -> Any:
+    """The second derivative of x sigmoid(x)."""
+    s = sigmoid(x)
+    return s * (1 - s) * (2 + x * (1 - 2 * s))
 
 
 def softplus_slope(x: Any, beta: float, threshold: float) -> Any:
@@ -264,6 +335,16 @@ def gelu_slope(x: Any, approximate: str) -> Any:
         slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * (x * x))
         return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope
     return gelu_cdf(x, approximate) + x * (exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi)))
+
+
+def gelu_curvature(x: Any, approximate: str) -> Any:
+    """The second derivative of GELU."""
+    if approximate == "tanh":
+        scale, cubic = math.sqrt(2 / math.pi), 0.044715
+        t = tanh(scale * (x + cubic * (x * x * x)))
+        slope = scale * (1 + 3 * cubic * (x * x))
+        return (1 - t * t) * (slope + x * (3 * scale * cubic * x - t * slope * slope))
+    return exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi)) * (2 - x * x)
 
 
 def leaky_relu(x: Any, negative_slope: float = 0.01) -> Any:

@@ -203,6 +203,52 @@ def sizes(shape: tuple[int, ...], n: int, ignored: int) -> tuple[Any, ...]:
     return numpy.int64(n), numpy.int64(classes), numpy.int64(inner), numpy.int64(ignored)
 
 
+# --- activations ----------------------------------------------------------------------------------
+
+
+def sigmoid(xp: Any, x: Array, out: Array | None = None) -> Array:
+    return each(xp, "sigmoid", (x,), out)
+
+
+def sigmoid_reverse(xp: Any, g: Array, y: Array, out: Array | None = None) -> Array:
+    return each(xp, "sigmoid_reverse", (g, y), out)
+
+
+def relu_reverse(xp: Any, g: Array, y: Array, out: Array | None = None) -> Array:
+    return each(xp, "relu_reverse", (g, y), out)
+
+
+def silu(xp: Any, x: Array, out: Array | None = None) -> Array:
+    return each(xp, "silu", (x,), out)
+
+
+def silu_reverse(xp: Any, g: Array, x: Array, out: Array | None = None) -> Array:
+    return each(xp, "silu_reverse", (g, x), out)
+
+
+def gelu(xp: Any, x: Array, *, approximate: str, out: Array | None = None) -> Array:
+    return each(xp, "gelu", (x,), out, numpy.int32(approximate == "tanh"))
+
+
+def gelu_reverse(
+    xp: Any, g: Array, x: Array, *, approximate: str, out: Array | None = None
+) -> Array:
+    return each(xp, "gelu_reverse", (g, x), out, numpy.int32(approximate == "tanh"))
+
+
+def each(
+    xp: Any, kernel: str, arrays: tuple[Array, ...], out: Array | None, *numbers: Any
+) -> Array:
+    """A kernel of activations.cu that goes from element to element."""
+    x = arrays[0]
+    if not alike(xp, *arrays):
+        return NotImplemented
+    y = output(xp, out, x.shape, x.dtype)
+    arguments = (*arrays, y, numpy.int64(x.size), *numbers)
+    launch(xp, "activations", kernel, x.dtype.char, grid_for(x.size), (THREADS,), arguments)
+    return written(xp, y, out)
+
+
 # --- rows -----------------------------------------------------------------------------------------
 
 

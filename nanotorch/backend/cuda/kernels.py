@@ -24,9 +24,10 @@ OPTIONS = ("-std=c++17",)
 # The C type of each dtype letter; "E" is the bfloat16 of ml_dtypes, "l" and "q" are both 64 bits
 # wide.
 C_TYPES = {
-    "e": "__half", "E": "__nv_bfloat16", "f": "float", "d": "double", "?": "bool", "b": "signed char",
-    "B": "unsigned char", "h": "short", "H": "unsigned short", "i": "int", "I": "unsigned int",
-    "l": "long long", "q": "long long", "L": "unsigned long long", "Q": "unsigned long long",
+    "e": "__half", "E": "__nv_bfloat16", "f": "float", "d": "double", "?": "bool",
+    "b": "signed char", "B": "unsigned char", "h": "short", "H": "unsigned short", "i": "int",
+    "I": "unsigned int", "l": "long long", "q": "long long", "L": "unsigned long long",
+    "Q": "unsigned long long",
 }  # fmt: skip
 _DECLARED = re.compile(r"^// kernel (\w+):(.*)$", re.MULTILINE)
 _INCLUDED = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
