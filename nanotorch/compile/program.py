@@ -176,11 +176,11 @@ class Program:
         self._make_room(step.out, step.arrays if step.elementwise else [], position)
         single = step.elementwise and step.out.ndim > 0
         name = self.single_text if single else self.value_text
-        text = self._text(step, name, self.array_name(step.out))
+        text = self.call_text(step, name, self.array_name(step.out))
         self._note(text, self._kernels[id(step)], [*step.arrays, step.out], step.name)
         return [text]
 
-    def _text(self, step: Call, name: Callable[[Any], str], out: str) -> str:
+    def call_text(self, step: Call, name: Callable[[Any], str], out: str) -> str:
         """A call in the program that writes `out`; `name` gives the names of its operands."""
         names = [name(a) for a in step.arguments]
         keywords = [f"{key}={name(value)}" for key, value in step.keywords.items()]
@@ -217,7 +217,9 @@ class Program:
         def name(value: Any) -> str:
             return names.get(id(value)) or self.single_text(value)
 
-        body = "\n        ".join(self._text(call, name, names[id(call.out)]) for call in step.calls)
+        body = "\n        ".join(
+            self.call_text(call, name, names[id(call.out)]) for call in step.calls
+        )
         taken = "".join(f", {part}" for part in (*parts, *(f"b{n}" for n in range(len(buffers)))))
         arguments = ", ".join(["work", *moving])
         source = f"def run({arguments}):\n    for low, high{taken} in work:\n        {body}\n"

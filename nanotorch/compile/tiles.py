@@ -18,6 +18,7 @@ from nanotorch.compile.explanation import Line
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.recorder import Draw, HandOver, Kernel, Live
 from nanotorch.compile.rows import COLUMNS, ROWS, SUM, WHOLE, NotRowWise, Role, role
+from nanotorch.compile.tile_calls import TileCalls, calls_of_tile, texts_of
 from nanotorch.ops import losses
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Tiling:
         self.before: list[Step] = []
         self.within: list[tuple[Kernel, Role]] = []
         self.after: list[Step] = []
+        self._kept: list[TileCalls] = []  # so that identities stay those of these arrays
         self._sort(steps)
         if not any(r.output == SUM for _, r in self.within):
             raise NotRowWise("nothing is summed over the rows")
@@ -121,6 +123,7 @@ class Tiling:
         sums: list[tuple[Kernel, Role]] = []
         numbers = itertools.count()
         escaping = plan.escaping()
+        height = min(self.tile, self.rows // GROUPS)
 
         def name(value: Any) -> str:
             if type(value) not in MODULES:
@@ -133,43 +136,56 @@ class Tiling:
                 body.append(f"{local[id(value)]} = {plan.array_name(value)}[low:high]")
             return local[id(value)]
 
+        def buffer(like: Array, cut: str = "[:n]") -> str:
+            made = f"r{next(numbers)}"
+            body.append(f"{made} = buffers[{len(buffers)}]{cut}")
+            buffers.append((like.shape, like.dtype))
+            return made
+
+        def run(step: Kernel, found: Role, operands: list[str], out: str) -> None:
+            calls = calls_of_tile(step, [self._kind(a) for a in step.operands], found, height)
+            line = f"{whole(step, found, operands)}, out={out})"
+            if calls is None:
+                body.append(line)
+                return
+            self._kept.append(calls)
+            view = lambda: f"r{next(numbers)}"
+            body.extend(texts_of(calls, operands, out, line, buffer, view, plan))
+
+        def whole(step: Kernel, found: Role, operands: list[str]) -> str:
+            kernel = plan.constant(step.primitive.title(), step.primitive.kernel)
+            attributes = {k: plan.value_text(v) for k, v in step.attributes.items()}
+            attributes.update(found.attributes)
+            given = [*operands, *(f"{k}={v}" for k, v in attributes.items())]
+            return f"{kernel}({', '.join([plan.constant('xp', step.xp), *given])}"
+
         for step, found in self.within:
             operands = [name(a) for a in step.operands]
             if found.shared >= 0:
                 operands[found.shared] += f" / {step.operands[1].size}"
-            attributes = {k: plan.value_text(v) for k, v in step.attributes.items()}
-            attributes.update(found.attributes)
-            call = ", ".join(
-                [
-                    plan.constant("xp", step.xp),
-                    *operands,
-                    *(f"{k}={v}" for k, v in attributes.items()),
-                ]
-            )
-            kernel = plan.constant(step.primitive.title(), step.primitive.kernel)
             arrays = [a for a in step.operands if type(a) in MODULES]
             shares = any(root_of(a) == root_of(step.out) for a in arrays)
             if found.output == SUM:
                 place = len(sums)
                 sums.append((step, found))
-                body.append(f"sums[{place}] += {kernel}({call}, out=parts[{place}])")
-                continue
-            local[id(step.out)] = target = f"r{next(numbers)}"
-            if shares:
-                body.append(f"{target} = {kernel}({call})")
-            elif root_of(step.out) in escaping:
-                plan.memory.apart(step.out)
-                body.append(f"{target} = {plan.array_name(step.out)}[low:high]")
-                body.append(f"{kernel}({call}, out={target})")
+                run(step, found, operands, f"parts[{place}]")
+                body.append(f"sums[{place}] += parts[{place}]")
+            elif shares:
+                local[id(step.out)] = target = f"r{next(numbers)}"
+                body.append(f"{target} = {whole(step, found, operands)})")
             else:
-                body.append(f"{target} = buffers[{len(buffers)}][:n]")
-                body.append(f"{kernel}({call}, out={target})")
-                buffers.append((step.out.shape[1:], step.out.dtype))
+                if root_of(step.out) in escaping:
+                    plan.memory.apart(step.out)
+                    local[id(step.out)] = target = f"r{next(numbers)}"
+                    body.append(f"{target} = {plan.array_name(step.out)}[low:high]")
+                else:
+                    local[id(step.out)] = target = buffer(step.out[:height])
+                run(step, found, operands, target)
         for step, _ in sums:
             plan.memory.apart(step.out)
         runner = Runner(
             self.rows,
-            self.tile,
+            height,
             buffers,
             [(s.out.shape, s.out.dtype, f.divisor, plan.memory.place(s.out)) for s, f in sums],
         )
@@ -186,7 +202,7 @@ class Tiling:
     def forget(self) -> None:
         """Lets go of the recording and its arrays, once the program is made; the names stay."""
         self.titles = [kernel.primitive.title() for kernel, _ in self.within]
-        del self.plan, self.seeds, self.kinds, self.before, self.within, self.after
+        del self._kept, self.plan, self.seeds, self.kinds, self.before, self.within, self.after
 
     def counted(self) -> list[tuple[Array, int]]:
         """The targets of the pass, and the class that must not be among them for it to be right."""
@@ -206,7 +222,7 @@ class Runner:
             [(low, min(low + tile, stop)) for low in range(start, stop, tile)]
             for start, stop in itertools.pairwise(bounds)
         ]
-        self._forms, self._sums, self._tile = buffers, sums, tile
+        self._forms, self._sums = buffers, sums
         self._workers: list[tuple[list[Array], list[Array]]] = []
         self._totals = [
             [HOST.zeros(shape, kind) for shape, kind, _, _ in sums] for _ in self.groups
@@ -217,7 +233,7 @@ class Runner:
         while len(self._workers) < threads:
             self._workers.append(
                 (
-                    [HOST.empty((self._tile, *shape), kind) for shape, kind in self._forms],
+                    [HOST.empty(shape, kind) for shape, kind in self._forms],
                     [HOST.empty(shape, kind) for shape, kind, _, _ in self._sums],
                 )
             )
