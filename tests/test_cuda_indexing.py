@@ -441,6 +441,27 @@ def test_each_gpu_tells_of_its_own(cuda: str) -> None:
         y.tolist()
 
 
+def test_a_captured_step_notes_them_as_well(cuda: str) -> None:
+    nt.manual_seed(0)
+    table, target = nt.nn.Embedding(20, 4).to("cuda"), nt.tensor([0, 3, 1], device="cuda")
+
+    def step(places: Any) -> Any:
+        table.zero_grad()
+        loss = nt.nn.functional.cross_entropy(table(places), target)
+        loss.backward()
+        return loss.detach()
+
+    compiled, losses = nt.compile(step), []
+    for places in ([1, 4, 1], [0, 19, 2], [5, 5, 5], [1, 4, 1]):
+        losses.append(compiled(beyond(*places)).item())
+    assert losses[0] == losses[3] != losses[2]
+    assert cuda == "cupy" or strict_cupy.counts.graph_launches >= 2
+    compiled(beyond(1, 20, 4))
+    with pytest.raises(IndexError, match=r"^embedding: index 20 is out of range for a table of 20"):
+        table.weight.grad.tolist()
+    assert compiled(beyond(1, 4, 1)).item() == losses[0]
+
+
 # --- devices --------------------------------------------------------------------------------------
 
 

@@ -71,7 +71,10 @@ class Embedding(Module):
         return cls(rows, columns, padding_idx, _weight=embeddings, _freeze=freeze)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Shapes: (*) of integers to (*, embedding_dim)."""
+        """Shapes: (*) of integers to (*, embedding_dim).
+
+        IndexError for an integer that is no row; on a GPU when the host next waits for it.
+        """
         return F.embedding(input, self.weight, self.padding_idx)
 
     def extra_repr(self) -> str:
