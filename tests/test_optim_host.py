@@ -48,7 +48,7 @@ LARGE = 3 * PIECE // 4 + 5  # elements of float32: several pieces, of which the 
 def test_pieces_and_single_elements_have_the_bits_of_the_whole(
     name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    starts = values(0, LARGE), values(0, 1), values(0, 1, 1).astype(np.float16), values(0, 1)[0]
+    starts = values(0, LARGE), values(0, 1), values(0, 1, 1).astype(np.float64), values(0, 1)[0]
     found = [stepped(name, options, start)[0].tobytes() for start in starts]
     monkeypatch.setattr(getattr(optim, name), "elementwise", False)
     assert found == [stepped(name, options, start)[0].tobytes() for start in starts]
@@ -58,6 +58,49 @@ def test_pieces_and_single_elements_have_the_bits_of_the_whole(
 def test_scratch_memory_is_as_large_as_a_piece(name: str, options: dict[str, Any]) -> None:
     _, optimizer = stepped(name, options, values(0, LARGE))
     assert 0 < sum(a.nbytes for flats in optimizer._scratch.values() for a in flats) <= 2 * PIECE
+
+
+HALVES = [nt.float16, nt.bfloat16]
+
+
+@pytest.mark.parametrize("kind", HALVES, ids=str)
+@pytest.mark.parametrize("shape", [(1,), (2, 3), (LARGE,), (0,)], ids=str)
+@pytest.mark.parametrize("name, options", OPTIMIZERS, ids=str)
+def test_halves_are_computed_in_float32_and_rounded_once(
+    name: str, options: dict[str, Any], shape: tuple[int, ...], kind: Any
+) -> None:
+    pytest.importorskip("ml_dtypes")
+
+    def step(dtype: Any) -> tuple[nt.Tensor, Any]:
+        start, g = (nt.tensor(values(i, *shape)).to(kind).to(dtype) for i in range(2))
+        p = start.requires_grad_()
+        p.grad = g
+        optimizer = getattr(optim, name)([p], **options)
+        optimizer.step()
+        return p.detach(), optimizer.state[p]
+
+    (half, state), (exact, wide) = step(kind), step(nt.float32)
+    for found, expected in [(half, exact), *((state[k], wide[k]) for k in wide if k != "step")]:
+        assert found.dtype is kind
+        assert found.float().numpy().tobytes() == expected.to(kind).float().numpy().tobytes()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_halves_stay_near_pytorchs(kind: str) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("ml_dtypes")
+
+    def trained(m: Any) -> tuple[Any, Any]:
+        p = m.tensor([1.0, -2.0, 0.5], dtype=getattr(m, kind), requires_grad=True)
+        optimizer = m.optim.Adam([p], lr=0.05, eps=1e-4)
+        for step in range(30):
+            p.grad = (p.detach() * 2 + 1) * (1 + step % 3)
+            optimizer.step()
+        return p.detach().float().numpy(), optimizer.state[p]["exp_avg_sq"].float().numpy()
+
+    for ours, theirs in zip(trained(nt), trained(torch), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0.05, atol=0.02)
 
 
 def test_memory_in_another_order_is_updated_as_a_whole() -> None:

@@ -10,8 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nanotorch.backend import HOST, Array, array_module
+from nanotorch.backend.dtypes import float32
 from nanotorch.optim import single
 from nanotorch.optim.numbers import NONE, Scalars
+from nanotorch.primitive import is_half
 from nanotorch.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class Update:
         self.own: Scalars | None = None  # of a parameter that has skipped steps
         self.bound: Any = None  # the arrays of the scalars that are among the arguments
         self.arguments: tuple[Any, ...] = ()
-        self.pieces: list[tuple[int, int, Array, tuple[Any, ...]]] | None = None
+        self.pieces: list[Piece] | None = None
 
     def renew(self, parameter: Tensor, scalars: dict[Any, Scalars]) -> None:
         """Turns to a parameter, or to another array of it."""
@@ -48,7 +50,7 @@ class Update:
         self.elsewhere = array_module(self.array) is not HOST
         self.held = self.bound = self.own = None
         if not self.elsewhere:
-            kind = self.array.dtype
+            kind = float32.numpy if is_half(self.array) else self.array.dtype
             if kind not in scalars:
                 scalars[kind] = Scalars(kind)
             self.scalars = scalars[kind]
@@ -91,42 +93,92 @@ class Update:
 
     def own_scalars(self) -> Scalars:
         if self.own is None:
-            self.own = Scalars(self.array.dtype)
+            self.own = Scalars(self.scalars.kind)
         return self.own
 
     def bind(self, optimizer: Optimizer, scalars: Scalars) -> None:
         """Puts the arguments together: for the parameter, or for each piece of a large one."""
         array, numbers = self.array, scalars.arrays
-        self.bound = numbers
+        self.bound, self.pieces, self.module = numbers, None, HOST
         ours = optimizer.elementwise
-        self.module = single if ours and array.size == 1 and array.dtype.kind == "f" else HOST
         in_order = array.flags.c_contiguous and all(
             a is None or a.flags.c_contiguous for a in self.states
         )
-        if array.nbytes <= PIECE or not in_order or not ours:
-            self.pieces = None
+        half = ours and is_half(array)
+        nbytes = array.nbytes * (2 if half else 1)
+        if not half and not (ours and in_order and nbytes > PIECE):
+            if ours and array.size == 1 and array.dtype.kind == "f":
+                self.module = single
             self.arguments = (*self.states, *optimizer._scratch_for(array), *numbers)
             return
-        count = -(-array.nbytes // PIECE)
-        size = -(-array.size // count)
-        flat, states = array.reshape(-1), [a if a is None else a.reshape(-1) for a in self.states]
+        count = -(-nbytes // PIECE) if in_order else 1
+        size = -(-array.size // count) if array.size else 1
+        arrays: list[Any] = [array, *self.states]
+        if in_order:
+            arrays = [a if a is None else a.reshape(-1) for a in arrays]
         self.pieces = []
-        for start in range(0, array.size, size):
-            part = flat[start : start + size]
-            parts = [a if a is None else a[start : start + size] for a in states]
-            given = (*parts, *optimizer._scratch_for(part), *numbers)
-            self.pieces.append((start, start + size, part, given))
+        for start in range(0, array.size if in_order else 1, size):
+            end = start + size
+            parts = [a if a is None or not in_order else a[start:end] for a in arrays]
+            make = HalfPiece if half else Piece
+            self.pieces.append(make(optimizer, start, end, parts, numbers))
 
     def run_pieces(self, optimizer: Optimizer, gradient: Array) -> None:
         """The update piece by piece; of the whole where the gradient lies in another order."""
-        kernel, pieces = optimizer.kernel, self.pieces
+        pieces: Any = self.pieces
+        if len(pieces) == 1:
+            pieces[0].run(optimizer.kernel, gradient.reshape(pieces[0].shape))
+            return
         if not gradient.flags.c_contiguous:
-            scratch = optimizer._scratch_for(self.array)
-            kernel(HOST, self.array, gradient, *self.states, *scratch, *self.bound)
+            whole = type(pieces[0])(optimizer, 0, 0, [self.array, *self.states], self.bound)
+            whole.run(optimizer.kernel, gradient)
             return
         gradient = gradient.reshape(-1)
-        for start, end, part, given in pieces:  # type: ignore[union-attr]
-            kernel(HOST, part, gradient[start:end], *given)
+        for piece in pieces:
+            piece.run(optimizer.kernel, gradient[piece.start : piece.end])
+
+
+class Piece:
+    """A stretch of a parameter and of its state, with what else the kernel takes."""
+
+    __slots__ = ("arguments", "end", "parameter", "shape", "start")
+
+    def __init__(
+        self, optimizer: Optimizer, start: int, end: int, arrays: list[Any], numbers: Any
+    ) -> None:
+        self.start, self.end = start, end
+        self.parameter, states = arrays[0], arrays[1:]
+        self.shape = self.parameter.shape
+        self.arguments = (*states, *optimizer._scratch_for(self.parameter), *numbers)
+
+    def run(self, kernel: Any, gradient: Array) -> None:
+        kernel(HOST, self.parameter, gradient, *self.arguments)
+
+
+class HalfPiece(Piece):
+    """The same of float16 or bfloat16: computed in float32, and rounded once at the end."""
+
+    __slots__ = ("gradient", "pairs", "wide")
+
+    def __init__(
+        self, optimizer: Optimizer, start: int, end: int, arrays: list[Any], numbers: Any
+    ) -> None:
+        self.start, self.end, self.shape = start, end, arrays[0].shape
+        like = HOST.broadcast_to(float32.numpy.type(0), self.shape)
+        memory = optimizer._scratch_for(like, len(arrays) + 1 + optimizer.scratches)
+        self.gradient, *rest = memory
+        wide: list[Any] = [None if a is None else rest.pop() for a in arrays]
+        self.pairs = [(a, w) for a, w in zip(arrays, wide, strict=True) if a is not None]
+        self.wide = wide[0]
+        self.arguments = (*wide[1:], *rest[: optimizer.scratches], *numbers)
+
+    def run(self, kernel: Any, gradient: Array) -> None:
+        HOST.copyto(self.gradient, gradient)
+        for half, wide in self.pairs:
+            HOST.copyto(wide, half)
+        kernel(HOST, self.wide, self.gradient, *self.arguments)
+        for half, wide in self.pairs:
+            HOST.copyto(half, wide, casting="unsafe")
 
 
 class HostGroup:

@@ -294,16 +294,15 @@ class Optimizer(Saved):
             f"{type(self).__name__} defines neither step nor kernel, _arrays and _numbers"
         )
 
-    def _scratch_for(self, array: Array) -> tuple[Array, ...]:
+    def _scratch_for(self, array: Array, count: int | None = None) -> tuple[Array, ...]:
         """Scratch arrays like `array`; parameters are updated in turn, so all share one memory."""
-        key = (array.dtype, device_of(array))
-        flats = self._scratch.get(key, [])
-        if len(flats) < self.scratches or any(flat.size < array.size for flat in flats):
-            xp = array_module(array)
-            with on_device(device_of(array)):
-                flats = [xp.empty(array.size, dtype=array.dtype) for _ in range(self.scratches)]
-            self._scratch[key] = flats
-        return tuple(flat[: array.size].reshape(array.shape) for flat in flats)
+        wanted = self.scratches if count is None else count
+        flats = self._scratch.setdefault((array.dtype, device_of(array)), [])
+        with on_device(device_of(array)):
+            for i in range(wanted):
+                if i == len(flats) or flats[i].size < array.size:
+                    flats[i : i + 1] = [array_module(array).empty(array.size, dtype=array.dtype)]
+        return tuple(flat[: array.size].reshape(array.shape) for flat in flats[:wanted])
 
     # Hooks
 

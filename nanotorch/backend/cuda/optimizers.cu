@@ -5,15 +5,15 @@
 // elements of one parameter. Numbers that change between steps (rates, corrections, the loss scale)
 // are read from memory. Arithmetic is in float for half precision, else in the parameters' type.
 //
-// kernel sgd: e f d
-// kernel adam: e f d
-// kernel rmsprop: e f d
-// kernel adagrad: e f d
+// kernel sgd: e E f d
+// kernel adam: e E f d
+// kernel rmsprop: e E f d
+// kernel adagrad: e E f d
 // kernel write: f d
-// kernel squares: e f d
-// kernel clipping: e f d
-// kernel scale: e f d
-// kernel unscale: e f d
+// kernel squares: e E f d
+// kernel clipping: e E f d
+// kernel scale: e E f d
+// kernel unscale: e E f d
 // kernel grow:
 #include "numbers.cuh"
 

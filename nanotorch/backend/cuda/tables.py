@@ -18,7 +18,7 @@ Array = Any
 MOST = 64  # arrays of a table, as optimizers.cu has it
 CHUNK, LONG_CHUNK = 1024, 8192  # elements of a block
 THREADS = 256
-FLOATING = "efd"
+FLOATING = "eEfd"
 PARAMETER, GRADIENT, STATE = range(3)  # columns; up to three of state
 
 _TABLE = numpy.dtype(
@@ -114,7 +114,10 @@ def norm_of(xp: Any, arrays: Sequence[Array], most: float) -> tuple[Array, Array
     ]
     count = sum(table.blocks for _, table in summed)
     highest = max(by_kind, key=FLOATING.index)
-    sums, norm, factor = xp.empty(max(count, 1), "d"), xp.empty((), highest), xp.empty((), "d")
+    if "e" in by_kind and highest == "E":
+        highest = "f"  # where the two halves meet
+    dtype = by_kind[highest][0].dtype if highest in by_kind else highest
+    sums, norm, factor = xp.empty(max(count, 1), "d"), xp.empty((), dtype), xp.empty((), "d")
     done = 0
     for kind, table in summed:
         table.launch(xp, "squares", kind, sums[done:])
