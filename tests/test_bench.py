@@ -87,16 +87,18 @@ for text in ("32x30-1", "16x20-5", "16x12-8-1", "16x12-8-7-3"):
 # --- on a GPU -------------------------------------------------------------------------------------
 
 
-def test_without_a_gpu_one_line_says_so() -> None:
+@pytest.mark.parametrize("command", ["bench.py --device cuda", "gpu_check.py never-made"])
+def test_without_a_gpu_one_line_says_so(command: str) -> None:
+    script, *arguments = command.split()
     program = "import runpy, sys; sys.modules['cupy'] = None; sys.argv = sys.argv[1:]; "
     program += "sys.path.insert(0, sys.argv.pop(1)); "
     program += "runpy.run_path(sys.argv[0], run_name='__main__')"
-    script = [str(SCRIPTS / "bench.py"), str(SCRIPTS), "--device", "cuda"]
-    command = [sys.executable, "-c", program, *script]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    call = [sys.executable, "-c", program, str(SCRIPTS / script), str(SCRIPTS), *arguments]
+    result = subprocess.run(call, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("bench.py: device 'cuda' needs CuPy")
+    assert result.stderr.startswith(f"{script}: device 'cuda' needs CuPy")
     assert result.stderr.count("\n") == 1
+    assert not Path("never-made").exists()
 
 
 @pytest.fixture
