@@ -197,6 +197,13 @@ def rows_of(xp: Any, columns: Array, out: Array | None) -> Array:
     return columns.T.copy() if out is None else into(xp, columns.T, out)
 
 
+def total_along(xp: Any, x: Array, dim: int) -> Array:
+    """The sum along a dimension, which is kept with size 1."""
+    if xp is HOST and is_narrow(x, dim):
+        return x.T.copy().sum(axis=0).reshape(-1, 1)
+    return x.sum(axis=dim, keepdims=True)
+
+
 class Softmax(Primitive):
     """y = exp(x) / sum of exp(x), along `dim`"""
 
@@ -238,7 +245,7 @@ class SoftmaxReverse(Primitive):
     def kernel(xp: Any, g: Array, y: Array, *, dim: int, out: Array | None = None) -> Array:
         work = xp.multiply(g, y, out=out)
         own = work if work.ndim else out
-        work = xp.subtract(g, work.sum(axis=dim, keepdims=True), out=own)
+        work = xp.subtract(g, total_along(xp, work, dim), out=own)
         return xp.multiply(work, y, out=own)
 
     kernel_cuda = staticmethod(fused.softmax_reverse)
@@ -285,7 +292,7 @@ class LogSoftmaxReverse(Primitive):
     def kernel(xp: Any, g: Array, y: Array, *, dim: int, out: Array | None = None) -> Array:
         work = xp.exp(y, out=out)
         own = work if work.ndim else out
-        work = xp.multiply(work, g.sum(axis=dim, keepdims=True), out=own)
+        work = xp.multiply(work, total_along(xp, g, dim), out=own)
         return xp.subtract(g, work, out=own)
 
     kernel_cuda = staticmethod(fused.log_softmax_reverse)
