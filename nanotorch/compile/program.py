@@ -30,6 +30,7 @@ from nanotorch.compile.explanation import OUTSIDE, Line, call_name, family_of
 from nanotorch.compile.memory import Memory, root_of
 from nanotorch.compile.recorder import Draw, HandOver, Kernel, Live
 from nanotorch.ops.casting import Clone
+from nanotorch.primitive import kernel_of
 from nanotorch.tensor import Tensor
 
 
@@ -309,6 +310,9 @@ class Program:
     def _callable(self, step: Kernel) -> Callable[..., Any]:
         """The kernel, with the casts that the operands need before it and the result after it."""
         kernel, floating = step.primitive.kernel_for(step.xp), step.primitive.promotes == "floating"
+        if step.xp is not HOST:  # where halves are computed with as the engine does
+            first = next((x for x in step.operands if type(x) in MODULES), step.out)
+            kernel = kernel_of(step.primitive, step.xp, first)
         into_other_dtype = step.into_existing and not step.primitive.in_place
         if not step.promotes and not into_other_dtype:
             return kernel
