@@ -294,9 +294,9 @@ class Recorder:
                 operands, promote(operands, primitive.promotes == "floating"), strict=True
             )
         )
-        module, where = array_module(out), line_outside()
+        xp, where = array_module(out), line_outside()
         self.steps.append(
-            Kernel(primitive, module, operands, attributes, out, into_existing, casts, where)
+            Kernel(primitive, xp, operands, attributes, out, into_existing, casts, where)
         )
 
     def _be_on(self, out: Array) -> None:
