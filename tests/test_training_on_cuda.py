@@ -27,6 +27,7 @@ KINDS: dict[str, list[str]] = {
     ],
     "frozen": ["--data.source", "iris", "--model.freeze", '["weight"]'],
 }
+MIXED = ["--data.source", "iris", "--training.precision", "float16", "--training.clip_norm", "0.5"]
 DROPOUT = ["--data.source", "iris", "--model.name", "mlp", "--model.dropout", "0.3"]
 
 
@@ -50,7 +51,7 @@ def test_a_run_gives_the_cpus_numbers(cuda: str, kind: str, tmp_path: Path) -> N
         np.testing.assert_allclose(weights[0][name], weights[1][name], atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["binary", "classes", "mlp", "frozen", "dropout"])
+@pytest.mark.parametrize("kind", ["binary", "classes", "mlp", "frozen", "dropout", "mixed"])
 def test_a_step_neither_copies_nor_waits(
     cuda: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -67,11 +68,11 @@ def test_a_step_neither_copies_nor_waits(
         steps.append(1)
 
     monkeypatch.setattr(Run, "_update", update)
-    train(tmp_path, "cuda:0", *(KINDS | {"dropout": DROPOUT})[kind])
+    train(tmp_path, "cuda:0", *(KINDS | {"dropout": DROPOUT, "mixed": MIXED})[kind])
     assert len(steps) > 5
 
 
-@pytest.mark.parametrize("model", [KINDS["mlp"], DROPOUT])
+@pytest.mark.parametrize("model", [KINDS["mlp"], DROPOUT, MIXED])
 def test_a_run_of_a_gpu_goes_on_to_the_same_bytes(
     cuda: str, model: list[str], tmp_path: Path
 ) -> None:

@@ -35,6 +35,8 @@ KINDS = {
         *("--optimizer.name", "lbfgs", "--training.batch_size", "0", "--optimizer.max_iter", "2"),
     ],
     "weights": ["--loss.class_weight", "balanced", "--training.clip_norm", "0.5"],
+    "float16": ["--training.precision", "float16", "--penalty.l2", "0.1"],
+    "bfloat16": ["--training.precision", "bfloat16", "--training.clip_norm", "0.5"],
     "rmsprop": ["--optimizer.name", "rmsprop", "--optimizer.centered", "true"],
 }
 

@@ -25,6 +25,7 @@ from nanotorch.training.objective import (
     step_of,
 )
 from nanotorch.training.optimizers import add_parameters, build_optimizer
+from nanotorch.training.precision import mixed_precision, take_step
 from nanotorch.training.run_folder import METRICS as METRICS_FILE, Log
 from nanotorch.training.schedules import LearningRates
 from nanotorch.training.signals import StopSignals
@@ -93,17 +94,21 @@ class Run:
             self._held_losses = nt.empty(2, LOSSES_HELD, dtype=nt.float64, device=device)
         self._accumulate = training.accumulate
         self._clips = training.clip_norm is not None or training.clip_value is not None
-        # Several batches that make one step share one penalty; else each batch has its own.
-        self._adds_penalty = bool(self.penalty) and training.accumulate > 1
-        self._gradients: Any = gradients_of(
-            self.model, self.objective, None if self._adds_penalty else self.penalty
-        )
+        self.mixed = mixed_precision(training, self.optimizer, device)
+        self.scaler = None if self.mixed is None else self.mixed.scaler
+        # Several batches that make one step share one penalty; else each batch has its own, unless
+        # it has to wait until gradients are unscaled.
+        several = training.accumulate > 1 or self.scaler is not None
+        self._adds_penalty = bool(self.penalty) and several
+        penalty = None if self._adds_penalty else self.penalty
+        self._gradients: Any = gradients_of(self.model, self.objective, penalty, self.mixed)
+        self._adjust = self._adjust_gradients if self._adds_penalty or self._clips else None
         self._step: Any = None
         compiles = training.compile == "on" or (training.compile == "auto" and not whole)
         one_batch = training.accumulate == 1
         if compiles and one_batch and device.type == "cuda" and not whole:
             # The whole step, so that it becomes one CUDA graph.
-            step = step_of(self._gradients, self.optimizer, self._adjust_gradients)
+            step = step_of(self._gradients, self.optimizer, self._adjust, self.scaler)
             self._step = nt.compile(step, warn=training.compile == "on")
         elif training.compile == "on":
             self._gradients = nt.compile(self._gradients)
@@ -195,9 +200,7 @@ class Run:
             or (at.batch + 1) % accumulate == 0
             or at.batch + 1 == self.batches.count
         ):
-            if self._adds_penalty or self._clips:
-                self._adjust_gradients()
-            self.optimizer.step()
+            take_step(self.optimizer, self._adjust, self.scaler)
             at.step += 1
 
     def _window_rows(self) -> int:

@@ -129,6 +129,11 @@ class Training(Section):
     dtype: Literal["float32", "float64"] = Field(
         default="float32", description="precision of all numbers"
     )
+    precision: Literal["float32", "float16", "bfloat16"] = Field(
+        default="float32",
+        description="of training steps: with 16 bits, products compute in them and the loss in "
+        "float32 (autocast), and float16 scales the loss; weights and evaluation keep the dtype",
+    )
     accumulate: Count = Field(default=1, description="batches whose gradients make one step")
     clip_norm: Positive | None = Field(
         default=None, description="largest norm of all gradients together"
