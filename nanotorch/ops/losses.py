@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import HOST, Array, broadcast_shapes, constant, counting, dtype_of
-from nanotorch.backend.cuda import fused
+from nanotorch.backend.cuda import fused, indexing
 from nanotorch.ops.activations import log_softmax
 from nanotorch.ops.binary_losses import (
     BinaryCrossEntropy as BinaryCrossEntropy,
@@ -165,7 +165,8 @@ def class_places(
 ) -> tuple[Any, Any]:
     """Where the targets lie in x (N, C, …) or (C), and the weight of each: 0 for the ignored.
 
-    The weights are None where all are 1. On the CPU, classes that do not exist are refused.
+    The weights are None where all are 1. Classes that do not exist are refused; on a GPU when the
+    host next waits for it.
     """
     count = shape[0 if len(shape) == 1 else 1]
     classes, factor = target, None
@@ -178,6 +179,8 @@ def class_places(
         if xp is HOST and not all_below(classes, count):
             wrong = classes[(classes < 0) | (classes >= count)].flat[0]
             raise IndexError(f"Target {wrong} is out of bounds for {count} classes")
+        if xp is not HOST and indexing.available(xp):
+            indexing.check(xp, (count,), [(0, classes)], "nll_loss")
         factor = xp.where(
             ignored, dtype.type(0), dtype.type(1) if weight is None else weight[classes]
         )
