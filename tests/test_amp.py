@@ -447,3 +447,43 @@ def test_a_compiled_step_follows_the_live_scale() -> None:
     scales = [scale for _, scale in expected[0]]
     assert any(later > earlier for earlier, later in itertools.pairwise(scales))
     assert any(later < earlier for earlier, later in itertools.pairwise(scales))
+
+
+def mixed_steps(compiled: bool, clip: bool, dropout: float = 0.0) -> Any:
+    """Steps of a network on a GPU, one of which overflows: losses, scale, weights, step count."""
+    nt.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 3)).to(
+        "cuda"
+    )
+    optimizer = nt.optim.AdamW(model.parameters(), lr=0.05)
+    scaler = nt.amp.GradScaler(init_scale=2.0**10, growth_interval=3)
+    inputs, y = nt.randn(10, 32, 4, device="cuda"), nt.randint(3, (32,), device="cuda")
+    inputs[5] *= 1e5  # beyond float16
+
+    def step(x: Any) -> Any:
+        optimizer.zero_grad()
+        with nt.autocast("cuda"):
+            loss = nn.functional.cross_entropy(model(x), y)
+        scaler.scale(loss).backward()
+        if clip:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        return loss.detach()
+
+    run = nt.compile(step) if compiled else step
+    with np.errstate(over="ignore", invalid="ignore"):
+        losses = [run(x).item() for x in inputs]
+    weights = [p.tolist() for p in model.parameters()]
+    counts = {s["step"].item() for s in optimizer.state_dict()["state"].values()}
+    return losses, scaler.get_scale(), weights, counts
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_cuda_graph_of_a_mixed_step_is_the_step(clip: bool, dropout: float, cuda: str) -> None:
+    expected = mixed_steps(compiled=False, clip=clip, dropout=dropout)
+    assert expected[3] == {9.0}  # one was skipped
+    found = mixed_steps(compiled=True, clip=clip, dropout=dropout)
+    np.testing.assert_equal(found, expected)
