@@ -136,6 +136,23 @@ def test_all_that_runs_on_a_gpu_finds_the_losses_of_the_cpu(
     assert program.loss(several(x, y)) == pytest.approx(single.loss(last), abs=1e-5)
 
 
+@pytest.mark.parametrize("precision", ["tf32", "float16", "bfloat16"])
+def test_coarser_products_find_about_the_same_losses(precision: str, peers: Any, cuda: str) -> None:
+    if precision == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+
+    def losses(peer: str, case: Any, device: str) -> list[float]:
+        program = peers.build(peer, case, device)
+        x, y = map(program.convert, peers.data(case))
+        return [program.loss(program.step(x, y)) for _ in range(4)]
+
+    expected = losses("numpy", peers.Case.parse("16x12-8-7-3"), "cpu")
+    case = peers.Case.parse(f"16x12-8-7-3:{precision}")
+    found = [losses(peer, case, "cuda") for peer in ("nanotorch", "nanotorch-compile")]
+    assert found[0] == found[1] == pytest.approx(expected, rel=2e-3)
+    assert found[0] != expected
+
+
 @pytest.mark.parametrize("precision", ["float32", "tf32", "float16", "bfloat16"])
 def test_the_floors_on_a_gpu_compute_what_a_step_cannot_do_without(
     precision: str, peers: Any, cuda: str
