@@ -10,6 +10,7 @@ import numpy
 from nanotorch.backend import (
     CPU,
     Array,
+    as_dtype,
     device as Device,
     device_of,
     dtype as DType,
@@ -64,7 +65,7 @@ def tensor(
     """
     array = as_array(data, dtype)
     if dtype is not None:
-        array = array.astype(dtype.numpy)
+        array = as_dtype(array, dtype.numpy)
     elif array is data or isinstance(data, Tensor):
         with on_device_of(array):
             array = array.copy()
@@ -94,7 +95,7 @@ def as_array(data: Any, dtype: DType | None = None) -> Array:
             f"{data!r:.60}"
         )
     if array.dtype == numpy.float64 and not holds_numpy(data):
-        return array.astype((dtype or get_default_dtype()).numpy)
+        return as_dtype(array, (dtype or get_default_dtype()).numpy)
     if array.dtype.kind == "c" and not holds_numpy(data):
         return array.astype(result_type(array.dtype.type(0).item()).numpy)
     if array.size == 0 and not isinstance(data, int | float):
@@ -281,7 +282,7 @@ def arange(
         dtype = get_default_dtype() if any(isinstance(v, float) for v in numbers) else int64
     if dtype.is_floating_point:
         count = max(0, int(numpy.ceil((numbers[1] - numbers[0]) / numbers[2])))
-        array = (numbers[0] + numpy.arange(count) * numbers[2]).astype(dtype.numpy)
+        array = as_dtype(numbers[0] + numpy.arange(count) * numbers[2], dtype.numpy)
     else:
         array = numpy.arange(*numbers).astype(dtype.numpy)
     return placed(array, device, requires_grad)
@@ -293,7 +294,7 @@ def linspace(
 ) -> Tensor:  # fmt: skip
     """`steps` numbers evenly spaced from start to end, both included."""
     kind = (dtype or get_default_dtype()).numpy
-    array = numpy.linspace(float(start), float(end), steps).astype(kind)
+    array = as_dtype(numpy.linspace(float(start), float(end), steps), kind)
     return placed(array, device, requires_grad)
 
 
@@ -303,7 +304,7 @@ def logspace(
 ) -> Tensor:  # fmt: skip
     """`steps` powers of the base, their exponents evenly spaced from start to end."""
     kind = (dtype or get_default_dtype()).numpy
-    array = numpy.logspace(float(start), float(end), steps, base=base).astype(kind)
+    array = as_dtype(numpy.logspace(float(start), float(end), steps, base=base), kind)
     return placed(array, device, requires_grad)
 
 

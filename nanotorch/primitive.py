@@ -220,6 +220,11 @@ def widened(x: Any) -> Any:
     return x.astype("f") if is_half(x) else x
 
 
+def integers_widened(x: Any) -> Any:
+    """A raw array of integers in float32; everything else as it is."""
+    return x.astype("f") if type(x) in RAW and x.dtype.kind in "iu" else x
+
+
 def kernel_of(primitive: type[Primitive], xp: Any, array: Array) -> Callable[..., Any]:
     """What computes a primitive of operands like this array."""
     if array.itemsize == 2:
@@ -368,7 +373,8 @@ class Primitive(Node):
                 "kept for that was freed; pass retain_graph=True to the first backward"
             )
         rules, arguments, variadic, kept = self.vjp, self.arguments, self.variadic, self.inputs
-        wide = not tensors and g.itemsize == 2 and type(g) is HOST.ndarray
+        half = not tensors and g.itemsize == 2
+        wide = half and type(g) is HOST.ndarray
         if wide:
             g = widened(g)
         cotangents: list[Any] = []
@@ -387,6 +393,8 @@ class Primitive(Node):
                     values.append(self.value(kind, key, index, tensors))
             if wide:
                 values = [widened(value) for value in values]
+            elif half and self.promotes:  # CuPy has no dtype for bfloat16 with integers
+                values = [integers_widened(value) for value in values]
             cotangents.append(rules[position](g, *values))  # type: ignore[misc]
         return cotangents
 
@@ -523,7 +531,10 @@ def run(primitive: type[Primitive], inputs: tuple[Any, ...], attributes: dict[st
         xp = RAW.get(type(operand))
         if xp is not None:
             if primitive.promotes:
-                inputs = tuple(promote(inputs, primitive.promotes == "floating", RAW))
+                cast = promote(inputs, primitive.promotes == "floating", RAW)
+                if cast is not inputs:
+                    inputs = tuple(cast)
+                    operand = next(x for x in inputs if type(x) in RAW)
             return kernel_of(primitive, xp, operand)(xp, *inputs, **attributes)
     kinds = ", ".join(type(operand).__name__ for operand in inputs)
     raise TypeError(

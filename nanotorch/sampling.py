@@ -41,7 +41,8 @@ class Options(TypedDict, total=False):
 def uniform_(tensor: Any, low: float = 0.0, high: float = 1.0, *, generator: Any = None) -> Any:
     """Fills with uniform numbers from `low` to `high`, which is excluded."""
     low, high, engine = float(low), float(high), engine_of(generator, tensor.device)
-    greatest = float(HOST.finfo(kind_of("uniform_", {}, tensor.dtype)).max)
+    kind_of("uniform_", {}, tensor.dtype)
+    greatest = backend.finfo(tensor.dtype).max
     if not low <= high:
         raise RuntimeError(f"uniform_: expected low <= high, got low={low:g}, high={high:g}")
     if not (-greatest <= low and high <= greatest and high - low <= greatest):
@@ -317,7 +318,7 @@ def integers(name: str, out: Array, limits: tuple[int, int], engine: Engine) -> 
     """Draws from `low` to `high` - 1, integers that `out`'s dtype must be able to hold."""
     (low, high), kind = limits, out.dtype
     last = mersenne.last_integer(kind)
-    first = {"f": -last, "i": -last - 1}.get(kind.kind, 0)
+    first = {"f": -last, "V": -last, "i": -last - 1}.get(kind.kind, 0)
     if not low < high:
         raise RuntimeError(f"{name}: expected low < high, got low={low}, high={high}")
     if low < first or high - 1 > last:

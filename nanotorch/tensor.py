@@ -161,7 +161,7 @@ class Tensor(Conversions):
     def data_ptr(self) -> int:
         """The address of the first element."""
         array = self._array
-        return int(array.data.ptr if hasattr(array.data, "ptr") else array.ctypes.data)
+        return int(array.ctypes.data if isinstance(array, numpy.ndarray) else array.data.ptr)
 
     def is_floating_point(self) -> bool:
         """Whether the dtype is float16, bfloat16, float32 or float64."""

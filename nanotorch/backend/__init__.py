@@ -37,6 +37,7 @@ from nanotorch.backend.devices import (
 )
 from nanotorch.backend.dtypes import (
     Array as Array,
+    as_dtype as as_dtype,
     dtype as dtype,
     dtype_of as dtype_of,
     get_default_dtype as get_default_dtype,

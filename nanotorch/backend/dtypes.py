@@ -71,12 +71,13 @@ class _BrainFloat(dtype):
 
     @property
     def numpy(self) -> numpy.dtype[Any]:  # type: ignore[override]
-        """The dtype of ml_dtypes; RuntimeError in one line where that is not installed."""
-        return _brain_float()
+        return load_bfloat16()
 
 
 @functools.cache
-def _brain_float() -> numpy.dtype[Any]:
+def load_bfloat16() -> numpy.dtype[Any]:
+    """The dtype of ml_dtypes, of which NumPy knows from then on; RuntimeError in one line where
+    that package is missing."""
     try:
         import ml_dtypes
     except ImportError as error:
@@ -226,15 +227,27 @@ def _promote(operands: Sequence[Any], floating: bool, arrays: Any) -> Sequence[A
     kind = result_type(*values)
     if floating and kind.category < FLOATING:
         kind = _default
+    if kind is bfloat16:  # which for CuPy, with a Python float, becomes float32
+        homes = [array_module(v) for v in values if type(v) in MODULES]
+        home = next((m for m in homes if m is not numpy), None)
+        if home is not None:
+            made = kind.numpy
+            values = [home.asarray(v, made) if type(v) in _BY_PYTHON else v for v in values]
     module = next((array_module(v) for v in values if type(v) in MODULES and v.ndim), None)
     return [_cast(v, kind.numpy, module) for v in values]
 
 
+def as_dtype(array: Array, kind: numpy.dtype[Any]) -> Array:
+    """A copy of the array in another dtype; like PyTorch, float64 becomes a half by way of
+    float32."""
+    if kind.char == "e" and array.dtype.char == "d":
+        array = array.astype("f")
+    return array.astype(kind)
+
+
 def _cast(value: Any, kind: numpy.dtype[Any], module: Any) -> Any:
     if type(value) in _BY_PYTHON:
-        if kind.kind == "V" and module not in (None, numpy):
-            return module.asarray(value, dtype=kind)  # for CuPy, bfloat16 + 1.0 is float32
         return value
     if module is not None and value.ndim == 0 and array_module(value) is not module:
         return value.item()  # a 0-dim tensor of the host may join tensors of a device
-    return value if value.dtype == kind else value.astype(kind)
+    return value if value.dtype == kind else as_dtype(value, kind)

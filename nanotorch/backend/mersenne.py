@@ -13,12 +13,14 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+if TYPE_CHECKING:  # the module is slow to import
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
 
 DEFAULT_SEED = 67280421310721
 WORDS_OF_STATE = 624
@@ -323,6 +325,8 @@ def _working_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 def last_integer(dtype: np.dtype[Any]) -> int:
     """The greatest integer of an integer dtype; of a float the end of the unbroken run from 0."""
+    if dtype.name == "bfloat16":  # with 7 bits of mantissa
+        return 2**8
     if dtype.kind == "f":
         return int(2 ** (np.finfo(dtype).nmant + 1))
     return 1 if dtype == np.bool_ else int(np.iinfo(dtype).max)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import Array, array_module, cuda_module, device, device_of, to_device
+from nanotorch.backend import (
+    Array,
+    array_module,
+    as_dtype,
+    cuda_module,
+    device,
+    device_of,
+    to_device,
+)
 from nanotorch.primitive import Linear, Primitive, apply
 
 
@@ -28,7 +36,7 @@ class ToCopy(Linear):
     @staticmethod
     def kernel(xp: Any, x: Array, *, dtype: Any, out: Array | None = None) -> Array:
         if out is None:
-            return x.astype(dtype)
+            return as_dtype(x, dtype)
         xp.copyto(out, x, casting="unsafe")
         return out
 

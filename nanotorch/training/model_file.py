@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nanotorch.backend.dtypes import load_bfloat16
 from nanotorch.training.errors import InputError
 
 KEY = "nanotorch"  # of the metadata that holds the facts
@@ -50,9 +51,13 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
+            if any(file.get_slice(name).get_dtype() == "BF16" for name in file.keys()):  # noqa: SIM118
+                load_bfloat16()  # without which safetensors cannot make such an array
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file") from None
+    except RuntimeError as error:
+        raise InputError(f"{path}: {error}") from None
     except (safetensors.SafetensorError, OSError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a safetensors file, or a damaged one: {error}") from None
     return arrays, json.loads(metadata.get(KEY, "{}"))
