@@ -86,6 +86,7 @@ CHANCES = uniform32(W).astype("f")[:SIZE]
 NORMAL32 = box_muller(upper32(W[:, ::2]), W[:, 1::2] * 2.0**-32)
 NORMAL64 = box_muller(lower64(U)[::2] + 2.0**-54, lower64(U)[1::2])
 EXPONENTIAL32 = -np.log(upper32(W)).reshape(-1)
+UNIFORM8 = (W >> np.uint64(24)).reshape(-1) * 2.0**-8
 UNIFORM16 = (W >> np.uint64(21)).reshape(-1) * 2.0**-11
 # What a fill of SIZE elements holds, and how many calls it takes; without a tolerance: to the bit.
 DRAWS: list[tuple[str, Callable[[Any, Any], Any], Any, int, float]] = [
@@ -93,6 +94,10 @@ DRAWS: list[tuple[str, Callable[[Any, Any], Any], Any, int, float]] = [
     ("float32", lambda x, g: x.uniform_(-2, 6, generator=g), uniform32(W) * 8 - 2, 4, 1e-6),
     ("float64", lambda x, g: x.uniform_(generator=g), lower64(U), 2, 0),
     ("float16", lambda x, g: x.uniform_(generator=g), UNIFORM16, 4, 0),
+    ("bfloat16", lambda x, g: x.uniform_(generator=g), UNIFORM8, 4, 0),
+    ("bfloat16", lambda x, g: x.normal_(generator=g), NORMAL32, 4, 2e-2),
+    ("bfloat16", lambda x, g: x.random_(9, generator=g), scaled(U, 9), 2, 0),
+    ("bfloat16", lambda x, g: x.bernoulli_(0.3, generator=g), W.reshape(-1) < 0.3 * 2**32, 4, 0),
     ("float32", lambda x, g: x.normal_(generator=g), NORMAL32, 4, 2e-6),
     ("float16", lambda x, g: x.normal_(1, 2, generator=g), 1 + 2 * NORMAL32, 4, 4e-3),
     ("float64", lambda x, g: x.normal_(generator=g), NORMAL64, 2, 1e-13),
@@ -128,16 +133,20 @@ def place(generator: nt.Generator) -> tuple[int, int]:
 @pytest.mark.parametrize("row", range(len(DRAWS)))
 def test_a_draw_is_what_philox_says(row: int, monkeypatch: pytest.MonkeyPatch) -> None:
     dtype, draw, expected, each, tolerance = DRAWS[row]
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes")
     drawn = []
     for threads, most in ((256, 4096), (32, 3)):
         monkeypatch.setattr(philox, "THREADS", threads)
         monkeypatch.setattr(philox, "MOST_BLOCKS", most)
         generator = started()
         blank = nt.empty(SIZE, dtype=getattr(nt, dtype), device="cuda")
-        drawn.append(draw(blank, generator).cpu().numpy())
+        drawn.append(draw(blank, generator).cpu()._array)
         assert place(generator) == (SEED, OFFSET + -(-SIZE // each))
     assert drawn[0].tobytes() == drawn[1].tobytes()
     expected = np.asarray(expected)[:SIZE].astype(drawn[0].dtype)
+    if dtype == "bfloat16":
+        expected, drawn = expected.astype("f"), [array.astype("f") for array in drawn]
     if tolerance:
         np.testing.assert_allclose(drawn[0], expected, rtol=tolerance, atol=tolerance)
     else:

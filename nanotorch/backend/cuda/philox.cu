@@ -5,12 +5,12 @@
 // The state {seed, offset, ticket} lies in device memory, and each launch moves the offset on by the
 // calls it used, so that every replay of a CUDA graph draws new numbers.
 //
-// kernel uniform: e f d
-// kernel normal: e f d
-// kernel exponentials: e f d
-// kernel bernoulli: e f d b h i l
-// kernel bernoulli_of: e f d b h i l
-// kernel integers: e f d b h i l
+// kernel uniform: e E f d
+// kernel normal: e E f d
+// kernel exponentials: e E f d
+// kernel bernoulli: e E f d b h i l
+// kernel bernoulli_of: e E f d b h i l
+// kernel integers: e E f d b h i l
 // kernel choice:
 #include "numbers.cuh"
 
@@ -82,6 +82,7 @@ __device__ void fill(T *out, Long count, Long *state, Draw draw)
 template <typename T> struct Kind { enum { each = 4, bits = 24 }; };
 template <> struct Kind<double> { enum { each = 2, bits = 53 }; };
 template <> struct Kind<__half> { enum { each = 4, bits = 11 }; };
+template <> struct Kind<__nv_bfloat16> { enum { each = 4, bits = 8 }; };
 
 __device__ Long pair(const Words &words, int i)
 {

@@ -139,7 +139,7 @@ class Philox:
     # --- the draws --------------------------------------------------------------------------------
 
     def uniform(self, out: Array, low: float = 0.0, high: float = 1.0) -> Array:
-        """x = u (high - low) + low, u of 24 bits (float32), 53 (float64) or 11 (float16)."""
+        """x = u (high - low) + low, u of as many bits as the dtype holds: 8, 11, 24 or 53."""
         numbers = numpy.float64(low), numpy.float64(high)
         return self._fill("uniform", out, per_call(out), *numbers)
 
