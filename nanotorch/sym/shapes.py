@@ -17,7 +17,7 @@ from nanotorch import ops
 from nanotorch.backend import Array, array_module, dtype, dtype_of, is_array, promote
 from nanotorch.creation import full
 from nanotorch.ops import casting, comparisons, indexing, joining, linalg, reductions
-from nanotorch.ops.activations import LogSoftmax, Softmax
+from nanotorch.ops.activations import LogSoftmax, LogSoftmaxReverse, Softmax, SoftmaxReverse
 from nanotorch.primitive import Elementwise, Primitive, Traced
 from nanotorch.tensor import Tensor
 
@@ -26,7 +26,8 @@ Shape = tuple[int, ...]
 BROADCASTING = (Elementwise, comparisons.Where, comparisons.MaskedFill)
 PRODUCTS = (linalg.Dot, linalg.Mv, linalg.Mm, linalg.Bmm)
 OF_FIRST = (  # ops whose result has the shape and dtype of their first input
-    *(Softmax, LogSoftmax, casting.Clone, casting.Copy, casting.Fill, indexing.IndexPut),
+    *(Softmax, LogSoftmax, SoftmaxReverse, LogSoftmaxReverse),
+    *(casting.Clone, casting.Copy, casting.Fill, indexing.IndexPut),
     *(indexing.Scatter, indexing.Flip, indexing.Roll, joining.Tril, joining.Triu, linalg.Inv),
 )
 
