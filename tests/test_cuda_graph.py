@@ -719,6 +719,20 @@ def test_a_step_that_is_no_longer_used_gives_its_memory_back(cuda: str) -> None:
     assert used() == before
 
 
+def test_what_a_step_leaves_behind_outlives_it(cuda: str) -> None:
+    step, model, optimizer = training_step(perceptron, OPTIMIZERS["adamw"])
+    compiled = nt.compile(step)
+    for x, y in batches(5):
+        loss = compiled(x, y)
+    gradients, last = bits(p.grad for p in model.parameters()), loss.item()
+    del compiled, step
+    gc.collect()
+    junk = [nt.full((64,), 9.0, device="cuda") for _ in range(64)]
+    assert bits(p.grad for p in model.parameters()) == gradients
+    assert loss.item() == last and len(junk) == 64
+    optimizer.step()
+
+
 # --- several steps at a launch --------------------------------------------------------------------
 
 
@@ -1063,5 +1077,11 @@ def test_the_look_alike_refuses_memory_that_a_graph_cannot_rely_on() -> None:
     del pool, made
     with pytest.raises(AssertionError, match="memory that was given back"):
         graph.launch(stream)
-    with pytest.raises(RuntimeError, match="operation not permitted"):
+    with pytest.raises(RuntimeError, match="cannot capture on the default"):
         cp.cuda.Stream.null.begin_capture()
+    pool = cp.cuda.MemoryPool()
+    with cp.cuda.using_allocator(pool.malloc):
+        z = cp.zeros(2)
+    del pool
+    with pytest.raises(AssertionError, match="after the pool that it is from"):
+        z + 1

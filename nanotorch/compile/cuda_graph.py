@@ -2,16 +2,16 @@
 
 The first replay runs the plan's program kernel by kernel, on the stream of captures: it is a step
 like any other, and readies what a capture must not do (compiling, handles, memory). Then the same
-program is captured: arguments come from arrays that stay, everything it makes lies in a pool of its
-own, and live calls are taken apart, so that their numbers are written before each launch. Several
-steps may be one graph: then arguments and outputs have one more leading dimension.
+program is captured: arguments come from arrays that stay, what kernels take beside the memory of
+the plan lies in a pool of the graph's own, and live calls are taken apart, so that their numbers
+are written before each launch. Several steps may be one graph: then arguments and outputs have one
+more leading dimension.
 
 What a capture refuses is told once, and the program goes on to be run kernel by kernel.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import linecache
@@ -212,8 +212,7 @@ class CudaPlan:
             self.forms = [
                 None if h else a for a, h in zip(record.inputs, self.on_host, strict=True)
             ]
-            with self._from_pool():
-                self.plan = Plan(record, outputs)
+            self.plan = Plan(record, outputs)
             self.forms = [None if a is None else graphs.dense_like(a) for a in self.forms]
         self.program = self.plan.run
         self.gradients = self.plan.gradients
@@ -235,14 +234,6 @@ class CudaPlan:
             else:
                 steps.append(step)
         record.steps = steps
-
-    def _from_pool(self) -> contextlib.AbstractContextManager[Any]:
-        if self.pool is None:
-            return contextlib.nullcontext()
-        return cast(
-            contextlib.AbstractContextManager[Any],
-            self.xp.cuda.using_allocator(self.pool.malloc),
-        )
 
     @property
     def how(self) -> str:

@@ -6,7 +6,6 @@ the program, a generator that stops at the output, is captured in two halves.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,12 +36,7 @@ class CudaHalves:
         self._running: Any = None
         with self.stage.here():
             self.pool = xp.cuda.MemoryPool() if self.why_not is None else None
-            with (
-                contextlib.nullcontext()
-                if self.pool is None
-                else xp.cuda.using_allocator(self.pool.malloc)
-            ):
-                self.plan = Plan(record, outputs)
+            self.plan = Plan(record, outputs)
             *arguments, g = record.inputs
             self.inputs = [
                 None if MODULES[type(a)] is HOST else graphs.dense_like(a) for a in arguments

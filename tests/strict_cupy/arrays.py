@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -27,13 +28,16 @@ class ndarray:  # noqa: N801 - CuPy's name
     def __init__(self, shape: Any, dtype: Any = float) -> None:
         self._host = numpy.zeros(shape, dtype)
         poison(self._host)
-        self._base, self._device, self._pool = None, devices.current(), devices.pool()
+        self._base, self._device = None, devices.current()
+        self._pool = weakref.ref(devices.pool())
         self._uses = Uses(devices.queue())
-        self._size = self._pool.taken(self._host.nbytes, self._device)
+        self._size = devices.pool().taken(self._host.nbytes, self._device)
 
     def __del__(self) -> None:
         if getattr(self, "_size", 0):
-            self._pool.given_back(self._size, self._device)
+            pool = self._pool()
+            if pool is not None:
+                pool.given_back(self._size, self._device)
 
     shape = property(lambda self: self._host.shape)
     dtype = property(lambda self: self._host.dtype)
@@ -103,8 +107,8 @@ class ndarray:  # noqa: N801 - CuPy's name
             happened("synchronizations", "get")
             host_waited(queue.seen)
         if out is None:
-            return self._host.copy(order)
-        out[...] = self._host
+            return hosted(self).copy(order)
+        out[...] = hosted(self)
         return out
 
     def set(self, arr: Any, stream: Any = None) -> None:
@@ -310,6 +314,12 @@ class Copied:
 
 
 def hosted(value: ndarray) -> Any:
+    """The memory of an array, which CuPy gives back with the pool that it is from."""
+    owner = value
+    while owner._base is not None:
+        owner = owner._base
+    if owner._pool() is None:
+        raise AssertionError("memory was used after the pool that it is from")
     return value._host
 
 
@@ -371,8 +381,8 @@ def wrap(host: Any, inputs: Sequence[ndarray]) -> Any:
     if out._base is None:
         out._uses = Uses(devices.queue())
         happened("launches", "a new array")
-        out._pool = devices.pool()
-        out._size = out._pool.taken(out._host.nbytes, out._device)
+        out._pool = weakref.ref(devices.pool())
+        out._size = devices.pool().taken(out._host.nbytes, out._device)
         capture = graphs.recording()
         if capture is not None:
             capture.uses([out])

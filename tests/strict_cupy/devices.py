@@ -94,8 +94,10 @@ class Stream:
         return self
 
     def begin_capture(self, mode: int | None = None) -> None:
-        if not self.ptr or self.is_capturing():
-            raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: operation not permitted")
+        if not self.ptr:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        if self.is_capturing():
+            raise CUDARuntimeError("cudaErrorIllegalState: the stream is capturing")
         graphs.CAPTURES[id(self)] = graphs.Capture()
 
     def is_capturing(self) -> bool:

@@ -37,7 +37,7 @@ class Capture:
         for array in arrays:
             while array._base is not None:
                 array = array._base
-            self.memory.append((weakref.ref(array), weakref.ref(array._pool)))
+            self.memory.append((weakref.ref(array), array._pool))
 
 
 class Graph:

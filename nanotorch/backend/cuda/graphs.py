@@ -1,8 +1,10 @@
 """CUDA graphs through CuPy: what a stream is given is captured once and launched as one.
 
 A graph holds the addresses of the memory that its kernels use, not the memory: whoever owns it
-keeps the arrays and the pool. The graphs of a device are captured on one stream, so that they share
-its workspaces, and run one after the other, on whichever stream is current at the launch.
+keeps the arrays, and the pool of what kernels take and give back meanwhile. Nothing of that pool
+may outlive it: CuPy frees a pool's memory with the pool, whoever still holds it. The graphs of a
+device are captured on one stream, so that they share its workspaces, and run one after the other,
+on whichever stream is current at the launch.
 """
 
 from __future__ import annotations
