@@ -52,6 +52,8 @@ def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
     (tmp_path / "a.toml").write_text('[data]\nsource = "iris"\n')
 
     def run(folder: str, *flags: str, resume: str | None = None) -> Finished:
+        if "bfloat16" in flags:
+            pytest.importorskip("ml_dtypes")
         quick = ["--output.curves", "false", "--output.report", "false", "--device", "cpu"]
         fixed = ["--checkpoint.every_steps", "3", "--training.epochs", "5"]
         request = read_request(["a.toml", *quick, *fixed, "--output.folder", folder, *flags])
