@@ -112,6 +112,7 @@ def test_a_launch_alone_takes_no_memory_and_counts_no_step(cuda: str) -> None:
 
 CHANGES: dict[str, Any] = {
     "a term that comes in": lambda o: o.param_groups[0].update(weight_decay=0.5),
+    "a state that comes in": lambda o: o.param_groups[0].update(amsgrad=True),
     "a flag": lambda o: o.param_groups[0].update(maximize=True),
     "a loaded state": lambda o: o.load_state_dict(o.state_dict()),
     "replaced data": lambda o: setattr(o.param_groups[0]["params"][0], "data", one()),

@@ -13,6 +13,7 @@ import nanotorch.backend as backend
 from nanotorch.backend import Array, array_module, device, device_of, on_device, to_device
 from nanotorch.backend.cuda import tables
 from nanotorch.optim.numbers import Numbers, Rows, same_terms
+from nanotorch.optim.state import Held, coming_step, comparable, held_in, still_holds
 from nanotorch.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ class Set:
         self.parameters: list[Tensor] = []
         self.arrays: list[Array] = []  # those of the parameters
         self.states: list[tuple[Array | None, ...]] = []  # none before the first step
+        self.held: list[Held] = []  # the same by their names
+        self.options: Any = None  # of the group when its terms were compared last
+        self.noted: dict[int, Any] = {}  # by slot: the options and the step that it has numbers of
         self.fused = True
         self.rows: Rows
         self.start = 0  # where its numbers stand in a row
@@ -200,6 +204,7 @@ class DeviceStep:
         """The state of a set; made at the first step, which its absence tells."""
         with on_device(one.place):
             one.states = [self.optimizer._arrays(p, one.group) for p in one.parameters]
+        one.held = [held_in(self.state.get(p), s) for p, s in zip(one.parameters, one.states)]
         for array, state in zip(one.arrays, one.states):
             if not all(a is None or tables.laid_out_as(a, array) for a in state):
                 one.fused = False  # a state that was loaded in another order of memory
@@ -288,19 +293,33 @@ class DeviceStep:
             group = one.group
             if one.index >= len(groups) or groups[one.index] is not group:
                 return False
-            step = optimizer._coming_step(one.parameters[0], group)
-            if not same_terms(one.numbers, optimizer._numbers(group, step)):
-                return False
+            options = optimizer.options(group) if optimizer.options else None
+            if options != one.options or not comparable(options):
+                step = optimizer._coming_step(one.parameters[0], group)
+                if not same_terms(one.numbers, optimizer._numbers(group, step)):
+                    return False
+                for parameter, state in zip(one.parameters, one.states):
+                    arrays = optimizer._arrays(parameter, group)
+                    if any(a is not b for a, b in zip(arrays, state)):
+                        return False
+                one.options = options
             for parameter, array in zip(one.parameters, one.arrays):
-                if (
-                    parameter._array is not array
-                    or optimizer._coming_step(parameter, group) != step
-                ):
+                if parameter._array is not array:
                     return False
-            for parameter, state in zip(one.parameters, one.states):
-                if any(a is not b for a, b in zip(optimizer._arrays(parameter, group), state)):
-                    return False
+            if not optimizer._stateless(group) and not self._state_holds(one):
+                return False
         return True
+
+    def _state_holds(self, one: Set) -> bool:
+        """Whether the state is where it was, and all parameters have made as many steps."""
+        counts, steps = self.optimizer.counts_steps, set()
+        for parameter, held in zip(one.parameters, one.held):
+            entry = self.state.get(parameter)
+            if not still_holds(entry, held):
+                return False
+            if counts:
+                steps.add(coming_step(entry or {}))
+        return len(steps) <= 1
 
     # --- the host's part --------------------------------------------------------------------------
 
@@ -313,13 +332,18 @@ class DeviceStep:
         """Notes the numbers of the step that comes next for each parameter."""
         optimizer = self.optimizer
         for one in self.sets:
-            group, step = one.group, 0.0
+            group, step = one.group, 2.0
+            stateless = optimizer._stateless(group)
             for parameter in one.parameters:
-                step = optimizer._next_step(parameter, group)
+                if not stateless:
+                    step = optimizer._next_step(parameter, group)
                 parameter._bump()
             if not one.states:
                 self._find_state(one)
-            one.rows.note(slot, one.start, self._noted(one, step))
+            options = optimizer.options(group) if optimizer.options else None
+            if one.noted.get(slot) != (options, step):
+                one.rows.note(slot, one.start, self._noted(one, step))
+                one.noted[slot] = (options, step) if comparable(options) else None
         if not self._updates:
             self._make_ready()
 

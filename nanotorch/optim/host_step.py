@@ -13,6 +13,7 @@ from nanotorch.backend import HOST, Array, array_module
 from nanotorch.backend.dtypes import float32
 from nanotorch.optim import single
 from nanotorch.optim.numbers import NONE, Scalars
+from nanotorch.optim.state import Held, comparable, held_in
 from nanotorch.primitive import is_half
 from nanotorch.tensor import Tensor
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from nanotorch.optim.optimizer import Optimizer
 
 PIECE = 2**17  # bytes of a parameter that are updated at once: three to six such arrays fit a cache
-PLAIN = (float, int, type(None))  # options of these types cannot change in place
 
 
 class Update:
@@ -37,7 +37,7 @@ class Update:
         self.module: Any = HOST
         self.elsewhere = False  # on a CUDA device
         self.states: tuple[Array | None, ...] = ()
-        self.held: tuple[tuple[str, Array], ...] | None = None  # its state by name; None: not known
+        self.held: Held | None = None  # its state by name; None: not known
         self.scalars: Scalars  # shared by those that step alike
         self.own: Scalars | None = None  # of a parameter that has skipped steps
         self.bound: Any = None  # the arrays of the scalars that are among the arguments
@@ -84,12 +84,7 @@ class Update:
         if len(states) != len(self.states) or any(a is not b for a, b in zip(states, self.states)):
             self.bound = None
         self.states = states
-        wanted = {id(a) for a in states if a is not None}
-        self.held = tuple(
-            (name, value._array)
-            for name, value in optimizer.state.get(parameter, {}).items()
-            if isinstance(value, Tensor) and id(value._array) in wanted
-        )
+        self.held = held_in(optimizer.state.get(parameter), states)
 
     def own_scalars(self) -> Scalars:
         if self.own is None:
@@ -201,11 +196,7 @@ class HostGroup:
     def reconsider(self, optimizer: Optimizer, options: tuple[Any, ...] | None) -> None:
         """Forgets what followed from other options."""
         self.options = options
-        self.plain = options is not None and all(
-            all(isinstance(v, PLAIN) for v in value) if type(value) is tuple
-            else isinstance(value, PLAIN)
-            for value in options
-        )  # fmt: skip
+        self.plain = comparable(options)
         self.stateless = optimizer._stateless(self.group)
         self.step = 0.0
         for update in self.updates:

@@ -45,6 +45,44 @@ def coming_step(state: dict[str, Any]) -> float:
     return float(step._array.item() if isinstance(step, Tensor) else step or 0.0) + 1.0
 
 
+Held = tuple[tuple[str, Array], ...]  # arrays of a parameter's state, with their names
+
+
+def held_in(entry: dict[str, Any] | None, arrays: tuple[Array | None, ...]) -> Held:
+    """The names under which a parameter's state keeps these arrays."""
+    wanted = {id(array) for array in arrays if array is not None}
+    return tuple(
+        (name, value._array)
+        for name, value in (entry or {}).items()
+        if isinstance(value, Tensor) and id(value._array) in wanted
+    )
+
+
+def still_holds(entry: dict[str, Any] | None, held: Held) -> bool:
+    """Whether the state keeps the same arrays under these names."""
+    if entry is None:
+        return not held
+    for name, array in held:
+        tensor = entry.get(name)
+        if tensor is None or tensor._array is not array:
+            return False
+    return True
+
+
+# Options of these types cannot change in place.
+_PLAIN = (float, int, type(None))
+
+
+def comparable(options: tuple[Any, ...] | None) -> bool:
+    """Whether options that are equal to these later on still say the same."""
+    return options is not None and all(
+        all(isinstance(v, _PLAIN) for v in value)
+        if type(value) is tuple
+        else isinstance(value, _PLAIN)
+        for value in options
+    )
+
+
 def taken_over(value: Any, parameter: Tensor, key: Any = None) -> Any:
     """A copy of a saved value: tensors but the step count get the parameter's dtype and device."""
     if isinstance(value, Tensor):
