@@ -249,6 +249,18 @@ def softmax(x: Any, dim: int) -> Any:
     return e / e.sum(dim, keepdims=True)
 
 
+def layer_norm(x: Any, w: Any, b: Any, dims: tuple[int, ...], eps: float) -> Any:
+    return standardized(x, dims, eps) * w + b
+
+
+def layer_norm_slope(g: Any, x: Any, w: Any, dims: tuple[int, ...], eps: float) -> Any:
+    return standardized_slope(g * w, x, standardized(x, dims, eps), dims, eps)
+
+
+def weight_slope(g: Any, x: Any, dims: tuple[int, ...], eps: float) -> Any:
+    return (g * standardized(x, dims, eps)).sum(tuple(range(x.ndim - len(dims))))
+
+
 def softmax_slope(g: Any, y: Any, dim: int) -> Any:
     return y * (g - (g * y).sum(dim, keepdims=True))
 
@@ -273,6 +285,11 @@ AND_EACH = tuple((pair[0], *pair) for pair in PAIRS)
 LAST = (((1, 1),), ((5, 10),), ((3, 1025),), ((2, 9000),), ((300, 2),))
 MIDDLE = (((4, 40, 2),), ((2, 3, 40),), ((1, 3000, 3),))
 MATRICES = (((1, 1),), ((5, 10),), ((3, 1025),), ((2, 3, 9000),))
+
+
+def last(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[len(shape) - len(dims) :]
+
 
 ROWS = [
     *(
@@ -348,6 +365,19 @@ ROWS = [
              normalization.StandardizeReverse.kernel, standardized_slope, 3),
         )
     ),
+    *(
+        Row(f"{name} over {dims}", kernel, op, formula, shapes, {"dims": dims, "eps": 1e-3})
+        for dims, normed in (((-1,), (*MATRICES, ((70, 33),), ((2, 40000, 3),))),
+                             ((1, -1), MATRICES[-1:]))
+        for name, kernel, op, formula, shapes in (
+            ("layer_norm", fused.layer_norm, normalization.LayerNorm.kernel, layer_norm,
+             tuple((x, last(x, dims), last(x, dims)) for (x,) in normed)),
+            ("layer_norm slope", fused.layer_norm_reverse, normalization.LayerNormReverse.kernel,
+             layer_norm_slope, tuple((x, x, last(x, dims)) for (x,) in normed)),
+            ("layer_norm weight", fused.layer_norm_weight, normalization.LayerNormWeight.kernel,
+             weight_slope, tuple((x, x) for (x,) in normed)),
+        )
+    ),
 ]  # fmt: skip
 
 
@@ -400,28 +430,21 @@ def test_a_fused_kernel_computes_its_formula(row: Row, dtype: str, xp: Any) -> N
 SPECIAL = numpy.array([[0.0, -0.0, 1.5, -2.0], [numpy.nan, 1, 2, 3], [numpy.inf, 1, 2, 3],
                        [-numpy.inf, 1, 2, 3], [-numpy.inf] * 4, [1e4, -1e4, 80, -80],
                        [numpy.inf, -numpy.inf, 0, 0], [-1000, -999, -1001, -3000]])  # fmt: skip
+OF_MATRICES = [row for row in ROWS if row.options.get("dims") != (1, -1)]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", OF_MATRICES, ids=lambda row: row.name)
 def test_infinities_and_nan_are_those_of_the_cpu(row: Row, dtype: str, xp: Any) -> None:
-    for shapes in row.shapes[:1]:
-        arrays = [
-            (SPECIAL if i == len(shapes) - 2 or len(shapes) == 1 else numpy.ones_like(SPECIAL))
-            for i in range(len(shapes))
-        ]
-        arrays = [
-            a.astype(dtype) if len(shape) else numpy.asarray(1, dtype)
-            for a, shape in zip(arrays, shapes, strict=True)
-        ]
-        options = dict(row.options)
-        if options.get("dims") == (1, -1):
-            continue
-        with numpy.errstate(all="ignore"):
-            expected = row.kernel(numpy, *arrays, **options)
-        found = row.fused(xp, *on_device(*arrays, xp=xp), **options).get()
-        tolerance = 10 * TOLERANCES[dtype]
-        numpy.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+    shapes = [(), (4,), SPECIAL.shape]
+    arrays = [numpy.ones(shapes[min(len(shape), 2)], dtype) for shape in row.shapes[0]]
+    whole = [i for i, array in enumerate(arrays) if array.ndim == 2]
+    arrays[whole[max(len(whole) - 2, 0)]] = SPECIAL.astype(dtype)
+    with numpy.errstate(all="ignore"):
+        expected = row.kernel(numpy, *arrays, **row.options)
+    found = row.fused(xp, *on_device(*arrays, xp=xp), **row.options).get()
+    tolerance = 10 * TOLERANCES[dtype]
+    numpy.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)

@@ -37,7 +37,7 @@ POLICIES: dict[str, dict[str, str]] = {
     | dict.fromkeys(
         ("Acos", "Asin", "Cosh", "Exp", "Expm1", "Log", "Log10", "Log2", "Log1p", "Reciprocal",
          "Rsqrt", "Sinh", "Tan", "Pow", "PowTensor", "PowBase", "Softplus", "Softmax", "LogSoftmax",
-         "LogSumExp", "Standardize", "Norm", "Sum", "Prod", "Cumsum", "Cumprod"), FULL)
+         "LogSumExp", "Standardize", "LayerNorm", "Norm", "Sum", "Prod", "Cumsum", "Cumprod"), FULL)
     | dict.fromkeys(("Dot", "Atan2", "IndexPut", "IndexAdd"), WIDEST)
     | {"BinaryCrossEntropy": REFUSED},
 }  # fmt: skip

@@ -238,7 +238,11 @@ def layer_norm(
 
     RuntimeError where the input's last sizes are others.
     """
-    y = ops.standardize(input, _last_dimensions("layer_norm", input, normalized_shape), eps)
+    dims = _last_dimensions("layer_norm", input, normalized_shape)
+    if weight is not None and input.is_cuda and input.dtype is weight.dtype:
+        fused: Tensor = ops.layer_norm(input, weight, bias, dims, eps)
+        return fused
+    y = ops.standardize(input, dims, eps)
     return _scaled(y, weight, bias, y)
 
 

@@ -177,7 +177,7 @@ from nanotorch.ops.losses import (
     nll_loss as nll_loss,
     smooth_l1_loss as smooth_l1_loss,
 )
-from nanotorch.ops.normalization import standardize as standardize
+from nanotorch.ops.normalization import layer_norm as layer_norm, standardize as standardize
 from nanotorch.ops.reductions import (
     ValuesAndIndices as ValuesAndIndices,
     all as all,

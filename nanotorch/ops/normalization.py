@@ -6,8 +6,11 @@ from typing import Any
 
 from nanotorch.backend import Array
 from nanotorch.backend.cuda import fused
+from nanotorch.ops.casting import into
 from nanotorch.ops.elementwise import rsqrt
 from nanotorch.ops.reductions import mean
+from nanotorch.ops.regions import sum_to
+from nanotorch.ops.shapes import broadcast_to
 from nanotorch.ops.statistics import var
 from nanotorch.primitive import Primitive, apply
 
@@ -73,6 +76,96 @@ class StandardizeReverse(Primitive):
     kernel_cuda = staticmethod(fused.standardize_reverse)
 
 
+class LayerNorm(Primitive):
+    """y = standardized x * weight + bias, over the last dimensions `dims`; the bias may be None"""
+
+    backward_name = "NativeLayerNormBackward0"
+    vjp = (
+        lambda g, x, weight, dims, eps: apply(LayerNormReverse, g, x, weight, dims=dims, eps=eps),
+        lambda g, x, dims, eps: apply(LayerNormWeight, g, x, dims=dims, eps=eps),
+        lambda g: g,
+    )
+    jvp = (
+        lambda t, x, weight, dims, eps: weight * pushed(t, x, dims, eps),
+        lambda t, x, dims, eps: t * standardize(x, dims, eps),
+        lambda t, x: broadcast_to(t, tuple(x.shape)),
+    )
+
+    @staticmethod
+    def kernel(
+        xp: Any, x: Array, weight: Array, bias: Any, *, dims: tuple[int, ...], eps: float,
+        out: Array | None = None,
+    ) -> Array:  # fmt: skip
+        y = xp.multiply(standardize(x, dims, eps), weight, out=out)
+        return y if bias is None else xp.add(y, bias, out=out)
+
+    kernel_cuda = staticmethod(fused.layer_norm)
+
+
+class LayerNormReverse(Primitive):
+    """y = the cotangent of x in LayerNorm: of standardizing, given g * weight"""
+
+    vjp = (
+        lambda h, x, weight, dims, eps: weight * pushed(h, x, dims, eps),
+        lambda h, g, x, weight, dims, eps: bent(h, g * weight, x, dims, eps),
+        lambda h, g, x, dims, eps: g * pushed(h, x, dims, eps),
+    )
+    jvp = (
+        lambda t, x, weight, dims, eps: apply(LayerNormReverse, t, x, weight, dims=dims, eps=eps),
+        lambda t, g, x, weight, dims, eps: bent(t, g * weight, x, dims, eps),
+        lambda t, g, x, dims, eps: pushed(g * t, x, dims, eps),
+    )
+
+    @staticmethod
+    def kernel(
+        xp: Any, g: Array, x: Array, weight: Array, *, dims: tuple[int, ...], eps: float,
+        out: Array | None = None,
+    ) -> Array:  # fmt: skip
+        return into(xp, pushed(g * weight, x, dims, eps), out)
+
+    kernel_cuda = staticmethod(fused.layer_norm_reverse)
+
+
+class LayerNormWeight(Primitive):
+    """y = the cotangent of the weight in LayerNorm: the sum of g * standardized x over all rows"""
+
+    vjp = (
+        lambda h, x, dims, eps: h * standardize(x, dims, eps),
+        lambda h, g, x, dims, eps: pushed(h * g, x, dims, eps),
+    )
+    jvp = (
+        lambda t, x, dims, eps: apply(LayerNormWeight, t, x, dims=dims, eps=eps),
+        lambda t, g, x, dims, eps: sum_to(g * pushed(t, x, dims, eps), of_weight(x, dims)),
+    )
+
+    @staticmethod
+    def kernel(
+        xp: Any, g: Array, x: Array, *, dims: tuple[int, ...], eps: float, out: Array | None = None
+    ) -> Array:
+        return into(xp, sum_to(g * standardize(x, dims, eps), of_weight(x, dims)), out)
+
+    kernel_cuda = staticmethod(fused.layer_norm_weight)
+
+
+def of_weight(x: Any, dims: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of the weight: that of the last dimensions."""
+    return tuple(x.shape)[len(x.shape) - len(dims) :]
+
+
+def pushed(t: Any, x: Any, dims: tuple[int, ...], eps: float) -> Any:
+    """The Jacobian of standardizing x, which is symmetric, times t."""
+    return apply(StandardizeReverse, t, x, standardize(x, dims, eps), dims=dims, eps=eps)
+
+
+def bent(h: Any, g: Any, x: Any, dims: tuple[int, ...], eps: float) -> Any:
+    """The derivative of the sum of h * pushed(g) in x: the second one of standardizing, which is
+    the same in whatever order."""
+    s, scale = standardize(x, dims, eps), -inverse_deviation(x, dims, eps)
+    of_s = (h * mean(g * s, dims, True) + g * mean(h * s, dims, True)) * scale
+    of_deviation = s * (mean(h * pushed(g, x, dims, eps), dims, True) * scale)
+    return pushed(of_s, x, dims, eps) + of_deviation
+
+
 def scale_of(xp: Any, centered: Array, dims: tuple[int, ...], eps: float) -> Array:
     """1 / sqrt(var + eps) of centered values, with the reduced dimensions kept."""
     scale = mean_product(xp, centered, centered, dims)
@@ -98,3 +191,11 @@ def inverse_deviation(x: Any, dims: tuple[int, ...], eps: float) -> Any:
 def standardize(x: Any, dims: tuple[int, ...], eps: float = 1e-5) -> Any:
     """(x - mean) / sqrt(var + eps) over `dims`, x of any shape; the variance is the biased one."""
     return apply(Standardize, x, dims=dims, eps=eps)
+
+
+def layer_norm(x: Any, weight: Any, bias: Any, dims: tuple[int, ...], eps: float = 1e-5) -> Any:
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last dimensions `dims`; bias or None.
+
+    One pass over x instead of three, but standardized x is computed anew for the gradients.
+    """
+    return apply(LayerNorm, x, weight, bias, dims=dims, eps=eps)

@@ -7,6 +7,7 @@ arrays that are not C-contiguous, empty ones; and where the array module compile
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy
@@ -316,15 +317,85 @@ def by_rows(
 ) -> Array:  # fmt: skip
     """A kernel of rows that are made of the last dimensions."""
     x = arrays[0]
-    last = x.ndim - len(dims)
-    if not alike(xp, *arrays) or sorted(d % x.ndim for d in dims) != list(range(last, x.ndim)):
+    if not (alike(xp, *arrays) and are_last(dims, x.ndim)):
         return NotImplemented
-    rows = 1
-    for size in x.shape[:last]:
-        rows *= size
-    n = x.size // rows
-    grid, block, group = threads_for_rows(rows, n, 1)
     y = output(xp, out, x.shape, x.dtype)
+    launch_rows(xp, kernel, x, len(dims), eps, (*arrays, y))
+    return written(xp, y, out)
+
+
+def are_last(dims: tuple[int, ...], ndim: int) -> bool:
+    """Whether these are the last dimensions, all of them in one piece of memory."""
+    return sorted(d % ndim for d in dims) == list(range(ndim - len(dims), ndim))
+
+
+def launch_rows(
+    xp: Any, kernel: str, x: Array, count: int, eps: float, arguments: tuple[Any, ...]
+) -> None:
+    """Launches a kernel of normalization.cu for the rows of x that `count` dimensions make up."""
+    rows, n = rows_of(x, count)
+    grid, block, group = threads_for_rows(rows, n, 1)
     numbers = (numpy.int64(rows), numpy.int64(n), numpy.float64(eps), group)
-    launch(xp, "normalization", kernel, x.dtype.char, grid, block, (*arrays, y, *numbers))
+    launch(xp, "normalization", kernel, x.dtype.char, grid, block, (*arguments, *numbers))
+
+
+def rows_of(x: Array, count: int) -> tuple[int, int]:
+    """How many rows the last `count` dimensions make, and of how many numbers each."""
+    n = math.prod(x.shape[x.ndim - count :])
+    return x.size // n, n
+
+
+def layer_norm(
+    xp: Any, x: Array, weight: Array, bias: Any, *, dims: tuple[int, ...], eps: float,
+    out: Array | None = None,
+) -> Array:  # fmt: skip
+    factors = (weight,) if bias is None else (weight, bias)
+    if not (alike(xp, x) and alike(xp, *factors) and fits(x, weight, dims)):
+        return NotImplemented
+    y = output(xp, out, x.shape, x.dtype)
+    launch_rows(xp, "layer_norm", x, len(dims), eps, (x, *factors, *pad(weight, bias), y))
+    return written(xp, y, out)
+
+
+def pad(weight: Array, bias: Any) -> tuple[Any, ...]:
+    """What stands in for a bias that there is not, and whether there is one."""
+    return (weight, ZERO) if bias is None else (ONE,)
+
+
+def fits(x: Array, weight: Array, dims: tuple[int, ...]) -> bool:
+    """Whether x can be normalized over its last dimensions with these weights."""
+    shape = x.shape[x.ndim - len(dims) :]
+    return are_last(dims, x.ndim) and weight.shape == shape and weight.dtype == x.dtype
+
+
+def layer_norm_reverse(
+    xp: Any, g: Array, x: Array, weight: Array, *, dims: tuple[int, ...], eps: float,
+    out: Array | None = None,
+) -> Array:  # fmt: skip
+    if not (alike(xp, g, x) and alike(xp, weight) and fits(x, weight, dims)):
+        return NotImplemented
+    y = output(xp, out, x.shape, x.dtype)
+    launch_rows(xp, "layer_norm_reverse", x, len(dims), eps, (g, x, weight, y))
+    return written(xp, y, out)
+
+
+def layer_norm_weight(
+    xp: Any, g: Array, x: Array, *, dims: tuple[int, ...], eps: float, out: Array | None = None
+) -> Array:
+    if not (alike(xp, g, x) and are_last(dims, x.ndim)):
+        return NotImplemented
+    kind, (rows, n) = x.dtype.char, rows_of(x, len(dims))
+    statistics = xp.empty(2 * rows, WIDE[kind])
+    launch_rows(xp, "row_statistics", x, len(dims), eps, (x, statistics))
+    portion = max(64, -(-rows // 256))  # a function of the rows alone, as the rounding is
+    count = -(-rows // portion)
+    parts = xp.empty((count, n), WIDE[kind])
+    sizes = (numpy.int64(rows), numpy.int64(n), numpy.int64(portion))
+    launch(
+        xp, "normalization", "sum_of_products", kind, (-(-n // 32), count), (32, 8),
+        (g, x, statistics, parts, *sizes),
+    )  # fmt: skip
+    y = output(xp, out, x.shape[x.ndim - len(dims) :], x.dtype)
+    numbers = (numpy.int64(count), numpy.int64(n))
+    launch(xp, "normalization", "sum_of_parts", kind, grid_for(n), (THREADS,), (parts, y, *numbers))
     return written(xp, y, out)

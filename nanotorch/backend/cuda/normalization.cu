@@ -1,20 +1,32 @@
-// Standardizing: y = (x - mean) / sqrt(var + eps) of each row of n numbers, and its derivative.
+// Standardizing each row of n numbers, s = (x - mean) / sqrt(var + eps); layer normalization, which
+// is s * weight + bias; and their derivatives.
 //
 // kernel standardize: e E f d
 // kernel standardize_reverse: e E f d
+// kernel layer_norm: e E f d
+// kernel layer_norm_reverse: e E f d
+// kernel row_statistics: e E f d
+// kernel sum_of_products: e E f d
+// kernel sum_of_parts: e E f d
 #include "numbers.cuh"
 #include "rows.cuh"
 
-// 1 / sqrt(var + eps) of a row, given its mean.
-template <typename T, typename W>
-__device__ __forceinline__ W scale_of(const Rows& place, const T* x, W mean, long long n,
-                                      double eps) {
-    W sum = 0;
+// The mean of a row and 1 / sqrt(var + eps).
+template <typename W> struct Statistics { W mean, scale; };
+
+template <typename T>
+__device__ __forceinline__ Statistics<typename Wide<T>::type> statistics_of(
+    const Rows& place, const T* x, long long n, double eps) {
+    typedef typename Wide<T>::type W;
+    W sum = 0, squares = 0;
+    for (long long k = place.thread; k < n; k += place.threads) sum += wide(x[k]);
+    W mean = place.combined(sum, Add(), (W)0) / (W)n;
     for (long long k = place.thread; k < n; k += place.threads) {
         W centered = wide(x[k]) - mean;
-        sum += centered * centered;
+        squares += centered * centered;
     }
-    return 1 / square_root(place.combined(sum, Add(), (W)0) / (W)n + (W)eps);
+    W var = place.combined(squares, Add(), (W)0) / (W)n;
+    return Statistics<W>{mean, 1 / square_root(var + (W)eps)};
 }
 
 template <typename T>
@@ -22,34 +34,118 @@ __global__ void standardize(const T* x, T* y, long long rows, long long n, doubl
     typedef typename Wide<T>::type W;
     for (Rows place(group); place.row < rows; place.row += place.stride) {
         long long first = place.row * n;
-        W sum = 0;
-        for (long long k = place.thread; k < n; k += place.threads) sum += wide(x[first + k]);
-        W mean = place.combined(sum, Add(), (W)0) / (W)n;
-        W scale = scale_of(place, x + first, mean, n, eps);
+        Statistics<W> of_row = statistics_of(place, x + first, n, eps);
         for (long long k = place.thread; k < n; k += place.threads)
-            y[first + k] = narrow<T>((wide(x[first + k]) - mean) * scale);
+            y[first + k] = narrow<T>((wide(x[first + k]) - of_row.mean) * of_row.scale);
     }
 }
 
-// (g - mean of g - s * mean of g * s) / sqrt(var + eps), s the standardized x
+// (g - mean of g - s * mean of g * s) / sqrt(var + eps)
 template <typename T>
 __global__ void standardize_reverse(const T* g, const T* x, const T* s, T* y, long long rows,
                                     long long n, double eps, int group) {
     typedef typename Wide<T>::type W;
     for (Rows place(group); place.row < rows; place.row += place.stride) {
         long long first = place.row * n;
-        W sum = 0, of_g = 0, of_products = 0;
+        Statistics<W> of_row = statistics_of(place, x + first, n, eps);
+        W of_g = 0, of_products = 0;
         for (long long k = first + place.thread; k < first + n; k += place.threads) {
             W a = wide(g[k]);
-            sum += wide(x[k]);
             of_g += a;
             of_products += a * wide(s[k]);
         }
-        W mean = place.combined(sum, Add(), (W)0) / (W)n;
         of_g = place.combined(of_g, Add(), (W)0) / (W)n;
         of_products = place.combined(of_products, Add(), (W)0) / (W)n;
-        W scale = scale_of(place, x + first, mean, n, eps);
         for (long long k = first + place.thread; k < first + n; k += place.threads)
-            y[k] = narrow<T>((wide(g[k]) - (wide(s[k]) * of_products + of_g)) * scale);
+            y[k] = narrow<T>((wide(g[k]) - (wide(s[k]) * of_products + of_g)) * of_row.scale);
+    }
+}
+
+// s * weight + bias
+template <typename T>
+__global__ void layer_norm(const T* x, const T* weight, const T* bias, int shifted, T* y,
+                           long long rows, long long n, double eps, int group) {
+    typedef typename Wide<T>::type W;
+    for (Rows place(group); place.row < rows; place.row += place.stride) {
+        long long first = place.row * n;
+        Statistics<W> of_row = statistics_of(place, x + first, n, eps);
+        for (long long k = place.thread; k < n; k += place.threads) {
+            W s = (wide(x[first + k]) - of_row.mean) * of_row.scale;
+            y[first + k] = narrow<T>(s * wide(weight[k]) + (shifted ? wide(bias[k]) : (W)0));
+        }
+    }
+}
+
+// The cotangent of x: that of standardizing, for the cotangent g * weight of s.
+template <typename T>
+__global__ void layer_norm_reverse(const T* g, const T* x, const T* weight, T* y, long long rows,
+                                   long long n, double eps, int group) {
+    typedef typename Wide<T>::type W;
+    for (Rows place(group); place.row < rows; place.row += place.stride) {
+        long long first = place.row * n;
+        Statistics<W> of_row = statistics_of(place, x + first, n, eps);
+        W of_g = 0, of_products = 0;
+        for (long long k = place.thread; k < n; k += place.threads) {
+            W a = wide(g[first + k]) * wide(weight[k]);
+            of_g += a;
+            of_products += a * ((wide(x[first + k]) - of_row.mean) * of_row.scale);
+        }
+        of_g = place.combined(of_g, Add(), (W)0) / (W)n;
+        of_products = place.combined(of_products, Add(), (W)0) / (W)n;
+        for (long long k = place.thread; k < n; k += place.threads) {
+            W s = (wide(x[first + k]) - of_row.mean) * of_row.scale;
+            W a = wide(g[first + k]) * wide(weight[k]);
+            y[first + k] = narrow<T>((a - (s * of_products + of_g)) * of_row.scale);
+        }
+    }
+}
+
+// The means of all rows and, behind them, their scales.
+template <typename T>
+__global__ void row_statistics(const T* x, typename Wide<T>::type* found, long long rows,
+                               long long n, double eps, int group) {
+    typedef typename Wide<T>::type W;
+    for (Rows place(group); place.row < rows; place.row += place.stride) {
+        Statistics<W> of_row = statistics_of(place, x + place.row * n, n, eps);
+        if (place.thread == 0) {
+            found[place.row] = of_row.mean;
+            found[rows + place.row] = of_row.scale;
+        }
+    }
+}
+
+// The sum of g * s over some rows for each of n columns: the cotangent of the weight. A block of
+// (32, 8) threads has 32 columns, of `portion` rows that are its own: parts (gridDim.y, n).
+template <typename T>
+__global__ void sum_of_products(const T* g, const T* x, const typename Wide<T>::type* statistics,
+                                typename Wide<T>::type* parts, long long rows, long long n,
+                                long long portion) {
+    typedef typename Wide<T>::type W;
+    __shared__ W tile[8][32];
+    long long column = (long long)blockIdx.x * 32 + threadIdx.x;
+    long long first = blockIdx.y * portion, end = first + portion < rows ? first + portion : rows;
+    W sum = 0;
+    if (column < n)
+        for (long long row = first + threadIdx.y; row < end; row += 8) {
+            W s = (wide(x[row * n + column]) - statistics[row]) * statistics[rows + row];
+            sum += wide(g[row * n + column]) * s;
+        }
+    tile[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.y || column >= n) return;
+    for (int k = 1; k < 8; k++) sum += tile[k][threadIdx.x];
+    parts[blockIdx.y * n + column] = sum;
+}
+
+// y: for each of n columns the sum of its parts (count, n).
+template <typename T>
+__global__ void sum_of_parts(const typename Wide<T>::type* parts, T* y, long long count,
+                             long long n) {
+    typedef typename Wide<T>::type W;
+    long long stride = (long long)gridDim.x * blockDim.x;
+    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
+        W sum = 0;
+        for (long long k = 0; k < count; k++) sum += parts[k * n + i];
+        y[i] = narrow<T>(sum);
     }
 }
