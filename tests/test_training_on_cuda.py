@@ -11,6 +11,7 @@ import strict_cupy
 
 import nanotorch as nt
 from nanotorch.training import fit, read_request
+from nanotorch.training.errors import Interrupted
 from nanotorch.training.model_file import read_model_file
 from nanotorch.training.models import freeze
 from nanotorch.training.results import Finished
@@ -114,3 +115,51 @@ def test_no_gradient_kernel_runs_for_a_frozen_parameter(cuda: str) -> None:
     trained = launches([])
     assert launches(["weight"]) < trained
     assert launches(["bias"]) < trained
+
+
+@pytest.mark.parametrize("kind", ["binary", "mlp", "dropout", "weighted", "travelling"])
+def test_several_steps_at_a_launch_leave_the_bytes_of_single_ones(
+    cuda: str, kind: str, tmp_path: Path
+) -> None:
+    flags = {
+        **KINDS,
+        "dropout": DROPOUT,
+        "weighted": ["--data.source", "iris", "--loss.class_weight", "[1.0, 2.0, 3.0]"],
+        "travelling": ["--data.source", "iris", "--data.on_device", "no"],
+    }[kind]
+    flags = [*flags, "--training.batch_size", "7", "--training.epochs", "4"]
+    runs, launches = [], []
+    for count in ("1", "3"):
+        (tmp_path / count).mkdir()
+        strict_cupy.counts.reset()
+        extra = ["--training.steps_per_launch", count]
+        runs.append(train(tmp_path / count, "cuda:0", *flags, *extra).folder)
+        launches.append(strict_cupy.counts.graph_launches)
+    for name in ("metrics.jsonl", "model.safetensors"):
+        assert (runs[0] / name).read_bytes() == (runs[1] / name).read_bytes()
+    if cuda != "cupy":
+        assert launches[1] < launches[0] / 2
+
+
+def test_a_run_goes_on_from_within_what_was_one_launch(
+    cuda: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = [*DROPOUT, "--training.batch_size", "8", "--training.steps_per_launch", "4"]
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other").mkdir()
+    whole = train(tmp_path / "one", "cuda:0", *flags, "--training.steps_per_launch", "1")
+    ordinary = Run._several_updates
+
+    def interrupted(self: Run, *given: Any) -> None:
+        ordinary(self, *given)
+        if self.at.epoch == 1:
+            self.signals.caught = "SIGTERM"
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Run, "_several_updates", interrupted)
+        train(tmp_path / "other", "cuda:0", *flags)
+    resumed = train(
+        tmp_path / "other", "cuda:0", *flags, "--training.steps_per_launch", "3", resume="newest"
+    )
+    for name in ("metrics.jsonl", "model.safetensors"):
+        assert (whole.folder / name).read_bytes() == (resumed.folder / name).read_bytes()

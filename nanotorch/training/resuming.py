@@ -18,6 +18,7 @@ FREE = (
     "data.on_device",
     "training.epochs",
     "training.time_limit",
+    "training.steps_per_launch",
     "stopping.patience",
 )
 FREE_SECTIONS = ("checkpoint", "output")

@@ -110,6 +110,8 @@ class Run:
             # The whole step, so that it becomes one CUDA graph.
             step = step_of(self._gradients, self.optimizer, self._adjust, self.scaler)
             self._step = nt.compile(step, warn=training.compile == "on")
+            if not self.rates.by_step:
+                self.batches.together = min(training.steps_per_launch, LOSSES_HELD)
         elif training.compile == "on":
             self._gradients = nt.compile(self._gradients)
         elif compiles and one_batch:
@@ -169,12 +171,15 @@ class Run:
             self.rates.set(at.epoch, at.step)
         on_step = [c.on_step for c in self.callbacks if hasattr(c, "on_step")]
         update = self._whole_update if isinstance(self.optimizer, nt.optim.LBFGS) else self._update
-        for inputs, target, weights in self.batches.epoch(at.epoch, at.batch):
+        for count, (inputs, target, weights) in self.batches.launches(at.epoch, at.batch):
             if by_step:
                 self.rates.set(at.epoch, at.step)
-            update(inputs, target, weights)
-            at.batch += 1
-            for call in on_step:
+            if count > 1:
+                self._several_updates(count, inputs, target, weights)
+            else:
+                update(inputs, target, weights)
+            at.batch += count
+            for call in on_step * count:
                 call(self)
             if signals.caught is not None:
                 signals.check()
@@ -202,6 +207,25 @@ class Run:
         ):
             take_step(self.optimizer, self._adjust, self.scaler)
             at.step += 1
+
+    def _several_updates(
+        self, count: int, inputs: nt.Tensor, target: nt.Tensor, weights: nt.Tensor | None
+    ) -> None:
+        """So many batches, (count, rows, …), each with a step, on a GPU as one launch."""
+        given = (inputs, target) if weights is None else (inputs, target, weights)
+        losses = self._step.steps(*given)
+        if self._unread + count > LOSSES_HELD:
+            self.read_losses()
+        held = self._held_losses[:, self._unread : self._unread + count]
+        with nt.no_grad():
+            held[0].copy_(losses)
+            if weights is None:
+                held[1].fill_(target.shape[1])
+            else:  # batch by batch, in whose order single steps take the sums
+                for k in range(count):
+                    held[1, k].copy_(weights[k].sum())
+        self._unread += count
+        self.at.step += count
 
     def _window_rows(self) -> int:
         """Rows of the batches that make one step together with this one."""

@@ -146,6 +146,11 @@ class Training(Section):
         description="replay a step's kernels from a recording, on a GPU as one CUDA graph; auto "
         "where it can be",
     )
+    steps_per_launch: Count = Field(
+        default=1,
+        description="on a GPU, steps that are one launch; 1 where a schedule changes the learning "
+        "rate from step to step. Signals and checkpoints wait for the end of a launch",
+    )
     time_limit: Positive | None = Field(
         default=None, description="minutes after which the run ends"
     )

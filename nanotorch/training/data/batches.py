@@ -19,6 +19,9 @@ from nanotorch.training.data.prepare import Part
 BLOCK = 2**23  # bytes of features gathered at once: small parts whole, large ones cache by cache
 
 Batch = tuple[nt.Tensor, nt.Tensor, nt.Tensor | None]
+# The batches of a block, and those of its full ones that follow each other, `together` at a time,
+# as one each: (together, rows, …).
+Block = tuple[list[Batch], list[Batch]]
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
@@ -49,6 +52,7 @@ class Batches:
         on_device: bool = True,
     ) -> None:
         self.rows = len(part)
+        self.together = 1  # batches that `launches` hands out as one
         self.seed = seed
         self.device, self.dtype = nt.device(device), dtype
         self._features, self._width = part.features, part.features.values.shape[1]
@@ -76,7 +80,7 @@ class Batches:
         self._buffers = [self._buffer(t) for t in (self._inputs, self._target, self._weights)]
         self._travelling: DoubleBuffer | None = None
         # By slot and number of rows: a short last block has batches of its own.
-        self._cut: dict[tuple[int, int], list[Batch]] = {}
+        self._cut: dict[tuple[int, int], Block] = {}
 
     def in_order(self, batch_size: int) -> Batches:
         """All rows in their order, in batches of another size, out of the same memory."""
@@ -106,6 +110,24 @@ class Batches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `start` on."""
+        for skipped, (batches, _) in self._blocks(epoch, start):
+            yield from batches[skipped:]
+
+    def launches(self, epoch: int, start: int = 0) -> Iterator[tuple[int, Batch]]:
+        """The batches of an epoch from number `start` on: 1 and a batch, or `together` and so many
+        as one."""
+        for number, (batches, stacks) in self._blocks(epoch, start):
+            while number < len(batches):
+                stack, within = divmod(number, self.together)
+                if self.together > 1 and not within and stack < len(stacks):
+                    yield self.together, stacks[stack]
+                    number += self.together
+                else:
+                    yield 1, batches[number]
+                    number += 1
+
+    def _blocks(self, epoch: int, start: int) -> Iterator[tuple[int, Block]]:
+        """The blocks of an epoch, each with the number of its batches that are done already."""
         last = min(self.rows, self.count * self.batch_size)
         order = epoch_order(self.seed, epoch, self.rows) if self.shuffle else None
         size = self.batch_size
@@ -115,13 +137,13 @@ class Batches:
             for at in range(first, self.count, self.block)
         ]
         served = self._travel(order, blocks) if self._streams else self._gathered(order, blocks)
-        for batches in served:
-            yield from batches[max(0, start - first) :]
+        for block in served:
+            yield max(0, start - first), block
             first += self.block
 
     def _gathered(
         self, order: NDArray[np.int64] | None, blocks: list[tuple[int, int]]
-    ) -> Iterator[list[Batch]]:
+    ) -> Iterator[Block]:
         """Blocks out of memory of the device, or on the CPU from the disk."""
         if self._inputs is None:
             for begin, end in blocks:
@@ -147,7 +169,7 @@ class Batches:
 
     def _travel(
         self, order: NDArray[np.int64] | None, blocks: list[tuple[int, int]]
-    ) -> Iterator[list[Batch]]:
+    ) -> Iterator[Block]:
         """Blocks that are gathered on the host while the device computes with those before."""
         if self._travelling is None:
             kinds = [np.float32, *(array.dtype for array in self._beside)]
@@ -178,7 +200,7 @@ class Batches:
             _copy_rows(source, chosen, out)
         return end - begin
 
-    def _batches(self, slot: int, rows: int, held: list[Any]) -> list[Batch]:
+    def _batches(self, slot: int, rows: int, held: list[Any]) -> Block:
         """The slices of a buffer that is filled with so many rows."""
         if (slot, rows) not in self._cut:
             inputs, target, *weights = held
@@ -191,16 +213,21 @@ class Batches:
             return None if source is None else source[chosen]
         return nt.index_select(source, 0, nt.from_numpy(chosen).to(self.device))
 
-    def _slices(self, inputs: Any, target: Any, weights: Any, begin: int, end: int) -> list[Batch]:
-        size = self.batch_size
-        return [
-            (
-                inputs[at : min(at + size, end)],
-                target[at : min(at + size, end)],
-                None if weights is None else weights[at : min(at + size, end)],
+    def _slices(self, inputs: Any, target: Any, weights: Any, begin: int, end: int) -> Block:
+        size, together = self.batch_size, self.together
+        sources = (inputs, target, weights)
+
+        def rows(begin: int, end: int) -> list[Any]:
+            return [None if source is None else source[begin:end] for source in sources]
+
+        batches = [tuple(rows(at, min(at + size, end))) for at in range(begin, end, size)]
+        stacks = []
+        for at in range(begin, end - size * together + 1, size * together):
+            some = rows(at, at + size * together)
+            stacks.append(
+                tuple(x if x is None else x.view(together, size, *x.shape[1:]) for x in some)
             )
-            for at in range(begin, end, size)
-        ]
+        return batches, stacks  # type: ignore[return-value]
 
 
 def _copy_rows(source: NDArray[Any], chosen: Any, out: NDArray[Any]) -> None:
