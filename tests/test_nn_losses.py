@@ -194,6 +194,14 @@ def test_weights_of_ones_change_nothing_to_the_last_bit() -> None:
     assert plain.item() == weighted.item()
 
 
+def test_an_infinity_does_not_count_where_the_target_is_ignored() -> None:
+    logits = nt.tensor([[-math.inf, 1.0, 2.0], [0.0, 1.0, 2.0]], requires_grad=True)
+    loss = nn.functional.nll_loss(logits, nt.tensor([-100, 1]))
+    loss.backward()
+    assert loss.item() == -1
+    np.testing.assert_array_equal(logits.grad.numpy(), [[0, 0, 0], [0, -1, 0]])
+
+
 def test_a_batch_of_ignored_targets_has_a_mean_of_nan_as_in_pytorch() -> None:
     loss = nn.CrossEntropyLoss(ignore_index=0)(nt.tensor(LOGITS), nt.tensor([0] * 6))
     assert math.isnan(loss.item())

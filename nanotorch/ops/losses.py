@@ -101,7 +101,8 @@ class NllLoss(Linear):
         place, factor = class_places(xp, x.shape, x.dtype, target, weight, ignore_index)
         loss = xp.negative(x[place])
         if factor is not None:
-            loss = loss * factor
+            # Not even an infinity counts where the target is to be ignored.
+            loss = xp.where(target == ignore_index, loss.dtype.type(0), loss * factor)
             if reduction == "mean":
                 return xp.true_divide(loss.sum(), factor.sum(), out=out)
         return reduced(xp, loss, reduction, out)
