@@ -64,6 +64,29 @@ def test_clipping_by_value_is_pytorchs() -> None:
         assert a.grad.tolist() == b.grad.tolist()
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("norm_type", [2.0, 1.0, float("inf")])
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float64"])
+def test_clipping_of_other_precisions_is_pytorchs(kind: str, norm_type: float) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("ml_dtypes")
+
+    def clipped(module: Any, clip: Any) -> list[Any]:
+        made = []
+        for values in ([3.0, -4.0, 1.0, 0.5], [2.0]):
+            p = module.zeros(len(values), dtype=getattr(module, kind), requires_grad=True)
+            p.grad = module.tensor(values, dtype=getattr(module, kind))
+            made.append(p)
+        total = clip.clip_grad_norm_(made, 1.0, norm_type)
+        assert total.dtype is getattr(module, kind)
+        by_norm = [p.grad.tolist() for p in made]
+        clip.clip_grad_value_(made, 0.1)
+        return [total.item(), by_norm, [p.grad.tolist() for p in made]]
+
+    for ours, theirs in zip(clipped(nt, utils), clipped(torch, torch.nn.utils), strict=True):
+        np.testing.assert_allclose(np.hstack(ours), np.hstack(theirs), rtol=1e-15)
+
+
 def test_a_single_tensor_and_a_generator_of_parameters_are_taken() -> None:
     model = nn.Linear(3, 2)
     model(nt.ones(4, 3)).sum().backward()

@@ -12,9 +12,18 @@ from collections.abc import Iterable
 from typing import Any
 
 from nanotorch.autograd.grad_mode import live
-from nanotorch.backend import HOST, Array, array_module, device_of, on_device_of, to_device
+from nanotorch.backend import (
+    HOST,
+    Array,
+    array_module,
+    constant,
+    device_of,
+    on_device_of,
+    to_device,
+)
 from nanotorch.backend.cuda import tables
 from nanotorch.creation import zeros
+from nanotorch.primitive import is_half, widened
 from nanotorch.tensor import Tensor
 
 
@@ -28,12 +37,31 @@ def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
 
 def _norm(xp: Any, array: Array, p: float) -> Array:
     """‖array‖ₚ over all entries, as a 0-dim array."""
+    if is_half(array):
+        return _norm(xp, widened(array), p).astype(array.dtype)
     if p == math.inf:
         return xp.asarray(xp.abs(array).max())
     if p == 2:
         flat = array.reshape(-1)
         return xp.asarray(xp.sqrt(flat @ flat))
     return xp.asarray((xp.abs(array) ** p).sum() ** (1.0 / p), dtype=array.dtype)
+
+
+def _on_host(arrays: list[Array]) -> bool:
+    """Whether all are on the CPU, of one real dtype that NumPy computes in."""
+    return bool(arrays) and all(
+        type(a) is HOST.ndarray and a.dtype.char in "fd" and a.dtype is arrays[0].dtype
+        for a in arrays
+    )
+
+
+def _host_norm(arrays: list[Array]) -> float:
+    """The 2-norm of all as one vector: sums of squares by BLAS, added up in double."""
+    square = 0.0
+    for array in arrays:
+        flat = array.reshape(-1)
+        square += float(flat.dot(flat))
+    return math.sqrt(square)
 
 
 def _fused(arrays: list[Array]) -> bool:
@@ -61,6 +89,8 @@ def get_total_norm(
     if not arrays:
         return zeros(())
     xp, p = array_module(arrays[0]), float(norm_type)
+    if p == 2 and _on_host(arrays):
+        return _checked(HOST.asarray(_host_norm(arrays), arrays[0].dtype), p, error_if_nonfinite)
     if p == 2 and _fused(arrays):
         with on_device_of(arrays[0]):
             return _checked(tables.norm_of(xp, arrays, math.inf)[0], p, error_if_nonfinite)
@@ -121,15 +151,24 @@ def clip_grad_norm_(
     """
     gradients, p = _gradients(parameters), float(norm_type)
     arrays = [gradient._array for gradient in gradients]
-    if p != 2 or not _fused(arrays):
+    if p == 2 and _on_host(arrays):
+        norm = _host_norm(arrays)
+        total = _checked(HOST.asarray(norm, arrays[0].dtype), p, error_if_nonfinite)
+        factor = float(max_norm) / (norm + 1e-6)
+        if not factor >= 1:  # which NaN is not, and it spreads
+            by = HOST.asarray(factor, arrays[0].dtype)
+            for array in arrays:
+                HOST.multiply(array, by, array)
+    elif p == 2 and _fused(arrays):
+        xp = array_module(arrays[0])
+        with on_device_of(arrays[0]):
+            device_norm, device_factor = tables.norm_of(xp, arrays, float(max_norm))
+            total = _checked(device_norm, p, error_if_nonfinite)
+            tables.scale_by(xp, arrays, device_factor)
+    else:
         total = get_total_norm(gradients, p, error_if_nonfinite)
         _scale(gradients, max_norm, total)
         return total
-    xp = array_module(arrays[0])
-    with on_device_of(arrays[0]):
-        norm, factor = tables.norm_of(xp, arrays, float(max_norm))
-        total = _checked(norm, p, error_if_nonfinite)
-        tables.scale_by(xp, arrays, factor)
     for gradient in gradients:
         gradient._bump()
     return total
@@ -143,6 +182,10 @@ def clip_grad_value_(
     limit = float(clip_value)
     for gradient in _gradients(parameters):
         array = gradient._array
+        low, high = constant(array, -limit), constant(array, limit)
         with on_device_of(array):
-            array_module(array).clip(array, -limit, limit, out=array)
+            if type(array) is HOST.ndarray and is_half(array):
+                HOST.copyto(array, widened(array).clip(low, high), casting="unsafe")
+            else:
+                array.clip(low, high, out=array)
         gradient._bump()
