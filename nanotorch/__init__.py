@@ -1,11 +1,12 @@
 """A small neural-network training framework with PyTorch's names, on NumPy and CuPy."""
 
+from typing import TYPE_CHECKING
+
 from nanotorch import (
     amp as amp,
     autograd as autograd,
     backends as backends,
     cuda as cuda,
-    func as func,
     linalg as linalg,
     nn as nn,
     optim as optim,
@@ -66,6 +67,7 @@ from nanotorch.backend.dtypes import (
     short as short,
     uint8 as uint8,
 )
+from nanotorch.backend.loading import on_demand as _on_demand
 from nanotorch.backends import (
     get_float32_matmul_precision as get_float32_matmul_precision,
     set_float32_matmul_precision as set_float32_matmul_precision,
@@ -91,7 +93,6 @@ from nanotorch.creation import (
     zeros as zeros,
     zeros_like as zeros_like,
 )
-from nanotorch.func import vmap as vmap
 from nanotorch.ops import (
     abs as abs,
     abs as absolute,
@@ -311,5 +312,11 @@ from nanotorch.random import (
     set_rng_state as set_rng_state,
 )
 from nanotorch.tensor import Size as Size, Tensor as Tensor
+
+if TYPE_CHECKING:
+    from nanotorch import func as func
+    from nanotorch.func import vmap as vmap
+else:
+    __getattr__, __dir__ = _on_demand(__name__, "func", vmap="func")
 
 __version__ = "0.1.0"

@@ -6,7 +6,6 @@ becomes a text of one common width, and the texts are bracketed from the innermo
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,15 +18,19 @@ if TYPE_CHECKING:
     from nanotorch.tensor import Tensor
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class PrintOptions:
     """How much of a tensor is shown, and how its numbers look; see `set_printoptions`."""
 
-    precision: int = 4
-    threshold: float = 1000
-    edgeitems: int = 3
-    linewidth: float = 80
-    sci_mode: bool | None = None
+    def __init__(
+        self,
+        precision: int = 4,
+        threshold: float = 1000,
+        edgeitems: int = 3,
+        linewidth: float = 80,
+        sci_mode: bool | None = None,
+    ) -> None:
+        self.precision, self.sci_mode = precision, sci_mode
+        self.threshold, self.edgeitems, self.linewidth = threshold, edgeitems, linewidth
 
 
 PROFILES = {
@@ -68,12 +71,12 @@ def set_printoptions(
         if not value >= 0:
             raise ValueError(f"set_printoptions: {name} must not be negative, got {value!r}")
     start = _options if profile is None else PROFILES[profile]
-    _options = dataclasses.replace(start, **changes, sci_mode=sci_mode)
+    _options = PrintOptions(**{**vars(start), **changes, "sci_mode": sci_mode})
 
 
 def get_printoptions() -> dict[str, Any]:
     """The print options in force, by name."""
-    return dataclasses.asdict(_options)
+    return dict(vars(_options))
 
 
 @contextmanager

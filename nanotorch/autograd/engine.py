@@ -8,8 +8,10 @@ same into the memory of a tensor, and tells the base and the other views of that
 from __future__ import annotations
 
 import itertools
+import linecache
 import os
-import traceback
+import sys
+import types
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -146,10 +148,16 @@ def record(
 
 def forward_lines() -> list[str]:
     """The calls that led to the op being applied, down to the last line outside this package."""
-    frames = traceback.extract_stack()
-    while len(frames) > 1 and frames[-1].filename.startswith(PACKAGE):
-        frames.pop()
-    return traceback.format_list(frames)
+    lines: list[str] = []
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None:
+        file, line = frame.f_code.co_filename, frame.f_lineno
+        if lines or frame.f_back is None or not file.startswith(PACKAGE):
+            text = linecache.getline(file, line).strip()
+            where = f'  File "{file}", line {line}, in {frame.f_code.co_name}\n'
+            lines.append(f"{where}    {text}\n" if text else where)
+        frame = frame.f_back
+    return lines[::-1]
 
 
 def keep(node: Primitive, plan: Any, inputs: tuple[Any, ...], out: Any) -> None:

@@ -21,9 +21,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from nanotorch.compile.modules import CompiledModule
-from nanotorch.compile.steps import Compiled
-
 
 def compile(
     function: Callable[..., Any] | None = None, *, explain: bool = False, warn: bool = True
@@ -42,6 +39,10 @@ def compile(
     """
     if function is None:
         return functools.partial(compile, explain=explain, warn=warn)
+    # Loaded here, because most programs that import nanotorch compile nothing.
+    from nanotorch.compile.modules import CompiledModule
+    from nanotorch.compile.steps import Compiled
+
     if hasattr(function, "forward") and hasattr(function, "named_parameters"):
         return CompiledModule(function, explain, warn)
     return Compiled(function, explain, warn)

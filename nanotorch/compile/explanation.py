@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -132,7 +131,7 @@ class Explanation:
         self.how: str = getattr(program, "how", "")  # of a plan on a GPU
         self.calls = list(itertools.compress(plan.lines, shown))
         self.seconds = [
-            statistics.median(times) if times else None for times in itertools.compress(took, shown)
+            median(times) if times else None for times in itertools.compress(took, shown)
         ]
         self.replays = max(map(len, took), default=0)
         place = list(itertools.accumulate(shown, initial=0))  # of each line, among the calls
@@ -192,6 +191,12 @@ class Explanation:
                 yield columns(took_text, "", f"{call.bytes:,}", f"    {name}")
             for kernel in self.tiled if first.family == ROWS else ():
                 yield columns("", "", "", f"    {kernel}")
+
+
+def median(times: Sequence[float]) -> float:
+    """The middle one, or the mean of the two in the middle."""
+    ordered, half = sorted(times), len(times) // 2
+    return (ordered[half] + ordered[-1 - half]) / 2
 
 
 def microseconds(times: Sequence[float]) -> str:

@@ -1,3 +1,10 @@
 """Where PyTorch's users look for data loading (`utils.data`) and for `utils.checkpoint`."""
 
-from nanotorch.utils import checkpoint as checkpoint, data as data
+from typing import TYPE_CHECKING
+
+from nanotorch.backend.loading import on_demand
+
+if TYPE_CHECKING:
+    from nanotorch.utils import checkpoint as checkpoint, data as data
+else:
+    __getattr__, __dir__ = on_demand(__name__, "checkpoint", "data")

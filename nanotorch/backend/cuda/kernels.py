@@ -15,11 +15,11 @@ parameter's size (`numpy.int64(n)` for `long long n`).
 from __future__ import annotations
 
 import functools
+import os
 import re
-from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parent
+FOLDER = os.path.dirname(__file__)
 OPTIONS = ("-std=c++17",)
 # The C type of each dtype letter; "E" is the bfloat16 of ml_dtypes, "l" and "q" are both 64 bits
 # wide.
@@ -29,22 +29,29 @@ C_TYPES = {
     "I": "unsigned int", "l": "long long", "q": "long long", "L": "unsigned long long",
     "Q": "unsigned long long",
 }  # fmt: skip
-_DECLARED = re.compile(r"^// kernel (\w+):(.*)$", re.MULTILINE)
-_INCLUDED = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
+# Patterns, compiled when a kernel is first asked for.
+_DECLARED = r"(?m)^// kernel (\w+):(.*)$"
+_INCLUDED = r'(?m)^#include "(\w+\.cuh)"$'
 
 _kernels: dict[tuple[Any, int, str, str, str], Any] = {}
 
 
 def files() -> list[str]:
     """The names of the `*.cu` files, without the suffix."""
-    return sorted(path.stem for path in FOLDER.glob("*.cu"))
+    names = [name.partition(".") for name in os.listdir(FOLDER)]
+    return sorted(stem for stem, _, ending in names if ending == "cu")
+
+
+def _read(name: str) -> str:
+    with open(os.path.join(FOLDER, name), encoding="utf-8") as file:
+        return file.read()
 
 
 @functools.cache
 def source(file: str) -> str:
     """The text of a file as it is compiled."""
-    text = (FOLDER / f"{file}.cu").read_text(encoding="utf-8")
-    return _INCLUDED.sub(lambda m: (FOLDER / m[1]).read_text(encoding="utf-8"), text)
+    text = _read(f"{file}.cu")
+    return re.sub(_INCLUDED, lambda m: _read(m[1]), text)
 
 
 def expression(kernel: str, kinds: str) -> str:
@@ -57,7 +64,7 @@ def instances(file: str) -> tuple[str, ...]:
     """The C++ names of all that a file declares."""
     return tuple(
         expression(kernel, kinds)
-        for kernel, types in _DECLARED.findall(source(file))
+        for kernel, types in re.findall(_DECLARED, source(file))
         for kinds in types.split() or [""]
     )
 
