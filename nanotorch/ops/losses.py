@@ -96,7 +96,7 @@ class NllLoss(Linear):
         out: Array | None = None,
     ) -> Array:  # fmt: skip
         if xp is HOST and weight is None and are_plain(x, target, ignore_index):
-            picked = xp.take(x.reshape(-1), flat_places(xp, x, target), mode="clip")
+            picked = HOST.take(x.reshape(-1), flat_places(xp, x, target), mode="clip")
             return reduced(xp, xp.negative(picked, out=picked), reduction, out)
         place, factor = class_places(xp, x.shape, x.dtype, target, weight, ignore_index)
         loss = xp.negative(x[place])
