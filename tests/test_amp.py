@@ -183,6 +183,15 @@ def test_contexts_nest_and_leave_nothing_behind() -> None:
     assert casting == []
 
 
+def test_older_names_mean_the_gpu(cuda: str) -> None:
+    x = nt.ones(2, 2, device="cuda")
+    with nt.cuda.amp.autocast():
+        assert (x @ x).dtype is nt.float16
+        with nt.cuda.amp.autocast(enabled=False):
+            assert (x @ x).dtype is nt.float32
+    assert nt.cuda.amp.GradScaler(init_scale=4.0).get_scale() == 4.0
+
+
 def test_other_threads_are_not_cast() -> None:
     seen: list[Any] = []
     with nt.autocast("cpu", dtype=nt.float16):
@@ -265,6 +274,44 @@ def test_backward_computes_in_what_forward_computed_in() -> None:
     assert g.dtype is nt.float32
     g.sum().backward()
     assert x.grad is not None
+
+
+def own_products(lib: Any, cast_inputs: Any) -> Any:
+    """The dtypes that a function of one's own computes in, forward and backward."""
+    seen = []
+
+    class Product(lib.autograd.Function):  # type: ignore[misc, name-defined]
+        @staticmethod
+        @lib.amp.custom_fwd(device_type="cpu", cast_inputs=cast_inputs)
+        def forward(ctx: Any, a: Any, b: Any) -> Any:
+            ctx.save_for_backward(a, b)
+            seen.append(str((a @ b).dtype))
+            return a @ b
+
+        @staticmethod
+        @lib.amp.custom_bwd(device_type="cpu")
+        def backward(ctx: Any, g: Any) -> Any:
+            a, b = ctx.saved_tensors
+            seen.append(str((g.float() @ b.float()).dtype))
+            return g @ b.to(g.dtype).t(), a.to(g.dtype).t() @ g
+
+    a, b = (lib.tensor(MATRIX, requires_grad=True) for _ in range(2))
+    with lib.autocast("cpu", dtype=lib.float16):
+        y = Product.apply(a, b)
+    y.float().sum().backward()
+    Product.apply(a, b).sum().backward()
+    return seen, str(y.dtype), str(a.grad.dtype), a.grad.numpy()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("cast_inputs", [None, "float32", "float16"])
+def test_functions_of_ones_own_cast_as_pytorchs_do(cast_inputs: str | None) -> None:
+    torch = pytest.importorskip("torch")
+    expected, found = (
+        own_products(lib, cast_inputs and getattr(lib, cast_inputs)) for lib in (torch, nt)
+    )
+    assert found[:3] == expected[:3]
+    np.testing.assert_allclose(found[3], expected[3], rtol=1e-2, atol=1e-2)
 
 
 def test_a_compiled_step_knows_its_precision() -> None:

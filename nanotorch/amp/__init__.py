@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 from nanotorch.amp.autocast_mode import (
     autocast as autocast,
+    custom_bwd as custom_bwd,
+    custom_fwd as custom_fwd,
     is_autocast_available as is_autocast_available,
 )
 from nanotorch.backend.loading import on_demand

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from nanotorch import ops
 from nanotorch.autograd.grad_mode import casting, modes
-from nanotorch.backend import HOST, cuda_unavailable_reason, dtype as DType
+from nanotorch.backend import CPU, HOST, cuda_unavailable_reason, dtype as DType
 from nanotorch.backend.dtypes import bfloat16, float16, float32, float64
 from nanotorch.primitive import Primitive, Traced
 from nanotorch.tensor import Tensor
@@ -231,3 +231,50 @@ def clear_autocast_cache() -> None:
     """Forgets the parameters that have been cast in the outermost context."""
     if modes.autocast_kept:
         modes.autocast_kept.clear()
+
+
+# --- for functions with a gradient of their own ---------------------------------------------------
+
+
+def custom_fwd(
+    fwd: Callable[..., Any] | None = None, *, device_type: str, cast_inputs: DType | None = None
+) -> Any:
+    """Decorates the `forward` of an `autograd.Function` that is to work within autocast.
+
+    With `cast_inputs`, floating tensors below float64 on that device are cast to it, and autocast
+    is off inside. `custom_bwd` is for the `backward` of the same function.
+    """
+    if fwd is None:
+        return functools.partial(custom_fwd, device_type=device_type, cast_inputs=cast_inputs)
+    _check_type(device_type)
+
+    @functools.wraps(fwd)
+    def forward(ctx: Any, *args: Any, **kwargs: Any) -> Any:
+        enabled = is_autocast_enabled(device_type)
+        ctx._dtype = get_autocast_dtype(device_type)
+        ctx._fwd_used_autocast = enabled and cast_inputs is None
+        if cast_inputs is None or not enabled:
+            return fwd(ctx, *args, **kwargs)
+
+        def given(x: Any) -> Any:
+            return cast(x, cast_inputs) if getattr(x, "device", CPU).type == device_type else x
+
+        named = {name: given(x) for name, x in kwargs.items()}
+        with autocast(device_type, enabled=False):
+            return fwd(ctx, *map(given, args), **named)
+
+    return forward
+
+
+def custom_bwd(bwd: Callable[..., Any] | None = None, *, device_type: str) -> Any:
+    """Decorates the `backward` of an `autograd.Function`: autocast is as it was in `forward`."""
+    if bwd is None:
+        return functools.partial(custom_bwd, device_type=device_type)
+    _check_type(device_type)
+
+    @functools.wraps(bwd)
+    def backward(ctx: Any, *args: Any) -> Any:
+        with autocast(device_type, ctx._dtype, ctx._fwd_used_autocast):
+            return bwd(ctx, *args)
+
+    return backward

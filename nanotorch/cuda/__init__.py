@@ -15,6 +15,7 @@ from typing import Any
 from nanotorch import random
 from nanotorch.backend import cuda_module, cuda_unavailable_reason, device as Device
 from nanotorch.backend.cuda import checks
+from nanotorch.backend.loading import on_demand
 from nanotorch.tensor import Tensor
 
 Place = Device | str | int | None
@@ -102,10 +103,13 @@ def synchronize(device: Place = None) -> None:
 # --- random numbers -------------------------------------------------------------------------------
 
 
+_on_demand, __dir__ = on_demand(__name__, "amp")
+
+
 def __getattr__(name: str) -> Any:
-    """`default_generators`: of each GPU the one that draws by default."""
+    """`default_generators`: of each GPU the one that draws by default; and the module `amp`."""
     if name != "default_generators":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return _on_demand(name)
     places = [Device("cuda", number) for number in range(device_count())]
     return tuple(random.default_cuda_generator(place) for place in places)
 
