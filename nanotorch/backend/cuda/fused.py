@@ -8,6 +8,7 @@ arrays that are not C-contiguous, empty ones; and where the array module compile
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy
@@ -16,6 +17,7 @@ from nanotorch.backend.cuda import checks
 from nanotorch.backend.cuda.kernels import available, launch
 
 Array = Any
+Kernel = Callable[..., Array]
 
 REDUCTIONS = {name: numpy.int32(i) for i, name in enumerate(("none", "mean", "sum"))}
 ZERO, ONE = numpy.int32(0), numpy.int32(1)
@@ -67,39 +69,28 @@ def blocks_for_sum(n: int) -> tuple[int, int]:
 # --- losses ---------------------------------------------------------------------------------------
 
 
-def bce_with_logits(
-    xp: Any, x: Array, target: Array, weight: Any, pos_weight: Any, *, reduction: str,
-    out: Array | None = None,
-) -> Array:  # fmt: skip
-    if weight is not None or pos_weight is not None:
-        return NotImplemented
-    return elementwise_loss(xp, "bce_with_logits", x, target, reduction, out)
-
-
-def mse(xp: Any, x: Array, target: Array, *, reduction: str, out: Array | None = None) -> Array:
-    return elementwise_loss(xp, "mse", x, target, reduction, out)
-
-
-def elementwise_loss(
-    xp: Any, kernel: str, x: Array, target: Array, reduction: str, out: Array | None
-) -> Array:
+def elementwise_loss(kernel: str) -> Kernel:
     """The losses of x against target, or their mean or sum."""
-    if not alike(xp, x, target):
-        return NotImplemented
-    n, kind = x.size, x.dtype.char
-    if reduction == "none":
-        y = output(xp, out, x.shape, x.dtype)
-        numbers = (numpy.int64(n), REDUCTIONS["none"])
-        launch(xp, "losses", kernel, kind, grid_for(n), (THREADS,), (x, target, y, y, *numbers))
+
+    def run(
+        xp: Any, x: Array, target: Array, *weights: Any, reduction: str, out: Array | None = None
+    ) -> Array:
+        if any(w is not None for w in weights) or not alike(xp, x, target):
+            return NotImplemented
+        n, kind = x.size, x.dtype.char
+        blocks, threads = grid_for(n)[0], THREADS
+        if reduction != "none":
+            blocks, threads = blocks_for_sum(n)
+        y = output(xp, out, x.shape if reduction == "none" else (), x.dtype)
+        several = blocks > 1 and reduction != "none"
+        parts = xp.empty(blocks, WIDE[kind]) if several else y
+        arguments = (x, target, y, parts, numpy.int64(n), REDUCTIONS[reduction])
+        launch(xp, "losses", kernel, kind, (blocks,), (threads,), arguments)
+        if several:
+            quotient(xp, parts, blocks, n if reduction == "mean" else 1, y)
         return written(xp, y, out)
-    blocks, threads = blocks_for_sum(n)
-    y = output(xp, out, (), x.dtype)
-    parts = y if blocks == 1 else xp.empty(blocks, WIDE[kind])
-    numbers = (numpy.int64(n), REDUCTIONS[reduction])
-    launch(xp, "losses", kernel, kind, (blocks,), (threads,), (x, target, y, parts, *numbers))
-    if blocks > 1:
-        quotient(xp, parts, blocks, n if reduction == "mean" else 1, y)
-    return written(xp, y, out)
+
+    return run
 
 
 def quotient(xp: Any, parts: Array, count: int, divisor: float | None, y: Array) -> None:
@@ -109,35 +100,29 @@ def quotient(xp: Any, parts: Array, count: int, divisor: float | None, y: Array)
     launch(xp, "losses", "quotient", y.dtype.char, (1,), (THREADS,), arguments)
 
 
-def bce_with_logits_reverse(
-    xp: Any, g: Array, x: Array, target: Array, weight: Any, pos_weight: Any, *,
-    divisor: float | None, out: Array | None = None,
-) -> Array:  # fmt: skip
-    if weight is not None or pos_weight is not None:
-        return NotImplemented
-    return elementwise_reverse(xp, "bce_with_logits_reverse", g, x, target, divisor, out)
-
-
-def mse_reverse(
-    xp: Any, g: Array, x: Array, target: Array, *, divisor: float | None, out: Array | None = None
-) -> Array:
-    return elementwise_reverse(xp, "mse_reverse", g, x, target, divisor, out)
-
-
-def elementwise_reverse(
-    xp: Any, kernel: str, g: Array, x: Array, target: Array, divisor: float | None,
-    out: Array | None,
-) -> Array:  # fmt: skip
+def elementwise_reverse(kernel: str) -> Kernel:
     """The cotangent of x, given g, that of the loss: one number, or one for each element."""
-    if not (alike(xp, x, target) and alike(xp, g) and g.dtype == x.dtype):
-        return NotImplemented
-    if g.ndim and g.shape != x.shape:
-        return NotImplemented
-    y = output(xp, out, x.shape, x.dtype)
-    numbers = (numpy.int64(x.size), numpy.int32(g.ndim > 0), numpy.float64(divisor or 1))
-    arguments = (g, x, target, y, *numbers)
-    launch(xp, "losses", kernel, x.dtype.char, grid_for(x.size), (THREADS,), arguments)
-    return written(xp, y, out)
+
+    def run(
+        xp: Any, g: Array, x: Array, target: Array, *weights: Any, divisor: float | None,
+        out: Array | None = None,
+    ) -> Array:  # fmt: skip
+        if any(w is not None for w in weights) or not (alike(xp, x, target) and alike(xp, g)):
+            return NotImplemented
+        if g.dtype != x.dtype or (g.ndim and g.shape != x.shape):
+            return NotImplemented
+        y = output(xp, out, x.shape, x.dtype)
+        numbers = (numpy.int64(x.size), numpy.int32(g.ndim > 0), numpy.float64(divisor or 1))
+        arguments = (g, x, target, y, *numbers)
+        launch(xp, "losses", kernel, x.dtype.char, grid_for(x.size), (THREADS,), arguments)
+        return written(xp, y, out)
+
+    return run
+
+
+bce_with_logits, mse = elementwise_loss("bce_with_logits"), elementwise_loss("mse")
+bce_with_logits_reverse = elementwise_reverse("bce_with_logits_reverse")
+mse_reverse = elementwise_reverse("mse_reverse")
 
 
 def nll(
@@ -207,84 +192,52 @@ def sizes(shape: tuple[int, ...], n: int, ignored: int) -> tuple[Any, ...]:
 # --- activations ----------------------------------------------------------------------------------
 
 
-def sigmoid(xp: Any, x: Array, out: Array | None = None) -> Array:
-    return each(xp, "sigmoid", (x,), out)
+def each(kernel: str) -> Kernel:
+    """A kernel of activations.cu, which goes from element to element."""
+
+    def run(
+        xp: Any, *arrays: Array, approximate: str | None = None, out: Array | None = None
+    ) -> Array:
+        x = arrays[0]
+        if not alike(xp, *arrays):
+            return NotImplemented
+        y = output(xp, out, x.shape, x.dtype)
+        numbers = () if approximate is None else (numpy.int32(approximate == "tanh"),)
+        arguments = (*arrays, y, numpy.int64(x.size), *numbers)
+        launch(xp, "activations", kernel, x.dtype.char, grid_for(x.size), (THREADS,), arguments)
+        return written(xp, y, out)
+
+    return run
 
 
-def sigmoid_reverse(xp: Any, g: Array, y: Array, out: Array | None = None) -> Array:
-    return each(xp, "sigmoid_reverse", (g, y), out)
-
-
-def relu_reverse(xp: Any, g: Array, y: Array, out: Array | None = None) -> Array:
-    return each(xp, "relu_reverse", (g, y), out)
-
-
-def silu(xp: Any, x: Array, out: Array | None = None) -> Array:
-    return each(xp, "silu", (x,), out)
-
-
-def silu_reverse(xp: Any, g: Array, x: Array, out: Array | None = None) -> Array:
-    return each(xp, "silu_reverse", (g, x), out)
-
-
-def gelu(xp: Any, x: Array, *, approximate: str, out: Array | None = None) -> Array:
-    return each(xp, "gelu", (x,), out, numpy.int32(approximate == "tanh"))
-
-
-def gelu_reverse(
-    xp: Any, g: Array, x: Array, *, approximate: str, out: Array | None = None
-) -> Array:
-    return each(xp, "gelu_reverse", (g, x), out, numpy.int32(approximate == "tanh"))
-
-
-def each(
-    xp: Any, kernel: str, arrays: tuple[Array, ...], out: Array | None, *numbers: Any
-) -> Array:
-    """A kernel of activations.cu that goes from element to element."""
-    x = arrays[0]
-    if not alike(xp, *arrays):
-        return NotImplemented
-    y = output(xp, out, x.shape, x.dtype)
-    arguments = (*arrays, y, numpy.int64(x.size), *numbers)
-    launch(xp, "activations", kernel, x.dtype.char, grid_for(x.size), (THREADS,), arguments)
-    return written(xp, y, out)
-
+sigmoid, sigmoid_reverse, relu_reverse = map(each, ("sigmoid", "sigmoid_reverse", "relu_reverse"))
+silu, silu_reverse = each("silu"), each("silu_reverse")
+gelu, gelu_reverse = each("gelu"), each("gelu_reverse")
 
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def softmax(xp: Any, x: Array, *, dim: int, out: Array | None = None) -> Array:
-    return along(xp, "softmax", (x,), dim, ZERO, out)
-
-
-def log_softmax(xp: Any, x: Array, *, dim: int, out: Array | None = None) -> Array:
-    return along(xp, "softmax", (x,), dim, ONE, out)
-
-
-def softmax_reverse(xp: Any, g: Array, y: Array, *, dim: int, out: Array | None = None) -> Array:
-    return along(xp, "softmax_reverse", (g, y), dim, ZERO, out)
-
-
-def log_softmax_reverse(
-    xp: Any, g: Array, y: Array, *, dim: int, out: Array | None = None
-) -> Array:
-    return along(xp, "softmax_reverse", (g, y), dim, ONE, out)
-
-
-def along(
-    xp: Any, kernel: str, arrays: tuple[Array, ...], dim: int, logarithmic: Any, out: Array | None
-) -> Array:
+def along(kernel: str, logarithmic: Any) -> Kernel:
     """A kernel of rows along `dim`."""
-    x = arrays[0]
-    if not alike(xp, *arrays) or not -x.ndim <= dim < x.ndim:
-        return NotImplemented
-    n, inner = x.shape[dim], x.strides[dim] // x.itemsize if x.shape[dim] > 1 else 1
-    rows = x.size // n
-    grid, block, group = threads_for_rows(rows, n, inner)
-    y = output(xp, out, x.shape, x.dtype)
-    numbers = (numpy.int64(rows), numpy.int64(n), numpy.int64(inner), logarithmic)
-    launch(xp, "softmax", kernel, x.dtype.char, grid, block, (*arrays, y, *numbers, group))
-    return written(xp, y, out)
+
+    def run(xp: Any, *arrays: Array, dim: int, out: Array | None = None) -> Array:
+        x = arrays[0]
+        if not alike(xp, *arrays) or not -x.ndim <= dim < x.ndim:
+            return NotImplemented
+        n, inner = x.shape[dim], x.strides[dim] // x.itemsize if x.shape[dim] > 1 else 1
+        rows = x.size // n
+        grid, block, group = threads_for_rows(rows, n, inner)
+        y = output(xp, out, x.shape, x.dtype)
+        numbers = (numpy.int64(rows), numpy.int64(n), numpy.int64(inner), logarithmic)
+        launch(xp, "softmax", kernel, x.dtype.char, grid, block, (*arrays, y, *numbers, group))
+        return written(xp, y, out)
+
+    return run
+
+
+softmax, log_softmax = along("softmax", ZERO), along("softmax", ONE)
+softmax_reverse = along("softmax_reverse", ZERO)
+log_softmax_reverse = along("softmax_reverse", ONE)
 
 
 def threads_for_rows(rows: int, n: int, inner: int) -> tuple[tuple[int], tuple[int], Any]:
@@ -298,30 +251,23 @@ def threads_for_rows(rows: int, n: int, inner: int) -> tuple[tuple[int], tuple[i
     return (min(-(-rows * group // threads), 2**16),), (threads,), numpy.int32(group)
 
 
-def standardize(
-    xp: Any, x: Array, *, dims: tuple[int, ...], eps: float, out: Array | None = None
-) -> Array:
-    return by_rows(xp, "standardize", (x,), dims, eps, out)
-
-
-def standardize_reverse(
-    xp: Any, g: Array, x: Array, s: Array, *, dims: tuple[int, ...], eps: float,
-    out: Array | None = None,
-) -> Array:  # fmt: skip
-    return by_rows(xp, "standardize_reverse", (g, x, s), dims, eps, out)
-
-
-def by_rows(
-    xp: Any, kernel: str, arrays: tuple[Array, ...], dims: tuple[int, ...], eps: float,
-    out: Array | None,
-) -> Array:  # fmt: skip
+def by_rows(kernel: str) -> Kernel:
     """A kernel of rows that are made of the last dimensions."""
-    x = arrays[0]
-    if not (alike(xp, *arrays) and are_last(dims, x.ndim)):
-        return NotImplemented
-    y = output(xp, out, x.shape, x.dtype)
-    launch_rows(xp, kernel, x, len(dims), eps, (*arrays, y))
-    return written(xp, y, out)
+
+    def run(
+        xp: Any, *arrays: Array, dims: tuple[int, ...], eps: float, out: Array | None = None
+    ) -> Array:
+        x = arrays[0]
+        if not (alike(xp, *arrays) and are_last(dims, x.ndim)):
+            return NotImplemented
+        y = output(xp, out, x.shape, x.dtype)
+        launch_rows(xp, kernel, x, len(dims), eps, (*arrays, y))
+        return written(xp, y, out)
+
+    return run
+
+
+standardize, standardize_reverse = by_rows("standardize"), by_rows("standardize_reverse")
 
 
 def are_last(dims: tuple[int, ...], ndim: int) -> bool:
@@ -352,14 +298,10 @@ def layer_norm(
     factors = (weight,) if bias is None else (weight, bias)
     if not (alike(xp, x) and alike(xp, *factors) and fits(x, weight, dims)):
         return NotImplemented
+    shift = (weight, ZERO) if bias is None else (bias, ONE)  # without one, any address will do
     y = output(xp, out, x.shape, x.dtype)
-    launch_rows(xp, "layer_norm", x, len(dims), eps, (x, *factors, *pad(weight, bias), y))
+    launch_rows(xp, "layer_norm", x, len(dims), eps, (x, weight, *shift, y))
     return written(xp, y, out)
-
-
-def pad(weight: Array, bias: Any) -> tuple[Any, ...]:
-    """What stands in for a bias that there is not, and whether there is one."""
-    return (weight, ZERO) if bias is None else (ONE,)
 
 
 def fits(x: Array, weight: Array, dims: tuple[int, ...]) -> bool:
