@@ -136,6 +136,7 @@ def methods_in_kernels() -> Iterator[Use]:
             calls = {id(n.func): n for n in ast.walk(function) if isinstance(n, ast.Call)}
             for node in ast.walk(function):
                 method = isinstance(node, ast.Attribute) and node.attr in known
+                method = method and ast.unparse(node.value) != "HOST"  # which is NumPy
                 if method and path_of(node.value, modules_in(function)) is None:
                     path = f"cupy.ndarray.{node.attr}"
                     yield Use(f"{where}:{node.lineno}", path, calls.get(id(node)))
