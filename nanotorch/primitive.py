@@ -11,12 +11,11 @@
 `kernel` computes y from raw arrays with the array module `xp` (NumPy or CuPy), into `out` where
 given. Its positional parameters name the inputs, its keyword-only parameters the attributes. A
 fused kernel for CUDA, `kernel_cuda`, may stand beside it, with the same parameters; it returns
-NotImplemented for what it leaves to `kernel`.
-
-`vjp` holds one rule per input (None: not differentiable), and a rule names what it needs: `g`, the
-cotangent of y; an input; `y`; an attribute; `x_shape`, the shape of input x; `shapes`, those of all
-inputs; `index`, its own position (for ops of any number of inputs, which have one rule for all).
-What no wanted rule names is not kept in memory.
+NotImplemented for what it leaves to `kernel`. `vjp` holds one rule per input (None: not
+differentiable), and a rule names what it needs: `g`, the cotangent of y; an input; `y`; an
+attribute; `x_shape`, the shape of input x; `shapes`, those of all inputs; `index`, its own position
+(for ops of any number of inputs, which have one rule for all). What no wanted rule names is not
+kept in memory.
 
 Rules are written with operators and op functions, which take raw arrays as well as tensors: on raw
 arrays they just run kernels (a plain backward pass), on tensors they are recorded again (higher
@@ -34,6 +33,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from nanotorch.backend import HOST, RAW, Array, promote
+from nanotorch.backend.halves import for_rules, kernel_of
 
 Rule = Callable[..., Any]
 
@@ -68,8 +68,7 @@ class Traced:
 
 
 class RemovableHandle:
-    """What registering a hook returns: `remove()` takes the hook out again; also a context
-    manager."""
+    """What registering a hook returns: `remove()` takes the hook out; also a context manager."""
 
     _next_id = itertools.count()
 
@@ -205,33 +204,6 @@ class Passage(Node):
         return (g,)
 
 
-HALVES = "eE"  # the letters of float16 and bfloat16
-
-
-def is_half(x: Any) -> bool:
-    """Whether x is a raw array of float16 or bfloat16."""
-    return type(x) in RAW and x.dtype.char in HALVES
-
-
-def widened(x: Any) -> Any:
-    """A raw array of float16 or bfloat16 in float32; everything else as it is."""
-    if isinstance(x, tuple):
-        return tuple(widened(part) for part in x)
-    return x.astype("f") if is_half(x) else x
-
-
-def integers_widened(x: Any) -> Any:
-    """A raw array of integers in float32; everything else as it is."""
-    return x.astype("f") if type(x) in RAW and x.dtype.kind in "iu" else x
-
-
-def kernel_of(primitive: type[Primitive], xp: Any, array: Array) -> Callable[..., Any]:
-    """What computes a primitive of operands like this array."""
-    if array.itemsize == 2:
-        return primitive.in_float32
-    return primitive.kernel if xp is HOST else primitive.kernel_for(xp)
-
-
 class Primitive(Node):
     """A differentiable operation y = kernel(inputs; attributes)."""
 
@@ -275,31 +247,6 @@ class Primitive(Node):
         """y = kernel_cuda(…), or kernel(…) for what that does not do."""
         y = cls.kernel_cuda(xp, *inputs, **attributes)  # type: ignore[misc]
         return cls.kernel(xp, *inputs, **attributes) if y is NotImplemented else y
-
-    @classmethod
-    def in_float32(cls, xp: Any, *inputs: Any, **attributes: Any) -> Array:
-        """y = kernel(…) of float16 or bfloat16, computed in float32 and rounded once."""
-        kinds = [x.dtype for x in inputs if type(x) in RAW]
-        halves = [kind for kind in kinds if kind.char in HALVES]
-        if not halves or cls.view or cls.rearranges:
-            return cls.kernel_for(xp)(xp, *inputs, **attributes)
-        if xp is not HOST:
-            # CuPy's functions of elements compute in float32, and so do the kernels of ours.
-            y: Any = NotImplemented
-            if cls.kernel_cuda is not None:
-                y = cls.kernel_cuda(xp, *inputs, **attributes)
-            elif issubclass(cls, Ufunc | BinaryUfunc):
-                y = cls.kernel(xp, *inputs, **attributes)
-            if y is not NotImplemented:
-                return y
-        out = attributes.pop("out", None)
-        y = cls.kernel(xp, *(widened(x) for x in inputs), **attributes)
-        if y.dtype.char == "f" and "f" not in [kind.char for kind in kinds]:
-            y = y.astype(halves[0])
-        if out is None:
-            return y
-        xp.copyto(out, y, casting="unsafe")
-        return out
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -373,10 +320,9 @@ class Primitive(Node):
                 "kept for that was freed; pass retain_graph=True to the first backward"
             )
         rules, arguments, variadic, kept = self.vjp, self.arguments, self.variadic, self.inputs
-        half = not tensors and g.itemsize == 2
-        wide = half and type(g) is HOST.ndarray
-        if wide:
-            g = widened(g)
+        prepared = None if tensors or g.itemsize != 2 else for_rules(g, self.promotes)
+        if prepared is not None:
+            g = prepared(g)
         cotangents: list[Any] = []
         for index, edge in enumerate(self.edges):
             if edge is None or (only is not None and edge not in only):
@@ -391,10 +337,8 @@ class Primitive(Node):
                     values.append(self.attributes[key])
                 else:
                     values.append(self.value(kind, key, index, tensors))
-            if wide:
-                values = [widened(value) for value in values]
-            elif half and self.promotes:  # CuPy has no dtype for bfloat16 with integers
-                values = [integers_widened(value) for value in values]
+            if prepared is not None:
+                values = [prepared(value) for value in values]
             cotangents.append(rules[position](g, *values))  # type: ignore[misc]
         return cotangents
 
@@ -500,8 +444,7 @@ class BinaryUfunc(Elementwise):
 
 
 class Linear(Primitive):
-    """y is linear in its differentiable inputs taken together: its tangent is y of their
-    tangents."""
+    """y is linear in its differentiable inputs taken together: its tangent is y of theirs."""
 
     __slots__ = ()
 

@@ -28,6 +28,7 @@ from nanotorch.backend import (
     promote,
 )
 from nanotorch.backend.cuda.checks import OutOfRange
+from nanotorch.backend.halves import kernel_of
 from nanotorch.primitive import (
     KEEP_NOTHING,
     Node,
@@ -35,7 +36,6 @@ from nanotorch.primitive import (
     Primitive,
     RemovableHandle,
     Traced,
-    kernel_of,
 )
 
 _sequence = itertools.count()

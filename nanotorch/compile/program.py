@@ -12,25 +12,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from nanotorch.backend import (
-    HOST,
-    MODULES,
-    OUT_FIRST,
-    Array,
-    Call,
-    Choice,
-    Note,
-    View,
-    calls_of,
-    promote,
-    same_form,
-)
+from nanotorch.backend import HOST, MODULES, Array, promote
+from nanotorch.backend.calls import OUT_FIRST, Call, Choice, Note, View, calls_of, same_form
+from nanotorch.backend.halves import kernel_of
 from nanotorch.compile.chains import Chain, Pieces, has_rows
 from nanotorch.compile.explanation import OUTSIDE, Line, call_name, family_of
 from nanotorch.compile.memory import Memory, root_of
 from nanotorch.compile.recorder import Draw, HandOver, Kernel, Live
 from nanotorch.ops.casting import Clone
-from nanotorch.primitive import kernel_of
 from nanotorch.tensor import Tensor
 
 

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 
 from nanotorch.autograd.grad_mode import modes
 from nanotorch.backend import HOST, MODULES, Array, array_module, device, device_of, promote
+from nanotorch.backend.halves import is_half
 from nanotorch.ops.casting import Clone
-from nanotorch.primitive import Node, Primitive, Traced, is_half
+from nanotorch.primitive import Node, Primitive, Traced
 from nanotorch.tensor import Tensor
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from nanotorch.backend import HOST, Array, array_module
 from nanotorch.backend.dtypes import float32
+from nanotorch.backend.halves import is_half
 from nanotorch.optim import single
 from nanotorch.optim.numbers import NONE, Scalars
 from nanotorch.optim.state import Held, comparable, held_in
-from nanotorch.primitive import is_half
 from nanotorch.tensor import Tensor
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from nanotorch.backend import (
     to_device,
 )
 from nanotorch.backend.cuda import tables
+from nanotorch.backend.halves import is_half, widened
 from nanotorch.creation import zeros
-from nanotorch.primitive import is_half, widened
 from nanotorch.tensor import Tensor
 
 

@@ -1,0 +1,78 @@
+"""float16 and bfloat16: computed in float32 and rounded once, as PyTorch does on the CPU.
+
+NumPy adds bfloat16 up in bfloat16, widens it beside a Python number and multiplies its matrices one
+element after the other; and a kernel of several steps would round after each.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from nanotorch.backend.devices import HOST, RAW
+
+Array = Any
+
+HALVES = "eE"  # the letters of float16 and bfloat16
+
+
+def is_half(x: Any) -> bool:
+    """Whether x is a raw array of float16 or bfloat16."""
+    return type(x) in RAW and x.dtype.char in HALVES
+
+
+def widened(x: Any) -> Any:
+    """A raw array of float16 or bfloat16 in float32; everything else as it is."""
+    if isinstance(x, tuple):
+        return tuple(widened(part) for part in x)
+    return x.astype("f") if is_half(x) else x
+
+
+def integers_widened(x: Any) -> Any:
+    """A raw array of integers in float32; everything else as it is."""
+    return x.astype("f") if type(x) in RAW and x.dtype.kind in "iu" else x
+
+
+def for_rules(g: Array, promotes: str | None) -> Callable[[Any], Any] | None:
+    """What to do with the values of a rule whose cotangent g is two bytes wide; None: nothing.
+
+    On the CPU rules are computed in float32. CuPy computes with halves itself, but knows no common
+    dtype of bfloat16 and integers.
+    """
+    if type(g) is HOST.ndarray:
+        return widened
+    return integers_widened if promotes else None
+
+
+def kernel_of(primitive: Any, xp: Any, array: Array) -> Callable[..., Array]:
+    """What computes a primitive of operands like this array."""
+    if array.itemsize == 2:
+        return functools.partial(in_float32, primitive)
+    kernel: Callable[..., Array] = primitive.kernel if xp is HOST else primitive.kernel_for(xp)
+    return kernel
+
+
+def in_float32(primitive: Any, xp: Any, *inputs: Any, **attributes: Any) -> Array:
+    """y = kernel(…) of float16 or bfloat16, computed in float32 and rounded once."""
+    kinds = [x.dtype for x in inputs if type(x) in RAW]
+    halves = [kind for kind in kinds if kind.char in HALVES]
+    if not halves or primitive.view or primitive.rearranges:
+        return primitive.kernel_for(xp)(xp, *inputs, **attributes)
+    if xp is not HOST:
+        # CuPy's functions of elements compute in float32, and so do the kernels of ours.
+        y: Any = NotImplemented
+        if primitive.kernel_cuda is not None:
+            y = primitive.kernel_cuda(xp, *inputs, **attributes)
+        elif hasattr(primitive, "ufunc"):
+            y = primitive.kernel(xp, *inputs, **attributes)
+        if y is not NotImplemented:
+            return y
+    out = attributes.pop("out", None)
+    y = primitive.kernel(xp, *(widened(x) for x in inputs), **attributes)
+    if y.dtype.char == "f" and "f" not in [kind.char for kind in kinds]:
+        y = y.astype(halves[0])
+    if out is None:
+        return y
+    xp.copyto(out, y, casting="unsafe")
+    return out
