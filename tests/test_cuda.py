@@ -59,6 +59,8 @@ def test_without_a_gpu_there_are_none_and_nothing_is_in_use(no_gpu: None) -> Non
     assert nt.cuda.memory_reserved() == 0
     nt.cuda.reset_peak_memory_stats()
     nt.cuda.empty_cache()
+    assert not nt.cuda.is_bf16_supported()
+    assert not nt.cuda.is_current_stream_capturing()
     assert not nt.ones(2).is_pinned()
     with nt.cuda.stream(None), nt.cuda.device(None), nt.cuda.device(-1):
         assert nt.ones(1).item() == 1.0
@@ -183,6 +185,24 @@ def test_streams_and_events(cuda: str) -> None:
     assert str(stream).startswith("<torch.cuda.Stream device=cuda:0 cuda_stream=0x")
     with pytest.raises(RuntimeError, match="enable_timing=True"):
         nt.cuda.Event().elapsed_time(end)
+
+
+def test_a_stream_is_chosen_for_good_or_by_its_address(cuda: str) -> None:
+    stream = nt.cuda.Stream()
+    other = nt.cuda.ExternalStream(stream.cuda_stream)
+    assert other == stream
+    assert stream.__cuda_stream__() == other.__cuda_stream__() == (0, stream.cuda_stream)
+    nt.cuda.set_stream(other)
+    try:
+        assert nt.cuda.current_stream() == stream
+        x = nt.ones(3, device="cuda") + 1
+    finally:
+        nt.cuda.set_stream(nt.cuda.default_stream())
+    assert nt.cuda.current_stream() == nt.cuda.default_stream()
+    stream.synchronize()
+    assert x.tolist() == [2.0, 2.0, 2.0]
+    assert not nt.cuda.is_current_stream_capturing()
+    assert nt.cuda.is_bf16_supported()
 
 
 def test_pinned_memory_is_copied_without_waiting(cuda: str) -> None:

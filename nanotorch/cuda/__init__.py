@@ -77,6 +77,12 @@ def get_device_capability(device: Place = None) -> tuple[int, int]:
     return properties.major, properties.minor
 
 
+def is_bf16_supported(including_emulation: bool = True) -> bool:
+    """Whether the current GPU computes with bfloat16, as those from capability 8.0 on do by
+    themselves; False without a GPU."""
+    return is_available() and (including_emulation or get_device_capability() >= (8, 0))
+
+
 def get_device_properties(device: Place = None) -> SimpleNamespace:
     """name, major, minor, total_memory (bytes) and multi_processor_count of a GPU."""
     found = _runtime().getDeviceProperties(_chosen(device).id)
@@ -254,6 +260,10 @@ class Stream:
         """The address of CUDA's own stream."""
         return int(self._stream.ptr)
 
+    def __cuda_stream__(self) -> tuple[int, int]:
+        """(version of the protocol, address), by which other libraries take the stream."""
+        return 0, self.cuda_stream
+
     def synchronize(self) -> None:
         """Waits until the stream has done all that it was given."""
         self._stream.synchronize()
@@ -284,6 +294,22 @@ class Stream:
 
     def __repr__(self) -> str:
         return f"<torch.cuda.Stream device={self.device} cuda_stream={self.cuda_stream:#x}>"
+
+
+class ExternalStream(Stream):
+    """A stream of another library, by its address, such as `torch_stream.cuda_stream`.
+
+    Its owner has to outlive it.
+    """
+
+    def __init__(self, stream_ptr: int, device: Place = None) -> None:
+        self._address = stream_ptr
+        with _chosen(device):
+            self._stream = cuda_module().cuda.Stream.from_external(self)
+        self.device = Device("cuda", _chosen(device).id)
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self._address
 
 
 class Event:
@@ -339,6 +365,17 @@ def stream(stream: Stream | None) -> Iterator[None]:
 
 
 StreamContext = stream
+
+
+def set_stream(stream: Stream) -> None:
+    """Makes a stream the current one of its GPU, in this thread."""
+    with _chosen(stream.device):
+        stream._stream.use()
+
+
+def is_current_stream_capturing() -> bool:
+    """Whether the work of the current stream is captured into a graph; False without a GPU."""
+    return is_available() and bool(current_stream()._stream.is_capturing())
 
 
 # --- what the functions share ---------------------------------------------------------------------

@@ -93,6 +93,10 @@ class Stream:
         graphs.STREAMS[-1] = self
         return self
 
+    @staticmethod
+    def from_external(obj: Any) -> Stream:
+        return stream_at(obj.__cuda_stream__()[1])  # type: ignore[no-any-return]
+
     def begin_capture(self, mode: int | None = None) -> None:
         if not self.ptr:
             raise RuntimeError("cannot capture on the default (legacy) stream")
