@@ -20,7 +20,7 @@ from nanotorch.tensor import Tensor
 if TYPE_CHECKING:
     from nanotorch.optim.optimizer import Optimizer
 
-PIECE = 2**17  # bytes of a parameter that are updated at once: three to six such arrays fit a cache
+PIECE = 2**18  # bytes of a parameter that are updated at once: three such arrays fit a cache
 
 
 class Update:
