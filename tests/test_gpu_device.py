@@ -47,18 +47,35 @@ def on_the_cpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(tmp_path_factory.mktemp("cpu"), "cpu", *HUNDRED)
 
 
-@pytest.mark.parametrize("place", ["yes", "no"])
-@pytest.mark.parametrize("compiled", ["auto", "off"])
-def test_a_hundred_epochs_have_the_cpus_losses_and_the_same_bits_each_time(
-    place: str, compiled: str, on_the_cpu: Path, tmp_path: Path
-) -> None:
-    flags = (*HUNDRED, "--data.on_device", place, "--training.compile", compiled)
-    first, second = (trained(tmp_path / name, "cuda", *flags) for name in ("first", "second"))
-    expected, found = losses(on_the_cpu), losses(first)
-    assert len(found) == len(expected) >= 200
+@pytest.fixture(scope="module")
+def on_the_gpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("gpu"), "cuda", *HUNDRED)
+
+
+WAYS = {
+    "once more": [],
+    "rows that travel": ["--data.on_device", "no"],
+    "eager": ["--training.compile", "off"],
+    "several steps at a launch": ["--training.steps_per_launch", "10"],
+    "several steps on rows that travel": [
+        *("--training.steps_per_launch", "10", "--data.on_device", "no"),
+    ],
+}  # fmt: skip
+
+
+def test_a_hundred_epochs_have_the_cpus_losses(on_the_cpu: Path, on_the_gpu: Path) -> None:
+    expected, found = losses(on_the_cpu), losses(on_the_gpu)
+    assert len(found) == len(expected) == 200
     numpy.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_hundred_epochs_have_the_same_bits_each_time_and_by_each_way(
+    way: str, on_the_gpu: Path, tmp_path: Path
+) -> None:
+    again = trained(tmp_path, "cuda", *HUNDRED, *WAYS[way])
     for name in ("metrics.jsonl", "model.safetensors"):
-        assert (first / name).read_bytes() == (second / name).read_bytes()
+        assert (again / name).read_bytes() == (on_the_gpu / name).read_bytes()
 
 
 @pytest.mark.parametrize("devices", [("cuda", "cpu"), ("cpu", "cuda")])
