@@ -11,7 +11,7 @@ import pytest
 
 import nanotorch as nt
 from nanotorch import backend, nn, optim
-from nanotorch.backend import Call, Choice, View, calls_of
+from nanotorch.backend.calls import Call, Choice, View, calls_of
 from nanotorch.compile import chains
 
 F = nn.functional

@@ -1,14 +1,5 @@
 """Where arrays live and what they hold: devices, dtypes, and the choice between NumPy and CuPy."""
 
-from nanotorch.backend.calls import (
-    OUT_FIRST as OUT_FIRST,
-    Call as Call,
-    Choice as Choice,
-    Note as Note,
-    View as View,
-    calls_of as calls_of,
-    same_form as same_form,
-)
 from nanotorch.backend.devices import (
     CPU as CPU,
     HERE as HERE,

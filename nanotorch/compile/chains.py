@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from nanotorch.backend import HOST, Array, Call, get_num_threads
+from nanotorch.backend import HOST, Array, get_num_threads
+from nanotorch.backend.calls import Call
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.tiles import side_by_side
 

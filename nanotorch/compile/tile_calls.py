@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from nanotorch.backend import HOST, MODULES, Array, Call, Choice, View, calls_of
+from nanotorch.backend import HOST, MODULES, Array
+from nanotorch.backend.calls import Call, Choice, View, calls_of
 from nanotorch.compile.recorder import Kernel
 from nanotorch.compile.rows import COLUMNS, ROWS, Role
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from nanotorch.nn.backward_hooks import BackwardHooks
 from nanotorch.primitive import RemovableHandle
 
 
-class Hook(NamedTuple):
+class Hook:
     """A registered function and how it wants to be called."""
 
-    function: Callable[..., Any]
-    with_kwargs: bool
-    always_call: bool
+    def __init__(self, function: Callable[..., Any], with_kwargs: bool, always_call: bool) -> None:
+        self.function, self.with_kwargs, self.always_call = function, with_kwargs, always_call
 
 
 class ModuleHooks:

@@ -18,7 +18,7 @@ import ctypes
 import math
 from collections.abc import Sequence
 from threading import get_ident
-from typing import Any, NamedTuple
+from typing import Any
 
 from nanotorch.backend.devices import broadcast_shapes
 
@@ -143,12 +143,11 @@ def check(status: int, what: str) -> None:
         raise RuntimeError(f"{what}: {STATUSES.get(status, f'cuBLAS returned status {status}')}")
 
 
-class _Handle(NamedTuple):
+class _Handle:
     """cuBLAS's state for one stream: nothing else uses its workspace."""
 
-    pointer: Any
-    workspace: Any
-    device: int
+    def __init__(self, pointer: Any, workspace: Any, device: int) -> None:
+        self.pointer, self.workspace, self.device = pointer, workspace, device
 
 
 # Never destroyed: captured graphs go on using the workspaces.
@@ -181,20 +180,18 @@ def _handle(xp: Any, cublas: Any) -> Any:
 # --- operands as cuBLAS sees them -----------------------------------------------------------------
 
 
-class _Matrices(NamedTuple):
+class _Matrices:
     """Matrices (rows, columns) in memory, `step` bytes from one to the next.
 
     `flag` 0: rows lie `leading` elements apart, each contiguous; 1: columns do.
     """
 
-    pointer: int
-    flag: int
-    leading: int
-    step: int
+    def __init__(self, pointer: int, flag: int, leading: int, step: int) -> None:
+        self.pointer, self.flag, self.leading, self.step = pointer, flag, leading, step
 
     @property
     def transposed(self) -> _Matrices:
-        return self._replace(flag=1 - self.flag)
+        return _Matrices(self.pointer, 1 - self.flag, self.leading, self.step)
 
 
 def layout(shape: Sequence[int], strides: Sequence[int], itemsize: int) -> tuple[int, int] | None:
@@ -357,7 +354,7 @@ def matmul(
     if count > 1 and not right.step:
         above = _as_one(left, m, k, itemsize), _as_one(place, m, n, itemsize)
         if all(above):
-            left, place = left._replace(leading=above[0]), place._replace(leading=above[1])
+            left.leading, place.leading = above
             m, count = m * count, 1
     _multiply(xp, cublas, kind, (m, n, k), left, right, place, count, itemsize, accumulate)
     return y

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy
 
@@ -130,7 +130,7 @@ def add_along(xp: Any, out: Array, dim: int, index: Array, values: Any, op: str)
     if sums is None:
         return NotImplemented
     dim %= out.ndim
-    kind, letter, parts = sums
+    kind, letter, parts = sums.kind, sums.letter, sums.parts
     view = _beginning(out, dim, index.shape)
     values = _beside(xp, values, index.shape, kind)
     if not index.size:
@@ -212,12 +212,11 @@ def _integers(xp: Any, index: Array) -> Array:
     return xp.ascontiguousarray(index)
 
 
-class _Sums(NamedTuple):
+class _Sums:
     """How elements of a dtype are added: as which dtype, by which letter, how many numbers each."""
 
-    kind: Any
-    letter: str
-    parts: int = 1
+    def __init__(self, kind: Any, letter: str, parts: int = 1) -> None:
+        self.kind, self.letter, self.parts = kind, letter, parts
 
 
 def _sums(kind: Any) -> _Sums | None:
