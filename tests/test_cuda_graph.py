@@ -162,6 +162,29 @@ def test_a_replay_copies_its_inputs_and_launches_once(
         assert (counts.launches, counts.allocations) == (0, 0)
 
 
+def test_an_argument_that_is_always_the_same_is_read_where_it_lies(cuda: str) -> None:
+    data = batches(3)
+    (x, y), (other, _), _ = data
+    results = []
+    for compiled in (False, True):
+        step, model, _ = training_step(logistic, OPTIMIZERS["sgd"])
+        run: Any = nt.compile(step) if compiled else step
+        mine = x.clone()
+        losses, copies = [], []
+        for number in range(12):
+            if number == 5:
+                mine.add_(1.0)  # what is written to it is seen
+            given = other if number in (7, 9) else mine
+            strict_cupy.counts.reset()
+            losses.append(run(given, y).item())
+            copies.append(strict_cupy.counts.device_copies)
+        results.append((losses, bits(model.parameters())))
+    assert results[0] == results[1]
+    if cuda != "cupy":
+        assert copies[2:7] == [1] * 5  # the loss
+        assert copies[8:] == [2] * 4  # and x, since another one was given; y is the same
+
+
 def test_numbers_that_change_from_step_to_step_take_one_launch_more(cuda: str) -> None:
     if cuda == "cupy":
         pytest.skip("events are counted on the look-alike alone")

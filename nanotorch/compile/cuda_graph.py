@@ -204,16 +204,18 @@ class CudaPlan:
         owners = [Recorder.leaves_of(live.args[0]) for live in self.lives]
         outside = [*record.written.values(), *itertools.chain.from_iterable(owners)]
         self.outside = {root_of(x._array) for x in outside}
-        self.on_host = [MODULES[type(a)] is HOST for a in record.inputs]
+        self.fixed = set(range(self.arguments))  # arguments that have been the same array so far
         self.captures = 0
         self.launches: dict[int | None, Launch] = {}
         with self.stage.here():
             self.pool = None if self.why_not else xp.cuda.MemoryPool()
-            self.forms = [
-                None if h else a for a, h in zip(record.inputs, self.on_host, strict=True)
+            # Where the program reads what it is given: for now, where the recording read it.
+            self.places: list[Any] = [
+                None if MODULES[type(a)] is HOST else a for a in record.inputs
             ]
             self.plan = Plan(record, outputs)
-            self.forms = [None if a is None else graphs.dense_like(a) for a in self.forms]
+            for number in range(self.arguments, len(self.places)):
+                self.places[number] = graphs.dense_like(self.places[number])
         self.program = self.plan.run
         self.gradients = self.plan.gradients
         self.source = self.plan.source.splitlines()
@@ -261,12 +263,14 @@ class CudaPlan:
         stage = self.stage
         with stage.lock, stage.here():
             if self.why_not is None and not self._shares(arrays):
+                if self.fixed:
+                    self._unfix(arrays)
                 launch = self.launches.get(None)
                 if launch is not None and launch.holds():
                     return self._launch(launch, arrays)
                 return self._prepare(None, arrays)
             stage.in_turn()
-            given = [*arrays, *self.forms[self.arguments :]]
+            given = [*arrays, *self.places[self.arguments :]]
             self._fill_moved(given, arrays)
             return [a.copy() for a in self.program(*given)]
 
@@ -292,11 +296,25 @@ class CudaPlan:
         with stage.lock, stage.here():
             if self.why_not is not None or self._shares(arrays):
                 return None
+            self._unfix(arrays)
             return self._prepare(count, arrays)
 
     def forget(self, count: int) -> None:
         """Lets go of the graph of so many steps."""
         self.launches.pop(count, None)
+
+    def _unfix(self, arrays: Sequence[Array]) -> None:
+        """Gives an argument that is another array than in the call before an array to be copied to.
+
+        One that is always the same, such as a whole data set, is read where it lies.
+        """
+        for number in list(self.fixed):
+            place = self.places[number]
+            if place is not arrays[number]:
+                self.fixed.discard(number)
+                if place is not None:  # an argument of the host
+                    self.places[number] = graphs.dense_like(place)
+                    self.launches.clear()
 
     def _shares(self, arrays: Sequence[Array]) -> bool:
         """Whether an argument shows memory that the step may write to meanwhile."""
@@ -321,17 +339,22 @@ class CudaPlan:
         launch.graph.launch(self.xp.cuda.get_current_stream())
         if launch.checks:
             checks.mark(self.xp)
-        for number in self.written:
-            graphs.copy(arrays[number], inputs[number])
+        self._give_back(inputs, arrays)
         return [outlet() for outlet in launch.outlets]
 
     def _take(self, inputs: list[Any], arrays: Sequence[Array]) -> None:
         """Copies the arguments to where the graph reads them."""
         for target, source in zip(inputs, arrays):
-            if target is not None:  # else it is of the host, and maybe moved
+            if target is not source and target is not None:  # else it is of the host
                 graphs.copy(target, source)
         if self.sources:
             self._fill_moved(inputs, arrays)
+
+    def _give_back(self, inputs: list[Any], arrays: Sequence[Array]) -> None:
+        """Copies to the arguments what the step has written to them."""
+        for number in self.written:
+            if arrays[number] is not inputs[number]:
+                graphs.copy(arrays[number], inputs[number])
 
     def _fill_moved(self, inputs: list[Any], arrays: Sequence[Array]) -> None:
         """Copies to the GPU what the step moves there."""
@@ -349,7 +372,7 @@ class CudaPlan:
         """One step, kernel by kernel; and the capture of as many as `count` says (None: one)."""
         phase, pool = self.phase, self.pool
         outer = self.xp.cuda.get_allocator()
-        inputs = list(self.forms)
+        inputs = list(self.places)
         phase.count = 1 if count is None else count
         phase.allocator = functools.partial(self.xp.cuda.using_allocator, outer)
         try:
@@ -357,8 +380,7 @@ class CudaPlan:
                 self._take(inputs, arrays)
                 found = self.program(*inputs)
             results = [graphs.Outlet(a)() for a in found]
-            for number in self.written:
-                graphs.copy(arrays[number], inputs[number])
+            self._give_back(inputs, arrays)
         finally:
             phase.allocator = None
         self._capture(count, inputs, found)
