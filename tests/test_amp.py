@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import pickle
 import threading
@@ -274,6 +275,27 @@ def test_backward_computes_in_what_forward_computed_in() -> None:
     assert g.dtype is nt.float32
     g.sum().backward()
     assert x.grad is not None
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_checkpointed_part_is_computed_again_in_its_precision(inside: bool) -> None:
+    layer = nn.Linear(4, 4)
+    x = nt.randn(8, 4, requires_grad=True)
+    gradients = []
+    for checkpointed in (False, True):
+        part = functools.partial(nt.utils.checkpoint.checkpoint, use_reentrant=False)
+        with nt.autocast("cpu", dtype=nt.float16):
+            y = part(lambda x: layer(x).tanh(), x) if checkpointed else layer(x).tanh()
+            loss = y.float().sum()
+            if inside:
+                loss.backward()
+        if not inside:
+            loss.backward()
+        assert casting == []
+        gradients.append([layer.weight.grad.tolist(), x.grad.tolist()])  # type: ignore[union-attr]
+        layer.zero_grad()
+        x.grad = None
+    assert gradients[0] == gradients[1]
 
 
 def own_products(lib: Any, cast_inputs: Any) -> Any:

@@ -8,9 +8,10 @@ Source: https://docs.pytorch.org/docs/stable/amp.html#autocast-op-reference
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -192,6 +193,19 @@ class autocast:  # noqa: N801 - PyTorch's name
                 return function(*args, **kwargs)
 
         return with_casts  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def autocast_as(casts: Casts | None) -> Iterator[None]:
+    """Within it autocast is as it was when `modes.autocast` held this: for a second forward."""
+    outer = modes.autocast, modes.autocast_kept
+    modes.autocast, modes.autocast_kept = casts, {}
+    casting.append(casts)
+    try:
+        yield
+    finally:
+        casting.remove(casts)
+        modes.autocast, modes.autocast_kept = outer
 
 
 def _check_type(device_type: str) -> None:
