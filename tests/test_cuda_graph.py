@@ -431,6 +431,26 @@ def test_calls_on_streams_that_know_nothing_of_each_other_take_turns(cuda: str) 
     assert [y.item() for y in found] == [10.0 * k for k in range(1, 5)] * 3
 
 
+def test_draws_of_graphs_and_of_other_streams_take_turns(cuda: str) -> None:
+    @nt.compile
+    @nt.no_grad()
+    def noise(x: nt.Tensor) -> nt.Tensor:
+        return nn.functional.dropout(x, 0.5)
+
+    results = []
+    for streams in ([None] * 2, [nt.cuda.Stream(), nt.cuda.Stream()]):
+        nt.manual_seed(0)
+        x = nt.ones(64, device="cuda")
+        nt.cuda.synchronize()
+        found = []
+        for number in range(8):
+            with nt.cuda.stream(streams[number % 2]):
+                found.append(noise(x) if number % 3 else nt.rand(5, device="cuda"))
+        nt.cuda.synchronize()
+        results.append([y.tolist() for y in found])
+    assert results[0] == results[1]
+
+
 def test_threads_take_turns(cuda: str) -> None:
     @nt.compile
     @nt.no_grad()

@@ -36,14 +36,17 @@ def missing(xp: Any) -> str | None:
 
 
 class Stage:
-    """Where the graphs of one device are captured, and the order in which they run."""
+    """Where the graphs of one device are captured, and the order in which they run.
+
+    Random numbers drawn on the device take part in that order: graphs draw from the same streams.
+    """
 
     def __init__(self, xp: Any, place: device) -> None:
         self.xp, self.place = xp, place
         self.lock = threading.RLock()
         with on_device(place):
             self.stream = xp.cuda.Stream(non_blocking=True)
-        self._last: Any = None  # the stream that a graph was launched on last
+        self._last: Any = None  # the stream that was given a graph, or a draw, last
 
     def here(self) -> contextlib.AbstractContextManager[Any]:
         """The context in which the device is the current one."""
@@ -51,9 +54,11 @@ class Stage:
         return HERE if current else on_device(self.place)
 
     def in_turn(self) -> None:
-        """Lets the current stream wait for the graphs that others were given."""
+        """Lets the current stream wait for the graphs and draws that others were given."""
         stream = self.xp.cuda.get_current_stream()
-        if stream is not self._last and stream != self._last:
+        if stream is self._last or stream is self.stream:  # captures are in order by themselves
+            return
+        if stream != self._last and not stream.is_capturing():
             if self._last is not None:
                 stream.wait_event(self._last.record())
             self._last = stream

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy
 
-from nanotorch.backend.cuda import kernels
+from nanotorch.backend.cuda import graphs, kernels
+from nanotorch.backend.devices import device
 
 Array = Any
 
@@ -37,7 +38,7 @@ class Philox:
         self.draws = 0  # how many so far, as the host counts them
         self._lock = threading.RLock()
         self._state: Array = None  # {seed, offset, ticket} on the device, once something is drawn
-        self._stream: Any = None  # CUDA's, which drew last
+        self._stage: graphs.Stage | None = None  # which knows the stream that drew last
         self.manual_seed(seed)
 
     def _here(self) -> Any:
@@ -96,12 +97,10 @@ class Philox:
             state[place : place + 1].fill(numpy.uint64(value))
 
     def _in_turn(self) -> Array:
-        """The state, to be used after what another of CUDA's streams was given to draw."""
-        stream = self._xp.cuda.get_current_stream()
-        if stream is not self._stream and stream != self._stream:
-            if self._stream is not None and not stream.is_capturing():
-                stream.wait_event(self._stream.record())
-            self._stream = stream
+        """The state, to be used after what another stream, or a graph on it, was given to draw."""
+        if self._stage is None:
+            self._stage = graphs.stage_of(self._xp, device("cuda", self.index))
+        self._stage.in_turn()
         return self._state
 
     def _ready(self) -> Array:
