@@ -35,7 +35,7 @@ from nanotorch.training.data.batches import Batches
 from nanotorch.training.data.prepare import FeatureRows, Part
 
 PARTS = ("questions", "tests", "benchmark")
-SECONDS = {"tests": 240, "benchmark": 270}  # after which a part is ended
+SECONDS = {"tests": 300, "benchmark": 220}  # after which a part is ended
 CASES = "S,MLP,XL,XXL,WIDE,WIDE-tf32,WIDE-bfloat16"
 
 Answer = tuple[bool, Any]  # whether it is as it should be, and what was seen
