@@ -138,6 +138,22 @@ def test_more_parameters_than_a_table_holds_take_one_launch_more(cuda: str) -> N
         assert found["launches"] == 2
 
 
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+def test_a_parameter_that_is_listed_twice_is_updated_one_time_after_the_other(
+    cuda: str, name: str
+) -> None:
+    def run(device: str) -> Any:
+        p = nt.tensor(drawn(0, (2000,)), dtype=nt.float32).to(device).requires_grad_()
+        with pytest.warns(UserWarning, match="duplicate parameters"):
+            optimizer = getattr(optim, name)([p, p], lr=0.1)
+        for _ in range(3):
+            p.grad = p.detach() * 2 + 1
+            optimizer.step()
+        return p.detach().cpu().numpy()
+
+    numpy.testing.assert_allclose(run("cuda"), run("cpu"), rtol=1e-5)
+
+
 LAYOUTS: dict[str, Any] = {
     "a parameter in column order": lambda x: (x.T.contiguous().T, x),
     "both in column order": lambda x: (x.T.contiguous().T, x.T.contiguous().T),

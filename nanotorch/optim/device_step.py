@@ -7,6 +7,7 @@ optimizer's `kernel` runs on each. Both read their numbers from the memory of th
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import nanotorch.backend as backend
@@ -37,6 +38,7 @@ class Set:
         self.options: Any = None  # of the group when its terms were compared last
         self.noted: dict[int, Any] = {}  # by slot: the options and the step that it has numbers of
         self.fused = True
+        self.turn = 0  # of a parameter that is listed several times; those of one launch have one
         self.rows: Rows
         self.start = 0  # where its numbers stand in a row
 
@@ -179,7 +181,7 @@ class DeviceStep:
 
     def _sets(self) -> list[Set]:
         found: dict[Any, Set] = {}
-        optimizer = self.optimizer
+        optimizer, turns = self.optimizer, Counter[int]()
         for parameter, group, index in self.members:
             array = parameter._array
             place = device_of(array)
@@ -187,12 +189,14 @@ class DeviceStep:
             fused = fuses(optimizer, array)
             if not fused:
                 self._refuse_scaling(place, array)
-            key = (index, place, array.dtype, step, fused)
+            turn = turns[id(parameter)]
+            turns[id(parameter)] += 1
+            key = (index, place, array.dtype, step, fused, turn)
             one = found.get(key)
             if one is None:
                 numbers = optimizer._numbers(group, step)
                 one = found[key] = Set(index, group, place, step, numbers)
-                one.fused = fused
+                one.fused, one.turn = fused, turn
             one.parameters.append(parameter)
             one.arrays.append(array)
         for one in found.values():
@@ -258,7 +262,7 @@ class DeviceStep:
             kind = one.arrays[0].dtype.char
             for parameter, array, state in zip(one.parameters, one.arrays, one.states):
                 flags = self.optimizer._flags(state, one.numbers)
-                key = (one.place, kind, flags)
+                key = (one.place, kind, flags, one.turn)
                 update = fused.get(key)
                 if update is None or len(update.parameters) == tables.MOST:
                     update = FusedUpdate(self.optimizer, one.place, kind, flags, one.rows)
