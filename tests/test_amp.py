@@ -18,6 +18,7 @@ import nanotorch as nt
 from nanotorch import nn
 from nanotorch.amp.autocast_mode import POLICIES
 from nanotorch.autograd.grad_mode import casting
+from nanotorch.backend import cuda_module
 from nanotorch.backend.cuda import kernels
 from nanotorch.primitive import Primitive
 
@@ -554,6 +555,8 @@ def mixed_steps(compiled: bool, clip: bool, dropout: float = 0.0) -> Any:
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_a_cuda_graph_of_a_mixed_step_is_the_step(clip: bool, dropout: float, cuda: str) -> None:
+    if not kernels.available(cuda_module()):
+        pytest.skip("the look-alike needs g++ to run CUDA kernels")
     expected = mixed_steps(compiled=False, clip=clip, dropout=dropout)
     assert expected[3] == {9.0}  # one was skipped
     found = mixed_steps(compiled=True, clip=clip, dropout=dropout)
