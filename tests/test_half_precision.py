@@ -233,6 +233,18 @@ def test_python_numbers_and_0_dim_tensors_do_not_widen(
 
 
 @pytest.mark.torch
+def test_python_numbers_are_not_rounded_before_they_are_computed_with(half: str, cuda: str) -> None:
+    torch = pytest.importorskip("torch")
+    values = [1.0, 3.0, 257.0, -0.7]
+    expected = torch.tensor(values, dtype=getattr(torch, half))
+    for device in ("cpu", "cuda"):
+        x = nt.tensor(values, dtype=getattr(nt, half), device=device)
+        assert (x * 0.1).tolist() == (expected * 0.1).tolist()
+        assert (x + 0.3001).tolist() == (expected + 0.3001).tolist()
+        assert (1.7 / x).tolist() == (1.7 / expected).tolist()
+
+
+@pytest.mark.torch
 @pytest.mark.parametrize(
     "expression",
     ["t.tensor([1.5, 2])", "t.tensor(3) * 1.5", "t.tensor([1, 2]) / 2", "t.linspace(0, 1, 5)",

@@ -227,12 +227,6 @@ def _promote(operands: Sequence[Any], floating: bool, arrays: Any) -> Sequence[A
     kind = result_type(*values)
     if floating and kind.category < FLOATING:
         kind = _default
-    if kind is bfloat16:  # which for CuPy, with a Python float, becomes float32
-        homes = [array_module(v) for v in values if type(v) in MODULES]
-        home = next((m for m in homes if m is not numpy), None)
-        if home is not None:
-            made = kind.numpy
-            values = [home.asarray(v, made) if type(v) in _BY_PYTHON else v for v in values]
     module = next((array_module(v) for v in values if type(v) in MODULES and v.ndim), None)
     return [_cast(v, kind.numpy, module) for v in values]
 

@@ -60,11 +60,12 @@ def in_float32(primitive: Any, xp: Any, *inputs: Any, **attributes: Any) -> Arra
     if not halves or primitive.view or primitive.rearranges:
         return primitive.kernel_for(xp)(xp, *inputs, **attributes)
     if xp is not HOST:
-        # CuPy's functions of elements compute in float32, and so do the kernels of ours.
+        # CuPy's functions of elements compute in float32, and so do the kernels of ours; but
+        # bfloat16 with a Python number becomes float32 there.
         y: Any = NotImplemented
         if primitive.kernel_cuda is not None:
             y = primitive.kernel_cuda(xp, *inputs, **attributes)
-        elif hasattr(primitive, "ufunc"):
+        elif hasattr(primitive, "ufunc") and all(type(x) in RAW for x in inputs):
             y = primitive.kernel(xp, *inputs, **attributes)
         if y is not NotImplemented:
             return y
