@@ -431,6 +431,29 @@ def test_calls_on_streams_that_know_nothing_of_each_other_take_turns(cuda: str) 
     assert [y.item() for y in found] == [10.0 * k for k in range(1, 5)] * 3
 
 
+def test_gradients_that_are_kept_are_copied_in_turn(cuda: str) -> None:
+    model = logistic().to("cuda")
+
+    def gradients(x: nt.Tensor, y: nt.Tensor) -> None:
+        model.zero_grad()
+        nn.functional.mse_loss(model(x), y).backward()
+
+    data = batches(8)
+    expected = []
+    for x, y in data:
+        gradients(x, y)
+        expected.append(bits([model.weight.grad]))
+    compiled = nt.compile(gradients)
+    nt.cuda.synchronize()
+    streams, kept = [nt.cuda.Stream() for _ in range(3)], []
+    for number, (x, y) in enumerate(data):
+        with nt.cuda.stream(streams[number % 3]):
+            compiled(x, y)
+        kept.append(model.weight.grad)
+    nt.cuda.synchronize()
+    assert [bits([g]) for g in kept] == expected
+
+
 def test_draws_of_graphs_and_of_other_streams_take_turns(cuda: str) -> None:
     @nt.compile
     @nt.no_grad()
@@ -477,16 +500,20 @@ def test_threads_take_turns(cuda: str) -> None:
 # --- what could go wrong: right, or told ----------------------------------------------------------
 
 
-def test_outputs_and_gradients_that_are_kept_do_not_change(cuda: str) -> None:
-    step, model, _ = training_step(logistic, OPTIMIZERS["sgd"])
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
+def test_outputs_and_gradients_that_are_kept_do_not_change(cuda: str, device: str) -> None:
+    if nt.cuda.device_count() < 2 and device == "cuda:1":
+        pytest.skip("there is one device")
+    step, model, _ = training_step(logistic, OPTIMIZERS["sgd"], device=device)
     compiled = nt.compile(step)
     losses, gradients, values = [], [], []
-    for x, y in batches(8):
+    for x, y in batches(8, device=device):
         losses.append(compiled(x, y))
         gradients.append(model.weight.grad)
         values.append((losses[-1].item(), gradients[-1].tolist()))
     assert [(a.item(), g.tolist()) for a, g in zip(losses, gradients, strict=True)] == values
     assert len({v[0] for v in values}) == len(values)
+    assert {str(g.device) for g in gradients} == {str(a.device) for a in losses} == {device}
 
 
 def test_views_of_an_output_keep_it(cuda: str) -> None:

@@ -16,6 +16,7 @@ import functools
 import itertools
 import linecache
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -32,6 +33,7 @@ from nanotorch.backend import (
 from nanotorch.backend.cuda import checks, graphs
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.plan import Plan
+from nanotorch.compile.program import REFERENCES
 from nanotorch.compile.recorder import Kernel, Live, Recorder
 from nanotorch.ops.casting import ToDevice
 from nanotorch.primitive import Traced
@@ -208,6 +210,7 @@ class CudaPlan:
         self.captures = 0
         self.launches: dict[int | None, Launch] = {}
         with self.stage.here():
+            self.stage.in_turn()  # the recording's constants are read by replays on any stream
             self.pool = None if self.why_not else xp.cuda.MemoryPool()
             # Where the program reads what it is given: for now, where the recording read it.
             self.places: list[Any] = [
@@ -247,8 +250,16 @@ class CudaPlan:
     # --- a replay ---------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Before a replay; see `Plan.begin`."""
-        self.plan.begin()
+        """Before a replay: gradients that somebody has kept become that somebody's own."""
+        for leaf, slot in self.gradients:
+            kept = slot.tensor
+            if kept is None:
+                continue
+            others = sys.getrefcount(kept) - REFERENCES - (leaf._grad is kept)
+            if others > 0:
+                with self.stage.lock, self.stage.here():
+                    self.stage.in_turn()  # after the graph that has written it
+                    slot.renew()
 
     def end(self) -> None:
         """After a replay; see `Plan.end`."""

@@ -35,6 +35,7 @@ class CudaHalves:
         self.captured: list[tuple[Any, bool]] = []  # graphs, and whether they check indices
         self._running: Any = None
         with self.stage.here():
+            self.stage.in_turn()
             self.pool = xp.cuda.MemoryPool() if self.why_not is None else None
             self.plan = Plan(record, outputs)
             *arguments, g = record.inputs

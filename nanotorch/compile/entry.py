@@ -47,7 +47,9 @@ def entry(replay: Replay, guards: Guards, single: bool) -> Callable[[Sequence[An
         body.append(f"{', '.join(inputs)}, = args")
     body.append(f"if not ({' and '.join([*tests, guards.expression()])}): return MISSED")
     slots = [(constant(leaf), constant(slot)) for leaf, slot in plan.gradients]
-    for leaf, slot in slots:
+    if replay.on_gpu:
+        body.append("begin()")
+    for leaf, slot in [] if replay.on_gpu else slots:
         body.append(f"kept = {slot}.tensor")
         others = f"references(kept) - ({leaf}._grad is kept) > {REFERENCES}"
         body.append(f"if kept is not None and {others}: {slot}.renew()")
@@ -62,6 +64,7 @@ def entry(replay: Replay, guards: Guards, single: bool) -> Callable[[Sequence[An
         "MISSED": MISSED,
         "Tensor": Tensor,
         "references": sys.getrefcount,
+        "begin": plan.begin,
         "run": plan.run,
         "wrap": Tensor._wrap,
         "rebuild": replay.rebuild,

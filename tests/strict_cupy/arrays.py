@@ -288,6 +288,8 @@ def computed(host: Callable[..., Any], arguments: Sequence[Any], options: dict[s
 def note_uses(inputs: Sequence[ndarray], y: Any, name: str) -> None:
     """What a kernel read and wrote: the arrays it gave back, or the first one if it gave none."""
     made = y if isinstance(y, tuple | list) else (y,)
+    if y is not None and not any(isinstance(m, numpy.ndarray | numpy.generic) for m in made):
+        return  # what the host knows by itself
     if y is None:
         written = list(inputs[:1])
     else:
