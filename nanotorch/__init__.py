@@ -2,23 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from nanotorch import (
-    amp as amp,
-    autograd as autograd,
-    backends as backends,
-    cuda as cuda,
-    linalg as linalg,
-    nn as nn,
-    optim as optim,
-    utils as utils,
-)
-from nanotorch.amp.autocast_mode import (
-    autocast as autocast,
-    clear_autocast_cache as clear_autocast_cache,
-    get_autocast_dtype as get_autocast_dtype,
-    is_autocast_cache_enabled as is_autocast_cache_enabled,
-    is_autocast_enabled as is_autocast_enabled,
-)
+from nanotorch import autograd as autograd, nn as nn, optim as optim, utils as utils
 from nanotorch.autograd import (
     enable_grad as enable_grad,
     inference_mode as inference_mode,
@@ -68,10 +52,6 @@ from nanotorch.backend.dtypes import (
     uint8 as uint8,
 )
 from nanotorch.backend.loading import on_demand as _on_demand
-from nanotorch.backends import (
-    get_float32_matmul_precision as get_float32_matmul_precision,
-    set_float32_matmul_precision as set_float32_matmul_precision,
-)
 from nanotorch.compile import compile as compile
 from nanotorch.creation import (
     arange as arange,
@@ -314,9 +294,37 @@ from nanotorch.random import (
 from nanotorch.tensor import Size as Size, Tensor as Tensor
 
 if TYPE_CHECKING:
-    from nanotorch import func as func
+    from nanotorch import (
+        amp as amp,
+        backends as backends,
+        cuda as cuda,
+        func as func,
+        linalg as linalg,
+    )
+    from nanotorch.amp.autocast_mode import (
+        autocast as autocast,
+        clear_autocast_cache as clear_autocast_cache,
+        get_autocast_dtype as get_autocast_dtype,
+        is_autocast_cache_enabled as is_autocast_cache_enabled,
+        is_autocast_enabled as is_autocast_enabled,
+    )
+    from nanotorch.backends import (
+        get_float32_matmul_precision as get_float32_matmul_precision,
+        set_float32_matmul_precision as set_float32_matmul_precision,
+    )
     from nanotorch.func import vmap as vmap
 else:
-    __getattr__, __dir__ = _on_demand(__name__, "func", vmap="func")
+    __getattr__, __dir__ = _on_demand(
+        __name__,
+        *("amp", "backends", "cuda", "func", "linalg"),
+        autocast="amp.autocast_mode",
+        clear_autocast_cache="amp.autocast_mode",
+        get_autocast_dtype="amp.autocast_mode",
+        get_float32_matmul_precision="backends",
+        is_autocast_cache_enabled="amp.autocast_mode",
+        is_autocast_enabled="amp.autocast_mode",
+        set_float32_matmul_precision="backends",
+        vmap="func",
+    )
 
 __version__ = "0.1.0"

@@ -1,6 +1,8 @@
 """Automatic differentiation: recording, backward and forward, and the modes that steer them."""
 
-from nanotorch.autograd import forward_ad as forward_ad, functional as functional, graph as graph
+from typing import TYPE_CHECKING
+
+from nanotorch.autograd import forward_ad as forward_ad, graph as graph
 from nanotorch.autograd.backward import backward as backward, grad as grad
 from nanotorch.autograd.function import Function as Function
 from nanotorch.autograd.grad_mode import (
@@ -22,3 +24,9 @@ from nanotorch.autograd.graph import (
     detect_anomaly as detect_anomaly,
     set_detect_anomaly as set_detect_anomaly,
 )
+from nanotorch.backend.loading import on_demand
+
+if TYPE_CHECKING:
+    from nanotorch.autograd import functional as functional
+else:
+    __getattr__, __dir__ = on_demand(__name__, "functional")
