@@ -382,9 +382,9 @@ def test_sums_and_products_accumulate_in_float32(half: str, cuda: str) -> None:
         assert x.reshape(64, 64).sum(0).tolist() == [64.0] * 64
         assert large.mean().item() == large[0].item()  # of which the sum is beyond float16
         assert nt.softmax(x, 0).sum().item() == 1.0
-        weight = nt.ones(4096, 1, dtype=x.dtype, device=device, requires_grad=True)
-        (x.expand(4096, 4096)[:, :1] * weight.T).sum().backward()  # undoes a broadcast
-        assert set(weight.grad.flatten().tolist()) == {4096.0}
+        weight = nt.ones(1, dtype=x.dtype, device=device, requires_grad=True)
+        (x * weight).sum().backward()  # undoes the broadcast
+        assert weight.grad.item() == 4096.0
 
 
 def test_a_step_in_half_precision_is_not_compiled_on_the_cpu(half: str) -> None:
