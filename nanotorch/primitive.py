@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -303,7 +302,8 @@ class Primitive(Node):
     @classmethod
     def title(cls) -> str:
         """The op's name in error messages."""
-        return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+        words = "".join(f"_{c.lower()}" if c.isupper() else c for c in cls.__name__)
+        return words.removeprefix("_")
 
     @classmethod
     def depends_on_values(cls, inputs: tuple[Any, ...]) -> bool:
