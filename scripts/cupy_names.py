@@ -64,7 +64,9 @@ def described(value: Any, method: bool) -> str:
     """One name in a line: its kind, then its parameters or loops where it has them."""
     if isinstance(value, cupy.ufunc):
         operands = ", ".join(f"x{i + 1}" for i in range(value.nin))
-        return f"ufunc ({operands}, /, {UFUNC_OPTIONS}) {' '.join(value.types)}"
+        # Loops of bfloat16 ("E") come with ml_dtypes, beside each of float16.
+        loops = " ".join(loop for loop in value.types if "E" not in loop)
+        return f"ufunc ({operands}, /, {UFUNC_OPTIONS}) {loops}"
     if inspect.ismodule(value):
         return "module"
     if inspect.isclass(value):
