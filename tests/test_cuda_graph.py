@@ -850,6 +850,31 @@ def test_an_exception_midway_leaves_the_next_call_right(cuda: str) -> None:
         assert bits(model.parameters()) == bits(other.parameters()), number
 
 
+def test_an_error_in_the_first_replay_leaves_streams_in_order(
+    cuda: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, model, optimizer = training_step(logistic, OPTIMIZERS["sgd"])
+    compiled = nt.compile(step)
+    data = batches(4)
+    compiled(*data[0])
+    before = bits(model.parameters())
+
+    def fails(*args: Any) -> None:
+        raise RuntimeError("no more")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no more"):
+        patch.setattr(optimizer, "_step_on_devices", fails)
+        compiled(*data[1])
+    assert bits(model.parameters()) == before
+    model(data[2][0]).sum().backward()
+    for x, y in data[1:]:
+        compiled(x, y)
+    twin, other, _ = training_step(logistic, OPTIMIZERS["sgd"])
+    for x, y in data:
+        twin(x, y)
+    assert bits(model.parameters()) == bits(other.parameters())
+
+
 def test_a_step_that_is_no_longer_used_gives_its_memory_back(cuda: str) -> None:
     def used() -> int:
         gc.collect()

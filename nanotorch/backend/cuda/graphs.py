@@ -70,9 +70,11 @@ class Stage:
         self.in_turn()
         outer, stream = self.xp.cuda.get_current_stream(), self.stream
         stream.wait_event(outer.record())
-        with stream, self.xp.cuda.using_allocator(pool.malloc):
-            yield
-        outer.wait_event(stream.record())
+        try:
+            with stream, self.xp.cuda.using_allocator(pool.malloc):
+                yield
+        finally:
+            outer.wait_event(stream.record())
 
     def captured(self, work: Callable[[], None], pool: Any) -> tuple[Any, bool]:
         """The graph of what `work` gives to the current stream, of which nothing is computed now.
