@@ -156,6 +156,26 @@ def test_a_pass_over_rows_is_one_call_with_its_kernels_below(
     assert f"{kernels[1]}\n{' ' * 40}linear\n" in str(plan)
 
 
+def test_a_step_on_a_gpu_is_explained_without_times(cuda: Any) -> None:
+    model = nn.Linear(6, 2).to("cuda")
+    x = nt.ones(4, 6, device="cuda")
+
+    @nt.compile
+    def step(x: nt.Tensor) -> nt.Tensor:
+        model.zero_grad()
+        loss = model(x).mean()
+        loss.backward()
+        return loss
+
+    module = nt.compile(model)
+    for _ in range(2):
+        step(x)
+        module(x).sum().backward()
+    for plan in (step.explain(x), module.explain(x)):
+        assert plan.replays == 0 and set(plan.seconds) == {None}
+        assert "linear (4, 2)" in str(plan) and " us" not in str(plan)
+
+
 # --- memory ---------------------------------------------------------------------------------------
 
 
