@@ -261,24 +261,52 @@ def test_gradients_land_on_the_leaves_and_versions_are_counted(cuda: str) -> Non
     assert results[0] == results[1]
 
 
-def test_gradients_that_add_up_from_call_to_call_are_replayed(cuda: str) -> None:
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_gradients_that_add_up_from_call_to_call_are_replayed(cuda: str, device: str) -> None:
     results = []
     for compiled in (False, True):
         nt.manual_seed(0)
-        model = logistic().to("cuda")
+        model = logistic().to(device)
 
         def add(x: nt.Tensor, y: nt.Tensor, model: Any = model) -> Any:
             loss = nn.functional.mse_loss(model(x), y)
             loss.backward()
             return loss
 
-        run = nt.compile(add) if compiled else add
-        seen = []
-        for x, y in batches(6):
+        run: Any = nt.compile(add) if compiled else add
+        seen, held = [], None
+        for number, (x, y) in enumerate(batches(12, device=device)):
             run(x, y)
+            held = model.weight.grad if held is None else held
+            assert model.weight.grad is held  # which sees what is added
             seen.append(bits(p.grad for p in model.parameters()))
+            if number == 8:
+                model.weight.grad.mul_(0.5)
         results.append(seen)
+        if compiled:
+            assert run._recordings == 2 and run._eager is None  # without gradients, and with
     assert results[0] == results[1]
+
+
+HELD: list[Any] = []
+
+
+@nt.compile
+def step(x: nt.Tensor) -> nt.Tensor:
+    model, optimizer = HELD
+    optimizer.zero_grad()
+    loss = model(x).sum()
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+def test_a_step_may_be_called_as_the_method_that_it_calls(cuda: str) -> None:
+    model = logistic().to("cuda")
+    HELD[:] = [model, optim.SGD(model.parameters(), lr=0.1)]
+    for x, _ in batches(4):
+        step(x)
+    assert is_a_graph(step)
 
 
 def test_gradients_may_be_filled_with_zeros_instead(cuda: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from nanotorch.backend import MODULES, Array
 from nanotorch.compile.chains import joined
 from nanotorch.compile.memory import root_of
-from nanotorch.compile.program import REFERENCES, Program, Recorded, Step, arrays_of
+from nanotorch.compile.program import REFERENCES, Program, Recorded, Slot, Step, arrays_of
 from nanotorch.compile.recorder import Draw, HandOver, Kernel, Live, Recorder
 from nanotorch.compile.rows import NotRowWise
 from nanotorch.compile.tiles import Tiling
@@ -35,6 +35,9 @@ class Plan(Program):
 
     def __init__(self, record: Recorder, outputs: Sequence[Array]) -> None:
         super().__init__(record.inputs)
+        # Gradients that are there when a replay begins are added to: they stay who they are.
+        held = [gradient for gradient in record.entry.values() if gradient is not None]
+        self.slots = {id(gradient._array): Slot(gradient, owned=False) for gradient in held}
         self.record = record
         self.outputs = list(outputs)
         steps = self._alive()

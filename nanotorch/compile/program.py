@@ -373,15 +373,15 @@ class Program:
 class Slot:
     """Holds the tensor of one gradient, so that it can be exchanged."""
 
-    __slots__ = ("tensor",)
+    __slots__ = ("owned", "tensor")
 
-    def __init__(self, tensor: Tensor | None) -> None:
-        self.tensor = tensor
+    def __init__(self, tensor: Tensor | None, owned: bool = True) -> None:
+        self.tensor, self.owned = tensor, owned
 
     def renew(self) -> None:
         """The tensor becomes that of whoever keeps it, with a copy; here is one over the memory."""
         kept = self.tensor
-        if kept is not None:
+        if kept is not None and self.owned:
             self.tensor = Tensor._wrap(kept._array)
             kept._array = kept._array.copy()
 
