@@ -3,13 +3,14 @@
     python scripts/lines.py
 
 "code" is what is left of a file's lines without blank ones and without docstrings and comments,
-whose share is "prose". The core is counted in code lines and in five parts, of which the first two
+whose share is "prose". The core is counted in code lines and in six parts, of which the first two
 are what one reads to understand it:
 
 - engine: how an op is applied, recorded and walked back; arrays, dtypes, devices, tensors
 - ops: the ops themselves, one class each
 - likeness: what only has to match PyTorch letter by letter, its random streams and its printing
 - tools: what stands on the engine under `autograd`, such as user-defined functions and gradcheck
+- compiler: what records a step and replays it
 - gpu: what runs on CUDA devices alone, launches of our kernels, cuBLAS and graphs
 
 The exit status is 1 when a part exceeds its budget, or a file of the package FILE_BUDGET lines of
@@ -27,7 +28,14 @@ from typing import NamedTuple
 
 PACKAGE = Path(__file__).resolve().parent.parent / "nanotorch"
 FILE_BUDGET = 500
-CODE_BUDGETS = {"engine": 3000, "ops": 3500, "likeness": 1000, "tools": 1000, "gpu": 1500}
+CODE_BUDGETS = {
+    "engine": 3000,
+    "ops": 3500,
+    "likeness": 1000,
+    "tools": 1000,
+    "gpu": 2000,
+    "compiler": 2500,
+}
 # The longest prefix of a file's path decides where it belongs.
 CORE = {
     "backend/": "engine",
@@ -39,7 +47,10 @@ CORE = {
     "creation.py": "engine",
     "ops/": "ops",
     "backend/cuda/": "gpu",
+    "compile/": "compiler",
+    "backend/calls.py": "compiler",
     "compile/cuda_graph.py": "gpu",
+    "compile/cuda_halves.py": "gpu",
     "backend/mersenne.py": "likeness",
     "random.py": "likeness",
     "sampling.py": "likeness",

@@ -23,20 +23,8 @@ class MseLoss(Primitive):
     """y = (x - target) ** 2"""
 
     vjp = (
-        lambda g, x, target, reduction: apply(
-            MseLossReverse,
-            g,
-            x,
-            target,
-            divisor=divisor(broadcast_shapes(x.shape, target.shape), reduction),
-        ),
-        lambda g, x, target, reduction: apply(
-            MseLossReverse,
-            g,
-            target,
-            x,
-            divisor=divisor(broadcast_shapes(x.shape, target.shape), reduction),
-        ),
+        lambda g, x, target, reduction: mse_cotangent(g, x, target, reduction),
+        lambda g, x, target, reduction: mse_cotangent(g, target, x, reduction),
     )
     jvp = (
         lambda t, x, target, reduction: total(2 * (x - target) * t, reduction),
@@ -54,6 +42,12 @@ class MseLoss(Primitive):
     @classmethod
     def title(cls) -> str:
         return "mse_loss"
+
+
+def mse_cotangent(g: Any, x: Any, target: Any, reduction: str) -> Any:
+    """The cotangent of x, given that of the losses, their mean or their sum."""
+    shape = broadcast_shapes(x.shape, target.shape)
+    return apply(MseLossReverse, g, x, target, divisor=divisor(shape, reduction))
 
 
 class MseLossReverse(Elementwise):

@@ -60,12 +60,13 @@ def expression(kernel: str, kinds: str) -> str:
 
 
 @functools.cache
-def instances(file: str) -> tuple[str, ...]:
-    """The C++ names of all that a file declares."""
+def instances(file: str, only: str | None = None) -> tuple[str, ...]:
+    """The C++ names of all that a file declares, or of that for `only` some element types."""
     return tuple(
         expression(kernel, kinds)
         for kernel, types in re.findall(_DECLARED, source(file))
         for kinds in types.split() or [""]
+        if only is None or kinds == only
     )
 
 
@@ -76,9 +77,10 @@ def available(xp: Any) -> bool:
 
 
 @functools.cache
-def _module(xp: Any, device: int, file: str) -> Any:
-    """A file compiled for a device, which is the current one."""
-    names = instances(file)
+def _module(xp: Any, device: int, file: str, kinds: str) -> Any:
+    """A file compiled for some element types and a device, which is the current one: to compile it
+    for all of them takes several times as long."""
+    names = instances(file, kinds)
     return xp.RawModule(code=source(file), options=OPTIONS, name_expressions=names)
 
 
@@ -93,6 +95,6 @@ def launch(
     key = (xp, xp.cuda.get_device_id(), file, kernel, kinds)
     run = _kernels.get(key)
     if run is None:
-        module = _module(xp, key[1], file)
+        module = _module(xp, key[1], file, kinds)
         run = _kernels[key] = module.get_function(expression(kernel, kinds))
     run(grid, block, arguments, shared_mem=shared)
