@@ -149,6 +149,13 @@ def test_a_replay_allocates_no_temporaries(name: str, make: Any) -> None:
     assert peak - before < 2 * ROWS, "bytes: less than one value for each row"
 
 
+def test_a_replay_is_as_silent_about_overflow_as_an_eager_step() -> None:
+    x = nt.full((8,), 200.0)
+    compiled = nt.compile(lambda: (x.exp() * 2).log())
+    for _ in range(3):
+        assert compiled().isinf().all()
+
+
 # --- pieces ---------------------------------------------------------------------------------------
 
 

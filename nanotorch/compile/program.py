@@ -60,7 +60,8 @@ class Program:
         self.names: dict[int, str] = {id(a): f"x{i}" for i, a in enumerate(inputs)}
         self.moving: set[int] = set(self.names)  # arrays that are others in every call
         self.memory = Memory()
-        self.constants: dict[str, Any] = {}
+        # Under a name of ours, so that NumPy is as silent about overflow as in an eager step.
+        self.constants: dict[str, Any] = {"__name__": "nanotorch.compile.step"}
         self.lines: list[Line] = []  # what the lines of the program do
         self.slots: dict[int, Slot] = {}
         self._counter = itertools.count()
