@@ -314,15 +314,16 @@ def test_a_precision_that_does_not_exist_is_refused() -> None:
 
 def test_each_stream_has_a_handle_and_a_workspace(xp: Any) -> None:
     a = xp.ones((2, 2), "f")
-    cublas.matmul(xp, a, a)
-    known = len(cublas._handles)
     streams = [xp.cuda.Stream(non_blocking=True) for _ in range(2)]
     for _ in range(2):
         for stream in streams:
             with stream:
                 close(cublas.matmul(xp, a, a), numpy.full((2, 2), 2.0), "float32", 2)
-    assert len(cublas._handles) == known + 2
-    assert len({held.workspace.ptr for held in cublas._handles.values()} or {0}) >= 1
+    held = {key[2]: handle for key, handle in cublas._handles.items() if key[0] is xp}
+    assert {stream.ptr for stream in streams} <= set(held)
+    for field in ("pointer", "workspace"):
+        places = {getattr(getattr(h, field), "value", getattr(h, field)) for h in held.values()}
+        assert len(places) == len(held)
     if xp is strict_cupy:
         library = cublas.library(xp)
         modes = {handle.mode for handle in library.handles.values()}

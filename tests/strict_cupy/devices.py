@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import types
 import weakref
 from collections.abc import Callable, Iterator
@@ -260,11 +261,14 @@ class MemoryPointer:
         ctypes.memmove(self.ptr, mem, size)
 
 
+_addresses = itertools.count(1 << 40, 1 << 30)
+
+
 class Memory:
     """Memory beside the pool: an address with nothing behind it."""
 
     def __init__(self, size: int) -> None:
-        self.size, self.ptr, self.device_id = size, 1 << 40, _current[-1]
+        self.size, self.ptr, self.device_id = size, next(_addresses), _current[-1]
 
 
 runtime = types.SimpleNamespace(
