@@ -544,6 +544,36 @@ def test_outputs_and_gradients_that_are_kept_do_not_change(cuda: str, device: st
     assert {str(g.device) for g in gradients} == {str(a.device) for a in losses} == {device}
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_views_of_a_gradient_keep_it(cuda: str, several: bool) -> None:
+    results = []
+    for compiled in (False, True):
+        step, model, _ = training_step(logistic, OPTIMIZERS["sgd"])
+        run: Any = nt.compile(step) if compiled else step
+        kept = []
+        for number, (x, y) in enumerate(batches(16)):
+            if compiled and several:
+                run.steps(x.unsqueeze(0), y.unsqueeze(0))
+            else:
+                run(x, y)
+            if number in (1, 4, 5, 9):
+                gradient = model.weight.grad
+                kept.append(gradient[:, 2:] if number % 2 else gradient.detach())
+                del gradient
+            if number == 7:
+                results.append([g.tolist() for g in kept])
+                kept.clear()
+        results.append([g.tolist() for g in kept])
+        results.append(bits(model.parameters()))
+        if compiled:
+            assert run._eager is None
+            strict_cupy.counts.reset()
+            kept.clear()
+            run.steps(x.unsqueeze(0), y.unsqueeze(0)) if several else run(x, y)
+            assert cuda == "cupy" or strict_cupy.counts.graph_launches == 1
+    assert results[:3] == results[3:]
+
+
 def test_views_of_an_output_keep_it(cuda: str) -> None:
     double = nt.compile(nt.no_grad()(lambda x: x * 2))
     kept = []

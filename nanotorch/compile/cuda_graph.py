@@ -18,19 +18,19 @@ import linecache
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 from nanotorch.backend import (
     HOST,
     MODULES,
     Array,
-    device,
     device_of,
     is_pinned,
     module_of,
     to_device,
 )
 from nanotorch.backend.cuda import checks, graphs
+from nanotorch.compile.live_calls import LiveCall, Phase, Surroundings
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.plan import Plan
 from nanotorch.compile.program import REFERENCES
@@ -71,86 +71,6 @@ def place_text(where: tuple[str, int] | None) -> str:
         return ""
     text = linecache.getline(*where).strip()
     return f"{where[0]}:{where[1]}: `{text}` "
-
-
-class Phase:
-    """What live calls are to do now: all of it, or only the launches of a step of a graph."""
-
-    def __init__(self) -> None:
-        self.slot: int | None = None  # the step of the graph that is captured
-        self.count = 1  # the steps of the graph that is, or is to be, captured
-        self.allocator: Any = None  # where the memory of a live call comes from, meanwhile
-
-
-class LiveCall:
-    """A live call of the program: as a whole, or taken apart for a graph."""
-
-    def __init__(self, step: Live, phase: Phase) -> None:
-        self.call = cast(Any, step.call)  # a functools.partial
-        self.func, self.args = self.call.func, self.call.args
-        self.where = step.where
-        self.phase = phase
-        self.parts: Any = None  # of the graph that is, or is to be, captured
-
-    def __call__(self) -> Any:
-        phase = self.phase
-        if phase.slot is not None:
-            return self.call() if self.parts is None else self.parts.launch(phase.slot)
-        if phase.allocator is None:
-            return self.call()
-        with phase.allocator():
-            result = self.call()
-            self.take_apart(phase.count)
-        return result
-
-    def take_apart(self, count: int) -> None:
-        """Makes the part for the host and the launches; after the call, while gradients are set."""
-        make = getattr(self.func, "parts", None)
-        if make is not None:
-            self.parts = make(*self.args, **self.call.keywords, slots=count) or UNDIVIDED
-
-    def trouble(self, place: device) -> str | None:
-        """Why its launches cannot be captured; None where they can."""
-        name = self.func.__name__
-        if self.parts is UNDIVIDED:
-            return f"{name}() cannot be taken apart: it has hooks"
-        for leaf in Recorder.leaves_of(self.args[0]):
-            if leaf._grad is not None and device_of(leaf._array) != place:
-                return f"{name}() has parameters on several devices"
-        return None
-
-
-UNDIVIDED: Any = object()
-
-
-class Surroundings:
-    """What live calls depend on beside numbers: groups, hooks, gradients that no step makes."""
-
-    def __init__(self, owner: Any, touched: set[Tensor]) -> None:
-        leaves = [p for p in Recorder.leaves_of(owner) if p not in touched]
-        self.gradients = [(p, g := p._grad, None if g is None else g._array) for p in leaves]
-        self.owner = owner if hasattr(owner, "param_groups") else None
-        groups = [] if self.owner is None else self.owner.param_groups
-        self.groups = [(group, len(group["params"])) for group in groups]
-        self.hooked = self.owner is not None and bool(self.owner._hooks)
-
-    def hold(self) -> bool:
-        """Whether all of it is as it was."""
-        for leaf, gradient, array in self.gradients:
-            if leaf._grad is not gradient:
-                return False
-            if gradient is not None and gradient._array is not array:
-                return False
-        owner = self.owner
-        if owner is None:
-            return True
-        groups = owner.param_groups
-        if len(groups) != len(self.groups) or bool(owner._hooks) is not self.hooked:
-            return False
-        for group, (known, length) in zip(groups, self.groups):
-            if group is not known or len(group["params"]) != length:
-                return False
-        return True
 
 
 class Launch:
@@ -221,6 +141,8 @@ class CudaPlan:
                 self.places[number] = graphs.dense_like(self.places[number])
         self.program = self.plan.run
         self.gradients = self.plan.gradients
+        self.memory_of_gradients = memory_of(self.gradients)
+        self.references = self._references()
         self.source = self.plan.source.splitlines()
 
     def _split(self, record: Recorder) -> None:
@@ -249,8 +171,11 @@ class CudaPlan:
 
     # --- a replay ---------------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Before a replay: gradients that somebody has kept become that somebody's own."""
+    def begin(self) -> bool:
+        """Before a replay: gradients that somebody has kept become that somebody's own.
+
+        False where the memory of one is held otherwise, by a view or its detach().
+        """
         for leaf, slot in self.gradients:
             kept = slot.tensor
             if kept is None:
@@ -260,14 +185,20 @@ class CudaPlan:
                 with self.stage.lock, self.stage.here():
                     self.stage.in_turn()  # after the graph that has written it
                     slot.renew()
+        return self._references() <= self.references
 
     def end(self) -> None:
-        """After a replay; see `Plan.end`."""
+        """After a replay: the leaves' gradients are those of the step."""
         self.plan.end()
+        self.references = self._references()
+
+    def _references(self) -> int:
+        """How often anything refers to the memory of gradients."""
+        return sum(map(sys.getrefcount, self.memory_of_gradients))
 
     def cannot_run(self, inputs: Sequence[Tensor]) -> bool:
-        """A step on a GPU is never run tile by tile, which is what some values forbid."""
-        return False
+        """Whether somebody holds memory that a replay would write to."""
+        return not self.begin()
 
     def run(self, *arrays: Array) -> list[Array]:
         """One step: copies of its outputs."""
@@ -466,6 +397,13 @@ class CudaPlan:
             return ""
         live: LiveCall = self.plan.constants[called[0]]
         return f"{place_text(live.where)}{live.call.func.__name__}(): "
+
+
+def memory_of(gradients: Sequence[tuple[Tensor, Any]]) -> list[Array]:
+    """The arrays of the gradients that a plan makes, and those that own their memory."""
+    arrays = [slot.tensor._array for _, slot in gradients if slot.owned and slot.tensor is not None]
+    bases = [a.base for a in arrays if a.base is not None]
+    return list({id(a): a for a in (*arrays, *bases)}.values())
 
 
 def from_host(target: Array, source: Array) -> None:

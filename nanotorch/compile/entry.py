@@ -48,7 +48,7 @@ def entry(replay: Replay, guards: Guards, single: bool) -> Callable[[Sequence[An
     body.append(f"if not ({' and '.join([*tests, guards.expression()])}): return MISSED")
     slots = [(constant(leaf), constant(slot)) for leaf, slot in plan.gradients]
     if replay.on_gpu:
-        body.append("begin()")
+        body.append("if not begin(): return MISSED")
     for leaf, slot in [] if replay.on_gpu else slots:
         body.append(f"kept = {slot}.tensor")
         others = f"references(kept) - ({leaf}._grad is kept) > {REFERENCES}"

@@ -125,18 +125,16 @@ class Replay:
     def several(self, count: int, stacked: Sequence[Tensor]) -> Any:
         """So many steps as one launch, on a GPU; None where that is not captured."""
         plan = self.plan
-        if not isinstance(plan, CudaPlan) or not plan.ready(count):
+        if not isinstance(plan, CudaPlan) or not plan.ready(count) or not plan.begin():
             return None
-        plan.begin()
         found = plan.run_several(count, [x._array for x in stacked])
         return None if found is None else self._ended(found, stacked)
 
     def first_of_several(self, count: int, inputs: Sequence[Tensor]) -> Any:
         """One step, after which so many may be one launch; None where that cannot be."""
         plan = self.plan
-        if not isinstance(plan, CudaPlan):
+        if not isinstance(plan, CudaPlan) or not plan.begin():
             return None
-        plan.begin()
         found = plan.prepare_several(count, [x._array for x in inputs])
         if found is None:
             return None
