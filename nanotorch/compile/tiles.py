@@ -1,9 +1,9 @@
 """One pass over a large batch: the step runs tile by tile, each small enough to stay in the cache.
 
 Forward and backward of a tile follow each other while its rows are still in the cache, and what is
-summed over rows is added up, so that the batch crosses memory once. Tiles form GROUPS consecutive
-groups, each with sums of its own, added in order at the end: the result is the same for any number
-of threads.
+summed over rows is added up, so that the batch crosses memory once. Consecutive tiles form groups,
+each with sums of its own, added in order at the end: the result is the same for any number of
+threads, and whichever of them takes the next group.
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 
 Step = Kernel | Draw | Live | HandOver
 
-GROUPS = 8
-# What a tile reads of the batch: half of a common second-level cache.
-TILE_BYTES = 1 << 20
+GROUPS = 32
+FEWER_GROUPS = 8  # where the sums of all groups would take more than MOST_SUM_BYTES
+MOST_SUM_BYTES = 1 << 20
+# What a tile reads of the batch. Less fits the second-level cache better, but then threads wait for
+# one another more often, at the lock that Python code runs under.
+TILE_BYTES = 2 << 20
 # From what size on a batch is passed over in tiles; smaller ones were measured faster in one piece.
 WORTHWHILE_BYTES = 64 << 20
 
@@ -48,7 +51,7 @@ class Tiling:
         if not any(r.output == SUM for _, r in self.within):
             raise NotRowWise("nothing is summed over the rows")
         width = sum(a.nbytes for a in self.seeds.values() if a.ndim > 1) // self.rows
-        self.tile = max(16, TILE_BYTES // max(width, 1))
+        self.tile = min(max(16, TILE_BYTES // max(width, 1)), self.rows)
 
     def _batch(self, steps: list[Step]) -> tuple[int, dict[int, Array]]:
         """The number of rows, and the arrays from outside that have them."""
@@ -119,11 +122,12 @@ class Tiling:
         """The lines of the pass, for the plan's program."""
         plan, body = self.plan, []
         local: dict[int, str] = {}
-        buffers: list[tuple[tuple[int, ...], Any]] = []
+        buffers: dict[str, tuple[Array, str]] = {}  # by name: the form, and the slice for n rows
         sums: list[tuple[Kernel, Role]] = []
         numbers = itertools.count()
         escaping = plan.escaping()
-        height = min(self.tile, self.rows // GROUPS)
+        groups = self._groups()
+        height = max(high - low for group in groups for low, high in group)
 
         def name(value: Any) -> str:
             if type(value) not in MODULES:
@@ -138,8 +142,7 @@ class Tiling:
 
         def buffer(like: Array, cut: str = "[:n]") -> str:
             made = f"r{next(numbers)}"
-            body.append(f"{made} = buffers[{len(buffers)}]{cut}")
-            buffers.append((like.shape, like.dtype))
+            buffers[made] = (like, cut)
             return made
 
         def run(step: Kernel, found: Role, operands: list[str], out: str) -> None:
@@ -183,15 +186,20 @@ class Tiling:
                 run(step, found, operands, target)
         for step, _ in sums:
             plan.memory.apart(step.out)
-        runner = Runner(
-            self.rows,
-            height,
-            buffers,
-            [(s.out.shape, s.out.dtype, f.divisor, plan.memory.place(s.out)) for s, f in sums],
-        )
-        head = "def tile(low, high, buffers, parts, sums):"
-        lines = [head, "    n = high - low", *(f"    {line}" for line in body)]
-        return [*lines, f"{plan.constant('rows', runner)}(tile)"]
+        forms = [(s.out.shape, s.out.dtype, f.divisor, plan.memory.place(s.out)) for s, f in sums]
+        runner = Runner(groups, list(buffers.values()), forms)
+        head = ["def tile(low, high, buffers, parts, sums):", "    n = high - low"]
+        if buffers:
+            head.append(f"    {', '.join(buffers)}, = buffers")
+        return [*head, *(f"    {line}" for line in body), f"{plan.constant('rows', runner)}(tile)"]
+
+    def _groups(self) -> list[list[tuple[int, int]]]:
+        """The tiles, first row and end, of each group; all of nearly the same height."""
+        sums = sum(k.out.nbytes for k, found in self.within if found.output == SUM)
+        most = GROUPS if sums * GROUPS <= MOST_SUM_BYTES else FEWER_GROUPS
+        count = max(1, min(most, self.rows // self.tile))
+        bounds = [self.rows * g // count for g in range(count + 1)]
+        return [divided(*ends, self.tile) for ends in itertools.pairwise(bounds)]
 
     def explained(self, source: str) -> Line:
         """What `explain` says of the line that runs the pass."""
@@ -213,39 +221,54 @@ class Tiling:
         ]
 
 
+def divided(start: int, stop: int, tile: int) -> list[tuple[int, int]]:
+    """The rows from start to stop, in equal parts of `tile` or fewer."""
+    parts = -(-(stop - start) // tile)
+    bounds = [start + (stop - start) * i // parts for i in range(parts + 1)]
+    return list(itertools.pairwise(bounds))
+
+
+class Worker:
+    """The memory of one thread: buffers, cut for each number of rows that a tile may have, and an
+    array for each sum."""
+
+    def __init__(
+        self, heights: set[int], buffers: list[tuple[Array, str]], sums: list[Any]
+    ) -> None:
+        whole = [HOST.empty(like.shape, like.dtype) for like, _ in buffers]
+        cuts = [eval(f"lambda a, n: a{cut}") for _, cut in buffers]
+        self.buffers = {
+            n: tuple(cut(a, n) for cut, a in zip(cuts, whole, strict=True)) for n in heights
+        }
+        self.parts = [HOST.empty(shape, kind) for shape, kind, _, _ in sums]
+
+
 class Runner:
     """Runs the tile function over all rows, on several threads, and adds up what is summed."""
 
-    def __init__(self, rows: int, tile: int, buffers: list[Any], sums: list[Any]) -> None:
-        bounds = [rows * g // GROUPS for g in range(GROUPS + 1)]
-        self.groups = [
-            [(low, min(low + tile, stop)) for low in range(start, stop, tile)]
-            for start, stop in itertools.pairwise(bounds)
-        ]
-        self._forms, self._sums = buffers, sums
-        self._workers: list[tuple[list[Array], list[Array]]] = []
-        self._totals = [
-            [HOST.zeros(shape, kind) for shape, kind, _, _ in sums] for _ in self.groups
-        ]
+    def __init__(
+        self, groups: list[list[tuple[int, int]]], buffers: list[tuple[Array, str]], sums: list[Any]
+    ) -> None:
+        self.groups, self._sums = groups, sums
+        self._forms = [(HOST.empty(like.shape, like.dtype), cut) for like, cut in buffers]
+        self._heights = {high - low for group in groups for low, high in group}
+        self._workers: list[Worker] = []
+        self._totals = [[HOST.zeros(shape, kind) for shape, kind, _, _ in sums] for _ in groups]
 
     def __call__(self, tile: Any) -> None:
         threads = min(get_num_threads(), len(self.groups))
         while len(self._workers) < threads:
-            self._workers.append(
-                (
-                    [HOST.empty(shape, kind) for shape, kind in self._forms],
-                    [HOST.empty(shape, kind) for shape, kind, _, _ in self._sums],
-                )
-            )
+            self._workers.append(Worker(self._heights, self._forms, self._sums))
+        waiting = iter(range(len(self.groups)))  # a thread that is free takes the next group
 
-        def work(worker: int) -> None:
-            buffers, parts = self._workers[worker]
-            for number in range(worker, len(self.groups), threads):
-                totals = self._totals[number]
+        def work(number: int) -> None:
+            worker = self._workers[number]
+            for group in waiting:
+                totals = self._totals[group]
                 for total in totals:
                     total.fill(0)
-                for low, high in self.groups[number]:
-                    tile(low, high, buffers, parts, totals)
+                for low, high in self.groups[group]:
+                    tile(low, high, worker.buffers[high - low], worker.parts, totals)
 
         if threads == 1:
             work(0)
