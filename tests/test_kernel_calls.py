@@ -42,6 +42,11 @@ def pick(xp: Any, x: Any, out: Any = None) -> Any:
     return out
 
 
+def pick_column(xp: Any, x: Any, out: Any = None) -> Any:
+    xp.copyto(out, xp.where(x > 0, x, x[:, :1]))
+    return out
+
+
 def signs(xp: Any, x: Any, out: Any = None) -> Any:
     if x.min() < 0:
         return xp.sign(x, out=out)
@@ -52,7 +57,16 @@ def signs(xp: Any, x: Any, out: Any = None) -> Any:
 NOTED = {
     "operators and functions": (exp_minus_one, {"scale": 2.0}, ["multiply", "exp", "subtract"]),
     "views and reductions": (mean_of_columns, {}, ["View", "add.reduce", "divide"]),
-    "choices by element, made in place": (pick, {}, ["greater", "copyto", "copyto"]),
+    "choices by element": (
+        pick,
+        {},
+        ["greater", "copyto", "negative", "View", "bitwise_and", "View", "copyto"],
+    ),
+    "choices among columns, made in place": (
+        pick_column,
+        {},
+        ["greater", "View", "copyto", "copyto"],
+    ),
     "branches": (signs, {}, ["minimum.reduce", "less", "Choice", "sign"]),
 }
 
@@ -83,6 +97,28 @@ REFUSED: dict[str, Callable[..., Any]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_noted_is_refused(name: str) -> None:
     assert calls_of(REFUSED[name], (x(),), {}, np.empty((4, 3), "float32")) is None
+
+
+CHOICES: dict[str, Callable[..., Any]] = {
+    "of a number": lambda c, a, b: nt.where(c, a, 0.0),
+    "of another number": lambda c, a, b: nt.where(c, -2.5, b),
+    "of two arrays": nt.where,
+    "of a row": lambda c, a, b: nt.where(c, a, b[0]),
+    "of two numbers": lambda c, a, b: nt.where(c, 1.5, -0.0),
+}
+
+
+@pytest.mark.parametrize("kind", [nt.float32, nt.float64])
+@pytest.mark.parametrize("name", CHOICES)
+def test_choices_have_the_bits_of_what_is_chosen(name: str, kind: Any) -> None:
+    special = [0.0, -0.0, float("nan"), float("inf"), -float("inf"), 1e-45, 3.0, -3.0]
+    a, b = nt.tensor([special, special[::-1]], dtype=kind), nt.randn(2, 8, dtype=kind)
+    condition = nt.rand(2, 8) < 0.5
+    compiled = nt.compile(lambda: CHOICES[name](condition, a, b))
+    for _ in range(4):
+        expected = CHOICES[name](condition, a, b)
+        assert compiled()._array.tobytes() == expected._array.tobytes()
+        condition.copy_(~condition)
 
 
 # --- in a plan ------------------------------------------------------------------------------------

@@ -89,8 +89,9 @@ class Program:
                 outside.add(root_of(step.out))
             for note in notes:
                 if isinstance(note, Call):
-                    if root_of(note.out) not in outside:
-                        self._own.add(id(note.out))
+                    root = root_of(note.out)
+                    if root not in outside:
+                        self._own.add(id(step.out) if root == root_of(step.out) else root)
                     self._kernels[id(note)] = step
             self._kept.append(notes)
             found += [note for note in notes if not self._is_constant(note, notes, step)]

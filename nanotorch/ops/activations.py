@@ -68,7 +68,14 @@ class ReluReverse(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, g: Array, y: Array, out: Array | None = None) -> Array:
-        return into(xp, xp.where(y > 0, g, 0), out)
+        if xp is not HOST or g.dtype.char not in "fd" or g.shape != y.shape or g.size < 2048:
+            return into(xp, xp.where(y > 0, g, 0), out)
+        # The bits of g where all bits of a mask are set: three times as fast as `where`.
+        mask = (y > 0).astype(f"i{g.itemsize}")
+        mask = xp.negative(mask, out=mask)
+        target = mask if out is None else out.view(mask.dtype)
+        xp.bitwise_and(g.view(mask.dtype), mask, out=target)
+        return mask.view(g.dtype) if out is None else out
 
     kernel_cuda = staticmethod(fused.relu_reverse)
 
