@@ -644,9 +644,10 @@ def test_rows_that_depend_on_one_another_are_left_in_one_piece() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:compile")  # a few read values, and stay eager
+@pytest.mark.parametrize("kind", ["float32", "float64"])
 @pytest.mark.parametrize("case", op_table.CASES, ids=lambda case: case.name)
-def test_every_op_replays_to_the_bits_of_an_eager_run(case: op_table.Case) -> None:
-    arrays = [a.astype("float32") if a.dtype.kind == "f" else a for a in case.arrays()]
+def test_every_op_replays_to_the_bits_of_an_eager_run(case: op_table.Case, kind: str) -> None:
+    arrays = [a.astype(kind) if a.dtype.kind == "f" else a for a in case.arrays()]
     inputs = [nt.tensor(a) for a in arrays]
     leaves = [
         x.requires_grad_() for x, i in zip(inputs, case.inputs, strict=True) if i.differentiable

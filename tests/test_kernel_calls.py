@@ -90,6 +90,9 @@ REFUSED: dict[str, Callable[..., Any]] = {
     "memory from nowhere": lambda xp, x, out=None: xp.exp(x, out=xp.empty((4, 3), "f")),
     "an array from nowhere": lambda xp, x, out=None: xp.add(x, xp.ones(3, "f"), out=out),
     "functions that cannot write to out": lambda xp, x, out=None: xp.flip(x),
+    "what is something else for arrays": lambda xp, x, out=None: xp.add(
+        x, isinstance(x, np.ndarray), out=out
+    ),
     "something else than out returned": lambda xp, x, out=None: xp.exp(x),
 }
 

@@ -79,7 +79,8 @@ class NotNoted(Exception):
 def calls_of(
     kernel: Callable[..., Any], operands: tuple[Any, ...], attributes: dict[str, Any], out: Array
 ) -> list[Note] | None:
-    """The calls with which the kernel fills `out` from its operands; None where it was refused.
+    """The calls with which the kernel fills `out` from its operands; None where it was refused,
+    or does something else for stand-ins than for arrays.
 
     What `out` holds is left alone.
     """
@@ -90,7 +91,11 @@ def calls_of(
         found = kernel(numpy, *given, **attributes, out=result)
     except Exception:  # whatever it was: the kernel as a whole is right
         return None
-    return notes.settled() if found is result else None
+    expected = numpy.empty_like(out)
+    kernel(numpy, *operands, **attributes, out=expected)
+    if found is not result or expected.tobytes() != result.values.tobytes():
+        return None
+    return notes.settled()
 
 
 def arrays_in(values: Any) -> Iterator[Array]:
@@ -402,7 +407,8 @@ def of_bits(notes: Notes, condition: StandIn, a: Any, b: Any, result: Array) -> 
         found.flags.writeable = False
         return found
 
-    mask = notes.call(numpy.copyto, (condition,), {"casting": "unsafe"}, result.astype(kind))
+    flags = condition.values.astype(kind)
+    mask = notes.call(numpy.copyto, (condition,), {"casting": "unsafe"}, flags)
     computed(notes, numpy.negative, (mask,), {}, mask)
     if isinstance(b, StandIn) or bits(b) != 0:
         both = computed(notes, numpy.bitwise_xor, (bits(a), bits(b)), {}, None)

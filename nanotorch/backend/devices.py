@@ -165,7 +165,7 @@ def array_module(array: Any) -> Any:
 
 def is_array(value: Any) -> bool:
     """True for the arrays (and NumPy's scalars) that kernels take."""
-    return type(value) in MODULES or isinstance(value, numpy.ndarray | numpy.generic)
+    return type(value) in RAW or isinstance(value, numpy.ndarray | numpy.generic)
 
 
 def device_of(array: Array) -> device:
