@@ -251,7 +251,7 @@ class Program:
         needed any more, if one is given."""
         if id(out) in self.memory.places or id(out) not in self._own:
             return
-        for array in operands:
+        for array in operands if out.size > 1 else ():  # a single number is slower in place
             if same_form(array, out) and self.memory.dies(array, position):
                 self.memory.take_over(array, out)
                 return
