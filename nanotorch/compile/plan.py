@@ -45,7 +45,7 @@ class Plan(Program):
         self.gradients = [(leaf, self.slot(array)) for leaf, array in record.gradients.items()]
         if self.tiling is not None:
             self.tiling.forget()
-        self.memory.places = {}
+        self.forget()
         del self.record, self.outputs  # and with them the arrays of the recording
 
     # --- what has to be computed ------------------------------------------------------------------

@@ -71,6 +71,11 @@ class Program:
         self._kept: list[list[Note]] = []  # so that identities stay those of these arrays
         self._own: set[int] = set()  # what the plan has to find memory for
 
+    def forget(self) -> None:
+        """Lets go of the arrays of the recording, and of those that its kernels were noted with."""
+        self.memory.places, self.names = {}, {}
+        self._kernels, self._whole, self._kept = {}, {}, []
+
     def built(self, source: str) -> Callable[..., Any]:
         exec(compile(source, "<compiled step>", "exec"), self.constants)
         return self.constants.pop("run")  # type: ignore[no-any-return]
