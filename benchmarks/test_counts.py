@@ -24,10 +24,10 @@ STEPS = {"S": Case(32, (30, 1)), "M": Case(128, (784, 10)), "MLP": Case(128, (78
 LIMITS = {
     ("nanotorch", "S"): (3900, 130),
     ("nanotorch", "M"): (5100, 182),
-    ("nanotorch", "MLP"): (8500, 288),
-    ("nanotorch-compile", "S"): (1440, 37),
-    ("nanotorch-compile", "M"): (1720, 62),
-    ("nanotorch-compile", "MLP"): (2500, 75),
+    ("nanotorch", "MLP"): (8500, 275),
+    ("nanotorch-compile", "S"): (1000, 37),
+    ("nanotorch-compile", "M"): (1190, 47),
+    ("nanotorch-compile", "MLP"): (1870, 57),
 }
 
 
