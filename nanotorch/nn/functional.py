@@ -239,7 +239,12 @@ def layer_norm(
     RuntimeError where the input's last sizes are others.
     """
     dims = _last_dimensions("layer_norm", input, normalized_shape)
-    if weight is not None and input.is_cuda and input.dtype is weight.dtype:
+    if (
+        weight is not None
+        and isinstance(input, Tensor)
+        and input.is_cuda
+        and input.dtype is weight.dtype
+    ):
         fused: Tensor = ops.layer_norm(input, weight, bias, dims, eps)
         return fused
     y = ops.standardize(input, dims, eps)
