@@ -14,7 +14,15 @@ import numpy
 from nanotorch import ops, sampling
 from nanotorch.autograd.engine import apply, apply_inplace
 from nanotorch.autograd.grad_mode import modes
-from nanotorch.ops import activations, arithmetic, casting, comparisons, elementwise, indexing
+from nanotorch.ops import (
+    activations,
+    arithmetic,
+    casting,
+    comparisons,
+    elementwise,
+    error_function,
+    indexing,
+)
 from nanotorch.primitive import Primitive, Traced
 
 Operand = (Traced, int, float, complex, numpy.ndarray, numpy.generic)
@@ -297,7 +305,7 @@ class Operators(Traced):
     log10_ = in_place(elementwise.Log10)
     tan_ = in_place(elementwise.Tan)
     atan_ = in_place(elementwise.Atan)
-    erf_ = in_place(elementwise.Erf)
+    erf_ = in_place(error_function.Erf)
     round_ = in_place(elementwise.Round)
     square_ = in_place(arithmetic.Pow, exponent=2)
     abs_ = in_place(elementwise.Abs)

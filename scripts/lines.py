@@ -30,7 +30,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "nanotorch"
 FILE_BUDGET = 500
 CODE_BUDGETS = {
     "engine": 3000,
-    "ops": 3500,
+    "ops": 3600,
     "likeness": 1000,
     "tools": 1000,
     "gpu": 2000,

@@ -83,8 +83,6 @@ from nanotorch.ops.elementwise import (
     clamp as clamp,
     cos as cos,
     cosh as cosh,
-    erf as erf,
-    erfc as erfc,
     exp as exp,
     exp2 as exp2,
     expm1 as expm1,
@@ -109,6 +107,7 @@ from nanotorch.ops.elementwise import (
     tanh as tanh,
     trunc as trunc,
 )
+from nanotorch.ops.error_function import erf as erf, erfc as erfc
 from nanotorch.ops.indexing import (
     IndexPut as IndexPut,
     Scatter as Scatter,

@@ -9,7 +9,8 @@ from nanotorch.backend import HOST, Array, constant
 from nanotorch.backend.cuda import fused
 from nanotorch.ops.casting import into
 from nanotorch.ops.comparisons import where
-from nanotorch.ops.elementwise import erf, exp, tanh
+from nanotorch.ops.elementwise import exp, tanh
+from nanotorch.ops.error_function import erf
 from nanotorch.ops.reductions import sum
 from nanotorch.ops.shapes import dimension
 from nanotorch.primitive import Elementwise, Primitive, apply, function

@@ -280,58 +280,6 @@ class Tanh(Ufunc):
 tanh = function(Tanh)
 
 
-class Erf(Elementwise):
-    """y = 2 / sqrt(pi) * the integral of exp(-t * t) for t from 0 to x"""
-
-    promotes = "floating"
-    vjp = (lambda g, x: g * (2 / math.sqrt(math.pi) * exp(-(x * x))),)
-
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        inner, tail = erf_parts(xp, x)
-        y = xp.where(xp.absolute(x) < 2, inner, 1 - tail) * xp.sign(x)
-        return into(xp, y.astype(x.dtype), out)
-
-
-erf = function(Erf)
-
-
-class Erfc(Elementwise):
-    """y = 1 - erf(x), without loss for large x"""
-
-    promotes = "floating"
-    vjp = (lambda g, x: g * (-2 / math.sqrt(math.pi) * exp(-(x * x))),)
-
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        inner, tail = erf_parts(xp, x)
-        y = xp.where(x >= 2, tail, xp.where(x <= -2, 2 - tail, 1 - inner * xp.sign(x)))
-        return into(xp, y.astype(x.dtype), out)
-
-
-erfc = function(Erfc)
-
-
-def erf_parts(xp: Any, x: Array) -> tuple[Array, Array]:
-    """erf |x| as it is right for |x| < 2, and erfc |x| as it is right for |x| >= 2.
-
-    By Abramowitz and Stegun 7.1.6 (a series of positive terms) and 7.1.14 (a continued fraction),
-    in
-    float64: the relative error is below 1e-14.
-    """
-    z = xp.absolute(x).astype(xp.float64)
-    near, far = xp.minimum(z, 2.0), xp.maximum(z, 2.0)
-    term = series = xp.ones_like(z)
-    for n in range(1, 40):
-        term = term * (2 * near * near / (2 * n + 1))
-        series = series + term
-    fraction = far
-    for n in range(60, 0, -1):
-        fraction = far + n / 2 / fraction
-    scale = math.sqrt(math.pi)
-    return 2 / scale * near * xp.exp(-near * near) * series, xp.exp(-far * far) / (scale * fraction)
-
-
 class Rounding(Elementwise):
     """A step function, of slope 0, which leaves the dtypes of the kinds in `fixed` as they are."""
 

@@ -1,0 +1,99 @@
+"""The error function and its complement.
+
+erf z / z is interpolated in z * z on [0, 1], and erfc z * exp(z * z) in (z - 3.75) / (z + 3.75) on
+[1, 28], beyond which erfc z is 0 in float64: by polynomials through the Chebyshev points, computed
+with 40 digits. Their relative error is below 2e-15 for float64; fewer terms, with an error below
+2e-9, serve float32, whose numbers are computed in float64 as well.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from nanotorch.backend import Array
+from nanotorch.ops.casting import into
+from nanotorch.ops.elementwise import exp
+from nanotorch.primitive import Elementwise, function
+
+# From the constant term on, of a variable that is mapped to [-1, 1].
+NEAR = (
+    0.9654687386698673, -0.1405360890227171, 0.019852496688983708, -0.0022854855611440673,
+    0.00021751715604160108, -1.7537169441492004e-05, 1.2233827383524026e-06,
+    -7.511569160710623e-08, 4.115800597661665e-09, -2.03524938661036e-10, 9.167606748998164e-12,
+    -3.7910973708931526e-13, 1.4548169783352384e-14, -5.16472878942302e-16,
+)  # fmt: skip
+FAR = (
+    0.12212943464456873, -0.15812928550031607, 0.08361411552908507, -0.03932701237248848,
+    0.01628427709083833, -0.0058389621212347155, 0.0017629213435733408, -0.0004247215619220327,
+    7.137854468373538e-05, -3.979649544583865e-06, -1.9175445789605455e-06, 5.998392727784394e-07,
+    -2.5602892859767184e-08, -2.6543102335195618e-08, 5.454901381324099e-09,
+    8.274076572404541e-10, -4.278873679276922e-10, -1.3202566884841581e-11, 2.960901162116154e-11,
+    -7.420474080096473e-13, -1.9936993843825917e-12, 7.604321959545844e-14,
+    1.0392864510326207e-13,
+)  # fmt: skip
+NEAR_OF_FLOATS = (
+    0.9654687386698673, -0.14053609727754268, 0.019852497140907616, -0.0022854195448728494,
+    0.00021751354165582579, -1.7669068026125697e-05, 1.2306054785446075e-06,
+)  # fmt: skip
+FAR_OF_FLOATS = (
+    0.12212943464456873, -0.15812928542431423, 0.08361411551563573, -0.03932701450301749,
+    0.01628427746851019, -0.005838945027413507, 0.0017629183003161572, -0.0004247804875500017,
+    7.138912013339076e-05, -3.880454084185424e-06, -1.93561418543972e-06, 5.188062425918708e-07,
+    -1.0375924241191176e-08,
+)  # fmt: skip
+CENTER = 3.75
+LOW, HIGH = (1 - CENTER) / (1 + CENTER), (28 - CENTER) / (28 + CENTER)
+
+
+class Erf(Elementwise):
+    """y = 2 / sqrt(pi) * the integral of exp(-t * t) for t from 0 to x"""
+
+    promotes = "floating"
+    vjp = (lambda g, x: g * (2 / math.sqrt(math.pi) * exp(-(x * x))),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        near, tail = erf_parts(xp, x)
+        y = xp.where(xp.absolute(x) < 1, near, 1 - tail) * xp.sign(x)
+        return into(xp, y.astype(x.dtype), out)
+
+
+erf = function(Erf)
+
+
+class Erfc(Elementwise):
+    """y = 1 - erf(x), without loss for large x"""
+
+    promotes = "floating"
+    vjp = (lambda g, x: g * (-2 / math.sqrt(math.pi) * exp(-(x * x))),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        near, tail = erf_parts(xp, x)
+        y = xp.where(x >= 1, tail, xp.where(x <= -1, 2 - tail, 1 - near * xp.sign(x)))
+        return into(xp, y.astype(x.dtype), out)
+
+
+erfc = function(Erfc)
+
+
+def erf_parts(xp: Any, x: Array) -> tuple[Array, Array]:
+    """erf |x| as it is right for |x| < 1, and erfc |x| as it is right for |x| >= 1."""
+    short = x.dtype.itemsize < 8
+    z = xp.absolute(x).astype(xp.float64)
+    near, far = xp.minimum(z, 1.0), xp.minimum(xp.maximum(z, 1.0), 28.0)
+    inner = polynomial(xp, 2 * near * near - 1, NEAR_OF_FLOATS if short else NEAR)
+    place = (far - CENTER) / (far + CENTER)
+    place = (place - LOW) * (2 / (HIGH - LOW)) - 1
+    outer = polynomial(xp, place, FAR_OF_FLOATS if short else FAR)
+    return near * inner, xp.exp(-far * far) * outer
+
+
+def polynomial(xp: Any, x: Array, coefficients: tuple[float, ...]) -> Array:
+    """The sum of coefficients[n] * x ** n, from the highest term on."""
+    y = xp.multiply(x, coefficients[-1])
+    own = y if y.ndim else None
+    for c in coefficients[-2:0:-1]:
+        y = xp.multiply(xp.add(y, c, out=own), x, out=own)
+    return xp.add(y, coefficients[0], out=own)
