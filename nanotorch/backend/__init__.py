@@ -1,5 +1,6 @@
 """Where arrays live and what they hold: devices, dtypes, and the choice between NumPy and CuPy."""
 
+from nanotorch.backend.allocator import keep_freed_memory as keep_freed_memory
 from nanotorch.backend.devices import (
     CPU as CPU,
     HERE as HERE,

@@ -34,6 +34,7 @@ from nanotorch.backend import (
     Array,
     array_module,
     device_of,
+    keep_freed_memory,
     on_device,
     on_device_of,
 )
@@ -92,6 +93,7 @@ class Optimizer(Saved):
                 f"{type(self).__name__}: differentiable=True is not supported, as updates are not "
                 "recorded"
             )
+        keep_freed_memory()  # here begins a training, whose steps make the same arrays each time
         self.defaults = defaults
         self.state = defaultdict(dict)
         self.param_groups = []
