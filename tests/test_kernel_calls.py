@@ -273,3 +273,32 @@ def test_memory_that_is_met_across_rows_is_not_divided(function: Callable[..., A
         x = nt.randn(SQUARE, SQUARE)
         assert compiled(x)._array.tobytes() == function(x, same)._array.tobytes()
     assert w._array.tobytes() == same._array.tobytes()
+
+
+def test_an_argument_may_show_what_the_step_writes_in_another_order() -> None:
+    w = nt.randn(SQUARE, SQUARE)
+
+    def step(x: nt.Tensor) -> nt.Tensor:
+        with nt.no_grad():
+            w.add_(x * 2 + 1)
+            return w * 1
+
+    compiled = nt.compile(step)
+    for _ in range(3):
+        compiled(nt.randn(SQUARE, SQUARE))
+    expected = w + (w.t() * 2 + 1)
+    assert nt.equal(compiled(w.t()), expected) and nt.equal(w, expected)
+
+
+def test_a_kernel_that_would_now_refuse_its_operands_is_called_as_a_whole() -> None:
+    scores, targets = nt.randn(4, 3), nt.tensor([0, 2, 1, 2])
+
+    def step() -> nt.Tensor:
+        loss = F.nll_loss(scores, targets)
+        targets.add_(1)
+        return loss
+
+    compiled = nt.compile(step)
+    assert compiled().item() == F.nll_loss(scores, nt.tensor([0, 2, 1, 2])).item()
+    with pytest.raises(IndexError, match="Target 3 is out of bounds"):
+        compiled()

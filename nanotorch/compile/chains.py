@@ -70,6 +70,9 @@ def is_link(step: Any) -> bool:
 def joined(steps: Sequence[Any], own: set[int], last: dict[int, int]) -> list[Any]:
     """The steps with chains in the place of runs of two calls or more on arrays of one shape.
 
+    Calls that write memory from outside are left alone: an argument of a later call may show the
+    same memory in another order, of which a piece must not meet what an earlier one has written.
+
     own: the identities of the arrays that the plan finds memory for; last: the position of the last
     use of each root.
     """
@@ -93,7 +96,7 @@ def joined(steps: Sequence[Any], own: set[int], last: dict[int, int]) -> list[An
         run.clear()
 
     for position, step in enumerate(steps):
-        link = is_link(step)
+        link = is_link(step) and not own.isdisjoint((id(step.out), root_of(step.out)))
         if not (link and run and goes_on(run, step)):
             close(position)
         if link:

@@ -132,7 +132,7 @@ class CudaPlan:
         with self.stage.here():
             self.stage.in_turn()  # the recording's constants are read by replays on any stream
             self.pool = None if self.why_not else xp.cuda.MemoryPool()
-            # Where the program reads what it is given: for now, where the recording read it.
+            # Where the program reads what it is given: at first where the recording read it.
             self.places: list[Any] = [
                 None if MODULES[type(a)] is HOST else a for a in record.inputs
             ]

@@ -289,7 +289,9 @@ class Optimizer(Saved):
     @staticmethod
     def kernel(*arguments: Any) -> None:
         """One update, in place."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            "an optimizer without a step of its own defines kernel, which updates one parameter"
+        )
 
     def _undefined(self) -> NotImplementedError:
         return NotImplementedError(
