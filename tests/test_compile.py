@@ -10,72 +10,28 @@ from typing import Any
 
 import op_table
 import pytest
+from training_steps import (
+    FEATURES,
+    MODELS,
+    OPTIMIZERS,
+    ROWS,
+    Step,
+    batches,
+    logistic,
+    perceptron,
+    softmax,
+    training_step,
+)
 
 import nanotorch as nt
 from nanotorch import nn, optim
 from nanotorch.compile import steps, tiles
-
-ROWS, FEATURES = 24, 6
 
 
 @pytest.fixture(autouse=True)
 def batches_of_8_megabytes_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "WORTHWHILE_BYTES", 8 << 20)
     monkeypatch.setattr(steps, "WORTHWHILE_BYTES", 8 << 20)
-
-
-Step = Callable[[nt.Tensor, nt.Tensor], Any]
-
-
-def batches(count: int = 5, classes: int = 1) -> list[tuple[nt.Tensor, nt.Tensor]]:
-    nt.manual_seed(3)
-    made = []
-    for _ in range(count):
-        x = nt.randn(ROWS, FEATURES)
-        y = nt.randint(0, classes, (ROWS,)) if classes > 1 else nt.rand(ROWS, 1).round()
-        made.append((x, y))
-    return made
-
-
-def logistic() -> nn.Module:
-    return nn.Linear(FEATURES, 1)
-
-
-def softmax() -> nn.Module:
-    return nn.Linear(FEATURES, 3)
-
-
-def perceptron() -> nn.Module:
-    return nn.Sequential(
-        nn.Linear(FEATURES, 8),
-        nn.Tanh(),
-        nn.Dropout(0.3),
-        nn.Linear(8, 8),
-        nn.ReLU(),
-        nn.Linear(8, 1),
-    )
-
-
-def normalized() -> nn.Module:
-    return nn.Sequential(nn.Linear(FEATURES, 8), nn.BatchNorm1d(8), nn.SiLU(), nn.Linear(8, 1))
-
-
-def training_step(
-    make: Callable[[], nn.Module], make_optimizer: Callable[[Any], Any], loss_function: Any = None
-) -> tuple[Step, nn.Module, Any]:
-    nt.manual_seed(0)
-    model = make()
-    optimizer = make_optimizer(model.parameters())
-    loss_of = loss_function or nn.BCEWithLogitsLoss()
-
-    def step(x: nt.Tensor, y: nt.Tensor) -> nt.Tensor:
-        optimizer.zero_grad()
-        loss = loss_of(model(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    return step, model, optimizer
 
 
 def eager_only(function: Step) -> str:
@@ -87,22 +43,6 @@ def eager_only(function: Step) -> str:
             compiled(x, y)
     assert len(told) == 1, [str(w.message) for w in told]
     return str(told[0].message)
-
-
-OPTIMIZERS = {
-    "sgd": lambda p: optim.SGD(p, lr=0.1),
-    "sgd with momentum": lambda p: optim.SGD(
-        p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01
-    ),
-    "adamw": lambda p: optim.AdamW(p, lr=0.01),
-}
-MODELS = {
-    "logistic": (logistic, None, 1),
-    "softmax": (softmax, nn.CrossEntropyLoss(), 3),
-    "perceptron with dropout": (perceptron, None, 1),
-    "batch norm": (normalized, None, 1),
-    "mse": (perceptron, nn.MSELoss(), 1),
-}
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
