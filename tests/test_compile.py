@@ -580,6 +580,37 @@ def test_rows_that_depend_on_one_another_are_left_in_one_piece() -> None:
     assert replay.plan.tiling is None and replay.plan.why_not_tiled
 
 
+KEPT: dict[str, Callable[[nt.Tensor], Any]] = {
+    "itself": lambda g: g,
+    "its detach": lambda g: g.detach(),
+    "a view": lambda g: g[0],
+    "its NumPy array": lambda g: g.numpy(),
+}
+
+
+@pytest.mark.parametrize("what", KEPT)
+def test_what_is_kept_of_a_gradient_stays_as_it_is(what: str) -> None:
+    """Until it is let go of, steps run eagerly; then they are replayed again."""
+    step, model, _ = training_step(logistic, OPTIMIZERS["sgd with momentum"])
+    compiled = nt.compile(step)
+    for x, y in batches(3):
+        compiled(x, y)
+    kept = KEPT[what](model.weight.grad)
+    values = kept.copy() if what == "its NumPy array" else kept.clone()
+    for x, y in batches(4):
+        compiled(x, y)
+        assert (kept == values).all()
+    del kept
+    compiled(x, y)
+
+    def fail(*args: Any) -> None:
+        raise AssertionError("it runs eagerly, though nothing is kept any more")
+
+    compiled._function = fail
+    for x, y in batches(3):
+        compiled(x, y)
+
+
 # --- every op -------------------------------------------------------------------------------------
 
 

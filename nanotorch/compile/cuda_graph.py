@@ -32,7 +32,7 @@ from nanotorch.backend import (
 from nanotorch.backend.cuda import checks, graphs
 from nanotorch.compile.live_calls import LiveCall, Phase, Surroundings
 from nanotorch.compile.memory import root_of
-from nanotorch.compile.plan import Plan
+from nanotorch.compile.plan import Plan, memory_of
 from nanotorch.compile.program import REFERENCES
 from nanotorch.compile.recorder import Kernel, Live, Recorder
 from nanotorch.ops.casting import ToDevice
@@ -143,6 +143,7 @@ class CudaPlan:
         self.gradients = self.plan.gradients
         self.memory_of_gradients = memory_of(self.gradients)
         self.references = self._references()
+        self.held = 0  # references to that memory that somebody else has
         self.source = self.plan.source.splitlines()
 
     def _split(self, record: Recorder) -> None:
@@ -198,7 +199,15 @@ class CudaPlan:
 
     def cannot_run(self, inputs: Sequence[Tensor]) -> bool:
         """Whether somebody holds memory that a replay would write to."""
-        return not self.begin()
+        fits = self.begin()
+        self.held = max(0, self._references() - self.references)
+        return not fits
+
+    def ran_eagerly(self) -> None:
+        """After a call that was no replay: what others held, they still hold, while the optimizer
+        may have turned to other gradients."""
+        if self.held:
+            self.references = self._references() - self.held
 
     def run(self, *arrays: Array) -> list[Array]:
         """One step: copies of its outputs."""
@@ -397,13 +406,6 @@ class CudaPlan:
             return ""
         live: LiveCall = self.plan.constants[called[0]]
         return f"{place_text(live.where)}{live.call.func.__name__}(): "
-
-
-def memory_of(gradients: Sequence[tuple[Tensor, Any]]) -> list[Array]:
-    """The arrays of the gradients that a plan makes, and those that own their memory."""
-    arrays = [slot.tensor._array for _, slot in gradients if slot.owned and slot.tensor is not None]
-    bases = [a.base for a in arrays if a.base is not None]
-    return list({id(a): a for a in (*arrays, *bases)}.values())
 
 
 def from_host(target: Array, source: Array) -> None:

@@ -42,13 +42,15 @@ def entry(replay: Replay, guards: Guards, single: bool) -> Callable[[Sequence[An
         else:
             tests.append(f"place_of({a}) == {constant(place)}")
     tests += [f"{a} is not {b}" for a, b in itertools.combinations(arrays, 2)]
-    body = [f"if len(args) != {len(inputs)}: return MISSED"]
+    body = ["if args: return MISSED"]
     if inputs:
-        body.append(f"{', '.join(inputs)}, = args")
+        body = ["try:", f"    {', '.join(inputs)}, = args", "except ValueError: return MISSED"]
     body.append(f"if not ({' and '.join([*tests, guards.expression()])}): return MISSED")
     slots = [(constant(leaf), constant(slot)) for leaf, slot in plan.gradients]
     if replay.on_gpu:
         body.append("if not begin(): return MISSED")
+    else:
+        body.append("if held() > plan.most_references: return MISSED")
     for leaf, slot in [] if replay.on_gpu else slots:
         body.append(f"kept = {slot}.tensor")
         others = f"references(kept) - ({leaf}._grad is kept) > {REFERENCES}"
@@ -65,6 +67,8 @@ def entry(replay: Replay, guards: Guards, single: bool) -> Callable[[Sequence[An
         "Tensor": Tensor,
         "references": sys.getrefcount,
         "begin": plan.begin,
+        "plan": plan,
+        "held": getattr(plan, "references", None),
         "run": plan.run,
         "wrap": Tensor._wrap,
         "rebuild": replay.rebuild,

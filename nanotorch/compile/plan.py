@@ -45,6 +45,9 @@ class Plan(Program):
         self.gradients = [(leaf, self.slot(array)) for leaf, array in record.gradients.items()]
         if self.tiling is not None:
             self.tiling.forget()
+        self.memory_of_gradients = memory_of(self.gradients)
+        self.most_references = sys.maxsize  # to that memory, while nobody else holds it
+        self.held = 0  # references that somebody else has
         self.forget()
         del self.record, self.outputs  # and with them the arrays of the recording
 
@@ -158,13 +161,27 @@ class Plan(Program):
         return {root_of(a) for a in found if a is not None}
 
     def cannot_run(self, inputs: Sequence[Tensor]) -> bool:
-        """Whether the targets hold an ignored class, which a mean taken tile by tile would
+        """Whether somebody holds memory of a gradient, as a view or by detach(), that a replay
+        would write to; or the targets hold an ignored class, which a mean taken tile by tile would
         count."""
+        self.held = max(0, self.references() - self.most_references)
+        if self.held:
+            return True
         for name, ignored in self.targets:
             array = inputs[int(name[1:])]._array if name[0] == "x" else self.constants[name]
             if (array == ignored).any():
                 return True
         return False
+
+    def ran_eagerly(self) -> None:
+        """After a call that was no replay: what others held, they still hold, while the optimizer
+        may have turned to other gradients."""
+        if self.held:
+            self.most_references = self.references() - self.held
+
+    def references(self) -> int:
+        """How often anything refers to the memory of gradients."""
+        return sum(map(sys.getrefcount, self.memory_of_gradients))
 
     def begin(self) -> None:
         """Before a replay: gradients that somebody has kept become that somebody's own."""
@@ -180,3 +197,11 @@ class Plan(Program):
         """After a replay: the leaves' gradients are those of the step."""
         for leaf, slot in self.gradients:
             leaf._grad = slot.tensor
+        self.most_references = self.references()
+
+
+def memory_of(gradients: Sequence[tuple[Tensor, Slot]]) -> list[Array]:
+    """The arrays of the gradients that a plan makes, and those that own their memory."""
+    arrays = [slot.tensor._array for _, slot in gradients if slot.owned and slot.tensor is not None]
+    bases = [a.base for a in arrays if a.base is not None]
+    return list({id(a): a for a in (*arrays, *bases)}.values())

@@ -191,7 +191,10 @@ class Compiled:
             if replay.watch is None and not kwargs and all(type(x) is Tensor for x in args):
                 self._enter = replay.enter
             if replay.plan.cannot_run(inputs):
-                return self._function(*args, **kwargs)
+                result = self._function(*args, **kwargs)
+                replay.plan.ran_eagerly()
+                self._enter = None  # the next replay takes the long way, which counts anew
+                return result
             return replay(inputs)
 
     def _record(self, found: list[Replay], inputs: list[Tensor], args: Any, kwargs: Any) -> Any:
