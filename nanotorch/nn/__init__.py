@@ -28,6 +28,7 @@ from nanotorch.nn.activations import (
     Tanhshrink as Tanhshrink,
     Threshold as Threshold,
 )
+from nanotorch.nn.bilinear import Bilinear as Bilinear
 from nanotorch.nn.containers import (
     ModuleDict as ModuleDict,
     ModuleList as ModuleList,
@@ -37,7 +38,7 @@ from nanotorch.nn.containers import (
 )
 from nanotorch.nn.dropout import Dropout as Dropout
 from nanotorch.nn.embedding import Embedding as Embedding
-from nanotorch.nn.linear import Bilinear as Bilinear, Identity as Identity, Linear as Linear
+from nanotorch.nn.linear import Linear as Linear
 from nanotorch.nn.losses import (
     BCELoss as BCELoss,
     BCEWithLogitsLoss as BCEWithLogitsLoss,
@@ -68,4 +69,8 @@ from nanotorch.nn.normalization import (
     RMSNorm as RMSNorm,
 )
 from nanotorch.nn.parameter import Buffer as Buffer, Parameter as Parameter
-from nanotorch.nn.reshaping import Flatten as Flatten, Unflatten as Unflatten
+from nanotorch.nn.reshaping import (
+    Flatten as Flatten,
+    Identity as Identity,
+    Unflatten as Unflatten,
+)

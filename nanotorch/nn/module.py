@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from nanotorch.autograd.grad_mode import live, modes
-from nanotorch.backend import device as Device, dtype as Dtype, dtypes, on_device_of
+from nanotorch.backend import device as Device, dtype as Dtype, dtypes
 from nanotorch.nn.module_hooks import ModuleHooks
 from nanotorch.nn.parameter import Buffer, Parameter
 from nanotorch.nn.printing import indented, printed
@@ -32,128 +32,109 @@ class Module:
     training: bool
     _roles: dict[str, str]
     _not_saved: set[str]  # buffers that are not persistent
-    _hooks: ModuleHooks | None = None  # until a hook is registered, a call costs nothing for them
+    _hooks: ModuleHooks | None = None  # without hooks, a call spends nothing on them
 
     def __init__(self) -> None:
-        put = object.__setattr__
-        put(self, "training", True)
-        put(self, "_roles", {})
-        put(self, "_not_saved", set())
+        self.__dict__.update(training=True, _roles={}, _not_saved=set())
 
-    # Attributes and their roles
+    # --- attributes and their roles --------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, Parameter):
-            role = "parameter"
+            self._register(name, value, "parameter")
         elif isinstance(value, Module):
-            role = "module"
+            self._register(name, value, "module")
         elif isinstance(value, Buffer):
             self.register_buffer(name, value, value.persistent)
-            return
         else:
-            known = self.__dict__.get("_roles")
-            if known and name in known:
-                self._check_role(name, known[name], value)
+            role = self.__dict__.get("_roles", {}).get(name)
+            if role and value is not None and not (role == "buffer" and isinstance(value, Tensor)):
+                raise _mismatch(name, value, role)
             object.__setattr__(self, name, value)
-            return
-        self._register(name, value, role)
-
-    def _check_role(self, name: str, role: str, value: Any) -> None:
-        """Only None, or for a buffer a tensor, may take the place of a part."""
-        if value is None or (role == "buffer" and isinstance(value, Tensor)):
-            return
-        expected = {"parameter": "Parameter", "module": "Module", "buffer": "Tensor"}[role]
-        hint = (
-            "; write to it within no_grad(), or wrap it in nn.Parameter"
-            if role == "parameter"
-            else ""
-        )
-        raise TypeError(
-            f"cannot assign '{type(value).__name__}' object to {role} '{name}' "
-            f"(nn.{expected} or None expected){hint}"
-        )
-
-    def _register(self, name: str, value: Any, role: str) -> None:
-        roles = self.__dict__.get("_roles")
-        if roles is None:
-            raise AttributeError(f"cannot assign {role} before Module.__init__() call")
-        if roles.get(name) != role:
-            roles.pop(name, None)  # a new role is a new place in the order
-            self._not_saved.discard(name)
-            roles[name] = role
-        object.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
         self._roles.pop(name, None)
         self._not_saved.discard(name)
 
-    def _new_name(self, name: str, role: str) -> None:
-        """Checks a name that is to be registered."""
+    def _register(self, name: str, value: Any, role: str) -> None:
         if "_roles" not in self.__dict__:
             raise AttributeError(f"cannot assign {role} before Module.__init__() call")
+        if self._roles.get(name) != role:
+            self._roles.pop(name, None)  # a new role is a new place in the order
+            self._not_saved.discard(name)
+            self._roles[name] = role
+        object.__setattr__(self, name, value)
+
+    def _register_new(self, name: str, value: Any, role: str) -> None:
+        """The same for a name that must not belong to anything else."""
         if not isinstance(name, str):
             raise TypeError(f"{role} name should be a string, got {type(name).__name__}")
         if "." in name:
             raise KeyError(f'{role} name can\'t contain ".", got {name!r}')
         if name == "":
             raise KeyError(f'{role} name can\'t be empty string ""')
-        if hasattr(self, name) and self._roles.get(name) != role:
+        if hasattr(self, name) and self.__dict__.get("_roles", {}).get(name) != role:
             raise KeyError(f"attribute '{name}' already exists")
+        self._register(name, value, role)
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Adds a parameter; None keeps the name for one that is absent, such as a Linear's bias."""
-        self._new_name(name, "parameter")
         if param is not None and not isinstance(param, Parameter):
-            raise TypeError(
-                f"cannot assign '{type(param).__name__}' object to parameter '{name}' "
-                "(nn.Parameter or None required)"
-            )
+            raise _mismatch(name, param, "parameter")
         if param is not None and param.grad_fn is not None:
             raise ValueError(
                 f"cannot assign non-leaf Tensor to parameter '{name}'; compute it in forward"
             )
-        self._register(name, param, "parameter")
+        self._register_new(name, param, "parameter")
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Adds a tensor that is part of the state but not trained; saved where `persistent`."""
-        self._new_name(name, "buffer")
         if tensor is not None and not isinstance(tensor, Tensor):
-            raise TypeError(
-                f"cannot assign '{type(tensor).__name__}' object to buffer '{name}' "
-                "(Tensor or None required)"
-            )
-        self._register(name, tensor, "buffer")
+            raise _mismatch(name, tensor, "buffer")
+        self._register_new(name, tensor, "buffer")
         (self._not_saved.discard if persistent else self._not_saved.add)(name)
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Adds a submodule, available as the attribute `name`."""
         if module is not None and not isinstance(module, Module):
             raise TypeError(f"{type(module).__name__} is not a Module subclass")
-        self._new_name(name, "module")
-        self._register(name, module, "module")
+        self._register_new(name, module, "module")
 
-    def register_module(self, name: str, module: Module | None) -> None:
-        """The same as `add_module`."""
-        self.add_module(name, module)
+    register_module = add_module
 
-    def _part(self, role: str) -> Mapping[str, Any]:
+    def _parts(self, role: str) -> Mapping[str, Any]:
         values = self.__dict__
         return MappingProxyType({n: values[n] for n, r in self._roles.items() if r == role})
 
     @property
     def _parameters(self) -> Mapping[str, Parameter | None]:
-        return self._part("parameter")
+        return self._parts("parameter")
 
     @property
     def _buffers(self) -> Mapping[str, Tensor | None]:
-        return self._part("buffer")
+        return self._parts("buffer")
 
     @property
     def _modules(self) -> Mapping[str, Module | None]:
-        return self._part("module")
+        return self._parts("module")
 
-    # Walks
+    # --- calling ---------------------------------------------------------------------------------
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module computes; every subclass defines it."""
+        raise NotImplementedError(
+            f'Module [{type(self).__name__}] is missing the required "forward" function'
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if modes.recorder is not None:
+            modes.recorder.called(self)
+        if self._hooks is None:
+            return self.forward(*args, **kwargs)
+        return self._hooks.call(self, args, kwargs)
+
+    # --- walks over the parts --------------------------------------------------------------------
 
     def named_modules(
         self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
@@ -172,8 +153,7 @@ class Module:
 
     def modules(self, remove_duplicate: bool = True) -> Iterator[Module]:
         """This module and all below it, each once."""
-        for _, module in self.named_modules(remove_duplicate=remove_duplicate):
-            yield module
+        return (module for _, module in self.named_modules(remove_duplicate=remove_duplicate))
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """(name, module) for the direct submodules, each once."""
@@ -185,69 +165,62 @@ class Module:
 
     def children(self) -> Iterator[Module]:
         """The direct submodules, each once."""
-        for _, child in self.named_children():
-            yield child
+        return (child for _, child in self.named_children())
 
     def _named(
         self, role: str, prefix: str, recurse: bool, remove_duplicate: bool
     ) -> Iterator[tuple[str, Any]]:
-        modules = (
-            self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate)
-            if recurse
-            else iter([(prefix, self)])
-        )
+        everything = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate)
         seen: set[int] = set()
-        for path, module in modules:
-            values = module.__dict__
+        for path, module in everything if recurse else [(prefix, self)]:
             for name, kind in module._roles.items():
-                value = values[name]
-                if kind != role or value is None or id(value) in seen:
-                    continue
-                if remove_duplicate:
-                    seen.add(id(value))
-                yield (f"{path}.{name}" if path else name), value
+                value = module.__dict__[name]
+                if kind == role and value is not None and id(value) not in seen:
+                    if remove_duplicate:
+                        seen.add(id(value))
+                    yield (f"{path}.{name}" if path else name), value
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Parameter]]:
-        """(name, parameter), a module's own before its submodules', each once: ("0.weight", …)."""
+        """(name, parameter), each once, a module's before its submodules': ("0.weight", …)."""
         return self._named("parameter", prefix, recurse, remove_duplicate)
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
         """The parameters in the order of `named_parameters`."""
-        for _, parameter in self.named_parameters(recurse=recurse):
-            yield parameter
+        return (parameter for _, parameter in self.named_parameters(recurse=recurse))
 
     def named_buffers(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Tensor]]:
-        """(name, buffer), a module's own before its submodules', each once."""
+        """(name, buffer), each once, a module's before its submodules'."""
         return self._named("buffer", prefix, recurse, remove_duplicate)
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
         """The buffers in the order of `named_buffers`."""
-        for _, buffer in self.named_buffers(recurse=recurse):
-            yield buffer
+        return (buffer for _, buffer in self.named_buffers(recurse=recurse))
+
+    def _attribute(self, name: str) -> Any:
+        if not hasattr(self, name):
+            raise AttributeError(f"{type(self).__name__} has no attribute `{name}`")
+        return getattr(self, name)
 
     def get_submodule(self, target: str) -> Module:
         """The module at a dotted path; "" is this one. AttributeError where there is none."""
-        module: Any = self
+        module = self
         for name in target.split(".") if target else []:
-            if not hasattr(module, name):
-                raise AttributeError(f"{type(module).__name__} has no attribute `{name}`")
-            module = getattr(module, name)
+            module = module._attribute(name)
             if not isinstance(module, Module):
                 raise AttributeError(f"`{name}` is not an nn.Module")
-        return module  # type: ignore[no-any-return]
+        return module
 
     def _get(self, target: str, role: str) -> Any:
         path, _, name = target.rpartition(".")
         module = self.get_submodule(path)
-        if not hasattr(module, name):
-            raise AttributeError(f"{type(module).__name__} has no attribute `{name}`")
+        value = module._attribute(name)
         if module._roles.get(name) != role:
             raise AttributeError(f"`{name}` is not a {role}")
-        return getattr(module, name)
+        return value
 
     def get_parameter(self, target: str) -> Parameter:
         """The parameter at a dotted path; AttributeError where there is none."""
@@ -257,14 +230,14 @@ class Module:
         """The buffer at a dotted path; AttributeError where there is none."""
         return self._get(target, "buffer")  # type: ignore[no-any-return]
 
-    # Modes, gradients, and changes to all parts
+    # --- modes, gradients, and changes to all parts ----------------------------------------------
 
     def train(self, mode: bool = True) -> Self:
         """Sets training mode for this module and all below it."""
         if not isinstance(mode, bool):
             raise ValueError(f"training mode is expected to be boolean, got {mode!r}")
         for module in self.modules():
-            object.__setattr__(module, "training", mode)
+            module.training = mode
         return self
 
     def eval(self) -> Self:
@@ -282,16 +255,12 @@ class Module:
         """Drops the gradients of all parameters, or fills them with zeros."""
         for parameter in self.parameters():
             gradient = parameter.grad
-            if gradient is None:
-                continue
-            if set_to_none:
+            if gradient is None or set_to_none:
                 parameter.grad = None
+            elif gradient.grad_fn is None:
+                gradient.requires_grad_(False).zero_()
             else:
-                if gradient.grad_fn is not None:
-                    gradient.detach_()
-                with on_device_of(gradient._array):
-                    gradient._array.fill(0)
-                gradient._bump()
+                gradient.detach_().zero_()
 
     def apply(self, fn: Callable[[Module], Any]) -> Self:
         """Calls `fn` on every module, this one last; used to initialize parameters."""
@@ -303,18 +272,15 @@ class Module:
     def _apply(self, fn: Callable[[Tensor], Tensor]) -> Self:
         """Replaces the data of every parameter (and its gradient) and every buffer by fn of it."""
         for module in self.modules():
-            for name, role in module._roles.items():
-                value = module.__dict__[name]
-                if value is None or role == "module":
-                    continue
-                if role == "buffer":
-                    object.__setattr__(module, name, fn(value))
-                    continue
-                gradient = value.grad
-                value.grad = None
-                value.data = fn(value.data)
-                if gradient is not None:
-                    value.grad = fn(gradient.detach()).requires_grad_(gradient.requires_grad)
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    object.__setattr__(module, name, fn(buffer))
+        for parameter in self.parameters():
+            gradient = parameter.grad
+            parameter.grad = None
+            parameter.data = fn(parameter.data)
+            if gradient is not None:
+                parameter.grad = fn(gradient.detach()).requires_grad_(gradient.requires_grad)
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
@@ -323,17 +289,17 @@ class Module:
         The dtype (floating) applies to floating parameters and buffers alone. Works in place and
         returns the module.
         """
-        target, kind = _destination(args, kwargs)
-        if kind is not None and not (kind.is_floating_point or kind.is_complex):
+        args = tuple(x for x in args if not isinstance(x, bool))  # non_blocking and copy
+        dtype = Tensor().to(*args, **kwargs).dtype
+        if not (dtype.is_floating_point or dtype.is_complex):
             raise TypeError(
-                f"nn.Module.to only accepts floating point or complex dtypes, but got {kind}"
+                f"nn.Module.to only accepts floating point or complex dtypes, but got {dtype}"
             )
 
         def moved(tensor: Tensor) -> Tensor:
-            floating = tensor.is_floating_point() or tensor.is_complex()
-            place, dtype = target or tensor.device, kind if kind and floating else tensor.dtype
-            there: Tensor = tensor.to(device=place, dtype=dtype)
-            return there
+            if tensor.is_floating_point() or tensor.is_complex():
+                return tensor.to(*args, **kwargs)  # type: ignore[no-any-return]
+            return tensor.to(tensor.new_empty(0).to(*args, **kwargs).device)  # type: ignore[no-any-return]
 
         return self._apply(moved)
 
@@ -351,21 +317,21 @@ class Module:
 
     def float(self) -> Self:
         """Casts floating parameters and buffers to float32."""
-        return self.to(Dtype("float32"))
+        return self.to(dtypes.float32)
 
     def double(self) -> Self:
         """Casts floating parameters and buffers to float64."""
-        return self.to(Dtype("float64"))
+        return self.to(dtypes.float64)
 
     def half(self) -> Self:
         """Casts floating parameters and buffers to float16."""
-        return self.to(Dtype("float16"))
+        return self.to(dtypes.float16)
 
     def bfloat16(self) -> Self:
         """Casts floating parameters and buffers to bfloat16."""
         return self.to(dtypes.bfloat16)
 
-    # Saving
+    # --- saving ----------------------------------------------------------------------------------
 
     def get_extra_state(self) -> Any:
         """What a subclass saves beside parameters and buffers; define it with `set_extra_state`."""
@@ -376,19 +342,16 @@ class Module:
         raise RuntimeError(f"{type(self).__name__} defines no set_extra_state")
 
     def state_dict(
-        self,
-        *,
-        destination: dict[str, Any] | None = None,
-        prefix: str = "",
+        self, *, destination: dict[str, Any] | None = None, prefix: str = "",
         keep_vars: bool = False,
-    ) -> dict[str, Any]:
+    ) -> dict[str, Any]:  # fmt: skip
         """{name: tensor} of parameters and persistent buffers, detached unless `keep_vars`.
 
         The tensors share memory with the module.
         """
-        result = OrderedDict() if destination is None else destination
-        save(self, result, prefix, keep_vars)
-        return result
+        state = OrderedDict() if destination is None else destination
+        save(self, state, prefix, keep_vars)
+        return state
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -401,25 +364,12 @@ class Module:
         """
         return load(self, state_dict, strict, assign)
 
-    # Calling
+    # --- hooks -----------------------------------------------------------------------------------
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the module computes; every subclass defines it."""
-        raise NotImplementedError(
-            f'Module [{type(self).__name__}] is missing the required "forward" function'
-        )
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if modes.recorder is not None:
-            modes.recorder.called(self)
+    def _hook(self, kind: str, hook: Callable[..., Any], **options: bool) -> RemovableHandle:
         if self._hooks is None:
-            return self.forward(*args, **kwargs)
-        return self._hooks.call(self, args, kwargs)
-
-    def _hook(self, kind: str, hook: Callable[..., Any], **options: Any) -> RemovableHandle:
-        if self._hooks is None:
-            object.__setattr__(self, "_hooks", ModuleHooks())
-        return self._hooks.register(kind, hook, **options)  # type: ignore[union-attr]
+            self._hooks = ModuleHooks()
+        return self._hooks.register(kind, hook, **options)
 
     def register_forward_pre_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
@@ -431,21 +381,16 @@ class Module:
         return self._hook("forward_pre", hook, prepend=prepend, with_kwargs=with_kwargs)
 
     def register_forward_hook(
-        self,
-        hook: Callable[..., Any],
-        *,
-        prepend: bool = False,
-        with_kwargs: bool = False,
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False,
         always_call: bool = False,
-    ) -> RemovableHandle:
+    ) -> RemovableHandle:  # fmt: skip
         """Calls `hook(module, args, output)` after forward; what it returns replaces the output.
 
         `with_kwargs`: `hook(module, args, kwargs, output)`. `always_call`: also where forward
         raises.
         """
-        return self._hook(
-            "forward", hook, prepend=prepend, with_kwargs=with_kwargs, always_call=always_call
-        )
+        options = {"prepend": prepend, "with_kwargs": with_kwargs, "always_call": always_call}
+        return self._hook("forward", hook, **options)
 
     def register_full_backward_pre_hook(
         self, hook: Callable[..., Any], prepend: bool = False
@@ -462,7 +407,7 @@ class Module:
         """
         return self._hook("backward", hook, prepend=prepend)
 
-    # Printing
+    # --- printing --------------------------------------------------------------------------------
 
     def _get_name(self) -> str:
         return type(self).__name__
@@ -473,28 +418,17 @@ class Module:
 
     def __repr__(self) -> str:
         extra = self.extra_repr()
-        lines = extra.split("\n") if extra else []
         children = [f"({name}): {indented(repr(m))}" for name, m in self._modules.items()]
-        return printed(self._get_name(), lines, children)
+        return printed(self._get_name(), extra.split("\n") if extra else [], children)
 
     def __dir__(self) -> list[str]:
         return sorted(name for name in set(object.__dir__(self)) if not name[:1].isdigit())
 
 
-def _destination(
-    args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Device | None, Dtype | None]:
-    """The device and dtype that the arguments of `to` name."""
-    target, kind = kwargs.get("device"), kwargs.get("dtype")
-    for argument in (*args, kwargs.get("tensor")):
-        if isinstance(argument, Tensor):
-            target, kind = argument.device, argument.dtype
-        elif isinstance(argument, Dtype):
-            kind = argument
-        elif isinstance(argument, Device | str) or type(argument) is int:
-            target = argument
-        elif argument is not None and not isinstance(argument, bool):
-            raise TypeError(
-                f"Module.to: expected a device, a dtype or a Tensor, got {type(argument).__name__}"
-            )
-    return (None if target is None else Device(target)), kind
+def _mismatch(name: str, value: Any, role: str) -> TypeError:
+    expected = {"parameter": "Parameter", "module": "Module", "buffer": "Tensor"}[role]
+    hint = "; write to it within no_grad(), or wrap it in nn.Parameter"
+    return TypeError(
+        f"cannot assign '{type(value).__name__}' object to {role} '{name}' "
+        f"(nn.{expected} or None expected){hint if role == 'parameter' else ''}"
+    )

@@ -1,9 +1,22 @@
-"""Layers that change shapes."""
+"""Layers that compute nothing: the identity, and those that change shapes."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from nanotorch.nn.module import Module
 from nanotorch.tensor import Tensor
+
+
+class Identity(Module):
+    """y = x, whatever arguments it is made with."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Shapes: any, to the same."""
+        return input
 
 
 class Flatten(Module):
