@@ -16,6 +16,7 @@ from nanotorch.autograd.graph import (
     is_anomaly_enabled as is_anomaly_enabled,
 )
 from nanotorch.backend import (
+    LOADED_WITH_CUDA as _LOADED_WITH_CUDA,
     device as device,
     dtype as dtype,
     finfo as finfo,
@@ -292,6 +293,8 @@ from nanotorch.random import (
     set_rng_state as set_rng_state,
 )
 from nanotorch.tensor import Size as Size, Tensor as Tensor
+
+_LOADED_WITH_CUDA.append("nanotorch.cuda.kernel_table")
 
 if TYPE_CHECKING:
     from nanotorch import (

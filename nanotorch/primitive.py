@@ -9,9 +9,8 @@
             return xp.multiply(a, b, out=out)
 
 `kernel` computes y from raw arrays with the array module `xp` (NumPy or CuPy), into `out` where
-given. Its positional parameters name the inputs, its keyword-only parameters the attributes. A
-fused kernel for CUDA, `kernel_cuda`, may stand beside it, with the same parameters; it returns
-NotImplemented for what it leaves to `kernel`. `vjp` holds one rule per input (None: not
+given. Its positional parameters name the inputs, its keyword-only parameters the attributes.
+`vjp` holds one rule per input (None: not
 differentiable), and a rule names what it needs: `g`, the cotangent of y; an input; `y`; an
 attribute; `x_shape`, the shape of input x; `shapes`, those of all inputs; `index`, its own position
 (for ops of any number of inputs, which have one rule for all). What no wanted rule names is not
@@ -31,7 +30,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from nanotorch.backend import HOST, RAW, Array, promote
+from nanotorch.backend import RAW, Array, promote
 from nanotorch.backend.halves import for_rules, kernel_of
 
 Rule = Callable[..., Any]
@@ -233,19 +232,6 @@ class Primitive(Node):
     @staticmethod
     def kernel(xp: Any, *inputs: Any, **attributes: Any) -> Array:
         raise TypeError("a primitive must define kernel(xp, inputs…, *, attributes…, out=None)")
-
-    kernel_cuda: ClassVar[Callable[..., Any] | None] = None
-
-    @classmethod
-    def kernel_for(cls, xp: Any) -> Callable[..., Any]:
-        """What computes y with that array module: `kernel`, or `kernel_cuda` where it applies."""
-        return cls.kernel if xp is HOST or cls.kernel_cuda is None else cls.fused_or_not
-
-    @classmethod
-    def fused_or_not(cls, xp: Any, *inputs: Any, **attributes: Any) -> Array:
-        """y = kernel_cuda(…), or kernel(…) for what that does not do."""
-        y = cls.kernel_cuda(xp, *inputs, **attributes)  # type: ignore[misc]
-        return cls.kernel(xp, *inputs, **attributes) if y is NotImplemented else y
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from nanotorch import backend
 from nanotorch.autograd.grad_mode import is_grad_enabled, modes
 from nanotorch.backend import HOST, Array, dtype as DType, mersenne
-from nanotorch.backend.cuda import kernels
-from nanotorch.backend.cuda.philox import Philox
 from nanotorch.primitive import Traced
 
-Engine = mersenne.MersenneTwister | Philox
+if TYPE_CHECKING:
+    from nanotorch.backend.cuda.philox import Philox
+
+    Engine = mersenne.MersenneTwister | Philox
 
 default_engine = mersenne.MersenneTwister()
 _cuda_engines: dict[tuple[Any, int], Philox] = {}  # by array module and number of the GPU
@@ -78,9 +79,9 @@ def bernoulli_(tensor: Any, p: Any = 0.5, *, generator: Any = None) -> Any:
 def keep_(tensor: Any, p: float) -> Any:
     """Fills with 1 / p with probability `p`, else 0: what dropout multiplies with."""
     engine = engine_of(None, tensor.device)
-    if isinstance(engine, Philox):
-        return _write(tensor, engine, lambda out: engine.bernoulli(out, p, 1 / p))
-    return bernoulli_(tensor, p).div_(p)
+    if isinstance(engine, mersenne.MersenneTwister):
+        return bernoulli_(tensor, p).div_(p)
+    return _write(tensor, engine, lambda out: engine.bernoulli(out, p, 1 / p))
 
 
 def random_(tensor: Any, *bounds: int | None, to: int | None = None, generator: Any = None) -> Any:
@@ -142,10 +143,10 @@ def engine_of(generator: Any, place: backend.device = backend.CPU) -> Engine:
     """The stream of a Generator, which must be able to draw for that device; None: its default."""
     if generator is None:
         return default_engine if place.type == "cpu" else default_cuda_engine(place)
-    engine = getattr(generator, "_engine", None)
-    if not isinstance(engine, mersenne.MersenneTwister | Philox):
+    engine: Engine | None = getattr(generator, "_engine", None)
+    if engine is None:
         raise TypeError(f"generator: expected a Generator or None, got {type(generator).__name__}")
-    if isinstance(engine, Philox) and engine.index != number_of(place):
+    if not isinstance(engine, mersenne.MersenneTwister) and engine.index != number_of(place):
         raise RuntimeError(
             f"generator: expected one of device {place}, got one of cuda:{engine.index}"
         )
@@ -169,9 +170,10 @@ def number_of(place: backend.device) -> int:
 def cuda_engine(place: backend.device, seed: int) -> Engine:
     """A stream for a GPU; where kernels of ours cannot run, one of the CPU, whose numbers move."""
     module = backend.cuda_module()
-    if kernels.available(module):
-        return Philox(module, number_of(place), seed)
-    return mersenne.MersenneTwister(seed)
+    if not backend.cuda_parts.kernels.available(module):
+        return mersenne.MersenneTwister(seed)
+    engine: Philox = backend.cuda_parts.philox.Philox(module, number_of(place), seed)
+    return engine
 
 
 def default_cuda_engine(place: backend.device) -> Engine:
@@ -180,12 +182,13 @@ def default_cuda_engine(place: backend.device) -> Engine:
     key = (module, number_of(place))
     engine: Engine | None = _cuda_engines.get(key)
     if engine is None:
-        if not kernels.available(module):
+        if not backend.cuda_parts.kernels.available(module):
             return default_engine
         if not _cuda_seed:
             _cuda_seed.append(int.from_bytes(os.urandom(8), "little"))
         with backend.on_device(place):  # which must be there
-            engine = _cuda_engines.setdefault(key, Philox(*key, _cuda_seed[0]))
+            made = backend.cuda_parts.philox.Philox(*key, _cuda_seed[0])
+            engine = _cuda_engines.setdefault(key, made)
     return engine
 
 
@@ -232,7 +235,7 @@ def blank_like(engine: Engine, array: Array, kind: Any) -> Array:
 
 def operand(tensor: Any, engine: Engine) -> Array:
     """The array of a tensor where the engine can compute with it."""
-    return tensor._array if isinstance(engine, Philox) else on_host(tensor)
+    return on_host(tensor) if isinstance(engine, mersenne.MersenneTwister) else tensor._array
 
 
 def on_host(tensor: Any) -> Array:
@@ -244,7 +247,7 @@ def _write(tensor: Any, engine: Engine, fill: Callable[[Array], Array]) -> Any:
     """Draws into `tensor`'s memory, or beside it where autograd or another device takes part."""
     tensor._check_inplace()
     array = tensor._array
-    there = isinstance(engine, Philox) == (tensor.device.type == "cuda")
+    there = isinstance(engine, mersenne.MersenneTwister) == (tensor.device.type == "cpu")
     if modes.recorder is not None:
         if not there:
             modes.recorder.refuse("draws the CPU's random numbers into a tensor of the GPU")
@@ -289,7 +292,7 @@ def coins(out: Array, p: Any, engine: Engine) -> Array:
     chances: Any = p
     if isinstance(p, Traced):
         kind_of("bernoulli", {}, chances.dtype)
-        if isinstance(engine, Philox):
+        if not isinstance(engine, mersenne.MersenneTwister):
             return engine.bernoulli(out, backend.to_device(chances._array, backend.device_of(out)))
     probability = on_host(chances) if isinstance(p, Traced) else HOST.float64(p)
     if not ((probability >= 0) & (probability <= 1)).all():

@@ -60,6 +60,7 @@ NUMPY_ALLOWED: dict[str, str] = {
 COMPUTED_ALLOWED = {
     "nanotorch.training.models": "imports the model class that a configuration names",
     "nanotorch.backend.loading": "imports what a package loads when it is first asked for",
+    "nanotorch.backend.devices": "imports, with CuPy, the modules that asked for it",
 }
 
 # Modules of ours that are imported inside a function, because most programs need them never.

@@ -28,7 +28,7 @@ from nanotorch.backend import (
     dtype_of,
     promote,
 )
-from nanotorch.backend.cuda.checks import OutOfRange
+from nanotorch.backend.errors import OutOfRange
 from nanotorch.backend.halves import kernel_of
 from nanotorch.primitive import (
     KEEP_NOTHING,

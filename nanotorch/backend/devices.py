@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import threading
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
-
-from nanotorch.backend.cuda import checks
 
 # What overflows is inf and 0 / 0 is NaN, as in PyTorch: without NumPy's warnings where we compute.
 warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"nanotorch\.")
@@ -29,6 +29,10 @@ MODULES: dict[type, Any] = {numpy.ndarray: numpy}
 RAW: dict[type, Any] = {numpy.ndarray: numpy, **dict.fromkeys(numpy.sctypeDict.values(), numpy)}
 _cuda_module: Any = None
 _gpus = 0
+# The modules that are imported with CuPy, by name; and where they put the modules of `backend.cuda`
+# for all who hold a CUDA array.
+LOADED_WITH_CUDA: list[str] = []
+cuda_parts: Any = SimpleNamespace()
 
 
 class device:  # noqa: N801 - PyTorch's name
@@ -109,11 +113,13 @@ def register_cuda_module(module: Any) -> None:
     """Makes `module` (cupy, or in tests its strict double) the home of CUDA arrays."""
     global _cuda_module, _gpus
     if _cuda_module is not None:
-        checks.forget()
+        cuda_parts.checks.forget()
         MODULES.pop(_cuda_module.ndarray, None)
         RAW.pop(_cuda_module.ndarray, None)
     _cuda_module = module
     if module is not None:
+        for name in LOADED_WITH_CUDA:
+            importlib.import_module(name)
         MODULES[module.ndarray] = RAW[module.ndarray] = module
         _gpus = int(module.cuda.runtime.getDeviceCount())
 
@@ -207,7 +213,7 @@ def to_device(array: Array, place: device, non_blocking: bool = False) -> Array:
     """
     module, source = module_of(place), array_module(array)
     if module is numpy:
-        return array if source is numpy else checks.to_host(source, array)
+        return array if source is numpy else cuda_parts.checks.to_host(source, array)
     if source is not module:
         with on_device(place):
             if not is_pinned(array):

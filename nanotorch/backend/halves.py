@@ -1,4 +1,4 @@
-"""float16 and bfloat16: computed in float32 and rounded once, as PyTorch does on the CPU.
+"""Which kernel computes a primitive; float16 and bfloat16 in float32, rounded once, as in PyTorch.
 
 NumPy adds bfloat16 up in bfloat16, widens it beside a Python number and multiplies its matrices one
 element after the other; and a kernel of several steps would round after each.
@@ -15,6 +15,23 @@ from nanotorch.backend.devices import HOST, RAW
 Array = Any
 
 HALVES = "eE"  # the letters of float16 and bfloat16
+
+# Kernels that stand in for a primitive's own on a device; NotImplemented is what they leave to it.
+DEVICE_KERNELS: dict[type, Callable[..., Any]] = {}
+
+
+def kernel_for(primitive: Any, xp: Any) -> Callable[..., Array]:
+    """What computes a primitive with that array module: its kernel, or the device's."""
+    kernel: Callable[..., Array] = primitive.kernel
+    if xp is HOST or primitive not in DEVICE_KERNELS:
+        return kernel
+    on_device = DEVICE_KERNELS[primitive]
+
+    def either(xp: Any, *inputs: Any, **attributes: Any) -> Array:
+        y = on_device(xp, *inputs, **attributes)
+        return kernel(xp, *inputs, **attributes) if y is NotImplemented else y
+
+    return either
 
 
 def is_half(x: Any) -> bool:
@@ -49,8 +66,7 @@ def kernel_of(primitive: Any, xp: Any, array: Array) -> Callable[..., Array]:
     """What computes a primitive of operands like this array."""
     if array.itemsize == 2:
         return functools.partial(in_float32, primitive)
-    kernel: Callable[..., Array] = primitive.kernel if xp is HOST else primitive.kernel_for(xp)
-    return kernel
+    return primitive.kernel if xp is HOST else kernel_for(primitive, xp)
 
 
 def in_float32(primitive: Any, xp: Any, *inputs: Any, **attributes: Any) -> Array:
@@ -58,13 +74,13 @@ def in_float32(primitive: Any, xp: Any, *inputs: Any, **attributes: Any) -> Arra
     kinds = [x.dtype for x in inputs if type(x) in RAW]
     halves = [kind for kind in kinds if kind.char in HALVES]
     if not halves or primitive.view or primitive.rearranges:
-        return primitive.kernel_for(xp)(xp, *inputs, **attributes)
+        return kernel_for(primitive, xp)(xp, *inputs, **attributes)
     if xp is not HOST:
         # CuPy's functions of elements compute in float32, and so do the kernels of ours; but
         # bfloat16 with a Python number becomes float32 there.
         y: Any = NotImplemented
-        if primitive.kernel_cuda is not None:
-            y = primitive.kernel_cuda(xp, *inputs, **attributes)
+        if primitive in DEVICE_KERNELS:
+            y = DEVICE_KERNELS[primitive](xp, *inputs, **attributes)
         elif hasattr(primitive, "ufunc") and all(type(x) in RAW for x in inputs):
             y = primitive.kernel(xp, *inputs, **attributes)
         if y is not NotImplemented:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from nanotorch.backend import HOST, MODULES, Array, promote
 from nanotorch.backend.calls import OUT_FIRST, Call, Choice, Note, View, calls_of, same_form
-from nanotorch.backend.halves import kernel_of
+from nanotorch.backend.halves import kernel_for, kernel_of
 from nanotorch.compile.chains import Chain, Pieces, has_rows
 from nanotorch.compile.explanation import OUTSIDE, Line, call_name, family_of
 from nanotorch.compile.memory import Memory, root_of
@@ -305,7 +305,10 @@ class Program:
 
     def _callable(self, step: Kernel) -> Callable[..., Any]:
         """The kernel, with the casts that the operands need before it and the result after it."""
-        kernel, floating = step.primitive.kernel_for(step.xp), step.primitive.promotes == "floating"
+        kernel, floating = (
+            kernel_for(step.primitive, step.xp),
+            step.primitive.promotes == "floating",
+        )
         if step.xp is not HOST:  # where halves are computed with as the engine does
             first = next((x for x in step.operands if type(x) in MODULES), step.out)
             kernel = kernel_of(step.primitive, step.xp, first)

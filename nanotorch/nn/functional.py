@@ -11,8 +11,7 @@ from typing import Any
 
 from nanotorch import ops, random
 from nanotorch.autograd.grad_mode import in_precision, no_grad
-from nanotorch.backend import array_module, finfo, on_device_of
-from nanotorch.backend.cuda import indexing
+from nanotorch.backend import array_module, cuda_parts, finfo, on_device_of
 from nanotorch.nn.margins import (
     cosine_embedding_loss as cosine_embedding_loss,
     gaussian_nll_loss as gaussian_nll_loss,
@@ -382,8 +381,8 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         )
     with on_device_of(numbers):
         xp = array_module(numbers)
-        if not checked and indexing.available(xp):
-            indexing.check(xp, (num_classes,), [(0, numbers)], "one_hot")
+        if not checked and cuda_parts.kernels.available(xp):
+            cuda_parts.indexing.check(xp, (num_classes,), [(0, numbers)], "one_hot")
         classes = xp.arange(num_classes)
         return Tensor._wrap((numbers[..., None] == classes).astype(numbers.dtype))
 

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from nanotorch.backend import HOST, Array, constant
-from nanotorch.backend.cuda import fused
 from nanotorch.ops.casting import into
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import exp, tanh
@@ -29,8 +28,6 @@ class Sigmoid(Elementwise):
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
         return stable_sigmoid(xp, x, out)
 
-    kernel_cuda = staticmethod(fused.sigmoid)
-
 
 class SigmoidReverse(Elementwise):
     """z = g * (1 - y) * y"""
@@ -42,8 +39,6 @@ class SigmoidReverse(Elementwise):
     @staticmethod
     def kernel(xp: Any, g: Array, y: Array, out: Array | None = None) -> Array:
         return xp.multiply(g, (1 - y) * y, out=out)
-
-    kernel_cuda = staticmethod(fused.sigmoid_reverse)
 
 
 sigmoid = function(Sigmoid)
@@ -77,8 +72,6 @@ class ReluReverse(Elementwise):
         target = mask if out is None else out.view(mask.dtype)
         xp.bitwise_and(g.view(mask.dtype), mask, out=target)
         return mask.view(g.dtype) if out is None else out
-
-    kernel_cuda = staticmethod(fused.relu_reverse)
 
 
 relu = function(Relu)
@@ -114,8 +107,6 @@ class Silu(Elementwise):
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
         return xp.multiply(x, stable_sigmoid(xp, x), out=out)
 
-    kernel_cuda = staticmethod(fused.silu)
-
 
 class SiluReverse(Elementwise):
     """y = g * s * (1 + x * (1 - s)), s = sigmoid(x)"""
@@ -127,8 +118,6 @@ class SiluReverse(Elementwise):
     @staticmethod
     def kernel(xp: Any, g: Array, x: Array, out: Array | None = None) -> Array:
         return xp.multiply(g, silu_slope(x), out=out)
-
-    kernel_cuda = staticmethod(fused.silu_reverse)
 
 
 silu = function(Silu)
@@ -173,8 +162,6 @@ class Gelu(Elementwise):
     def kernel(xp: Any, x: Array, *, approximate: str, out: Array | None = None) -> Array:
         return xp.multiply(x, gelu_cdf(x, approximate), out=out)
 
-    kernel_cuda = staticmethod(fused.gelu)
-
 
 class GeluReverse(Elementwise):
     """y = g * dGELU/dx"""
@@ -189,8 +176,6 @@ class GeluReverse(Elementwise):
     @staticmethod
     def kernel(xp: Any, g: Array, x: Array, *, approximate: str, out: Array | None = None) -> Array:
         return xp.multiply(g, gelu_slope(x, approximate), out=out)
-
-    kernel_cuda = staticmethod(fused.gelu_reverse)
 
 
 def is_narrow(x: Array, dim: int) -> bool:
@@ -233,8 +218,6 @@ class Softmax(Primitive):
         y = xp.exp(y, out=own)
         return xp.true_divide(y, y.sum(axis=dim, keepdims=True), out=own)
 
-    kernel_cuda = staticmethod(fused.softmax)
-
 
 class SoftmaxReverse(Primitive):
     """z = (g - sum of g * y) * y along `dim`; the Jacobian of Softmax is symmetric"""
@@ -255,8 +238,6 @@ class SoftmaxReverse(Primitive):
         own = work if work.ndim else out
         work = xp.subtract(g, total_along(xp, work, dim), out=own)
         return xp.multiply(work, y, out=own)
-
-    kernel_cuda = staticmethod(fused.softmax_reverse)
 
 
 class LogSoftmax(Primitive):
@@ -280,8 +261,6 @@ class LogSoftmax(Primitive):
         total = xp.exp(y).sum(axis=dim, keepdims=True)
         return xp.subtract(y, xp.log(total), out=y if y.ndim else out)
 
-    kernel_cuda = staticmethod(fused.log_softmax)
-
 
 class LogSoftmaxReverse(Primitive):
     """z = g - exp(y) * sum of g, along `dim`"""
@@ -302,8 +281,6 @@ class LogSoftmaxReverse(Primitive):
         own = work if work.ndim else out
         work = xp.multiply(work, total_along(xp, g, dim), out=own)
         return xp.subtract(g, work, out=own)
-
-    kernel_cuda = staticmethod(fused.log_softmax_reverse)
 
 
 def stable_sigmoid(xp: Any, x: Array, out: Array | None = None) -> Array:

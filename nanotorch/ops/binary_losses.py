@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import HOST, Array, constant
-from nanotorch.backend.cuda import fused
 from nanotorch.ops.activations import sigmoid, softplus, stable_sigmoid
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import log
@@ -52,8 +51,6 @@ class BinaryCrossEntropyWithLogits(Primitive):
             loss = loss * weight
         return reduced(xp, loss, reduction, out)
 
-    kernel_cuda = staticmethod(fused.bce_with_logits)
-
     @classmethod
     def title(cls) -> str:
         return "binary_cross_entropy_with_logits"
@@ -88,8 +85,6 @@ class BinaryCrossEntropyWithLogitsReverse(Elementwise):
             return xp.multiply(g, slope, out=out)
         y = xp.subtract(stable_sigmoid(xp, x, out), target, out=out)
         return xp.multiply(g, y, out=y)
-
-    kernel_cuda = staticmethod(fused.bce_with_logits_reverse)
 
 
 def log1p_exp(xp: Any, x: Array) -> Array:

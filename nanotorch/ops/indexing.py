@@ -1,7 +1,5 @@
 """Reading and writing elements by index.
 
-On a CUDA device, kernels of ours (`backend.cuda.indexing`) read whole rows in one launch, add up
-repeated places in the order of the batch, and note indices outside of the tensor without waiting.
 Which of several values written to one place remains is left open, as in PyTorch.
 """
 
@@ -19,17 +17,14 @@ from nanotorch.backend import (
     is_array,
     on_device_of,
 )
-from nanotorch.backend.cuda import indexing as device
 from nanotorch.ops.casting import Copy, Fill, cast, into
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.keys import (
     HERE,
     along,
-    axes,
     filled,
     host_checked,
     located,
-    op_of,
     refuse_outside,
 )
 from nanotorch.ops.shapes import BasicIndex, UnsafeView, dimension, expand, reshape
@@ -50,13 +45,6 @@ class Index(Linear):
         y = x[filled(key, host_checked(xp, x.shape, key, indices))]
         return into(xp, y, out)
 
-    @staticmethod
-    def kernel_cuda(
-        xp: Any, x: Array, *indices: Array, key: Any, out: Array | None = None
-    ) -> Array:
-        found = axes(xp, x.ndim, key, indices)
-        return device.read(xp, x, found, op_of(key), out) if found else NotImplemented
-
 
 class IndexAdd(Linear):
     """y = zeros of `shape`, to which g is added at the key: the reverse of Index"""
@@ -74,16 +62,6 @@ class IndexAdd(Linear):
         out = zeroed(xp, shape, g.dtype, out)
         add_at(xp, out, filled(key, indices), g)
         return out
-
-    @staticmethod
-    def kernel_cuda(
-        xp: Any, g: Array, *indices: Array, key: Any, shape: Any, out: Array | None = None
-    ) -> Array:
-        found = axes(xp, len(shape), key, indices)
-        if not found:
-            return NotImplemented
-        out = zeroed(xp, shape, g.dtype, out)
-        return device.add(xp, out, found, g, op_of(key))
 
 
 class IndexPut(Linear):
@@ -120,19 +98,6 @@ class IndexPut(Linear):
             out[place] = value
         return out
 
-    @staticmethod
-    def kernel_cuda(
-        xp: Any, x: Array, value: Any, *indices: Array, key: Any, accumulate: bool = False,
-        out: Array | None = None,
-    ) -> Array:  # fmt: skip
-        found = axes(xp, x.ndim, key, indices)
-        if not found or (is_array(value) and value.dtype != x.dtype):
-            return NotImplemented
-        if accumulate:
-            return device.add(xp, copied(xp, x, out), found, value, op_of(key))
-        device.check(xp, x.shape, found, op_of(key))
-        return NotImplemented
-
 
 class Gather(Linear):
     """y[i][j][k] = x[index[i][j][k]][j][k] for dim 0, and so on"""
@@ -143,14 +108,6 @@ class Gather(Linear):
     def kernel(xp: Any, x: Array, index: Array, *, dim: int, out: Array | None = None) -> Array:
         y = x[places(xp, x, index, dim)] if x.ndim else x[...]
         return into(xp, y, out)
-
-    @staticmethod
-    def kernel_cuda(
-        xp: Any, x: Array, index: Array, *, dim: int, out: Array | None = None
-    ) -> Array:
-        if not alike(x, index):
-            return NotImplemented
-        return device.gather(xp, x, dim, index, out)
 
 
 class GatherReverse(Linear):
@@ -169,15 +126,6 @@ class GatherReverse(Linear):
         else:
             out[...] = g
         return out
-
-    @staticmethod
-    def kernel_cuda(
-        xp: Any, g: Array, index: Array, *, dim: int, shape: Any,
-        out: Array | None = None,
-    ) -> Array:  # fmt: skip
-        if not device.available(xp) or not shape:
-            return NotImplemented
-        return device.add_along(xp, zeroed(xp, shape, g.dtype, out), dim, index, g, "gather")
 
 
 class Scatter(Linear):
@@ -209,20 +157,6 @@ class Scatter(Linear):
         else:
             out[place] = source
         return out
-
-    @staticmethod
-    def kernel_cuda(
-        xp: Any, x: Array, index: Array, source: Any, *, dim: int, add: bool,
-        out: Array | None = None,
-    ) -> Array:  # fmt: skip
-        if not alike(x, index) or (is_array(source) and source.dtype != x.dtype):
-            return NotImplemented
-        if not add:
-            device.check(xp, x.shape, [(dim, index)], "scatter")
-            return NotImplemented
-        if is_array(source) and source.ndim:
-            source = source[tuple(slice(n) for n in index.shape)]
-        return device.add_along(xp, copied(xp, x, out), dim, index, source, "scatter_add")
 
     def name(self) -> str:
         return "ScatterAddBackward0" if self.attributes["add"] else "ScatterBackward0"

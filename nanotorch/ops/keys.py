@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import HOST, MODULES, Array, device_of, is_array, to_device
-from nanotorch.backend.cuda.checks import OutOfRange, message
-from nanotorch.backend.cuda.indexing import WRAPPING, available
+from nanotorch.backend.errors import WRAPPING, out_of_range
 from nanotorch.ops.casting import move
 from nanotorch.ops.shapes import BasicIndex
 from nanotorch.primitive import Traced, apply
@@ -120,8 +119,6 @@ def axes(
     None for what CuPy and NumPy do themselves: masks alone, which name no place twice and none
     outside, masks of one element, and keys with more than whole dimensions beside the indices.
     """
-    if xp is not HOST and not available(xp):
-        return None
     if not all(type(item) is str or item is Ellipsis or item == slice(None) for item in key):
         return None
     masks = [array.dtype.kind == "b" for array in indices]
@@ -158,4 +155,4 @@ def refuse_outside(op: str, index: Array, size: int) -> None:
         return
     if index.size and not index.view(f"u{index.itemsize}").max() < size:
         wrong = index[(index < 0) | (index >= size)].flat[0]
-        raise OutOfRange(message(op, int(wrong), size))
+        raise out_of_range(op, int(wrong), size)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import HOST, Array
-from nanotorch.backend.cuda import contraction, cublas
 from nanotorch.ops.casting import cast, clone, into
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import sign
@@ -30,8 +29,6 @@ class Dot(Multilinear):
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
         return into(xp, xp.dot(a, b), out)
-
-    kernel_cuda = staticmethod(cublas.matmul)
 
 
 def matrix_product(xp: Any, a: Array, b: Array, out: Array | None) -> Array:
@@ -58,8 +55,6 @@ class Mv(Multilinear):
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
         return xp.matmul(a, b, out=out)
 
-    kernel_cuda = staticmethod(cublas.matmul)
-
 
 class Mm(Multilinear):
     """y = a @ b, matrix times matrix"""
@@ -69,8 +64,6 @@ class Mm(Multilinear):
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
         return matrix_product(xp, a, b, out)
-
-    kernel_cuda = staticmethod(cublas.matmul)
 
 
 class Bmm(Multilinear):
@@ -84,8 +77,6 @@ class Bmm(Multilinear):
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
         return xp.matmul(a, b, out=out)
-
-    kernel_cuda = staticmethod(cublas.matmul)
 
 
 class BatchedMatMul(Bmm):
@@ -122,13 +113,6 @@ class LinearLayer(Primitive):
             return y
         return xp.add(y, bias, out=y if y.ndim else out)
 
-    @staticmethod
-    def kernel_cuda(
-        xp: Any, x: Array, weight: Array, bias: Array | None, out: Array | None = None
-    ) -> Array:
-        y = cublas.matmul(xp, x, weight.T, out)
-        return y if bias is None or y is NotImplemented else xp.add(y, bias, out=y)
-
     @classmethod
     def title(cls) -> str:
         return "linear"
@@ -153,11 +137,6 @@ class EinSum(Multilinear):
     def kernel(xp: Any, *inputs: Array, equation: str, out: Array | None = None) -> Array:
         y = xp.einsum(equation, *inputs, optimize=len(inputs) > 2)
         return into(xp, y, out)
-
-    @staticmethod
-    def kernel_cuda(xp: Any, *inputs: Array, equation: str, out: Array | None = None) -> Array:
-        y = contraction.einsum(xp, equation, inputs)
-        return y if y is NotImplemented else into(xp, y, out)
 
 
 class Inv(Primitive):

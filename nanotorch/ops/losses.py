@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import HOST, Array, broadcast_shapes, constant, counting, dtype_of
-from nanotorch.backend.cuda import fused, indexing
 from nanotorch.ops.activations import log_softmax
 from nanotorch.ops.binary_losses import (
     BinaryCrossEntropy as BinaryCrossEntropy,
@@ -37,8 +36,6 @@ class MseLoss(Primitive):
     ) -> Array:
         return reduced(xp, xp.square(x - target), reduction, out)
 
-    kernel_cuda = staticmethod(fused.mse)
-
     @classmethod
     def title(cls) -> str:
         return "mse_loss"
@@ -67,8 +64,6 @@ class MseLossReverse(Elementwise):
         out: Array | None = None,
     ) -> Array:  # fmt: skip
         return xp.multiply(divided(g, divisor), 2 * (x - target), out=out)
-
-    kernel_cuda = staticmethod(fused.mse_reverse)
 
 
 class NllLoss(Linear):
@@ -100,8 +95,6 @@ class NllLoss(Linear):
             if reduction == "mean":
                 return xp.true_divide(loss.sum(), factor.sum(), out=out)
         return reduced(xp, loss, reduction, out)
-
-    kernel_cuda = staticmethod(fused.nll)
 
     @classmethod
     def title(cls) -> str:
@@ -139,8 +132,6 @@ class NllLossReverse(Linear):
         out[place] = -g if factor is None else -g * factor
         return out
 
-    kernel_cuda = staticmethod(fused.nll_reverse)
-
 
 def are_plain(x: Array, target: Array, ignore_index: int) -> bool:
     """Whether x (N, C) lies in one piece, and the targets are classes of which none is ignored."""
@@ -160,8 +151,7 @@ def class_places(
 ) -> tuple[Any, Any]:
     """Where the targets lie in x (N, C, …) or (C), and the weight of each: 0 for the ignored.
 
-    The weights are None where all are 1. Classes that do not exist are refused; on a GPU when the
-    host next waits for it.
+    The weights are None where all are 1. On the CPU classes that do not exist are refused.
     """
     count = shape[0 if len(shape) == 1 else 1]
     classes, factor = target, None
@@ -174,8 +164,6 @@ def class_places(
         if xp is HOST and not all_below(classes, count):
             wrong = classes[(classes < 0) | (classes >= count)].flat[0]
             raise IndexError(f"Target {wrong} is out of bounds for {count} classes")
-        if xp is not HOST and indexing.available(xp):
-            indexing.check(xp, (count,), [(0, classes)], "nll_loss")
         factor = xp.where(
             ignored, dtype.type(0), dtype.type(1) if weight is None else weight[classes]
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import Array
-from nanotorch.backend.cuda import fused
 from nanotorch.ops.casting import into
 from nanotorch.ops.elementwise import rsqrt
 from nanotorch.ops.reductions import mean
@@ -32,8 +31,6 @@ class Standardize(Primitive):
     ) -> Array:
         y = xp.subtract(x, x.mean(dims, keepdims=True), out=out)
         return xp.multiply(y, scale_of(xp, y, dims, eps), out=y)
-
-    kernel_cuda = staticmethod(fused.standardize)
 
 
 class StandardizeReverse(Primitive):
@@ -73,8 +70,6 @@ class StandardizeReverse(Primitive):
         out = xp.subtract(g, work, out=out)
         return xp.multiply(out, scale, out=out)
 
-    kernel_cuda = staticmethod(fused.standardize_reverse)
-
 
 class LayerNorm(Primitive):
     """y = standardized x * weight + bias, over the last dimensions `dims`; the bias may be None"""
@@ -99,8 +94,6 @@ class LayerNorm(Primitive):
         y = xp.multiply(standardize(x, dims, eps), weight, out=out)
         return y if bias is None else xp.add(y, bias, out=out)
 
-    kernel_cuda = staticmethod(fused.layer_norm)
-
 
 class LayerNormReverse(Primitive):
     """y = the cotangent of x in LayerNorm: of standardizing, given g * weight"""
@@ -123,8 +116,6 @@ class LayerNormReverse(Primitive):
     ) -> Array:  # fmt: skip
         return into(xp, pushed(g * weight, x, dims, eps), out)
 
-    kernel_cuda = staticmethod(fused.layer_norm_reverse)
-
 
 class LayerNormWeight(Primitive):
     """y = the cotangent of the weight in LayerNorm: the sum of g * standardized x over all rows"""
@@ -143,8 +134,6 @@ class LayerNormWeight(Primitive):
         xp: Any, g: Array, x: Array, *, dims: tuple[int, ...], eps: float, out: Array | None = None
     ) -> Array:
         return into(xp, sum_to(g * standardize(x, dims, eps), of_weight(x, dims)), out)
-
-    kernel_cuda = staticmethod(fused.layer_norm_weight)
 
 
 def of_weight(x: Any, dims: tuple[int, ...]) -> tuple[int, ...]:

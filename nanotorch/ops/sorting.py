@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import HOST, Array, array_module
-from nanotorch.backend.cuda import indexing as device
-from nanotorch.backend.dtypes import float64, int64
+from nanotorch.backend import Array, array_module
+from nanotorch.backend.dtypes import int64
 from nanotorch.ops.arithmetic import lerp
 from nanotorch.ops.casting import cast, full_of, into
 from nanotorch.ops.comparisons import isnan, where
@@ -63,6 +62,22 @@ class Median(Extreme):
         ordered = xp.sort(x.reshape(-1))
         last, middle = ordered[-1], ordered[(x.size - 1) // 2]
         return into(xp, xp.where(last != last, last, middle), out)  # NaN comes last
+
+
+class Bincount(Primitive):
+    """y = how often each whole number occurs in x, or the sum of its weights"""
+
+    @classmethod
+    def depends_on_values(cls, inputs: tuple[Any, ...]) -> bool:
+        return True
+
+    @staticmethod
+    def kernel(
+        xp: Any, x: Array, weights: Any, *, minlength: int, out: Array | None = None
+    ) -> Array:
+        y = xp.bincount(x, weights, minlength)
+        single = weights is not None and weights.dtype.char == "f"
+        return into(xp, y.astype(weights.dtype) if single else y, out)
 
 
 def argsort(x: Any, dim: int = -1, descending: bool = False, stable: bool = True) -> Any:
@@ -155,20 +170,10 @@ def bucketize(values: Any, boundaries: Any, *, right: bool = False) -> Any:
 
 def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:
     """How often (or with what total weight) each whole number >= 0 occurs in a vector of them."""
-    xp = array_module(x._array)
     if (
         x.ndim != 1
         or x._array.dtype.kind not in "iu"
         or (x._array.size and int(x._array.min()) < 0)
     ):
         raise RuntimeError("bincount only supports 1-d non-negative integral inputs.")
-    if weights is None:
-        return x._wrap(xp.bincount(x._array, None, minlength))
-    kind = weights._array.dtype
-    if xp is not HOST and device.available(xp):  # CuPy adds in an order that is left to chance
-        most = max(minlength, int(x._array.max()) + 1 if x._array.size else 0)
-        y = xp.zeros(most, float64.numpy)
-        device.add(xp, y, [(0, x._array)], weights._array, None)
-    else:
-        y = xp.bincount(x._array, weights._array, minlength)
-    return x._wrap(y.astype(kind) if kind.char == "f" else y)
+    return apply(Bincount, x, weights, minlength=minlength)

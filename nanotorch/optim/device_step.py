@@ -11,8 +11,15 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import nanotorch.backend as backend
-from nanotorch.backend import Array, array_module, device, device_of, on_device, to_device
-from nanotorch.backend.cuda import tables
+from nanotorch.backend import (
+    Array,
+    array_module,
+    cuda_parts,
+    device,
+    device_of,
+    on_device,
+    to_device,
+)
 from nanotorch.optim.numbers import Numbers, Rows, same_terms
 from nanotorch.optim.state import Held, coming_step, comparable, held_in, still_holds
 from nanotorch.tensor import Tensor
@@ -55,7 +62,7 @@ class FusedUpdate:
         self.arrays: list[Array] = []
         self.states: list[tuple[Array | None, ...]] = []
         self.starts: list[int] = []
-        self.table: tables.Table
+        self.table: Any
         self.skips: Array | None = None
 
     def add(self, parameter: Tensor, array: Array, state: Any, start: int) -> None:
@@ -66,7 +73,7 @@ class FusedUpdate:
 
     def make_table(self) -> None:
         """Notes where everything but the gradients lies."""
-        made = tables.Table([(a, None, *s) for a, s in zip(self.arrays, self.states)])
+        made = cuda_parts.tables.Table([(a, None, *s) for a, s in zip(self.arrays, self.states)])
         made.numbers[: len(self.starts)] = self.starts
         if self.skips is not None:
             index = self.optimizer._skips.index
@@ -79,13 +86,13 @@ class FusedUpdate:
             xp = array_module(self.arrays[0])
             for i, (parameter, array) in enumerate(zip(self.parameters, self.arrays)):
                 gradient = parameter._grad._array  # type: ignore[union-attr]
-                if not tables.laid_out_as(gradient, array):
+                if not cuda_parts.tables.laid_out_as(gradient, array):
                     copy = xp.empty_like(array)
                     xp.copyto(copy, gradient)
                     copies.append((gradient, copy))
                     gradient = copy
-                table.put(tables.GRADIENT, i, gradient)
-            nowhere = tables.NOWHERE
+                table.put(cuda_parts.tables.GRADIENT, i, gradient)
+            nowhere = cuda_parts.tables.NOWHERE
             skips = nowhere if self.skips is None or found_inf is None else self.skips
             table.launch(
                 xp, self.optimizer.cuda_kernel, self.kind, self.rows.lines[slot],
@@ -210,7 +217,7 @@ class DeviceStep:
             one.states = [self.optimizer._arrays(p, one.group) for p in one.parameters]
         one.held = [held_in(self.state.get(p), s) for p, s in zip(one.parameters, one.states)]
         for array, state in zip(one.arrays, one.states):
-            if not all(a is None or tables.laid_out_as(a, array) for a in state):
+            if not all(a is None or cuda_parts.tables.laid_out_as(a, array) for a in state):
                 one.fused = False  # a state that was loaded in another order of memory
                 self._refuse_scaling(one.place, array)
 
@@ -264,7 +271,7 @@ class DeviceStep:
                 flags = self.optimizer._flags(state, one.numbers)
                 key = (one.place, kind, flags, one.turn)
                 update = fused.get(key)
-                if update is None or len(update.parameters) == tables.MOST:
+                if update is None or len(update.parameters) == cuda_parts.tables.MOST:
                     update = FusedUpdate(self.optimizer, one.place, kind, flags, one.rows)
                     if self.skips is not None:
                         update.skips = self.skips.on(one.place)
@@ -374,7 +381,7 @@ class DeviceStep:
 
 def fuses(optimizer: Optimizer, array: Array) -> bool:
     """Whether a fused kernel can update an array."""
-    return bool(optimizer.cuda_kernel) and tables.takes(array_module(array), array)
+    return bool(optimizer.cuda_kernel) and cuda_parts.tables.takes(array_module(array), array)
 
 
 def members_of(optimizer: Optimizer) -> Members:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import HOST, device, on_device
-from nanotorch.backend.cuda.kernels import available
-from nanotorch.backend.cuda.tables import write_numbers
+from nanotorch.backend import HOST, cuda_parts, device, on_device
 
 # None where the update has no such term; flags are not numbers, and are never rewritten.
 Numbers = tuple[float | bool | None, ...]
@@ -96,8 +94,8 @@ class Rows:
             held[:] = noted
         self.changed.clear()
         with on_device(self.place):
-            if available(self.xp):
-                write_numbers(self.xp, self._flat, differing)
+            if cuda_parts.kernels.available(self.xp):
+                cuda_parts.tables.write_numbers(self.xp, self._flat, differing)
             else:
                 for position, value in differing:
                     self._flat[position : position + 1].fill(value)

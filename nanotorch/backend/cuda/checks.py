@@ -22,41 +22,14 @@ from typing import Any
 
 import numpy
 
-# The ops that check, numbered from 1 in the order they stand here, with what an index of theirs is
-# called and what it has to lie in.
-_PLACES = "a dimension of size {}"
-_OPS = {
-    "index": ("index", _PLACES),
-    "index_put": ("index", _PLACES),
-    "index_select": ("index", _PLACES),
-    "index_add": ("index", _PLACES),
-    "index_copy": ("index", _PLACES),
-    "index_fill": ("index", _PLACES),
-    "take": ("index", "a tensor of {} elements"),
-    "gather": ("index", _PLACES),
-    "scatter": ("index", _PLACES),
-    "scatter_add": ("index", _PLACES),
-    "embedding": ("index", "a table of {} rows"),
-    "nll_loss": ("target", "{} classes"),
-    "one_hot": ("class", "{} classes"),
-}  # fmt: skip
-_NUMBERS = {op: numpy.int32(number) for number, op in enumerate(_OPS, 1)}
+from nanotorch.backend.errors import CHECKED, out_of_range
+
+_NUMBERS = {op: numpy.int32(number) for number, op in enumerate(CHECKED, 1)}
 _UNCHECKED = numpy.int32(0)
 
 _words: dict[tuple[Any, int], Any] = {}  # by array module and device: the word on the device
 _copies: dict[tuple[Any, int], Any] = {}  # and pinned memory of the host for a copy of it
 _marked: set[tuple[Any, int, int]] = set()  # modules, devices and streams with unread checks
-
-
-class OutOfRange(IndexError):
-    """An index out of range, in the words of `message`."""
-
-
-def message(op: str, index: int | None, size: int) -> str:
-    """What is said of an index outside; without it, of any index into nothing."""
-    called, places = _OPS[op]
-    given = f"{called} {index}" if index is not None else f"every {called}"
-    return f"{op}: {given} is out of range for {places.format(size)}"
 
 
 def prepare(xp: Any) -> Any:
@@ -128,7 +101,8 @@ def _raise(word: Any, copy: Any, number: int) -> None:
     op, index, size = map(int, copy)
     if op:
         word.fill(0)
-        raise OutOfRange(
-            f"{message(list(_OPS)[op - 1], index, size)} (found on cuda:{number} after the fact: "
-            "the host learns of it only when it waits for the device)"
+        late = (
+            f" (found on cuda:{number} after the fact: the host learns of it only when it waits "
+            "for the device)"
         )
+        raise out_of_range(list(CHECKED)[op - 1], index, size, late)

@@ -1,6 +1,6 @@
-"""Fused kernels for `kernel_cuda` of the ops: one launch in place of CuPy's five to fifteen.
+"""Fused kernels of the ops: one launch in place of CuPy's five to fifteen.
 
-Each function has the signature of the `kernel` that it stands beside and gives the same numbers.
+Each function has the signature of the `kernel` that it stands in for and gives the same numbers.
 It returns NotImplemented for what it does not do: weights, operands of several dtypes or shapes,
 arrays that are not C-contiguous, empty ones; and where the array module compiles no kernels.
 """

@@ -18,12 +18,11 @@ import numpy
 from nanotorch.backend.cuda import checks
 from nanotorch.backend.cuda.kernels import available as available, launch
 from nanotorch.backend.devices import broadcast_shapes
+from nanotorch.backend.errors import WRAPPING, out_of_range
 
 Array = Any
 Where = Sequence[tuple[int, Array]]  # axes in ascending order, each with its array of integers
 
-# Ops whose negative indices count from the end, as PyTorch has it; the others refuse them.
-WRAPPING = ("index", "index_put", "index_fill", "take")
 COMPARED = 2**24  # about what is compared while the launches of listing take place (estimated)
 WALKED = 64  # positions that a thread adds one after the other, if it is one of few
 MANY = 4096  # threads that keep a device busy
@@ -202,7 +201,7 @@ def _checked(xp: Any, op: str | None, index: Array) -> tuple[Any, ...]:
 
 def _refuse_nothing(op: str | None, size: int) -> None:
     if op is not None and not size:
-        raise checks.OutOfRange(checks.message(op, None, size))
+        raise out_of_range(op, None, size)
 
 
 def _integers(xp: Any, index: Array) -> Array:

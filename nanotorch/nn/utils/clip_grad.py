@@ -17,11 +17,11 @@ from nanotorch.backend import (
     Array,
     array_module,
     constant,
+    cuda_parts,
     device_of,
     on_device_of,
     to_device,
 )
-from nanotorch.backend.cuda import tables
 from nanotorch.backend.halves import is_half, widened
 from nanotorch.creation import zeros
 from nanotorch.tensor import Tensor
@@ -70,7 +70,8 @@ def _fused(arrays: list[Array]) -> bool:
         return False
     xp, home = array_module(arrays[0]), device_of(arrays[0])
     return all(
-        array_module(a) is xp and device_of(a) == home and tables.takes(xp, a) for a in arrays
+        array_module(a) is xp and device_of(a) == home and cuda_parts.tables.takes(xp, a)
+        for a in arrays
     )
 
 
@@ -93,7 +94,9 @@ def get_total_norm(
         return _checked(HOST.asarray(_host_norm(arrays), arrays[0].dtype), p, error_if_nonfinite)
     if p == 2 and _fused(arrays):
         with on_device_of(arrays[0]):
-            return _checked(tables.norm_of(xp, arrays, math.inf)[0], p, error_if_nonfinite)
+            return _checked(
+                cuda_parts.tables.norm_of(xp, arrays, math.inf)[0], p, error_if_nonfinite
+            )
     home, norms = device_of(arrays[0]), []
     for array in arrays:
         with on_device_of(array):
@@ -162,9 +165,9 @@ def clip_grad_norm_(
     elif p == 2 and _fused(arrays):
         xp = array_module(arrays[0])
         with on_device_of(arrays[0]):
-            device_norm, device_factor = tables.norm_of(xp, arrays, float(max_norm))
+            device_norm, device_factor = cuda_parts.tables.norm_of(xp, arrays, float(max_norm))
             total = _checked(device_norm, p, error_if_nonfinite)
-            tables.scale_by(xp, arrays, device_factor)
+            cuda_parts.tables.scale_by(xp, arrays, device_factor)
     else:
         total = get_total_norm(gradients, p, error_if_nonfinite)
         _scale(gradients, max_norm, total)

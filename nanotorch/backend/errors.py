@@ -1,0 +1,35 @@
+"""Indices out of range, in the same words on every device."""
+
+from __future__ import annotations
+
+# What an index is called in the ops that check theirs, and what it has to lie in. The kernels of
+# a CUDA device know the ops by their numbers, counted from 1 in this order.
+_PLACES = "a dimension of size {}"
+CHECKED = {
+    "index": ("index", _PLACES),
+    "index_put": ("index", _PLACES),
+    "index_select": ("index", _PLACES),
+    "index_add": ("index", _PLACES),
+    "index_copy": ("index", _PLACES),
+    "index_fill": ("index", _PLACES),
+    "take": ("index", "a tensor of {} elements"),
+    "gather": ("index", _PLACES),
+    "scatter": ("index", _PLACES),
+    "scatter_add": ("index", _PLACES),
+    "embedding": ("index", "a table of {} rows"),
+    "nll_loss": ("target", "{} classes"),
+    "one_hot": ("class", "{} classes"),
+}  # fmt: skip
+# Ops whose negative indices count from the end, as PyTorch has it; the others refuse them.
+WRAPPING = ("index", "index_put", "index_fill", "take")
+
+
+class OutOfRange(IndexError):
+    """An index out of range, in the words of `out_of_range`."""
+
+
+def out_of_range(op: str, index: int | None, size: int, where: str = "") -> OutOfRange:
+    """The error for an index outside; without it, for any index into nothing."""
+    name, places = CHECKED[op]
+    which = f"{name} {index}" if index is not None else f"every {name}"
+    return OutOfRange(f"{op}: {which} is out of range for {places.format(size)}{where}")

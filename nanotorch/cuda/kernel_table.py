@@ -1,0 +1,188 @@
+"""Which kernel of ours computes a primitive on a CUDA device, in place of CuPy's functions.
+
+Each has the parameters of the primitive's `kernel`, and returns NotImplemented for what it leaves
+to that. The table joins the package when CuPy is loaded: `LOADED_WITH_CUDA` in `backend.devices`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from nanotorch.backend import Array, cuda_parts, is_array
+from nanotorch.backend.cuda import (
+    checks,
+    contraction,
+    cublas,
+    fused,
+    graphs,
+    indexing as device,
+    kernels,
+    philox,
+    scaling,
+    tables,
+    transfer,
+)
+from nanotorch.backend.dtypes import float64
+from nanotorch.backend.halves import DEVICE_KERNELS
+from nanotorch.ops import activations, indexing, linalg, losses, normalization, reductions, sorting
+from nanotorch.ops.casting import into
+from nanotorch.ops.indexing import alike, copied, zeroed
+from nanotorch.ops.keys import axes, op_of
+
+# --- reading and writing by index: one launch, and notes of what lies outside ---------------------
+
+
+def read(xp: Any, x: Array, *indices: Array, key: Any, out: Array | None = None) -> Array:
+    places = located(xp, x.ndim, key, indices)
+    return device.read(xp, x, places, op_of(key), out) if places else NotImplemented
+
+
+def add_at_key(
+    xp: Any, g: Array, *indices: Array, key: Any, shape: Any, out: Array | None = None
+) -> Array:
+    places = located(xp, len(shape), key, indices)
+    if not places:
+        return NotImplemented
+    return device.add(xp, zeroed(xp, shape, g.dtype, out), places, g, op_of(key))
+
+
+def put(
+    xp: Any, x: Array, value: Any, *indices: Array, key: Any, accumulate: bool = False,
+    out: Array | None = None,
+) -> Array:  # fmt: skip
+    places = located(xp, x.ndim, key, indices)
+    if not places or (is_array(value) and value.dtype != x.dtype):
+        return NotImplemented
+    if accumulate:
+        return device.add(xp, copied(xp, x, out), places, value, op_of(key))
+    device.check(xp, x.shape, places, op_of(key))
+    return NotImplemented
+
+
+def located(xp: Any, ndim: int, key: Any, indices: tuple[Array, ...]) -> Any:
+    """The axis of each index; None where CuPy reads and writes itself."""
+    return axes(xp, ndim, key, indices) if kernels.available(xp) else None
+
+
+def gather(xp: Any, x: Array, index: Array, *, dim: int, out: Array | None = None) -> Array:
+    if not alike(x, index) or not kernels.available(xp):
+        return NotImplemented
+    return device.gather(xp, x, dim, index, out)
+
+
+def gather_reverse(
+    xp: Any, g: Array, index: Array, *, dim: int, shape: Any, out: Array | None = None
+) -> Array:
+    if not shape or not kernels.available(xp):
+        return NotImplemented
+    return device.add_along(xp, zeroed(xp, shape, g.dtype, out), dim, index, g, "gather")
+
+
+def scatter(
+    xp: Any, x: Array, index: Array, source: Any, *, dim: int, add: bool, out: Array | None = None
+) -> Array:
+    if not alike(x, index) or (is_array(source) and source.dtype != x.dtype):
+        return NotImplemented
+    if not kernels.available(xp):
+        return NotImplemented
+    if not add:
+        device.check(xp, x.shape, [(dim, index)], "scatter")
+        return NotImplemented
+    if is_array(source) and source.ndim:
+        source = source[tuple(slice(n) for n in index.shape)]
+    return device.add_along(xp, copied(xp, x, out), dim, index, source, "scatter_add")
+
+
+def bincount(
+    xp: Any, x: Array, weights: Array | None, *, minlength: int, out: Array | None = None
+) -> Array:
+    """Sums in the order of the elements: CuPy leaves the order to chance."""
+    if weights is None or not kernels.available(xp):
+        return NotImplemented
+    size = max(minlength, int(x.max()) + 1 if x.size else 0)
+    y = device.add(xp, xp.zeros(size, float64.numpy), [(0, x)], weights, None)
+    return into(xp, y.astype(weights.dtype) if weights.dtype.char == "f" else y, out)
+
+
+# --- the others -----------------------------------------------------------------------------------
+
+
+def linear(xp: Any, x: Array, weight: Array, bias: Array | None, out: Array | None = None) -> Array:
+    y = cublas.matmul(xp, x, weight.T, out)
+    return y if bias is None or y is NotImplemented else xp.add(y, bias, out=y)
+
+
+def einsum(xp: Any, *inputs: Array, equation: str, out: Array | None = None) -> Array:
+    y = contraction.einsum(xp, equation, inputs)
+    return y if y is NotImplemented else into(xp, y, out)
+
+
+def nll(xp: Any, x: Array, target: Array, weight: Any, **attributes: Any) -> Array:
+    y = fused.nll(xp, x, target, weight, **attributes)
+    return unchecked_classes(xp, x.shape, target, **attributes) if y is NotImplemented else y
+
+
+def nll_reverse(
+    xp: Any, g: Array, target: Array, weight: Any, *, shape: Any, **attributes: Any
+) -> Array:
+    y = fused.nll_reverse(xp, g, target, weight, shape=shape, **attributes)
+    return unchecked_classes(xp, shape, target, **attributes) if y is NotImplemented else y
+
+
+def unchecked_classes(
+    xp: Any, shape: Any, target: Array, *, ignore_index: int, **attributes: Any
+) -> Any:
+    """NotImplemented, after a check of the classes: the kernel in Python makes none here."""
+    if kernels.available(xp):
+        classes = xp.where(target == ignore_index, 0, target)
+        device.check(xp, (shape[0 if len(shape) == 1 else 1],), [(0, classes)], "nll_loss")
+    return NotImplemented
+
+
+KERNELS: dict[type, Callable[..., Any]] = {
+    activations.Sigmoid: fused.sigmoid,
+    activations.SigmoidReverse: fused.sigmoid_reverse,
+    activations.ReluReverse: fused.relu_reverse,
+    activations.Silu: fused.silu,
+    activations.SiluReverse: fused.silu_reverse,
+    activations.Gelu: fused.gelu,
+    activations.GeluReverse: fused.gelu_reverse,
+    activations.Softmax: fused.softmax,
+    activations.SoftmaxReverse: fused.softmax_reverse,
+    activations.LogSoftmax: fused.log_softmax,
+    activations.LogSoftmaxReverse: fused.log_softmax_reverse,
+    losses.BinaryCrossEntropyWithLogits: fused.bce_with_logits,
+    losses.BinaryCrossEntropyWithLogitsReverse: fused.bce_with_logits_reverse,
+    losses.MseLoss: fused.mse,
+    losses.MseLossReverse: fused.mse_reverse,
+    losses.NllLoss: nll,
+    losses.NllLossReverse: nll_reverse,
+    normalization.Standardize: fused.standardize,
+    normalization.StandardizeReverse: fused.standardize_reverse,
+    normalization.LayerNorm: fused.layer_norm,
+    normalization.LayerNormReverse: fused.layer_norm_reverse,
+    normalization.LayerNormWeight: fused.layer_norm_weight,
+    **dict.fromkeys(
+        (linalg.Dot, linalg.Mv, linalg.Mm, linalg.Bmm, linalg.BatchedMatMul), cublas.matmul
+    ),
+    linalg.LinearLayer: linear,
+    linalg.EinSum: einsum,
+    indexing.Index: read,
+    indexing.IndexAdd: add_at_key,
+    indexing.IndexPut: put,
+    **dict.fromkeys(
+        (indexing.Gather, reductions.MaxAlong, reductions.MinAlong, sorting.SortAlong,
+         sorting.TopkAlong, sorting.MedianAlong),
+        gather,
+    ),
+    indexing.GatherReverse: gather_reverse,
+    indexing.Scatter: scatter,
+    sorting.Bincount: bincount,
+}  # fmt: skip
+
+DEVICE_KERNELS.update(KERNELS)
+vars(cuda_parts).update(
+    checks=checks, graphs=graphs, indexing=device, kernels=kernels, philox=philox, scaling=scaling,
+    tables=tables, transfer=transfer,
+)  # fmt: skip
