@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
-from nanotorch.training import comparison, exit_code, fit, last_line, read_request
-
-
-def main(arguments: list[str]) -> None:
-    """Read the request, train what it asks for, and say how good it became."""
-    request = read_request(arguments)
-    finished = []
-    for config in request.configs:
-        run = fit(config, resume=request.resume, quiet=request.quiet)
-        print(last_line(run))
-        finished.append(run)
-    if len(finished) > 1:
-        print(comparison(finished))
-
+from nanotorch.training import exit_code, train
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main, sys.argv[1:], program="train.py"))
+    command = partial(train, program="train.py")
+    sys.exit(exit_code(command, sys.argv[1:], program="train.py"))

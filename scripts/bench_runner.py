@@ -58,9 +58,9 @@ def epochs(source: str, batch_size: int, rounds: int, shuffle: bool) -> list[flo
     run = Run(config, data, nt.device("cpu"), StopSignals())
     with tempfile.TemporaryDirectory() as folder, run:
         run.open(Path(folder))
-        best = Best()
-        lines = Lines(best, quiet=True)
-        run.callbacks = [best, Checkpoints(), TimeLimit(), lines, Timer(), Redraw()]
+        best = Best(config.stopping)
+        watching = [Checkpoints(config.checkpoint), TimeLimit(None), Redraw(config.output)]
+        run.callbacks = [best, Lines(best, quiet=True), Timer(), *watching]
         run.tell("on_start")
 
         def runner() -> None:

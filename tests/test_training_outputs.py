@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from nanotorch.training import comparison, fit, last_line, read_request
+from nanotorch.training import fit, read_request
 from nanotorch.training.commands import COMMANDS, main
 from nanotorch.training.curves import (
     POINTS,
@@ -30,7 +30,7 @@ from nanotorch.training.curves import (
 )
 from nanotorch.training.drawing import ticks
 from nanotorch.training.exits import exit_code
-from nanotorch.training.results import Finished
+from nanotorch.training.results import Finished, comparison, last_line
 
 FLAGS = ["--device", "cpu", "--training.epochs", "4", "--output.curves", "false"]
 

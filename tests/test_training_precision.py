@@ -62,7 +62,7 @@ def test_the_forward_pass_of_steps_alone_is_short(
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--training.dtype", "float64"], "float16 needs training.dtype float32, given float64"),
+        (["--training.dtype", "float64"], "float16 needs training.dtype float32, not float64"),
         (["--optimizer.name", "lbfgs", "--training.batch_size", "0"], "lbfgs searches in float32"),
     ],
 )

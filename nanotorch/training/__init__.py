@@ -2,5 +2,4 @@
 
 from nanotorch.training.config.command_line import read_request as read_request
 from nanotorch.training.exits import exit_code as exit_code
-from nanotorch.training.fit import fit as fit
-from nanotorch.training.results import comparison as comparison, last_line as last_line
+from nanotorch.training.fit import fit as fit, train as train

@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Any
 
+from nanotorch.training.config import sections
 from nanotorch.training.curves import draw_curves
 from nanotorch.training.errors import needs_extra
 from nanotorch.training.run import Run
@@ -22,7 +23,8 @@ class Best:
 
     name = "best"
 
-    def __init__(self) -> None:
+    def __init__(self, stopping: sections.Stopping) -> None:
+        self.stopping = stopping
         self.state: dict[str, Any] = {"epoch": None, "value": None, "waited": 0}
         self.improved = False
 
@@ -40,7 +42,7 @@ class Best:
         self._stop_waiting(run)
 
     def _stop_waiting(self, run: Run) -> None:
-        patience = run.config.stopping.patience
+        patience = self.stopping.patience
         if patience is not None and self.state["waited"] >= patience:
             run.at.ended = f"no better epoch in {self.state['waited']}"
 
@@ -49,28 +51,27 @@ class Best:
         if best is None:
             return True
         gain = value - best if run.more_is_better else best - value
-        return bool(gain > run.config.stopping.min_change)
+        return bool(gain > self.stopping.min_change)
 
 
 class Checkpoints:
     """Saves the state of the run every so many seconds, steps or epochs."""
 
-    def __init__(self) -> None:
+    def __init__(self, checkpoint: sections.Checkpoint) -> None:
+        self.every = checkpoint
         self.saved = time.monotonic()
         self.saved_step = 0
 
     def on_start(self, run: Run) -> None:
         self.saved_step = run.at.step
-        self.every_steps = run.config.checkpoint.every_steps or math.inf
-        self.every_seconds = run.config.checkpoint.every_seconds
 
     def on_step(self, run: Run) -> None:
-        late = time.monotonic() - self.saved >= self.every_seconds
-        if late or run.at.step - self.saved_step >= self.every_steps:
+        late = time.monotonic() - self.saved >= self.every.every_seconds
+        if late or run.at.step - self.saved_step >= (self.every.every_steps or math.inf):
             self._save(run)
 
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
-        every = run.config.checkpoint.every_epochs
+        every = self.every.every_epochs
         if every and run.at.epoch % every == 0:
             self._save(run)
 
@@ -82,12 +83,11 @@ class Checkpoints:
 class TimeLimit:
     """Ends the run after `training.time_limit` minutes; it can be resumed."""
 
-    def __init__(self) -> None:
-        self.start = time.monotonic()
+    def __init__(self, minutes: float | None) -> None:
+        self.end = math.inf if minutes is None else time.monotonic() + 60 * minutes
 
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
-        limit = run.config.training.time_limit
-        if limit is not None and time.monotonic() - self.start >= 60 * limit:
+        if time.monotonic() >= self.end:
             run.at.ended = TIME_IS_UP
 
 
@@ -110,11 +110,12 @@ class Timer:
 class Redraw:
     """Draws the loss curve anew every so many seconds, so that a long run can be watched."""
 
-    def __init__(self) -> None:
+    def __init__(self, output: sections.Output) -> None:
+        self.output = output
         self.drawn = time.monotonic()
 
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:
-        output = run.config.output
+        output = self.output
         if output.curves and time.monotonic() - self.drawn >= output.redraw_seconds:
             draw_curves(run.folder, output.log_scale, output.smoothing, output.curves_of)
             self.drawn = time.monotonic()

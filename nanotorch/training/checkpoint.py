@@ -50,7 +50,7 @@ def split_arrays(tree: Any, arrays: dict[str, NDArray[Any]], path: str = "") -> 
 
 
 def join_arrays(tree: Any, arrays: Arrays, convert: Any) -> Any:
-    """The tree that `split_arrays` was given, with `convert(array)` for each array."""
+    """The tree before `split_arrays`, with `convert(array)` for each array."""
     if isinstance(tree, dict) and "$array" in tree:
         return convert(arrays[tree["$array"]])
     if isinstance(tree, dict) and "$table" in tree:

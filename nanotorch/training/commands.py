@@ -9,29 +9,15 @@ import json
 import sys
 from pathlib import Path
 
-from nanotorch.training.config.command_line import read_request
 from nanotorch.training.curves import chart_of_runs, figure, save_figure
 from nanotorch.training.doctor import print_findings
 from nanotorch.training.errors import InputError, RunFailure
 from nanotorch.training.evaluation import evaluate_file
 from nanotorch.training.exits import Command, exit_code, tell
-from nanotorch.training.fit import fit
+from nanotorch.training.fit import train
 from nanotorch.training.prediction import predict_file
-from nanotorch.training.results import comparison, last_line
 from nanotorch.training.run_folder import METRICS, read_log
 from nanotorch.training.synthetic import save, two_clouds
-
-
-def train(arguments: list[str]) -> None:
-    """Train as configurations say, and compare several runs in a table."""
-    request = read_request(arguments)
-    finished = []
-    for config in request.configs:
-        run = fit(config, resume=request.resume, quiet=request.quiet)
-        print(last_line(run))
-        finished.append(run)
-    if len(finished) > 1:
-        print(comparison(finished))
 
 
 def predict(arguments: list[str]) -> None:
@@ -40,10 +26,10 @@ def predict(arguments: list[str]) -> None:
     parser.add_argument("model", type=Path, help="run folder or model.safetensors")
     parser.add_argument("file", help="rows to predict: a data file or a bundled data set")
     parser.add_argument("--output", type=Path, help="CSV file to write; the terminal if not given")
-    given = parser.parse_args(arguments)
-    count = predict_file(given.model, given.file, given.output)
-    if given.output is not None:
-        print(f"{count:,} rows predicted; {given.output}")
+    options = parser.parse_args(arguments)
+    count = predict_file(options.model, options.file, options.output)
+    if options.output is not None:
+        print(f"{count:,} rows predicted; {options.output}")
 
 
 def evaluate(arguments: list[str]) -> None:
@@ -56,9 +42,9 @@ def evaluate(arguments: list[str]) -> None:
         help="rows with the target; the run's own test rows if not given",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    given = parser.parse_args(arguments)
-    measured = evaluate_file(given.model, given.file)
-    if given.json:
+    options = parser.parse_args(arguments)
+    measured = evaluate_file(options.model, options.file)
+    if options.json:
         print(json.dumps(measured))
         return
     width = max(len(name) for name in measured)
@@ -78,11 +64,11 @@ def plot(arguments: list[str]) -> None:
     parser.add_argument("--log", action="store_true", help="logarithmic axis")
     parser.add_argument("--smooth", type=float, default=0.0, help="weight of the past, 0 to 1")
     parser.add_argument("--output", type=Path, default=Path("curves"), help="path without ending")
-    given = parser.parse_args(arguments)
-    if not 0 <= given.smooth < 1:
-        raise InputError(f"--smooth: expected 0 <= weight < 1, given {given.smooth}")
-    chart = chart_of_runs(given.runs, given.quantity, given.part, given.log, given.smooth)
-    for path in save_figure(figure(chart), given.output):
+    options = parser.parse_args(arguments)
+    if not 0 <= options.smooth < 1:
+        raise InputError(f"--smooth: expected 0 <= weight < 1, given {options.smooth}")
+    chart = chart_of_runs(options.runs, options.quantity, options.part, options.log, options.smooth)
+    for path in save_figure(figure(chart), options.output):
         print(path)
 
 
@@ -91,15 +77,15 @@ def export_csv(arguments: list[str]) -> None:
     parser = _parser("export-csv", export_csv)
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("--output", type=Path, help="CSV file; the terminal if not given")
-    given = parser.parse_args(arguments)
-    if not given.run.is_dir():
-        raise InputError(f"{given.run}: there is no such run folder")
-    records = read_log(given.run / METRICS)
+    options = parser.parse_args(arguments)
+    if not options.run.is_dir():
+        raise InputError(f"{options.run}: there is no such run folder")
+    records = read_log(options.run / METRICS)
     columns = list(dict.fromkeys(key for record in records for key in record))
     with contextlib.ExitStack() as stack:
         file = sys.stdout
-        if given.output is not None:
-            file = stack.enter_context(given.output.open("w", encoding="utf-8", newline=""))
+        if options.output is not None:
+            file = stack.enter_context(options.output.open("w", encoding="utf-8", newline=""))
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(records)
@@ -113,13 +99,14 @@ def make_data(arguments: list[str]) -> None:
     parser.add_argument("--features", type=int, default=20)
     parser.add_argument("--distance", type=float, default=2.0, help="between the clouds' centres")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     for name in ("rows", "features"):
-        if getattr(given, name) < 1:
-            raise InputError(f"--{name}: expected at least 1, given {getattr(given, name)}")
-    data = two_clouds(given.rows, given.features, given.distance, given.seed)
-    save(data, given.output)
-    print(f"{given.rows:,} x {given.features}, Bayes error {data.bayes_error:.4f}; {given.output}")
+        if getattr(options, name) < 1:
+            raise InputError(f"--{name}: expected at least 1, given {getattr(options, name)}")
+    data = two_clouds(options.rows, options.features, options.distance, options.seed)
+    save(data, options.output)
+    size = f"{options.rows:,} x {options.features}"
+    print(f"{size}, Bayes error {data.bayes_error:.4f}; {options.output}")
 
 
 def doctor(arguments: list[str]) -> None:

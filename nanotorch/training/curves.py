@@ -117,8 +117,8 @@ def chart_of_runs(
     log_scale: bool = False,
     smoothing: float = 0.0,
 ) -> Chart:
-    """One quantity of several runs, told apart in the legend by the keys in which they differ."""
-    names = _told_apart(folders)
+    """One quantity of several runs; the legend names the keys in which they differ."""
+    names = _labels(folders)
     if len(folders) == 1 and part == "both":
         return chart_of_run(folders[0], quantity, log_scale, smoothing)
     parts = ("validation", "train") if part == "both" else (part,)
@@ -139,7 +139,7 @@ def chart_of_runs(
     return Chart(quantity, lines, title, log_scale=log_scale, smoothing=smoothing)
 
 
-def _told_apart(folders: Sequence[Path]) -> list[str]:
+def _labels(folders: Sequence[Path]) -> list[str]:
     """For each run, the values of the keys in which the runs differ; its name if there are none."""
     configs = []
     for folder in folders:

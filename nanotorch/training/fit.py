@@ -19,6 +19,7 @@ from nanotorch.training.callbacks import (
     Timer,
 )
 from nanotorch.training.checkpoint import load_checkpoint
+from nanotorch.training.config.command_line import read_request
 from nanotorch.training.config.sections import Config
 from nanotorch.training.curves import draw_curves
 from nanotorch.training.data.prepare import prepare
@@ -28,7 +29,7 @@ from nanotorch.training.metrics import Outcome, names_for
 from nanotorch.training.model_file import ModelFile, write_model_file, write_whole
 from nanotorch.training.models import parameter_table
 from nanotorch.training.report import write_report
-from nanotorch.training.results import Finished
+from nanotorch.training.results import Finished, comparison, last_line
 from nanotorch.training.resuming import find_run
 from nanotorch.training.run import Run
 from nanotorch.training.run_folder import (
@@ -43,6 +44,17 @@ from nanotorch.training.run_state import restore_state, save_state
 from nanotorch.training.signals import StopSignals
 
 
+def train(arguments: list[str], program: str = "nanotorch train") -> None:
+    """Train as configurations say, and compare several runs in a table."""
+    request = read_request(arguments, program)
+    runs = []
+    for config in request.configs:
+        runs.append(fit(config, resume=request.resume, quiet=request.quiet))
+        print(last_line(runs[-1]))
+    if len(runs) > 1:
+        print(comparison(runs))
+
+
 def fit(config: Config, resume: str | None = None, quiet: bool = False) -> Finished:
     """Train as `config` says and leave a run folder; with `resume`, go on with one.
 
@@ -52,23 +64,29 @@ def fit(config: Config, resume: str | None = None, quiet: bool = False) -> Finis
     """
     device, device_words = choose_device(config.device)
     data = prepare(config.data, config.model.name, config.seed)
-    found = find_run(config, resume)
+    earlier = find_run(config, resume)
     here = nt.backend.on_device(device)
     with here, StopSignals() as signals, Run(config, data, device, signals) as run:
-        best, timer = Best(), Timer()
-        lines = Lines(best, quiet)
-        run.callbacks = [best, Checkpoints(), TimeLimit(), lines, timer, Redraw()]
+        best, timer = Best(config.stopping), Timer()
+        run.callbacks = [
+            best,
+            Checkpoints(config.checkpoint),
+            TimeLimit(config.training.time_limit),
+            Lines(best, quiet),
+            timer,
+            Redraw(config.output),
+        ]
         if config.output.tensorboard:
             run.callbacks.append(TensorBoard())
-        saved = load_checkpoint(found.checkpoint) if found and found.checkpoint else None
-        run.open(found.folder if found else new_run_folder(config))
-        if found:
+        saved = load_checkpoint(earlier.checkpoint) if earlier and earlier.checkpoint else None
+        run.open(earlier.folder if earlier else new_run_folder(config))
+        if earlier:
             restore_state(run, saved)
         if not quiet:
             _introduce(run, device_words)
         with contextlib.closing(Events(run.folder / EVENTS)) as events:
             events.record(
-                "resume" if found else "start",
+                "resume" if earlier else "start",
                 epoch=run.at.epoch,
                 step=run.at.step,
                 device=str(device),

@@ -43,18 +43,18 @@ def _own_module(config: OwnModule, inputs: int, outputs: int) -> nn.Module:
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        found: Any = getattr(importlib.import_module(where), name)
+        kind = getattr(importlib.import_module(where), name)
     except (ImportError, AttributeError) as error:
         raise InputError(f"model.module: {config.module!r}: {error}") from None
     except Exception as error:
         raise InputError(
             f"model.module: {where} fails on import: {type(error).__name__}: {error}"
         ) from error
-    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
+    if not (inspect.isclass(kind) and issubclass(kind, nn.Module)):
         raise InputError(f"model.module: {config.module!r} is not a class of nn.Module")
-    kind: Callable[..., nn.Module] = found
+    build: Callable[..., nn.Module] = kind
     try:
-        return kind(inputs, outputs, **config.arguments)
+        return build(inputs, outputs, **config.arguments)
     except TypeError as error:
         raise InputError(f"model.module: {name}({inputs}, {outputs}, …): {error}") from None
 
@@ -63,28 +63,28 @@ def start_from(model: nn.Module, path: str, skip: list[str]) -> list[str]:
     """Load the saved weights in `path` (a file or a run folder); the names that were loaded.
 
     Parameters that match `skip` keep their fresh weights. Every name that is missing and every
-    shape that differs is told at once.
+    shape that differs is reported at once.
     """
     file = Path(path)
     file = file / "model.safetensors" if file.is_dir() else file
     saved = read_model_file(file).weights
-    own = model.state_dict()
-    wanted = [name for name in own if not _matches(name, skip)]
+    fresh = model.state_dict()
+    wanted = [name for name in fresh if not _matches(name, skip)]
     mistakes = [
         f"model.start: {file} has no {name!r}; it holds {', '.join(saved) or 'nothing'}"
         for name in wanted
         if name not in saved
     ]
     mistakes += [
-        f"model.start: {name}: the model has shape {tuple(own[name].shape)}, "
+        f"model.start: {name}: the model has shape {tuple(fresh[name].shape)}, "
         f"{file} has {tuple(saved[name].shape)}; model.start_skip would leave it out"
         for name in wanted
-        if name in saved and tuple(own[name].shape) != tuple(saved[name].shape)
+        if name in saved and tuple(fresh[name].shape) != tuple(saved[name].shape)
     ]
     if mistakes:
         raise InputError(*mistakes)
     loaded = {name: nt.tensor(saved[name]) for name in wanted}
-    model.load_state_dict({**own, **loaded})
+    model.load_state_dict({**fresh, **loaded})
     return wanted
 
 
@@ -94,8 +94,8 @@ def freeze(model: nn.Module, patterns: list[str], unfreeze_at: dict[str, int], e
     A pattern in `unfreeze_at` is no longer frozen from that epoch on.
     """
     names = [name for name, _ in model.named_parameters()]
-    for key, given in (("freeze", patterns), ("unfreeze_at", list(unfreeze_at))):
-        for pattern in given:
+    for key, chosen in (("freeze", patterns), ("unfreeze_at", list(unfreeze_at))):
+        for pattern in chosen:
             if not fnmatch.filter(names, pattern):
                 raise InputError(
                     f"model.{key}: no parameter matches {pattern!r}; there are {', '.join(names)}"

@@ -14,7 +14,6 @@ from nanotorch.training.config.sections import Loss, Penalty
 from nanotorch.training.data.encoding import Target
 from nanotorch.training.data.prepare import Part
 from nanotorch.training.errors import InputError
-from nanotorch.training.precision import MixedPrecision, take_step
 
 Tensor = nt.Tensor
 SMALLEST = 1e-30  # sum of weights that a mean is divided by
@@ -48,54 +47,6 @@ class Objective:
         # A batch in which every row weighs 0 has the loss 0.
         mean: Tensor = (losses * weights).sum() / weights.sum().clamp(min=SMALLEST)
         return mean
-
-
-def gradients_of(
-    model: nt.nn.Module,
-    objective: Objective,
-    penalty: ElasticNet | None,
-    mixed: MixedPrecision | None = None,
-) -> Callable[..., Tensor]:
-    """The function that computes a batch's loss, adds its gradients, and returns the loss.
-
-    The gradients are those of the loss and, unless it is None, of the penalty; in mixed precision
-    they are scaled as its loss is.
-
-    `share` is the part of a step's rows that the batch holds, where several make one step.
-    """
-
-    def gradients(
-        inputs: Tensor, target: Tensor, weights: Tensor | None = None, share: float = 1.0
-    ) -> Tensor:
-        if mixed is None:
-            loss = objective(model(inputs), target, weights)
-            (loss if share == 1.0 else loss * share).backward()
-        else:
-            with mixed.casts():
-                loss = objective(model(inputs), target, weights)
-            mixed.scaled(loss if share == 1.0 else loss * share).backward()
-        if penalty:
-            penalty.add_gradients()
-        return loss
-
-    return gradients
-
-
-def step_of(
-    gradients: Callable[..., Tensor],
-    optimizer: nt.optim.Optimizer,
-    adjust: Callable[[], None] | None,
-    scaler: nt.amp.GradScaler | None,
-) -> Callable[..., Tensor]:
-    """A function of a batch that takes a whole step, as `take_step` does."""
-
-    def step(inputs: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-        optimizer.zero_grad()
-        loss = gradients(inputs, target, weights)
-        take_step(optimizer, adjust, scaler)
-        return loss
-
-    return step
 
 
 def _smoothed_binary(

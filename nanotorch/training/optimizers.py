@@ -59,16 +59,16 @@ def parameter_groups(config: Any, names: list[str], model: nn.Module) -> list[di
                     f"optimizer.groups[{number}]: no parameter matches {pattern!r}; "
                     f"there are {', '.join(parameters)}"
                 )
-    found: dict[int, list[str]] = {}
+    members: dict[int, list[str]] = {}
     for name in names:
-        found.setdefault(_group_of(config, name), []).append(name)
+        members.setdefault(_group_of(config, name), []).append(name)
     groups = []
-    for number in sorted(found):
-        values: dict[str, Any] = {"params": [parameters[name] for name in found[number]]}
+    for number in sorted(members):
+        values: dict[str, Any] = {"params": [parameters[name] for name in members[number]]}
         if number < len(config.groups):
             group = config.groups[number]
-            given = {"lr": group.lr, "weight_decay": group.weight_decay}
-            values |= {key: value for key, value in given.items() if value is not None}
+            options = {"lr": group.lr, "weight_decay": group.weight_decay}
+            values |= {key: value for key, value in options.items() if value is not None}
         groups.append(values)
     return groups
 

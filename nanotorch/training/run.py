@@ -17,20 +17,14 @@ from nanotorch.training.devices import choose_place
 from nanotorch.training.errors import InputError, RunFailure
 from nanotorch.training.metrics import METRICS, Outcome, chosen_names, measure
 from nanotorch.training.models import build_model, freeze, matching, start_from
-from nanotorch.training.objective import (
-    ElasticNet,
-    Objective,
-    gradients_of,
-    row_weights,
-    step_of,
-)
+from nanotorch.training.objective import ElasticNet, Objective, row_weights
 from nanotorch.training.optimizers import add_parameters, build_optimizer
-from nanotorch.training.precision import mixed_precision, take_step
 from nanotorch.training.run_folder import METRICS as METRICS_FILE, Log
 from nanotorch.training.schedules import LearningRates
 from nanotorch.training.signals import StopSignals
+from nanotorch.training.step import choose_step
 
-LOSSES_HELD = 64  # on a GPU, losses that are read together, so that steps do not wait for them
+LOSSES_AT_ONCE = 64  # on a GPU, losses that are read together, so that steps do not wait for them
 
 
 @dataclass
@@ -77,9 +71,6 @@ class Run:
         needed = _bytes_of(data, self.dtype.itemsize)
         self._on_device, self.place_words = choose_place(config.data.on_device, needed, device)
         self.batches = self._batches(data.train, training.batch_size, training=True)
-        whole = isinstance(self.optimizer, nt.optim.LBFGS)
-        if whole and self.batches.count > 1:
-            raise InputError("optimizer lbfgs: needs all rows at once: training.batch_size = 0")
         self.updates = math.ceil(self.batches.count / training.accumulate)  # per epoch
         self.rates = LearningRates(config.schedule, self.optimizer, training.epochs, self.updates)
         self.parts = {"train": self.batches.in_order(training.evaluation_batch)}
@@ -91,31 +82,11 @@ class Run:
         self._unread = 0
         self._reads_at_once = device.type == "cpu"
         if not self._reads_at_once:
-            self._held_losses = nt.empty(2, LOSSES_HELD, dtype=nt.float64, device=device)
-        self._accumulate = training.accumulate
-        self._clips = training.clip_norm is not None or training.clip_value is not None
-        self.mixed = mixed_precision(training, self.optimizer, device)
-        self.scaler = None if self.mixed is None else self.mixed.scaler
-        # Several batches that make one step share one penalty; else each batch has its own, unless
-        # it has to wait until gradients are unscaled.
-        several = training.accumulate > 1 or self.scaler is not None
-        self._adds_penalty = bool(self.penalty) and several
-        penalty = None if self._adds_penalty else self.penalty
-        self._gradients: Any = gradients_of(self.model, self.objective, penalty, self.mixed)
-        self._adjust = self._adjust_gradients if self._adds_penalty or self._clips else None
-        self._step: Any = None
-        compiles = training.compile == "on" or (training.compile == "auto" and not whole)
-        one_batch = training.accumulate == 1
-        if compiles and one_batch and device.type == "cuda" and not whole:
-            # The whole step, so that it becomes one CUDA graph.
-            step = step_of(self._gradients, self.optimizer, self._adjust, self.scaler)
-            self._step = nt.compile(step, warn=training.compile == "on")
-            if not self.rates.by_step:
-                self.batches.together = min(training.steps_per_launch, LOSSES_HELD)
-        elif training.compile == "on":
-            self._gradients = nt.compile(self._gradients)
-        elif compiles and one_batch:
-            self._gradients = nt.compile(self._gradients, warn=False)
+            self._unread_losses = nt.empty(2, LOSSES_AT_ONCE, dtype=nt.float64, device=device)
+        parts = (self.model, self.objective, self.penalty, self.optimizer, self.batches)
+        self.step = choose_step(training, *parts, device)
+        if not self.rates.by_step:
+            self.batches.together = min(self.step.together, LOSSES_AT_ONCE)
 
     def _batches(self, part: Part, batch_size: int, training: bool = False) -> Batches:
         config = self.config
@@ -170,14 +141,13 @@ class Run:
         if not by_step:
             self.rates.set(at.epoch, at.step)
         on_step = [c.on_step for c in self.callbacks if hasattr(c, "on_step")]
-        update = self._whole_update if isinstance(self.optimizer, nt.optim.LBFGS) else self._update
         for count, (inputs, target, weights) in self.batches.launches(at.epoch, at.batch):
             if by_step:
                 self.rates.set(at.epoch, at.step)
             if count > 1:
                 self._several_updates(count, inputs, target, weights)
             else:
-                update(inputs, target, weights)
+                self._update(inputs, target, weights)
             at.batch += count
             for call in on_step * count:
                 call(self)
@@ -186,86 +156,30 @@ class Run:
         self.read_losses()
 
     def _update(self, inputs: nt.Tensor, target: nt.Tensor, weights: nt.Tensor | None) -> None:
-        """One batch: its gradients, and a step of the optimizer if its window is complete."""
-        at, accumulate = self.at, self._accumulate
-        given = (inputs, target) if weights is None else (inputs, target, weights)
-        if self._step is not None:
-            self._note_loss(self._step(*given), target, weights)
-            at.step += 1
-            return
-        if accumulate == 1 or at.batch % accumulate == 0:
-            self.optimizer.zero_grad()
-        if accumulate == 1:
-            loss = self._gradients(*given)
-        else:
-            loss = self._gradients(*given, share=len(target) / self._window_rows())
+        """One batch: its gradients, its loss, and the step it may complete."""
+        batch = (inputs, target) if weights is None else (inputs, target, weights)
+        loss = self.step.start(self.at.batch, *batch)
         self._note_loss(loss, target, weights)
-        if (
-            accumulate == 1
-            or (at.batch + 1) % accumulate == 0
-            or at.batch + 1 == self.batches.count
-        ):
-            take_step(self.optimizer, self._adjust, self.scaler)
-            at.step += 1
+        self.at.step += self.step.finish(self.at.batch)
 
     def _several_updates(
         self, count: int, inputs: nt.Tensor, target: nt.Tensor, weights: nt.Tensor | None
     ) -> None:
         """So many batches, (count, rows, …), each with a step, on a GPU as one launch."""
-        given = (inputs, target) if weights is None else (inputs, target, weights)
-        losses = self._step.steps(*given)
-        if self._unread + count > LOSSES_HELD:
+        batches = (inputs, target) if weights is None else (inputs, target, weights)
+        losses = self.step.several(*batches)  # type: ignore[attr-defined]
+        if self._unread + count > LOSSES_AT_ONCE:
             self.read_losses()
-        held = self._held_losses[:, self._unread : self._unread + count]
+        places = self._unread_losses[:, self._unread : self._unread + count]
         with nt.no_grad():
-            held[0].copy_(losses)
+            places[0].copy_(losses)
             if weights is None:
-                held[1].fill_(target.shape[1])
+                places[1].fill_(target.shape[1])
             else:  # batch by batch, in whose order single steps take the sums
                 for k in range(count):
-                    held[1, k].copy_(weights[k].sum())
+                    places[1, k].copy_(weights[k].sum())
         self._unread += count
         self.at.step += count
-
-    def _window_rows(self) -> int:
-        """Rows of the batches that make one step together with this one."""
-        size, accumulate = self.batches.batch_size, self.config.training.accumulate
-        first = self.at.batch // accumulate * accumulate
-        end = min(self.batches.count, first + accumulate) * size
-        return min(end, self.batches.rows) - first * size
-
-    def _whole_update(
-        self, inputs: nt.Tensor, target: nt.Tensor, weights: nt.Tensor | None
-    ) -> None:
-        """One call of LBFGS, which asks for the loss as often as it needs it."""
-        losses = []
-
-        def closure() -> nt.Tensor:
-            self.optimizer.zero_grad()
-            loss = self.objective(self.model(inputs), target, weights)
-            losses.append(loss.detach())
-            loss.backward()
-            if self.penalty:
-                self.penalty.add_gradients()
-                loss = loss.detach() + self.penalty.value()
-            return loss
-
-        self.optimizer.step(closure)
-        self._note_loss(losses[0], target, weights)
-        self.at.step += 1
-
-    def _adjust_gradients(self) -> None:
-        """Add the penalty's gradient, then clip."""
-        if self._adds_penalty:
-            self.penalty.add_gradients()
-        training = self.config.training
-        if not self._clips:
-            return
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
-        if training.clip_value is not None:
-            nt.nn.utils.clip_grad_value_(parameters, training.clip_value)
-        if training.clip_norm is not None:
-            nt.nn.utils.clip_grad_norm_(parameters, training.clip_norm)
 
     def _note_loss(self, loss: nt.Tensor, target: nt.Tensor, weights: nt.Tensor | None) -> None:
         """Add a batch to the epoch's mean; on a GPU only when many are there to be read at once."""
@@ -274,18 +188,21 @@ class Run:
             self._add_loss(loss.item(), float(rows))
             return
         with nt.no_grad():
-            self._held_losses[0, self._unread].copy_(loss)
-            held_rows = self._held_losses[1, self._unread]
-            held_rows.copy_(rows) if isinstance(rows, nt.Tensor) else held_rows.fill_(rows)
+            self._unread_losses[0, self._unread].copy_(loss)
+            unread_rows = self._unread_losses[1, self._unread]
+            if isinstance(rows, nt.Tensor):
+                unread_rows.copy_(rows)
+            else:
+                unread_rows.fill_(rows)
         self._unread += 1
-        if self._unread == LOSSES_HELD:
+        if self._unread == LOSSES_AT_ONCE:
             self.read_losses()
 
     def read_losses(self) -> None:
         """Add the losses that are still on the GPU, in one copy."""
         unread, self._unread = self._unread, 0
         if unread:
-            for loss, rows in self._held_losses[:, :unread].cpu().numpy().T.tolist():
+            for loss, rows in self._unread_losses[:, :unread].cpu().numpy().T.tolist():
                 self._add_loss(loss, rows)
 
     def _add_loss(self, value: float, rows: float) -> None:
@@ -329,11 +246,11 @@ class Run:
         self._set_mode(training=False)
         with nt.no_grad():
             for inputs, target, weights in batches.epoch(0):
-                given = self.model(inputs)
+                predictions = self.model(inputs)
                 count = len(inputs) if weights is None else float(weights.sum())
-                total += self.objective(given, target, weights).item() * count
+                total += self.objective(predictions, target, weights).item() * count
                 rows += count
-                outputs.append(given.cpu().numpy())
+                outputs.append(predictions.cpu().numpy())
                 self.signals.check()
         everything = outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
         target = getattr(self.data, part).target
@@ -403,10 +320,10 @@ def _monitor(config: Config, data: Prepared, names: list[str]) -> tuple[str, boo
     return f"{part}/{wanted}", wanted != "loss" and METRICS[wanted].more_is_better
 
 
-def _check_quantity(key: str, given: str, names: list[str]) -> None:
+def _check_quantity(key: str, quantity: str, names: list[str]) -> None:
     """Refuse what is not recorded in every epoch."""
-    if given != "loss" and given not in names:
+    if quantity != "loss" and quantity not in names:
         raise InputError(
             f"{key}: expected loss or one of metrics.each_epoch ({', '.join(names)}), "
-            f"given {given!r}"
+            f"given {quantity!r}"
         )

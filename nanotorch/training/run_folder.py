@@ -32,12 +32,12 @@ SUMMARY = "summary.json"
 def runs_called(folder: Path, name: str) -> list[Path]:
     """The run folders NAME-1, NAME-2 … in the order of their numbers."""
     pattern = re.compile(re.escape(name) + r"-(\d+)")
-    found = []
+    runs = []
     if folder.is_dir():
         for path in folder.iterdir():
             if (match := pattern.fullmatch(path.name)) and (path / CONFIG).is_file():
-                found.append((int(match[1]), path))
-    return [path for _, path in sorted(found)]
+                runs.append((int(match[1]), path))
+    return [path for _, path in sorted(runs)]
 
 
 def new_run_folder(config: Config) -> Path:

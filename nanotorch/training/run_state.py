@@ -33,7 +33,7 @@ def save_state(run: Run) -> Path:
         "gradients": gradients,
         "generator": nt.get_rng_state(),
         "device_generator": _device_generator(run),
-        "scaler": None if run.scaler is None else run.scaler.state_dict(),
+        "scaler": None if run.step.scaler is None else run.step.scaler.state_dict(),
         "callbacks": {c.name: c.state for c in run.callbacks if hasattr(c, "state")},
     }
     values = {
@@ -71,8 +71,8 @@ def restore_state(run: Run, checkpoint: Checkpoint | None) -> None:
     if drawn_there is not None and (now := _device_generator(run)) is not None:
         if len(now) == len(drawn_there):  # else kernels of ours ran on one of the machines alone
             nt.cuda.set_rng_state(drawn_there, run.device)
-    if run.scaler is not None:
-        run.scaler.load_state_dict(tree["scaler"])
+    if run.step.scaler is not None:
+        run.step.scaler.load_state_dict(tree["scaler"])
     run.rates.state = values["schedule"]
     run.log.cut(values["log_bytes"])
     for callback in run.callbacks:

@@ -22,13 +22,13 @@ class Request:
     quiet: bool = False
 
 
-def read_request(arguments: list[str]) -> Request:
+def read_request(arguments: list[str], program: str = "train.py") -> Request:
     """The configurations that the arguments name, validated; InputError lists every mistake.
 
     `--help` and `--schema` are answered at once and end the process.
     """
     if not arguments or "--help" in arguments or "-h" in arguments:
-        print(help_text("train.py"))
+        print(help_text(program))
         raise SystemExit(0)
     if "--schema" in arguments:
         print(json_schema())

@@ -47,7 +47,7 @@ def dotted(path: tuple[str, ...]) -> str:
 
 def words(item: Any, path: tuple[str, ...], key: Any, tables: dict[str, Any]) -> str:
     """What is wrong with one key, and what was given."""
-    given = f", given {shown(item['input'])}"
+    received = f", given {shown(item['input'])}"
     match item["type"]:
         case "extra_forbidden":
             return _unknown(path, tables)
@@ -58,16 +58,16 @@ def words(item: Any, path: tuple[str, ...], key: Any, tables: dict[str, Any]) ->
             tag = item.get("ctx", {}).get("tag", "")
             return f"expected {_either(tags)}, given {shown(tag)}{_nearest(tag, tags)}"
         case "model_type" | "model_attributes_type":
-            return f"expected a section [{dotted(path)}]{given}"
+            return f"expected a section [{dotted(path)}]{received}"
         case "literal_error":
             near = _nearest(item["input"], options(key.annotation))
-            return f"expected {accepts_field(key)}{given}{near}"
+            return f"expected {accepts_field(key)}{received}{near}"
         case "string_pattern_mismatch":
-            return f"expected a {path[-1]} like {_pattern_example(path[-1])}{given}"
+            return f"expected a {path[-1]} like {_pattern_example(path[-1])}{received}"
         case "finite_number":
-            return f"expected a finite number{given}"
+            return f"expected a finite number{received}"
         case _:
-            return f"expected {accepts_field(key) if key else 'another value'}{given}"
+            return f"expected {accepts_field(key) if key else 'another value'}{received}"
 
 
 def _pattern_example(name: str) -> str:

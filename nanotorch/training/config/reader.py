@@ -1,4 +1,4 @@
-"""From a TOML file and dotted flags to a Config, with every mistake told at once."""
+"""From a TOML file and dotted flags to a Config, with every mistake reported at once."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Flag:
 
 @dataclass
 class Source:
-    """The tables of a configuration, and where each key was given."""
+    """The tables of a configuration, and where each key stands."""
 
     tables: dict[str, Any]
     places: dict[tuple[str, ...], str] = field(default_factory=dict)
     texts: dict[tuple[str, ...], str] = field(default_factory=dict)  # of flags, as typed
 
     def place(self, path: tuple[str, ...]) -> str:
-        """Where the nearest enclosing key was given."""
+        """Where the nearest enclosing key stands."""
         for length in range(len(path), -1, -1):
             if path[:length] in self.places:
                 return self.places[path[:length]]
@@ -76,13 +76,13 @@ def read_source(path: Path) -> Source:
 
 def _dotted_keys(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """`optimizer.lr = [0.1]` in a sweep means what `"optimizer.lr" = [0.1]` means."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in table.items():
         if isinstance(value, dict):
-            found |= _dotted_keys(value, f"{prefix}{name}.")
+            flat |= _dotted_keys(value, f"{prefix}{name}.")
         else:
-            found[prefix + name] = value
-    return found
+            flat[prefix + name] = value
+    return flat
 
 
 def with_flags(source: Source, flags: list[Flag]) -> Source:
@@ -136,11 +136,11 @@ def check(source: Source) -> tuple[Config | None, list[str]]:
     try:
         return Config.model_validate(tables), []
     except ValidationError as error:
-        found = error.errors(include_url=False)
-    if _read_as_text(tables, source, found):
+        errors = error.errors(include_url=False)
+    if _read_as_text(tables, source, errors):
         return check(Source(tables, source.places, {}))
     lines: dict[tuple[str, ...], str] = {}
-    for item in found:
+    for item in errors:
         path, key = resolve(tables, item["loc"])
         lines.setdefault(
             path, f"{source.place(path)}: {dotted(path)}: {words(item, path, key, tables)}"
@@ -148,10 +148,10 @@ def check(source: Source) -> tuple[Config | None, list[str]]:
     return None, list(lines.values())
 
 
-def _read_as_text(tables: dict[str, Any], source: Source, found: list[Any]) -> bool:
+def _read_as_text(tables: dict[str, Any], source: Source, errors: list[Any]) -> bool:
     """Put flags back as typed where text is wanted: `--name 5` is the name "5"."""
     changed = False
-    for item in found:
+    for item in errors:
         path, _ = resolve(tables, item["loc"])
         if item["type"] in ("string_type", "literal_error") and path in source.texts:
             _enclosing(tables, path)[path[-1]] = source.texts[path]

@@ -76,15 +76,15 @@ def accepts(annotation: Any, metadata: Any = ()) -> str:
 def _limits(metadata: Any) -> str:
     """The bounds among pydantic's metadata: ` (>= 0, < 1)`."""
     signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "min_length": "length >="}
-    found = []
+    limits = []
     for item in _flat(metadata):
         if getattr(item, "pattern", None):
             continue
         for attribute, sign in signs.items():
             value = getattr(item, attribute, None)
             if value is not None:
-                found.append(f"{sign} {value}")
-    return f" ({', '.join(found)})" if found else ""
+                limits.append(f"{sign} {value}")
+    return f" ({', '.join(limits)})" if limits else ""
 
 
 def _flat(metadata: Any) -> Iterator[Any]:

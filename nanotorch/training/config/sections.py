@@ -249,13 +249,13 @@ def flat_values(config: Config) -> dict[str, Any]:
     """Every value of a configuration by its dotted key."""
 
     def flat(tables: dict[str, Any], prefix: str) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for name, value in tables.items():
             if isinstance(value, dict):
-                found |= flat(value, f"{prefix}{name}.")
+                values |= flat(value, f"{prefix}{name}.")
             else:
-                found[prefix + name] = value
-        return found
+                values[prefix + name] = value
+        return values
 
     return flat(config.model_dump(), "")
 

@@ -36,8 +36,8 @@ def _table(section: BaseModel, prefix: str) -> list[str]:
 def toml_value(value: Any) -> str:
     """One TOML value on one line."""
     if isinstance(value, BaseModel):
-        given = {name: getattr(value, name) for name in fields_of(type(value))}
-        return toml_value({name: item for name, item in given.items() if item is not None})
+        items = {name: getattr(value, name) for name in fields_of(type(value))}
+        return toml_value({name: item for name, item in items.items() if item is not None})
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_key(k)} = {toml_value(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):

@@ -179,12 +179,14 @@ class Batches:
                 for shape, kind in zip(shapes, kinds, strict=True)
             ]
             self._travelling = DoubleBuffer(self.device, self.block * self.batch_size, layouts)
-            self._held = [[nt.Tensor._wrap(a) for a in s.device] for s in self._travelling.slots]
+            self._received = [
+                [nt.Tensor._wrap(a) for a in s.device] for s in self._travelling.slots
+            ]
         fills = (partial(self._fill, order, begin, end) for begin, end in blocks)
         for slot, rows in self._travelling.blocks(fills):
-            for tensor in self._held[slot]:
+            for tensor in self._received[slot]:
                 tensor._bump()
-            yield self._batches(slot, rows, self._held[slot])
+            yield self._batches(slot, rows, self._received[slot])
 
     def _fill(
         self, order: NDArray[np.int64] | None, begin: int, end: int, into: list[NDArray[Any]]
@@ -200,10 +202,10 @@ class Batches:
             _copy_rows(source, chosen, out)
         return end - begin
 
-    def _batches(self, slot: int, rows: int, held: list[Any]) -> Block:
+    def _batches(self, slot: int, rows: int, memory: list[Any]) -> Block:
         """The slices of a buffer that is filled with so many rows."""
         if (slot, rows) not in self._cut:
-            inputs, target, *weights = held
+            inputs, target, *weights = memory
             row_weights = weights[0] if weights else None
             self._cut[slot, rows] = self._slices(inputs, target, row_weights, 0, rows)
         return self._cut[slot, rows]

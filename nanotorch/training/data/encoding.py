@@ -238,8 +238,8 @@ def encode_target(
         return Target(task, raw.astype(np.float32), names, names)
     if len(names) != 1:
         raise InputError(f"data.task: {task} needs one target column, given {len(names)}")
-    found, rows = _class_names(table, names[0], raw[:, 0])
-    classes = known.classes if known else found
+    present, rows = _class_names(table, names[0], raw[:, 0])
+    classes = known.classes if known else present
     if len(classes) < 2:
         raise InputError(
             f"{table.origin}: target {names[0]!r} has one class only, {classes[0]!r}; "
@@ -247,13 +247,13 @@ def encode_target(
         )
     if task == "binary" and len(classes) != 2:
         raise InputError(f'data.task = "binary" needs two classes, found {len(classes)}')
-    strangers = [name for name in found if name not in classes]
+    strangers = [name for name in present if name not in classes]
     if strangers:
         raise InputError(
             f"{table.origin}: target {names[0]!r}: class {strangers[0]!r} is not among "
             f"{', '.join(classes[:12])}"
         )
-    codes = np.array([classes.index(name) for name in found], dtype=np.int64)[rows]
+    codes = np.array([classes.index(name) for name in present], dtype=np.int64)[rows]
     if task == "binary":
         return Target(task, codes.astype(np.float32)[:, None], classes, names)
     return Target(task, codes, classes, names)
@@ -263,10 +263,10 @@ def _class_names(
     table: Table, column: str, values: NDArray[Any]
 ) -> tuple[list[str], NDArray[np.int64]]:
     """The classes in a column, in order, and for each row the position of its class."""
-    found, rows = np.unique(values, return_inverse=True)
+    distinct, rows = np.unique(values, return_inverse=True)
     if column in table.categories:
-        return [table.categories[column][int(value)] for value in found], rows
-    return [str(int(value)) if value == int(value) else str(value) for value in found], rows
+        return [table.categories[column][int(value)] for value in distinct], rows
+    return [str(int(value)) if value == int(value) else str(value) for value in distinct], rows
 
 
 def _task(table: Table, names: list[str], raw: NDArray[Any], data: Data, model: str) -> str:
@@ -279,12 +279,12 @@ def _task(table: Table, names: list[str], raw: NDArray[Any], data: Data, model: 
         raise InputError('data.task: regression needs model "linear" or "mlp", not "logistic"')
     if data.task != "auto":
         return data.task
-    found = len(np.unique(raw))
-    countable = (raw == np.round(raw)).all() and (found <= 100 or 20 * found <= len(raw))
+    distinct = len(np.unique(raw))
+    countable = (raw == np.round(raw)).all() and (distinct <= 100 or 20 * distinct <= len(raw))
     if len(names) > 1:
         if np.isin(raw, (0, 1)).all():
             return "labels"
-    elif found <= 2:
+    elif distinct <= 2:
         return "binary"
     elif countable or names[0] in table.categories:
         return "classes"

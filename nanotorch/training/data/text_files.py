@@ -40,8 +40,8 @@ class TextTable:
 def read_text_table(path: Path, cache: bool, dtype: np.dtype[Any]) -> TextTable:
     """The table in a CSV or TSV file; errors name file, line and column."""
     large = cache and path.stat().st_size >= LARGE
-    if large and (kept := _from_cache(path, dtype)):
-        return kept
+    if large and (copy := _from_cache(path, dtype)):
+        return copy
     table = _parse(path, dtype)
     if large:
         _to_cache(path, table, dtype)

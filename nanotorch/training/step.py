@@ -1,0 +1,216 @@
+"""How a batch becomes a step of the optimizer: one object, chosen once for the whole run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import nanotorch as nt
+from nanotorch.training.config.sections import Training
+from nanotorch.training.errors import InputError
+from nanotorch.training.objective import ElasticNet, Objective
+
+Tensor = nt.Tensor
+
+
+def short_dtype(training: Training) -> nt.dtype | None:
+    """The dtype that `training.precision` computes in; None for float32.
+
+    InputError where it does not go with training.dtype, or bfloat16 is not installed.
+    """
+    if training.precision == "float32":
+        return None
+    if training.dtype != "float32":
+        raise InputError(
+            f"training.precision: {training.precision} needs training.dtype float32, "
+            f"not {training.dtype}"
+        )
+    short: nt.dtype = getattr(nt, training.precision)
+    try:
+        nt.zeros(1, dtype=short)
+    except RuntimeError as error:
+        raise InputError(f"training.precision: {error}") from None
+    return short
+
+
+class Step:
+    """Adds each batch's gradients, and updates the parameters once a window of batches is whole.
+
+    A window is `training.accumulate` batches, or fewer at the end of an epoch.
+    """
+
+    together = 1  # batches that one launch may take
+
+    def __init__(
+        self,
+        training: Training,
+        model: nt.nn.Module,
+        objective: Objective,
+        penalty: ElasticNet,
+        optimizer: nt.optim.Optimizer,
+        batches: Any,
+        device: nt.device,
+    ) -> None:
+        self.training, self.model, self.objective = training, model, objective
+        self.penalty, self.optimizer, self.batches = penalty, optimizer, batches
+        self._casts: Callable[[], Any] = contextlib.nullcontext
+        if (short := short_dtype(training)) is not None:
+            self._casts = partial(nt.autocast, device.type, short)
+        self.scaler = nt.amp.GradScaler(device.type) if short is nt.float16 else None
+        # The batches of a window share one penalty, and a scaled loss is unscaled before it comes.
+        self.adds_late = bool(penalty) and (training.accumulate > 1 or self.scaler is not None)
+        self.clips = training.clip_norm is not None or training.clip_value is not None
+        self._function = self._compiled(self._whole())
+
+    def _compiled(self, function: Callable[..., Tensor]) -> Any:
+        """What each batch calls, replayed from a recording where the configuration wants it."""
+        mode = self.training.compile
+        if mode == "off" or (mode == "auto" and self.training.accumulate > 1):
+            return function
+        return nt.compile(function, warn=mode == "on")
+
+    def _whole(self) -> Callable[..., Tensor]:
+        """What one call, and so one recording, comprises."""
+        return self._gradients_of()
+
+    def _gradients_of(self) -> Callable[..., Tensor]:
+        """The function that adds the gradients of a batch, which is `share` of its window's rows,
+        and returns its loss."""
+        model, objective, casts, scaler = self.model, self.objective, self._casts, self.scaler
+        penalty = None if self.adds_late else self.penalty
+
+        def gradients(
+            inputs: Tensor, target: Tensor, weights: Tensor | None = None, share: float = 1.0
+        ) -> Tensor:
+            with casts():
+                loss = objective(model(inputs), target, weights)
+            part = loss if share == 1.0 else loss * share
+            (part if scaler is None else scaler.scale(part)).backward()
+            if penalty:
+                penalty.add_gradients()
+            return loss
+
+        return gradients
+
+    def start(self, number: int, *batch: Tensor) -> Tensor:
+        """The loss of the epoch's batch `number`, whose gradients are added."""
+        accumulate = self.training.accumulate
+        if number % accumulate == 0:
+            self.optimizer.zero_grad()
+        if accumulate == 1:
+            loss: Tensor = self._function(*batch)
+            return loss
+        size = self.batches.batch_size
+        first = number // accumulate * accumulate
+        end = min(self.batches.count, first + accumulate) * size
+        rows = min(end, self.batches.rows) - first * size
+        shared: Tensor = self._function(*batch, share=len(batch[1]) / rows)
+        return shared
+
+    def finish(self, number: int) -> int:
+        """Update the parameters if batch `number` completes a window; how many updates."""
+        accumulate = self.training.accumulate
+        if (number + 1) % accumulate and number + 1 != self.batches.count:
+            return 0
+        self.update()
+        return 1
+
+    def update(self) -> None:
+        """Add what is still missing to the gradients, clip them, and step; with a loss scale of
+        unscaled gradients, and not at all if they are not finite."""
+        if self.scaler is None:
+            self._adjust()
+            self.optimizer.step()
+            return
+        if self.adds_late or self.clips:
+            self.scaler.unscale_(self.optimizer)
+            self._adjust()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def _adjust(self) -> None:
+        if self.adds_late:
+            self.penalty.add_gradients()
+        if not self.clips:
+            return
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        if self.training.clip_value is not None:
+            nt.nn.utils.clip_grad_value_(parameters, self.training.clip_value)
+        if self.training.clip_norm is not None:
+            nt.nn.utils.clip_grad_norm_(parameters, self.training.clip_norm)
+
+
+class LaunchedStep(Step):
+    """The whole step of one batch as one launch of a GPU; several batches may share a launch."""
+
+    def _whole(self) -> Callable[..., Tensor]:
+        gradients, optimizer, update = self._gradients_of(), self.optimizer, self.update
+        self.together = self.training.steps_per_launch
+
+        def step(inputs: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+            optimizer.zero_grad()
+            loss = gradients(inputs, target, weights)
+            update()
+            return loss
+
+        return step
+
+    def start(self, number: int, *batch: Tensor) -> Tensor:
+        loss: Tensor = self._function(*batch)
+        return loss
+
+    def finish(self, number: int) -> int:
+        return 1
+
+    def several(self, *batches: Tensor) -> Tensor:
+        """The losses of batches of shape (count, rows, …), each of which has made its step."""
+        losses: Tensor = self._function.steps(*batches)
+        return losses
+
+
+class SearchStep(Step):
+    """One call of LBFGS, which asks for the loss of all rows as often as it needs it."""
+
+    def start(self, number: int, *batch: Tensor) -> Tensor:
+        inputs, target, *weights = batch
+        losses = []
+
+        def closure() -> Tensor:
+            self.optimizer.zero_grad()
+            loss = self.objective(self.model(inputs), target, *weights)
+            losses.append(loss.detach())
+            loss.backward()
+            if self.penalty:
+                self.penalty.add_gradients()
+                loss = loss.detach() + self.penalty.value()
+            return loss
+
+        self.optimizer.step(closure)
+        return losses[0]
+
+    def finish(self, number: int) -> int:
+        return 1
+
+
+def choose_step(
+    training: Training,
+    model: nt.nn.Module,
+    objective: Objective,
+    penalty: ElasticNet,
+    optimizer: nt.optim.Optimizer,
+    batches: Any,
+    device: nt.device,
+) -> Step:
+    """The step that the configuration, the optimizer and the device ask for."""
+    kind: type[Step] = Step
+    if isinstance(optimizer, nt.optim.LBFGS):
+        if training.precision != "float32":
+            raise InputError("training.precision: optimizer lbfgs searches in float32 alone")
+        if batches.count > 1:
+            raise InputError("optimizer lbfgs: needs all rows at once: training.batch_size = 0")
+        kind = SearchStep
+    elif device.type == "cuda" and training.compile != "off" and training.accumulate == 1:
+        kind = LaunchedStep
+    return kind(training, model, objective, penalty, optimizer, batches, device)
