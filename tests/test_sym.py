@@ -261,6 +261,18 @@ ERRORS: dict[str, tuple[Callable[[Any, Any], Any], type[Exception], str]] = {
         RuntimeError,
         r"eval: add0: .*\(2,\).*\(3,\)",
     ),
+    "a constant that does not fit": (
+        lambda a, b: (sym.var("x", shape=(4, 2)) @ sym.var("w", shape=(2, 3)))(
+            x=nanotorch.ones(4, 5)
+        ),
+        RuntimeError,
+        r"call: mm0 = mm\(x \(4, 5\), w \(2, 3\)\): .* 5 != 2",
+    ),
+    "a number that does not fit": (
+        lambda a, b: nanotorch.cat([sym.var("x", shape=(2,)), sym.var("y", shape=(3,))])(x=3.0),
+        RuntimeError,
+        r"call: cat0 = cat\(x \(\), y \(3,\)\): ",
+    ),
     "a gradient by what is no argument": (
         lambda a, b: sym.grad(a + b, "c"),
         ValueError,

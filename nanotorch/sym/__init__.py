@@ -10,13 +10,15 @@ c.eval(a=ones, b=ones)                  # a Tensor
 sym.grad(c, "a")                        # the gradient, a graph again
 """
 
-from nanotorch.sym.gradient import grad as grad
-from nanotorch.sym.graph import Graph as Graph, Group as Group
 from nanotorch.sym.loading import load_json as load_json
 from nanotorch.sym.shapes import Undeclared as Undeclared
 from nanotorch.sym.symbol import (
+    Graph as Graph,
+    Group as Group,
     NameManager as NameManager,
     Symbol as Symbol,
     var as var,
 )
-from nanotorch.sym.text import tojson as tojson
+
+grad = Symbol.grad
+tojson = Graph.tojson

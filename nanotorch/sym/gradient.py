@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nanotorch import ops
 from nanotorch.backend import Array
@@ -22,10 +22,8 @@ from nanotorch.primitive import (
     Traced,
     apply,
 )
-from nanotorch.sym.shapes import Undeclared, Unshaped, is_symbol
-
-if TYPE_CHECKING:
-    from nanotorch.sym.symbol import Symbol
+from nanotorch.sym.expression import Expression
+from nanotorch.sym.shapes import Undeclared, Unshaped
 
 
 class SumLike(Linear):
@@ -108,58 +106,32 @@ def expand_like(x: Any, like: Any) -> Any:
     return apply(ExpandLike, x, like)
 
 
-def grad(output: Symbol, wanted: Any, head: Any = None) -> Any:
-    """The graph of the gradient of `output` with respect to each of the wanted arguments.
+def pull_back(
+    output: Expression, nodes: Sequence[Expression], targets: Sequence[Expression], head: Any
+) -> dict[Expression, Any]:
+    """The cotangents of the targets, from that of the output (1 where `head` is None).
 
-    wanted: names of arguments or symbols of the graph; a list of them gives a list, one gives one.
-    head: the cotangent of the output, of its shape; 1 by default, so that the gradient is that of
-    the sum of the output's elements. Elementwise graphs and full sums and means need no shapes;
-    where a rule needs one that is not declared, the error names the arguments to declare.
+    `nodes` are those of the graph, each after its inputs.
     """
-    several = isinstance(wanted, list | tuple)
-    nodes = output.nodes()
-    by_name = {node.given_name: node for node in nodes if node.primitive is None}
-    targets = []
-    for target in wanted if several else (wanted,):
-        if isinstance(target, str):
-            if target not in by_name:
-                raise ValueError(
-                    f"grad: {target!r} is not an argument of the graph, which has "
-                    f"{', '.join(output.list_arguments())}"
-                )
-            target = by_name[target]
-        if not is_symbol(target):
-            raise TypeError(f"grad: expected names or Symbols, got {type(target).__name__}")
-        targets.append(target)
-    found = pulled_back(output, nodes, targets, apply(OnesLike, output) if head is None else head)
-    gradients = [found[t] if t in found else ops.mul(t, 0) for t in targets]
-    return gradients if several else gradients[0]
-
-
-def pulled_back(
-    output: Symbol, nodes: list[Symbol], targets: Sequence[Symbol], head: Any
-) -> dict[Symbol, Any]:
-    """The cotangents of the targets, from that of the output."""
     on_the_way = set(targets)
     for node in nodes:
-        if any(is_symbol(x) and x in on_the_way for x in node.inputs):
+        if any(x in on_the_way for x in node.symbols()):
             on_the_way.add(node)
-    cotangents: dict[Symbol, Any] = {output: head}
+    cotangents = {output: apply(OnesLike, output) if head is None else head}
     for node in reversed(nodes):
         if node.primitive is None or node not in on_the_way or node not in cotangents:
             continue
         for index, x in enumerate(node.inputs):
-            if is_symbol(x) and x in on_the_way:
+            if isinstance(x, Expression) and x in on_the_way:
                 g = cotangent(node, index, cotangents[node])
                 if g is not None:
                     cotangents[x] = cotangents[x] + g if x in cotangents else g
     return cotangents
 
 
-def cotangent(node: Symbol, index: int, g: Any) -> Any:
+def cotangent(node: Expression, index: int, g: Any) -> Any:
     """The share of one input in the cotangent of a node; None where the op has no rule for it."""
-    primitive, x = node.primitive, node.inputs[index]
-    assert primitive is not None
+    primitive, x = node.op, node.inputs[index]
     place = 0 if primitive.variadic else index
     rule = primitive.vjp[place] if place < len(primitive.vjp) else None
     if rule is None:
@@ -183,7 +155,7 @@ def cotangent(node: Symbol, index: int, g: Any) -> Any:
     return fitted(g, x, sum(isinstance(v, Traced) for v in node.inputs) > 1)
 
 
-def argument(node: Symbol, kind: int, key: Any, index: int) -> Any:
+def argument(node: Expression, kind: int, key: Any, index: int) -> Any:
     """One argument of a rule: an input, the output, an attribute, a shape or a position."""
     if kind == INPUT:
         return node.inputs[key]
@@ -201,7 +173,7 @@ def argument(node: Symbol, kind: int, key: Any, index: int) -> Any:
     return index
 
 
-def fitted(g: Any, x: Symbol, broadcast: bool) -> Any:
+def fitted(g: Any, x: Expression, broadcast: bool) -> Any:
     """The cotangent in the shape and dtype of x, where broadcasting was in between."""
     if isinstance(x._array, Unshaped) or isinstance(g._array, Unshaped):
         return sum_like(g, x) if broadcast else g

@@ -9,22 +9,21 @@ from typing import Any
 from nanotorch.backend import dtype_of
 from nanotorch.creation import tensor
 from nanotorch.primitive import Primitive, apply
-from nanotorch.sym.graph import Group
-from nanotorch.sym.symbol import Symbol, var
+from nanotorch.sym.symbol import Group, Symbol, var
 from nanotorch.sym.text import FORMAT
 
 
 def primitives(kind: type[Primitive] = Primitive) -> dict[str, type[Primitive]]:
     """All primitives by the names of their classes."""
-    found: dict[str, type[Primitive]] = {}
+    classes: dict[str, type[Primitive]] = {}
     for below in kind.__subclasses__():
-        found[below.__name__] = below
-        found.update(primitives(below))
-    return found
+        classes[below.__name__] = below
+        classes.update(primitives(below))
+    return classes
 
 
 def read(value: Any, known: dict[str, type[Primitive]]) -> Any:
-    """What `written` wrote."""
+    """A constant or attribute as it was before it was written."""
     if not isinstance(value, dict):
         return value
     if "float" in value:
@@ -54,15 +53,15 @@ def load_json(text: str) -> Any:
     if stored.get("format") != FORMAT:
         raise ValueError(f"load_json: expected format {FORMAT}, got {stored.get('format')!r}")
     known = primitives()
-    made: list[Symbol] = []
+    symbols: list[Symbol] = []
     for entry in nodes:
-        made.append(node_of(entry, made, known))
-    heads = [made[number] for number in outputs]
+        symbols.append(node_of(entry, symbols, known))
+    heads = [symbols[number] for number in outputs]
     return heads[0] if len(heads) == 1 else Group(heads)
 
 
 def node_of(
-    entry: dict[str, Any], made: Sequence[Symbol], known: dict[str, type[Primitive]]
+    entry: dict[str, Any], earlier: Sequence[Symbol], known: dict[str, type[Primitive]]
 ) -> Symbol:
     """One node of the stored graph, after those before it."""
     if entry["op"] == "variable":
@@ -72,7 +71,7 @@ def node_of(
     if entry["op"] not in known:
         raise ValueError(f"load_json: {entry['name']}: no op is called {entry['op']!r}")
     inputs = [
-        made[x["node"]] if isinstance(x, dict) and "node" in x else read(x, known)
+        earlier[x["node"]] if isinstance(x, dict) and "node" in x else read(x, known)
         for x in entry["inputs"]
     ]
     attributes = {key: read(value, known) for key, value in entry.get("attributes", {}).items()}

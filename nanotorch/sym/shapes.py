@@ -19,7 +19,6 @@ from nanotorch.creation import full
 from nanotorch.ops import casting, comparisons, indexing, joining, linalg, reductions
 from nanotorch.ops.activations import LogSoftmax, LogSoftmaxReverse, Softmax, SoftmaxReverse
 from nanotorch.primitive import Elementwise, Primitive, Traced
-from nanotorch.tensor import Tensor
 
 Shape = tuple[int, ...]
 
@@ -92,11 +91,6 @@ class Unshaped:
             f"this needs a shape that depends on {names}, not declared yet: use "
             f"sym.var({self.missing[0]!r}, shape=(…)), or declare(…) on the finished graph"
         )
-
-
-def is_symbol(x: Any) -> bool:
-    """Whether an operand is a symbol, rather than a tensor, an array or a number."""
-    return isinstance(x, Traced) and not isinstance(x, Tensor)
 
 
 class SymbolWithoutValues:

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from nanotorch.backend import dtype_of
 from nanotorch.primitive import Primitive
-from nanotorch.sym.shapes import is_symbol
+from nanotorch.sym.expression import Expression
 from nanotorch.tensor import Tensor
-
-if TYPE_CHECKING:
-    from nanotorch.sym.graph import Graph
 
 FORMAT = 1
 PLAIN = (bool, int, float, str, type(None))
 
 
-def tojson(graph: Graph) -> str:
-    """The graph as JSON: its nodes, each after its inputs, and which of them are its outputs.
-
-    A node has a name and an op ("variable", or the name of a primitive); inputs are numbers of
-    nodes or constants. ValueError for an attribute that JSON cannot hold.
-    """
-    names, order = graph.names(), graph.nodes()
+def written_graph(
+    order: Sequence[Expression], names: Mapping[Any, str], heads: Sequence[Expression]
+) -> str:
+    """The graph as JSON: its nodes, each after its inputs, and which of them are its outputs."""
     numbers = {node: number for number, node in enumerate(order)}
     nodes: list[dict[str, Any]] = []
     for node in order:
@@ -31,13 +26,13 @@ def tojson(graph: Graph) -> str:
         if node.primitive is None:
             entry["op"] = "variable"
             if node.declared_shape is not None:
-                entry["shape"] = list(node.shape)
+                entry["shape"] = list(node._array.shape)
             if node.declared_dtype is not None:
-                entry["dtype"] = node.dtype.name
+                entry["dtype"] = dtype_of(node._array.dtype).name
         else:
             entry["op"] = node.primitive.__name__
             entry["inputs"] = [
-                {"node": numbers[x]} if is_symbol(x) else written(x, names[node])
+                {"node": numbers[x]} if isinstance(x, Expression) else written(x, names[node])
                 for x in node.inputs
             ]
             if node.attributes:
@@ -45,12 +40,12 @@ def tojson(graph: Graph) -> str:
                     key: written(value, names[node]) for key, value in node.attributes.items()
                 }
         nodes.append(entry)
-    text = {"format": FORMAT, "nodes": nodes, "outputs": [numbers[head] for head in graph.heads]}
+    text = {"format": FORMAT, "nodes": nodes, "outputs": [numbers[head] for head in heads]}
     return json.dumps(text, indent=2)
 
 
 def written(value: Any, where: str) -> Any:
-    """A constant or attribute as JSON holds it: what is not plain has its kind as a key."""
+    """A constant or attribute as JSON holds it: a value that is not plain stands under its kind."""
     if isinstance(value, PLAIN):
         if isinstance(value, float) and value - value != 0:
             return {"float": repr(value)}
