@@ -19,9 +19,12 @@ from nanotorch.ops import (
     arithmetic,
     casting,
     comparisons,
+    division,
     elementwise,
     error_function,
     indexing,
+    pairs,
+    powers,
 )
 from nanotorch.primitive import Primitive, Traced
 
@@ -77,9 +80,9 @@ class Operators(Traced):
     __rmul__ = operator(arithmetic.Mul)
     __truediv__ = operator(arithmetic.Div)
     __rtruediv__ = reflected(lambda a, b: ops.reciprocal(b) * a)
-    __floordiv__ = operator(arithmetic.FloorDivide)
+    __floordiv__ = operator(division.FloorDivide)
     __rfloordiv__ = reflected(ops.floor_divide)
-    __mod__ = operator(arithmetic.Remainder)
+    __mod__ = operator(division.Remainder)
     __rmod__ = reflected(ops.remainder)
     __pow__ = ops.power
     __rpow__ = reflected(ops.power)
@@ -289,8 +292,8 @@ class Operators(Traced):
 
     mul_ = in_place(arithmetic.Mul)
     div_ = in_place(arithmetic.Div)
-    floor_divide_ = in_place(arithmetic.FloorDivide)
-    remainder_ = in_place(arithmetic.Remainder)
+    floor_divide_ = in_place(division.FloorDivide)
+    remainder_ = in_place(division.Remainder)
     __iadd__, __isub__ = in_place(arithmetic.Add), in_place(arithmetic.Sub)
     __imul__, __itruediv__ = mul_, div_
     __ifloordiv__, __imod__ = floor_divide_, remainder_
@@ -307,7 +310,7 @@ class Operators(Traced):
     atan_ = in_place(elementwise.Atan)
     erf_ = in_place(error_function.Erf)
     round_ = in_place(elementwise.Round)
-    square_ = in_place(arithmetic.Pow, exponent=2)
+    square_ = in_place(powers.Pow, exponent=2)
     abs_ = in_place(elementwise.Abs)
     reciprocal_ = in_place(elementwise.Reciprocal)
     exp_ = in_place(elementwise.Exp)
@@ -358,16 +361,16 @@ class Operators(Traced):
 
     def lerp_(self, end: Any, weight: Any) -> Any:
         """x + weight * (end - x), in place."""
-        arithmetic.same_dtype(self, end, weight)
+        pairs.same_dtype(self, end, weight)
         if isinstance(weight, Traced):
-            return apply_inplace(arithmetic.LerpTensor, self, end, weight)
-        return apply_inplace(arithmetic.Lerp, self, end, weight=weight)
+            return apply_inplace(pairs.LerpTensor, self, end, weight)
+        return apply_inplace(pairs.Lerp, self, end, weight=weight)
 
     def pow_(self, exponent: Any) -> Any:
         """x ** exponent, in place."""
         if isinstance(exponent, Traced):
-            return apply_inplace(arithmetic.PowTensor, self, exponent)
-        return apply_inplace(arithmetic.Pow, self, exponent=exponent)
+            return apply_inplace(powers.PowTensor, self, exponent)
+        return apply_inplace(powers.Pow, self, exponent=exponent)
 
     __ipow__ = pow_
 

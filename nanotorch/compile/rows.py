@@ -15,13 +15,15 @@ from nanotorch.backend import MODULES
 from nanotorch.compile.recorder import Kernel
 from nanotorch.ops import (
     activations,
+    binary_losses,
+    broadcasting,
     casting,
     comparisons,
     linalg,
     losses,
-    reductions,
-    regions,
+    products,
     shapes,
+    sums,
 )
 from nanotorch.primitive import Elementwise, Linear
 
@@ -64,10 +66,10 @@ def role(step: Kernel, kinds: list[str], rows: int) -> Role:
     if primitive in (activations.SoftmaxReverse, activations.LogSoftmaxReverse):
         if kinds == [ROWS, ROWS] and step.attributes["dim"] % len(shape) != 0:
             return Role(ROWS)
-    if primitive is linalg.LinearLayer and kinds[0] == ROWS and len(shape) > 1:
+    if primitive is products.LinearLayer and kinds[0] == ROWS and len(shape) > 1:
         if all(kind == WHOLE for kind in kinds[1:]):
             return Role(ROWS)
-    if primitive in (linalg.Mm, linalg.Mv):
+    if primitive in (products.Mm, linalg.Mv):
         if kinds == [ROWS, WHOLE]:
             return Role(ROWS)
         if kinds == [COLUMNS, ROWS]:
@@ -93,13 +95,13 @@ RESHAPING = (
     shapes.View,
     shapes.UnsafeView,
     shapes.Reshape,
-    regions.Expand,
+    broadcasting.Expand,
     shapes.Squeeze,
     shapes.Unsqueeze,
 )
-REDUCING = (reductions.Sum, reductions.Mean, regions.SumTo)
+REDUCING = (sums.Sum, sums.Mean, broadcasting.SumTo)
 PLAIN = (comparisons.Where, comparisons.MaskedFill, casting.Clone, casting.ToCopy)
-LOSSES = (losses.BinaryCrossEntropyWithLogits, losses.MseLoss, losses.BinaryCrossEntropy)
+LOSSES = (binary_losses.BinaryCrossEntropyWithLogits, losses.MseLoss, losses.BinaryCrossEntropy)
 
 
 def mapped(step: Kernel, kinds: list[str], rows: int) -> Role:
@@ -145,7 +147,7 @@ def reduced(step: Kernel, rows: int) -> Role:
     before, after = step.operands[0].shape, step.out.shape
     if before[0] != rows:
         raise NotRowWise("a sum over transposed rows")
-    if step.primitive is regions.SumTo:
+    if step.primitive is broadcasting.SumTo:
         if after and len(after) == len(before) and after[0] == rows:
             return Role(ROWS, {"shape": f"(n, {''.join(f'{n}, ' for n in after[1:])})"})
         return Role(SUM)
@@ -155,7 +157,7 @@ def reduced(step: Kernel, rows: int) -> Role:
     )
     if over is not None and 0 not in over:
         return Role(ROWS)
-    if step.primitive is reductions.Sum:
+    if step.primitive is sums.Sum:
         return Role(SUM)
     raise NotRowWise("a mean over rows")
 

@@ -25,7 +25,17 @@ from nanotorch.backend.cuda import (
 )
 from nanotorch.backend.dtypes import float64
 from nanotorch.backend.halves import DEVICE_KERNELS
-from nanotorch.ops import activations, indexing, linalg, losses, normalization, reductions, sorting
+from nanotorch.ops import (
+    activations,
+    binary_losses,
+    indexing,
+    linalg,
+    losses,
+    normalization,
+    products,
+    reductions,
+    sorting,
+)
 from nanotorch.ops.casting import into
 from nanotorch.ops.indexing import alike, copied, zeroed
 from nanotorch.ops.keys import axes, op_of
@@ -152,8 +162,8 @@ KERNELS: dict[type, Callable[..., Any]] = {
     activations.SoftmaxReverse: fused.softmax_reverse,
     activations.LogSoftmax: fused.log_softmax,
     activations.LogSoftmaxReverse: fused.log_softmax_reverse,
-    losses.BinaryCrossEntropyWithLogits: fused.bce_with_logits,
-    losses.BinaryCrossEntropyWithLogitsReverse: fused.bce_with_logits_reverse,
+    binary_losses.BinaryCrossEntropyWithLogits: fused.bce_with_logits,
+    binary_losses.BinaryCrossEntropyWithLogitsReverse: fused.bce_with_logits_reverse,
     losses.MseLoss: fused.mse,
     losses.MseLossReverse: fused.mse_reverse,
     losses.NllLoss: nll,
@@ -164,9 +174,9 @@ KERNELS: dict[type, Callable[..., Any]] = {
     normalization.LayerNormReverse: fused.layer_norm_reverse,
     normalization.LayerNormWeight: fused.layer_norm_weight,
     **dict.fromkeys(
-        (linalg.Dot, linalg.Mv, linalg.Mm, linalg.Bmm, linalg.BatchedMatMul), cublas.matmul
+        (linalg.Dot, linalg.Mv, products.Mm, linalg.Bmm, linalg.BatchedMatMul), cublas.matmul
     ),
-    linalg.LinearLayer: linear,
+    products.LinearLayer: linear,
     linalg.EinSum: einsum,
     indexing.Index: read,
     indexing.IndexAdd: add_at_key,

@@ -9,8 +9,8 @@ import math
 
 from nanotorch import ops
 from nanotorch.autograd.grad_mode import in_precision, no_grad
-from nanotorch.ops.loss_reductions import total
-from nanotorch.ops.losses import check_classes, check_reduction, same_size
+from nanotorch.ops.loss_reductions import check_reduction, same_size, total
+from nanotorch.ops.losses import check_classes
 from nanotorch.tensor import Tensor
 
 

@@ -18,24 +18,14 @@ from nanotorch.ops.activations import (
 )
 from nanotorch.ops.arithmetic import (
     add as add,
-    addcdiv as addcdiv,
-    addcmul as addcmul,
-    atan2 as atan2,
-    div as div,
-    floor_divide as floor_divide,
-    fmod as fmod,
-    hypot as hypot,
-    lerp as lerp,
-    logaddexp as logaddexp,
-    maximum as maximum,
-    minimum as minimum,
     mul as mul,
-    power as power,
-    remainder as remainder,
     rsub as rsub,
     sub as sub,
-    xlogy as xlogy,
 )
+from nanotorch.ops.binary_losses import (
+    binary_cross_entropy_with_logits as binary_cross_entropy_with_logits,
+)
+from nanotorch.ops.broadcasting import sum_to as sum_to
 from nanotorch.ops.casting import (
     Copy as Copy,
     Fill as Fill,
@@ -70,6 +60,12 @@ from nanotorch.ops.comparisons import (
     ne as ne,
     nonzero as nonzero,
     where as where,
+)
+from nanotorch.ops.division import (
+    div as div,
+    floor_divide as floor_divide,
+    fmod as fmod,
+    remainder as remainder,
 )
 from nanotorch.ops.elementwise import (
     abs as abs,
@@ -154,10 +150,8 @@ from nanotorch.ops.linalg import (
     einsum as einsum,
     inner as inner,
     inv as inv,
-    linear as linear,
     logdet as logdet,
     matmul as matmul,
-    mm as mm,
     mv as mv,
     outer as outer,
     slogdet as slogdet,
@@ -167,7 +161,6 @@ from nanotorch.ops.linalg import (
 )
 from nanotorch.ops.losses import (
     binary_cross_entropy as binary_cross_entropy,
-    binary_cross_entropy_with_logits as binary_cross_entropy_with_logits,
     cross_entropy as cross_entropy,
     huber_loss as huber_loss,
     kl_div as kl_div,
@@ -177,6 +170,19 @@ from nanotorch.ops.losses import (
     smooth_l1_loss as smooth_l1_loss,
 )
 from nanotorch.ops.normalization import layer_norm as layer_norm, standardize as standardize
+from nanotorch.ops.pairs import (
+    addcdiv as addcdiv,
+    addcmul as addcmul,
+    atan2 as atan2,
+    hypot as hypot,
+    lerp as lerp,
+    logaddexp as logaddexp,
+    maximum as maximum,
+    minimum as minimum,
+    xlogy as xlogy,
+)
+from nanotorch.ops.powers import power as power
+from nanotorch.ops.products import linear as linear, mm as mm
 from nanotorch.ops.reductions import (
     ValuesAndIndices as ValuesAndIndices,
     all as all,
@@ -190,18 +196,15 @@ from nanotorch.ops.reductions import (
     cumsum as cumsum,
     logsumexp as logsumexp,
     max as max,
-    mean as mean,
     min as min,
     nanmean as nanmean,
     nansum as nansum,
     prod as prod,
-    sum as sum,
 )
 from nanotorch.ops.regions import (
     AsStrided as AsStrided,
     CopySlices as CopySlices,
     embed as embed,
-    sum_to as sum_to,
 )
 from nanotorch.ops.shapes import (
     BasicIndex as BasicIndex,
@@ -251,3 +254,4 @@ from nanotorch.ops.statistics import (
     var as var,
     var_mean as var_mean,
 )
+from nanotorch.ops.sums import mean as mean, sum as sum

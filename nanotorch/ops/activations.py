@@ -10,8 +10,8 @@ from nanotorch.ops.casting import into
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import exp, tanh
 from nanotorch.ops.error_function import erf
-from nanotorch.ops.reductions import sum
 from nanotorch.ops.shapes import dimension
+from nanotorch.ops.sums import sum
 from nanotorch.primitive import Elementwise, Primitive, apply, function
 
 # The largest number whose exp is finite, by the letter of the dtype.

@@ -1,14 +1,20 @@
-"""Cross-entropy between two classes, given probabilities or the logits of them."""
+"""Cross-entropy between two classes, given the logits of their probabilities."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import HOST, Array, constant
+from nanotorch.backend import Array, constant
 from nanotorch.ops.activations import sigmoid, softplus, stable_sigmoid
-from nanotorch.ops.comparisons import where
-from nanotorch.ops.elementwise import log
-from nanotorch.ops.loss_reductions import divided, divisor, reduced, scaled, total
+from nanotorch.ops.loss_reductions import (
+    check_reduction,
+    divided,
+    divisor,
+    reduced,
+    same_size,
+    scaled,
+    total,
+)
 from nanotorch.primitive import Elementwise, Primitive, apply
 
 
@@ -133,59 +139,18 @@ def bce_target_slope(x: Any, weight: Any, pos_weight: Any) -> Any:
     return slope if weight is None else slope * weight
 
 
-class BinaryCrossEntropy(Primitive):
-    """y = -weight * (target * log x + (1 - target) * log(1 - x)), the logarithms at least -100"""
+def binary_cross_entropy_with_logits(
+    x: Any, target: Any, weight: Any = None, reduction: str = "mean", pos_weight: Any = None
+) -> Any:
+    """The cross-entropy between targets in [0, 1] and the probabilities sigmoid(x), x of any shape.
 
-    vjp = (
-        lambda g, x, target, weight, reduction: (
-            scaled(g, x, reduction) * weighted((x - target) / floor((1 - x) * x), weight)
-        ),
-        lambda g, x, weight, reduction: (
-            scaled(g, x, reduction) * weighted(bounded_log(1 - x) - bounded_log(x), weight)
-        ),
-        None,
-    )
-    jvp = (
-        lambda t, x, target, weight, reduction: total(
-            t * weighted((x - target) / floor((1 - x) * x), weight), reduction
-        ),
-        lambda t, x, weight, reduction: total(
-            t * weighted(bounded_log(1 - x) - bounded_log(x), weight), reduction
-        ),
-        None,
-    )
-
-    @staticmethod
-    def kernel(
-        xp: Any, x: Array, target: Array, weight: Any, *, reduction: str, out: Array | None = None
-    ) -> Array:
-        # Only where reading the values costs no waiting for a device.
-        if xp is HOST and ((x < 0) | (x > 1)).any():
-            raise ValueError("all elements of input should be between 0 and 1")
-        one = x.dtype.type(1)
-        positive = xp.maximum(xp.log(xp.maximum(x, xp.finfo(x.dtype).tiny)), -100)
-        negative = xp.maximum(xp.log1p(-xp.minimum(x, one - xp.finfo(x.dtype).epsneg)), -100)
-        positive, negative = xp.where(x > 0, positive, -100), xp.where(x < 1, negative, -100)
-        loss = ((target - 1) * negative - target * positive).astype(x.dtype)
-        if weight is not None:
-            loss = loss * weight
-        return reduced(xp, loss, reduction, out)
-
-    @classmethod
-    def title(cls) -> str:
-        return "binary_cross_entropy"
-
-
-def weighted(x: Any, weight: Any) -> Any:
-    """x * weight, where there is one."""
-    return x if weight is None else x * weight
-
-
-def floor(x: Any) -> Any:
-    """x, at least 1e-12: keeps the slope finite at probabilities 0 and 1."""
-    return where(x < 1e-12, 1e-12, x)
-
-
-def bounded_log(x: Any) -> Any:
-    """log x, at least -100."""
-    return where(x <= 3.8e-44, -100.0, log(where(x <= 3.8e-44, 1.0, x)))
+    `weight` (broadcast to x) weighs each element, `pos_weight` (broadcast to x) the positive part.
+    """
+    check_reduction(reduction)
+    same_size(x, target, "binary_cross_entropy_with_logits")
+    if hasattr(target, "_array") and target._array.dtype.kind not in "fV":
+        raise RuntimeError(
+            f"binary_cross_entropy_with_logits: expected a target of dtype {x.dtype}, got "
+            f"{target.dtype}; convert it with target.to(input.dtype)"
+        )
+    return apply(BinaryCrossEntropyWithLogits, x, target, weight, pos_weight, reduction=reduction)

@@ -1,13 +1,14 @@
-"""Products of vectors and matrices, and the linear layer."""
+"""Products of vectors and of batches of matrices, contractions, inverses and determinants."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import HOST, Array
+from nanotorch.backend import Array
 from nanotorch.ops.casting import cast, clone, into
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import sign
+from nanotorch.ops.products import mm, same_dtype
 from nanotorch.ops.shapes import (
     UnsafeView,
     diag_embed,
@@ -18,7 +19,7 @@ from nanotorch.ops.shapes import (
     transpose,
     unsqueeze,
 )
-from nanotorch.primitive import Multilinear, Primitive, Traced, apply
+from nanotorch.primitive import Multilinear, Primitive, apply
 
 
 class Dot(Multilinear):
@@ -29,18 +30,6 @@ class Dot(Multilinear):
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
         return into(xp, xp.dot(a, b), out)
-
-
-def matrix_product(xp: Any, a: Array, b: Array, out: Array | None) -> Array:
-    """a @ b, of matrices; by NumPy's `dot` where it can, which costs less than its matmul."""
-    if (
-        xp is HOST
-        and a.ndim == 2
-        and a.dtype.char in "fd"
-        and (out is None or out.flags.c_contiguous)
-    ):
-        return xp.dot(a, b, out=out)
-    return xp.matmul(a, b, out=out)
 
 
 class Mv(Multilinear):
@@ -54,16 +43,6 @@ class Mv(Multilinear):
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
         return xp.matmul(a, b, out=out)
-
-
-class Mm(Multilinear):
-    """y = a @ b, matrix times matrix"""
-
-    vjp = (lambda g, b: times(g, b.T), lambda g, a: times(a.T, g))
-
-    @staticmethod
-    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return matrix_product(xp, a, b, out)
 
 
 class Bmm(Multilinear):
@@ -88,39 +67,6 @@ class BatchedMatMul(Bmm):
     @classmethod
     def title(cls) -> str:
         return "matmul"
-
-
-class LinearLayer(Primitive):
-    """y = x @ weight.T + bias; the rows of x are samples, the rows of weight are outputs"""
-
-    vjp = (
-        lambda g, weight: product(g, weight),
-        lambda g, x: times(rows(g).T, rows(x)),
-        lambda g: g,
-    )
-    jvp = (
-        lambda t, weight: product(t, transpose(weight, 0, 1)),
-        lambda t, x: product(x, transpose(t, 0, 1)),
-        lambda t: t,
-    )
-
-    @staticmethod
-    def kernel(
-        xp: Any, x: Array, weight: Array, bias: Array | None, out: Array | None = None
-    ) -> Array:
-        y = matrix_product(xp, x, weight.T, out)
-        if bias is None:
-            return y
-        return xp.add(y, bias, out=y if y.ndim else out)
-
-    @classmethod
-    def title(cls) -> str:
-        return "linear"
-
-    def name(self) -> str:
-        if len(self.shape) != 2:
-            return "ViewBackward0"
-        return "AddmmBackward0" if self.edges[2:] != (None,) else "MmBackward0"
 
 
 class EinSum(Multilinear):
@@ -196,23 +142,6 @@ class Det(Primitive):
         return out
 
 
-def rows(x: Any) -> Any:
-    """x as a matrix: all but its last dimension made one."""
-    return x if x.ndim == 2 else reshape(x, (-1, x.shape[-1]))
-
-
-def times(a: Any, b: Any) -> Any:
-    """a @ b, both matrices; raw arrays of a device by the kernel of ours."""
-    return matrix_product(HOST, a, b, None) if type(a) is HOST.ndarray else apply(Mm, a, b)
-
-
-def product(a: Any, b: Any) -> Any:
-    """a @ b, b a matrix, a of any number of dimensions: folded to one matrix product."""
-    if a.ndim == 2:
-        return times(a, b)
-    return reshape(apply(Mm, rows(a), b), (*a.shape[:-1], b.shape[1]))
-
-
 def batched(a: Any, b: Any) -> Any:
     """a @ b over leading dimensions."""
     return apply(BatchedMatMul, a, b)
@@ -244,14 +173,6 @@ def einsum_reverse(
 # --- the functions --------------------------------------------------------------------------------
 
 
-def same_dtype(a: Any, b: Any, op: str) -> None:
-    """Refuses operands of different dtypes, as PyTorch's products do, unless they will be cast."""
-    if a.dtype != b.dtype and not (isinstance(a, Traced) and a._mixes()):
-        raise RuntimeError(
-            f"{op}: expected both tensors to have the same dtype, but got {a.dtype} and {b.dtype}"
-        )
-
-
 def matmul(a: Any, b: Any) -> Any:
     """The matrix product: vectors dot, matrices multiply, leading dimensions broadcast.
 
@@ -275,12 +196,6 @@ def matmul(a: Any, b: Any) -> Any:
         y = matmul(a, unsqueeze(b, 1))
         return apply(UnsafeView, y, shape=tuple(y.shape[:-1]))
     return apply(BatchedMatMul, a, b)
-
-
-def mm(a: Any, b: Any) -> Any:
-    """The product of the matrices a (m, k) and b (k, n)."""
-    same_dtype(a, b, "mm")
-    return apply(Mm, a, b)
 
 
 def bmm(a: Any, b: Any) -> Any:
@@ -337,13 +252,6 @@ def _as(x: Any, y: Any) -> Any:
 def inner(a: Any, b: Any) -> Any:
     """The products of the rows of a with the rows of b, along their last dimensions."""
     return tensordot(a, b, ([-1], [-1])) if a.ndim and b.ndim else a * b
-
-
-def linear(x: Any, weight: Any, bias: Any = None) -> Any:
-    """x (…, in) @ weight (out, in).T + bias (out)."""
-    if weight.ndim != 2:
-        return matmul(x, weight) if bias is None else matmul(x, weight) + bias
-    return apply(LinearLayer, x, weight, bias)
 
 
 def einsum(equation: str, *operands: Any) -> Any:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from nanotorch.backend import Array, constant
-from nanotorch.ops.reductions import mean, sum
+from nanotorch.ops.sums import mean, sum
 
 REDUCTIONS = ("none", "mean", "sum")
 
@@ -46,3 +46,19 @@ def total(x: Any, reduction: str) -> Any:
     if reduction == "none":
         return x
     return mean(x) if reduction == "mean" else sum(x)
+
+
+def check_reduction(reduction: str) -> None:
+    """ValueError for what is no reduction."""
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"{reduction} is not a valid value for reduction; use one of {REDUCTIONS}")
+
+
+def same_size(x: Any, target: Any, op: str) -> None:
+    """ValueError where the target's shape is not the input's."""
+    x, target = getattr(x, "_array", x), getattr(target, "_array", target)
+    if x.shape != target.shape:
+        raise ValueError(
+            f"{op}: target size ({tuple(target.shape)}) must be the same as input size "
+            f"({tuple(x.shape)})"
+        )

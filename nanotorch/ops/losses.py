@@ -6,15 +6,18 @@ from typing import Any
 
 from nanotorch.backend import HOST, Array, broadcast_shapes, constant, counting, dtype_of
 from nanotorch.ops.activations import log_softmax
-from nanotorch.ops.binary_losses import (
-    BinaryCrossEntropy as BinaryCrossEntropy,
-    BinaryCrossEntropyWithLogits as BinaryCrossEntropyWithLogits,
-    BinaryCrossEntropyWithLogitsReverse as BinaryCrossEntropyWithLogitsReverse,
-)
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import abs, exp, log
-from nanotorch.ops.loss_reductions import REDUCTIONS, divided, divisor, reduced, total
-from nanotorch.ops.reductions import sum
+from nanotorch.ops.loss_reductions import (
+    check_reduction,
+    divided,
+    divisor,
+    reduced,
+    same_size,
+    scaled,
+    total,
+)
+from nanotorch.ops.sums import sum
 from nanotorch.primitive import Elementwise, Linear, Primitive, apply
 
 
@@ -64,6 +67,64 @@ class MseLossReverse(Elementwise):
         out: Array | None = None,
     ) -> Array:  # fmt: skip
         return xp.multiply(divided(g, divisor), 2 * (x - target), out=out)
+
+
+class BinaryCrossEntropy(Primitive):
+    """y = -weight * (target * log x + (1 - target) * log(1 - x)), the logarithms at least -100"""
+
+    vjp = (
+        lambda g, x, target, weight, reduction: (
+            scaled(g, x, reduction) * weighted((x - target) / floor((1 - x) * x), weight)
+        ),
+        lambda g, x, weight, reduction: (
+            scaled(g, x, reduction) * weighted(bounded_log(1 - x) - bounded_log(x), weight)
+        ),
+        None,
+    )
+    jvp = (
+        lambda t, x, target, weight, reduction: total(
+            t * weighted((x - target) / floor((1 - x) * x), weight), reduction
+        ),
+        lambda t, x, weight, reduction: total(
+            t * weighted(bounded_log(1 - x) - bounded_log(x), weight), reduction
+        ),
+        None,
+    )
+
+    @staticmethod
+    def kernel(
+        xp: Any, x: Array, target: Array, weight: Any, *, reduction: str, out: Array | None = None
+    ) -> Array:
+        # Only where reading the values costs no waiting for a device.
+        if xp is HOST and ((x < 0) | (x > 1)).any():
+            raise ValueError("all elements of input should be between 0 and 1")
+        one = x.dtype.type(1)
+        positive = xp.maximum(xp.log(xp.maximum(x, xp.finfo(x.dtype).tiny)), -100)
+        negative = xp.maximum(xp.log1p(-xp.minimum(x, one - xp.finfo(x.dtype).epsneg)), -100)
+        positive, negative = xp.where(x > 0, positive, -100), xp.where(x < 1, negative, -100)
+        loss = ((target - 1) * negative - target * positive).astype(x.dtype)
+        if weight is not None:
+            loss = loss * weight
+        return reduced(xp, loss, reduction, out)
+
+    @classmethod
+    def title(cls) -> str:
+        return "binary_cross_entropy"
+
+
+def weighted(x: Any, weight: Any) -> Any:
+    """x * weight, where there is one."""
+    return x if weight is None else x * weight
+
+
+def floor(x: Any) -> Any:
+    """x, at least 1e-12: keeps the slope finite at probabilities 0 and 1."""
+    return where(x < 1e-12, 1e-12, x)
+
+
+def bounded_log(x: Any) -> Any:
+    """log x, at least -100."""
+    return where(x <= 3.8e-44, -100.0, log(where(x <= 3.8e-44, 1.0, x)))
 
 
 class NllLoss(Linear):
@@ -179,40 +240,6 @@ def all_below(classes: Array, count: int) -> bool:
     """Whether 0 <= classes < count: one comparison, since negative numbers are huge unsigned
     ones."""
     return bool(classes.size == 0 or classes.view(f"u{classes.itemsize}").max() < count)
-
-
-def check_reduction(reduction: str) -> None:
-    """ValueError for what is no reduction."""
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"{reduction} is not a valid value for reduction; use one of {REDUCTIONS}")
-
-
-def same_size(x: Any, target: Any, op: str) -> None:
-    """ValueError where the target's shape is not the input's."""
-    x, target = getattr(x, "_array", x), getattr(target, "_array", target)
-    if x.shape != target.shape:
-        raise ValueError(
-            f"{op}: target size ({tuple(target.shape)}) must be the same as input size "
-            f"({tuple(x.shape)})"
-        )
-
-
-def binary_cross_entropy_with_logits(
-    x: Any, target: Any, weight: Any = None, reduction: str = "mean", pos_weight: Any = None
-) -> Any:
-    """The cross-entropy between targets in [0, 1] and the probabilities sigmoid(x), x of any shape.
-
-    `weight` (broadcast to x) weighs each element, `pos_weight` (broadcast to x) the positive part.
-    """
-    if reduction not in REDUCTIONS:
-        check_reduction(reduction)
-    same_size(x, target, "binary_cross_entropy_with_logits")
-    if hasattr(target, "_array") and target._array.dtype.kind not in "fV":
-        raise RuntimeError(
-            f"binary_cross_entropy_with_logits: expected a target of dtype {x.dtype}, got "
-            f"{target.dtype}; convert it with target.to(input.dtype)"
-        )
-    return apply(BinaryCrossEntropyWithLogits, x, target, weight, pos_weight, reduction=reduction)
 
 
 def binary_cross_entropy(x: Any, target: Any, weight: Any = None, reduction: str = "mean") -> Any:

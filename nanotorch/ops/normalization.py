@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import Array
+from nanotorch.ops.broadcasting import sum_to
 from nanotorch.ops.casting import into
 from nanotorch.ops.elementwise import rsqrt
-from nanotorch.ops.reductions import mean
-from nanotorch.ops.regions import sum_to
 from nanotorch.ops.shapes import broadcast_to
 from nanotorch.ops.statistics import var
+from nanotorch.ops.sums import mean
 from nanotorch.primitive import Primitive, apply
 
 

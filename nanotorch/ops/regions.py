@@ -1,14 +1,14 @@
-"""Regions: a view seen from its base, whose memory it shows; and repetition with its reverse.
+"""Regions: a view seen from its base, whose memory it shows.
 
 A path is a chain of view primitives with their attributes: the way from a base to a region of it.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from nanotorch.backend import HOST, Array
+from nanotorch.ops.broadcasting import sum_to
 from nanotorch.ops.casting import into, zeros_like
 from nanotorch.primitive import RELEASED, Linear, Primitive, apply
 
@@ -42,36 +42,6 @@ class Embed(Linear):
             out.fill(0)
         follow(xp, out, path)[...] = g
         return out
-
-
-class Expand(Linear):
-    """y = x repeated to a larger shape, without copying"""
-
-    view = repeats = True
-    vjp = (lambda g, x_shape: sum_to(g, x_shape),)
-
-    @staticmethod
-    def kernel(xp: Any, x: Array, *, shape: Shape) -> Array:
-        if x.shape == tuple(shape[len(shape) - x.ndim :]) and x.size == math.prod(shape):
-            return x.reshape(shape)  # which, unlike what repeats, can be written to
-        return xp.broadcast_to(x, shape)
-
-
-class SumTo(Linear):
-    """y = x summed over what broadcasting `shape` to x's shape repeats"""
-
-    vjp = (lambda g, x_shape: apply(Expand, g, shape=tuple(x_shape)),)
-
-    @staticmethod
-    def kernel(xp: Any, x: Array, *, shape: Shape, out: Array | None = None) -> Array:
-        extra = x.ndim - len(shape)
-        if extra == 1 and x.shape[1:] == shape:
-            return xp.add.reduce(x, axis=0, out=out)
-        if extra < 0 or any(n not in (1, m) for n, m in zip(shape, x.shape[extra:], strict=True)):
-            raise ValueError(f"cannot sum {tuple(x.shape)} to {tuple(shape)}")
-        axes = (*range(extra), *(extra + d for d, n in enumerate(shape) if n != x.shape[extra + d]))
-        y = x.sum(axis=axes).reshape(shape)
-        return into(xp, y, out)
 
 
 class CopySlices(Linear):
@@ -114,11 +84,6 @@ def embed(g: Any, shape: Shape, path: Path) -> Any:
             g = embed(g, attributes["shape"], path[place + 1 :])
             return embed(sum_to(g, before), shape, path[:place])
     return apply(Embed, g, shape=shape, path=path)
-
-
-def sum_to(x: Any, shape: Shape) -> Any:
-    """x summed over what broadcasting repeats; ValueError where `shape` cannot become x's."""
-    return x if tuple(x.shape) == tuple(shape) else apply(SumTo, x, shape=tuple(shape))
 
 
 def clear(g: Any, path: Path) -> Any:

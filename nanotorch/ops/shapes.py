@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from nanotorch.backend import Array, array_module
+from nanotorch.ops.broadcasting import Expand
 from nanotorch.ops.casting import clone, into
-from nanotorch.ops.regions import Expand, embed
+from nanotorch.ops.regions import embed
 from nanotorch.primitive import Linear, apply
 
 Shape = tuple[int, ...]

@@ -6,11 +6,11 @@ from typing import Any
 
 from nanotorch.backend import Array, array_module
 from nanotorch.backend.dtypes import int64
-from nanotorch.ops.arithmetic import lerp
 from nanotorch.ops.casting import cast, full_of, into
 from nanotorch.ops.comparisons import isnan, where
 from nanotorch.ops.elementwise import ceil, floor
 from nanotorch.ops.indexing import Gather, index_select
+from nanotorch.ops.pairs import lerp
 from nanotorch.ops.reductions import Extreme, ValuesAndIndices, along, any as any_, argmax
 from nanotorch.ops.shapes import dimension, movedim, narrow, reshape, select, squeeze
 from nanotorch.primitive import Primitive, Traced, apply

@@ -10,8 +10,8 @@ from nanotorch.backend.dtypes import bool_
 from nanotorch.ops.casting import cast, zeros_like
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import abs, clamp, sign
-from nanotorch.ops.reductions import Dim, axes, count, floating, mean, spread, sum
 from nanotorch.ops.shapes import narrow, unsqueeze
+from nanotorch.ops.sums import Dim, axes, count, floating, mean, spread, sum
 from nanotorch.primitive import Primitive, apply
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from nanotorch import ops
 from nanotorch.backend import Array
-from nanotorch.ops import reductions
+from nanotorch.ops import sums
 from nanotorch.primitive import (
     ATTRIBUTE,
     INDEX,
@@ -33,7 +33,7 @@ class SumLike(Linear):
 
     @staticmethod
     def kernel(xp: Any, x: Array, like: Array, out: Array | None = None) -> Array:
-        return ops.regions.SumTo.kernel(xp, x, shape=like.shape, out=out)
+        return ops.broadcasting.SumTo.kernel(xp, x, shape=like.shape, out=out)
 
     @classmethod
     def title(cls) -> str:
@@ -137,12 +137,10 @@ def cotangent(node: Expression, index: int, g: Any) -> Any:
     if rule is None:
         return None
     unshaped = isinstance(x._array, Unshaped)
-    whole = (
-        issubclass(primitive, (reductions.Sum, reductions.Mean)) and node.attributes["dim"] is None
-    )
+    whole = issubclass(primitive, (sums.Sum, sums.Mean)) and node.attributes["dim"] is None
     if unshaped and whole:
         g = expand_like(g, x)
-        return g if issubclass(primitive, reductions.Sum) else g / apply(CountOf, x)
+        return g if issubclass(primitive, sums.Sum) else g / apply(CountOf, x)
     try:
         values = [
             argument(node, kind, key, index) for kind, key in primitive.arguments[place] or ()

@@ -16,14 +16,14 @@ from typing import Any, NoReturn
 from nanotorch import ops
 from nanotorch.backend import Array, array_module, dtype, dtype_of, is_array, promote
 from nanotorch.creation import full
-from nanotorch.ops import casting, comparisons, indexing, joining, linalg, reductions
+from nanotorch.ops import casting, comparisons, indexing, joining, linalg, products, sums
 from nanotorch.ops.activations import LogSoftmax, LogSoftmaxReverse, Softmax, SoftmaxReverse
 from nanotorch.primitive import Elementwise, Primitive, Traced
 
 Shape = tuple[int, ...]
 
 BROADCASTING = (Elementwise, comparisons.Where, comparisons.MaskedFill)
-PRODUCTS = (linalg.Dot, linalg.Mv, linalg.Mm, linalg.Bmm)
+PRODUCTS = (linalg.Dot, linalg.Mv, products.Mm, linalg.Bmm)
 OF_FIRST = (  # ops whose result has the shape and dtype of their first input
     *(Softmax, LogSoftmax, SoftmaxReverse, LogSoftmaxReverse),
     *(casting.Clone, casting.Copy, casting.Fill, indexing.IndexPut),
@@ -155,7 +155,7 @@ def inferred(primitive: type[Primitive], inputs: Sequence[Any], attributes: dict
         return SymbolWithoutValues(shapes[0], arrays[0].dtype)
     if issubclass(primitive, PRODUCTS):
         return SymbolWithoutValues(product(arrays[0].shape, arrays[1].shape), arrays[0].dtype)
-    if issubclass(primitive, linalg.LinearLayer):
+    if issubclass(primitive, products.LinearLayer):
         return SymbolWithoutValues(linear(*shapes), arrays[0].dtype)
     if issubclass(primitive, linalg.Solve):
         return SymbolWithoutValues(shapes[1], arrays[1].dtype)
@@ -229,12 +229,12 @@ def linear(x: Shape, weight: Shape, *bias: Shape) -> Shape:
     return broadcast([shape, *bias])
 
 
-def reduced(shape: Shape, dim: reductions.Dim, keepdim: bool) -> Shape:
+def reduced(shape: Shape, dim: sums.Dim, keepdim: bool) -> Shape:
     """The shape without the dimensions that are summed over, or with 1 in their places."""
     for d in (dim,) if isinstance(dim, int) else dim or ():
         if not -len(shape) <= d < len(shape):
             raise IndexError(f"dimension {d} is out of range for shape {shape}")
-    gone = reductions.dims(shape, dim)
+    gone = sums.dims(shape, dim)
     if keepdim:
         return tuple(1 if d in gone else n for d, n in enumerate(shape))
     return tuple(n for d, n in enumerate(shape) if d not in gone)

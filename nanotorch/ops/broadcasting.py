@@ -1,0 +1,47 @@
+"""Broadcasting: an array repeated to a larger shape, and the sum that is its reverse."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from nanotorch.backend import Array
+from nanotorch.ops.casting import into
+from nanotorch.primitive import Linear, apply
+
+Shape = tuple[int, ...]
+
+
+class Expand(Linear):
+    """y = x repeated to a larger shape, without copying"""
+
+    view = repeats = True
+    vjp = (lambda g, x_shape: sum_to(g, x_shape),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, *, shape: Shape) -> Array:
+        if x.shape == tuple(shape[len(shape) - x.ndim :]) and x.size == math.prod(shape):
+            return x.reshape(shape)  # which, unlike what repeats, can be written to
+        return xp.broadcast_to(x, shape)
+
+
+class SumTo(Linear):
+    """y = x summed over what broadcasting `shape` to x's shape repeats"""
+
+    vjp = (lambda g, x_shape: apply(Expand, g, shape=tuple(x_shape)),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, *, shape: Shape, out: Array | None = None) -> Array:
+        extra = x.ndim - len(shape)
+        if extra == 1 and x.shape[1:] == shape:
+            return xp.add.reduce(x, axis=0, out=out)
+        if extra < 0 or any(n not in (1, m) for n, m in zip(shape, x.shape[extra:], strict=True)):
+            raise ValueError(f"cannot sum {tuple(x.shape)} to {tuple(shape)}")
+        axes = (*range(extra), *(extra + d for d, n in enumerate(shape) if n != x.shape[extra + d]))
+        y = x.sum(axis=axes).reshape(shape)
+        return into(xp, y, out)
+
+
+def sum_to(x: Any, shape: Shape) -> Any:
+    """x summed over what broadcasting repeats; ValueError where `shape` cannot become x's."""
+    return x if tuple(x.shape) == tuple(shape) else apply(SumTo, x, shape=tuple(shape))

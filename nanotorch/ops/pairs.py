@@ -1,0 +1,143 @@
+"""Functions of two operands beyond arithmetic, elementwise with broadcasting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanotorch.backend import Array, is_array
+from nanotorch.ops.comparisons import where
+from nanotorch.ops.elementwise import exp, log
+from nanotorch.primitive import BinaryUfunc, Elementwise, Traced, apply, function
+
+
+class Maximum(BinaryUfunc):
+    """y = max(a, b); where they are equal each gets half of the gradient"""
+
+    ufunc = "maximum"
+    vjp = (
+        lambda g, a, b: share(g, a > b, a == b),
+        lambda g, a, b: share(g, b > a, a == b),
+    )
+
+
+maximum = function(Maximum)
+
+
+class Minimum(BinaryUfunc):
+    """y = min(a, b); where they are equal each gets half of the gradient"""
+
+    ufunc = "minimum"
+    vjp = (
+        lambda g, a, b: share(g, a < b, a == b),
+        lambda g, a, b: share(g, b < a, a == b),
+    )
+
+
+minimum = function(Minimum)
+
+
+class Atan2(BinaryUfunc):
+    """y = the angle of the point (b, a)"""
+
+    ufunc = "arctan2"
+    promotes = "floating"
+    vjp = (
+        lambda g, a, b: g * over_square(b, a, b),
+        lambda g, a, b: g * over_square(-a, a, b),
+    )
+
+
+atan2 = function(Atan2)
+
+
+class Lerp(Elementwise):
+    """y = a + weight * (b - a), weight a number"""
+
+    in_place = True
+    vjp = (lambda g, weight: g * (1 - weight), lambda g, weight: g * weight)
+
+    @staticmethod
+    def kernel(xp: Any, a: Array, b: Array, *, weight: float, out: Array | None = None) -> Array:
+        return xp.add(a, (b - a) * weight, out=out)
+
+
+class LerpTensor(Elementwise):
+    """y = a + weight * (b - a)"""
+
+    backward_name = "LerpBackward1"
+    in_place = True
+    vjp = (
+        lambda g, weight: g * (1 - weight),
+        lambda g, weight: g * weight,
+        lambda g, a, b: g * (b - a),
+    )
+
+    @staticmethod
+    def kernel(xp: Any, a: Array, b: Array, weight: Array, out: Array | None = None) -> Array:
+        return xp.add(a, (b - a) * weight, out=out)
+
+
+class Hypot(BinaryUfunc):
+    """y = sqrt(a * a + b * b)"""
+
+    ufunc = "hypot"
+    vjp = (lambda g, a, y: g * (a / y), lambda g, b, y: g * (b / y))
+
+
+hypot = function(Hypot)
+
+
+class Logaddexp(BinaryUfunc):
+    """y = log(exp(a) + exp(b))"""
+
+    ufunc = "logaddexp"
+    promotes = "floating"
+    vjp = (
+        lambda g, a, b: g / (1 + exp(b - a)),
+        lambda g, a, b: g / (1 + exp(a - b)),
+    )
+
+
+logaddexp = function(Logaddexp)
+
+
+def share(g: Any, wins: Any, ties: Any) -> Any:
+    """g where the operand wins, half of it where both are equal, else 0."""
+    return where(ties, g * 0.5, where(wins, g, 0))
+
+
+def xlogy(a: Any, b: Any) -> Any:
+    """a * log(b), and 0 where a is 0."""
+    zero = a == 0
+    return where(zero, 0.0, a * log(where(zero, 1.0, b)))
+
+
+def over_square(x: Any, a: Any, b: Any) -> Any:
+    """x / (a * a + b * b), and 0 where a and b are 0."""
+    square = a * a + b * b
+    return where(square == 0, 0, x / where(square == 0, 1, square))
+
+
+def lerp(start: Any, end: Any, weight: Any) -> Any:
+    """start + weight * (end - start); all tensors of one dtype."""
+    same_dtype(start, end, weight)
+    if isinstance(weight, Traced) or is_array(weight):
+        return apply(LerpTensor, start, end, weight)
+    return apply(Lerp, start, end, weight=weight)
+
+
+def same_dtype(start: Any, *others: Any) -> None:
+    """Refuses operands of lerp whose dtype is not that of the first."""
+    for other in others:
+        if getattr(other, "dtype", start.dtype) != start.dtype:
+            raise RuntimeError(f"lerp: expected dtype {start.dtype}, but got dtype {other.dtype}")
+
+
+def addcmul(x: Any, a: Any, b: Any, *, value: float = 1) -> Any:
+    """x + value * a * b."""
+    return x + (a * b if value == 1 else value * (a * b))
+
+
+def addcdiv(x: Any, a: Any, b: Any, *, value: float = 1) -> Any:
+    """x + value * a / b."""
+    return x + (a / b if value == 1 else value * (a / b))

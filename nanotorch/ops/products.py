@@ -1,0 +1,102 @@
+"""The product of matrices, and the linear layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanotorch.backend import HOST, Array
+from nanotorch.ops.shapes import reshape, transpose
+from nanotorch.primitive import Multilinear, Primitive, Traced, apply
+
+
+def matrix_product(xp: Any, a: Array, b: Array, out: Array | None) -> Array:
+    """a @ b, of matrices; by NumPy's `dot` where it can, which costs less than its matmul."""
+    if (
+        xp is HOST
+        and a.ndim == 2
+        and a.dtype.char in "fd"
+        and (out is None or out.flags.c_contiguous)
+    ):
+        return xp.dot(a, b, out=out)
+    return xp.matmul(a, b, out=out)
+
+
+class Mm(Multilinear):
+    """y = a @ b, matrix times matrix"""
+
+    vjp = (lambda g, b: times(g, b.T), lambda g, a: times(a.T, g))
+
+    @staticmethod
+    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
+        return matrix_product(xp, a, b, out)
+
+
+class LinearLayer(Primitive):
+    """y = x @ weight.T + bias; the rows of x are samples, the rows of weight are outputs"""
+
+    vjp = (
+        lambda g, weight: product(g, weight),
+        lambda g, x: times(rows(g).T, rows(x)),
+        lambda g: g,
+    )
+    jvp = (
+        lambda t, weight: product(t, transpose(weight, 0, 1)),
+        lambda t, x: product(x, transpose(t, 0, 1)),
+        lambda t: t,
+    )
+
+    @staticmethod
+    def kernel(
+        xp: Any, x: Array, weight: Array, bias: Array | None, out: Array | None = None
+    ) -> Array:
+        y = matrix_product(xp, x, weight.T, out)
+        if bias is None:
+            return y
+        return xp.add(y, bias, out=y if y.ndim else out)
+
+    @classmethod
+    def title(cls) -> str:
+        return "linear"
+
+    def name(self) -> str:
+        if len(self.shape) != 2:
+            return "ViewBackward0"
+        return "AddmmBackward0" if self.edges[2:] != (None,) else "MmBackward0"
+
+
+def rows(x: Any) -> Any:
+    """x as a matrix: all but its last dimension made one."""
+    return x if x.ndim == 2 else reshape(x, (-1, x.shape[-1]))
+
+
+def times(a: Any, b: Any) -> Any:
+    """a @ b, both matrices; raw arrays of a device by the kernel of ours."""
+    return matrix_product(HOST, a, b, None) if type(a) is HOST.ndarray else apply(Mm, a, b)
+
+
+def product(a: Any, b: Any) -> Any:
+    """a @ b, b a matrix, a of any number of dimensions: folded to one matrix product."""
+    if a.ndim == 2:
+        return times(a, b)
+    return reshape(apply(Mm, rows(a), b), (*a.shape[:-1], b.shape[1]))
+
+
+def same_dtype(a: Any, b: Any, op: str) -> None:
+    """Refuses operands of different dtypes, as PyTorch's products do, unless they will be cast."""
+    if a.dtype != b.dtype and not (isinstance(a, Traced) and a._mixes()):
+        raise RuntimeError(
+            f"{op}: expected both tensors to have the same dtype, but got {a.dtype} and {b.dtype}"
+        )
+
+
+def mm(a: Any, b: Any) -> Any:
+    """The product of the matrices a (m, k) and b (k, n)."""
+    same_dtype(a, b, "mm")
+    return apply(Mm, a, b)
+
+
+def linear(x: Any, weight: Any, bias: Any = None) -> Any:
+    """x (…, in) @ weight (out, in).T + bias (out)."""
+    if weight.ndim != 2:
+        return x @ weight if bias is None else x @ weight + bias
+    return apply(LinearLayer, x, weight, bias)
