@@ -1,8 +1,8 @@
-"""What computes, under the names of `torch.backends`.
+"""Settings of the libraries that compute, under the names of `torch.backends`.
 
 `backends.cuda.matmul.allow_tf32 = True` lets float32 products on a GPU round their operands to TF32
 (10 bits of mantissa), as `set_float32_matmul_precision("high")` does; on the CPU nothing changes.
-There is no cuDNN and no Apple GPU here: what scripts set there is kept and changes nothing.
+There is no cuDNN and no Apple GPU here: scripts may set their options, which changes nothing.
 Source: https://docs.pytorch.org/docs/stable/backends.html
 """
 
@@ -33,12 +33,12 @@ class Products:
 
     @property
     def allow_fp16_reduced_precision_reduction(self) -> bool:
-        """Whether float16 products may be summed in float16: never."""
+        """Whether float16 products may be summed in float16: always False."""
         return False
 
     @property
     def allow_bf16_reduced_precision_reduction(self) -> bool:
-        """Whether bfloat16 products may be summed in bfloat16: never."""
+        """Whether bfloat16 products may be summed in bfloat16: always False."""
         return False
 
 

@@ -1,9 +1,9 @@
-"""What one transform of a function needs: inputs of its own level, and what stays of the outer one.
+"""Levels: how transforms of functions nest.
 
-Each transform evaluates the function on tensors made for it (`Level.lift`), so that its derivative
-is taken with respect to those alone; an outer transform, or a plain `backward`, sees through to the
-values they stand for. A result is recorded only where it depends on something outside the level
-that requires grad, which is read off the graph.
+Each transform evaluates the function on new tensors (`Level.lift`), and differentiates by those
+alone; an outer transform, or a plain `backward`, sees through to the values that they stand for. A
+result is recorded only where it depends on a tensor outside the level that requires grad, which is
+read off the graph.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Level:
 
     def __init__(self) -> None:
         self.outer_grad = modes.grad
-        self.own: set[Tensor] = set()
+        self.leaves: set[Tensor] = set()
 
     def lift(self, x: Any, op: str) -> Tensor:
         """A tensor of the value of x that stands for it at this level."""
@@ -41,7 +41,7 @@ class Level:
         """A leaf of this level with the value, and the outer tangent, of x."""
         leaf = sharing(x)
         leaf._requires_grad = True
-        self.own.add(leaf)
+        self.leaves.add(leaf)
         return leaf
 
     def reaches_outside(self, tensors: Sequence[Tensor]) -> bool:
@@ -57,12 +57,12 @@ class Level:
             seen.add(place)
             if isinstance(place, Node):
                 stack.extend(edge for edge in place.edges if edge is not None)
-            elif place not in self.own:
+            elif place not in self.leaves:
                 return True
         return False
 
     def leave(self, value: Any) -> Any:
-        """A result as the outer level gets it: recorded only where it reaches outside."""
+        """A result for the outer level: recorded only where it depends on a tensor outside."""
         if not isinstance(value, Tensor) or not value.requires_grad:
             return value
         if self.outer_grad and self.reaches_outside([value]):
@@ -82,12 +82,12 @@ class Level:
         outside.
         """
         if record is None:
-            given = [c for c in cotangents or () if c is not None]
-            record = self.outer_grad and self.reaches_outside([*ys, *given])
+            present = [c for c in cotangents or () if c is not None]
+            record = self.outer_grad and self.reaches_outside([*ys, *present])
         pairs = [(y, i) for i, y in enumerate(ys) if y.requires_grad]
         if not pairs:
             return [ops.zeros_like(x) for x in xs]
-        found = grad(
+        gradients = grad(
             [y for y, _ in pairs],
             list(xs),
             None if cotangents is None else [cotangents[i] for _, i in pairs],
@@ -96,7 +96,7 @@ class Level:
             allow_unused=True,
             materialize_grads=True,
         )
-        return [g if record else sharing(g) for g in found]
+        return [g if record else sharing(g) for g in gradients]
 
 
 def sharing(x: Tensor) -> Tensor:

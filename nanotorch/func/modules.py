@@ -16,22 +16,22 @@ def functional_call(
     module: Any, parameter_and_buffer_dicts: Values | Sequence[Values], args: Any = None,
     kwargs: dict[str, Any] | None = None, *, tie_weights: bool = True, strict: bool = False,
 ) -> Any:  # fmt: skip
-    """module(*args, **kwargs) with given tensors in place of some parameters and buffers.
+    """module(*args, **kwargs) with other tensors in place of some parameters and buffers.
 
     parameter_and_buffer_dicts: tensors by the names of `named_parameters()` and `named_buffers()`;
     or several such dicts without a common name. args: a tuple, or the one argument. The module
-    itself is unchanged after the call. tie_weights: a tensor given for one of several names of a
-    shared parameter stands for all of them. strict: every name must be given, and no other.
+    itself is unchanged after the call. tie_weights: a tensor for one of several names of a shared
+    parameter stands for all of them. strict: every name must be there, and no other.
     """
     values: dict[str, Tensor] = {}
     several = isinstance(parameter_and_buffer_dicts, Sequence)
-    for given in parameter_and_buffer_dicts if several else (parameter_and_buffer_dicts,):
-        repeated = values.keys() & given.keys()  # type: ignore[union-attr]
+    for tensors in parameter_and_buffer_dicts if several else (parameter_and_buffer_dicts,):
+        repeated = values.keys() & tensors.keys()  # type: ignore[union-attr]
         if repeated:
             raise ValueError(
                 f"functional_call: {sorted(repeated)} appear in more than one dictionary"
             )
-        values.update(given)  # type: ignore[arg-type]
+        values.update(tensors)  # type: ignore[arg-type]
     arguments = () if args is None else args if isinstance(args, tuple) else (args,)
     with replaced(module, values, tie_weights, strict):
         return module(*arguments, **(kwargs or {}))
@@ -40,11 +40,11 @@ def functional_call(
 @contextmanager
 def replaced(module: Any, values: Values, tie_weights: bool, strict: bool) -> Iterator[None]:
     """The module with other tensors in the places of its parameters and buffers."""
-    known = dict(module.named_parameters(remove_duplicate=False))
-    known.update(module.named_buffers(remove_duplicate=False))
-    missing, unexpected = known.keys() - values.keys(), values.keys() - known.keys()
+    parts = dict(module.named_parameters(remove_duplicate=False))
+    parts.update(module.named_buffers(remove_duplicate=False))
+    missing, unexpected = parts.keys() - values.keys(), values.keys() - parts.keys()
     if tie_weights:
-        values = {**tied(known, values), **values}
+        values = {**tied(parts, values), **values}
         missing -= values.keys()
     if strict and (missing or unexpected):
         raise RuntimeError(
@@ -54,7 +54,7 @@ def replaced(module: Any, values: Values, tie_weights: bool, strict: bool) -> It
     changed: list[tuple[Any, str, Any]] = []
     try:
         for name, value in values.items():
-            if name not in known:
+            if name not in parts:
                 continue
             owner, _, attribute = name.rpartition(".")
             part = module.get_submodule(owner)
@@ -66,21 +66,21 @@ def replaced(module: Any, values: Values, tie_weights: bool, strict: bool) -> It
             object.__setattr__(part, attribute, before)
 
 
-def tied(known: Mapping[str, Tensor], values: Values) -> dict[str, Tensor]:
-    """The given tensors by the other names of the parameters that they replace."""
+def tied(parts: Mapping[str, Tensor], values: Values) -> dict[str, Tensor]:
+    """The values by the other names of the shared parameters that they replace."""
     names: dict[int, list[str]] = {}
-    for name, tensor in known.items():
+    for name, tensor in parts.items():
         names.setdefault(id(tensor), []).append(name)
-    found = {}
+    others = {}
     for same in names.values():
-        given = {id(values[name]): values[name] for name in same if name in values}
-        if len(given) > 1:
+        different = {id(values[name]): values[name] for name in same if name in values}
+        if len(different) > 1:
             raise ValueError(
-                f"functional_call: {same} are one tied parameter, but were given different values"
+                f"functional_call: {same} are one tied parameter, but got different values"
             )
-        for value in given.values():
-            found.update(dict.fromkeys(same, value))
-    return found
+        for value in different.values():
+            others.update(dict.fromkeys(same, value))
+    return others
 
 
 def stack_module_state(models: Sequence[Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

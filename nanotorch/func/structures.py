@@ -8,7 +8,7 @@ from typing import Any
 
 def leaves(structure: Any) -> list[Any]:
     """The values at the ends of a structure, in order."""
-    found: list[Any] = []
+    values: list[Any] = []
     stack = [structure]
     while stack:
         item = stack.pop()
@@ -17,8 +17,8 @@ def leaves(structure: Any) -> list[Any]:
         elif isinstance(item, dict):
             stack.extend(reversed(item.values()))
         else:
-            found.append(item)
-    return found
+            values.append(item)
+    return values
 
 
 def rebuilt(structure: Any, values: Sequence[Any]) -> Any:

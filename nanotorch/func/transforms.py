@@ -24,7 +24,7 @@ from nanotorch.tensor import Tensor
 ArgNums = int | tuple[int, ...]
 
 
-def chosen(args: tuple[Any, ...], argnums: ArgNums, op: str) -> list[int]:
+def argument_places(args: tuple[Any, ...], argnums: ArgNums, op: str) -> list[int]:
     """The places of the arguments to differentiate, counted from the front."""
     several = argnums if isinstance(argnums, tuple) else (argnums,)
     if not several:
@@ -35,11 +35,11 @@ def chosen(args: tuple[Any, ...], argnums: ArgNums, op: str) -> list[int]:
     return [place % len(args) for place in several]
 
 
-def lifted(
+def lift_arguments(
     level: Level, args: tuple[Any, ...], argnums: ArgNums, op: str
 ) -> tuple[list[Any], Any, list[Tensor]]:
-    """(all arguments, the part that is differentiated, its tensors), at their own level."""
-    places = chosen(args, argnums, op)
+    """(all arguments, the part that is differentiated, its tensors), at this level."""
+    places = argument_places(args, argnums, op)
     arguments = list(args)
     for place in places:
         arguments[place] = mapped(lambda x: level.lift(x, op), args[place])
@@ -97,15 +97,15 @@ def grad_and_value(
     def gradient_and_value(*args: Any, **kwargs: Any) -> Any:
         level = Level()
         with enable_grad():
-            arguments, part, xs = lifted(level, args, argnums, "grad")
+            arguments, part, xs = lift_arguments(level, args, argnums, "grad")
             result = func(*arguments, **kwargs)
             output, aux = with_aux(result, has_aux, "grad")
             value = scalar(output, "grad")
             gradients = [level.leave(g) for g in level.pull([value], xs, None)]
-        found = rebuilt(part, gradients)
+        gradient = rebuilt(part, gradients)
         if has_aux:
-            return found, (level.leave(value), mapped(level.leave, aux))
-        return found, level.leave(value)
+            return gradient, (level.leave(value), mapped(level.leave, aux))
+        return gradient, level.leave(value)
 
     return gradient_and_value
 
@@ -132,8 +132,8 @@ def grad(
 
     @functools.wraps(func)
     def gradient(*args: Any, **kwargs: Any) -> Any:
-        found, value = both(*args, **kwargs)
-        return (found, value[1]) if has_aux else found
+        result, value = both(*args, **kwargs)
+        return (result, value[1]) if has_aux else result
 
     return gradient
 
@@ -150,17 +150,17 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
         xs, ys = leaves(inputs), only_tensors(output, "vjp")
 
     def pull(*cotangents: Any) -> Any:
-        given = cotangents[0] if len(cotangents) == 1 else cotangents
-        if described(given) != described(output):
+        structure = cotangents[0] if len(cotangents) == 1 else cotangents
+        if described(structure) != described(output):
             raise RuntimeError(
                 "vjp: expected the structure of cotangents to be that of the outputs of the "
-                f"function, {described(output)}, got {described(given)}"
+                f"function, {described(output)}, got {described(structure)}"
             )
         inner = Level()
-        inner.own = level.own
+        inner.leaves = level.leaves
         with enable_grad():
-            found = [level.leave(g) for g in inner.pull(ys, xs, leaves(given))]
-        return rebuilt(primals, found)
+            gradients = [level.leave(g) for g in inner.pull(ys, xs, leaves(structure))]
+        return rebuilt(primals, gradients)
 
     value = mapped(level.leave, output)
     return (value, pull, mapped(level.leave, aux)) if has_aux else (value, pull)
@@ -185,7 +185,7 @@ def jvp(
             f"{described(primals)} and {described(tangents)}"
         )
     if modes.forward:
-        return reversed_twice(func, primals, tangents, strict, has_aux)
+        return jvp_by_reverse(func, primals, tangents, strict, has_aux)
     with dual_level():
         pairs = zip(leaves(primals), leaves(tangents), strict=True)
         duals = rebuilt(primals, [make_dual(p, t) for p, t in pairs])
@@ -201,10 +201,10 @@ def jvp(
     return (*results, aux) if has_aux else results
 
 
-def transposed(
+def transpose(
     level: Level, func: Callable[..., Any], primals: tuple[Any, ...], has_aux: bool, op: str
 ) -> tuple[Any, Any, list[Tensor], list[Tensor], list[Tensor]]:
-    """(output, aux, its tensors, dummies u, J^T u): linear in u, so that its derivative is J."""
+    """(output, aux, its tensors, dummies u, Jᵀ u); pulling t back through Jᵀ u gives J t."""
     inputs = mapped(lambda x: level.lift(x, op), primals)
     output, aux = with_aux(func(*inputs), has_aux, op)
     ys = only_tensors(output, op)
@@ -212,13 +212,13 @@ def transposed(
     return output, aux, ys, dummies, level.pull(ys, leaves(inputs), dummies, record=True)
 
 
-def reversed_twice(
+def jvp_by_reverse(
     func: Callable[..., Any], primals: tuple[Any, ...], tangents: Any, strict: bool, has_aux: bool
 ) -> Any:
     """`jvp` by two reverse passes."""
     level = Level()
     with enable_grad():
-        output, aux, ys, dummies, products = transposed(level, func, primals, has_aux, "jvp")
+        output, aux, ys, dummies, products = transpose(level, func, primals, has_aux, "jvp")
         if strict and not all(y.requires_grad for y in ys):
             raise RuntimeError(
                 "jvp: an output of the function does not depend on the primals (strict)"
@@ -233,7 +233,7 @@ def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..
     """(func(*primals), push): push(*tangents) gives J tangents without evaluating func again."""
     level = Level()
     with enable_grad():
-        output, _, _, dummies, products = transposed(level, func, primals, False, "linearize")
+        output, _, _, dummies, products = transpose(level, func, primals, False, "linearize")
 
     def push(*tangents: Any) -> Any:
         if described(tangents) != described(primals):
@@ -263,23 +263,23 @@ def jacrev(
     def jacobian(*args: Any, **kwargs: Any) -> Any:
         level = Level()
         with enable_grad():
-            arguments, part, xs = lifted(level, args, argnums, "jacrev")
+            arguments, part, xs = lift_arguments(level, args, argnums, "jacrev")
             output, aux = with_aux(func(*arguments, **kwargs), has_aux, "jacrev")
             blocks = []
             for y in only_tensors(output, "jacrev"):
                 record = level.outer_grad and level.reaches_outside([y])
                 rows = [level.pull([y], xs, [basis], record) for basis in unit_vectors(y)]
                 block = [
-                    level.leave(joined([row[j] for row in rows], 0, y, x)) for j, x in enumerate(xs)
+                    level.leave(join([row[j] for row in rows], 0, y, x)) for j, x in enumerate(xs)
                 ]
                 blocks.append(rebuilt(part, block))
-        found = rebuilt(output, blocks)
-        return (found, mapped(level.leave, aux)) if has_aux else found
+        result = rebuilt(output, blocks)
+        return (result, mapped(level.leave, aux)) if has_aux else result
 
     return jacobian
 
 
-def joined(pieces: Sequence[Tensor], dim: int, y: Tensor, x: Tensor) -> Any:
+def join(pieces: Sequence[Tensor], dim: int, y: Tensor, x: Tensor) -> Any:
     """Rows (dim 0) or columns (dim y.ndim) of a Jacobian, in the shape of y and then of x."""
     shape = (*y.shape, *x.shape)
     if not pieces:
@@ -304,7 +304,7 @@ def jacfwd(
     def jacobian(*args: Any, **kwargs: Any) -> Any:
         if modes.forward:
             return jacrev(func, argnums, has_aux=has_aux)(*args, **kwargs)
-        places = chosen(args, argnums, "jacfwd")
+        places = argument_places(args, argnums, "jacfwd")
         part = tuple(args[p] for p in places) if isinstance(argnums, tuple) else args[places[0]]
         xs = leaves(part)
 
@@ -331,11 +331,11 @@ def jacfwd(
         blocks = []
         for i, y in enumerate(leaves(output)):
             block = [
-                joined([column[i] for column in columns[j]], y.ndim, y, x) for j, x in enumerate(xs)
+                join([column[i] for column in columns[j]], y.ndim, y, x) for j, x in enumerate(xs)
             ]
             blocks.append(rebuilt(part, block))
-        found = rebuilt(output, blocks)
-        return (found, aux) if has_aux else found
+        result = rebuilt(output, blocks)
+        return (result, aux) if has_aux else result
 
     return jacobian
 

@@ -52,11 +52,11 @@ def vmap(
         for sample in range(size):
             if randomness == "same" and go_back is not None:
                 go_back()
-            sliced = [
+            arguments = [
                 x if d is None else ops.select(x, d, sample)
                 for x, d in zip(values, dims, strict=True)
             ]
-            output = func(*rebuilt(args, sliced), **shared)
+            output = func(*rebuilt(args, arguments), **shared)
             rows.append(leaves(output))
             if sample == 0 and go_back is not None and before not in (None, count_of_draws()):
                 go_back()
@@ -67,7 +67,7 @@ def vmap(
         places = spread_over(out_dims, output, "vmap: out_dims")
         columns = [list(column) for column in zip(*rows, strict=True)]
         pairs = zip(columns, places, strict=True)
-        return rebuilt(output, [gathered(column, place) for column, place in pairs])
+        return rebuilt(output, [gather(column, place) for column, place in pairs])
 
     return over_batch
 
@@ -102,7 +102,7 @@ def batch_size(values: list[Any], dims: list[Any]) -> int:
     return int(sizes[0])
 
 
-def gathered(column: list[Any], place: Any) -> Any:
+def gather(column: list[Any], place: Any) -> Any:
     """The results for all samples as one tensor, or the first for out_dim None."""
     for value in column:
         if not isinstance(value, Tensor):

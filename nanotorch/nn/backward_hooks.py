@@ -17,7 +17,7 @@ Cotangents = tuple[Any, ...]
 
 
 class Gate(Primitive):
-    """An empty tensor on which all that passed depends: its node returns their cotangents."""
+    """An empty tensor computed from all that pass the gate: its node returns their cotangents."""
 
     vjp = (lambda g, passage, index: passage.take(index),)
 
@@ -26,8 +26,8 @@ class Gate(Primitive):
         return xp.zeros(0, inputs[0].dtype) if out is None else out
 
 
-class Passed(Primitive):
-    """y = x, whose cotangent is handed to the gate."""
+class BackwardHookFunction(Primitive):
+    """y = x, whose cotangent goes to the gate; PyTorch gives the node this name."""
 
     vjp = (lambda g, token, passage, number: passage.put(token, number, g), None)
 
@@ -45,22 +45,24 @@ class Passage:
     """The cotangents of the tensors of one gate during a backward pass."""
 
     def __init__(self, count: int, when_complete: Callable[[Cotangents], Cotangents]) -> None:
-        self.held: list[Any] = [None] * count
+        self.cotangents: list[Any] = [None] * count
         self.results: Cotangents | None = None
         self.when_complete = when_complete
 
     def put(self, token: Any, number: int, g: Any) -> Any:
         """Keeps a cotangent; the first of a new pass forgets those of the last."""
         if self.results is not None:
-            self.held, self.results = [None] * len(self.held), None
-        self.held[number] = g
+            self.cotangents, self.results = [None] * len(self.cotangents), None
+        self.cotangents[number] = g
         return token
 
     def take(self, index: int) -> Any:
         """The cotangent of one tensor, after the hooks have seen all."""
         if self.results is None:
-            raw = not any(isinstance(g, Tensor) for g in self.held)
-            cotangents = tuple(Tensor._wrap(g) if raw and g is not None else g for g in self.held)
+            raw = not any(isinstance(g, Tensor) for g in self.cotangents)
+            cotangents = tuple(
+                Tensor._wrap(g) if raw and g is not None else g for g in self.cotangents
+            )
             results = self.when_complete(cotangents)
             self.results = tuple(g._array if raw and g is not None else g for g in results)
         return self.results[index]
@@ -69,70 +71,71 @@ class Passage:
 def through_gate(
     values: Sequence[Any], when_complete: Callable[[Cotangents], Cotangents]
 ) -> tuple[tuple[Any, ...], list[int]]:
-    """The values, those that require grad behind a gate, and the places of these."""
+    """(the values, those that require grad behind a gate; the places of these)."""
     places = [i for i, v in enumerate(values) if isinstance(v, Tensor) and v.requires_grad]
     if not places:
         return tuple(values), places
     passage = Passage(len(places), when_complete)
     token = apply(Gate, *(values[place] for place in places), passage=passage)
-    passed = list(values)
+    results = list(values)
     for number, place in enumerate(places):
-        passed[place] = apply(Passed, token, values[place], passage=passage, number=number)
-    return tuple(passed), places
+        x = values[place]
+        results[place] = apply(BackwardHookFunction, token, x, passage=passage, number=number)
+    return tuple(results), places
 
 
 class BackwardHooks:
     """The backward hooks of one call of a module."""
 
     def __init__(
-        self, module: Any, before: list[Callable[..., Any]], after: list[Callable[..., Any]]
+        self, module: Any, pre_hooks: list[Callable[..., Any]], hooks: list[Callable[..., Any]]
     ) -> None:
-        self.module, self.before, self.after = module, before, after
-        self.inputs = 0
-        self.entered: list[int] = []
+        self.module, self.pre_hooks, self.hooks = module, pre_hooks, hooks
+        self.input_count = self.output_count = 0
+        # Where those that require grad stand.
+        self.input_places: list[int] = []
+        self.output_places: list[int] = []
         self.grad_output: Cotangents = ()
 
     def enter(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """The arguments for forward."""
-        self.inputs = len(args)
-        if self.after:
-            args, self.entered = through_gate(args, self._at_inputs)
+        self.input_count = len(args)
+        if self.hooks:
+            args, self.input_places = through_gate(args, self._at_inputs)
         return args
 
     def leave(self, output: Any) -> Any:
         """The output for the caller: a tensor, or a tuple of which the tensors are watched."""
-        if isinstance(output, Tensor):
-            self.left = [0] if output.requires_grad else []
-            self.outputs = 1
-            return through_gate((output,), self._at_outputs)[0][0]
-        if not isinstance(output, tuple):
+        values = (output,) if isinstance(output, Tensor) else output
+        if not isinstance(values, tuple):
             return output
-        self.outputs = len(output)
-        passed, self.left = through_gate(output, self._at_outputs)
-        fields = hasattr(output, "_fields")
-        return type(output)(*passed) if fields else passed
+        self.output_count = len(values)
+        results, self.output_places = through_gate(values, self._at_outputs)
+        if values is not output:
+            return results[0]
+        return type(output)(*results) if hasattr(output, "_fields") else results
 
     def _at_outputs(self, cotangents: Cotangents) -> Cotangents:
-        grad_output = _spread(cotangents, self.left, self.outputs)
-        for hook in self.before:
-            grad_output = _replaced(hook(self.module, grad_output), grad_output, "grad_output")
+        grad_output = _spread(cotangents, self.output_places, self.output_count)
+        for hook in self.pre_hooks:
+            grad_output = _replacement(hook(self.module, grad_output), grad_output, "grad_output")
         self.grad_output = grad_output
-        if self.after and not self.entered:
-            nothing = (None,) * self.inputs
-            for hook in self.after:
+        if self.hooks and not self.input_places:
+            nothing = (None,) * self.input_count
+            for hook in self.hooks:
                 if hook(self.module, nothing, grad_output) not in (None, nothing):
                     raise RuntimeError(
                         "backward hook: no input of the module requires grad, "
                         "so there is no gradient to replace; return None"
                     )
-        return tuple(grad_output[place] for place in self.left)
+        return tuple(grad_output[place] for place in self.output_places)
 
     def _at_inputs(self, cotangents: Cotangents) -> Cotangents:
-        grad_input = _spread(cotangents, self.entered, self.inputs)
-        for hook in self.after:
+        grad_input = _spread(cotangents, self.input_places, self.input_count)
+        for hook in self.hooks:
             result = hook(self.module, grad_input, self.grad_output)
-            grad_input = _replaced(result, grad_input, "grad_input")
-        return tuple(grad_input[place] for place in self.entered)
+            grad_input = _replacement(result, grad_input, "grad_input")
+        return tuple(grad_input[place] for place in self.input_places)
 
 
 def _spread(cotangents: Cotangents, places: list[int], count: int) -> Cotangents:
@@ -143,13 +146,13 @@ def _spread(cotangents: Cotangents, places: list[int], count: int) -> Cotangents
     return tuple(values)
 
 
-def _replaced(result: Any, present: Cotangents, name: str) -> Cotangents:
+def _replacement(result: Any, gradients: Cotangents, name: str) -> Cotangents:
     """What a hook returned, as a tuple of as many gradients as there were."""
     if result is None:
-        return present
-    gradients: Cotangents = result if isinstance(result, tuple) else (result,)
-    if len(gradients) != len(present):
+        return gradients
+    replacement: Cotangents = result if isinstance(result, tuple) else (result,)
+    if len(replacement) != len(gradients):
         raise RuntimeError(
-            f"backward hook: expected {len(present)} gradients for {name}, got {len(gradients)}"
+            f"backward hook: expected {len(gradients)} gradients for {name}, got {len(replacement)}"
         )
-    return gradients
+    return replacement

@@ -28,7 +28,7 @@ class _Numbered(Module):
         return names[position]
 
     def _refill(self, modules: Iterable[Module]) -> None:
-        """Holds exactly these modules, numbered anew."""
+        """Replaces all modules by these, numbered from 0."""
         for name in list(self._modules):
             delattr(self, name)
         for number, module in enumerate(modules):
@@ -45,12 +45,12 @@ class _Numbered(Module):
 
     def __delitem__(self, position: int | slice) -> None:
         names = list(self._modules)
-        gone = names[position] if isinstance(position, slice) else [self._name_at(position)]
-        kept = [(name, m) for name, m in self._modules.items() if name not in gone]
+        removals = names[position] if isinstance(position, slice) else [self._name_at(position)]
         if all(name.isdecimal() for name in names):
-            self._refill(m for _, m in kept)  # type: ignore[misc]
+            rest = [m for name, m in self._modules.items() if name not in removals]
+            self._refill(rest)  # type: ignore[arg-type]
         else:
-            for name in gone:
+            for name in removals:
                 delattr(self, name)
 
     def append(self, module: Module) -> Self:
@@ -124,7 +124,7 @@ class Sequential(_Numbered):
 
 
 class ModuleList(_Numbered):
-    """A list of modules, registered as "0", "1", …; it has no forward of its own."""
+    """A list of modules, registered as "0", "1", …; it has no forward."""
 
     def __init__(self, modules: Iterable[Module] | None = None) -> None:
         super().__init__()
@@ -161,7 +161,7 @@ class ModuleList(_Numbered):
 
 
 class ModuleDict(Module):
-    """A dictionary of modules, registered under their keys; it has no forward of its own."""
+    """A dictionary of modules, registered under their keys; it has no forward."""
 
     def __init__(
         self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] | None = None

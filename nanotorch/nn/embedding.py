@@ -62,7 +62,7 @@ class Embedding(Module):
     def from_pretrained(
         cls, embeddings: Tensor, freeze: bool = True, padding_idx: int | None = None
     ) -> Self:
-        """A layer around a given table of shape (rows, dim), not trained where `freeze`."""
+        """A layer around an existing table of shape (rows, dim), not trained where `freeze`."""
         if embeddings.ndim != 2:
             raise ValueError(
                 f"Embedding: expected a table of 2 dimensions, got shape {tuple(embeddings.shape)}"

@@ -1,4 +1,4 @@
-"""Filling tensors with starting values; the numbers for a seed are PyTorch's.
+"""Initial values for tensors; the numbers for a seed are PyTorch's.
 
 Every function works in place, records nothing, and returns the tensor. `generator` is the source of
 random numbers, the default one where None. Source:
@@ -47,8 +47,7 @@ def uniform_(
 ) -> Tensor:
     """Draws from the uniform distribution on [a, b)."""
     with no_grad():
-        filled: Tensor = random.uniform_(tensor, a, b, generator=generator)
-    return filled
+        return random.uniform_(tensor, a, b, generator=generator)  # type: ignore[no-any-return]
 
 
 def normal_(
@@ -56,15 +55,13 @@ def normal_(
 ) -> Tensor:
     """Draws from the normal distribution."""
     with no_grad():
-        filled: Tensor = random.normal_(tensor, mean, std, generator=generator)
-    return filled
+        return random.normal_(tensor, mean, std, generator=generator)  # type: ignore[no-any-return]
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """Fills with `val`."""
     with no_grad():
-        filled: Tensor = tensor.fill_(val)
-    return filled
+        return tensor.fill_(val)  # type: ignore[no-any-return]
 
 
 def ones_(tensor: Tensor) -> Tensor:
@@ -181,8 +178,8 @@ def _accepted_uniform(
         value /= array.dtype.type(std)
         log_density = value**2 * array.dtype.type(-0.5) - array.dtype.type(peak)
         with numpy.errstate(divide="ignore"):
-            drawn = array_module(array).log(random.uniform_(chance, generator=generator)._array)
-        return drawn > log_density  # type: ignore[no-any-return]
+            bar = array_module(array).log(random.uniform_(chance, generator=generator)._array)
+        return bar > log_density  # type: ignore[no-any-return]
 
     pending = rejected()
     while bool(pending.any()):
@@ -206,10 +203,10 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Generator | None = N
     if tensor.numel() == 0:
         return tensor
     rows = tensor.shape[0]
-    drawn = numpy.empty((rows, tensor.numel() // rows), dtype=tensor.dtype.numpy)
-    normal_(Tensor._wrap(drawn), 0, 1, generator)
-    wide = drawn.shape[0] < drawn.shape[1]
-    q, r = numpy.linalg.qr(drawn.T if wide else drawn)
+    matrix = numpy.empty((rows, tensor.numel() // rows), dtype=tensor.dtype.numpy)
+    normal_(Tensor._wrap(matrix), 0, 1, generator)
+    wide = matrix.shape[0] < matrix.shape[1]
+    q, r = numpy.linalg.qr(matrix.T if wide else matrix)
     q *= numpy.sign(numpy.diagonal(r))
     return _put(tensor, (q.T if wide else q).reshape(tensor.shape) * q.dtype.type(gain))
 

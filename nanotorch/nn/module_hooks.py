@@ -11,7 +11,7 @@ from nanotorch.primitive import RemovableHandle
 
 
 class Hook:
-    """A registered function and how it wants to be called."""
+    """A function that was registered, and how it is to be called."""
 
     def __init__(self, function: Callable[..., Any], with_kwargs: bool, always_call: bool) -> None:
         self.function, self.with_kwargs, self.always_call = function, with_kwargs, always_call

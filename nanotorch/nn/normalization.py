@@ -188,13 +188,15 @@ class BatchNorm1d(Module):
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         options = {"device": device, "dtype": dtype}
-        for name, wanted in (("weight", affine), ("bias", affine and bias)):
-            value = Parameter(empty(num_features, **options)) if wanted else None
+        for name, present in (("weight", affine), ("bias", affine and bias)):
+            value = Parameter(empty(num_features, **options)) if present else None
             self.register_parameter(name, value)
-        tracked = track_running_stats
-        self.register_buffer("running_mean", zeros(num_features, **options) if tracked else None)
-        self.register_buffer("running_var", ones(num_features, **options) if tracked else None)
-        self.register_buffer("num_batches_tracked", tensor(0, device=device) if tracked else None)
+        for name, start in (
+            ("running_mean", zeros(num_features, **options)),
+            ("running_var", ones(num_features, **options)),
+            ("num_batches_tracked", tensor(0, device=device)),
+        ):
+            self.register_buffer(name, start if track_running_stats else None)
         self.reset_parameters()
 
     def reset_running_stats(self) -> None:
@@ -223,11 +225,11 @@ class BatchNorm1d(Module):
             self.num_batches_tracked.add_(1)
             if self.momentum is None:
                 share = 1.0 / float(self.num_batches_tracked)
-        kept = not self.training or self.track_running_stats
+        running = not self.training or self.track_running_stats
         return F.batch_norm(
             input,
-            self.running_mean if kept else None,
-            self.running_var if kept else None,
+            self.running_mean if running else None,
+            self.running_var if running else None,
             self.weight,
             self.bias,
             self.training or self.running_mean is None,

@@ -1,4 +1,4 @@
-"""Tensors that a module knows as its own: trained ones and others."""
+"""Parameter and Buffer: tensors that a module registers when they are assigned to it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from nanotorch.tensor import Tensor
 
 
 class Parameter(Tensor):
-    """A tensor that a Module registers when it is assigned as an attribute, and that is trained.
+    """A tensor that is trained; a Module registers it when it is assigned as an attribute.
 
     It shares the memory of `data` and stands outside its graph. Results computed from it are plain
     tensors.
@@ -34,7 +34,7 @@ class Buffer(Tensor):
 
 
 def _share(owner: Tensor, data: Tensor) -> None:
-    """Gives `owner` the memory of `data`, with one version counter for both."""
+    """Makes `owner` a tensor over the memory of `data`, with one version counter for both."""
     if not isinstance(data, Tensor):
         raise TypeError(
             f"{type(owner).__name__}: expected a Tensor, got {type(data).__name__}; "

@@ -9,7 +9,7 @@ from nanotorch.tensor import Tensor
 
 
 class Identity(Module):
-    """y = x, whatever arguments it is made with."""
+    """y = x; the arguments of the constructor are ignored."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()

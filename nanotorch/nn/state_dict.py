@@ -30,12 +30,12 @@ class IncompatibleKeys(NamedTuple):
 
 
 def has_extra_state(module: Any) -> bool:
-    """Whether the module's class defines an extra state of its own."""
+    """Whether the module's class defines an extra state."""
     return bool(type(module).get_extra_state.__module__ != "nanotorch.nn.module")
 
 
 def saved_parts(module: Any) -> dict[str, Tensor]:
-    """The module's own parameters, then its persistent buffers, leaving out those that are None."""
+    """The module's parameters, then its persistent buffers, without its submodules' and Nones."""
     parts = dict(module._parameters)
     parts.update((n, b) for n, b in module._buffers.items() if n not in module._not_saved)
     return {name: value for name, value in parts.items() if value is not None}
@@ -59,7 +59,7 @@ def load(module: Any, state: Mapping[str, Any], strict: bool, assign: bool) -> I
     if not isinstance(state, Mapping):
         raise TypeError(f"Expected state_dict to be dict-like, got {type(state).__name__}.")
     missing: list[str] = []
-    known: set[str] = set()
+    expected: set[str] = set()
     prefixes: dict[str, int] = {}
     errors: list[str] = []
     pending = [("", module)]
@@ -68,21 +68,21 @@ def load(module: Any, state: Mapping[str, Any], strict: bool, assign: bool) -> I
         prefixes[prefix] = len(prefixes)
         for name, value in saved_parts(part).items():
             key = prefix + name
-            known.add(key)
+            expected.add(key)
             if key in state:
                 errors += _load_one(part, name, key, value, state[key], assign)
             else:
                 missing.append(key)
         if has_extra_state(part):
             key = prefix + EXTRA_STATE
-            known.add(key)
+            expected.add(key)
             if key in state:
                 part.set_extra_state(state[key])
             else:
                 missing.append(key)
         children = [(f"{prefix}{n}.", m) for n, m in part._modules.items() if m is not None]
         pending += reversed(children)
-    unexpected = [key for key in state if key not in known]
+    unexpected = [key for key in state if key not in expected]
     unexpected.sort(key=lambda key: _owner(key, prefixes))
     if strict:
         if unexpected:
@@ -127,6 +127,6 @@ def _load_one(
             setattr(module, name, value)
         else:
             kind = type(target)
-            taken = value if isinstance(value, kind) else kind(value, target.requires_grad)
-            setattr(module, name, taken)
+            parameter = value if isinstance(value, kind) else kind(value, target.requires_grad)
+            setattr(module, name, parameter)
     return []

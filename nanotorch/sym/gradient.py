@@ -130,7 +130,7 @@ def pull_back(
 
 
 def cotangent(node: Expression, index: int, g: Any) -> Any:
-    """The share of one input in the cotangent of a node; None where the op has no rule for it."""
+    """The cotangent of one input from that of a node; None where the op has no rule for it."""
     primitive, x = node.op, node.inputs[index]
     place = 0 if primitive.variadic else index
     rule = primitive.vjp[place] if place < len(primitive.vjp) else None
@@ -150,7 +150,7 @@ def cotangent(node: Expression, index: int, g: Any) -> Any:
         raise Undeclared(f"grad: the rule of {primitive.title()}: {error}") from None
     if g is None:
         return None
-    return fitted(g, x, sum(isinstance(v, Traced) for v in node.inputs) > 1)
+    return fit(g, x, sum(isinstance(v, Traced) for v in node.inputs) > 1)
 
 
 def argument(node: Expression, kind: int, key: Any, index: int) -> Any:
@@ -171,8 +171,8 @@ def argument(node: Expression, kind: int, key: Any, index: int) -> Any:
     return index
 
 
-def fitted(g: Any, x: Expression, broadcast: bool) -> Any:
-    """The cotangent in the shape and dtype of x, where broadcasting was in between."""
+def fit(g: Any, x: Expression, broadcast: bool) -> Any:
+    """The cotangent in the shape and dtype of x: what broadcasting repeated is summed."""
     if isinstance(x._array, Unshaped) or isinstance(g._array, Unshaped):
         return sum_like(g, x) if broadcast else g
     if g._array.shape != x._array.shape:

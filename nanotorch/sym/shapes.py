@@ -1,9 +1,8 @@
-"""What is known of a symbol before there are data: its shape and dtype, without their memory.
+"""Shapes and dtypes of symbols, before there are data.
 
-A symbol of known shape holds a stand-in for an array: its shape and dtype. Shapes of
-results are derived from those: by broadcasting for elementwise ops, by the matrix rule for
-products, by what is reduced for reductions, and for all others by the kernel itself, run on the
-stand-ins.
+A symbol of known shape has, in place of an array, its shape and dtype. The shape of a result
+follows from them: for elementwise ops by broadcasting, for products by the matrix rule, for
+reductions by their dimensions, and for all others by running the kernel on one repeated element.
 """
 
 from __future__ import annotations
@@ -128,64 +127,66 @@ class SymbolWithoutValues:
 CONTIGUOUS = SimpleNamespace(c_contiguous=True)
 
 
-def sized(value: Any) -> bool:
+def has_shape(value: Any) -> bool:
     """Whether an operand is an array, or stands for one of known shape."""
     return isinstance(value, SymbolWithoutValues) or is_array(value)
 
 
-def tiny(array: Any) -> Any:
-    """A stand-in of one element with as many dimensions, to find out a result's dtype with."""
+def one_element(array: Any) -> Any:
+    """An array of one element with as many dimensions, on which to try a kernel."""
     if not hasattr(array, "dtype"):
         return array
     rank = 1 if isinstance(array, Unshaped) else array.ndim
     return SymbolWithoutValues((1,) * rank, array.dtype).array()
 
 
-def inferred(primitive: type[Primitive], inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
+def infer(primitive: type[Primitive], inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
     """The stand-in for primitive(inputs); RuntimeError where the inputs' shapes do not fit."""
     arrays = [x._array if isinstance(x, Traced) else x for x in inputs]
     missing = [name for a in arrays if isinstance(a, Unshaped) for name in a.missing]
     selected = primitive is indexing.Index and any(a.dtype.kind == "b" for a in arrays[1:])
     if selected or any(isinstance(a, Unshaped) for a in arrays):
         return Unshaped(result_dtype(primitive, arrays, attributes), list(dict.fromkeys(missing)))
-    shapes = [a.shape for a in arrays if sized(a)]
+    shapes = [a.shape for a in arrays if has_shape(a)]
     if issubclass(primitive, BROADCASTING):
-        return SymbolWithoutValues(broadcast(shapes), result_dtype(primitive, arrays, attributes))
+        return SymbolWithoutValues(
+            broadcast_shape(shapes), result_dtype(primitive, arrays, attributes)
+        )
     if issubclass(primitive, OF_FIRST):
         return SymbolWithoutValues(shapes[0], arrays[0].dtype)
     if issubclass(primitive, PRODUCTS):
-        return SymbolWithoutValues(product(arrays[0].shape, arrays[1].shape), arrays[0].dtype)
+        return SymbolWithoutValues(product_shape(arrays[0].shape, arrays[1].shape), arrays[0].dtype)
     if issubclass(primitive, products.LinearLayer):
-        return SymbolWithoutValues(linear(*shapes), arrays[0].dtype)
+        return SymbolWithoutValues(linear_shape(*shapes), arrays[0].dtype)
     if issubclass(primitive, linalg.Solve):
         return SymbolWithoutValues(shapes[1], arrays[1].dtype)
-    if {"dim", "keepdim"} <= attributes.keys() and sized(arrays[0]):
+    if {"dim", "keepdim"} <= attributes.keys() and has_shape(arrays[0]):
         kind = result_dtype(primitive, arrays, attributes)
         return SymbolWithoutValues(
-            reduced(shapes[0], attributes["dim"], attributes["keepdim"]), kind
+            reduced_shape(shapes[0], attributes["dim"], attributes["keepdim"]), kind
         )
     if attributes.get("reduction") in ("mean", "sum") and "shape" not in attributes:
-        broadcast(shapes[:1])
+        broadcast_shape(shapes[:1])
         return SymbolWithoutValues((), arrays[0].dtype)
-    return computed(primitive, arrays, attributes)
+    return run_kernel(primitive, arrays, attributes)
 
 
 def result_dtype(
     primitive: type[Primitive], arrays: Sequence[Any], attributes: dict[str, Any]
 ) -> Any:
     """The NumPy dtype of a result: that of the kernel on one element, else the first input's."""
-    small = [tiny(a) for a in arrays]
+    small = [one_element(a) for a in arrays]
     if issubclass(primitive, BROADCASTING):
-        return computed(primitive, small, attributes).dtype
+        return run_kernel(primitive, small, attributes).dtype
     if {"dim", "keepdim"} <= attributes.keys():
-        return computed(primitive, small[:1], {**attributes, "dim": None}).dtype
+        return run_kernel(primitive, small[:1], {**attributes, "dim": None}).dtype
     return next(a.dtype for a in arrays if hasattr(a, "dtype"))
 
 
-def computed(
+def run_kernel(
     primitive: type[Primitive], arrays: Sequence[Any], attributes: dict[str, Any]
 ) -> Array:
-    """The kernel's own answer on arrays without memory, as a stand-in."""
+    """The shape and dtype that the kernel returns on arrays of one repeated element."""
     arrays = [a.array() if isinstance(a, SymbolWithoutValues) else a for a in arrays]
     if primitive.promotes:
         arrays = promote(arrays, primitive.promotes == "floating")
@@ -197,7 +198,7 @@ def computed(
     return SymbolWithoutValues(y.shape, y.dtype)
 
 
-def broadcast(shapes: Sequence[Shape]) -> Shape:
+def broadcast_shape(shapes: Sequence[Shape]) -> Shape:
     """The common shape of operands: sizes from the right must be equal or 1."""
     rank = max((len(shape) for shape in shapes), default=0)
     sizes = []
@@ -212,34 +213,34 @@ def broadcast(shapes: Sequence[Shape]) -> Shape:
     return tuple(sizes)
 
 
-def product(a: Shape, b: Shape) -> Shape:
+def product_shape(a: Shape, b: Shape) -> Shape:
     """The shape of a matrix product."""
     inner = b[-2] if len(b) > 1 else b[0]
     if a[-1] != inner:
         raise RuntimeError(f"shapes {a} and {b} cannot be multiplied: {a[-1]} != {inner}")
     rows = a[-2:-1]
     columns = b[-1:] if len(b) > 1 else ()
-    return (*broadcast([a[:-2], b[:-2]]), *rows, *columns)
+    return (*broadcast_shape([a[:-2], b[:-2]]), *rows, *columns)
 
 
-def linear(x: Shape, weight: Shape, *bias: Shape) -> Shape:
+def linear_shape(x: Shape, weight: Shape, *bias: Shape) -> Shape:
     """The shape of x @ weight.T + bias."""
-    shape = product(x if len(x) > 1 else (1, *x), weight[::-1])
+    shape = product_shape(x if len(x) > 1 else (1, *x), weight[::-1])
     shape = shape if len(x) > 1 else shape[1:]
-    return broadcast([shape, *bias])
+    return broadcast_shape([shape, *bias])
 
 
-def reduced(shape: Shape, dim: sums.Dim, keepdim: bool) -> Shape:
-    """The shape without the dimensions that are summed over, or with 1 in their places."""
+def reduced_shape(shape: Shape, dim: sums.Dim, keepdim: bool) -> Shape:
+    """The shape without the dimensions that are reduced, or with 1 in their places."""
     for d in (dim,) if isinstance(dim, int) else dim or ():
         if not -len(shape) <= d < len(shape):
             raise IndexError(f"dimension {d} is out of range for shape {shape}")
-    gone = sums.dims(shape, dim)
+    lost = sums.dims(shape, dim)
     if keepdim:
-        return tuple(1 if d in gone else n for d, n in enumerate(shape))
-    return tuple(n for d, n in enumerate(shape) if d not in gone)
+        return tuple(1 if d in lost else n for d, n in enumerate(shape))
+    return tuple(n for d, n in enumerate(shape) if d not in lost)
 
 
-def declared_dtype(kind: Any, default: dtype) -> Any:
+def numpy_dtype(kind: Any, default: dtype) -> Any:
     """The NumPy dtype that a variable is declared with."""
     return (default if kind is None else dtype_of(kind)).numpy

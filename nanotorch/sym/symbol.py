@@ -33,8 +33,8 @@ from nanotorch.sym.shapes import (
     SymbolWithoutValues,
     Undeclared,
     Unshaped,
-    declared_dtype,
-    inferred,
+    infer,
+    numpy_dtype,
 )
 from nanotorch.sym.text import written_graph
 from nanotorch.tensor import Size, Tensor
@@ -261,7 +261,7 @@ class Symbol(Expression, Graph, Operators):
         """An argument of graphs."""
         if name is None:
             name = f"var{next(_names.numbers)}"
-        numpy_kind = declared_dtype(kind, get_default_dtype())
+        numpy_kind = numpy_dtype(kind, get_default_dtype())
         if shape is None:
             array: Any = Unshaped(numpy_kind, (name,))
         else:
@@ -274,7 +274,7 @@ class Symbol(Expression, Graph, Operators):
         self, primitive: type[Primitive], inputs: tuple[Any, ...], attributes: dict[str, Any]
     ) -> Symbol:
         try:
-            array = inferred(primitive, inputs, attributes)
+            array = infer(primitive, inputs, attributes)
         except (RuntimeError, IndexError) as error:
             if isinstance(error, Undeclared):
                 raise
@@ -533,7 +533,7 @@ _refuse_writing()
 def var(name: str | None = None, shape: Any = None, dtype: Any = None) -> Symbol:
     """A variable: an argument of graphs. Without a name it is called var0, var1, and so on.
 
-    shape: declared, every shape that depends on it is known while the graph is built. dtype: by
-    default the default dtype; where it is declared, values of another dtype are refused.
+    shape: where it is declared, every shape that depends on it is known while the graph is built.
+    dtype: the default dtype if None; where it is declared, values of another dtype are refused.
     """
     return Symbol.variable(name, shape, dtype)

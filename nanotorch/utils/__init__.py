@@ -1,4 +1,4 @@
-"""Where PyTorch's users look for data loading (`utils.data`) and for `utils.checkpoint`."""
+"""Data loading (`utils.data`) and recomputation (`utils.checkpoint`), under PyTorch's names."""
 
 from typing import TYPE_CHECKING
 

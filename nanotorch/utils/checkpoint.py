@@ -1,4 +1,4 @@
-"""Recompute instead of keep: what backward needs of a part of a model is computed again.
+"""Recomputing instead of keeping: what backward needs of a part of a model is computed again.
 
 A checkpointed part keeps only its inputs. When backward reaches it, its forward runs a second time,
 with the same random numbers, and what it keeps then serves the backward. Memory falls by what the
@@ -26,11 +26,11 @@ Contexts = Callable[[], tuple[AbstractContextManager[Any], AbstractContextManage
 
 
 class CheckpointError(RuntimeError):
-    """The second forward did not keep what the first one would have kept."""
+    """The second forward kept other tensors than the first."""
 
 
 class _Enough(Exception):
-    """All that is needed has been recomputed."""
+    """Raised when all that backward needs has been recomputed."""
 
 
 class Placeholder:
@@ -53,7 +53,7 @@ class Part:
         self.values: weakref.WeakKeyDictionary[Placeholder, Tensor] = weakref.WeakKeyDictionary()
 
     def pack(self, value: Tensor) -> Placeholder:
-        """Notes that a value is needed, and lets go of it."""
+        """Notes that a value is needed, and does not keep it."""
         placeholder = Placeholder(len(self.placeholders), value)
         self.placeholders.append(weakref.ref(placeholder))
         return placeholder

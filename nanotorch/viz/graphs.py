@@ -94,16 +94,16 @@ def graph(output: Any, params: Any = None) -> Graph:
                 "is no graph behind it; compute it, outside no_grad, from tensors that do"
             )
         roots.append(tensor if tensor.grad_fn is None else tensor.grad_fn)
-    # Nodes may be wrapped afresh at each access: `found` keeps them alive, so that ids stay unique.
-    found: list[Any] = []
+    # Nodes may be wrapped afresh at each access: `items` keeps them alive, so that ids stay unique.
+    items: list[Any] = []
     number: dict[int, int] = {}
     stack: list[tuple[Any, int | None]] = [(root, None) for root in reversed(roots)]
     edges: Counter[tuple[int, int]] = Counter()
     while stack:
         item, consumer = stack.pop()
         if id(item) not in number:
-            number[id(item)] = len(found)
-            found.append(item)
+            number[id(item)] = len(items)
+            items.append(item)
             for function, _ in reversed(getattr(item, "next_functions", ())):
                 if function is not None:
                     is_leaf = function.name().endswith("AccumulateGrad")
@@ -111,7 +111,7 @@ def graph(output: Any, params: Any = None) -> Graph:
         if consumer is not None:
             edges[number[id(item)], consumer] += 1
     ends = {id(root) for root in roots}
-    return Graph([_vertex(item, names, id(item) in ends) for item in found], dict(edges))
+    return Graph([_vertex(item, names, id(item) in ends) for item in items], dict(edges))
 
 
 def _named(params: Any) -> Iterable[tuple[str, Any]]:
@@ -183,7 +183,7 @@ def _arrange(graph: Graph) -> _Layout:
     targets: list[list[int]] = [[] for _ in range(count)]
     for source, target in graph.edges:
         targets[source].append(target)
-    # Vertices were found from the output on, inputs from left to right: a good first order.
+    # Vertices are numbered from the output on, inputs from left to right: a good first order.
     for vertex in range(count):
         layout.rows[row[vertex]].append(vertex)
         _lead(layout, vertex, row[vertex], sorted((row[t], t) for t in targets[vertex]))
@@ -240,13 +240,13 @@ def _crossings(layout: _Layout, position: list[int]) -> int:
     """How many pairs of lines cross: inversions of their lower ends, taken by their upper ends."""
     total = 0
     for row in layout.rows:
-        passed: list[int] = []
+        ends_so_far: list[int] = []
         for point in row:
             ends = sorted(position[end] for end in layout.below[point])
             for end in ends:
-                total += len(passed) - bisect_right(passed, end)
+                total += len(ends_so_far) - bisect_right(ends_so_far, end)
             for end in ends:
-                insort(passed, end)
+                insort(ends_so_far, end)
     return total
 
 

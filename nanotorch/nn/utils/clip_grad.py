@@ -1,8 +1,7 @@
 """Clipping gradients in place, by their norm or by value.
 
-On a CUDA device a clipping is launches alone: nothing is copied between host and device, and nobody
-waits, except for `error_if_nonfinite`. Three launches clip by the 2-norm, however many gradients up
-to 64 there are.
+On a CUDA device, clipping only launches kernels: nothing is copied between host and device, and the
+host waits only for `error_if_nonfinite`. Three launches clip up to 64 gradients by the 2-norm.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def _norm(xp: Any, array: Array, p: float) -> Array:
 
 
 def _on_host(arrays: list[Array]) -> bool:
-    """Whether all are on the CPU, of one real dtype that NumPy computes in."""
+    """Whether all are on the CPU and of one dtype, float32 or float64."""
     return bool(arrays) and all(
         type(a) is HOST.ndarray and a.dtype.char in "fd" and a.dtype is arrays[0].dtype
         for a in arrays
@@ -56,7 +55,7 @@ def _on_host(arrays: list[Array]) -> bool:
 
 
 def _host_norm(arrays: list[Array]) -> float:
-    """The 2-norm of all as one vector: sums of squares by BLAS, added up in double."""
+    """The 2-norm of all as one vector: sums of squares by BLAS, added up in float64."""
     square = 0.0
     for array in arrays:
         flat = array.reshape(-1)
@@ -65,7 +64,7 @@ def _host_norm(arrays: list[Array]) -> float:
 
 
 def _fused(arrays: list[Array]) -> bool:
-    """Whether kernels of ours can work on all: on one CUDA device, in dense memory."""
+    """Whether our CUDA kernels take all: on one CUDA device, in dense memory."""
     if not arrays or array_module(arrays[0]) is HOST:
         return False
     xp, home = array_module(arrays[0]), device_of(arrays[0])

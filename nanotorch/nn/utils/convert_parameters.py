@@ -14,7 +14,7 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
 
 
 def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
-    """Makes the parts of a vector, in order, the data of the parameters (sharing its memory).
+    """Splits a vector, in order, into the data of the parameters, which then share its memory.
 
     TypeError for anything but a tensor.
     """
