@@ -48,7 +48,6 @@ CORE = {
     "ops/": "ops",
     "backend/cuda/": "gpu",
     "compile/": "compiler",
-    "backend/calls.py": "compiler",
     "compile/cuda_graph.py": "gpu",
     "compile/cuda_halves.py": "gpu",
     "backend/mersenne.py": "likeness",

@@ -52,6 +52,7 @@ NUMPY_ALLOWED: dict[str, str] = {
     "nanotorch.operators": "knows an array as an operand",
     "nanotorch.creation": "makes tensors of numbers and arrays",
     "nanotorch.nn.init": "draws initial values on the host, as PyTorch does",
+    "nanotorch.compile.calls": "notes the calls of NumPy that a kernel makes",
     "nanotorch.utils.data": "takes the arrays of a user's data set",
     "nanotorch.training": "reads tables, measures outputs, writes files and draws, on the host",
 }

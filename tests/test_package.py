@@ -29,7 +29,7 @@ NOT_AT_IMPORT = {
     *("nanotorch.compile.steps", "nanotorch.compile.plan", "nanotorch.compile.cuda_graph"),
     *("nanotorch.func", "nanotorch.utils.data", "nanotorch.utils.checkpoint", "nanotorch.viz"),
     *("nanotorch.optim.lr_scheduler", "nanotorch.optim.lbfgs", "nanotorch.amp", "nanotorch.cuda"),
-    *("nanotorch.backend.calls", "nanotorch.autograd.functional", "nanotorch.training"),
+    *("nanotorch.compile.calls", "nanotorch.autograd.functional", "nanotorch.training"),
 }
 
 

@@ -45,4 +45,5 @@ from nanotorch.backend.threads import (
     blas_threads as blas_threads,
     get_num_threads as get_num_threads,
     set_num_threads as set_num_threads,
+    side_by_side as side_by_side,
 )

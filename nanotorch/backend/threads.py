@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -72,3 +73,23 @@ def blas_threads(count: int) -> Iterator[None]:
         yield
     finally:
         functions[0](before)
+
+
+def side_by_side(work: Callable[[int], None], count: int) -> None:
+    """work(0), work(1), … in threads of their own, of which the calling one is the first."""
+    errors: list[BaseException] = []
+
+    def caught(worker: int) -> None:
+        try:
+            work(worker)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=caught, args=(n,), daemon=True) for n in range(1, count)]
+    for thread in threads:
+        thread.start()
+    caught(0)
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]

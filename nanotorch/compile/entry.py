@@ -10,25 +10,20 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nanotorch.backend import HOST
 from nanotorch.compile.cuda_graph import place_of
 from nanotorch.compile.guards import Guards
 from nanotorch.compile.program import REFERENCES
+from nanotorch.compile.replay import Replay
 from nanotorch.tensor import Tensor
-
-if TYPE_CHECKING:
-    from nanotorch.compile.steps import Replay
 
 MISSED: Any = object()  # what an entry returns where the call is not as recorded
 
 
-def entry(replay: Replay, guards: Guards, single: bool) -> Callable[[Sequence[Any]], Any]:
-    """enter(args): the result of a replay with these arguments, or MISSED.
-
-    `single`: the result is one tensor that the program computes.
-    """
+def entry(replay: Replay, guards: Guards) -> Callable[[Sequence[Any]], Any]:
+    """enter(args): the result of a replay with these arguments, or MISSED."""
     plan = replay.plan
     constant = guards.constant
     inputs = [f"x{i}" for i in range(len(replay.forms))]
@@ -61,7 +56,7 @@ def entry(replay: Replay, guards: Guards, single: bool) -> Callable[[Sequence[An
     body += [f"{constant(tensor)}._bump()" for tensor in replay.written]
     body += [f"x{position}._bump()" for position in replay.written_inputs]
     one = "wrap(found[0])" if replay.on_gpu else "wrap(found[0].copy())"
-    body.append(f"return {one if single else 'rebuild(found, args)'}")
+    body.append(f"return {one if replay.single else 'rebuild(found, args)'}")
     names = {
         "MISSED": MISSED,
         "Tensor": Tensor,

@@ -3,112 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from nanotorch.backend import Array
-
-if TYPE_CHECKING:
-    from nanotorch.compile.plan import Plan
-
-# What the kernels of each module of `ops` have in common; those of other modules are elementwise.
-FAMILIES = {
-    "activations": "activations",
-    "binary_losses": "losses",
-    "indexing": "moving",
-    "joining": "moving",
-    "linalg": "matrix products",
-    "losses": "losses",
-    "normalization": "normalization",
-    "reductions": "reductions",
-    "regions": "moving",
-    "shapes": "moving",
-    "sorting": "reductions",
-    "statistics": "reductions",
-}
-LIVE, RANDOM, ROWS = "live calls", "random numbers", "pass over rows"
-OUTSIDE = "output given back; the gradient arrives"
-
-
-class Line(NamedTuple):
-    """One line of a plan's program, and what it stands for."""
-
-    source: str
-    step: int  # the lines of one kernel have the same one
-    kernel: str  # the op's name, or that of the method that is called
-    call: str = ""  # NumPy's function; "" where the kernel is called as a whole
-    family: str = LIVE
-    shape: tuple[int, ...] | None = None  # of what it writes
-    dtype: str = ""
-    bytes: int = 0  # read and written
-    otherwise: bool = False  # runs only where a branch goes another way than in the recording
-
-    @property
-    def outside(self) -> bool:
-        """Whether the program waits here for what happens outside of it."""
-        return self.kernel == OUTSIDE
-
-
-def family_of(module: str) -> str:
-    """What the kernels of a module are."""
-    return FAMILIES.get(module.rpartition(".")[2], "elementwise")
-
-
-def call_name(call: Any) -> str:
-    """The name of a live call, such as SGD.step."""
-    call = getattr(call, "call", call)
-    function = call.func
-    is_method = "." in function.__qualname__
-    return f"{type(call.args[0]).__name__}.{function.__name__}" if is_method else function.__name__
-
-
-class Stopwatch:
-    """A plan's `run` with a clock behind each of its lines."""
-
-    def __init__(self, plan: Plan) -> None:
-        count = len(plan.lines)
-        self.took: list[list[float]] = [[] for _ in range(count)]  # seconds, one for each replay
-        self._outside = [line.outside for line in plan.lines]
-        self._ends: list[float | None] = []
-        plan.constants["clock"], plan.constants["ends"] = time.perf_counter, self._ends
-        head, *body = plan.source.splitlines()
-        watched = [head, f"    ends[:] = [clock()] + [None] * {count}"]
-        number = 0
-        for text in body:
-            watched.append(text)
-            if number < count and text.lstrip() == plan.lines[number].source:
-                number += 1
-                indent = text[: len(text) - len(text.lstrip())]
-                watched.append(f"{indent}ends[{number}] = clock()")
-        self.run: Callable[..., Any] = plan.built("\n".join(watched) + "\n")
-
-    @staticmethod
-    def of(plan: Plan) -> Stopwatch:
-        """The plan's own, in which the times of all timed replays come together."""
-        if plan.stopwatch is None:
-            plan.stopwatch = Stopwatch(plan)
-        return plan.stopwatch
-
-    def stop(self) -> None:
-        """After a replay: takes down its times."""
-        before, *ends = self._ends
-        for took, outside, end in zip(self.took, self._outside, ends, strict=True):
-            if end is not None and before is not None:
-                if not outside:
-                    took.append(end - before)
-                before = end
-
-
-def timed_run(plan: Any, arrays: Sequence[Array]) -> Any:
-    """A replay of the program with a stopwatch; without one on a GPU, where it would time
-    launches."""
-    if not hasattr(plan, "stopwatch"):
-        return plan.run(*arrays)
-    watch = Stopwatch.of(plan)
-    found = watch.run(*arrays)
-    watch.stop()
-    return found
+from nanotorch.compile.lines import LIVE, ROWS
+from nanotorch.compile.plan import Plan
 
 
 class Explanation:

@@ -18,11 +18,12 @@ from nanotorch.autograd.grad_mode import modes
 from nanotorch.backend import array_module, on_device_of
 from nanotorch.compile.cuda_graph import unfit
 from nanotorch.compile.cuda_halves import CudaHalves
-from nanotorch.compile.explanation import Explanation, Stopwatch
+from nanotorch.compile.explanation import Explanation
 from nanotorch.compile.guards import Guards
 from nanotorch.compile.plan import Plan
 from nanotorch.compile.recorder import Recorder
-from nanotorch.compile.steps import Compiled, flatten, guard, tell_without_graph
+from nanotorch.compile.replay import guard, tell_without_graph
+from nanotorch.compile.steps import Compiled, flatten
 from nanotorch.primitive import Node
 from nanotorch.tensor import Tensor
 
@@ -82,7 +83,7 @@ class TwoPhases:
             self._running = self.halves
             out = Tensor._wrap(self.halves.forward(arrays))
         else:
-            run = self.plan.run if self.watch is None else Stopwatch.of(self.plan).run
+            run = self.plan.run if self.watch is None else self.plan.timed().run
             self._running = run(*arrays)
             out = Tensor._wrap(next(self._running).copy())
         out._node, out._requires_grad = CompiledModuleBackward(self, out), True

@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from nanotorch.backend import MODULES, Array
-from nanotorch.compile.chains import joined
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.program import REFERENCES, Program, Recorded, Slot, Step, arrays_of
 from nanotorch.compile.recorder import Draw, HandOver, Kernel, Live, Recorder
 from nanotorch.compile.rows import NotRowWise
+from nanotorch.compile.stopwatch import Stopwatch
 from nanotorch.compile.tiles import Tiling
 from nanotorch.tensor import Tensor
-
-if TYPE_CHECKING:
-    from nanotorch.compile.explanation import Stopwatch
 
 
 class Plan(Program):
@@ -50,6 +46,12 @@ class Plan(Program):
         self.held = 0  # references that somebody else has
         self.forget()
         del self.record, self.outputs  # and with them the arrays of the recording
+
+    def timed(self) -> Stopwatch:
+        """The clock in which the times of all timed replays come together."""
+        if self.stopwatch is None:
+            self.stopwatch = Stopwatch(self)
+        return self.stopwatch
 
     # --- what has to be computed ------------------------------------------------------------------
 
@@ -126,12 +128,12 @@ class Plan(Program):
 
     def _generated(self, steps: list[Recorded]) -> Callable[..., tuple[Array, ...]]:
         """Compiles the program: `run(x0, x1, …)` returns the output arrays."""
+        record = self.record
         try:
-            self.tiling = Tiling(self, steps)
+            self.tiling = Tiling(self, record, self.escaping(), steps)
         except NotRowWise as reason:
             self.tiling, self.why_not_tiled = None, str(reason)
             calls = self.lowered(steps)
-            calls = joined(calls, self._own, self._last_uses(calls))
             program = self.written(calls, self._last_uses(calls))
         else:
             before, after = self.lowered(self.tiling.before), self.lowered(self.tiling.after)

@@ -1,8 +1,7 @@
 """A plan's program: a Python function, one line per call, over the arrays of the plan.
 
-Kernels of NumPy are lowered to the calls that they make (`backend.calls_of`), runs of elementwise
-calls on large arrays are joined to chains, and every value gets its memory while its line is
-written.
+Kernels of NumPy are lowered to the calls that they make (`calls_of`), and every value gets its
+memory while its line is written.
 """
 
 from __future__ import annotations
@@ -13,10 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from nanotorch.backend import HOST, MODULES, Array, promote
-from nanotorch.backend.calls import OUT_FIRST, Call, Choice, Note, View, calls_of, same_form
 from nanotorch.backend.halves import kernel_for, kernel_of
-from nanotorch.compile.chains import Chain, Pieces, has_rows
-from nanotorch.compile.explanation import OUTSIDE, Line, call_name, family_of
+from nanotorch.compile.calls import OUT_FIRST, Call, Choice, Note, View, calls_of, same_form
+from nanotorch.compile.lines import OUTSIDE, Line, call_name, family_of
 from nanotorch.compile.memory import Memory, root_of
 from nanotorch.compile.recorder import Draw, HandOver, Kernel, Live
 from nanotorch.ops.casting import Clone
@@ -24,7 +22,7 @@ from nanotorch.tensor import Tensor
 
 
 class Done(NamedTuple):
-    """The end of the calls of a kernel that may, until then, still be called as a whole."""
+    """Marks where a lowered kernel ends; a branch before it may still call the whole kernel."""
 
     kernel: Kernel
 
@@ -33,7 +31,7 @@ class Done(NamedTuple):
 KEYWORD_ONLY = (HOST.maximum, HOST.minimum)
 
 Recorded = Kernel | Draw | Live | HandOver
-Step = Recorded | Call | Chain | View | Choice | Done
+Step = Recorded | Call | View | Choice | Done
 
 
 def arrays_of(step: Step) -> list[Array]:
@@ -44,8 +42,6 @@ def arrays_of(step: Step) -> list[Array]:
         return [a for a in (*step.operands, step.out) if type(a) in MODULES]
     if isinstance(step, Call):
         return [*step.arrays, step.out]
-    if isinstance(step, Chain):
-        return step.arrays
     if isinstance(step, View):
         return [step.base]
     if isinstance(step, Choice):
@@ -63,6 +59,7 @@ class Program:
         # Under a name of ours, so that NumPy is as silent about overflow as in an eager step.
         self.constants: dict[str, Any] = {"__name__": "nanotorch.compile.step"}
         self.lines: list[Line] = []  # what the lines of the program do
+        self.source = ""
         self.slots: dict[int, Slot] = {}
         self._counter = itertools.count()
         self._kernels: dict[int, Kernel] = {}  # those that were lowered to calls, by call
@@ -150,8 +147,6 @@ class Program:
                 self.lines.append(Line(lines[-1], id(step), drawn, "", drawn, *form))
             elif isinstance(step, Call):
                 lines = self._call(step, position)
-            elif isinstance(step, Chain):
-                lines = self._chain(step, position)
             elif isinstance(step, View):
                 lines = self._view(step)
             elif isinstance(step, Choice):
@@ -188,48 +183,6 @@ class Program:
         else:
             names += [*keywords, f"out={out}"]
         return f"{self.constant(step.name.replace('.', '_'), step.function)}({', '.join(names)})"
-
-    def _chain(self, step: Chain, position: int) -> list[str]:
-        """The line that makes the calls of a chain piece by piece."""
-        uses = [id(a) for call in step.calls for a in (*call.arrays, call.out)]
-        for call in step.calls:
-            if id(call.out) not in step.inner:
-                first = uses.index(id(call.out))
-                gone = [a for a in step.arrays if id(a) not in uses[first:]]
-                self._make_room(call.out, gone, position)
-        names, buffers = step.buffers()
-        parts: dict[str, Array] = {}
-        moving: dict[str, None] = {}
-        for call in step.calls:
-            for a in (*call.arrays, call.out):
-                if id(a) in names or not has_rows(a, call):
-                    continue
-                if id(a) in self.moving:
-                    names[id(a)] = f"{self.array_name(a)}[low:high]"
-                    moving[self.array_name(a)] = None
-                else:
-                    names[id(a)] = f"p{len(parts)}"
-                    parts[names[id(a)]] = self.memory.place(a)
-
-        def name(value: Any) -> str:
-            return names.get(id(value)) or self.single_text(value)
-
-        body = "\n        ".join(
-            self.call_text(call, name, names[id(call.out)]) for call in step.calls
-        )
-        taken = "".join(f", {part}" for part in (*parts, *(f"b{n}" for n in range(len(buffers)))))
-        arguments = ", ".join(["work", *moving])
-        source = f"def run({arguments}):\n    for low, high{taken} in work:\n        {body}\n"
-        function = self.constant("chain", self.built(source))
-        pieces = Pieces(step.calls[0].out.shape[0], list(parts.values()), buffers)
-        text = f"{self.constant('pieces', pieces)}({', '.join([function, *moving])})"
-        kernels = {id(k): k for k in (self._kernels[id(call)] for call in step.calls)}
-        title = f"piece by piece: {', '.join(k.primitive.title() for k in kernels.values())}"
-        out = step.calls[-1].out
-        nbytes = sum(a.nbytes for a in {id(a): a for a in step.arrays}.values())
-        form = (out.shape, out.dtype.name, nbytes)
-        self.lines.append(Line(text, id(step), title, "", "elementwise", *form))
-        return [text]
 
     def _view(self, step: View) -> list[str]:
         """Nothing for a view of memory that stays where it is; else the line that makes it."""

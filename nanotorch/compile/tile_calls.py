@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from nanotorch.backend import HOST, MODULES, Array
-from nanotorch.backend.calls import Call, Choice, View, calls_of
+from nanotorch.compile.calls import Call, Choice, View, calls_of
 from nanotorch.compile.recorder import Kernel
 from nanotorch.compile.rows import COLUMNS, ROWS, Role
 

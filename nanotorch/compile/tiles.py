@@ -9,20 +9,16 @@ threads, and whichever of them takes the next group.
 from __future__ import annotations
 
 import itertools
-import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from nanotorch.backend import HOST, MODULES, Array, blas_threads, get_num_threads
-from nanotorch.compile.explanation import Line
+from nanotorch.backend import HOST, MODULES, Array, blas_threads, get_num_threads, side_by_side
+from nanotorch.compile.lines import Line
 from nanotorch.compile.memory import root_of
-from nanotorch.compile.recorder import Draw, HandOver, Kernel, Live
+from nanotorch.compile.program import Program
+from nanotorch.compile.recorder import Draw, HandOver, Kernel, Live, Recorder
 from nanotorch.compile.rows import COLUMNS, ROWS, SUM, WHOLE, NotRowWise, Role, role
 from nanotorch.compile.tile_calls import TileCalls, calls_of_tile, texts_of
 from nanotorch.ops import losses
-
-if TYPE_CHECKING:
-    from nanotorch.compile.plan import Plan
 
 Step = Kernel | Draw | Live | HandOver
 
@@ -37,11 +33,16 @@ WORTHWHILE_BYTES = 64 << 20
 
 
 class Tiling:
-    """The steps of a plan, sorted into those before, within and after the pass over the rows."""
+    """The steps of a plan, sorted into those before, within and after the pass over the rows.
 
-    def __init__(self, plan: Plan, steps: list[Step]) -> None:
-        self.plan = plan
-        self.rows, self.seeds = self._batch(steps)
+    escaping: the identities of the memory that leaves the step.
+    """
+
+    def __init__(
+        self, program: Program, record: Recorder, escaping: set[int], steps: list[Step]
+    ) -> None:
+        self.program, self.escaping = program, escaping
+        self.rows, self.seeds = self._batch(record, steps)
         self.kinds: dict[int, str] = {}
         self.before: list[Step] = []
         self.within: list[tuple[Kernel, Role]] = []
@@ -53,9 +54,8 @@ class Tiling:
         width = sum(a.nbytes for a in self.seeds.values() if a.ndim > 1) // self.rows
         self.tile = min(max(16, TILE_BYTES // max(width, 1)), self.rows)
 
-    def _batch(self, steps: list[Step]) -> tuple[int, dict[int, Array]]:
+    def _batch(self, record: Recorder, steps: list[Step]) -> tuple[int, dict[int, Array]]:
         """The number of rows, and the arrays from outside that have them."""
-        record = self.plan.record
         weights = {id(leaf._array) for leaf in record.gradients}
         outside: dict[int, Array] = {}
         for step in steps:
@@ -120,24 +120,23 @@ class Tiling:
 
     def lines(self) -> list[str]:
         """The lines of the pass, for the plan's program."""
-        plan, body = self.plan, []
+        program, body = self.program, []
         local: dict[int, str] = {}
         buffers: dict[str, tuple[Array, str]] = {}  # by name: the form, and the slice for n rows
         sums: list[tuple[Kernel, Role]] = []
         numbers = itertools.count()
-        escaping = plan.escaping()
         groups = self._groups()
         height = max(high - low for group in groups for low, high in group)
 
         def name(value: Any) -> str:
             if type(value) not in MODULES:
-                return plan.value_text(value)
+                return program.value_text(value)
             kind = self._kind(value)
             if kind not in (ROWS, COLUMNS):
-                return plan.array_name(value)
+                return program.array_name(value)
             if id(value) not in local:
                 local[id(value)] = f"r{next(numbers)}"
-                body.append(f"{local[id(value)]} = {plan.array_name(value)}[low:high]")
+                body.append(f"{local[id(value)]} = {program.array_name(value)}[low:high]")
             return local[id(value)]
 
         def buffer(like: Array, cut: str = "[:n]") -> str:
@@ -153,14 +152,14 @@ class Tiling:
                 return
             self._kept.append(calls)
             view = lambda: f"r{next(numbers)}"
-            body.extend(texts_of(calls, operands, out, line, buffer, view, plan))
+            body.extend(texts_of(calls, operands, out, line, buffer, view, program))
 
         def whole(step: Kernel, found: Role, operands: list[str]) -> str:
-            kernel = plan.constant(step.primitive.title(), step.primitive.kernel)
-            attributes = {k: plan.value_text(v) for k, v in step.attributes.items()}
+            kernel = program.constant(step.primitive.title(), step.primitive.kernel)
+            attributes = {k: program.value_text(v) for k, v in step.attributes.items()}
             attributes.update(found.attributes)
             given = [*operands, *(f"{k}={v}" for k, v in attributes.items())]
-            return f"{kernel}({', '.join([plan.constant('xp', step.xp), *given])}"
+            return f"{kernel}({', '.join([program.constant('xp', step.xp), *given])}"
 
         for step, found in self.within:
             operands = [name(a) for a in step.operands]
@@ -177,21 +176,27 @@ class Tiling:
                 local[id(step.out)] = target = f"r{next(numbers)}"
                 body.append(f"{target} = {whole(step, found, operands)})")
             else:
-                if root_of(step.out) in escaping:
-                    plan.memory.apart(step.out)
+                if root_of(step.out) in self.escaping:
+                    program.memory.apart(step.out)
                     local[id(step.out)] = target = f"r{next(numbers)}"
-                    body.append(f"{target} = {plan.array_name(step.out)}[low:high]")
+                    body.append(f"{target} = {program.array_name(step.out)}[low:high]")
                 else:
                     local[id(step.out)] = target = buffer(step.out[:height])
                 run(step, found, operands, target)
         for step, _ in sums:
-            plan.memory.apart(step.out)
-        forms = [(s.out.shape, s.out.dtype, f.divisor, plan.memory.place(s.out)) for s, f in sums]
+            program.memory.apart(step.out)
+        forms = [
+            (s.out.shape, s.out.dtype, f.divisor, program.memory.place(s.out)) for s, f in sums
+        ]
         runner = Runner(groups, list(buffers.values()), forms)
         head = ["def tile(low, high, buffers, parts, sums):", "    n = high - low"]
         if buffers:
             head.append(f"    {', '.join(buffers)}, = buffers")
-        return [*head, *(f"    {line}" for line in body), f"{plan.constant('rows', runner)}(tile)"]
+        return [
+            *head,
+            *(f"    {line}" for line in body),
+            f"{program.constant('rows', runner)}(tile)",
+        ]
 
     def _groups(self) -> list[list[tuple[int, int]]]:
         """The tiles, first row and end, of each group; all of nearly the same height."""
@@ -210,7 +215,7 @@ class Tiling:
     def forget(self) -> None:
         """Lets go of the recording and its arrays, once the program is made; the names stay."""
         self.titles = [kernel.primitive.title() for kernel, _ in self.within]
-        del self._kept, self.plan, self.seeds, self.kinds, self.before, self.within, self.after
+        del self._kept, self.program, self.seeds, self.kinds, self.before, self.within, self.after
 
     def counted(self) -> list[tuple[Array, int]]:
         """The targets of the pass, and the class that must not be among them for it to be right."""
@@ -281,23 +286,3 @@ class Runner:
                 out += totals[place]
             if divisor != 1:
                 out /= divisor
-
-
-def side_by_side(work: Callable[[int], None], count: int) -> None:
-    """work(0), work(1), … in threads of their own, of which the calling one is the first."""
-    errors: list[BaseException] = []
-
-    def caught(worker: int) -> None:
-        try:
-            work(worker)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=caught, args=(n,), daemon=True) for n in range(1, count)]
-    for thread in threads:
-        thread.start()
-    caught(0)
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]

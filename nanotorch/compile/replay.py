@@ -1,0 +1,126 @@
+"""One recording of a step, ready to be replayed: its plan, and what it took for granted."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nanotorch.compile.cuda_graph import CudaPlan, place_of
+from nanotorch.compile.guards import Guards
+from nanotorch.compile.plan import Plan
+from nanotorch.compile.recorder import Recorder
+from nanotorch.compile.stopwatch import timed_run
+from nanotorch.tensor import Tensor
+
+
+def guard(recorder: Recorder, guards: Guards) -> Callable[[], bool]:
+    """A test of everything that a recording took for granted."""
+    for tensor in recorder.external.values():
+        t, array = guards.constant(tensor), guards.constant(tensor._array)
+        guards.add("data", f"{t}._array is {array}")
+        guards.add("requires_grad", f"{t}._requires_grad is {bool(tensor._requires_grad)}")
+        guards.add("hooks", f"not {t}._hooks")
+    for module in {id(m): m for m in recorder.modules}.values():
+        guards.add("hooks", f"{guards.constant(module)}._hooks is None")
+        guards.add_fields(type(module).__name__, module)
+    for leaf, held in recorder.entry.items():
+        guards.add("grad", f"{guards.constant(leaf)}._grad is {guards.constant(held)}")
+    return guards.compiled()
+
+
+class Replay:
+    """One recording of a function: when it may be replayed, and how."""
+
+    enter: Callable[[Any], Any] | None = None  # the fast way in, where there is one
+    watch: Callable[[], None] | None = None  # the next replay is timed, and then this is called
+    plan: Plan | CudaPlan
+
+    def __init__(
+        self, recorder: Recorder, result: Any, inputs: list[Tensor], guards: Guards, name: str
+    ) -> None:
+        arrays: list[Any] = []
+        self.on_gpu = recorder.place is not None
+        self.rebuild = self._form(result, arrays, inputs)
+        if self.on_gpu:
+            self.plan = CudaPlan(recorder, arrays, functools.partial(tell_without_graph, name))
+        else:
+            self.plan = Plan(recorder, arrays)
+        self.holds = guard(recorder, guards)
+        self.forms = [
+            (x._array.shape, x._array.dtype, x._requires_grad, place_of(x._array)) for x in inputs
+        ]
+        distinct = len({id(x._array) for x in inputs}) == len(inputs)
+        self.direct = distinct and not self.plan.targets  # whether an entry can lead to it
+        self.written = list(recorder.written.values())
+        self.written_inputs = recorder.written_inputs
+        self.single = isinstance(result, Tensor) and not any(result is x for x in inputs)
+
+    def _form(self, result: Any, arrays: list[Any], inputs: list[Tensor]) -> Callable[..., Any]:
+        """A function that builds the step's result from the arrays of its outputs."""
+        if isinstance(result, Tensor):
+            for position, x in enumerate(inputs):
+                if result is x:
+                    return lambda found, given: given[position]
+            place = len(arrays)
+            arrays.append(result._array)
+            if self.on_gpu:  # whose plan gives away copies
+                return lambda found, given: Tensor._wrap(found[place])
+            return lambda found, given: Tensor._wrap(found[place].copy())
+        if isinstance(result, tuple | list):
+            parts = [self._form(item, arrays, inputs) for item in result]
+            kind = type(result)
+            if hasattr(result, "_fields"):
+                return lambda found, given: kind(*(part(found, given) for part in parts))
+            return lambda found, given: kind(part(found, given) for part in parts)
+        if isinstance(result, dict):
+            named = {key: self._form(item, arrays, inputs) for key, item in result.items()}
+            return lambda found, given: {k: part(found, given) for k, part in named.items()}
+        return lambda found, given: result
+
+    def __call__(self, inputs: list[Tensor]) -> Any:
+        self.plan.begin()
+        arrays = [x._array for x in inputs]
+        if self.watch is None:
+            return self._ended(self.plan.run(*arrays), inputs)
+        told, self.watch = self.watch, None
+        result = self._ended(timed_run(self.plan, arrays), inputs)
+        told()
+        return result
+
+    def _ended(self, found: Any, inputs: Sequence[Tensor]) -> Any:
+        """The step's result, and its marks on the tensors that it has changed."""
+        self.plan.end()
+        for tensor in self.written:
+            tensor._bump()
+        for position in self.written_inputs:
+            inputs[position]._bump()
+        return self.rebuild(found, inputs)
+
+    def several(self, count: int, stacked: Sequence[Tensor]) -> Any:
+        """So many steps as one launch, on a GPU; None where that is not captured."""
+        plan = self.plan
+        if not isinstance(plan, CudaPlan) or not plan.ready(count) or not plan.begin():
+            return None
+        found = plan.run_several(count, [x._array for x in stacked])
+        return None if found is None else self._ended(found, stacked)
+
+    def first_of_several(self, count: int, inputs: Sequence[Tensor]) -> Any:
+        """One step, after which so many may be one launch; None where that cannot be."""
+        plan = self.plan
+        if not isinstance(plan, CudaPlan) or not plan.begin():
+            return None
+        found = plan.prepare_several(count, [x._array for x in inputs])
+        if found is None:
+            return None
+        result = self._ended(found, inputs)
+        if not self.holds():  # the next step finds other gradients than this one
+            plan.forget(count)
+        return result
+
+
+def tell_without_graph(name: str, reason: str) -> None:
+    """Warns that a step on a GPU is no CUDA graph, unless it has no name."""
+    if name:
+        warnings.warn(f"compile: {name} runs without a CUDA graph: {reason}", stacklevel=8)
