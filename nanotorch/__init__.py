@@ -294,7 +294,7 @@ from nanotorch.random import (
 )
 from nanotorch.tensor import Size as Size, Tensor as Tensor
 
-_LOADED_WITH_CUDA.append("nanotorch.cuda.kernel_table")
+_LOADED_WITH_CUDA += ["nanotorch.cuda.kernel_table", "nanotorch.cuda.placement"]
 
 if TYPE_CHECKING:
     from nanotorch import (

@@ -12,8 +12,11 @@ from typing import Any
 import numpy
 
 from nanotorch import ops, sampling
-from nanotorch.autograd.engine import apply, apply_inplace
-from nanotorch.autograd.grad_mode import modes
+from nanotorch.autograd.engine import apply
+from nanotorch.autograd.inplace import apply_inplace
+from nanotorch.autograd.rings import modes
+from nanotorch.backend import dtypes
+from nanotorch.node import Traced
 from nanotorch.ops import (
     activations,
     arithmetic,
@@ -26,7 +29,7 @@ from nanotorch.ops import (
     pairs,
     powers,
 )
-from nanotorch.primitive import Primitive, Traced
+from nanotorch.primitive import Primitive
 
 Operand = (Traced, int, float, complex, numpy.ndarray, numpy.generic)
 
@@ -61,13 +64,35 @@ def in_place(primitive: type[Primitive], **fixed: Any) -> Callable[..., Any]:
     return method
 
 
-class Operators(Traced):
+def casting_to(kind: dtypes.dtype) -> Callable[[Any], Any]:
+    """The method that gives a tensor in another dtype; itself where it has that already."""
+
+    def method(self: Any) -> Any:
+        return ops.cast(self, kind.numpy)
+
+    method.__doc__ = f"Itself as {kind.name}."
+    return method
+
+
+class Casts(Traced):
+    """The methods that are named after dtypes."""
+
+    half = casting_to(dtypes.float16)
+    bfloat16 = casting_to(dtypes.bfloat16)
+    float = casting_to(dtypes.float32)
+    double = casting_to(dtypes.float64)
+    int = casting_to(dtypes.int32)
+    long = casting_to(dtypes.int64)
+    bool = casting_to(dtypes.bool_)
+
+
+class Operators(Casts):
     """What a tensor can be asked to compute."""
 
     _apply = apply
 
     def _mixes(self) -> bool:
-        return modes.autocast is not None
+        return any(ring.casts for ring in modes.rings)
 
     __getitem__ = ops.getitem
     __setitem__ = ops.setitem

@@ -7,8 +7,9 @@ becomes a text of one common width, and the texts are bracketed from the innermo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from nanotorch.autograd.grad_mode import modes
@@ -211,13 +212,13 @@ def format_tensor(
     device_name: str | None = None,
     requires_grad: bool = False,
     grad_fn_name: str | None = None,
-    tangent: str | None = None,
+    notes: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """The printed form of a NumPy or CuPy array, of which only the shown corners reach the host.
 
     The dtype is named unless it follows from the numbers: `default_dtype`, its complex partner,
-    int64 and bool. `device_name` ("cuda:0") and `tangent` (printed already) are shown when given;
-    `grad_fn_name` ("AddBackward0") takes precedence over `requires_grad`.
+    int64 and bool. `device_name` ("cuda:0") and `notes` (texts by name, such as a tangent's) are
+    shown too; `grad_fn_name` ("AddBackward0") takes precedence over `requires_grad`.
     """
     options, name, indent = _options, array.dtype.name, len(prefix)
     suffixes = [] if device_name is None else [f"device='{device_name}'"]
@@ -235,15 +236,14 @@ def format_tensor(
         suffixes.append(f"grad_fn=<{grad_fn_name}>")
     elif requires_grad:
         suffixes.append("requires_grad=True")
-    if tangent is not None:
-        suffixes.append(f"tangent={tangent}")
+    suffixes += [f"{name}={text}" for name, text in notes.items()]
     return _with_suffixes(prefix + body, suffixes, indent, options.linewidth)
 
 
 def tensor_repr(tensor: Tensor, *, prefix: str = "tensor(") -> str:
     """The text of `repr(tensor)` and `print(tensor)`."""
     grad_fn = tensor.grad_fn
-    tangent = tensor._tangent if modes.forward else None
+    notes = {name: x for ring in modes.rings for name, x in ring.note(tensor).items()}
     return format_tensor(
         tensor._array,
         prefix=prefix,
@@ -251,7 +251,7 @@ def tensor_repr(tensor: Tensor, *, prefix: str = "tensor(") -> str:
         device_name=None if tensor.device.type == "cpu" else str(tensor.device),
         requires_grad=tensor._requires_grad,
         grad_fn_name=None if grad_fn is None else grad_fn.name(),
-        tangent=None if tangent is None else tensor_repr(tangent),
+        notes={name: tensor_repr(x) for name, x in notes.items()},
     )
 
 

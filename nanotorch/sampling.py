@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from nanotorch import backend
 from nanotorch.autograd.grad_mode import is_grad_enabled, modes
 from nanotorch.backend import HOST, Array, dtype as DType, mersenne
-from nanotorch.primitive import Traced
+from nanotorch.node import Traced
 
 if TYPE_CHECKING:
     from nanotorch.backend.cuda.philox import Philox
@@ -70,8 +70,8 @@ def exponential_(tensor: Any, lambd: float = 1.0, *, generator: Any = None) -> A
 
 def bernoulli_(tensor: Any, p: Any = 0.5, *, generator: Any = None) -> Any:
     """Fills with 1 with probability `p`, else 0; a Tensor `p` broadcasts to the shape."""
-    if modes.recorder is not None and isinstance(p, Traced):
-        modes.recorder.refuse("draws with probabilities that are a tensor")
+    if isinstance(p, Traced):
+        modes.listener.read("draws with probabilities that are a tensor")
     engine = engine_of(generator, tensor.device)
     return _write(tensor, engine, lambda out: coins(out, p, engine))
 
@@ -248,11 +248,10 @@ def _write(tensor: Any, engine: Engine, fill: Callable[[Array], Array]) -> Any:
     tensor._check_inplace()
     array = tensor._array
     there = isinstance(engine, mersenne.MersenneTwister) == (tensor.device.type == "cpu")
-    if modes.recorder is not None:
-        if not there:
-            modes.recorder.refuse("draws the CPU's random numbers into a tensor of the GPU")
-        else:
-            modes.recorder.drew(tensor, fill)
+    if there:
+        modes.listener.drew(tensor, fill)
+    else:
+        modes.listener.read("draws the CPU's random numbers into a tensor of the GPU")
     if there and not (tensor.requires_grad and is_grad_enabled()):
         fill(array)
         tensor._bump()

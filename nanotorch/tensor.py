@@ -8,28 +8,38 @@ a leading underscore, whose defaults belong to the class: making a tensor sets o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy
 
 from nanotorch import ops
 from nanotorch.autograd.backward import backward as backward_of
-from nanotorch.autograd.engine import bump, check_inplace, requires_grad
+from nanotorch.autograd.engine import requires_grad
 from nanotorch.autograd.grad_mode import modes
 from nanotorch.autograd.graph import AccumulateGrad
+from nanotorch.autograd.inplace import become_view, bump, check_inplace, refresh
 from nanotorch.autograd.walk import retaining
 from nanotorch.backend import (
+    CPU,
+    HOST,
     Array,
-    device,
+    array_module,
+    device as Device,
     device_of,
-    dtype,
+    dtype as DType,
     dtype_of,
     get_default_dtype,
+    is_array,
+    is_pinned,
+    module_of,
+    on_device,
     on_device_of,
+    pinned,
+    to_device,
 )
-from nanotorch.conversions import Conversions
-from nanotorch.primitive import Node, RemovableHandle
+from nanotorch.node import Node, RemovableHandle, Traced
+from nanotorch.operators import Operators
 from nanotorch.printing import tensor_format, tensor_repr
 
 
@@ -53,7 +63,7 @@ class Size(tuple[int, ...]):
         return Size(super().__add__(tuple(other)))
 
 
-class Tensor(Conversions):
+class Tensor(Operators):
     """An n-dimensional array that remembers how it was computed.
 
     Make one with `tensor`, `zeros`, `randn` …; `Tensor(data)` gives the default dtype, as in
@@ -70,7 +80,7 @@ class Tensor(Conversions):
     _seen = 0  # … and the version that its graph knows
     _made_in_no_grad = False
     _inference = False
-    _tangent: Tensor | None = None
+    _companion: Any = None  # what a ring keeps beside the value
     _hooks: dict[int, Any] | None = None
     _post_hooks: dict[int, Any] | None = None
     _retains_grad: Any = None
@@ -95,6 +105,8 @@ class Tensor(Conversions):
 
     _bump = bump
     _check_inplace = check_inplace
+    _become_view_of = become_view
+    _refresh = refresh
 
     def _accumulator(self) -> AccumulateGrad:
         return AccumulateGrad.of(self)
@@ -118,12 +130,12 @@ class Tensor(Conversions):
         return int(self._array.ndim)
 
     @property
-    def dtype(self) -> dtype:
+    def dtype(self) -> DType:
         """The type of the elements."""
         return dtype_of(self._array.dtype)
 
     @property
-    def device(self) -> device:
+    def device(self) -> Device:
         """Where the elements are."""
         return device_of(self._array)
 
@@ -237,8 +249,7 @@ class Tensor(Conversions):
                     f"{value.dtype}"
                 )
         self._grad = value
-        if modes.recorder is not None:
-            modes.recorder.assigned(self, value)
+        modes.listener.assigned(self, value)
 
     @grad.deleter
     def grad(self) -> None:
@@ -333,6 +344,220 @@ class Tensor(Conversions):
         return self._inference
 
     retains_grad = property(lambda self: self._retains_grad is not None, doc="After retain_grad().")
+
+    # --- its values in another form --------------------------------------------------------------
+
+    @staticmethod
+    def _tell_of_reading() -> None:
+        modes.listener.read("reads the values of a tensor")
+
+    def _on_host(self) -> Any:
+        """The elements as NumPy's array, for reading."""
+        array = self._array
+        return array if isinstance(array, HOST.ndarray) else to_device(array, CPU)
+
+    def numpy(self, *, force: bool = False) -> Any:
+        """The elements as a NumPy array over the same memory; `force` detaches and copies to the
+        host."""
+        self._tell_of_reading()
+        if force:
+            return self.detach().cpu().numpy()
+        if self.requires_grad:
+            raise RuntimeError(
+                "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() "
+                "instead."
+            )
+        if not isinstance(self._array, HOST.ndarray):
+            raise TypeError(
+                f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to "
+                "copy the tensor to host memory first."
+            )
+        if self._array.dtype.char == "E":  # which NumPy does not know
+            raise TypeError("Got unsupported ScalarType BFloat16")
+        return self._array
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        array = self.numpy()
+        return array if dtype is None and not copy else HOST.array(array, dtype=dtype, copy=copy)
+
+    def __dlpack__(self, *, stream: int | None = None, **wanted: Any) -> Any:
+        """A capsule over the same memory, for another library's `from_dlpack`.
+
+        `stream` is where that library will use it, and waits there for what the current stream
+        was given: None and 1 are the default stream, 2 the thread's own, -1 asks for no order,
+        anything else is the address of a CUDA stream. `wanted` is max_version, dl_device and copy.
+        Source: https://dmlc.github.io/dlpack/latest/python_spec.html
+        """
+        self._tell_of_reading()
+        if self.requires_grad:
+            raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
+        if stream is not None and type(stream) is not int:
+            raise TypeError(f"__dlpack__: expected an int as stream, got {type(stream).__name__}")
+        wanted = {name: value for name, value in wanted.items() if value is not None}
+        if not self.is_cuda:
+            if stream not in (None, -1):
+                raise BufferError(f"__dlpack__: the CPU has no streams, got stream={stream}")
+            return self._array.__dlpack__(**wanted)
+        if stream is not None and (stream < -1 or stream == 0):
+            raise BufferError(
+                f"__dlpack__: expected -1, 1, 2 or the address of a CUDA stream, got {stream}"
+            )
+        with on_device_of(self._array):
+            return self._array.__dlpack__(stream=stream, **wanted)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """(type, number): type 1 is the CPU, 2 CUDA, 3 pinned memory of the CPU."""
+        if self.is_pinned():
+            return 3, 0
+        kind, number = self._array.__dlpack_device__()
+        return int(kind), int(number)
+
+    def item(self) -> Any:
+        """The one element as a Python number."""
+        self._tell_of_reading()
+        if self._array.size != 1:
+            raise RuntimeError(
+                f"a Tensor with {self._array.size} elements cannot be converted to Scalar"
+            )
+        return self._on_host().item()
+
+    def tolist(self) -> Any:
+        """The elements as nested lists of Python numbers."""
+        self._tell_of_reading()
+        return self._on_host().tolist()
+
+    def __bool__(self) -> bool:
+        self._tell_of_reading()
+        if self._array.size != 1:
+            raise RuntimeError(
+                "Boolean value of Tensor with "
+                + ("no values" if self._array.size == 0 else "more than one value")
+                + " is ambiguous"
+            )
+        return bool(self._on_host().item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __complex__(self) -> complex:
+        return complex(self.item())
+
+    def __index__(self) -> int:
+        self._tell_of_reading()
+        if self._array.dtype.kind not in "iub" or self._array.size != 1:
+            raise TypeError("only integer tensors of a single element can be converted to an index")
+        return int(self._on_host().item())
+
+    def __len__(self) -> int:
+        if not self._array.ndim:
+            raise TypeError("len() of a 0-d tensor")
+        return len(self._array)
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self._array.ndim:
+            raise TypeError("iteration over a 0-d tensor")
+        return iter(self.unbind(0))
+
+    def __contains__(self, item: Any) -> bool:
+        return bool((self == item).any())
+
+    def to(
+        self,
+        *target: Any,
+        copy: bool = False,
+        non_blocking: bool = False,
+        **named: Any,
+    ) -> Any:
+        """Itself in another dtype and on another device: to(dtype), to(device), to(device, dtype),
+        to(other)."""
+        out = self
+        what: Any
+        for what in (*target, *named.values()):
+            if isinstance(what, Traced):
+                out = ops.cast(
+                    ops.move(out, device_of(what._array), non_blocking), what._array.dtype
+                )
+            elif isinstance(what, DType):
+                out = ops.cast(out, what.numpy)
+            elif isinstance(what, Device | str | int) and not isinstance(what, bool):
+                out = ops.move(out, Device(what), non_blocking)
+            elif what is not None:
+                raise TypeError(
+                    f"to: expected a dtype, a device or a Tensor, got {type(what).__name__} "
+                    f"{what!r}"
+                )
+        return out.clone() if copy and out is self else out
+
+    def type(self, kind: Any = None) -> Any:
+        """The tensor in another dtype; without one, the name of its type as PyTorch gives it."""
+        if kind is None:
+            place = "torch.cuda." if self.is_cuda else "torch."
+            return f"{place}{self.dtype.title}Tensor"
+        return ops.cast(self, dtype_of(kind).numpy)
+
+    def cpu(self) -> Any:
+        """Itself on the CPU."""
+        return ops.move(self, Device("cpu"))
+
+    def cuda(self, index: Any = None, non_blocking: bool = False) -> Any:
+        """Itself on a GPU."""
+        place = Device("cuda" if index is None else index)
+        return ops.move(self, place, non_blocking)
+
+    def pin_memory(self) -> Any:
+        """A copy in memory from which a GPU copies beside computing; itself if it lies there."""
+        if self.is_cuda:
+            raise RuntimeError(
+                f"pin_memory: expected a tensor on the CPU, got one on {self.device}"
+            )
+        return self if self.is_pinned() else self._wrap(pinned(self._array))
+
+    def is_pinned(self) -> bool:
+        """Whether it lies in pinned memory; see `pin_memory`."""
+        return not self.is_cuda and is_pinned(self._array)
+
+    def type_as(self, other: Any) -> Any:
+        """Itself in the dtype of `other`."""
+        return ops.cast(self, other._array.dtype)
+
+    # --- others like it -------------------------------------------------------------------------
+
+    def new_full(
+        self, size: Any, fill_value: Any, *, dtype: DType | None = None, device: Any = None,
+        requires_grad: bool = False,
+    ) -> Any:  # fmt: skip
+        """One value everywhere, in the dtype and place of this tensor unless told otherwise."""
+        place = self.device if device is None else Device(device)
+        with on_device(place):
+            kind = (dtype or self.dtype).numpy
+            array = module_of(place).full(ops.shapes.sizes((size,)), fill_value, kind)
+        out = self._wrap(array)
+        return out.requires_grad_() if requires_grad else out
+
+    def new_zeros(self, *size: Any, **options: Any) -> Any:
+        """Zeros in the dtype and place of this tensor, with the options of `new_full`."""
+        return self.new_full(ops.shapes.sizes(size), 0, **options)
+
+    def new_ones(self, *size: Any, **options: Any) -> Any:
+        """Ones in the dtype and place of this tensor, with the options of `new_full`."""
+        return self.new_full(ops.shapes.sizes(size), 1, **options)
+
+    new_empty = new_zeros
+
+    def new_tensor(
+        self, data: Any, *, dtype: DType | None = None, device: Any = None,
+        requires_grad: bool = False,
+    ) -> Any:  # fmt: skip
+        """A leaf with a copy of the data, in the dtype and place of this tensor."""
+        values = getattr(data, "_array", data)
+        module = array_module(values) if is_array(values) else HOST
+        array = module.array(values, dtype=(dtype or self.dtype).numpy)
+        place = self.device if device is None else Device(device)
+        out = self._wrap(to_device(array, place))
+        return out.requires_grad_() if requires_grad else out
 
     # --- as Python sees it ----------------------------------------------------------------------
 

@@ -47,13 +47,15 @@ def cuda(request: pytest.FixtureRequest) -> Iterator[str]:
 def process_state() -> dict[str, object]:
     """The default dtype and device, and this thread's modes of autograd, by name."""
     fields = [name for name in vars(type(modes)) if not name.startswith("_")]
-    found = {name: getattr(modes, name) for name in fields}
+    values = {name: getattr(modes, name) for name in fields}
+    # Rings that are open in all threads stay so: one comes with the first CUDA module.
+    values["rings"] = [ring for ring in modes.rings if ring not in type(modes).rings]
     places = {
         "default dtype": backend.get_default_dtype(),
         "default device": backend.get_default_device(),
         "precision of products": cublas.get_float32_matmul_precision(),
     }
-    return {**places, **found}
+    return {**places, **values}
 
 
 @pytest.fixture(autouse=True)

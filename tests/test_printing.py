@@ -175,7 +175,7 @@ SUFFIXES = [
         {"device_name": "cuda:0", "requires_grad": True},
         "[], device='cuda:0', size=(0, 1), dtype=torch.float64,\n       requires_grad=True",
     ),
-    (np.ones(1, "float32"), {"tangent": "tensor([2.])"}, "[1.], tangent=tensor([2.])"),
+    (np.ones(1, "float32"), {"notes": {"tangent": "tensor([2.])"}}, "[1.], tangent=tensor([2.])"),
 ]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import nanotorch
 from nanotorch import nn, ops, sym
-from nanotorch.autograd.engine import apply_inplace
+from nanotorch.autograd.inplace import apply_inplace
 from nanotorch.ops import arithmetic
 
 

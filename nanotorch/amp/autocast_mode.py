@@ -1,4 +1,4 @@
-"""autocast: the engine casts what an op reads to the dtype that suits the op.
+"""autocast: a ring that casts what an op reads to the dtype that suits the op.
 
 Products compute in a dtype of 16 bits, which is fast; what sums many values or grows quickly in
 float32, which is exact enough; everything else in what it is given. The casts are recorded like any
@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
 from nanotorch import ops
-from nanotorch.autograd.grad_mode import casting, modes
+from nanotorch.autograd.engine import go_on
+from nanotorch.autograd.inplace import go_on_writing
+from nanotorch.autograd.rings import Ring, Rings, closed, modes, with_ring, without_ring
 from nanotorch.backend import CPU, HOST, cuda_unavailable_reason, dtype as DType
 from nanotorch.backend.dtypes import bfloat16, float16, float32, float64
-from nanotorch.primitive import Primitive, Traced
+from nanotorch.node import Traced
+from nanotorch.primitive import Primitive
 from nanotorch.tensor import Tensor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -46,13 +50,35 @@ DEFAULTS: dict[str, DType] = {"cuda": float16, "cpu": bfloat16}
 SHORT = (float16, bfloat16)
 
 
-class Casts:
+class Casts(Ring):
     """What the open autocast contexts make of the inputs of a primitive, for each device type."""
+
+    rank = 10
+    closed_in_backward = True  # rules compute in what their values are of
+    casts = True
 
     def __init__(self, dtypes: Mapping[str, DType], keeps: bool) -> None:
         self.dtypes, self.keeps = dict(dtypes), keeps
 
-    def __call__(self, primitive: type[Primitive], inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def __call__(
+        self, primitive: Any, inputs: tuple[Any, ...], attributes: dict[str, Any], rest: Rings
+    ) -> Any:
+        return go_on(primitive, self.cast(primitive, inputs), attributes, rest)
+
+    def write(
+        self, primitive: Any, inputs: tuple[Any, ...], attributes: dict[str, Any], rest: Rings
+    ) -> Any:
+        return go_on_writing(primitive, inputs, attributes, rest)  # in the dtype of the target
+
+    def call(self, how: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        args, kwargs = self.arguments(how, args, kwargs)
+        if how != "own":
+            return function(*args, **kwargs)
+        with closed(self):
+            return function(*args, **kwargs)
+
+    def cast(self, primitive: type[Primitive], inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The inputs in the dtype that suits the primitive."""
         place = self._place(inputs)
         if place is None:
             return inputs
@@ -100,14 +126,36 @@ class Casts:
         """x in 16 bits; a parameter is cast once within the outermost context."""
         if not castable(x) or x.dtype is short:
             return x
-        kept, leaf = modes.autocast_kept, x._requires_grad and x._node is None and x._base is None
-        if kept is None or not (self.keeps and leaf and modes.grad) or modes.recorder is not None:
+        copies, leaf = thread.copies, x._requires_grad and x._node is None and x._base is None
+        listened = any(ring.reads_rules for ring in modes.rings)  # each use is to be read anew
+        if copies is None or not (self.keeps and leaf and modes.grad) or listened:
             return ops.cast(x, short.numpy)
         key = (x._array, 0 if x._cell is None else x._cell[0], short)
-        found = kept.get(id(x))
-        if found is None or found[1][0] is not key[0] or found[1][1:] != key[1:]:
-            found = kept[id(x)] = (x, key, ops.cast(x, short.numpy))
-        return found[2]
+        copy = copies.get(id(x))
+        if copy is None or copy[1][0] is not key[0] or copy[1][1:] != key[1:]:
+            copy = copies[id(x)] = (x, key, ops.cast(x, short.numpy))
+        return copy[2]
+
+
+class Thread(threading.local):
+    """The parameters that were cast in the outermost context of this thread, by their identity."""
+
+    copies: dict[int, Any] | None = None
+
+
+thread = Thread()
+
+
+def open_casts() -> Casts | None:
+    """The ring of the open autocast contexts of this thread."""
+    return next((ring for ring in modes.rings if isinstance(ring, Casts)), None)
+
+
+def replace_casts(casts: Casts | None) -> None:
+    """Opens other casts in place of those that are open."""
+    outer = open_casts()
+    rings = modes.rings if outer is None else without_ring(modes.rings, outer)
+    modes.rings = rings if casts is None else with_ring(rings, casts)
 
 
 def cast(x: Any, dtype: DType) -> Any:
@@ -162,8 +210,8 @@ class autocast:  # noqa: N801 - PyTorch's name
             self._enabled = False
 
     def __enter__(self) -> autocast:
-        outer = modes.autocast
-        self._outer.append((outer, modes.autocast_kept))
+        outer = open_casts()
+        self._outer.append((outer, thread.copies))
         dtypes = {} if outer is None else dict(outer.dtypes)
         dtypes.pop(self.device, None)
         if self._enabled:
@@ -171,10 +219,9 @@ class autocast:  # noqa: N801 - PyTorch's name
         keeps = self._cache_enabled
         if keeps is None:
             keeps = True if outer is None else outer.keeps
-        modes.autocast = _casts(tuple(sorted(dtypes.items())), keeps) if dtypes else None
-        if modes.autocast_kept is None:
-            modes.autocast_kept = {}
-        casting.append(self)
+        replace_casts(_casts(tuple(sorted(dtypes.items())), keeps) if dtypes else None)
+        if thread.copies is None:
+            thread.copies = {}
         return self
 
     def __exit__(
@@ -183,8 +230,8 @@ class autocast:  # noqa: N801 - PyTorch's name
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        casting.remove(self)
-        modes.autocast, modes.autocast_kept = self._outer.pop()
+        casts, thread.copies = self._outer.pop()
+        replace_casts(casts)
 
     def __call__(self, function: Function) -> Function:
         @functools.wraps(function)
@@ -197,15 +244,15 @@ class autocast:  # noqa: N801 - PyTorch's name
 
 @contextlib.contextmanager
 def autocast_as(casts: Casts | None) -> Iterator[None]:
-    """Within it autocast is as it was when `modes.autocast` held this: for a second forward."""
-    outer = modes.autocast, modes.autocast_kept
-    modes.autocast, modes.autocast_kept = casts, {}
-    casting.append(casts)
+    """Within it autocast is as it was when `open_casts` gave this: for a second forward."""
+    outer, copies = open_casts(), thread.copies
+    replace_casts(casts)
+    thread.copies = {}
     try:
         yield
     finally:
-        casting.remove(casts)
-        modes.autocast, modes.autocast_kept = outer
+        replace_casts(outer)
+        thread.copies = copies
 
 
 def _check_type(device_type: str) -> None:
@@ -225,26 +272,31 @@ def is_autocast_available(device_type: str) -> bool:
 def is_autocast_enabled(device_type: str = "cuda") -> bool:
     """Whether ops on a type of device compute in mixed precision here."""
     _check_type(device_type)
-    return modes.autocast is not None and device_type in modes.autocast.dtypes
+    casts = open_casts()
+    return casts is not None and device_type in casts.dtypes
 
 
 def get_autocast_dtype(device_type: str) -> DType:
     """The dtype of 16 bits that products on a type of device compute in within autocast."""
     _check_type(device_type)
-    here = {} if modes.autocast is None else modes.autocast.dtypes
-    found: DType = here.get(device_type, DEFAULTS[device_type])
-    return found
+    casts = open_casts()
+    return (
+        DEFAULTS[device_type]
+        if casts is None
+        else casts.dtypes.get(device_type, DEFAULTS[device_type])
+    )
 
 
 def is_autocast_cache_enabled() -> bool:
     """Whether parameters are cast once within the outermost context."""
-    return True if modes.autocast is None else bool(modes.autocast.keeps)
+    casts = open_casts()
+    return casts is None or casts.keeps
 
 
 def clear_autocast_cache() -> None:
     """Forgets the parameters that have been cast in the outermost context."""
-    if modes.autocast_kept:
-        modes.autocast_kept.clear()
+    if thread.copies:
+        thread.copies.clear()
 
 
 # --- for functions with a gradient of their own ---------------------------------------------------

@@ -7,10 +7,9 @@ from typing import Any
 
 from nanotorch import ops
 from nanotorch.autograd.engine import requires_grad
-from nanotorch.autograd.placement import elsewhere
 from nanotorch.autograd.walk import on_tensors, walk
-from nanotorch.backend import HOST, array_module
-from nanotorch.primitive import Traced
+from nanotorch.backend import HOST, copy_of
+from nanotorch.node import Traced
 
 
 def several(value: Any) -> tuple[Any, ...]:
@@ -58,8 +57,7 @@ def one(output: Any, tensors: bool) -> Any:
     """The cotangent 1 of an output of one element."""
     array = output._array
     if tensors or array.ndim or not isinstance(array, HOST.ndarray):
-        with elsewhere(array):
-            return ops.ones_like(output if tensors else array)
+        return ops.ones_like(output if tensors else array)
     return array.dtype.type(1)  # a NumPy scalar: made in a tenth of the time of an array
 
 
@@ -163,7 +161,7 @@ def own(g: Any, before: Sequence[Any], given: Sequence[Any]) -> Any:
     """g as an array whose memory belongs to no other gradient."""
     taken = [*given, *(getattr(other, "_array", None) for other in before)]
     if getattr(g, "base", None) is not None or any(g is other for other in taken) or not g.ndim:
-        return array_module(g).array(g)
+        return copy_of(g)
     return g
 
 

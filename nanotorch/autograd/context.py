@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from nanotorch.autograd.engine import next_sequence, requires_grad
 from nanotorch.autograd.grad_mode import modes
 from nanotorch.backend import module_of, on_device
-from nanotorch.primitive import Node, Packed, RemovableHandle, Traced
+from nanotorch.node import Node, Packed, RemovableHandle, Traced
 
 if TYPE_CHECKING:
     from nanotorch.autograd.function import Function
@@ -222,7 +222,7 @@ class Kept:
     """
 
     def __init__(self, tensor: Any, output: int | None) -> None:
-        self.output, self.tangent = output, None
+        self.output, self.companion = output, None
         if output is not None:
             if tensor._cell is None:
                 tensor._cell = [0]
@@ -258,6 +258,6 @@ class Kept:
             return value
         output = value._wrap(value._array)
         output._cell, output._requires_grad = self.cell, True
-        output._tangent = self.tangent
+        output._companion = self.companion
         output._node = node if node.output_count == 1 else Output(node, self.output, output)
         return output

@@ -1,4 +1,4 @@
-"""Forward mode: tangents travel with the values they belong to.
+"""Forward mode: a ring in which tangents travel with the values they belong to.
 
 Inside `dual_level()`, `make_dual(x, t)` gives a tensor that carries the tangent t, every op
 computes the tangent of its output beside it, and `unpack_dual` reads it. The rule of most ops is
@@ -14,7 +14,10 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from nanotorch import ops
-from nanotorch.autograd.grad_mode import modes
+from nanotorch.autograd.engine import go_on
+from nanotorch.autograd.inplace import as_it_was, go_on_writing, unwritten
+from nanotorch.autograd.rings import Ring, Rings, closed, modes, with_ring, without_ring
+from nanotorch.node import Traced
 from nanotorch.primitive import (
     ATTRIBUTE,
     INDEX,
@@ -26,7 +29,6 @@ from nanotorch.primitive import (
     Linear,
     Multilinear,
     Primitive,
-    Traced,
     apply,
 )
 
@@ -38,16 +40,46 @@ class UnpackedDualTensor(NamedTuple):
     tangent: Any
 
 
+class ForwardMode(Ring):
+    """Computes the tangent of each output beside it."""
+
+    rank = 20
+    reads_rules = True
+
+    def __call__(
+        self, primitive: Any, inputs: tuple[Any, ...], attributes: dict[str, Any], rest: Rings
+    ) -> Any:
+        out = go_on(primitive, inputs, attributes, rest)
+        push_forward(primitive, inputs, attributes, out)
+        return out
+
+    def write(
+        self, primitive: Any, inputs: tuple[Any, ...], attributes: dict[str, Any], rest: Rings
+    ) -> Any:
+        x = inputs[0]
+        before = (as_it_was(x, copy=True), *(unwritten(o, x) for o in inputs[1:]))
+        go_on_writing(primitive, inputs, attributes, rest)
+        x._companion = None
+        push_forward(primitive, before, attributes, x)
+        push_to_base(x)
+        return x
+
+    def note(self, x: Any) -> dict[str, Any]:
+        return {} if x._companion is None else {"tangent": x._companion}
+
+
+FORWARD = ForwardMode()
+
+
 class dual_level:  # noqa: N801 - PyTorch's name
     """Tangents exist inside this block only; it may not be nested."""
 
     def __enter__(self) -> int:
-        if modes.forward:
+        if FORWARD in modes.rings:
             raise RuntimeError(
                 "nested forward mode AD is not supported: a dual_level is already open"
             )
-        modes.forward = 1
-        self._duals: list[Any] = []
+        modes.rings = with_ring(modes.rings, FORWARD)
         _levels.append(self)
         return 0
 
@@ -57,7 +89,7 @@ class dual_level:  # noqa: N801 - PyTorch's name
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        modes.forward = 0
+        modes.rings = without_ring(modes.rings, FORWARD)
         _levels.pop()
 
 
@@ -71,14 +103,14 @@ def enter_dual_level() -> int:
 
 def exit_dual_level() -> None:
     """Closes the level opened last."""
-    if not modes.forward:
+    if FORWARD not in modes.rings:
         raise RuntimeError("exit_dual_level: no dual_level is open")
     _levels[-1].__exit__(None, None, None)
 
 
 def make_dual(tensor: Any, tangent: Any) -> Any:
     """An alias of `tensor` that carries `tangent`, a tensor of the same shape and dtype."""
-    if not modes.forward:
+    if FORWARD not in modes.rings:
         raise RuntimeError("make_dual: trying to create a dual tensor outside a dual_level")
     if tensor._array.shape != tangent._array.shape:
         raise RuntimeError(
@@ -88,42 +120,46 @@ def make_dual(tensor: Any, tangent: Any) -> Any:
     if tensor._array.dtype.kind not in "fVc":
         raise ValueError(f"make_dual: expected a floating point tensor, got {tensor.dtype}")
     dual = ops.alias(tensor)
-    dual._tangent = tangent
+    dual._companion = tangent
     return dual
 
 
 def unpack_dual(tensor: Any) -> UnpackedDualTensor:
     """(primal, tangent) of a tensor; the tangent is None where it carries none."""
-    if not modes.forward:
+    if FORWARD not in modes.rings:
         return UnpackedDualTensor(tensor, None)
-    tangent = tensor._tangent
-    level, modes.forward = modes.forward, 0
-    try:
-        return UnpackedDualTensor(ops.alias(tensor), tangent)
-    finally:
-        modes.forward = level
+    with closed(FORWARD):
+        return UnpackedDualTensor(ops.alias(tensor), tensor._companion)
+
+
+def tangents_of(values: Any) -> list[Any]:
+    """The tangent of each value, None for one that carries none."""
+    return [x._companion if isinstance(x, Traced) else None for x in values]
 
 
 def push_forward(
     primitive: type[Primitive], inputs: tuple[Any, ...], attributes: dict[str, Any], out: Any
 ) -> None:
     """Sets the tangent of out = primitive(inputs) from the tangents of the inputs."""
-    tangents = [x._tangent if isinstance(x, Traced) else None for x in inputs]
+    tangents = tangents_of(inputs)
     if all(t is None for t in tangents) or out._array.dtype.kind not in "fVc" or not primitive.vjp:
         return
-    level, modes.forward = modes.forward, 0  # the operands of a rule count as values
-    try:
+    with closed(FORWARD):  # the operands of a rule count as values
         t = tangent(primitive, inputs, tangents, attributes, out)
         if t is not None:
             if t._array.dtype != out._array.dtype:
                 t = ops.cast(t, out._array.dtype)
             if t._array.shape != out._array.shape:
                 t = ops.expand(t, out._array.shape)
-            out._tangent = t
+            out._companion = t
             if out._node is not None and out._node.output:
                 out._node.output[4] = t
-    finally:
-        modes.forward = level
+
+
+def push_to_base(x: Any) -> None:
+    """Sets the tangent of the base of x, where x is a view that was written to."""
+    if x._base is not None:
+        push_forward(ops.CopySlices, (as_it_was(x._base), x), {"path": x._path}, x._base)
 
 
 def tangent(

@@ -26,10 +26,13 @@ from typing import Any, ClassVar
 
 from nanotorch import ops
 from nanotorch.autograd.context import Context, Kept, Output
-from nanotorch.autograd.engine import next_sequence, requires_grad, write_through
+from nanotorch.autograd.engine import next_sequence, requires_grad
+from nanotorch.autograd.forward_ad import FORWARD, push_to_base, tangents_of
 from nanotorch.autograd.grad_mode import modes, no_grad
+from nanotorch.autograd.inplace import write_through
+from nanotorch.autograd.rings import closed
 from nanotorch.backend import device_of
-from nanotorch.primitive import Node, Traced
+from nanotorch.node import Node, Traced
 
 
 class Function:
@@ -84,21 +87,17 @@ class Function:
         ctx = cls._context(args)
         tensors = [x for x in args if isinstance(x, Traced)]
         edges = [place_of(x, wanted) for x, wanted in zip(args, ctx.needs_input_grad, strict=True)]
-        tangents = [x._tangent if isinstance(x, Traced) else None for x in args]
-        level, modes.forward = modes.forward, 0
-        try:
-            with no_grad():
-                if cls.setup_context is Function.setup_context:
-                    result = cls.forward(ctx, *args)
-                else:
-                    result = cls.forward(*args)
-                    cls.setup_context(ctx, args, result)
-        finally:
-            modes.forward = level
+        tangents = tangents_of(args) if FORWARD in modes.rings else []
+        with closed(FORWARD), no_grad():
+            if cls.setup_context is Function.setup_context:
+                result = cls.forward(ctx, *args)
+            else:
+                result = cls.forward(*args)
+                cls.setup_context(ctx, args, result)
         several = isinstance(result, tuple)
         given = list(result) if several else [result]
         outputs = settle(ctx, given, args, edges, tensors)
-        if level and any(t is not None for t in tangents):
+        if any(t is not None for t in tangents):
             push(cls, ctx, args, tangents, outputs)
         ctx.saved_forward, ctx.finished = (), True
         return tuple(outputs) if several else outputs[0]
@@ -201,9 +200,8 @@ def push(
     outputs: list[Any],
 ) -> None:
     """Sets the tangents of the outputs by the class's `jvp`."""
-    level, modes.forward = modes.forward, 0
     ctx.finished = False
-    try:
+    with closed(FORWARD):
         given = [
             ops.zeros_like(x)
             if t is None and ctx.materialize_grads and isinstance(x, Traced)
@@ -213,8 +211,6 @@ def push(
         saved, ctx.saved = ctx.saved, ctx.saved_forward
         moved = cls.jvp(ctx, *given)
         ctx.saved = saved
-    finally:
-        modes.forward = level
     moved = moved if isinstance(moved, tuple) else (moved,)
     if len(moved) != len(outputs):
         raise RuntimeError(
@@ -228,10 +224,11 @@ def push(
                 f"{cls.__name__}.jvp: expected a tangent of shape {tuple(value._array.shape)}, got "
                 f"{tuple(t._array.shape)}"
             )
-        value._tangent = t
+        value._companion = t
+        push_to_base(value)
     for keep in ctx.saved:
         if keep is not None and keep.output is not None:
-            keep.tangent = moved[keep.output]
+            keep.companion = moved[keep.output]
 
 
 class Refusing(Node):

@@ -17,8 +17,8 @@ from nanotorch.autograd.backward import grad
 from nanotorch.autograd.engine import requires_grad
 from nanotorch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 from nanotorch.autograd.grad_mode import enable_grad
-from nanotorch.autograd.placement import elsewhere
-from nanotorch.primitive import Traced
+from nanotorch.backend import on_device_of
+from nanotorch.node import Traced
 
 Tensors = tuple[Any, ...]
 
@@ -254,7 +254,7 @@ def unit_vectors(x: Any) -> list[Any]:
     vectors = []
     for place in range(x._array.size):
         vector = ops.zeros_like(x)
-        with elsewhere(vector):
+        with on_device_of(vector._array):
             vector._array.reshape(-1)[place] = 1
         vectors.append(vector)
     return vectors
@@ -317,5 +317,5 @@ def hessian(
 def recorded_beside_tangent(x: Any) -> Any:
     """A leaf of the value of x that requires grad and carries the tangent of x."""
     leaf = x._wrap(x._array)
-    leaf._tangent, leaf._requires_grad = x._tangent, True
+    leaf._companion, leaf._requires_grad = x._companion, True
     return leaf

@@ -7,30 +7,17 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar
 
+from nanotorch.autograd.rings import (
+    in_precision as in_precision,
+    live as live,
+    modes as modes,
+)
+
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-class Modes(threading.local):
-    """What the engine asks at each application, for this thread."""
-
-    grad = True  # record operations on tensors that require grad
-    inference = False  # results can never be recorded later
-    forward = 0  # depth of forward-mode levels that carry tangents
-    anomaly = ""  # "lines": remember the line that made each node; "nan": refuse NaN as well
-    recorder: Any = None  # the compiler's, which is told of each kernel call
-    saved_hooks: tuple[Callable[[Any], Any], Callable[[Any], Any]] | None = None
-    hooks_refused: str | None = None  # why saved-tensor hooks may not be used, where they may not
-    autocast: Any = None  # casts(primitive, inputs), within an autocast context
-    autocast_kept: dict[int, Any] | None = None  # parameters that have been cast in the outermost
-
-
-modes = Modes()
-casting: list[Any] = []  # the open autocast contexts of all threads; empty, it spares the question
 
 
 class Mode:
@@ -166,39 +153,3 @@ def is_grad_enabled() -> bool:
 def is_inference_mode_enabled() -> bool:
     """True inside `inference_mode`."""
     return modes.inference
-
-
-def in_precision(how: str) -> Callable[[Function], Function]:
-    """Says how autocast computes a function of several primitives, as if it were one.
-
-    "full": in float32. "short": in 16 bits. "own": in the dtypes of its arguments.
-    """
-
-    def decorated(function: Function) -> Function:
-        @functools.wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if not casting or modes.autocast is None:
-                return function(*args, **kwargs)
-            casts = modes.autocast
-            args, kwargs = casts.arguments(how, args, kwargs)
-            modes.autocast = None if how == "own" else casts
-            try:
-                return function(*args, **kwargs)
-            finally:
-                modes.autocast = casts
-
-        return call  # type: ignore[return-value]
-
-    return decorated
-
-
-def live(method: Function) -> Function:
-    """Marks a method that a compiled step calls again at each replay, as it stands."""
-
-    @functools.wraps(method)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if modes.recorder is None:
-            return method(self, *args, **kwargs)
-        return modes.recorder.live(method, self, args, kwargs)
-
-    return call  # type: ignore[return-value]

@@ -17,8 +17,8 @@ from nanotorch.autograd.backward import grad, several
 from nanotorch.autograd.engine import requires_grad
 from nanotorch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 from nanotorch.autograd.grad_mode import enable_grad
-from nanotorch.autograd.placement import elsewhere
-from nanotorch.primitive import Traced
+from nanotorch.backend import on_device_of
+from nanotorch.node import Traced
 
 Func = Callable[..., Any]
 
@@ -213,12 +213,12 @@ class Numerical:
                 x.detach().clone().requires_grad_(wanted(x)) if isinstance(x, Traced) else x  # type: ignore[attr-defined]
                 for x in self.xs
             ]
-            with elsewhere(direction):
+            with on_device_of(direction._array):
                 points[index]._array += sign * self.eps * direction._array
             with enable_grad():
                 outputs.append(differentiable(evaluated(self.func, points)))
         pairs = zip(*outputs, strict=True)
-        with elsewhere(direction):
+        with on_device_of(direction._array):
             return [(p._array - n._array) / (2 * self.eps) for p, n in pairs]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nanotorch.autograd.grad_mode import Mode, modes
-from nanotorch.primitive import Node as Node
+from nanotorch.node import Node as Node
 
 
 class AccumulateGrad(Node):

@@ -1,9 +1,8 @@
 """Walking the record backward.
 
-`walk` visits nodes from the latest to the earliest, so that a node's cotangent is complete when its
-turn comes: a node is made after its inputs, so every consumer of a value has a higher number than
-its maker. Cotangents live in a dict of the walk and never on the nodes. Broadcasting and casting
-are undone in one place, `fit`; `deposit` adds to the leaves.
+A node is made after its inputs, so every consumer of a value has a higher number than its maker.
+`walk` visits nodes from the latest to the earliest: when a node's turn comes, its cotangent is
+complete. Cotangents live in a dict of the walk and never on the nodes.
 """
 
 from __future__ import annotations
@@ -14,23 +13,161 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nanotorch import ops
-from nanotorch.autograd.engine import apply_inplace, bump
-from nanotorch.autograd.grad_mode import modes
-from nanotorch.autograd.placement import elsewhere
-from nanotorch.backend import MODULES, array_module
-from nanotorch.primitive import Node, Traced
+from nanotorch.autograd.errors import check_finite, with_forward_line
+from nanotorch.autograd.inplace import apply_inplace, bump
+from nanotorch.autograd.rings import modes, without_ring
+from nanotorch.backend import add_into, as_array, copy_of, on_device_of, plus
+from nanotorch.node import Node, Traced
+
+Cotangent = Any  # a raw array, or a tensor where the rules are computed on tensors
+Place = Any  # where a cotangent belongs: a node, or a leaf tensor
 
 
-def fit(g: Any, shape: tuple[int, ...], dtype: Any, node: Node) -> Any:
+def walk(
+    roots: Sequence[Any],
+    cotangents: Sequence[Cotangent],
+    *,
+    retain_graph: bool,
+    create_graph: bool,
+    targets: Sequence[Place] | None = None,
+    accumulate: bool = True,
+) -> dict[Place, Cotangent]:
+    """Carries cotangents from the roots to the leaves, and adds them to the leaves' `.grad`.
+
+    They are tensors where `on_tensors(create_graph)`, else raw arrays. With `targets`, only what
+    lies on the way to them is computed; their cotangents are returned, and are added to leaves only
+    where `accumulate`.
+    """
+    way = Walk(roots, create_graph, targets)
+    with way:
+        for root, g in zip(roots, cotangents, strict=True):
+            way.start(root, g)
+        while way.heap:
+            node = heapq.heappop(way.heap)[1]
+            results = way.take(node)
+            if results is not None:
+                for edge, result in zip(node.edges, results, strict=False):
+                    if edge is not None and result is not None:
+                        way.add(edge, result)
+                if not retain_graph:
+                    node.release()
+        for leaf, g in way.pending.items():  # in the order of their last contributions
+            way.arrive(leaf, g, accumulate)
+    return way.captured
+
+
+def on_tensors(create_graph: bool = False) -> bool:
+    """Whether a walk computes its rules on tensors rather than on raw arrays: to record them, or
+    for an open ring that reads them."""
+    for ring in modes.rings:
+        if ring.reads_rules:
+            return True
+    return create_graph
+
+
+class Walk:
+    """The state of one walk: what is to be visited, and the cotangents that are under way."""
+
+    __slots__ = (
+        "captured", "create_graph", "g", "heap", "listener", "node", "only", "outer", "owned",
+        "pending", "tensors", "wrap",
+    )  # fmt: skip
+
+    def __init__(
+        self, roots: Sequence[Any], create_graph: bool, targets: Sequence[Place] | None
+    ) -> None:
+        self.wrap, self.create_graph = roots[0]._wrap, create_graph
+        self.tensors, self.listener = on_tensors(create_graph), modes.listener
+        self.only = None if targets is None else leading_to(roots, targets)
+        self.captured: dict[Place, Cotangent] = dict.fromkeys(targets or ())
+        # The cotangent of each node and leaf reached so far; a node's is complete at its turn.
+        self.pending: dict[Place, Cotangent] = {}
+        self.owned: set[Place] = set()  # those whose cotangent shares memory with nothing else
+        self.heap: list[tuple[int, Node]] = []
+        self.node: Any = None  # the one whose turn it is, …
+        self.g: Cotangent = None  # … and its cotangent
+
+    def __enter__(self) -> None:
+        self.outer = modes.grad, modes.rings
+        modes.grad = self.create_graph
+        for ring in modes.rings:
+            if ring.closed_in_backward:
+                modes.rings = without_ring(modes.rings, ring)
+
+    def __exit__(self, *error: object) -> None:
+        modes.grad, modes.rings = self.outer
+
+    def start(self, root: Any, g: Cotangent) -> None:
+        """Adds the cotangent of a root."""
+        place = root if root._node is None else root._node
+        if place in self.pending:
+            self.pending[place] = self.pending[place] + g
+            return
+        self.pending[place] = g
+        if place is not root:
+            heapq.heappush(self.heap, (-place.sequence, place))
+
+    def take(self, node: Node) -> Sequence[Cotangent] | None:
+        """The cotangents of a node's inputs, after its hooks; None where the walk ends there."""
+        g, only = self.pending.pop(node), self.only
+        self.listener.walking(node)
+        # As in PyTorch, a target is taken before its hooks if the walk goes on behind it.
+        last = only is not None and only.isdisjoint(node.edges)
+        if only is not None and not last and node in self.captured:
+            self.captured[node] = g
+        if node.hooks:
+            g = run_hooks(node.hooks, g, self.wrap, self.tensors)
+        if last:
+            if node in self.captured:
+                self.captured[node] = g
+            return None
+        self.node, self.g = node, g
+        try:
+            with on_device_of(g):
+                results = node.pull(g, only, self.tensors)
+        except Exception as error:
+            raise with_forward_line(node, error) from error
+        if node.post_hooks:
+            results = run_post_hooks(node, results, g, self.wrap, self.tensors)
+        return results
+
+    def add(self, edge: Place, result: Cotangent) -> None:
+        """Adds what the node sends along an edge to the cotangent at its end."""
+        is_node = isinstance(edge, Node)
+        place = edge if is_node else edge._array
+        array = result._array if self.tensors else result
+        if array.shape != place.shape or array.dtype != place.dtype:
+            result = fit(result, place.shape, place.dtype, self.node)
+        if modes.anomaly == "nan":
+            check_finite(self.node, result)
+        sum_so_far = self.pending.pop(edge, None)
+        if sum_so_far is None:
+            if is_node:
+                heapq.heappush(self.heap, (-edge.sequence, edge))
+            if not self.tensors and result is not self.g and getattr(result, "base", self) is None:
+                self.owned.add(edge)
+            self.pending[edge] = result
+        elif edge in self.owned:
+            self.pending[edge] = add_into(sum_so_far, result)
+        elif self.tensors:
+            self.pending[edge] = sum_so_far + result
+        else:
+            self.pending[edge] = plus(sum_so_far, result)
+            self.owned.add(edge)
+
+    def arrive(self, leaf: Any, g: Cotangent, accumulate: bool) -> None:
+        """Hands a leaf its cotangent."""
+        if leaf._hooks:
+            g = run_hooks(leaf._hooks, g, self.wrap, self.tensors)
+            self.owned.discard(leaf)
+        if leaf in self.captured:
+            self.captured[leaf] = g
+        if accumulate and leaf._requires_grad and (self.only is None or leaf in self.captured):
+            deposit(leaf, g, self.wrap, leaf in self.owned, self.create_graph)
+
+
+def fit(g: Cotangent, shape: tuple[int, ...], dtype: Any, node: Node) -> Cotangent:
     """The cotangent in the shape and dtype of its value: undoes broadcasting and casts."""
-    if len(MODULES) > 1:
-        with elsewhere(g):
-            return fitted(g, shape, dtype, node)
-    return fitted(g, shape, dtype, node)
-
-
-def fitted(g: Any, shape: tuple[int, ...], dtype: Any, node: Node) -> Any:
-    """`fit`, on the device that is current."""
     array = g._array if isinstance(g, Traced) else g
     if array.shape != shape:
         try:
@@ -43,137 +180,22 @@ def fitted(g: Any, shape: tuple[int, ...], dtype: Any, node: Node) -> Any:
     return g if array.dtype == dtype else ops.cast(g, dtype)
 
 
-def on_tensors(create_graph: bool) -> bool:
-    """Whether a walk computes its rules on tensors rather than on raw arrays."""
-    return bool(create_graph or modes.forward or modes.recorder is not None)
-
-
-def walk(
-    roots: Sequence[Any],
-    cotangents: Sequence[Any],
-    *,
-    retain_graph: bool,
-    create_graph: bool,
-    targets: Sequence[Any] | None = None,
-    accumulate: bool = True,
-) -> dict[Any, Any]:
-    """Carries cotangents from the roots to the leaves, and adds them to the leaves' `.grad`.
-
-    The cotangents are raw arrays, or tensors where the rules are to be computed on tensors: with
-    `create_graph`, in forward mode, where tangents travel through the rules, and for the compiler.
-
-    With `targets` (leaves, or nodes), only what lies on the way to them is computed; the cotangents
-    of the targets are returned, and are added to leaves only where `accumulate`.
-    """
-    wrap, tensors = roots[0]._wrap, on_tensors(create_graph)
-    only = None if targets is None else leading_to(roots, targets)
-    captured: dict[Any, Any] = dict.fromkeys(targets or ())
-    # The cotangent of each node and leaf reached so far; a node's is complete when its turn comes.
-    pending: dict[Any, Any] = {}
-    owned: set[Any] = set()  # those whose cotangent shares memory with nothing else
-    heap: list[tuple[int, Node]] = []
-    outer, modes.grad = modes.grad, create_graph
-    casts, modes.autocast = modes.autocast, None  # rules compute in what their values are of
-    try:
-        for root, g in zip(roots, cotangents, strict=True):
-            place = root if root._node is None else root._node
-            if place in pending:
-                pending[place] = pending[place] + g
-                continue
-            pending[place] = g
-            if place is not root:
-                heapq.heappush(heap, (-place.sequence, place))
-        while heap:
-            node = heapq.heappop(heap)[1]
-            g = pending.pop(node)
-            if modes.recorder is not None:
-                modes.recorder.walking(node)
-            if only is None:
-                if node.hooks:
-                    g = run_hooks(node.hooks, g, wrap, tensors)
-            else:  # as in PyTorch, a target is taken before its hooks if the walk goes on behind it
-                last = only.isdisjoint(node.edges)
-                if node in captured and not last:
-                    captured[node] = g
-                if node.hooks:
-                    g = run_hooks(node.hooks, g, wrap, tensors)
-                if last:
-                    if node in captured:
-                        captured[node] = g
-                    continue
-            try:
-                if len(MODULES) == 1:
-                    results = node.pull(g, only, tensors)
-                else:
-                    with elsewhere(g):
-                        results = node.pull(g, only, tensors)
-            except Exception as error:
-                raise traced(node, error) from error
-            if node.post_hooks:
-                results = run_post_hooks(node, results, g, wrap, tensors)
-            for edge, result in zip(node.edges, results, strict=False):
-                if edge is None or result is None:
-                    continue
-                is_node = isinstance(edge, Node)
-                place = edge if is_node else edge._array
-                array = result._array if tensors else result
-                if array.shape != place.shape or array.dtype != place.dtype:
-                    result = fit(result, place.shape, place.dtype, node)
-                if modes.anomaly == "nan":
-                    check_finite(node, result)
-                held = pending.pop(edge, None)
-                if held is None:
-                    if is_node:
-                        heapq.heappush(heap, (-edge.sequence, edge))
-                    if not tensors and result is not g and getattr(result, "base", g) is None:
-                        owned.add(edge)
-                    pending[edge] = result
-                elif edge in owned:
-                    with elsewhere(result):
-                        held += result
-                    pending[edge] = held
-                else:
-                    with elsewhere(result):
-                        pending[edge] = held + result
-                    if not tensors:
-                        owned.add(edge)
-            if not retain_graph:
-                node.release()
-        for leaf, g in pending.items():  # in the order of their last contributions
-            if leaf._hooks:
-                g = run_hooks(leaf._hooks, g, wrap, tensors)
-                owned.discard(leaf)
-            if leaf in captured:
-                captured[leaf] = g
-            if accumulate and leaf._requires_grad and (only is None or leaf in captured):
-                deposit(leaf, g, wrap, leaf in owned, create_graph)
-    finally:
-        modes.grad, modes.autocast = outer, casts
-    return captured
-
-
-def deposit(leaf: Any, g: Any, wrap: Any, owned: bool, create_graph: bool) -> None:
+def deposit(leaf: Any, g: Cotangent, wrap: Any, owned: bool, create_graph: bool) -> None:
     """leaf.grad += g; the first write makes an array of its own, so that no leaves share one."""
-    held = leaf._grad
-    if held is None:
+    before = leaf._grad
+    if before is None:
         if isinstance(g, Traced):
             leaf._grad = ops.clone(g)
-        elif owned and g.ndim:
-            leaf._grad = wrap(g)
         else:
-            with elsewhere(g):
-                leaf._grad = wrap(array_module(g).array(g))
+            leaf._grad = wrap(g if owned and g.ndim else copy_of(g))
     elif create_graph:
-        leaf._grad = held + g
+        leaf._grad = before + g
     elif isinstance(g, Traced):
-        apply_inplace(ops.arithmetic.Add, held, g)
+        apply_inplace(ops.arithmetic.Add, before, g)
     else:
-        array = held._array
-        with elsewhere(g):
-            array += g
-        bump(held)
-    if modes.recorder is not None:
-        modes.recorder.deposited(leaf, held)
+        add_into(before._array, g)
+        bump(before)
+    modes.listener.deposited(leaf, before)
     if leaf._post_hooks:
         for hook in list(leaf._post_hooks.values()):
             hook(leaf)
@@ -189,19 +211,18 @@ def leading_to(roots: Sequence[Any], targets: Sequence[Any]) -> set[Any]:
             reached.add(place)
             if isinstance(place, Node):
                 stack.extend(edge for edge in place.edges if edge is not None)
-    found = {target for target in targets if target in reached}
+    leading = {target for target in targets if target in reached}
     for node in sorted((n for n in reached if isinstance(n, Node)), key=lambda n: n.sequence):
-        if any(edge in found for edge in node.edges if edge is not None):
-            found.add(node)
-    return found
+        if any(edge in leading for edge in node.edges if edge is not None):
+            leading.add(node)
+    return leading
 
 
 def run_hooks(
     hooks: dict[int, Callable[[Any], Any]], g: Any, wrap: Callable[[Any], Any], tensors: bool
 ) -> Any:
     """The cotangent after each hook had its say; what a hook returns replaces it."""
-    with elsewhere(g):
-        value = g if tensors else wrap(array_module(g).asarray(g))
+    value = g if tensors else wrap(as_array(g))
     for hook in list(hooks.values()):
         result = hook(value)
         if result is not None:
@@ -225,7 +246,7 @@ def run_post_hooks(
     """The cotangents of a node's inputs after its own hooks."""
 
     def as_tensor(value: Any) -> Any:
-        return value if value is None or tensors else wrap(array_module(value).asarray(value))
+        return value if value is None or tensors else wrap(as_array(value))
 
     values = tuple(as_tensor(r) for r in results)
     for hook in list((node.post_hooks or {}).values()):
@@ -235,32 +256,13 @@ def run_post_hooks(
     return [v if v is None or tensors else v._array for v in values]
 
 
-def traced(node: Node, error: Exception) -> Exception:
-    """The error, with the line of the forward computation where that was remembered."""
-    if modes.anomaly and hasattr(node, "trace"):
-        lines = "".join(node.trace)
-        return type(error)(f"{error}\nThe forward call that made {node.name()}:\n{lines}")
-    return error
-
-
-def check_finite(node: Node, g: Any) -> None:
-    """Under anomaly detection: refuses a NaN as soon as a rule returns one."""
-    array = g._array if isinstance(g, Traced) else g
-    if array.shape is not None and bool((array != array).any()):
-        lines = "".join(getattr(node, "trace", ["(made before anomaly detection was on)\n"]))
-        raise RuntimeError(
-            f"Function '{node.name()}' returned nan values in its gradients.\n"
-            f"The forward call that made it:\n{lines}"
-        )
-
-
 def retaining(x: Any) -> Callable[[Any], None]:
     """The hook that keeps the cotangent of x, not a leaf, in its `.grad`."""
     tensor = weakref.ref(x)
 
     def keep_grad(g: Any) -> None:
-        held = tensor()
-        if held is not None:
-            held._grad = g.clone() if held._grad is None else held._grad + g
+        x = tensor()
+        if x is not None:
+            x._grad = g.clone() if x._grad is None else x._grad + g
 
     return keep_grad

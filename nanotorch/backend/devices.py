@@ -206,6 +206,30 @@ def on_device_of(array: Any) -> contextlib.AbstractContextManager[Any]:
     return on_device(device("cuda", array.device.id))
 
 
+def as_array(value: Any) -> Array:
+    """An array as it is; a NumPy scalar, as functions of 0-dim arrays return it, as an array."""
+    return value if type(value) in MODULES else array_module(value).asarray(value)
+
+
+def copy_of(array: Array) -> Array:
+    """A copy in memory of its own, on the same device."""
+    with on_device_of(array):
+        return array_module(array).array(array)
+
+
+def plus(a: Array, b: Array) -> Array:
+    """a + b, on the device that they share."""
+    with on_device_of(a):
+        return a + b
+
+
+def add_into(a: Array, b: Array) -> Array:
+    """a += b, on the device that they share; a NumPy scalar gives another one."""
+    with on_device_of(a):
+        a += b
+    return a
+
+
 def to_device(array: Array, place: device, non_blocking: bool = False) -> Array:
     """The array on that device; the same array if it is there already.
 

@@ -35,8 +35,8 @@ from nanotorch.compile.memory import root_of
 from nanotorch.compile.plan import Plan, memory_of
 from nanotorch.compile.program import REFERENCES
 from nanotorch.compile.recorder import Kernel, Live, Recorder
+from nanotorch.node import Traced
 from nanotorch.ops.casting import ToDevice
-from nanotorch.primitive import Traced
 from nanotorch.tensor import Tensor
 
 MOST_CAPTURES = 8  # of one plan, each because something else than numbers has changed

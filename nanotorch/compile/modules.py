@@ -15,6 +15,7 @@ from typing import Any
 from nanotorch.autograd.backward import grad
 from nanotorch.autograd.engine import next_sequence
 from nanotorch.autograd.grad_mode import modes
+from nanotorch.autograd.walk import on_tensors
 from nanotorch.backend import array_module, on_device_of
 from nanotorch.compile.cuda_graph import unfit
 from nanotorch.compile.cuda_halves import CudaHalves
@@ -24,7 +25,7 @@ from nanotorch.compile.plan import Plan
 from nanotorch.compile.recorder import Recorder
 from nanotorch.compile.replay import guard, tell_without_graph
 from nanotorch.compile.steps import Compiled, flatten
-from nanotorch.primitive import Node
+from nanotorch.node import Node
 from nanotorch.tensor import Tensor
 
 
@@ -140,11 +141,11 @@ class CompiledModule:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         inputs: list[Tensor] = []
-        signature = (flatten(args, inputs), flatten(kwargs, inputs), modes.autocast)
+        signature = (flatten(args, inputs), flatten(kwargs, inputs), modes.rings)
         trained = any(p._requires_grad for p in self.module.parameters())
         if not modes.grad or not trained:
             return self._without_grad(*args, **kwargs)
-        special = modes.forward or modes.anomaly or modes.saved_hooks or modes.recorder
+        special = modes.anomaly or modes.saved_hooks or on_tensors()
         if self._without_grad._eager or special or any(x._requires_grad for x in inputs):
             return self.module(*args, **kwargs)
         for holds, program in self._programs.get(signature, ()):
@@ -168,7 +169,7 @@ class CompiledModule:
         is recorded for these arguments.
         """
         inputs: list[Tensor] = []
-        signature = (flatten(args, inputs), flatten(kwargs, inputs), modes.autocast)
+        signature = (flatten(args, inputs), flatten(kwargs, inputs), modes.rings)
         found = self._programs.get(signature, ()) if modes.grad else ()
         program = next((program for holds, program in found if holds()), None)
         if program is None:
@@ -181,8 +182,7 @@ class CompiledModule:
     def _record(self, signature: Any, inputs: list[Tensor], args: Any, kwargs: Any) -> Any:
         """Runs the module as it is, and keeps a recording of its forward and backward passes."""
         guards = Guards(self.module)
-        recorder = modes.recorder = Recorder(inputs)
-        try:
+        with Recorder(inputs) as recorder:
             out = self.module(*args, **kwargs)
             leaves = [p for p in self.module.parameters() if p._requires_grad]
             found: list[Any] = []
@@ -196,8 +196,6 @@ class CompiledModule:
                 g = Tensor._wrap(ones)
                 recorder.hand_over(out, g)
                 found = list(grad(out, leaves, g, retain_graph=True, allow_unused=True))
-        finally:
-            modes.recorder = None
         recorder.check([])
         reason = recorder.refusal or unfit(recorder, moves=False)
         if reason is None:

@@ -18,11 +18,22 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from nanotorch.autograd.grad_mode import modes
+from nanotorch.autograd.engine import go_on
+from nanotorch.autograd.inplace import go_on_writing
+from nanotorch.autograd.rings import (
+    SILENCE,
+    Listener,
+    Ring,
+    Rings,
+    modes,
+    with_ring,
+    without_ring,
+)
 from nanotorch.backend import HOST, MODULES, Array, array_module, device, device_of, promote
 from nanotorch.backend.halves import is_half
+from nanotorch.node import Node, Traced
 from nanotorch.ops.casting import Clone
-from nanotorch.primitive import Node, Primitive, Traced
+from nanotorch.primitive import Primitive
 from nanotorch.tensor import Tensor
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
@@ -66,8 +77,11 @@ class Kernel(NamedTuple):
     where: Where | None = None  # the user's line that led to it
 
 
-class Recorder:
+class Recorder(Ring, Listener):
     """The record of one call of a function."""
+
+    rank = 40  # what the other rings make of a primitive is written down
+    reads_rules = True
 
     def __init__(self, inputs: Iterable[Tensor]) -> None:
         self.inputs = [x._array for x in inputs]
@@ -90,6 +104,29 @@ class Recorder:
         self._inputs = {id(array): position for position, array in enumerate(self.inputs)}
 
     # --- what the engine tells --------------------------------------------------------------------
+
+    def __enter__(self) -> Recorder:
+        modes.rings, modes.listener = with_ring(modes.rings, self), self
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        modes.rings, modes.listener = without_ring(modes.rings, self), SILENCE
+
+    def __call__(
+        self, primitive: Any, inputs: tuple[Any, ...], attributes: dict[str, Any], rest: Rings
+    ) -> Any:
+        out = go_on(primitive, inputs, attributes, rest)
+        if self.refusal is None:
+            self.ran(primitive, inputs, attributes, out)
+        return out
+
+    def write(
+        self, primitive: Any, inputs: tuple[Any, ...], attributes: dict[str, Any], rest: Rings
+    ) -> Any:
+        x = go_on_writing(primitive, inputs, attributes, rest)
+        if self.refusal is None:
+            self.wrote(primitive, inputs, attributes, x)
+        return x
 
     def ran(
         self,
@@ -171,11 +208,12 @@ class Recorder:
             return function(owner, *args, **kwargs)
         gradients = tuple(self.gradients.items())
         owner, *args = (list(a) if hasattr(a, "__next__") else a for a in (owner, *args))
-        modes.recorder = None
+        self.__exit__()
         try:
             result = function(owner, *args, **kwargs)
         finally:
-            modes.recorder = None if self.refusal else self
+            if self.refusal is None:
+                self.__enter__()
         array = None
         if isinstance(result, Tensor):
             array = result._array
@@ -232,7 +270,9 @@ class Recorder:
                 if PACKAGE not in frame.filename:
                     self.refusal = f"{frame.filename}:{frame.lineno}: `{frame.line}` {what}"
                     break
-        modes.recorder = None
+        self.__exit__()
+
+    read = refuse
 
     def check(self, results: Iterable[Tensor]) -> None:
         """Refuses what can only be seen at the end: open graphs, and tensors from nowhere."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nanotorch.autograd.grad_mode import modes, no_grad
+from nanotorch.autograd.walk import on_tensors
 from nanotorch.backend import blas_threads
 from nanotorch.compile.cuda_graph import is_on_gpu, place_of, unfit
 from nanotorch.compile.entry import MISSED, entry
@@ -66,9 +67,7 @@ class Compiled:
         self._lock = threading.RLock()  # a live call may lead here again
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._eager is not None or modes.forward or modes.anomaly or modes.saved_hooks:
-            return self._function(*args, **kwargs)
-        if modes.recorder is not None:  # within another recording: a part of it
+        if self._eager is not None or modes.anomaly or modes.saved_hooks or on_tensors():
             return self._function(*args, **kwargs)
         mode = modes_now()
         with self._lock:
@@ -104,15 +103,12 @@ class Compiled:
             self.give_up("an argument requires grad; only what the function refers to may")
             return self._function(*args, **kwargs)
         guards = Guards(self._function)
-        recorder = modes.recorder = Recorder(inputs)
-        try:
+        with Recorder(inputs) as recorder:
             # The bits of a large product may depend on the number of threads; those of tiles do
             # not.
             large = not inputs or sum(x._array.nbytes for x in inputs) >= WORTHWHILE_BYTES
             with blas_threads(1) if large else contextlib.nullcontext():
                 result = self._function(*args, **kwargs)
-        finally:
-            modes.recorder = None
         self._recordings += 1
         results: list[Tensor] = []
         flatten(result, results)
@@ -185,7 +181,7 @@ class Compiled:
         with self._lock:
             first: Any = None
             if is_on_gpu(stacked[0]) and not (
-                self._eager or modes.forward or modes.anomaly or modes.saved_hooks or modes.recorder
+                self._eager or modes.anomaly or modes.saved_hooks or on_tensors()
             ):
                 one: list[Tensor] = []
                 signature = (flatten(slices(stacked, 0), one), flatten({}, []), modes_now())
@@ -202,7 +198,7 @@ class Compiled:
 
 def modes_now() -> tuple[Any, ...]:
     """The modes that a recording depends on."""
-    return modes.grad, modes.inference, modes.autocast
+    return modes.grad, modes.inference, modes.rings
 
 
 def length_of(stacked: Sequence[Tensor]) -> int:

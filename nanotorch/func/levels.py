@@ -13,8 +13,9 @@ from typing import Any
 
 from nanotorch import ops
 from nanotorch.autograd import grad
+from nanotorch.autograd.forward_ad import FORWARD
 from nanotorch.autograd.grad_mode import modes
-from nanotorch.primitive import Node
+from nanotorch.node import Node
 from nanotorch.tensor import Tensor
 
 
@@ -102,6 +103,6 @@ class Level:
 def sharing(x: Tensor) -> Tensor:
     """A tensor over the memory of x, with its tangent, outside the graph."""
     out = x.detach()
-    if modes.forward:
-        out._tangent = x._tangent
+    if FORWARD in modes.rings:
+        out._companion = x._companion
     return out

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nanotorch import ops
-from nanotorch.autograd.forward_ad import dual_level, make_dual, unpack_dual
+from nanotorch.autograd.forward_ad import FORWARD, dual_level, make_dual, unpack_dual
 from nanotorch.autograd.functional import unit_vectors
 from nanotorch.autograd.grad_mode import enable_grad, modes
 from nanotorch.func.levels import Level
@@ -184,7 +184,7 @@ def jvp(
             "jvp: expected primals and tangents to be tuples of the same structure, got "
             f"{described(primals)} and {described(tangents)}"
         )
-    if modes.forward:
+    if FORWARD in modes.rings:
         return jvp_by_reverse(func, primals, tangents, strict, has_aux)
     with dual_level():
         pairs = zip(leaves(primals), leaves(tangents), strict=True)
@@ -302,7 +302,7 @@ def jacfwd(
 
     @functools.wraps(func)
     def jacobian(*args: Any, **kwargs: Any) -> Any:
-        if modes.forward:
+        if FORWARD in modes.rings:
             return jacrev(func, argnums, has_aux=has_aux)(*args, **kwargs)
         places = argument_places(args, argnums, "jacfwd")
         part = tuple(args[p] for p in places) if isinstance(argnums, tuple) else args[places[0]]

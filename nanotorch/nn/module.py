@@ -18,7 +18,7 @@ from nanotorch.nn.module_hooks import ModuleHooks
 from nanotorch.nn.parameter import Buffer, Parameter
 from nanotorch.nn.printing import indented, printed
 from nanotorch.nn.state_dict import IncompatibleKeys, load, save
-from nanotorch.primitive import RemovableHandle
+from nanotorch.node import RemovableHandle
 from nanotorch.tensor import Tensor
 
 
@@ -128,8 +128,7 @@ class Module:
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if modes.recorder is not None:
-            modes.recorder.called(self)
+        modes.listener.called(self)
         if self._hooks is None:
             return self.forward(*args, **kwargs)
         return self._hooks.call(self, args, kwargs)

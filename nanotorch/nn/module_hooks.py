@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nanotorch.nn.backward_hooks import BackwardHooks
-from nanotorch.primitive import RemovableHandle
+from nanotorch.node import RemovableHandle
 
 
 class Hook:

@@ -138,7 +138,7 @@ class Select(BasicIndex):
 class SplitPiece(BasicIndex):
     """y = one of the pieces that x is split into"""
 
-    among_others = True
+    one_of_several = True
     vjp = BasicIndex.vjp
 
     def name(self) -> str:
@@ -148,7 +148,7 @@ class SplitPiece(BasicIndex):
 class Unbound(BasicIndex):
     """y = one of the slices that x is taken apart into"""
 
-    among_others = True
+    one_of_several = True
     vjp = BasicIndex.vjp
 
     def name(self) -> str:

@@ -38,12 +38,12 @@ from nanotorch.backend import (
     on_device,
     on_device_of,
 )
+from nanotorch.node import RemovableHandle
 from nanotorch.optim.device_step import DeviceStep, Skips, fuses, members_of
 from nanotorch.optim.host_step import HostGroup
 from nanotorch.optim.numbers import Numbers
 from nanotorch.optim.saving import Saved
 from nanotorch.optim.state import coming_step, next_step
-from nanotorch.primitive import RemovableHandle
 from nanotorch.tensor import Tensor
 
 Method = TypeVar("Method", bound=Callable[..., Any])

@@ -8,8 +8,8 @@ from copy import deepcopy
 from itertools import chain
 from typing import Any
 
+from nanotorch.node import RemovableHandle
 from nanotorch.optim.state import taken_over
-from nanotorch.primitive import RemovableHandle
 from nanotorch.tensor import Tensor
 
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from nanotorch.amp.autocast_mode import autocast_as
-from nanotorch.autograd.grad_mode import enable_grad, is_grad_enabled, modes
+from nanotorch.amp.autocast_mode import autocast_as, open_casts
+from nanotorch.autograd.grad_mode import enable_grad, is_grad_enabled
 from nanotorch.autograd.graph import saved_tensors_hooks
 from nanotorch.random import fork_rng
 from nanotorch.sampling import mark
@@ -139,7 +139,7 @@ def checkpoint(
     if not is_grad_enabled():
         with first:
             return function(*args, **kwargs)
-    go_back, casts = mark() if preserve_rng_state else None, modes.autocast
+    go_back, casts = mark() if preserve_rng_state else None, open_casts()
 
     def rerun() -> None:
         with fork_rng(enabled=go_back is not None), autocast_as(casts), second:
