@@ -2,8 +2,8 @@
 
 A module imports only from the layers to its left, or from its own:
 
-    backend <- primitive <- ops <- autograd
-      <- tensor, operators, conversions, sampling, creation, random, printing
+    backend <- node <- primitive <- ops <- autograd
+      <- tensor, operators, sampling, creation, random, printing
       <- amp <- nn, optim, func, linalg, compile, sym, utils, viz, cuda <- interop, distributed
       <- nanotorch (the public names) <- training <- train.py
 
@@ -25,10 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("datasets",),  # files and their reader, which stand on nothing
     ("backend",),
+    ("node",),
     ("primitive",),
     ("ops",),
     ("autograd",),
-    ("tensor", "operators", "conversions", "sampling", "creation", "random", "printing"),
+    ("tensor", "operators", "sampling", "creation", "random", "printing"),
     ("amp",),
     ("nn", "optim", "func", "linalg", "compile", "sym", "utils", "viz", "cuda", "backends"),
     ("interop", "distributed"),
@@ -37,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("train",),
 )
 # The parts that make up the Tensor's own layer may know each other; other neighbours may not.
-ONE_UNIT = {"tensor", "operators", "conversions", "sampling", "creation", "random", "printing"}
+ONE_UNIT = {"tensor", "operators", "sampling", "creation", "random", "printing"}
 
 # Third-party packages that a function may import: optional ones, and ones slow to import.
 LAZY = {
