@@ -419,8 +419,8 @@ def from_host(target: Array, source: Array) -> None:
 
 
 def place_of(array: Array) -> Any:
-    """The device of an array, and on a GPU how it lies there; None on the CPU."""
-    return None if type(array) is HOST.ndarray else (array.device.id, array.strides)
+    """The GPU of an array, or None for the CPU, and how it lies there."""
+    return None if type(array) is HOST.ndarray else array.device.id, array.strides
 
 
 def is_on_gpu(x: Any) -> bool:

@@ -32,8 +32,9 @@ def entry(replay: Replay, guards: Guards) -> Callable[[Sequence[Any]], Any]:
     for x, a, (shape, kind, required, place) in zip(inputs, arrays, replay.forms, strict=True):
         tests.append(f"({a} := {x}._array).shape == {constant(shape)}")
         tests.append(f"{a}.dtype is {constant(kind)} and {x}._requires_grad is {bool(required)}")
-        if place is None:
+        if place[0] is None:
             tests.append(f"type({a}) is {constant(HOST.ndarray)}")
+            tests.append(f"{a}.strides == {constant(place[1])}")
         else:
             tests.append(f"place_of({a}) == {constant(place)}")
     tests += [f"{a} is not {b}" for a, b in itertools.combinations(arrays, 2)]

@@ -40,6 +40,7 @@ class Memory:
         self.values: list[Value] = []  # all that the blocks hold in the course of a replay
         self.line = 0  # of the program, which is being written
         self.last: dict[int, int] = {}
+        self.alone: set[int] = set()  # the roots whose block is to hold nothing else, ever
         self._free: dict[int, list[int]] = {}  # numbers of blocks, by size
         self._held: dict[int, int] = {}  # the number of the value of each root that is in use
 
@@ -56,7 +57,7 @@ class Memory:
         xp = MODULES[type(array)]
         size = max(array.nbytes, 1)
         waiting = self._free.get(size)
-        if not waiting:
+        if not waiting or root_of(array) in self.alone:
             waiting = [len(self.blocks)]
             self.blocks.append(xp.empty(size, "u1"))
         number = waiting.pop()
@@ -83,19 +84,27 @@ class Memory:
         root = root_of(array)
         return root == id(array) and root in self._held and self.last.get(root) == position
 
+    def may_take_over(self, old: Array, new: Array, position: int) -> bool:
+        """Whether `new` may lie in the block of `old`, which is needed no more."""
+        apart = root_of(old) in self.alone, root_of(new) in self.alone
+        return self.dies(old, position) and apart[0] == apart[1]
+
     def take_over(self, old: Array, new: Array, same: bool = False) -> None:
         """Leaves `new` where `old` is, which is not used any more; `same`: as it is."""
         value = self._held.pop(root_of(old))
         self._held[root_of(new)] = value if same else self._begins(new, self._ends(value))
         self.places[id(new)] = self.places[id(old)]
 
-    def release(self, arrays: Iterable[Array], position: int) -> None:
-        """Frees the blocks of the arrays whose last use was at that position."""
+    def release(self, arrays: Iterable[Array], position: int) -> list[Array]:
+        """Frees the blocks of the arrays whose last use was at that position; the blocks."""
+        freed: list[Array] = []
         for array in arrays:
             root = root_of(array)
-            if self.last.get(root) == position and root in self._held:
+            if self.last.get(root) == position and root in self._held and root not in self.alone:
                 number = self._ends(self._held.pop(root))
                 self._free.setdefault(self.blocks[number].nbytes, []).append(number)
+                freed.append(self.blocks[number])
+        return freed
 
     def _begins(self, array: Array, block: int) -> int:
         """Notes that a block holds the array from this line on; the number of the value."""

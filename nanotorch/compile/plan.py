@@ -17,6 +17,7 @@ from nanotorch.compile.recorder import Draw, HandOver, Kernel, Live, Recorder
 from nanotorch.compile.rows import NotRowWise
 from nanotorch.compile.stopwatch import Stopwatch
 from nanotorch.compile.tiles import Tiling
+from nanotorch.ops.casting import Clone
 from nanotorch.tensor import Tensor
 
 
@@ -37,6 +38,7 @@ class Plan(Program):
         self.record = record
         self.outputs = list(outputs)
         steps = self._alive()
+        self.memory.alone = self._seen_by_others(steps)
         self.run = self._generated(steps)
         self.gradients = [(leaf, self.slot(array)) for leaf, array in record.gradients.items()]
         if self.tiling is not None:
@@ -79,6 +81,17 @@ class Plan(Program):
             alive.append(step)
         alive.reverse()
         return self._without_constants(alive)
+
+    def _seen_by_others(self, steps: Sequence[Recorded]) -> set[int]:
+        """The memory that is a gradient, which live calls read and write while a replay runs."""
+        gradients = list(self.record.gradients.values())
+        for step in steps:
+            gradients += [a for _, a in step.gradients] if isinstance(step, Live) else []
+        seen = {root_of(a) for a in gradients if a is not None}
+        for step in reversed(steps):  # a cotangent may become the gradient where it lies
+            if isinstance(step, Kernel) and step.primitive is Clone and id(step.out) in seen:
+                seen.add(root_of(step.operands[0]))
+        return seen
 
     def _without_constants(self, steps: list[Recorded]) -> list[Recorded]:
         """The steps without those whose operands, and so results, are the same in every call."""

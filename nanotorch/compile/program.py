@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from nanotorch.backend import HOST, MODULES, Array, promote
 from nanotorch.backend.halves import kernel_for, kernel_of
@@ -50,7 +50,12 @@ def arrays_of(step: Step) -> list[Array]:
 
 
 class Program:
-    """What the lines of a program name: arrays in their memory, and constants."""
+    """What the lines of a program name: arrays in their memory, and constants.
+
+    poisoned: a check of the memory plan. Whatever a line leaves free is filled with NaN at once.
+    """
+
+    poisoned: ClassVar[bool] = False
 
     def __init__(self, inputs: Sequence[Array]) -> None:
         self.names: dict[int, str] = {id(a): f"x{i}" for i, a in enumerate(inputs)}
@@ -158,7 +163,9 @@ class Program:
             program += [indent + line for line in lines]
             if isinstance(step, Choice):
                 indent += "    "
-            memory.release(arrays_of(step), position)
+            for block in memory.release(arrays_of(step), position):
+                if self.poisoned:
+                    program.append(f"{indent}{self.constant('freed', block)}.fill(255)")
         return program
 
     # --- one step ---------------------------------------------------------------------------------
@@ -210,7 +217,7 @@ class Program:
         if id(out) in self.memory.places or id(out) not in self._own:
             return
         for array in operands if out.size > 1 else ():  # a single number is slower in place
-            if same_form(array, out) and self.memory.dies(array, position):
+            if same_form(array, out) and self.memory.may_take_over(array, out, position):
                 self.memory.take_over(array, out)
                 return
         self.memory.hold(out)
@@ -233,7 +240,7 @@ class Program:
             values = [memory.place(a) if type(a) in MODULES else a for a in step.operands]
             memory.places[id(out)] = primitive.kernel(step.xp, *values, **step.attributes)
             return []
-        if primitive is Clone and memory.dies(operands[0], position):
+        if primitive is Clone and memory.may_take_over(operands[0], out, position):
             memory.take_over(operands[0], out, same=True)
             return []
         names = [self.value_text(a) for a in step.operands]
