@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
-import strict_cupy
 from hypothesis import settings
-from strict_cupy.cublas import Library
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers have the cores already
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from nanotorch import backend
 from nanotorch.autograd.grad_mode import modes
-from nanotorch.backend.cuda import cublas
-
-os.environ.setdefault("MPLBACKEND", "Agg")
 
 # The same examples in every run: a failure that comes and goes helps nobody.
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("repeatable")
-
-cublas.libraries[strict_cupy] = cublas.declared(Library())
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -32,14 +31,27 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(reason)
 
 
+@pytest.fixture(scope="session")
+def look_alike() -> ModuleType:
+    """The strict look-alike of CuPy, with its cuBLAS."""
+    import strict_cupy
+    from strict_cupy.cublas import Library
+
+    from nanotorch.backend.cuda import cublas
+
+    cublas.libraries[strict_cupy] = cublas.declared(Library())
+    return strict_cupy
+
+
 @pytest.fixture(params=["look-alike", pytest.param("cupy", marks=pytest.mark.gpu)])
 def cuda(request: pytest.FixtureRequest) -> Iterator[str]:
     """A device "cuda": imitated by the strict look-alike of CuPy, or real where there is one."""
     if request.param == "cupy":
         yield request.param
         return
-    backend.register_cuda_module(strict_cupy)
-    strict_cupy.counts.reset()
+    module = request.getfixturevalue("look_alike")
+    backend.register_cuda_module(module)
+    module.counts.reset()
     yield request.param
     backend.register_cuda_module(None)
 
@@ -47,15 +59,17 @@ def cuda(request: pytest.FixtureRequest) -> Iterator[str]:
 def process_state() -> dict[str, object]:
     """The default dtype and device, and this thread's modes of autograd, by name."""
     fields = [name for name in vars(type(modes)) if not name.startswith("_")]
-    values = {name: getattr(modes, name) for name in fields}
-    # Rings that are open in all threads stay so: one comes with the first CUDA module.
-    values["rings"] = [ring for ring in modes.rings if ring not in type(modes).rings]
-    places = {
+    products = sys.modules.get("nanotorch.backend.cuda.cublas")
+    return {
+        **{name: getattr(modes, name) for name in fields},
+        # Rings that are open in all threads stay so: one comes with the first CUDA module.
+        "rings": [ring for ring in modes.rings if ring not in type(modes).rings],
         "default dtype": backend.get_default_dtype(),
         "default device": backend.get_default_device(),
-        "precision of products": cublas.get_float32_matmul_precision(),
+        "precision of products": (
+            products.get_float32_matmul_precision() if products else "highest"
+        ),
     }
-    return {**places, **values}
 
 
 @pytest.fixture(autouse=True)
