@@ -73,7 +73,7 @@ class Primitive(Node):
     rest: ClassVar[int] = -1  # where inputs of any number begin after named ones
     arguments: ClassVar[tuple[tuple[tuple[int, Any], ...] | None, ...]] = ()
     savings: ClassVar[dict[int, Any]] = {}  # what to save for each mask of wanted inputs
-    differentiable: ClassVar[int] = 0  # a bit mask of the inputs that have a rule
+    differentiable: ClassVar[int] = 0  # a bit mask of the inputs that have a rule; -1: all
 
     @staticmethod
     def kernel(xp: Any, *inputs: Any, **attributes: Any) -> Array:
@@ -92,7 +92,8 @@ class Primitive(Node):
         cls.backward_name = cls.__dict__.get("backward_name") or f"{cls.__name__}Backward0"
         cls.arguments = tuple(None if rule is None else cls.needs(rule) for rule in cls.vjp)
         cls.savings = {}
-        cls.differentiable = sum(1 << i for i, rule in enumerate(cls.vjp) if rule is not None)
+        rules = sum(1 << i for i, rule in enumerate(cls.vjp) if rule is not None)
+        cls.differentiable = -1 if cls.variadic else rules
 
     @classmethod
     def needs(cls, rule: Rule) -> tuple[tuple[int, Any], ...]:
@@ -155,10 +156,9 @@ class Primitive(Node):
         widen = None if tensors or g.itemsize != 2 else for_rules(g, self.promotes)
         if widen is not None:
             g = widen(g)
-        cotangents: list[Any] = []
+        cotangents: list[Any] = [None] * len(self.edges)
         for index, edge in enumerate(self.edges):
             if edge is None or (only is not None and edge not in only):
-                cotangents.append(None)
                 continue
             position = 0 if variadic else index
             values: list[Any] = []
@@ -171,7 +171,7 @@ class Primitive(Node):
                     values.append(self.value(kind, key, index, tensors))
             if widen is not None:
                 values = [widen(value) for value in values]
-            cotangents.append(rules[position](g, *values))  # type: ignore[misc]
+            cotangents[index] = rules[position](g, *values)  # type: ignore[misc]
         return cotangents
 
     def value(self, kind: int, key: Any, index: int, tensors: bool) -> Any:
@@ -179,10 +179,10 @@ class Primitive(Node):
         if kind == INPUT:
             x = self.inputs[key]
             if isinstance(x, Traced):
-                cell, version = x._cell, self.versions[key]
-                if (0 if cell is None else cell[0]) != version:
+                cell = x._cell
+                if cell is not None and cell[0] != self.versions[key]:
                     name = self.input_names[min(key, len(self.input_names) - 1)]
-                    raise self.changed(f"input {name}", x._array, cell, version)
+                    raise self.changed(f"input {name}", x._array, cell, self.versions[key])
             elif isinstance(x, Packed):
                 x = x.unpack()
             else:
@@ -206,13 +206,12 @@ class Primitive(Node):
             return output
         return self.shapes[key] if kind == SHAPE else self.shapes if kind == SHAPES else index
 
-    def changed(self, what: str, array: Array, cell: list[int] | None, version: int) -> Exception:
+    def changed(self, what: str, array: Array, cell: list[int], version: int) -> Exception:
         """The error for a saved value that was written to since."""
         return RuntimeError(
             f"{self.name()}: {what}, shape {tuple(array.shape)}, is needed for the gradient but "
             "has been modified by an inplace operation: it is at version "
-            f"{0 if cell is None else cell[0]}; "
-            f"expected version {version} instead"
+            f"{cell[0]}; expected version {version} instead"
         )
 
     def release(self) -> None:

@@ -87,21 +87,15 @@ def record(
     """Makes the node of out = primitive(inputs) for `out`; None if no input wants a gradient."""
     if out._array.dtype.kind not in "fVc":
         return None
-    edges: list[Any] = []
-    wanted, bit = 0, 1
-    differentiable = primitive.differentiable
-    for x in inputs:
-        edge = None
-        if isinstance(x, Traced) and (differentiable & bit or primitive.variadic):
+    edges: list[Any] = [None] * len(inputs)
+    wanted, differentiable = 0, primitive.differentiable
+    for index, x in enumerate(inputs):
+        if differentiable >> index & 1 and isinstance(x, Traced):
             if x._base is not None:
                 x._refresh()
             if x._requires_grad:
-                wanted |= bit
-                edge = x._node
-                if edge is None:
-                    edge = x
-        edges.append(edge)
-        bit <<= 1
+                wanted |= 1 << index
+                edges[index] = x if x._node is None else x._node
     if not wanted:
         return None
     node = primitive.__new__(primitive)

@@ -190,7 +190,7 @@ def tangent(
 
 def has_rule(primitive: type[Primitive], index: int) -> bool:
     """Whether the primitive is differentiable in that input."""
-    return primitive.variadic or bool(primitive.differentiable >> index & 1)
+    return bool(primitive.differentiable >> index & 1)
 
 
 def zero(x: Any) -> Any:

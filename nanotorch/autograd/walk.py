@@ -16,7 +16,7 @@ from nanotorch import ops
 from nanotorch.autograd.errors import check_finite, with_forward_line
 from nanotorch.autograd.inplace import apply_inplace, bump
 from nanotorch.autograd.rings import modes, without_ring
-from nanotorch.backend import add_into, as_array, copy_of, on_device_of, plus
+from nanotorch.backend import add_into, as_array, copy_of, cuda_is_absent, on_device_of, plus
 from nanotorch.node import Node, Traced
 
 Cotangent = Any  # a raw array, or a tensor where the rules are computed on tensors
@@ -38,17 +38,16 @@ def walk(
     lies on the way to them is computed; their cotangents are returned, and are added to leaves only
     where `accumulate`.
     """
-    way = Walk(roots, create_graph, targets)
-    with way:
-        for root, g in zip(roots, cotangents, strict=True):
-            way.start(root, g)
-        while way.heap:
-            node = heapq.heappop(way.heap)[1]
-            results = way.take(node)
+    with Walk(roots, create_graph, targets) as way:
+        way.start(roots, cotangents)
+        heap, take, add = way.heap, way.take, way.add
+        while heap:
+            node = heapq.heappop(heap)[1]
+            results = take(node)
             if results is not None:
-                for edge, result in zip(node.edges, results, strict=False):
-                    if edge is not None and result is not None:
-                        way.add(edge, result)
+                for edge, result in zip(node.edges, results):
+                    if result is not None and edge is not None:
+                        add(edge, result)
                 if not retain_graph:
                     node.release()
         for leaf, g in way.pending.items():  # in the order of their last contributions
@@ -69,15 +68,19 @@ class Walk:
     """The state of one walk: what is to be visited, and the cotangents that are under way."""
 
     __slots__ = (
-        "captured", "create_graph", "g", "heap", "listener", "node", "only", "outer", "owned",
-        "pending", "tensors", "wrap",
+        "anomaly", "captured", "create_graph", "g", "heap", "listener", "node", "on_host", "only",
+        "outer", "owned", "pending", "tensors", "wrap",
     )  # fmt: skip
 
     def __init__(
-        self, roots: Sequence[Any], create_graph: bool, targets: Sequence[Place] | None
+        self,
+        roots: Sequence[Any],
+        create_graph: bool,
+        targets: Sequence[Place] | None,
     ) -> None:
         self.wrap, self.create_graph = roots[0]._wrap, create_graph
         self.tensors, self.listener = on_tensors(create_graph), modes.listener
+        self.anomaly, self.on_host = modes.anomaly, cuda_is_absent()
         self.only = None if targets is None else leading_to(roots, targets)
         self.captured: dict[Place, Cotangent] = dict.fromkeys(targets or ())
         # The cotangent of each node and leaf reached so far; a node's is complete at its turn.
@@ -87,44 +90,49 @@ class Walk:
         self.node: Any = None  # the one whose turn it is, …
         self.g: Cotangent = None  # … and its cotangent
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Walk:
         self.outer = modes.grad, modes.rings
         modes.grad = self.create_graph
         for ring in modes.rings:
             if ring.closed_in_backward:
                 modes.rings = without_ring(modes.rings, ring)
+        return self
 
     def __exit__(self, *error: object) -> None:
         modes.grad, modes.rings = self.outer
 
-    def start(self, root: Any, g: Cotangent) -> None:
-        """Adds the cotangent of a root."""
-        place = root if root._node is None else root._node
-        if place in self.pending:
-            self.pending[place] = self.pending[place] + g
-            return
-        self.pending[place] = g
-        if place is not root:
-            heapq.heappush(self.heap, (-place.sequence, place))
+    def start(self, roots: Sequence[Any], cotangents: Sequence[Cotangent]) -> None:
+        """Puts the cotangents of the roots in their places."""
+        for root, g in zip(roots, cotangents):
+            place = root if root._node is None else root._node
+            if place in self.pending:
+                self.pending[place] = self.pending[place] + g
+            else:
+                self.pending[place] = g
+                if place is not root:
+                    heapq.heappush(self.heap, (-place.sequence, place))
 
     def take(self, node: Node) -> Sequence[Cotangent] | None:
         """The cotangents of a node's inputs, after its hooks; None where the walk ends there."""
         g, only = self.pending.pop(node), self.only
         self.listener.walking(node)
-        # As in PyTorch, a target is taken before its hooks if the walk goes on behind it.
-        last = only is not None and only.isdisjoint(node.edges)
-        if only is not None and not last and node in self.captured:
-            self.captured[node] = g
-        if node.hooks:
-            g = run_hooks(node.hooks, g, self.wrap, self.tensors)
-        if last:
+        if node.hooks or only is not None:
+            # As in PyTorch, a target is taken before its hooks if the walk goes on behind it.
+            last = only is not None and only.isdisjoint(node.edges)
+            before = g
+            if node.hooks:
+                g = run_hooks(node.hooks, g, self.wrap, self.tensors)
             if node in self.captured:
-                self.captured[node] = g
-            return None
+                self.captured[node] = g if last else before
+            if last:
+                return None
         self.node, self.g = node, g
         try:
-            with on_device_of(g):
+            if self.on_host:
                 results = node.pull(g, only, self.tensors)
+            else:
+                with on_device_of(g):
+                    results = node.pull(g, only, self.tensors)
         except Exception as error:
             raise with_forward_line(node, error) from error
         if node.post_hooks:
@@ -138,7 +146,7 @@ class Walk:
         array = result._array if self.tensors else result
         if array.shape != place.shape or array.dtype != place.dtype:
             result = fit(result, place.shape, place.dtype, self.node)
-        if modes.anomaly == "nan":
+        if self.anomaly == "nan":
             check_finite(self.node, result)
         sum_so_far = self.pending.pop(edge, None)
         if sum_so_far is None:
@@ -160,9 +168,11 @@ class Walk:
         if leaf._hooks:
             g = run_hooks(leaf._hooks, g, self.wrap, self.tensors)
             self.owned.discard(leaf)
-        if leaf in self.captured:
-            self.captured[leaf] = g
-        if accumulate and leaf._requires_grad and (self.only is None or leaf in self.captured):
+        if self.only is not None:
+            accumulate = accumulate and leaf in self.captured
+            if leaf in self.captured:
+                self.captured[leaf] = g
+        if accumulate and leaf._requires_grad:
             deposit(leaf, g, self.wrap, leaf in self.owned, self.create_graph)
 
 

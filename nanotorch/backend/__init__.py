@@ -16,6 +16,7 @@ from nanotorch.backend.devices import (
     constant as constant,
     copy_of as copy_of,
     counting as counting,
+    cuda_is_absent as cuda_is_absent,
     cuda_module as cuda_module,
     cuda_parts as cuda_parts,
     cuda_unavailable_reason as cuda_unavailable_reason,

@@ -124,6 +124,11 @@ def register_cuda_module(module: Any) -> None:
         _gpus = int(module.cuda.runtime.getDeviceCount())
 
 
+def cuda_is_absent() -> bool:
+    """Whether no array can be on a GPU: CuPy has not been asked for so far."""
+    return _cuda_module is None
+
+
 def cuda_module() -> Any:
     """CuPy, imported at the first call; RuntimeError in one line where it or the GPU is missing."""
     if _cuda_module is None:
@@ -201,7 +206,7 @@ def on_device(place: device) -> contextlib.AbstractContextManager[Any]:
 
 def on_device_of(array: Any) -> contextlib.AbstractContextManager[Any]:
     """The context to compute with an array in: its device is the current one."""
-    if len(MODULES) == 1 or MODULES.get(type(array), HOST) is HOST:
+    if _cuda_module is None or MODULES.get(type(array), HOST) is HOST:
         return HERE
     return on_device(device("cuda", array.device.id))
 
