@@ -57,7 +57,11 @@ def test_pieces_and_single_elements_have_the_bits_of_the_whole(
 @pytest.mark.parametrize("name, options", OPTIMIZERS, ids=str)
 def test_scratch_memory_is_as_large_as_a_piece(name: str, options: dict[str, Any]) -> None:
     _, optimizer = stepped(name, options, values(0, LARGE))
-    assert 0 < sum(a.nbytes for flats in optimizer._scratch.values() for a in flats) <= 2 * PIECE
+    assert (
+        0
+        < sum(a.nbytes for flats in optimizer._runner.memory.flats.values() for a in flats)
+        <= 2 * PIECE
+    )
 
 
 HALVES = [nt.float16, nt.bfloat16]

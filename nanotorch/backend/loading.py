@@ -28,3 +28,8 @@ def on_demand(
         return sorted({*vars(sys.modules[package]), *modules, *names})
 
     return __getattr__, __dir__
+
+
+def when_called(module: str, name: str) -> Callable[..., Any]:
+    """A function that calls what a module of ours has under a name, and loads it for that."""
+    return lambda *args: getattr(importlib.import_module(module), name)(*args)

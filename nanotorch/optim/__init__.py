@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from nanotorch.backend.loading import on_demand
 from nanotorch.optim.adam import Adam as Adam, AdamW as AdamW
-from nanotorch.optim.optimizer import Optimizer as Optimizer
+from nanotorch.optim.host_step import HostRunner
+from nanotorch.optim.optimizer import Optimizer as Optimizer, runners
 from nanotorch.optim.sgd import SGD as SGD
 
 if TYPE_CHECKING:
@@ -16,3 +17,5 @@ else:
     __getattr__, __dir__ = on_demand(
         __name__, "lr_scheduler", Adagrad="adagrad", LBFGS="lbfgs", RMSprop="rmsprop"
     )
+
+runners.append(HostRunner)

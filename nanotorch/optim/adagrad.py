@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from nanotorch.backend import Array
-from nanotorch.optim.numbers import Numbers
-from nanotorch.optim.optimizer import Optimizer, Parameters, check_hyperparameters, penalized
-from nanotorch.optim.state import state_array, zero_step
-from nanotorch.tensor import Tensor
+from nanotorch.optim.groups import Group, Parameters, options_of
+from nanotorch.optim.optimizer import Optimizer, penalized, write_counter
 
 
 class Adagrad(Optimizer):
@@ -22,11 +19,17 @@ class Adagrad(Optimizer):
     Raises ValueError for a negative hyperparameter. `foreach` and `fused` change nothing.
     """
 
-    scratches = 2
+    class Numbers(NamedTuple):
+        """`lr` as decayed so far."""
+
+        lr: float
+        eps: float
+        weight_decay: float | None
+        maximize: bool
+
+    arrays = ("sum",)
+    scratch = ("scratch", "direction")
     elementwise, cuda_kernel = True, "adagrad"
-    options = itemgetter(
-        "lr", "lr_decay", "eps", "weight_decay", "initial_accumulator_value", "maximize"
-    )
 
     def __init__(
         self,
@@ -42,48 +45,27 @@ class Adagrad(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        check_hyperparameters(
-            "Adagrad",
-            lr=lr,
-            lr_decay=lr_decay,
-            weight_decay=weight_decay,
-            initial_accumulator_value=initial_accumulator_value,
-            eps=eps,
+        options = options_of(
+            locals(), "lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps"
         )
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "lr_decay": lr_decay,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "initial_accumulator_value": initial_accumulator_value,
-                "foreach": foreach,
-                "maximize": maximize,
-                "differentiable": differentiable,
-                "fused": fused,
-            },
-        )
+        super().__init__(params, options)
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.requires_grad:
-                    state = self.state[parameter]
-                    state["step"] = zero_step()
-                    state_array(state, "sum", parameter, group["initial_accumulator_value"])
+                    write_counter(self.state[parameter], "step", 0.0)
+                    self._state_arrays(parameter, group)
 
-    def _arrays(self, parameter: Tensor, group: dict[str, Any]) -> tuple[Array | None, ...]:
-        initial = group["initial_accumulator_value"]
-        return (state_array(self.state[parameter], "sum", parameter, initial),)
+    def initial(self, group: Group, name: str) -> float:
+        """What the sum of squares starts from."""
+        return float(group["initial_accumulator_value"])
 
-    def _numbers(self, group: dict[str, Any], step: float) -> Numbers:
-        return (
-            float(group["lr"]) / (1.0 + (step - 1.0) * group["lr_decay"]),
-            group["eps"],
-            group["weight_decay"] or None,
-            group["maximize"],
-        )
+    def numbers(self, group: Group, step: float) -> Numbers:
+        """The rate falls with the number of the step."""
+        lr = float(group["lr"]) / (1.0 + (step - 1.0) * group["lr_decay"])
+        return self.Numbers(lr, group["eps"], group["weight_decay"] or None, group["maximize"])
 
-    def _numbers_of_steps(self, group: dict[str, Any], step: float) -> Numbers:
+    def numbers_after_skips(self, group: Group, step: float) -> tuple[float, ...]:
+        """The rate before it decayed, its decay, and the number of the step."""
         return (float(group["lr"]), group["lr_decay"], step)
 
     @staticmethod
@@ -91,7 +73,7 @@ class Adagrad(Optimizer):
         xp: Any,
         parameter: Array,
         gradient: Array,
-        total: Array,
+        sum: Array,
         scratch: Array,
         direction: Array,
         lr: Any,
@@ -99,11 +81,11 @@ class Adagrad(Optimizer):
         weight_decay: Any,
         maximize: bool,
     ) -> None:
-        """One update, with `lr` as decayed so far."""
+        """One update, in place."""
         gradient = penalized(xp, parameter, gradient, direction, weight_decay, maximize)
         xp.multiply(gradient, gradient, scratch)
-        xp.add(total, scratch, total)
-        xp.sqrt(total, scratch)
+        xp.add(sum, scratch, sum)
+        xp.sqrt(sum, scratch)
         xp.add(scratch, eps, scratch)
         xp.divide(gradient, scratch, scratch)
         xp.multiply(scratch, lr, scratch)

@@ -6,14 +6,11 @@ Sources: Kingma and Ba, 2015; AMSGrad: Reddi et al., 2018; AdamW: Loshchilov and
 from __future__ import annotations
 
 import math
-from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from nanotorch.backend import Array
-from nanotorch.optim.numbers import Numbers
-from nanotorch.optim.optimizer import Optimizer, Parameters, check_hyperparameters, penalized
-from nanotorch.optim.state import state_array
-from nanotorch.tensor import Tensor
+from nanotorch.optim.groups import Group, Parameters, options_of
+from nanotorch.optim.optimizer import Optimizer, penalized
 
 
 class Adam(Optimizer):
@@ -28,11 +25,22 @@ class Adam(Optimizer):
     `foreach`, `capturable` and `fused` are accepted and change nothing.
     """
 
-    scratches = 2
+    class Numbers(NamedTuple):
+        """`share1`, `share2`: 1 - beta; `shrink`: 1 - lr · decay, if decoupled."""
+
+        step_size: float
+        eps: float
+        beta1: float
+        share1: float
+        beta2: float
+        share2: float
+        shrink: float | None
+        weight_decay: float | None
+        maximize: bool
+
+    arrays = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+    scratch = ("scratch", "direction")
     elementwise, cuda_kernel = True, "adam"
-    options = itemgetter(
-        "lr", "betas", "eps", "weight_decay", "amsgrad", "maximize", "decoupled_weight_decay"
-    )
 
     def __init__(
         self,
@@ -50,69 +58,41 @@ class Adam(Optimizer):
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
     ) -> None:
-        name = type(self).__name__
-        check_hyperparameters(name, lr=lr, eps=eps, weight_decay=weight_decay)
-        for index, beta in enumerate(betas):
-            if not 0.0 <= beta < 1.0:
-                raise ValueError(
-                    f"{name}: expected 0 <= beta < 1 at index {index} of betas, got {beta}"
-                )
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": tuple(betas),
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "amsgrad": amsgrad,
-                "maximize": maximize,
-                "foreach": foreach,
-                "capturable": capturable,
-                "differentiable": differentiable,
-                "fused": fused,
-                "decoupled_weight_decay": decoupled_weight_decay,
-            },
-        )
+        super().__init__(params, options_of(locals(), "lr", "eps", "weight_decay"))
 
-    def _arrays(self, parameter: Tensor, group: dict[str, Any]) -> tuple[Array | None, ...]:
-        state = self.state[parameter]
-        return (
-            state_array(state, "exp_avg", parameter),
-            state_array(state, "exp_avg_sq", parameter),
-            state_array(state, "max_exp_avg_sq", parameter) if group["amsgrad"] else None,
-        )
+    def arrays_in_use(self, group: Group) -> tuple[str, ...]:
+        """The largest square only with amsgrad."""
+        return self.arrays if group["amsgrad"] else self.arrays[:2]
 
-    def _numbers(self, group: dict[str, Any], step: float) -> Numbers:
-        lr, (beta1, beta2), decay = float(group["lr"]), group["betas"], group["weight_decay"]
-        decoupled = decay and group["decoupled_weight_decay"]
-        # Both corrections are folded into the step size and eps: no array is divided for them.
+    def numbers(self, group: Group, step: float) -> Numbers:
+        """Both corrections are folded into the step size and eps: no array is divided for them."""
+        lr, (beta1, beta2) = float(group["lr"]), group["betas"]
         correction = math.sqrt(1.0 - beta2**step)
-        return (
+        shrink, decay = decays(group, lr)
+        return self.Numbers(
             lr * correction / (1.0 - beta1**step),
             group["eps"] * correction,
             beta1,
             1.0 - beta1,
             beta2,
             1.0 - beta2,
-            1.0 - lr * decay if decoupled else None,
-            decay if decay and not decoupled else None,
+            shrink,
+            decay,
             group["maximize"],
         )
 
-    def _numbers_of_steps(self, group: dict[str, Any], step: float) -> Numbers:
+    def numbers_after_skips(self, group: Group, step: float) -> tuple[float, ...]:
+        """The rate and eps without corrections, and the number of the step."""
         return (float(group["lr"]), group["eps"], step)
-
-    def _flags(self, state: tuple[Array | None, ...], numbers: Numbers) -> int:
-        return bool(numbers[-1]) + 2 * (state[2] is not None)
 
     @staticmethod
     def kernel(
         xp: Any,
         parameter: Array,
         gradient: Array,
-        mean: Array,
-        square: Array,
-        largest: Array | None,
+        exp_avg: Array,
+        exp_avg_sq: Array,
+        max_exp_avg_sq: Array | None,
         scratch: Array,
         direction: Array,
         step_size: Any,
@@ -125,23 +105,19 @@ class Adam(Optimizer):
         weight_decay: Any,
         maximize: bool,
     ) -> None:
-        """One update. `share1`, `share2`: 1 - beta; `shrink`: 1 - lr · decay, if decoupled."""
+        """One update, in place."""
         if shrink is not None:
             xp.multiply(parameter, shrink, parameter)
         if maximize or weight_decay is not None:
             gradient = penalized(xp, parameter, gradient, direction, weight_decay, maximize)
-        xp.multiply(mean, beta1, mean)
-        xp.multiply(gradient, share1, scratch)
-        xp.add(mean, scratch, mean)
-        xp.multiply(square, beta2, square)
+        mix(xp, exp_avg, beta1, gradient, share1, scratch)
         xp.multiply(gradient, gradient, scratch)
-        xp.multiply(scratch, share2, scratch)
-        xp.add(square, scratch, square)
-        if largest is not None:
-            square = xp.maximum(largest, square, out=largest)
-        xp.sqrt(square, scratch)
+        mix(xp, exp_avg_sq, beta2, scratch, share2, scratch)
+        if max_exp_avg_sq is not None:
+            exp_avg_sq = xp.maximum(max_exp_avg_sq, exp_avg_sq, out=max_exp_avg_sq)
+        xp.sqrt(exp_avg_sq, scratch)
         xp.add(scratch, eps, scratch)
-        xp.divide(mean, scratch, scratch)
+        xp.divide(exp_avg, scratch, scratch)
         xp.multiply(scratch, step_size, scratch)
         xp.subtract(parameter, scratch, parameter)
 
@@ -168,22 +144,25 @@ class AdamW(Adam):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        super().__init__(
-            params,
-            lr,
-            betas,
-            eps,
-            weight_decay,
-            amsgrad,
-            foreach=foreach,
-            maximize=maximize,
-            capturable=capturable,
-            differentiable=differentiable,
-            fused=fused,
-            decoupled_weight_decay=True,
-        )
+        options = options_of(locals(), "lr", "eps", "weight_decay")
+        Optimizer.__init__(self, params, {**options, "decoupled_weight_decay": True})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         for group in self.param_groups:
             group["decoupled_weight_decay"] = True
+
+
+def decays(group: Group, lr: float) -> tuple[float | None, float | None]:
+    """1 - lr · weight_decay, if decoupled, and the weight decay for the gradient, if not."""
+    decay = group["weight_decay"]
+    if decay and group["decoupled_weight_decay"]:
+        return 1.0 - lr * decay, None
+    return None, decay or None
+
+
+def mix(xp: Any, mean: Array, keep: Any, value: Array, share: Any, scratch: Array) -> None:
+    """mean ← keep · mean + share · value, a running mean."""
+    xp.multiply(mean, keep, mean)
+    xp.multiply(value, share, scratch)
+    xp.add(mean, scratch, mean)

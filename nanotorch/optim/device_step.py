@@ -1,14 +1,21 @@
-"""One step of an optimizer on CUDA devices, in a part for the host and a part for the device.
+"""The optimizer's step on CUDA devices, in a part for the host and a part of launches.
 
-Where kernels of ours can be compiled, one launch updates up to 64 parameters
-(`backend/cuda/optimizers.cu`); otherwise, and for parameters whose memory is not dense, the
-optimizer's `kernel` runs on each. Both read their numbers from the memory of the device.
+The host counts the step and brings its numbers to the device, then kernels are launched. A CUDA
+graph holds the launches alone, and whoever replays it does the host's part before, so that rates,
+schedules and step counts stay live:
+
+    parts.launch(k)                                # captured once for each step k of a launch
+    parts.holds(); parts.advance(k); parts.send()  # before each replay: check; each k; all at once
+
+Where the rule has a CUDA kernel and it can be compiled, one launch updates up to 64 parameters
+(`backend/cuda/optimizers.cu`); otherwise, and for parameters whose memory is not dense, the rule's
+`kernel` runs on each. Both read their numbers from the memory of the device.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nanotorch.backend as backend
 from nanotorch.backend import (
@@ -20,44 +27,127 @@ from nanotorch.backend import (
     on_device,
     to_device,
 )
-from nanotorch.optim.numbers import Numbers, Rows, same_terms
-from nanotorch.optim.state import Held, coming_step, comparable, held_in, still_holds
+from nanotorch.optim.groups import Group
+from nanotorch.optim.host_step import (
+    Checks,
+    Memory,
+    Numbers,
+    Piece,
+    checks_of,
+    comparable,
+    options_in,
+    same_terms,
+    state_holds,
+    whole,
+)
+from nanotorch.optim.optimizer import Optimizer, Runner
 from nanotorch.tensor import Tensor
 
-if TYPE_CHECKING:
-    from nanotorch.optim.optimizer import Optimizer
+Members = list[tuple[Tensor, Group, int]]
 
-Members = list[tuple[Tensor, dict[str, Any], int]]
+
+class Rows:
+    """Numbers in the memory of a CUDA device: row k holds those of the k-th step of a launch.
+
+    The host notes them (`note`) and sends what differs from what the device holds (`send`).
+    """
+
+    def __init__(self, xp: Any, place: device, kind: Any, slots: int, width: int) -> None:
+        self.xp, self.place = xp, place
+        with on_device(place):
+            self.array = xp.zeros((slots, width), dtype=kind)
+            self.lines = [self.array[k] for k in range(slots)]
+            self._flat = self.array.reshape(-1)
+        self.noted = [[0.0] * width for _ in range(slots)]
+        self.held = [[0.0] * width for _ in range(slots)]
+        self.changed: set[int] = set()
+
+    def views(self, slot: int, start: int, numbers: Numbers) -> tuple[Any, ...]:
+        """The numbers from `start` on as 0-dim arrays; terms that are absent and flags as is."""
+        row = self.lines[slot]
+        return tuple(
+            n if n is None or type(n) is bool else row[start + i : start + i + 1].reshape(())
+            for i, n in enumerate(numbers)
+        )
+
+    def note(self, slot: int, start: int, numbers: Numbers) -> None:
+        """Writes numbers down for the next `send`."""
+        row = self.noted[slot]
+        for position, number in enumerate(numbers, start):
+            value = 0.0 if number is None else float(number)
+            if row[position] != value:
+                row[position] = value
+                self.changed.add(slot)
+
+    def send(self) -> None:
+        """Brings to the device what has changed: each number travels as the argument of a kernel,
+        so that nothing is copied and nobody waits."""
+        if not self.changed:
+            return
+        differing = []
+        for slot in self.changed:
+            held, noted = self.held[slot], self.noted[slot]
+            first = slot * len(noted)
+            differing += [(first + i, b) for i, (a, b) in enumerate(zip(held, noted)) if a != b]
+            held[:] = noted
+        self.changed.clear()
+        with on_device(self.place):
+            if cuda_parts.kernels.available(self.xp):
+                cuda_parts.tables.write_numbers(self.xp, self._flat, differing)
+            else:
+                for position, value in differing:
+                    self._flat[position : position + 1].fill(value)
 
 
 class Set:
-    """Parameters of one group, on one device and of one dtype, that have made as many steps."""
+    """Parameters of one group, on one device and of one dtype, whose counters are the same."""
 
     def __init__(
-        self, index: int, group: dict[str, Any], place: device, step: float, numbers: Numbers
+        self, optimizer: Optimizer, index: int, group: Group, place: device, counts: Any
     ) -> None:
-        self.index, self.group, self.place, self.step = index, group, place, step
-        self.numbers = numbers
+        self.index, self.group, self.place, self.counts = index, group, place, counts
+        self.numbers: Numbers = optimizer.numbers(group, *counts)
         self.parameters: list[Tensor] = []
         self.arrays: list[Array] = []  # those of the parameters
         self.states: list[tuple[Array | None, ...]] = []  # none before the first step
-        self.held: list[Held] = []  # the same by their names
+        self.checks: list[Checks] = []  # the same with their names and tensors
+        self.counters: list[Array] = []  # where counters stand that count by one
+        self.read = options_in(group)
         self.options: Any = None  # of the group when its terms were compared last
-        self.noted: dict[int, Any] = {}  # by slot: the options and the step that it has numbers of
-        self.fused = True
-        self.turn = 0  # of a parameter that is listed several times; those of one launch have one
+        self.noted: dict[int, Any] = {}  # by slot: the options and counters that it has numbers of
+        self.fused, self.begun, self.turn = True, True, 0
         self.rows: Rows
         self.start = 0  # where its numbers stand in a row
+
+    def look_up(self, optimizer: Optimizer) -> None:
+        """Notes the parameters' state, which is made where it is missing."""
+        with on_device(self.place):
+            self.states = [optimizer._state_arrays(p, self.group) for p in self.parameters]
+        self.checks = [checks_of(optimizer, p, s) for p, s in zip(self.parameters, self.states)]
+        if optimizer.counts_by_one():
+            names = optimizer.counters
+            counters = [a for own in self.checks for name, _, a in own if name in names]
+            self.counters = counters if len(counters) == len(self.parameters) else []
+
+    def count(self, optimizer: Optimizer) -> tuple[float, ...]:
+        """Counts one more step of each parameter; returns the counters, which are the same."""
+        counts: tuple[float, ...] = ()
+        for counter in self.counters:
+            counts = (counter.item() + 1.0,)
+            counter.fill(*counts)
+        for parameter in [] if self.counters else self.parameters:
+            counts = optimizer._count(parameter, self.group)
+        return counts
 
 
 class FusedUpdate:
     """One launch for parameters of one device and dtype."""
 
     def __init__(
-        self, optimizer: Optimizer, place: device, kind: str, flags: int, rows: Rows
+        self, optimizer: Optimizer, place: device, kind: str, terms: int, rows: Rows
     ) -> None:
         self.optimizer, self.place, self.kind, self.rows = optimizer, place, kind, rows
-        self.flags = flags
+        self.terms = terms
         self.parameters: list[Tensor] = []
         self.arrays: list[Array] = []
         self.states: list[tuple[Array | None, ...]] = []
@@ -71,14 +161,14 @@ class FusedUpdate:
         self.states.append(state)
         self.starts.append(start)
 
-    def make_table(self) -> None:
+    def make_table(self, skips: Skips | None) -> None:
         """Notes where everything but the gradients lies."""
-        made = cuda_parts.tables.Table([(a, None, *s) for a, s in zip(self.arrays, self.states)])
-        made.numbers[: len(self.starts)] = self.starts
-        if self.skips is not None:
-            index = self.optimizer._skips.index
-            made.index[: len(self.starts)] = [index[p] for p in self.parameters]
-        self.table = made
+        table = cuda_parts.tables.Table([(a, None, *s) for a, s in zip(self.arrays, self.states)])
+        table.numbers[: len(self.starts)] = self.starts
+        if skips is not None:
+            self.skips = skips.on(self.place)
+            table.index[: len(self.starts)] = [skips.index[p] for p in self.parameters]
+        self.table = table
 
     def launch(self, slot: int, scale: Array | None, found_inf: Array | None) -> None:
         table, copies = self.table, []
@@ -98,7 +188,7 @@ class FusedUpdate:
                 xp, self.optimizer.cuda_kernel, self.kind, self.rows.lines[slot],
                 nowhere if scale is None else to_device(scale, self.place),
                 nowhere if found_inf is None else to_device(found_inf, self.place),
-                skips, self.flags,
+                skips, self.terms,
             )  # fmt: skip
             if scale is not None:
                 for gradient, copy in copies:
@@ -106,23 +196,25 @@ class FusedUpdate:
 
 
 class PlainUpdate:
-    """The optimizer's kernel on each parameter of a set."""
+    """The rule's kernel on each parameter of a set."""
 
-    def __init__(self, optimizer: Optimizer, one: Set, slots: int) -> None:
-        self.optimizer, self.one = optimizer, one
+    def __init__(self, optimizer: Optimizer, memory: Memory, one: Set, slots: int) -> None:
+        self.one = one
+        self.pieces: list[list[Piece]] = []  # by slot and parameter
         with on_device(one.place):
-            self.scratches = [optimizer._scratch_for(array) for array in one.arrays]
-            self.numbers = [one.rows.views(k, one.start, one.numbers) for k in range(slots)]
+            for slot in range(slots):
+                numbers = one.rows.views(slot, one.start, one.numbers)
+                pieces = [
+                    whole(optimizer, memory, [array, *state], numbers)
+                    for array, state in zip(one.arrays, one.states)
+                ]
+                self.pieces.append(pieces)
 
     def launch(self, slot: int, scale: Array | None, found_inf: Array | None) -> None:
-        one, kernel, numbers = self.one, self.optimizer.kernel, self.numbers[slot]
-        with on_device(one.place):
-            for parameter, array, state, scratch in zip(
-                one.parameters, one.arrays, one.states, self.scratches
-            ):
+        with on_device(self.one.place):
+            for parameter, piece in zip(self.one.parameters, self.pieces[slot]):
                 gradient: Any = parameter._grad
-                xp = array_module(array)
-                kernel(xp, array, gradient._array, *state, *scratch, *numbers)
+                piece.run(gradient._array)
 
 
 class Skips:
@@ -148,12 +240,12 @@ class Skips:
         """Takes the skipped steps off the step counts; waits for the device."""
         for place, counts in self.counts.items():
             with on_device(place):
-                found = to_device(counts, backend.CPU)
+                skipped = to_device(counts, backend.CPU)
                 counts.fill(0)
             for parameter, i in self.index.items():
                 step = state.get(parameter, {}).get("step")
-                if found[i] and step is not None:
-                    step._array.fill(step._array.item() - float(found[i]))
+                if skipped[i] and step is not None:
+                    step._array.fill(step._array.item() - float(skipped[i]))
 
 
 class DeviceStep:
@@ -169,53 +261,51 @@ class DeviceStep:
     dense, or where no kernels can be compiled, with either of them.
     """
 
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        slots: int = 1,
-        grad_scale: Tensor | None = None,
-        found_inf: Tensor | None = None,
-    ) -> None:
-        self.optimizer, self.slots = optimizer, slots
-        self.grad_scale, self.found_inf = grad_scale, found_inf
+    def __init__(self, optimizer: Optimizer, devices: DeviceRunner, slots: int = 1) -> None:
+        self.optimizer, self.devices, self.slots = optimizer, devices, slots
+        self.take_scale()
         self.state = optimizer.state
         self.members = members_of(optimizer)
-        self.skips = optimizer._skips if found_inf is not None else None
+        self.skips = None if self.found_inf is None else devices.skips_of(optimizer)
         self.sets = self._sets()
         self.rows = self._place_numbers()
         self._updates: list[FusedUpdate | PlainUpdate] = []
         self._make_ready()
 
+    def take_scale(self) -> None:
+        """Notes what a gradient scaler has set for this step."""
+        self.grad_scale: Tensor | None = getattr(self.optimizer, "grad_scale", None)
+        self.found_inf: Tensor | None = getattr(self.optimizer, "found_inf", None)
+
     def _sets(self) -> list[Set]:
-        found: dict[Any, Set] = {}
+        sets: dict[Any, Set] = {}
         optimizer, turns = self.optimizer, Counter[int]()
         for parameter, group, index in self.members:
             array = parameter._array
             place = device_of(array)
-            step = optimizer._coming_step(parameter, group)
+            counts = optimizer._next_counts(parameter, group)
             fused = fuses(optimizer, array)
             if not fused:
                 self._refuse_scaling(place, array)
-            turn = turns[id(parameter)]
+            turn = turns[id(parameter)]  # a parameter that is listed twice is in two launches
             turns[id(parameter)] += 1
-            key = (index, place, array.dtype, step, fused, turn)
-            one = found.get(key)
+            state = self.state.get(parameter) or {}
+            begun = all(state.get(name) is not None for name in optimizer.arrays_in_use(group))
+            key = (index, place, array.dtype, counts, begun, fused, turn)
+            one = sets.get(key)
             if one is None:
-                numbers = optimizer._numbers(group, step)
-                one = found[key] = Set(index, group, place, step, numbers)
+                one = sets[key] = Set(optimizer, index, group, place, counts)
                 one.fused, one.turn = fused, turn
             one.parameters.append(parameter)
             one.arrays.append(array)
-        for one in found.values():
-            if one.step > 1.0:
-                self._find_state(one)
-        return list(found.values())
+            one.begun = begun
+        for one in sets.values():
+            if one.begun:  # else the state is made in the first step
+                self._look_up(one)
+        return list(sets.values())
 
-    def _find_state(self, one: Set) -> None:
-        """The state of a set; made at the first step, which its absence tells."""
-        with on_device(one.place):
-            one.states = [self.optimizer._arrays(p, one.group) for p in one.parameters]
-        one.held = [held_in(self.state.get(p), s) for p, s in zip(one.parameters, one.states)]
+    def _look_up(self, one: Set) -> None:
+        one.look_up(self.optimizer)
         for array, state in zip(one.arrays, one.states):
             if not all(a is None or cuda_parts.tables.laid_out_as(a, array) for a in state):
                 one.fused = False  # a state that was loaded in another order of memory
@@ -236,7 +326,7 @@ class DeviceStep:
         for one in self.sets:
             key = self._rows_key(one)
             one.start = width.get(key, 0)
-            width[key] = one.start + len(self._noted(one, one.step))
+            width[key] = one.start + len(self._row(one, one.counts))
         rows = {
             (place, kind): Rows(backend.module_of(place), place, kind, self.slots, total)
             for (place, kind), total in width.items()
@@ -249,13 +339,20 @@ class DeviceStep:
     def _rows_key(one: Set) -> tuple[device, str]:
         return one.place, "d" if one.fused or one.arrays[0].dtype.char == "d" else "f"
 
-    def _noted(self, one: Set, step: float) -> Numbers:
+    def _row(self, one: Set, counts: tuple[float, ...]) -> Numbers:
         """The numbers of a step, and with `found_inf` those from which a kernel finds them
         itself."""
-        numbers = self.optimizer._numbers(one.group, step)
+        optimizer, group = self.optimizer, one.group
+        numbers: Numbers = optimizer.numbers(group, *counts)
+        if not same_terms(one.numbers, numbers):
+            raise RuntimeError(
+                f"{type(optimizer).__name__}.numbers: expected the terms of the step before, as "
+                "which are None, and booleans, may follow from options alone; "
+                f"got {numbers} after {one.numbers}"
+            )
         if self.skips is None:
-            return numbers
-        return numbers + self.optimizer._numbers_of_steps(one.group, step)
+            return tuple(numbers)
+        return (*numbers, *optimizer.numbers_after_skips(group, *counts))
 
     def _make_ready(self) -> None:
         """Makes what `launch` runs, once all sets have their state."""
@@ -264,23 +361,23 @@ class DeviceStep:
         fused: dict[Any, FusedUpdate] = {}
         for one in self.sets:
             if not one.fused:
-                self._updates.append(PlainUpdate(self.optimizer, one, self.slots))
+                memory = self.devices.memory
+                self._updates.append(PlainUpdate(self.optimizer, memory, one, self.slots))
                 continue
             kind = one.arrays[0].dtype.char
+            # Bit i: whether the i-th number is a term of the update, or a flag that is set.
+            present = (n is not None and n is not False for n in one.numbers)
+            terms = sum(1 << i for i, term in enumerate(present) if term)
+            key = (one.place, kind, terms, one.turn)
             for parameter, array, state in zip(one.parameters, one.arrays, one.states):
-                flags = self.optimizer._flags(state, one.numbers)
-                key = (one.place, kind, flags, one.turn)
                 update = fused.get(key)
                 if update is None or len(update.parameters) == cuda_parts.tables.MOST:
-                    update = FusedUpdate(self.optimizer, one.place, kind, flags, one.rows)
-                    if self.skips is not None:
-                        update.skips = self.skips.on(one.place)
+                    update = FusedUpdate(self.optimizer, one.place, kind, terms, one.rows)
                     fused[key] = update
                     self._updates.append(update)
                 update.add(parameter, array, state, one.start)
-        for made in self._updates:
-            if isinstance(made, FusedUpdate):
-                made.make_table()
+        for update in fused_in(self._updates):
+            update.make_table(self.skips)
 
     def is_for(self, members: Members) -> bool:
         """Whether these are its parameters."""
@@ -298,39 +395,33 @@ class DeviceStep:
         groups = optimizer.param_groups
         if optimizer.state is not self.state:
             return False
-        if self.skips is not None and self.skips is not optimizer._skips:
+        if self.skips is not None and self.skips is not self.devices.skips_of(optimizer):
             return False
         for one in self.sets:
             group = one.group
             if one.index >= len(groups) or groups[one.index] is not group:
                 return False
-            options = optimizer.options(group) if optimizer.options else None
+            options = one.read(group)
             if options != one.options or not comparable(options):
-                step = optimizer._coming_step(one.parameters[0], group)
-                if not same_terms(one.numbers, optimizer._numbers(group, step)):
+                counts = optimizer._next_counts(one.parameters[0], group)
+                if not same_terms(one.numbers, optimizer.numbers(group, *counts)):
                     return False
-                for parameter, state in zip(one.parameters, one.states):
-                    arrays = optimizer._arrays(parameter, group)
-                    if any(a is not b for a, b in zip(arrays, state)):
+                in_use = optimizer.arrays_in_use(group)
+                for state in one.states:
+                    if [a is not None for a in state] != [n in in_use for n in optimizer.arrays]:
                         return False
                 one.options = options
             for parameter, array in zip(one.parameters, one.arrays):
                 if parameter._array is not array:
                     return False
-            if not optimizer._stateless(group) and not self._state_holds(one):
+            counts_seen = set()
+            for parameter, checks in zip(one.parameters, one.checks):
+                if not state_holds(self.state.get(parameter), checks):
+                    return False
+                counts_seen.add(tuple(a.item() for n, _, a in checks if n in optimizer.counters))
+            if len(counts_seen) > 1:
                 return False
         return True
-
-    def _state_holds(self, one: Set) -> bool:
-        """Whether the state is where it was, and all parameters have made as many steps."""
-        counts, steps = self.optimizer.counts_steps, set()
-        for parameter, held in zip(one.parameters, one.held):
-            entry = self.state.get(parameter)
-            if not still_holds(entry, held):
-                return False
-            if counts:
-                steps.add(coming_step(entry or {}))
-        return len(steps) <= 1
 
     # --- the host's part --------------------------------------------------------------------------
 
@@ -341,20 +432,16 @@ class DeviceStep:
 
     def note(self, slot: int) -> None:
         """Notes the numbers of the step that comes next for each parameter."""
-        optimizer = self.optimizer
         for one in self.sets:
-            group, step = one.group, 2.0
-            stateless = optimizer._stateless(group)
+            counts = one.count(self.optimizer)
             for parameter in one.parameters:
-                if not stateless:
-                    step = optimizer._next_step(parameter, group)
                 parameter._bump()
             if not one.states:
-                self._find_state(one)
-            options = optimizer.options(group) if optimizer.options else None
-            if one.noted.get(slot) != (options, step):
-                one.rows.note(slot, one.start, self._noted(one, step))
-                one.noted[slot] = (options, step) if comparable(options) else None
+                self._look_up(one)
+            options = one.read(one.group)
+            if one.noted.get(slot) != (options, counts):
+                one.rows.note(slot, one.start, self._row(one, counts))
+                one.noted[slot] = (options, counts) if comparable(options) else None
         if not self._updates:
             self._make_ready()
 
@@ -372,16 +459,57 @@ class DeviceStep:
         for update in self._updates:
             update.launch(slot, scale, found_inf)
 
-    def step(self) -> None:
-        """All of it at once, for a step that the optimizer has counted."""
-        self.note(0)
-        self.send()
-        self.launch(0)
+
+class DeviceRunner(Runner):
+    """Makes the steps of an optimizer's parameters on CUDA devices."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+        self._step: DeviceStep | None = None
+        self._skips: Skips | None = None
+
+    def run(self, optimizer: Optimizer) -> None:
+        step = self._step
+        if (
+            step is None
+            or (step.found_inf is None) != (getattr(optimizer, "found_inf", None) is None)
+            or not step.is_for(members_of(optimizer))
+            or not step.holds()
+        ):
+            step = self._step = DeviceStep(optimizer, self)
+        step.take_scale()
+        step.note(0)
+        step.send()
+        step.launch(0)
+
+    def parts(self, optimizer: Optimizer, slots: int) -> DeviceStep:
+        return DeviceStep(optimizer, self, slots)
+
+    def fuses(self, optimizer: Optimizer, array: Array) -> bool:
+        """Whether a CUDA kernel of ours can update an array."""
+        return fuses(optimizer, array)
+
+    def settle(self, optimizer: Optimizer) -> None:
+        if self._skips is not None:
+            self._skips.settle(optimizer.state)
+
+    def skips_of(self, optimizer: Optimizer) -> Skips:
+        """The counts of skipped steps on the devices, for the parameters of now."""
+        count = sum(len(group["params"]) for group in optimizer.param_groups)
+        if self._skips is None or len(self._skips.index) != count:
+            self.settle(optimizer)
+            self._skips = Skips(optimizer)
+        return self._skips
 
 
 def fuses(optimizer: Optimizer, array: Array) -> bool:
-    """Whether a fused kernel can update an array."""
+    """Whether a CUDA kernel of ours can update an array."""
     return bool(optimizer.cuda_kernel) and cuda_parts.tables.takes(array_module(array), array)
+
+
+def fused_in(updates: list[Any]) -> list[FusedUpdate]:
+    """Those of the updates that are launches of our kernels."""
+    return [update for update in updates if isinstance(update, FusedUpdate)]
 
 
 def members_of(optimizer: Optimizer) -> Members:

@@ -1,43 +1,177 @@
-"""One step of an optimizer on the host, with as little Python per parameter as it can do with.
+"""The optimizer's step on the CPU, with minimal Python per parameter.
 
-What a kernel is called with is bound once and kept for as long as parameters, options and state are
-the same, which each step checks. A large parameter is updated in pieces that stay in cache: the
-scratch memory is as large as a piece, and the numbers are those of the whole, element by element.
+What a kernel is called with is put together once and kept for as long as parameters, options and
+state are the same, which each step checks. A large parameter is updated in pieces that stay in
+cache: the scratch memory is as large as a piece, and the results are those of the whole, element
+by element. float16 and bfloat16 are computed in float32 and rounded once at the end.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import Any
 
-from nanotorch.backend import HOST, Array, array_module
+from nanotorch.backend import HOST, Array, array_module, device_of, on_device
 from nanotorch.backend.dtypes import float32
 from nanotorch.backend.halves import is_half
+from nanotorch.backend.loading import when_called
 from nanotorch.optim import single
-from nanotorch.optim.numbers import NONE, Scalars
-from nanotorch.optim.state import Held, comparable, held_in
+from nanotorch.optim.groups import Group
+from nanotorch.optim.optimizer import Optimizer, Rule, Runner
 from nanotorch.tensor import Tensor
 
-if TYPE_CHECKING:
-    from nanotorch.optim.optimizer import Optimizer
-
 PIECE = 2**18  # bytes of a parameter that are updated at once: three such arrays fit a cache
+NOT_OPTIONS = {"params", "param_names", "foreach", "fused", "capturable", "differentiable"}
+Numbers = tuple[float | bool | None, ...]
+Checks = tuple[tuple[str, Tensor, Array], ...]
+
+devices = when_called("nanotorch.optim.device_step", "DeviceRunner")
+
+
+class Memory:
+    """Scratch memory for kernels. Parameters are updated in turn, so all share it."""
+
+    def __init__(self) -> None:
+        self.flats: dict[Any, list[Array]] = {}
+
+    def like(self, array: Array, count: int, dtype: Any = None) -> list[Array]:
+        """Arrays of the same shape and device, of this dtype or the same."""
+        dtype, place = dtype or array.dtype, device_of(array)
+        flats = self.flats.setdefault((dtype, place), [])
+        with on_device(place):
+            for i in range(count):
+                if i == len(flats) or flats[i].size < array.size:
+                    flats[i : i + 1] = [array_module(array).empty(array.size, dtype=dtype)]
+        return [flat[: array.size].reshape(array.shape) for flat in flats[:count]]
+
+
+class Piece:
+    """A parameter or a stretch of one, with its state and whatever else the kernel takes."""
+
+    def __init__(
+        self, rule: Rule, memory: Memory, arrays: list[Any], numbers: Any, stretch: slice
+    ) -> None:
+        self.xp, self.kernel, self.stretch = array_module(arrays[0]), rule.kernel, stretch
+        self.parameter, *state = arrays
+        scratch = memory.like(self.parameter, len(rule.scratch))
+        self.arguments = rule.arguments(state, numbers, scratch)
+
+    def run(self, gradient: Array) -> None:
+        """The update from the gradient of these elements."""
+        self.kernel(self.xp, self.parameter, gradient, *self.arguments)
+
+
+class HalfPiece(Piece):
+    """The same of float16 or bfloat16, by copies in float32."""
+
+    def __init__(
+        self, rule: Rule, memory: Memory, arrays: list[Any], numbers: Any, stretch: slice
+    ) -> None:
+        used = len(rule.scratch)
+        like = memory.like(arrays[0], used + 1 + len(arrays), float32.numpy)
+        self.gradient, *copies = like[used:]
+        wide = [None if a is None else copy for a, copy in zip(arrays, copies, strict=True)]
+        super().__init__(rule, memory, wide, numbers, stretch)
+        self.pairs = [(a, w) for a, w in zip(arrays, wide, strict=True) if a is not None]
+
+    def run(self, gradient: Array) -> None:
+        xp = self.xp
+        xp.copyto(self.gradient, gradient)
+        for half, wide in self.pairs:
+            xp.copyto(wide, half)
+        super().run(self.gradient)
+        for half, wide in self.pairs:
+            xp.copyto(half, wide, casting="unsafe")
+
+
+def whole(rule: Rule, memory: Memory, arrays: list[Any], numbers: Any) -> Piece:
+    """The update of a parameter and its state at once."""
+    make = HalfPiece if is_half(arrays[0]) else Piece
+    return make(rule, memory, arrays, numbers, slice(None))
+
+
+def same_terms(old: Numbers, new: Numbers) -> bool:
+    """Whether both have the same terms and flags, so that only values may differ."""
+    for a, b in zip(old, new):
+        if a is not b and (a is None or b is None or type(a) is bool or type(b) is bool):
+            return False
+    return True
+
+
+class Scalars:
+    """The numbers of an update as 0-dim arrays, which NumPy takes faster than Python floats.
+
+    One set serves all parameters that step alike. None and flags stay as they are.
+    """
+
+    __slots__ = ("arrays", "dtype", "numbers")
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+        self.numbers: Numbers = ()
+        self.arrays: tuple[Any, ...] = ()  # another tuple where other terms come in
+
+    def rewrite(self, numbers: Numbers) -> None:
+        """Writes the numbers that changed into their arrays."""
+        olds, self.numbers = self.numbers, numbers
+        for array, old, new in zip(self.arrays, olds, numbers):
+            if old != new:
+                if array is None or new is None or type(array) is bool or type(new) is bool:
+                    olds = ()  # a term that comes in or goes, or a flag
+                    break
+                array.fill(new)
+        if not olds:
+            self.arrays = tuple(
+                n if n is None or type(n) is bool else HOST.asarray(n, dtype=self.dtype)
+                for n in numbers
+            )
+
+
+def comparable(options: tuple[Any, ...]) -> bool:
+    """Whether options equal to these say the same later on, as none of them changes in place."""
+    return all(
+        comparable(value) if type(value) is tuple else isinstance(value, float | int | str | None)
+        for value in options
+    )
+
+
+def options_in(group: Group) -> Any:
+    """What reads the options of a group that numbers and state may follow from, as a tuple."""
+    names = [name for name in group if name not in NOT_OPTIONS]
+    return itemgetter(*names, names[0]) if names else lambda group: ()
+
+
+def checks_of(optimizer: Optimizer, parameter: Tensor, arrays: Any) -> Checks:
+    """The counters and arrays in use of a parameter's state: their names, tensors and memory."""
+    used = {*optimizer.counters, *(n for n, a in zip(optimizer.arrays, arrays) if a is not None)}
+    state = optimizer.state.get(parameter) or {}
+    return tuple((name, t, t._array) for name, t in state.items() if name in used)
+
+
+def state_holds(state: Any, checks: Checks) -> bool:
+    """Whether the state has the same tensors, with the same memory, under these names."""
+    for name, tensor, array in checks:
+        if not state or state.get(name) is not tensor or tensor._array is not array:
+            return False
+    return True
 
 
 class Update:
-    """What the kernel is called with for one parameter."""
+    """The update of one parameter: what its kernel is called with, and what that rests on."""
 
     __slots__ = (
-        "arguments", "array", "bound", "elsewhere", "held", "module", "own", "parameter", "pieces",
-        "scalars", "states",
+        "arguments", "array", "bound", "checks", "counter", "elsewhere", "module", "own",
+        "parameter", "pieces", "scalars", "state",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.parameter: Tensor | None = None
         self.array: Array = None
         self.module: Any = HOST
-        self.elsewhere = False  # on a CUDA device
-        self.states: tuple[Array | None, ...] = ()
-        self.held: Held | None = None  # its state by name; None: not known
+        self.elsewhere = False  # on another device
+        self.state: tuple[Array | None, ...] = ()
+        self.checks: Checks | None = None  # of its state; None: it has to be looked up
+        self.counter: Array | None = None  # the memory of its only counter
         self.scalars: Scalars  # shared by those that step alike
         self.own: Scalars | None = None  # of a parameter that has skipped steps
         self.bound: Any = None  # the arrays of the scalars that are among the arguments
@@ -48,159 +182,86 @@ class Update:
         """Turns to a parameter, or to another array of it."""
         self.parameter, self.array = parameter, parameter._array
         self.elsewhere = array_module(self.array) is not HOST
-        self.held = self.bound = self.own = None
+        self.checks = self.bound = self.own = None
         if not self.elsewhere:
-            kind = float32.numpy if is_half(self.array) else self.array.dtype
-            if kind not in scalars:
-                scalars[kind] = Scalars(kind)
-            self.scalars = scalars[kind]
+            dtype = float32.numpy if is_half(self.array) else self.array.dtype
+            if dtype not in scalars:
+                scalars[dtype] = Scalars(dtype)
+            self.scalars = scalars[dtype]
 
-    def count(self, optimizer: Optimizer, parameter: Tensor, group: dict[str, Any]) -> float:
-        """The number of this step for the parameter, with its state found."""
-        entry: Any = optimizer.state.get(parameter)
-        held = self.held if entry else None
-        if held is not None:
-            for name, array in held:
-                tensor = entry.get(name)
-                if tensor is None or tensor._array is not array:
-                    held = None
-                    break
-            else:
-                if not optimizer.counts_steps:
-                    return 2.0
-                tensor = entry.get("step")
-                if type(tensor) is Tensor:
-                    step: float = tensor._array.item() + 1.0
-                    tensor._array.fill(step)
-                    return step
-        step = optimizer._next_step(parameter, group)
-        if held is None:
-            self.find_state(optimizer, parameter, group)
-        return step
-
-    def find_state(self, optimizer: Optimizer, parameter: Tensor, group: dict[str, Any]) -> None:
-        """The arrays of the state, and the names under which they are kept."""
-        states = optimizer._arrays(parameter, group)
-        if len(states) != len(self.states) or any(a is not b for a, b in zip(states, self.states)):
+    def look_up(self, optimizer: Optimizer, parameter: Tensor, group: Group) -> None:
+        """Notes the parameter's state, which is made where it is missing."""
+        state = optimizer._state_arrays(parameter, group)
+        if len(state) != len(self.state) or any(a is not b for a, b in zip(state, self.state)):
             self.bound = None
-        self.states = states
-        self.held = held_in(optimizer.state.get(parameter), states)
+        self.state = state
+        self.checks = checks_of(optimizer, parameter, state)
+        counters = [array for name, _, array in self.checks if name in optimizer.counters]
+        self.counter = counters[0] if counters else None
 
-    def own_scalars(self) -> Scalars:
-        if self.own is None:
-            self.own = Scalars(self.scalars.kind)
-        return self.own
-
-    def bind(self, optimizer: Optimizer, scalars: Scalars) -> None:
+    def bind(self, optimizer: Optimizer, memory: Memory, scalars: Scalars) -> None:
         """Puts the arguments together: for the parameter, or for each piece of a large one."""
         array, numbers = self.array, scalars.arrays
-        self.bound, self.pieces, self.module = numbers, None, HOST
-        ours = optimizer.elementwise
-        in_order = array.flags.c_contiguous and all(
-            a is None or a.flags.c_contiguous for a in self.states
-        )
-        half = ours and is_half(array)
-        nbytes = array.nbytes * (2 if half else 1)
-        if not half and not (ours and in_order and nbytes > PIECE):
-            if ours and array.size == 1 and array.dtype.kind == "f":
-                self.module = single
-            self.arguments = (*self.states, *optimizer._scratch_for(array), *numbers)
+        arrays = [array, *self.state]
+        half = is_half(array)
+        cut = optimizer.elementwise and all(a is None or a.flags.c_contiguous for a in arrays)
+        count = -(-array.nbytes * (2 if half else 1) // PIECE) if cut else 1
+        one = optimizer.elementwise and array.size == 1 and array.dtype.kind == "f"
+        self.bound, self.pieces, self.module = numbers, None, single if one else HOST
+        if count <= 1:
+            piece = whole(optimizer, memory, arrays, numbers)
+            self.arguments = piece.arguments
+            self.pieces = [piece] if half else None
             return
-        count = -(-nbytes // PIECE) if in_order else 1
-        size = -(-array.size // count) if array.size else 1
-        arrays: list[Any] = [array, *self.states]
-        if in_order:
-            arrays = [a if a is None else a.reshape(-1) for a in arrays]
+        arrays = [a if a is None else a.reshape(-1) for a in arrays]
+        make, size = HalfPiece if half else Piece, -(-array.size // count)
         self.pieces = []
-        for start in range(0, array.size if in_order else 1, size):
-            end = start + size
-            parts = [a if a is None or not in_order else a[start:end] for a in arrays]
-            make = HalfPiece if half else Piece
-            self.pieces.append(make(optimizer, start, end, parts, numbers))
+        for start in range(0, array.size, size):
+            stretch = slice(start, start + size)
+            parts = [a if a is None else a[stretch] for a in arrays]
+            self.pieces.append(make(optimizer, memory, parts, numbers, stretch))
 
-    def run_pieces(self, optimizer: Optimizer, gradient: Array) -> None:
+    def run_pieces(self, optimizer: Optimizer, memory: Memory, gradient: Array) -> None:
         """The update piece by piece; of the whole where the gradient lies in another order."""
         pieces: Any = self.pieces
         if len(pieces) == 1:
-            pieces[0].run(optimizer.kernel, gradient.reshape(pieces[0].shape))
-            return
-        if not gradient.flags.c_contiguous:
-            whole = type(pieces[0])(optimizer, 0, 0, [self.array, *self.states], self.bound)
-            whole.run(optimizer.kernel, gradient)
-            return
-        gradient = gradient.reshape(-1)
-        for piece in pieces:
-            piece.run(optimizer.kernel, gradient[piece.start : piece.end])
-
-
-class Piece:
-    """A stretch of a parameter and of its state, with what else the kernel takes."""
-
-    __slots__ = ("arguments", "end", "parameter", "shape", "start")
-
-    def __init__(
-        self, optimizer: Optimizer, start: int, end: int, arrays: list[Any], numbers: Any
-    ) -> None:
-        self.start, self.end = start, end
-        self.parameter, states = arrays[0], arrays[1:]
-        self.shape = self.parameter.shape
-        self.arguments = (*states, *optimizer._scratch_for(self.parameter), *numbers)
-
-    def run(self, kernel: Any, gradient: Array) -> None:
-        kernel(HOST, self.parameter, gradient, *self.arguments)
-
-
-class HalfPiece(Piece):
-    """The same of float16 or bfloat16: computed in float32, and rounded once at the end."""
-
-    __slots__ = ("gradient", "pairs", "wide")
-
-    def __init__(
-        self, optimizer: Optimizer, start: int, end: int, arrays: list[Any], numbers: Any
-    ) -> None:
-        self.start, self.end, self.shape = start, end, arrays[0].shape
-        like = HOST.broadcast_to(float32.numpy.type(0), self.shape)
-        memory = optimizer._scratch_for(like, len(arrays) + 1 + optimizer.scratches)
-        self.gradient, *rest = memory
-        wide: list[Any] = [None if a is None else rest.pop() for a in arrays]
-        self.pairs = [(a, w) for a, w in zip(arrays, wide, strict=True) if a is not None]
-        self.wide = wide[0]
-        self.arguments = (*wide[1:], *rest[: optimizer.scratches], *numbers)
-
-    def run(self, kernel: Any, gradient: Array) -> None:
-        HOST.copyto(self.gradient, gradient)
-        for half, wide in self.pairs:
-            HOST.copyto(wide, half)
-        kernel(HOST, self.wide, self.gradient, *self.arguments)
-        for half, wide in self.pairs:
-            HOST.copyto(half, wide, casting="unsafe")
+            pieces[0].run(gradient)
+        elif gradient.flags.c_contiguous:
+            gradient = gradient.reshape(-1)
+            for piece in pieces:
+                piece.run(gradient[piece.stretch])
+        else:
+            whole(optimizer, memory, [self.array, *self.state], self.bound).run(gradient)
 
 
 class HostGroup:
     """The updates of one parameter group."""
 
-    def __init__(self) -> None:
-        self.begin({})
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+        self.group: Group | None = None
 
-    def begin(self, group: dict[str, Any]) -> None:
+    def begin(self, optimizer: Optimizer, group: Group) -> None:
         """Turns to a group, of which nothing is known."""
-        self.group = group
+        self.group, self.length = group, len(group)
+        self.read = options_in(group)
         self.updates: list[Update] = []
         self.scalars: dict[Any, Scalars] = {}  # of the parameters that step alike, by dtype
         self.options: Any = None
         self.plain = False  # whether the options can be compared with those of the next step
-        self.stateless = False
-        self.step, self.numbers = 0.0, NONE  # of the first parameter in the last step
-        self.elsewhere = self.begun = False  # what was met in the step that runs
+        self.counts: Any = None  # of the first parameter in the last step
+        self.numbers: Numbers = ()
+        # Steps counted by one are counted here; others are left to the rule.
+        self.by_one = optimizer.counts_by_one()
+        self.stateless = self.elsewhere = self.begun = False
 
-    def reconsider(self, optimizer: Optimizer, options: tuple[Any, ...] | None) -> None:
+    def reconsider(self, optimizer: Optimizer, options: tuple[Any, ...]) -> None:
         """Forgets what followed from other options."""
-        self.options = options
-        self.plain = comparable(options)
-        self.stateless = optimizer._stateless(self.group)
-        self.step = 0.0
+        self.options, self.plain, self.counts = options, comparable(options), None
+        group: Any = self.group
+        self.stateless = self.by_one and not (optimizer.counters or optimizer.arrays_in_use(group))
         for update in self.updates:
-            update.held = update.bound = None
+            update.checks = update.bound = None
 
     def prepare(self, optimizer: Optimizer, parameter: Tensor, update: Update) -> bool:
         """Counts the step and makes the arguments of the update valid; False where it is not for
@@ -208,18 +269,27 @@ class HostGroup:
         if update.elsewhere:
             self.elsewhere = True
             return False
-        group, step = self.group, 2.0
-        if not self.stateless:
-            step = update.count(optimizer, parameter, group)
-        elif update.held is None:
-            update.find_state(optimizer, parameter, group)
-        scalars = update.scalars
-        if step == self.step:
-            numbers = self.numbers
-        elif self.begun:  # it has made another number of steps than the first of the group
-            numbers, scalars = optimizer._numbers(group, step), update.own_scalars()
+        group: Any = self.group
+        if update.checks is None or not state_holds(optimizer.state.get(parameter), update.checks):
+            counts = optimizer._count(parameter, group)
+            update.look_up(optimizer, parameter, group)
+        elif not self.by_one:
+            counts = optimizer._count(parameter, group)
+        elif update.counter is None:
+            counts = (2.0,)
         else:
-            self.step, numbers = step, optimizer._numbers(group, step)
+            counts = (update.counter.item() + 1.0,)
+            update.counter.fill(counts[0])
+        scalars = update.scalars
+        if counts == self.counts:
+            numbers = self.numbers
+        elif self.begun:  # its counters are not those of the first of the group
+            numbers = optimizer.numbers(group, *counts)
+            if update.own is None:
+                update.own = Scalars(scalars.dtype)
+            scalars = update.own
+        else:
+            self.counts, numbers = counts, optimizer.numbers(group, *counts)
             if numbers != self.numbers:
                 self.numbers = numbers
             numbers = self.numbers
@@ -227,16 +297,17 @@ class HostGroup:
         if scalars.numbers is not numbers:
             scalars.rewrite(numbers)
         if update.bound is not scalars.arrays:
-            update.bind(optimizer, scalars)
+            update.bind(optimizer, self.memory, scalars)
         return True
 
-    def run(self, optimizer: Optimizer) -> bool:
-        """Updates the parameters that have a gradient; True where some are on CUDA devices."""
-        group, updates = self.group, self.updates
-        parameters = group["params"]
+    def run(self, optimizer: Optimizer, group: Group) -> bool:
+        """Updates the parameters that have a gradient; True where some are on other devices."""
+        if self.group is not group or len(group) != self.length:  # as after load_state_dict
+            self.begin(optimizer, group)
+        updates, parameters = self.updates, group["params"]
         if len(updates) != len(parameters):
             updates = self.updates = [Update() for _ in parameters]
-        options = None if optimizer.options is None else optimizer.options(group)
+        options = self.read(group)
         if not self.plain or options != self.options:
             self.reconsider(optimizer, options)
         kernel, stateless = optimizer.kernel, self.stateless
@@ -254,10 +325,53 @@ class HostGroup:
             if update.pieces is None:
                 kernel(update.module, array, gradient._array, *update.arguments)
             else:
-                update.run_pieces(optimizer, gradient._array)
+                update.run_pieces(optimizer, self.memory, gradient._array)
             version = parameter._cell
             if version is None:
                 parameter._bump()
             else:
                 version[0] += 1
         return self.elsewhere
+
+
+class HostRunner(Runner):
+    """Makes the steps of an optimizer's parameters on the host; those on CUDA devices elsewhere."""
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self.groups: list[HostGroup] = []
+        self.devices: Any = None
+
+    def run(self, optimizer: Optimizer) -> None:
+        groups, elsewhere = self.groups, False
+        while len(groups) < len(optimizer.param_groups):
+            groups.append(HostGroup(self.memory))
+        for group, updates in zip(optimizer.param_groups, groups):
+            if updates.run(optimizer, group):
+                elsewhere = True
+        if elsewhere:
+            self.on_devices().run(optimizer)
+
+    def on_devices(self) -> Any:
+        """What makes the steps on CUDA devices."""
+        if self.devices is None:
+            self.devices = devices(self.memory)
+        return self.devices
+
+    def parts(self, optimizer: Optimizer, slots: int) -> Any:
+        return self.on_devices().parts(optimizer, slots)
+
+    def skips(self, optimizer: Optimizer) -> bool:
+        arrays = [
+            parameter._array
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            if parameter._grad is not None
+        ]
+        if any(array_module(array) is HOST for array in arrays):
+            return False
+        return all(self.on_devices().fuses(optimizer, array) for array in arrays)
+
+    def settle(self, optimizer: Optimizer) -> None:
+        if self.devices is not None:
+            self.devices.settle(optimizer)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from nanotorch.autograd.grad_mode import enable_grad
 from nanotorch.backend import Array, array_module, on_device_of
-from nanotorch.optim.optimizer import Optimizer, Parameters, check_hyperparameters
+from nanotorch.optim.groups import Parameters, options_of
+from nanotorch.optim.optimizer import Optimizer
 from nanotorch.tensor import Tensor
 
 
@@ -48,23 +49,14 @@ class LBFGS(Optimizer):
         history_size: int = 100,
         line_search_fn: str | None = None,
     ) -> None:
-        check_hyperparameters("LBFGS", lr=lr)
+        options = options_of(locals(), "lr")
         if line_search_fn not in (None, "strong_wolfe"):
             raise ValueError(
                 f"LBFGS: expected line_search_fn None or 'strong_wolfe', got {line_search_fn!r}"
             )
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "max_iter": max_iter,
-                "max_eval": max_iter * 5 // 4 if max_eval is None else max_eval,
-                "tolerance_grad": tolerance_grad,
-                "tolerance_change": tolerance_change,
-                "history_size": history_size,
-                "line_search_fn": line_search_fn,
-            },
-        )
+        if max_eval is None:
+            options["max_eval"] = max_iter * 5 // 4
+        super().__init__(params, options)
         if len(self.param_groups) != 1:
             raise ValueError(
                 f"LBFGS: expected one parameter group, got {len(self.param_groups)}; "

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from nanotorch.backend import Array
-from nanotorch.optim.numbers import Numbers
-from nanotorch.optim.optimizer import Optimizer, Parameters, check_hyperparameters, penalized
-from nanotorch.optim.state import state_array
-from nanotorch.tensor import Tensor
+from nanotorch.optim.adam import mix
+from nanotorch.optim.groups import Group, Parameters, options_of
+from nanotorch.optim.optimizer import Optimizer, penalized
 
 
 class RMSprop(Optimizer):
@@ -23,9 +21,20 @@ class RMSprop(Optimizer):
     Raises ValueError for a negative hyperparameter. `capturable` and `foreach` change nothing.
     """
 
-    scratches = 2
+    class Numbers(NamedTuple):
+        """`share`: 1 - alpha."""
+
+        lr: float
+        eps: float
+        alpha: float
+        share: float
+        weight_decay: float | None
+        momentum: float | None
+        maximize: bool
+
+    arrays = ("square_avg", "momentum_buffer", "grad_avg")
+    scratch = ("scratch", "direction")
     elementwise, cuda_kernel = True, "rmsprop"
-    options = itemgetter("lr", "alpha", "eps", "weight_decay", "momentum", "centered", "maximize")
 
     def __init__(
         self,
@@ -41,36 +50,18 @@ class RMSprop(Optimizer):
         maximize: bool = False,
         differentiable: bool = False,
     ) -> None:
-        check_hyperparameters(
-            "RMSprop", lr=lr, eps=eps, momentum=momentum, weight_decay=weight_decay, alpha=alpha
-        )
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "momentum": momentum,
-                "alpha": alpha,
-                "eps": eps,
-                "centered": centered,
-                "weight_decay": weight_decay,
-                "capturable": capturable,
-                "foreach": foreach,
-                "maximize": maximize,
-                "differentiable": differentiable,
-            },
-        )
+        options = options_of(locals(), "lr", "eps", "momentum", "weight_decay", "alpha")
+        super().__init__(params, options)
 
-    def _arrays(self, parameter: Tensor, group: dict[str, Any]) -> tuple[Array | None, ...]:
-        state, momentum = self.state[parameter], group["momentum"] > 0
-        return (
-            state_array(state, "square_avg", parameter),
-            state_array(state, "momentum_buffer", parameter) if momentum else None,
-            state_array(state, "grad_avg", parameter) if group["centered"] else None,
-        )
+    def arrays_in_use(self, group: Group) -> tuple[str, ...]:
+        """The running sum only with momentum, the mean of g only where centered."""
+        unused = {"momentum_buffer": group["momentum"] <= 0, "grad_avg": not group["centered"]}
+        return tuple(name for name in self.arrays if not unused.get(name))
 
-    def _numbers(self, group: dict[str, Any], step: float) -> Numbers:
+    def numbers(self, group: Group, step: float) -> Numbers:
+        """The same in every step."""
         momentum, alpha = group["momentum"], group["alpha"]
-        return (
+        return self.Numbers(
             float(group["lr"]),
             group["eps"],
             alpha,
@@ -80,18 +71,14 @@ class RMSprop(Optimizer):
             group["maximize"],
         )
 
-    def _flags(self, state: tuple[Array | None, ...], numbers: Numbers) -> int:
-        _, buffer, mean = state
-        return bool(numbers[-1]) + 2 * (buffer is not None) + 4 * (mean is not None)
-
     @staticmethod
     def kernel(
         xp: Any,
         parameter: Array,
         gradient: Array,
-        square: Array,
-        buffer: Array | None,
-        mean: Array | None,
+        square_avg: Array,
+        momentum_buffer: Array | None,
+        grad_avg: Array | None,
         scratch: Array,
         direction: Array,
         lr: Any,
@@ -102,26 +89,23 @@ class RMSprop(Optimizer):
         momentum: Any,
         maximize: bool,
     ) -> None:
-        """One update. `share`: 1 - alpha."""
+        """One update, in place."""
         gradient = penalized(xp, parameter, gradient, direction, weight_decay, maximize)
-        xp.multiply(square, alpha, square)
         xp.multiply(gradient, gradient, scratch)
-        xp.multiply(scratch, share, scratch)
-        xp.add(square, scratch, square)
-        if mean is None:
-            xp.sqrt(square, scratch)
+        mix(xp, square_avg, alpha, scratch, share, scratch)
+        if grad_avg is None:
+            xp.sqrt(square_avg, scratch)
         else:
-            xp.multiply(mean, alpha, mean)
-            xp.multiply(gradient, share, scratch)
-            xp.add(mean, scratch, mean)
-            xp.multiply(mean, mean, scratch)
-            xp.subtract(square, scratch, scratch)
+            mix(xp, grad_avg, alpha, gradient, share, scratch)
+            xp.multiply(grad_avg, grad_avg, scratch)
+            xp.subtract(square_avg, scratch, scratch)
             xp.sqrt(scratch, scratch)
         xp.add(scratch, eps, scratch)
         xp.divide(gradient, scratch, scratch)
-        if buffer is not None:
-            xp.multiply(buffer, momentum, buffer)
-            scratch = xp.multiply(xp.add(buffer, scratch, buffer), lr, scratch)
+        if momentum_buffer is not None:
+            xp.multiply(momentum_buffer, momentum, momentum_buffer)
+            xp.add(momentum_buffer, scratch, momentum_buffer)
+            xp.multiply(momentum_buffer, lr, scratch)
         else:
             xp.multiply(scratch, lr, scratch)
         xp.subtract(parameter, scratch, parameter)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from nanotorch.backend import Array
-from nanotorch.optim.numbers import Numbers
-from nanotorch.optim.optimizer import Optimizer, Parameters, check_hyperparameters, penalized
-from nanotorch.optim.state import state_array
-from nanotorch.tensor import Tensor
+from nanotorch.optim.groups import Group, Parameters, options_of
+from nanotorch.optim.optimizer import Optimizer, penalized
 
 
 class SGD(Optimizer):
@@ -24,9 +21,19 @@ class SGD(Optimizer):
     or with dampening. `foreach` and `fused` are accepted and change nothing.
     """
 
+    class Numbers(NamedTuple):
+        """`share`: 1 - dampening, None for 1; `ahead`: lr · momentum, for nesterov."""
+
+        lr: float
+        weight_decay: float | None
+        momentum: float | None
+        share: float | None
+        ahead: float | None
+        maximize: bool
+
+    arrays = ("momentum_buffer",)
+    counters = {}  # noqa: RUF012 - declared as a class variable by Rule
     elementwise, cuda_kernel = True, "sgd"
-    counts_steps = False
-    options = itemgetter("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
 
     def __init__(
         self,
@@ -42,72 +49,34 @@ class SGD(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        check_hyperparameters("SGD", lr=lr, momentum=momentum, weight_decay=weight_decay)
+        options = options_of(locals(), "lr", "momentum", "weight_decay")
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError(
                 "SGD: nesterov=True needs momentum > 0 and dampening = 0, "
                 f"got momentum {momentum} and dampening {dampening}"
             )
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "momentum": momentum,
-                "dampening": dampening,
-                "weight_decay": weight_decay,
-                "nesterov": nesterov,
-                "maximize": maximize,
-                "foreach": foreach,
-                "differentiable": differentiable,
-                "fused": fused,
-            },
-        )
+        super().__init__(params, options)
 
-    def _stateless(self, group: dict[str, Any]) -> bool:
-        return not group["momentum"]
+    def arrays_in_use(self, group: Group) -> tuple[str, ...]:
+        """The running sum, with momentum."""
+        return self.arrays if group["momentum"] else ()
 
-    def _coming_step(self, parameter: Tensor, group: dict[str, Any]) -> float:
-        """1 before the momentum of the parameter has a first value, then 2: no more is needed."""
-        if not group["momentum"]:
-            return 2.0
-        return 1.0 if self.state[parameter].get("momentum_buffer") is None else 2.0
-
-    _next_step = _coming_step
-
-    def _arrays(self, parameter: Tensor, group: dict[str, Any]) -> tuple[Array | None, ...]:
-        if not group["momentum"]:
-            return (None,)
-        return (state_array(self.state[parameter], "momentum_buffer", parameter),)
-
-    def _numbers(self, group: dict[str, Any], step: float) -> Numbers:
+    def numbers(self, group: Group, step: float) -> Numbers:
+        """`step`: 1 where the running sum has no value yet, else 2."""
         lr, momentum, dampening = float(group["lr"]), group["momentum"], group["dampening"]
-        decay = group["weight_decay"] or None
+        decay, maximize = group["weight_decay"] or None, group["maximize"]
         if not momentum:
-            return (lr, decay, None, None, None, group["maximize"])
-        return (
-            lr,
-            decay,
-            momentum,
-            None if not dampening else 1.0 if step == 1.0 else 1.0 - dampening,
-            lr * momentum if group["nesterov"] else None,
-            group["maximize"],
-        )
-
-    def _flags(self, state: tuple[Array | None, ...], numbers: Numbers) -> int:
-        _, _, momentum, share, ahead, maximize = numbers
-        return (
-            bool(maximize)
-            + 2 * (momentum is not None)
-            + 4 * (share is not None)
-            + 8 * (ahead is not None)
-        )
+            return self.Numbers(lr, decay, None, None, None, maximize)
+        share = None if not dampening else 1.0 if step == 1.0 else 1.0 - dampening
+        ahead = lr * momentum if group["nesterov"] else None
+        return self.Numbers(lr, decay, momentum, share, ahead, maximize)
 
     @staticmethod
     def kernel(
         xp: Any,
         parameter: Array,
         gradient: Array,
-        buffer: Array | None,
+        momentum_buffer: Array | None,
         scratch: Array,
         lr: Any,
         weight_decay: Any,
@@ -116,19 +85,19 @@ class SGD(Optimizer):
         ahead: Any,
         maximize: bool,
     ) -> None:
-        """One update. `share`: 1 - dampening, None for 1; `ahead`: lr · momentum, for nesterov."""
+        """One update, in place."""
         direction = gradient
         if maximize or weight_decay is not None:
             direction = penalized(xp, parameter, gradient, scratch, weight_decay, maximize)
-        if buffer is not None:
+        if momentum_buffer is not None:
             if share is not None:
                 direction = xp.multiply(direction, share, scratch)
-            xp.multiply(buffer, momentum, buffer)
-            xp.add(buffer, direction, buffer)
+            xp.multiply(momentum_buffer, momentum, momentum_buffer)
+            xp.add(momentum_buffer, direction, momentum_buffer)
             if ahead is not None:
                 xp.multiply(direction, lr, scratch)
                 xp.subtract(parameter, scratch, parameter)
                 lr = ahead
-            direction = buffer
+            direction = momentum_buffer
         xp.multiply(direction, lr, scratch)
         xp.subtract(parameter, scratch, parameter)

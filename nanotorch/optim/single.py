@@ -3,49 +3,88 @@
 NumPy takes 0.4 us for an operation whose arithmetic takes a nanosecond, and three times as long in
 place on one element. Here the numbers are taken out, and the result is put back with one rounding.
 That is the bits of NumPy: a double has more than twice the digits of a float plus two, so that
-rounding +, -, *, / and square root twice is the same as once (Figueroa, 1995).
+rounding +, -, *, / and square root twice is the same as once (Figueroa, 1995). Whatever else a
+kernel asks for (another function, a number in place of an array, new memory) is NumPy's.
 """
 
 from __future__ import annotations
 
 from math import sqrt as square_root
+from typing import Any
 
 from nanotorch.backend import HOST, Array
 
-maximum = HOST.maximum
+# Raised where something is no array of one element, or where arithmetic fails.
+FAILURES = (AttributeError, TypeError, ValueError, ZeroDivisionError)
 
 
-def multiply(a: Array, b: Array, out: Array) -> Array:
-    out.fill(a.item() * b.item())
-    return out
+def __getattr__(name: str) -> Any:
+    return getattr(HOST, name)
 
 
-def add(a: Array, b: Array, out: Array) -> Array:
-    out.fill(a.item() + b.item())
-    return out
+def numpys(name: str, *arguments: Any) -> Array:
+    """What NumPy's function of this name returns."""
+    *operands, out, where, dtype = arguments
+    function = getattr(HOST, name)
+    result: Array = function(*operands, out, where=True if where is None else where, dtype=dtype)
+    return result
 
 
-def subtract(a: Array, b: Array, out: Array) -> Array:
-    out.fill(a.item() - b.item())
-    return out
+def multiply(a: Any, b: Any, out: Any = None, where: Any = None, dtype: Any = None) -> Array:
+    try:
+        if where is dtype:
+            out.fill(a.item() * b.item())
+            return out
+    except FAILURES:
+        pass
+    return numpys("multiply", a, b, out, where, dtype)
 
 
-def negative(a: Array, out: Array) -> Array:
-    out.fill(-a.item())
-    return out
+def add(a: Any, b: Any, out: Any = None, where: Any = None, dtype: Any = None) -> Array:
+    try:
+        if where is dtype:
+            out.fill(a.item() + b.item())
+            return out
+    except FAILURES:
+        pass
+    return numpys("add", a, b, out, where, dtype)
 
 
-def divide(a: Array, b: Array, out: Array) -> Array:
-    divisor = b.item()
-    if divisor == 0:
-        return HOST.divide(a, b, out)
-    out.fill(a.item() / divisor)
-    return out
+def subtract(a: Any, b: Any, out: Any = None, where: Any = None, dtype: Any = None) -> Array:
+    try:
+        if where is dtype:
+            out.fill(a.item() - b.item())
+            return out
+    except FAILURES:
+        pass
+    return numpys("subtract", a, b, out, where, dtype)
 
 
-def sqrt(a: Array, out: Array) -> Array:
-    value = a.item()
-    if value < 0:
-        return HOST.sqrt(a, out)
-    out.fill(square_root(value))
-    return out
+def divide(a: Any, b: Any, out: Any = None, where: Any = None, dtype: Any = None) -> Array:
+    try:
+        if where is dtype:
+            out.fill(a.item() / b.item())
+            return out
+    except FAILURES:
+        pass
+    return numpys("divide", a, b, out, where, dtype)
+
+
+def sqrt(a: Any, out: Any = None, where: Any = None, dtype: Any = None) -> Array:
+    try:
+        if where is dtype:
+            out.fill(square_root(a.item()))
+            return out
+    except FAILURES:
+        pass
+    return numpys("sqrt", a, out, where, dtype)
+
+
+def negative(a: Any, out: Any = None, where: Any = None, dtype: Any = None) -> Array:
+    try:
+        if where is dtype:
+            out.fill(-a.item())
+            return out
+    except FAILURES:
+        pass
+    return numpys("negative", a, out, where, dtype)

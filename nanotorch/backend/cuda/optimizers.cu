@@ -20,7 +20,6 @@
 #define MOST 64
 #define CHUNK 1024      // elements of a block in an update: four for each of its 256 threads
 #define LONG_CHUNK 8192 // and in a sum of squares
-#define MAXIMIZE 1
 
 struct Table {
     void *at[5][MOST];     // parameter, gradient, and up to three arrays of state, or null
@@ -110,30 +109,32 @@ __device__ __forceinline__ void for_each(const Table &table, const Span &span, c
 
 // g + decay · w, with -g for g where it is to be maximized.
 template <typename W>
-__device__ __forceinline__ W penalized(W w, W g, W decay, int flags) {
-    if (flags & MAXIMIZE) g = -g;
+__device__ __forceinline__ W penalized(W w, W g, W decay, bool maximize) {
+    if (maximize) g = -g;
     return decay != 0 ? w * decay + g : g;
 }
 
-// Numbers: rate, decay, momentum, share (1 - dampening), ahead (rate · momentum, for nesterov).
-#define MOMENTUM 2
-#define DAMPENED 4
-#define NESTEROV 8
+// An update reads its numbers in the order of the rule's Numbers; bit i of `terms` says whether the
+// i-th is a term of the update, or a flag that is set. Its arrays of state are those of the rule,
+// null where they are not in use.
+#define HAS(number) ((terms >> (number)) & 1)
+
 template <typename T>
 __global__ void sgd(Table table, const double *row, const float *scale, const float *found_inf,
-                    int *skipped, int flags) {
+                    int *skipped, int terms) {
+    enum { RATE, DECAY, MOMENTUM, SHARE, AHEAD, MAXIMIZE };
     typedef typename Wide<T>::type W;
     const Span span = span_of_block(table, CHUNK);
     if (skips(table, span, found_inf, skipped)) return;
     const double *numbers = row + table.numbers[span.which];
-    const W rate = numbers[0], decay = numbers[1], momentum = numbers[2], share = numbers[3];
-    const W ahead = numbers[4];
+    const W rate = numbers[RATE], decay = numbers[DECAY], momentum = numbers[MOMENTUM];
+    const W share = numbers[SHARE], ahead = numbers[AHEAD];
     for_each<T>(table, span, scale, [=](W &w, W g, W &buffer, W &, W &) {
-        W direction = penalized(w, g, decay, flags), step = rate;
-        if (flags & MOMENTUM) {
-            if (flags & DAMPENED) direction = direction * share;
+        W direction = penalized(w, g, decay, HAS(MAXIMIZE)), step = rate;
+        if (HAS(MOMENTUM)) {
+            if (HAS(SHARE)) direction = direction * share;
             buffer = buffer * momentum + direction;
-            if (flags & NESTEROV) {
+            if (HAS(AHEAD)) {
                 w = w - direction * rate;
                 step = ahead;
             }
@@ -143,12 +144,11 @@ __global__ void sgd(Table table, const double *row, const float *scale, const fl
     });
 }
 
-// Numbers: step size, eps, beta1, 1 - beta1, beta2, 1 - beta2, shrink (1 - rate · decay) or 0, decay;
-// then rate, eps and step count as they are, from which size and eps follow where steps were skipped.
-#define AMSGRAD 2
+// Size and eps follow from the last three where steps were skipped.
 template <typename T>
 __global__ void adam(Table table, const double *row, const float *scale, const float *found_inf,
-                     int *skipped, int flags) {
+                     int *skipped, int terms) {
+    enum { SIZE, EPS, BETA1, SHARE1, BETA2, SHARE2, SHRINK, DECAY, MAXIMIZE, RATE, PLAIN_EPS, STEP };
     typedef typename Wide<T>::type W;
     __shared__ double corrected[2];
     const Span span = span_of_block(table, CHUNK);
@@ -156,67 +156,72 @@ __global__ void adam(Table table, const double *row, const float *scale, const f
     const double *numbers = row + table.numbers[span.which];
     if (threadIdx.x == 0) {
         const int before = skipped_before(table, span, skipped);
-        corrected[0] = numbers[0];
-        corrected[1] = numbers[1];
+        corrected[0] = numbers[SIZE];
+        corrected[1] = numbers[EPS];
         if (before) {
-            const double step = numbers[11] - before;
-            const double correction = sqrt(1.0 - pow(numbers[4], step));
-            corrected[0] = numbers[9] * correction / (1.0 - pow(numbers[2], step));
-            corrected[1] = numbers[10] * correction;
+            const double step = numbers[STEP] - before;
+            const double correction = sqrt(1.0 - pow(numbers[BETA2], step));
+            corrected[0] = numbers[RATE] * correction / (1.0 - pow(numbers[BETA1], step));
+            corrected[1] = numbers[PLAIN_EPS] * correction;
         }
     }
     __syncthreads();
-    const W size = corrected[0], eps = corrected[1], beta1 = numbers[2], share1 = numbers[3];
-    const W beta2 = numbers[4], share2 = numbers[5], shrink = numbers[6], decay = numbers[7];
+    const W size = corrected[0], eps = corrected[1], beta1 = numbers[BETA1];
+    const W share1 = numbers[SHARE1], beta2 = numbers[BETA2], share2 = numbers[SHARE2];
+    const W shrink = numbers[SHRINK], decay = numbers[DECAY];
+    const bool amsgrad = table.at[4][span.which] != 0;
     for_each<T>(table, span, scale, [=](W &w, W g, W &mean, W &square, W &largest) {
-        if (shrink != 0) w = w * shrink;
-        g = penalized(w, g, decay, flags);
+        if (HAS(SHRINK)) w = w * shrink;
+        g = penalized(w, g, decay, HAS(MAXIMIZE));
         mean = mean * beta1 + g * share1;
         square = square * beta2 + g * g * share2;
         W used = square;
-        if (flags & AMSGRAD) used = largest = larger(largest, square);
+        if (amsgrad) used = largest = larger(largest, square);
         w = w - mean / (square_root(used) + eps) * size;
     });
 }
 
-// Numbers: rate, eps, alpha, 1 - alpha, decay, momentum. State: square, buffer, mean.
-#define CENTERED 4
 template <typename T>
 __global__ void rmsprop(Table table, const double *row, const float *scale, const float *found_inf,
-                        int *skipped, int flags) {
+                        int *skipped, int terms) {
+    enum { RATE, EPS, ALPHA, SHARE, DECAY, MOMENTUM, MAXIMIZE };
     typedef typename Wide<T>::type W;
     const Span span = span_of_block(table, CHUNK);
     if (skips(table, span, found_inf, skipped)) return;
     const double *numbers = row + table.numbers[span.which];
-    const W rate = numbers[0], eps = numbers[1], alpha = numbers[2], share = numbers[3];
-    const W decay = numbers[4], momentum = numbers[5];
+    const W rate = numbers[RATE], eps = numbers[EPS], alpha = numbers[ALPHA];
+    const W share = numbers[SHARE], decay = numbers[DECAY], momentum = numbers[MOMENTUM];
+    const bool centered = table.at[4][span.which] != 0;
     for_each<T>(table, span, scale, [=](W &w, W g, W &square, W &buffer, W &mean) {
-        g = penalized(w, g, decay, flags);
+        g = penalized(w, g, decay, HAS(MAXIMIZE));
         square = square * alpha + g * g * share;
         W spread = square;
-        if (flags & CENTERED) {
+        if (centered) {
             mean = mean * alpha + g * share;
             spread = square - mean * mean;
         }
         W step = g / (square_root(spread) + eps);
-        if (flags & MOMENTUM) step = buffer = buffer * momentum + step;
+        if (HAS(MOMENTUM)) step = buffer = buffer * momentum + step;
         w = w - step * rate;
     });
 }
 
-// Numbers: rate as decayed so far, eps, decay; then rate, its decay and step count as they are.
+// The rate follows from the last three where steps were skipped.
 template <typename T>
 __global__ void adagrad(Table table, const double *row, const float *scale, const float *found_inf,
-                        int *skipped, int flags) {
+                        int *skipped, int terms) {
+    enum { RATE, EPS, DECAY, MAXIMIZE, FULL_RATE, RATE_DECAY, STEP };
     typedef typename Wide<T>::type W;
     const Span span = span_of_block(table, CHUNK);
     if (skips(table, span, found_inf, skipped)) return;
     const double *numbers = row + table.numbers[span.which];
     const int before = skipped_before(table, span, skipped);
-    const W rate = before ? numbers[4] / (1.0 + (numbers[6] - before - 1.0) * numbers[5]) : numbers[0];
-    const W eps = numbers[1], decay = numbers[2];
+    W rate = numbers[RATE];
+    if (before)
+        rate = numbers[FULL_RATE] / (1.0 + (numbers[STEP] - before - 1.0) * numbers[RATE_DECAY]);
+    const W eps = numbers[EPS], decay = numbers[DECAY];
     for_each<T>(table, span, scale, [=](W &w, W g, W &total, W &, W &) {
-        g = penalized(w, g, decay, flags);
+        g = penalized(w, g, decay, HAS(MAXIMIZE));
         total = total + g * g;
         w = w - g / (square_root(total) + eps) * rate;
     });
