@@ -867,7 +867,7 @@ def test_an_error_in_the_first_replay_leaves_streams_in_order(
         raise RuntimeError("no more")
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no more"):
-        patch.setattr(optimizer, "_step_on_devices", fails)
+        patch.setattr(optimizer._runner.on_devices(), "run", fails)
         compiled(*data[1])
     assert bits(model.parameters()) == before
     model(data[2][0]).sum().backward()
