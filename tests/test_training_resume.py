@@ -210,7 +210,7 @@ def test_resume_points_are_events_and_not_metrics(
             train("a")
     run = train("a", resume="newest")
     events = [record["event"] for record in read_log(run.folder / "events.jsonl")]
-    assert events == ["start", "resume", "end"]
+    assert events == ["start", "checkpoint", "resume", "end"]
 
 
 # --- damaged checkpoints -----------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nanotorch.training.errors import InputError
-from nanotorch.training.model_file import array_bytes, read_arrays, sha256
+from nanotorch.training.errors import InputError, reading
+from nanotorch.training.files import new_folder, remove_left_behind, sha256, sync_folder
+from nanotorch.training.model_file import array_bytes, read_arrays
 
 FORMAT = 1
-NAME = re.compile(r"^(\d{6})-step-(\d+)$")
+NAME = re.compile(r"^\d{6,18}-step-\d+$")
+WRITING = "writing"  # the name of a checkpoint that is not complete, after a dot
 STATE = "state.json"
+FILES = ("model.safetensors", "training.safetensors", "best.safetensors")
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -27,8 +30,14 @@ Arrays = Mapping[str, NDArray[Any]]
 class Checkpoint:
     """The state of a run: plain values, and arrays in named files."""
 
+    folder: Path
     values: dict[str, Any]
     arrays: dict[str, dict[str, NDArray[Any]]]  # by file: "model", "best", "training"
+
+    @property
+    def log_bytes(self) -> int:
+        """How long the log was when this was saved."""
+        return int(self.values["log_bytes"])
 
 
 def split_arrays(tree: Any, arrays: dict[str, NDArray[Any]], path: str = "") -> Any:
@@ -65,7 +74,12 @@ def checkpoints_in(run: Path) -> list[Path]:
     folder = run / "checkpoints"
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if NAME.match(path.name))
+    return sorted((path for path in folder.iterdir() if NAME.match(path.name)), key=serial)
+
+
+def serial(checkpoint: Path) -> int:
+    """The number that orders the checkpoints of a run."""
+    return int(checkpoint.name.partition("-")[0])
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint, step: int, keep: int) -> Path:
@@ -77,49 +91,29 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, step: int, keep: int) -> 
     parent = run / "checkpoints"
     parent.mkdir(exist_ok=True)
     known = checkpoints_in(run)
-    serial = int(known[-1].name[:6]) + 1 if known else 1
-    for left in parent.glob(".writing-*"):  # by a process that was killed while it saved
-        shutil.rmtree(left, ignore_errors=True)
-    temporary = parent / f".writing-{os.getpid()}"
-    temporary.mkdir()
+    number = serial(known[-1]) + 1 if known else 1
+    remove_left_behind(parent, WRITING, seconds=0)  # nobody else writes here: the run is locked
+    files = {
+        f"{name}.safetensors": array_bytes(arrays) for name, arrays in checkpoint.arrays.items()
+    }
+    digests = {name: sha256(content) for name, content in files.items()}
+    values = {"format": FORMAT, "files": digests, **checkpoint.values}
+    body = json.dumps(values, indent=1).encode()
+    files[STATE] = body + f"\n{sha256(body)}\n".encode()
+    temporary = new_folder(parent, WRITING, files)
+    place = parent / f"{number:06d}-step-{step}"
     try:
-        digests = {}
-        for name, arrays in checkpoint.arrays.items():
-            content = array_bytes(arrays)
-            digests[f"{name}.safetensors"] = sha256(content)
-            _write_synced(temporary / f"{name}.safetensors", content)
-        values = {"format": FORMAT, "files": digests, **checkpoint.values}
-        body = json.dumps(values, indent=1).encode()
-        _write_synced(temporary / STATE, body + f"\n{sha256(body)}\n".encode())
-        _sync_folder(temporary)
-        place = parent / f"{serial:06d}-step-{step}"
         temporary.rename(place)
-        _sync_folder(parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    sync_folder(parent)
+    if not known:
+        sync_folder(run)  # in which the folder of the checkpoints is new
     for old in known[: max(0, len(known) + 1 - keep)]:
-        shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError):  # under another name, half of it is no checkpoint
+            shutil.rmtree(old.rename(parent / f".{WRITING}-{old.name}"))
     return place
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    """Make renames in a folder durable, where the system lets a folder be synced."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -135,7 +129,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _previous_good(path: Path) -> str:
-    for older in reversed([known for known in checkpoints_in(path.parent.parent) if known < path]):
+    run = path.parent.parent
+    for older in reversed([known for known in checkpoints_in(run) if serial(known) < serial(path)]):
         try:
             _load(older)
         except InputError:
@@ -160,7 +155,7 @@ def _load(path: Path) -> Checkpoint:
         if sha256(content) != digest:
             raise InputError(f"{file}: damaged: its SHA-256 is not the one in {STATE}")
         arrays[name.removesuffix(".safetensors")] = read_arrays(file)[0]
-    return Checkpoint(values, arrays)
+    return Checkpoint(path, values, arrays)
 
 
 def _read_state(path: Path) -> dict[str, Any]:
@@ -170,5 +165,8 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     if sha256(body).encode() != last:
         raise InputError(f"{path}: damaged or not a checkpoint: its SHA-256 does not fit")
-    values: dict[str, Any] = json.loads(body)
-    return values
+    with reading(path, "the state of a checkpoint"):
+        values: dict[str, Any] = json.loads(body)
+        if set(values["files"]) - set(FILES) or not values["log_bytes"] >= 0:
+            raise InputError(f"{path}: not a checkpoint: expected digests of {', '.join(FILES)}")
+        return values

@@ -26,8 +26,16 @@ def predict(arguments: list[str]) -> None:
     parser.add_argument("model", type=Path, help="run folder or model.safetensors")
     parser.add_argument("file", help="rows to predict: a data file or a bundled data set")
     parser.add_argument("--output", type=Path, help="CSV file to write; the terminal if not given")
+    parser.add_argument(
+        "--unguarded",
+        action="store_true",
+        help="write text that begins with = + - @ as it is, also where a spreadsheet would run it",
+    )
+    _trust(parser)
     options = parser.parse_args(arguments)
-    count = predict_file(options.model, options.file, options.output)
+    count = predict_file(
+        options.model, options.file, options.output, options.trust_code, not options.unguarded
+    )
     if options.output is not None:
         print(f"{count:,} rows predicted; {options.output}")
 
@@ -42,8 +50,9 @@ def evaluate(arguments: list[str]) -> None:
         help="rows with the target; the run's own test rows if not given",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    _trust(parser)
     options = parser.parse_args(arguments)
-    measured = evaluate_file(options.model, options.file)
+    measured = evaluate_file(options.model, options.file, options.trust_code)
     if options.json:
         print(json.dumps(measured))
         return
@@ -125,6 +134,11 @@ COMMANDS: dict[str, Command] = {
     "make-data": make_data,
     "doctor": doctor,
 }
+
+
+def _trust(parser: argparse.ArgumentParser) -> None:
+    words = "import the module of somebody's own model; asked for once"
+    parser.add_argument("--trust-code", action="store_true", help=words)
 
 
 def _parser(name: str, command: Command) -> argparse.ArgumentParser:

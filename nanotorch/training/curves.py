@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from nanotorch.training.config.reader import load
 from nanotorch.training.config.sections import flat_values
-from nanotorch.training.errors import InputError
+from nanotorch.training.errors import InputError, reading
+from nanotorch.training.files import write_whole
 from nanotorch.training.metrics import METRICS as MEASURES
-from nanotorch.training.model_file import write_whole
 from nanotorch.training.run_folder import CONFIG, EVENTS, METRICS, read_log
 
 INK, FAINT, PAPER = "#1f2933", "#d8dee5", "#ffffff"
@@ -53,10 +53,11 @@ class Chart:
 
 def series(records: Sequence[dict[str, Any]], key: str) -> tuple[Values, Values]:
     """Epochs and values of one key of the log, where it is there."""
-    pairs = [(r["epoch"], r[key]) for r in records if key in r]
-    epochs = np.array([epoch for epoch, _ in pairs], dtype=np.float64)
-    values = np.array([math.nan if v is None else v for _, v in pairs], dtype=np.float64)
-    return epochs, values
+    with reading("metrics.jsonl", "the log of a run"):
+        pairs = [(float(r["epoch"]), r[key]) for r in records if key in r]
+        epochs = np.array([epoch for epoch, _ in pairs], dtype=np.float64)
+        values = np.array([math.nan if v is None else v for _, v in pairs], dtype=np.float64)
+        return epochs, values
 
 
 def smooth(values: Values, weight: float) -> Values:
@@ -171,7 +172,8 @@ def best_point(line: Line, quantity: str) -> tuple[int, float] | None:
 def resume_points(folder: Path) -> list[int]:
     """The epochs at which the run was resumed, once each."""
     events = read_log(folder / EVENTS)
-    return sorted({record["epoch"] for record in events if record["event"] == "resume"})
+    with reading(folder / EVENTS, "the events of a run"):
+        return sorted({int(record["epoch"]) for record in events if record["event"] == "resume"})
 
 
 def figure(chart: Chart, width: float = 7.0, height: float = 4.2) -> Any:

@@ -1,14 +1,32 @@
-"""The two ways a run ends with a message instead of a result."""
+"""The ways a run ends with a message instead of a result, and how messages are made safe."""
 
 from __future__ import annotations
 
+import contextlib
+import unicodedata
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories a terminal may act on
+
+
+def plain(text: str) -> str:
+    """One line of text: what a terminal would act on stands as an escape, as `\\x1b`."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in HIDDEN else c
+        for c in text
+    )
+
 
 class InputError(ValueError):
-    """What was given cannot be used: one or more lines for the person who gave it; exit code 2."""
+    """Input that cannot be used: one or more lines for the person who gave it; exit code 2."""
 
     def __init__(self, *lines: str) -> None:
-        super().__init__("\n".join(lines))
-        self.lines = list(lines)
+        self.lines = [plain(line) for line in lines]
+        super().__init__("\n".join(self.lines))
 
 
 class RunFailure(RuntimeError):
@@ -29,3 +47,21 @@ def needs_extra(feature: str, package: str, extra: str) -> InputError:
     return InputError(
         f'{feature}: needs {package}, which is not installed: pip install "nanotorch[{extra}]"'
     )
+
+
+@contextlib.contextmanager
+def reading(path: Path | str, what: str) -> Iterator[None]:
+    """Whatever a reader raises within, ends in one line: `PATH: not WHAT, or a damaged one`.
+
+    Only errors of the disk, of memory, and the wish to stop pass through.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (InputError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit, Interrupted):
+        raise
+    except BaseException as error:  # a panic in Rust is a BaseException
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise InputError(f"{path}: not {what}, or a damaged one") from None

@@ -15,13 +15,13 @@ from nanotorch.training.prediction import Predictor
 from nanotorch.training.run_folder import CONFIG
 
 
-def evaluate_file(model: Path, source: str | None) -> dict[str, Any]:
+def evaluate_file(model: Path, source: str | None, trusted: bool = False) -> dict[str, Any]:
     """Every metric of the model's task by name; None where one is undefined.
 
     `source` is a data file or the name of a bundled data set. Without it, `model` must be a run
     folder, and its held-out test rows are found again from its configuration.
     """
-    predictor = Predictor.load(model)
+    predictor = Predictor.load(model, trusted)
     if source is None:
         outcome = predictor.outcome(*_test_rows(model))
     else:

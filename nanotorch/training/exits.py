@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from nanotorch.training.errors import InputError, Interrupted, RunFailure
+from nanotorch.training.errors import InputError, Interrupted, RunFailure, plain
 
 TRACEBACK = "NANOTORCH_TRACEBACK"  # environment variable: any value but 0 shows tracebacks
 
@@ -60,5 +60,5 @@ def unexpected(error: Exception) -> str:
 def tell(program: str, lines: list[str], code: int) -> int:
     with contextlib.suppress(OSError):
         for line in lines:
-            print(f"{program}: {line}", file=sys.stderr)
+            print(f"{program}: {plain(line)}", file=sys.stderr)
     return code

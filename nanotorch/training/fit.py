@@ -18,30 +18,31 @@ from nanotorch.training.callbacks import (
     TimeLimit,
     Timer,
 )
-from nanotorch.training.checkpoint import load_checkpoint
 from nanotorch.training.config.command_line import read_request
 from nanotorch.training.config.sections import Config
 from nanotorch.training.curves import draw_curves
 from nanotorch.training.data.prepare import prepare
 from nanotorch.training.devices import choose_device
-from nanotorch.training.errors import Interrupted, RunFailure
+from nanotorch.training.errors import Interrupted, RunFailure, plain
+from nanotorch.training.files import write_whole
 from nanotorch.training.metrics import Outcome, names_for
-from nanotorch.training.model_file import ModelFile, write_model_file, write_whole
+from nanotorch.training.model_file import ModelFile, write_model_file
 from nanotorch.training.models import parameter_table
 from nanotorch.training.report import write_report
 from nanotorch.training.results import Finished, comparison, last_line
-from nanotorch.training.resuming import find_run
+from nanotorch.training.resuming import reopen
 from nanotorch.training.run import Run
 from nanotorch.training.run_folder import (
-    EVENTS,
     MODEL,
     SUMMARY,
-    Events,
     json_text,
     new_run_folder,
+    remove_temporary_files,
+    replace_config,
 )
 from nanotorch.training.run_state import restore_state, save_state
 from nanotorch.training.signals import StopSignals
+from nanotorch.training.trust import trust
 
 
 def train(arguments: list[str], program: str = "nanotorch train") -> None:
@@ -63,10 +64,14 @@ def fit(config: Config, resume: str | None = None, quiet: bool = False) -> Finis
     the state saved) after a signal.
     """
     device, device_words = choose_device(config.device)
-    data = prepare(config.data, config.model.name, config.seed)
-    earlier = find_run(config, resume)
-    here = nt.backend.on_device(device)
-    with here, StopSignals() as signals, Run(config, data, device, signals) as run:
+    earlier = reopen(config, resume)
+    with contextlib.ExitStack() as stack:
+        if earlier:
+            stack.enter_context(contextlib.closing(earlier.log))
+        data = prepare(config.data, config.model.name, config.seed)
+        stack.enter_context(nt.backend.on_device(device))
+        signals = stack.enter_context(StopSignals())
+        run = stack.enter_context(Run(config, data, device, signals))
         best, timer = Best(config.stopping), Timer()
         run.callbacks = [
             best,
@@ -78,28 +83,34 @@ def fit(config: Config, resume: str | None = None, quiet: bool = False) -> Finis
         ]
         if config.output.tensorboard:
             run.callbacks.append(TensorBoard())
-        saved = load_checkpoint(earlier.checkpoint) if earlier and earlier.checkpoint else None
-        run.open(earlier.folder if earlier else new_run_folder(config))
         if earlier:
-            restore_state(run, saved)
+            if earlier.state:
+                restore_state(run, earlier.state)
+            run.open(earlier.folder, earlier.log)
+            run.log.cut(earlier.state.log_bytes if earlier.state else 0)
+            if earlier.config_changed:
+                replace_config(run.folder, config)
+            remove_temporary_files(run.folder)
+        else:
+            run.open(new_run_folder(config))
+        trust(config.model)
         if not quiet:
             _introduce(run, device_words)
-        with contextlib.closing(Events(run.folder / EVENTS)) as events:
-            events.record(
-                "resume" if earlier else "start",
-                epoch=run.at.epoch,
-                step=run.at.step,
-                device=str(device),
-                nanotorch=nt.__version__,
-                numpy=np.__version__,
-                python=platform.python_version(),
-            )
-            failure = _train(run)
-            try:
-                finished = _finish(run, best, failure)
-            except Interrupted as signal:
-                raise _go_on_later(run, signal) from None
-            events.record("end", epoch=run.at.epoch, step=run.at.step, epoch_seconds=timer.seconds)
+        run.events.record(
+            "resume" if earlier else "start",
+            epoch=run.at.epoch,
+            step=run.at.step,
+            device=str(device),
+            nanotorch=nt.__version__,
+            numpy=np.__version__,
+            python=platform.python_version(),
+        )
+        failure = _train(run)
+        try:
+            finished = _finish(run, best, failure)
+        except Interrupted as signal:
+            raise _go_on_later(run, signal) from None
+        run.events.record("end", epoch=run.at.epoch, step=run.at.step, epoch_seconds=timer.seconds)
         _draw(finished)
         if failure is not None:
             raise failure
@@ -139,12 +150,12 @@ def _go_on_later(run: Run, signal: Interrupted) -> Interrupted:
 def _introduce(run: Run, device_words: str) -> None:
     data, rows = run.data, run.data.summary()["rows"]
     parts = ", ".join(f"{count:,} {part}" for part, count in rows.items())
-    print(f"{run.config.name}: {data.origin}, rows: {parts}; {data.inputs} features")
+    print(f"{run.config.name}: {plain(data.origin)}, rows: {parts}; {data.inputs} features")
     print(f"device: {device_words}")
     if run.place_words is not None:
         print(f"data: {run.place_words}")
     for note in data.notes:
-        print(f"note: {note}")
+        print(f"note: {plain(note)}")
     print(parameter_table(run.model))
     if run.at.step:
         print(f"goes on after step {run.at.step}, epoch {run.at.epoch}")

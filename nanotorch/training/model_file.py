@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanotorch.backend.dtypes import load_bfloat16
-from nanotorch.training.errors import InputError
+from nanotorch.training.errors import InputError, reading
+from nanotorch.training.files import write_whole
 
 KEY = "nanotorch"  # of the metadata that holds the facts
 PREFIX = "standardization."
@@ -48,19 +46,22 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Arrays and facts of a safetensors file; one line if it is damaged or something else."""
     import safetensors
 
-    try:
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file")
+    with reading(path, "a safetensors file"):
         with safetensors.safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
-            if any(file.get_slice(name).get_dtype() == "BF16" for name in file.keys()):  # noqa: SIM118
-                load_bfloat16()  # without which safetensors cannot make such an array
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file") from None
-    except RuntimeError as error:
-        raise InputError(f"{path}: {error}") from None
-    except (safetensors.SafetensorError, OSError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a safetensors file, or a damaged one: {error}") from None
-    return arrays, json.loads(metadata.get(KEY, "{}"))
+            names = list(file.keys())
+            if any(file.get_slice(name).get_dtype() == "BF16" for name in names):
+                try:
+                    load_bfloat16()  # without which safetensors cannot make such an array
+                except RuntimeError as error:
+                    raise InputError(f"{path}: {error}") from None
+            arrays = {name: file.get_tensor(name) for name in names}
+        facts = json.loads(metadata.get(KEY, "{}"))
+        if not isinstance(facts, dict):
+            raise InputError(f"{path}: its metadata {KEY!r} is not a table of facts")
+    return arrays, facts
 
 
 def read_model_file(path: Path) -> ModelFile:
@@ -75,22 +76,3 @@ def write_model_file(path: Path, content: ModelFile) -> None:
     """Write a model file whole or not at all."""
     standardization = {PREFIX + name: array for name, array in content.standardization.items()}
     write_whole(path, array_bytes({**content.weights, **standardization}, content.facts))
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file in one step, so that it is never seen half-written."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -6,7 +6,6 @@ import fnmatch
 import importlib
 import inspect
 import itertools
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 import nanotorch as nt
 from nanotorch import nn
 from nanotorch.training.config.choices import MultilayerPerceptron, OwnModule
-from nanotorch.training.errors import InputError
+from nanotorch.training.errors import InputError, plain
 from nanotorch.training.model_file import read_model_file
+from nanotorch.training.trust import append_working_directory
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 
@@ -40,8 +40,7 @@ def _own_module(config: OwnModule, inputs: int, outputs: int) -> nn.Module:
     where, colon, name = config.module.partition(":")
     if not (colon and where and name):
         raise InputError(f'model.module: expected "package.module:Class", given {config.module!r}')
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    append_working_directory()
     try:
         kind = getattr(importlib.import_module(where), name)
     except (ImportError, AttributeError) as error:
@@ -125,7 +124,7 @@ def parameter_table(model: nn.Module) -> str:
     total = sum(p.numel() for _, p in model.named_parameters())
     widths = [max(len(row[at]) for row in rows) for at in range(3)]
     lines = [
-        f"  {name:<{widths[0]}}  {shape:<{widths[1]}}  {count:>{widths[2]}}  {state}"
+        f"  {plain(name):<{widths[0]}}  {shape:<{widths[1]}}  {count:>{widths[2]}}  {state}"
         for name, shape, count, state in rows
     ]
     return "\n".join([f"parameters: {trained:,} of {total:,} are trained", *lines])

@@ -4,31 +4,53 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Annotated, Any, Literal, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
 import nanotorch as nt
-from nanotorch.training.config.choices import Model
+from nanotorch.training.config.choices import Model, OwnModule
 from nanotorch.training.config.sections import Data
-from nanotorch.training.data.encoding import Encoding, Target, encode_target, find_gaps
+from nanotorch.training.data.encoding import (
+    Column,
+    Encoding,
+    Target,
+    encode_target,
+    find_gaps,
+)
 from nanotorch.training.data.prepare import Standardization
 from nanotorch.training.data.tables import Table, read_table
 from nanotorch.training.data.text_files import text_chunks
-from nanotorch.training.errors import InputError
+from nanotorch.training.errors import InputError, reading
 from nanotorch.training.metrics import Outcome
-from nanotorch.training.model_file import read_model_file
+from nanotorch.training.model_file import ModelFile, read_model_file
 from nanotorch.training.models import build_model
 from nanotorch.training.run_folder import MODEL
+from nanotorch.training.trust import require_trust
 
 ROWS = 2**16  # predicted at once
+
+
+class Facts(BaseModel):
+    """What a model file says of itself, besides its weights."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model: Model
+    task: Literal["binary", "classes", "labels", "regression"]
+    classes: list[str]
+    targets: Annotated[list[str], Field(min_length=1)]
+    columns: Annotated[list[Column], Field(min_length=1)]
+    threshold: Annotated[float, Field(gt=0, lt=1)]
+    dtype: Literal["float32", "float64"]
 
 
 @dataclass
@@ -43,25 +65,38 @@ class Predictor:
     dtype: Any
 
     @staticmethod
-    def load(path: Path) -> Predictor:
-        """From a run folder or its model.safetensors."""
+    def load(path: Path, trusted: bool = False) -> Predictor:
+        """From a run folder or its model.safetensors; `trusted` lets it import code it names."""
         file = path / MODEL if path.is_dir() else path
         saved = read_model_file(file)
         if not saved.facts:
             raise InputError(
                 f"{file}: holds weights alone; a model file of a run also says what they are for"
             )
-        facts = saved.facts
-        encoding = Encoding.from_json(facts["columns"])
-        config = TypeAdapter(Model).validate_python(facts["model"])
-        outputs = len(facts["classes"]) if facts["task"] == "classes" else len(facts["targets"])
-        model = build_model(config, len(encoding.feature_names), outputs)
-        model.load_state_dict({name: nt.tensor(array) for name, array in saved.weights.items()})
-        dtype = getattr(nt, facts["dtype"])
-        model.to(dtype=dtype).eval()
-        target = Target(facts["task"], np.empty((0, outputs)), facts["classes"], facts["targets"])
+        with reading(file, "a model file that says what it is for"):
+            return Predictor._from(saved, file, trusted)
+
+    @staticmethod
+    def _from(saved: ModelFile, file: Path, trusted: bool) -> Predictor:
+        facts = Facts.model_validate(saved.facts)
+        require_trust(facts.model, file, trusted)
+        encoding = Encoding(facts.columns)
+        inputs = len(encoding.feature_names)
+        outputs = len(facts.classes) if facts.task == "classes" else len(facts.targets)
         standardization = Standardization(**saved.standardization)
-        return Predictor(model, encoding, standardization, target, facts["threshold"], dtype)
+        widths = [inputs, *getattr(facts.model, "hidden", []), outputs]
+        named = not isinstance(facts.model, OwnModule)
+        values = sum(before * after for before, after in itertools.pairwise(widths)) if named else 0
+        if values > sum(array.size for array in saved.weights.values()):
+            raise InputError(f"{file}: holds fewer weights than the model that it describes")
+        if any(a.shape != (inputs,) for a in vars(standardization).values()):
+            raise InputError(f"{file}: its standardization is not that of its {inputs} features")
+        model = build_model(facts.model, inputs, outputs)
+        model.load_state_dict({name: nt.tensor(array) for name, array in saved.weights.items()})
+        dtype = getattr(nt, facts.dtype)
+        model.to(dtype=dtype).eval()
+        target = Target(facts.task, np.empty((0, outputs)), facts.classes, facts.targets)
+        return Predictor(model, encoding, standardization, target, facts.threshold, dtype)
 
     def outputs(self, table: Table, rows: slice = slice(None)) -> NDArray[Any]:
         """What the model gives for rows of a table, shape (rows, outputs)."""
@@ -100,6 +135,17 @@ class Predictor:
         return [said + shares for said, shares in zip(labels, probabilities, strict=True)]
 
 
+def guarded_cell(text: str) -> str:
+    """The cell with an apostrophe before it where a spreadsheet would take it for a formula."""
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return text
+    try:
+        float(text)
+        return text
+    except ValueError:
+        return f"'{text}"
+
+
 def tables_of(source: str) -> Iterator[Table]:
     """A data file as tables of at most some ten thousand rows, or whole where it is small."""
     path = Path(source)
@@ -110,18 +156,20 @@ def tables_of(source: str) -> Iterator[Table]:
     yield read_table(source)
 
 
-def predict_file(model: Path, source: str, output: Path | None) -> int:
+def predict_file(
+    model: Path, source: str, output: Path | None, trusted: bool = False, guarded: bool = True
+) -> int:
     """Write predictions for every row of `source` as CSV; how many rows there were.
 
     Without `output` they go to the standard output. A file appears only when it is complete.
     """
-    predictor = Predictor.load(model)
+    predictor = Predictor.load(model, trusted)
     if output is None:
-        return _predict(predictor, source, sys.stdout)
+        return _predict(predictor, source, sys.stdout, guarded)
     temporary = output.with_name(f".{output.name}-{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8", newline="") as file:
-            count = _predict(predictor, source, file)
+            count = _predict(predictor, source, file, guarded)
         os.replace(temporary, output)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -129,9 +177,10 @@ def predict_file(model: Path, source: str, output: Path | None) -> int:
     return count
 
 
-def _predict(predictor: Predictor, source: str, file: TextIO) -> int:
+def _predict(predictor: Predictor, source: str, file: TextIO, guarded: bool) -> int:
+    guard = guarded_cell if guarded else str
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(predictor.header())
+    writer.writerow(map(guard, predictor.header()))
     count = 0
     for table in tables_of(source):
         features = predictor.encoding.positions(table)
@@ -140,7 +189,7 @@ def _predict(predictor: Predictor, source: str, file: TextIO) -> int:
         for start in range(0, len(table.values), ROWS):
             buffer = io.StringIO()
             rows = predictor.predictions(table, slice(start, start + ROWS))
-            csv.writer(buffer, lineterminator="\n").writerows(rows)
+            csv.writer(buffer, lineterminator="\n").writerows(map(guard, row) for row in rows)
             file.write(buffer.getvalue())
             count += len(rows)
     return count

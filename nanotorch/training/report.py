@@ -13,8 +13,9 @@ import numpy as np
 from nanotorch.training.config.writer import to_toml
 from nanotorch.training.curves import resume_points, series
 from nanotorch.training.drawing import Plot, Trace, bars, matrix
+from nanotorch.training.files import write_whole
 from nanotorch.training.metrics import Outcome, calibration, roc_curve
-from nanotorch.training.model_file import read_model_file, write_whole
+from nanotorch.training.model_file import read_model_file
 from nanotorch.training.results import Finished
 from nanotorch.training.run_folder import EVENTS, METRICS, MODEL, read_log
 

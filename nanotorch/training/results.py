@@ -8,6 +8,7 @@ from typing import Any
 
 from nanotorch.training.config.sections import Config, differences, flat_values
 from nanotorch.training.data.prepare import Prepared
+from nanotorch.training.errors import plain
 from nanotorch.training.metrics import Outcome
 
 
@@ -59,4 +60,4 @@ def comparison(runs: list[Finished]) -> str:
 
 
 def _shown(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else plain(str(value))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanotorch.training.checkpoint import checkpoints_in
+from nanotorch.training.checkpoint import Checkpoint, checkpoints_in, load_checkpoint
 from nanotorch.training.config.command_line import NEWEST
 from nanotorch.training.config.reader import load
 from nanotorch.training.config.sections import Config, differences
 from nanotorch.training.errors import InputError
-from nanotorch.training.run_folder import CONFIG, replace_config, runs_called
+from nanotorch.training.run_folder import CONFIG, EVENTS, METRICS, Log, read_log, runs_called
 
 # Keys that a run may go on with other values of; any other change makes another run.
 FREE = (
@@ -24,16 +24,21 @@ FREE = (
 FREE_SECTIONS = ("checkpoint", "output")
 
 
-@dataclass(frozen=True)
-class FoundRun:
-    """A run folder, and the checkpoint to go on from (None: from the beginning)."""
+@dataclass
+class Earlier:
+    """A run that goes on: its folder, its locked log, and its state (None: from the beginning)."""
 
     folder: Path
-    checkpoint: Path | None
+    log: Log
+    state: Checkpoint | None
+    config_changed: bool
 
 
-def find_run(config: Config, resume: str | None) -> FoundRun | None:
-    """The run that is to be resumed; None where a new one is wanted, or none is there yet."""
+def reopen(config: Config, resume: str | None) -> Earlier | None:
+    """The run that is to be resumed, locked and checked; None where a new one begins.
+
+    Nothing is written here: a run that is refused stays as it is, to the byte.
+    """
     if resume is None:
         return None
     checkpoint = None
@@ -49,17 +54,37 @@ def find_run(config: Config, resume: str | None) -> FoundRun | None:
             folder, checkpoint = folder.parent.parent, folder
     if not (folder / CONFIG).is_file():
         raise InputError(f"--resume: {folder} is not a run folder (it has no {CONFIG})")
-    _compare(load(folder / CONFIG), config, folder)
-    if checkpoint is None:
-        known = checkpoints_in(folder)
-        checkpoint = known[-1] if known else None
-    elif not checkpoint.is_dir():
-        raise InputError(f"--resume: there is no checkpoint {checkpoint}")
-    return FoundRun(folder, checkpoint)
+    log = Log(folder / METRICS, must_exist=bool(checkpoint or checkpoints_in(folder)))
+    try:
+        log.lock()
+        changed = _compare(load(folder / CONFIG), config, folder)
+        state = _state(folder, checkpoint)
+        log.check_size(0 if state is None else state.log_bytes)
+    except BaseException:
+        log.close()
+        raise
+    return Earlier(folder, log, state, changed)
 
 
-def _compare(before: Config, now: Config, folder: Path) -> None:
-    """Refuse to go on with another configuration, key by key; keep the new values of free keys."""
+def _state(folder: Path, checkpoint: Path | None) -> Checkpoint | None:
+    """The checkpoint to go on from; None for a run that was killed before its first one."""
+    known = checkpoints_in(folder)
+    if checkpoint is not None:
+        if checkpoint not in known:
+            raise InputError(f"--resume: there is no checkpoint {checkpoint}")
+        return load_checkpoint(checkpoint)
+    if known:
+        return load_checkpoint(known[-1])
+    if any(record.get("event") in ("checkpoint", "end") for record in read_log(folder / EVENTS)):
+        raise InputError(
+            f"--resume: {folder} has no checkpoint left to go on from; without --resume a new run "
+            f"begins, in a folder of its own"
+        )
+    return None
+
+
+def _compare(before: Config, now: Config, folder: Path) -> bool:
+    """Refuse to go on with another configuration, key by key; whether a free key has changed."""
     changed = [key for key, (was, is_) in differences(before, now).items() if was != is_]
     refused = [
         key for key in changed if key not in FREE and key.partition(".")[0] not in FREE_SECTIONS
@@ -69,5 +94,4 @@ def _compare(before: Config, now: Config, folder: Path) -> None:
             f"--resume: {folder} was run with other values of {', '.join(refused)}; "
             f"a run can only change {', '.join(FREE)}, [checkpoint] and [output]"
         )
-    if changed:
-        replace_config(folder, now)
+    return bool(changed)

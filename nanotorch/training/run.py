@@ -19,7 +19,7 @@ from nanotorch.training.metrics import METRICS, Outcome, chosen_names, measure
 from nanotorch.training.models import build_model, freeze, matching, start_from
 from nanotorch.training.objective import ElasticNet, Objective, row_weights
 from nanotorch.training.optimizers import add_parameters, build_optimizer
-from nanotorch.training.run_folder import METRICS as METRICS_FILE, Log
+from nanotorch.training.run_folder import EVENTS, METRICS as METRICS_FILE, Events, Log
 from nanotorch.training.schedules import LearningRates
 from nanotorch.training.signals import StopSignals
 from nanotorch.training.step import choose_step
@@ -102,17 +102,19 @@ class Run:
             on_device=self._on_device,
         )
 
-    def open(self, folder: Path) -> None:
-        """Write into this run folder from now on."""
+    def open(self, folder: Path, log: Log | None = None) -> None:
+        """Write into this run folder from now on; `log` is its log, where it is locked already."""
         self.folder = folder
-        self.log = Log(folder / METRICS_FILE)
+        self.log = log or Log(folder / METRICS_FILE)
         self.log.lock()
+        self.events = Events(folder / EVENTS)
 
     def __enter__(self) -> Run:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if hasattr(self, "log"):
+        if hasattr(self, "events"):
+            self.events.close()
             self.log.close()
 
     def tell(self, event: str, *facts: Any) -> None:

@@ -6,15 +6,21 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from nanotorch.training.config.command_line import CONFIG as CONFIG
 from nanotorch.training.config.sections import Config
 from nanotorch.training.config.writer import to_toml
-from nanotorch.training.errors import InputError
-from nanotorch.training.model_file import write_whole
+from nanotorch.training.errors import InputError, reading
+from nanotorch.training.files import (
+    new_folder,
+    remove_left_behind,
+    sync_folder,
+    write_all,
+    write_whole,
+)
 
 fcntl: Any
 try:
@@ -22,7 +28,6 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-CONFIG = "config.toml"
 METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 MODEL = "model.safetensors"
@@ -47,14 +52,11 @@ def new_run_folder(config: Config) -> Path:
     start at once get two folders.
     """
     folder = Path(config.output.folder)
+    temporary = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{config.name}-", dir=folder))
-    except OSError as error:
-        raise InputError(f"output.folder: {folder} cannot be written: {error.strerror}") from None
-    try:
-        temporary.chmod(0o755)
-        (temporary / CONFIG).write_text(to_toml(config), encoding="utf-8")
+        remove_left_behind(folder, config.name)
+        temporary = new_folder(folder, config.name, {CONFIG: to_toml(config).encode()})
         number = _last_number(folder, config.name)
         while True:
             number += 1
@@ -67,9 +69,11 @@ def new_run_folder(config: Config) -> Path:
                 if place.exists():
                     continue
                 raise
+            sync_folder(folder)
             return place
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
         raise InputError(f"output.folder: {folder} cannot be written: {error.strerror}") from None
 
 
@@ -77,6 +81,14 @@ def _last_number(folder: Path, name: str) -> int:
     pattern = re.compile(re.escape(name) + r"-(\d+)")
     matches = (pattern.fullmatch(path.name) for path in folder.iterdir())
     return max((int(match[1]) for match in matches if match), default=0)
+
+
+def remove_temporary_files(run: Path) -> None:
+    """Remove what killed processes left in a run folder that is locked."""
+    for name in (CONFIG, METRICS, MODEL, SUMMARY, "report.html"):
+        remove_left_behind(run, name, seconds=0)
+    for picture in ("*.png", "*.svg"):
+        remove_left_behind(run, picture, seconds=0)
 
 
 def replace_config(run: Path, config: Config) -> None:
@@ -90,42 +102,55 @@ def json_text(values: Any) -> str:
 
 
 class Log:
-    """A file of JSON lines, one record each, written at once."""
+    """A file of JSON lines, one record each, written at once.
 
-    def __init__(self, path: Path) -> None:
+    `must_exist` refuses to make a new file.
+    """
+
+    def __init__(self, path: Path, must_exist: bool = False) -> None:
         self.path = path
-        self._file = path.open("ab", buffering=0)
+        flags = os.O_RDWR | os.O_APPEND | (0 if must_exist else os.O_CREAT)
+        try:
+            self._handle = os.open(path, flags, 0o644)
+        except FileNotFoundError:
+            raise InputError(f"{path}: there is no such file; the run cannot go on") from None
 
     def lock(self) -> None:
         """Refuse to write where another process does; the lock ends with the process."""
         if fcntl is None:
             return
         try:
-            fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(f"{self.path.parent}: another process is running it") from None
 
     @property
     def size(self) -> int:
-        return os.fstat(self._file.fileno()).st_size
+        return os.fstat(self._handle).st_size
 
-    def cut(self, size: int) -> None:
-        """Forget everything after the first `size` bytes."""
+    def check_size(self, size: int) -> None:
+        """InputError if the file is shorter than `size` bytes."""
         if self.size < size:
             raise InputError(
                 f"{self.path}: {self.size} bytes, the checkpoint was saved after {size}; "
                 f"the file was changed since"
             )
-        os.ftruncate(self._file.fileno(), size)
+
+    def cut(self, size: int) -> None:
+        """Forget everything after the first `size` bytes."""
+        self.check_size(size)
+        os.ftruncate(self._handle, size)
 
     def write(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(record).encode() + b"\n")
+        write_all(self._handle, json.dumps(record).encode() + b"\n")
 
     def sync(self) -> None:
-        os.fsync(self._file.fileno())
+        os.fsync(self._handle)
 
     def close(self) -> None:
-        self._file.close()
+        if self._handle >= 0:
+            os.close(self._handle)
+        self._handle = -1
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -133,15 +158,22 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     records = []
     if path.exists():
         for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                raise InputError(f"{path}:{number}: not a JSON record") from None
+            with reading(f"{path}:{number}", "a record of a log"):
+                record = json.loads(line)
+                if not isinstance(record, dict):
+                    raise InputError(f"{path}:{number}: expected a table, as {{...}}")
+            records.append(record)
     return records
 
 
 class Events(Log):
     """What happened when: times of day stand here, so that metrics.jsonl repeats exactly."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        content = path.read_bytes()
+        if not content.endswith(b"\n"):  # cut off when the process before was killed
+            self.cut(content.rfind(b"\n") + 1)
 
     def record(self, event: str, **facts: Any) -> None:
         self.write({"time": round(time.time(), 3), "event": event, **facts})

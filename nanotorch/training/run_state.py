@@ -10,8 +10,14 @@ from typing import Any
 import numpy as np
 
 import nanotorch as nt
-from nanotorch.training.checkpoint import Checkpoint, join_arrays, save_checkpoint, split_arrays
-from nanotorch.training.errors import RunFailure
+from nanotorch.training.checkpoint import (
+    Checkpoint,
+    join_arrays,
+    save_checkpoint,
+    serial,
+    split_arrays,
+)
+from nanotorch.training.errors import RunFailure, reading
 from nanotorch.training.run import Position, Run
 
 
@@ -45,16 +51,20 @@ def save_state(run: Run) -> Path:
     arrays = {"model": weights, "training": training}
     if run.best is not None:
         arrays["best"] = run.best
-    return save_checkpoint(
-        run.folder, Checkpoint(values, arrays), run.at.step, run.config.checkpoint.keep
-    )
+    checkpoint = Checkpoint(run.folder, values, arrays)
+    place = save_checkpoint(run.folder, checkpoint, run.at.step, run.config.checkpoint.keep)
+    if serial(place) == 1:
+        run.events.record("checkpoint", step=run.at.step)
+    return place
 
 
-def restore_state(run: Run, checkpoint: Checkpoint | None) -> None:
-    """Go back to where a checkpoint was written, log included; None is the beginning."""
-    if checkpoint is None:
-        run.log.cut(0)
-        return
+def restore_state(run: Run, checkpoint: Checkpoint) -> None:
+    """Put a run back to where a checkpoint was written; nothing is written, the log included."""
+    with reading(f"--resume: {checkpoint.folder}", "the state of this run"):
+        _restore(run, checkpoint)
+
+
+def _restore(run: Run, checkpoint: Checkpoint) -> None:
     values = checkpoint.values
     run.at = Position(**values["position"])
     run.at.ended = None  # there may be more epochs, time or patience now
@@ -74,7 +84,6 @@ def restore_state(run: Run, checkpoint: Checkpoint | None) -> None:
     if run.step.scaler is not None:
         run.step.scaler.load_state_dict(tree["scaler"])
     run.rates.state = values["schedule"]
-    run.log.cut(values["log_bytes"])
     for callback in run.callbacks:
         if hasattr(callback, "state"):
             callback.state = tree["callbacks"].get(callback.name, callback.state)

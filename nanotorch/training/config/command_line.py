@@ -9,8 +9,10 @@ from nanotorch.training.config.help import help_text, json_schema
 from nanotorch.training.config.reader import Flag, load, sweep
 from nanotorch.training.config.sections import Config
 from nanotorch.training.errors import InputError
+from nanotorch.training.trust import require_trust
 
 NEWEST = "newest"
+CONFIG = "config.toml"  # what the configuration in a run folder is called
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ def read_request(arguments: list[str], program: str = "train.py") -> Request:
     if "--schema" in arguments:
         print(json_schema())
         raise SystemExit(0)
+    trusted = "--trust-code" in arguments
+    arguments = [word for word in arguments if word != "--trust-code"]
     paths, flags, resume, quiet = split_arguments(arguments)
     if not paths:
         if resume is None or resume == NEWEST:
@@ -41,7 +45,7 @@ def read_request(arguments: list[str], program: str = "train.py") -> Request:
             )
         folder = Path(resume)
         run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
-        paths = [run / "config.toml"]
+        paths = [run / CONFIG]
     seeds = [flag for flag in flags if flag.path == ("seed",) and "," in flag.text]
     flags = [flag for flag in flags if flag not in seeds]
     flags += [Flag(("sweep", "seed"), f"[{flag.text.strip('[]')}]") for flag in seeds]
@@ -53,6 +57,10 @@ def read_request(arguments: list[str], program: str = "train.py") -> Request:
             mistakes += error.lines
     if mistakes:
         raise InputError(*mistakes)
+    for path in paths:
+        if path.name == CONFIG:  # of a run folder, and perhaps of somebody else's
+            for config in configs:
+                require_trust(config.model, path, trusted)
     if resume is not None and len(configs) > 1:
         raise InputError(f"--resume goes on with one run, and these are {len(configs)}")
     return Request(configs, resume, quiet)

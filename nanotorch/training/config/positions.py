@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-import tomllib
 
 TABLE = re.compile(r"^\s*\[\[?([^\[\]]+)\]\]?\s*(#.*)?$")
 ASSIGNMENT = re.compile(r"""^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'|\s*\.\s*)+?)\s*=""")
+# What a value may consist of besides plain characters; text within quotes is one token.
+TOKEN = re.compile(r"""\"{3}|'{3}|"(?:\\.|[^"\\])*"|'[^']*'|[\[\]{}]|\#""")
 PART = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")
 
 
@@ -38,10 +40,17 @@ def _path(dotted: str) -> tuple[str, ...]:
 
 def _further_lines(rows: list[str], number: int) -> int:
     """How many lines after `number` belong to the same value (arrays, multi-line text)."""
-    for count in range(len(rows) - number):
-        try:
-            tomllib.loads("\n".join(rows[number : number + count + 1]))
-        except tomllib.TOMLDecodeError:
-            continue
-        return count
+    depth, end = 0, ""
+    for count, row in enumerate(itertools.islice(rows, number, None)):
+        for token in TOKEN.findall(row):
+            if end:
+                end = "" if token == end else end
+            elif token in ('"""', "'''"):
+                end = token
+            elif token[0] == "#":
+                break
+            else:
+                depth += (token in "[{") - (token in "]}")
+        if depth <= 0 and not end:
+            return count
     return 0

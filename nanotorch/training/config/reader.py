@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,9 @@ from nanotorch.training.config.sections import Config
 from nanotorch.training.errors import InputError
 
 COMMAND_LINE = "command line"
+LARGEST = 2**20  # bytes of a configuration
+DEEPEST = 500  # parts of a dotted key; tomllib takes a time that grows with their square
+SHOWN = 20  # mistakes at once
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,9 @@ class Source:
 def read_source(path: Path) -> Source:
     """The tables of one TOML file; one line if it cannot be read or is not TOML."""
     try:
-        text = path.read_text(encoding="utf-8")
+        if path.stat().st_size > LARGEST:
+            raise InputError(f"{path}: too large for a configuration (more than 1 MB)")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         near = sorted(other.name for other in path.parent.glob("*.toml"))
         hint = f"; beside it: {', '.join(near)}" if near else ""
@@ -64,10 +70,15 @@ def read_source(path: Path) -> Source:
         raise InputError(f"{path}: not a text file in UTF-8 (byte {error.start})") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    for number, line in enumerate(text.splitlines(), start=1):
+        if any(word.count(".") > DEEPEST for word in re.split(r"[=,#\[\]{}]", line)):
+            raise InputError(f"{path}:{number}: a key of more than {DEEPEST} parts")
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise InputError(f"{path}: not valid TOML: nested too deeply") from None
     places = {key: f"{path}:{line}" for key, line in key_lines(text).items()}
     if isinstance(tables.get("sweep"), dict):
         tables["sweep"] = _dotted_keys(tables["sweep"])
@@ -140,7 +151,7 @@ def check(source: Source) -> tuple[Config | None, list[str]]:
     if _read_as_text(tables, source, errors):
         return check(Source(tables, source.places, {}))
     lines: dict[tuple[str, ...], str] = {}
-    for item in errors:
+    for item in errors[:SHOWN]:
         path, key = resolve(tables, item["loc"])
         lines.setdefault(
             path, f"{source.place(path)}: {dotted(path)}: {words(item, path, key, tables)}"

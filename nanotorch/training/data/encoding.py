@@ -70,10 +70,6 @@ class Encoding:
     def to_json(self) -> list[dict[str, Any]]:
         return [vars(column) for column in self.columns]
 
-    @staticmethod
-    def from_json(columns: list[dict[str, Any]]) -> Encoding:
-        return Encoding([Column(**column) for column in columns])
-
 
 def _one_hot(table: Table, column: Column, values: NDArray[Any]) -> NDArray[Any]:
     """One feature per category; all zero where the value is missing or was never seen."""

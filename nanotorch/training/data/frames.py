@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nanotorch.training.errors import InputError, needs_extra
+from nanotorch.training.errors import InputError, needs_extra, reading
 
 MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?"]
 Columns = tuple[list[str], NDArray[np.float64], dict[str, list[str]]]
@@ -30,11 +34,23 @@ def _polars(what: str) -> Any:
 def read_parquet(path: Path) -> Columns:
     """Names, numbers and categories of a Parquet file."""
     polars = _polars(f"{path}: Parquet")
-    try:
+    with reading(path, "a Parquet file"), _silent():
         frame = polars.read_parquet(path)
-    except (polars.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path}: not a Parquet file: {str(error).splitlines()[0]}") from None
     return _columns(str(path), frame, polars, first_line=None)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep what a panic in Rust writes to the standard error by itself from the user."""
+    sys.stderr.flush()
+    with contextlib.ExitStack() as stack:
+        before = os.dup(2)
+        stack.callback(os.close, before)
+        stack.callback(os.dup2, before, 2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        yield
 
 
 def read_mixed_csv(path: Path, delimiter: str, names: list[str], header: bool) -> Columns:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +15,11 @@ from numpy.typing import NDArray
 from nanotorch import datasets
 from nanotorch.training.data.frames import read_parquet
 from nanotorch.training.data.text_files import read_text_table
-from nanotorch.training.errors import InputError, needs_extra
+from nanotorch.training.errors import InputError, needs_extra, reading
 
 Numbers = NDArray[np.floating[Any]]
+MOST_COMPRESSED = 1032  # times that deflate can shrink its input
+SMALL = 2**26  # bytes of memory that any file may take
 
 
 @dataclass
@@ -105,38 +109,59 @@ def _text(path: Path, cache: bool, precise: bool) -> Table:
 
 def _npy(path: Path, cache: bool, precise: bool) -> Table:
     """The array stays on the disk: only the rows that are asked for are read."""
-    try:
+    with reading(path, "an array file"):
+        with path.open("rb") as file:
+            _array_header(path, file, path.stat().st_size)
         values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path}: not an array file: {_first_line(error)}") from None
     return Table(str(path), _numbered(_matrix(path, "the array", values)), values)
+
+
+def _array_header(path: Path, file: Any, size: int) -> None:
+    """Refuse an array that declares other values than its `size` bytes can hold."""
+    version = np.lib.format.read_magic(file)
+    formats: Any = np.lib.format
+    old = version == (1, 0)
+    read = formats.read_array_header_1_0 if old else formats.read_array_header_2_0
+    shape, _, kind = read(file)
+    if kind.hasobject:
+        raise InputError(f"{path}: holds Python objects, which are not read; expected numbers")
+    if min(shape, default=0) < 0 or file.tell() + math.prod(shape) * kind.itemsize > size:
+        raise InputError(f"{path}: declares an array of shape {shape}, which its bytes cannot hold")
 
 
 def _npz(path: Path, cache: bool, precise: bool) -> Table:
     """Arrays `features` (or `X`) and `target` (or `y`), and `feature_names` if it is there."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path}: not an archive of arrays: {_first_line(error)}") from None
-    except Exception as error:  # zipfile and zlib raise their own
-        raise InputError(f"{path}: damaged: {_first_line(error)}") from None
-    features = next((arrays[name] for name in ("features", "X", "x") if name in arrays), None)
-    target = next((arrays[name] for name in ("target", "y", "Y") if name in arrays), None)
-    if features is None or target is None:
-        raise InputError(
-            f"{path}: expected arrays called features and target (or X and y), "
-            f"found {', '.join(arrays) or 'none'}"
-        )
-    features = _matrix(path, "features", features)
+    with reading(path, "an archive of arrays"), zipfile.ZipFile(path) as archive:
+        sizes = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+        chosen = [
+            next((name for name in names if name in sizes), None)
+            for names in (("features", "X", "x"), ("target", "y", "Y"), ("feature_names",))
+        ]
+        if None in chosen[:2]:
+            raise InputError(
+                f"{path}: expected arrays called features and target (or X and y), "
+                f"found {', '.join(sizes) or 'none'}"
+            )
+        arrays = []
+        for entry in (sizes[name] for name in chosen if name is not None):
+            if entry.file_size > MOST_COMPRESSED * max(1, entry.compress_size):
+                raise InputError(f"{path}: {entry.filename} declares more than can be compressed")
+            with archive.open(entry) as file:
+                _array_header(path, file, entry.file_size)
+            with archive.open(entry) as file:
+                arrays.append(np.lib.format.read_array(file, allow_pickle=False))
+    features, target = _matrix(path, "features", arrays[0]), np.atleast_1d(arrays[1])
     categories: dict[str, list[str]] = {}
     if target.dtype.kind in "US":
         names, target = np.unique(target, return_inverse=True)
         categories["target"] = [str(name) for name in names]
+    if target.dtype.kind not in "fiub" or target.ndim > 2:
+        raise InputError(f"{path}: target: expected numbers or text, found {target.dtype}")
     target = target.reshape(len(target), -1)
     if len(features) != len(target):
         raise InputError(f"{path}: {len(features)} rows of features and {len(target)} of target")
-    names_of_features = [str(name) for name in arrays.get("feature_names", _numbered(features))]
+    names_of_features = [str(name) for name in np.ravel(arrays[2] if arrays[2:] else [])]
+    names_of_features = names_of_features if arrays[2:] else _numbered(features)
     if len(names_of_features) != features.shape[1]:
         raise InputError(
             f"{path}: {len(names_of_features)} feature_names for {features.shape[1]} features"
@@ -169,16 +194,17 @@ def _svmlight(path: Path, cache: bool, precise: bool) -> Table:
         from sklearn.datasets import load_svmlight_file
     except ImportError:
         raise needs_extra(f"{path}: svmlight", "scikit-learn", "sklearn") from None
-    try:
+    with reading(path, "svmlight"):
         features, target = load_svmlight_file(str(path))
-    except ValueError as error:
-        raise InputError(f"{path}: not svmlight: {_first_line(error)}") from None
-    values = np.column_stack([features.toarray(), target])
+        size = 8 * math.prod(features.shape)
+        if size > max(SMALL, MOST_COMPRESSED * path.stat().st_size):
+            raise InputError(
+                f"{path}: {features.shape[0]:,} rows with features numbered up to "
+                f"{features.shape[1]:,}, nearly all of them 0: as a table this would take "
+                f"{size / 1e9:,.1f} GB; number the features in use from 1 on"
+            )
+        values = np.column_stack([features.toarray(), target])
     return Table(str(path), [*_numbered(features), "target"], values)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 READERS: dict[str, Callable[[Path, bool, bool], Table]] = {

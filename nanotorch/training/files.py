@@ -1,0 +1,80 @@
+"""Files that survive a crash: written beside their place, synced to the disk, and renamed once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+LEFT_BEHIND = 600  # seconds after which a temporary file is that of a process that was killed
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_all(handle: int, content: bytes) -> None:
+    """Write every byte; OSError where the disk takes only some of them."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(handle, view) :]
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file and wait until the disk has it."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        write_all(handle, content)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable, where the system lets a folder be synced."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file in one step, so that it is never seen half-written."""
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        write_synced(temporary, content)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def new_folder(parent: Path, name: str, files: Mapping[str, bytes]) -> Path:
+    """A temporary folder in `parent` with these files, ready to be renamed to its place."""
+    temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=parent))
+    try:
+        temporary.chmod(0o755)
+        for file, content in files.items():
+            write_synced(temporary / file, content)
+        sync_folder(temporary)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return temporary
+
+
+def remove_left_behind(folder: Path, name: str, seconds: float = LEFT_BEHIND) -> None:
+    """Remove what killed processes left in a folder: `.NAME-…` untouched for so many seconds."""
+    now = time.time()
+    for path in folder.glob(f".{name}-*"):
+        with contextlib.suppress(OSError):
+            if now - path.stat().st_mtime >= seconds:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

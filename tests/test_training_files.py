@@ -1,0 +1,454 @@
+"""Files and runs: nothing lost, nothing torn, no code run, and one line for whatever is damaged."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import damage
+import numpy as np
+import pytest
+import safetensors.numpy
+from crashes import Disk
+
+from nanotorch.training import fit, read_request
+from nanotorch.training.checkpoint import checkpoints_in, load_checkpoint, serial
+from nanotorch.training.commands import COMMANDS
+from nanotorch.training.config.positions import key_lines
+from nanotorch.training.config.reader import load
+from nanotorch.training.data.tables import read_table
+from nanotorch.training.errors import InputError, plain
+from nanotorch.training.exits import exit_code
+from nanotorch.training.files import sha256
+from nanotorch.training.model_file import read_model_file
+from nanotorch.training.prediction import guarded_cell
+from nanotorch.training.run_folder import read_log
+
+QUICK = ["--output.curves", "false", "--output.report", "false", "--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory and a home of its own, with a configuration that trains in no time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (tmp_path / "a.toml").write_text('[data]\nsource = "iris"\n[training]\nepochs = 3\n')
+    return tmp_path
+
+
+def train(*flags: str, resume: str | None = None) -> Path:
+    config = read_request(["a.toml", *QUICK, *flags]).configs[0]
+    return fit(config, resume, quiet=True).folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def call(command: str, *arguments: str) -> int:
+    return exit_code(COMMANDS[command], list(arguments), f"nanotorch {command}")
+
+
+# --- going on ----------------------------------------------------------------------------------
+
+
+def other_keys(folder: Path) -> list[str]:
+    return ["--optimizer.lr", "0.5"]
+
+
+def damaged(folder: Path) -> list[str]:
+    (checkpoints_in(folder)[-1] / "model.safetensors").write_bytes(b"")
+    return []
+
+
+def shortened(folder: Path) -> list[str]:
+    (folder / "metrics.jsonl").write_bytes(b"")
+    return []
+
+
+def no_log(folder: Path) -> list[str]:
+    (folder / "metrics.jsonl").unlink()
+    return []
+
+
+def deleted(folder: Path) -> list[str]:
+    shutil.rmtree(folder / "checkpoints")
+    return []
+
+
+def another_model(folder: Path) -> list[str]:
+    """A checkpoint that is whole, but holds the weights of another model."""
+    path = checkpoints_in(folder)[-1]
+    state = json.loads((path / "state.json").read_bytes().rpartition(b"\n")[0].rpartition(b"\n")[0])
+    weights = safetensors.numpy.save({"weight": np.zeros((7, 7), np.float32)})
+    (path / "model.safetensors").write_bytes(weights)
+    state["files"]["model.safetensors"] = sha256(weights)
+    body = json.dumps(state).encode()
+    (path / "state.json").write_bytes(body + f"\n{sha256(body)}\n".encode())
+    return []
+
+
+REFUSED: dict[str, tuple[Callable[[Path], list[str]], str]] = {
+    "other keys": (other_keys, "other values of optimizer.lr"),
+    "a damaged checkpoint": (damaged, "damaged: its SHA-256"),
+    "a shortened log": (shortened, "the file was changed since"),
+    "a lost log": (no_log, "metrics.jsonl: there is no such file"),
+    "deleted checkpoints": (deleted, "has no checkpoint left to go on from"),
+    "a checkpoint of another model": (another_model, "not the state of this run"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_refused_resume_changes_no_byte(kind: str) -> None:
+    spoil, message = REFUSED[kind]
+    folder = train()
+    flags = spoil(folder)
+    before = content(folder)
+    with pytest.raises(InputError, match=message):
+        train("--training.epochs", "9", *flags, resume=str(folder))
+    assert content(folder) == before
+
+
+def test_the_loser_of_a_race_is_told_and_changes_nothing() -> None:
+    fcntl = pytest.importorskip("fcntl")
+    folder = train()
+    damaged(folder)  # what the winner has just removed must not be what the loser complains of
+    before = content(folder)
+    with (folder / "metrics.jsonl").open("ab") as winner:
+        fcntl.flock(winner, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another process is running it"):
+            train("--training.epochs", "9", resume=str(folder))
+    assert content(folder) == before
+
+
+def test_a_torn_event_is_cut_before_the_next_one() -> None:
+    folder = train()
+    with (folder / "events.jsonl").open("ab") as file:
+        file.write(b'{"time": 12')
+    train("--training.epochs", "4", resume=str(folder))
+    events = [record["event"] for record in read_log(folder / "events.jsonl")]
+    assert events == ["start", "checkpoint", "end", "resume", "end"]
+
+
+def test_what_killed_runs_left_is_removed(place: Path) -> None:
+    folder = train()
+    for name in (".model.safetensors-1", ".config.toml-7", ".loss.png-3", ".report.html-2"):
+        (folder / name).write_bytes(b"half")
+    for age, name in ((0, ".a-young"), (10_000, ".a-old")):
+        (place / "runs" / name).mkdir()
+        then = os.stat(place / "runs" / name).st_mtime - age
+        os.utime(place / "runs" / name, (then, then))
+    train("--training.epochs", "4", resume=str(folder))
+    assert not list(folder.glob(".*"))
+    train()
+    assert [path.name for path in (place / "runs").glob(".*")] == [".a-young"]
+
+
+def test_checkpoints_beyond_a_million_are_found_in_order() -> None:
+    folder = train("--checkpoint.every_steps", "3", "--checkpoint.keep", "2")
+    older, newest = checkpoints_in(folder)
+    older.rename(older.with_name("999999-step-6"))
+    newest = newest.rename(newest.with_name("1000000-step-9"))
+    assert checkpoints_in(folder)[-1] == newest
+    train("--training.epochs", "4", resume=str(folder))
+    assert serial(checkpoints_in(folder)[-1]) > 1_000_000
+
+
+# --- whose code runs ---------------------------------------------------------------------------
+
+MODULE = """
+from pathlib import Path
+import nanotorch as nt
+Path("imported").touch()
+class Net(nt.nn.Linear):
+    pass
+"""
+OWN = ["--model.name", "module", "--model.module", "net_of_test:Net"]
+
+
+@pytest.fixture
+def foreign(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run with a module of its own, as it comes from somebody else: nothing is imported yet."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (place / "net_of_test.py").write_text(MODULE)
+    folder = train(*OWN)
+    shutil.rmtree(place / "state")
+    forget(place)
+    yield folder
+    sys.modules.pop("net_of_test", None)
+
+
+def forget(place: Path) -> None:
+    sys.modules.pop("net_of_test", None)
+    (place / "imported").unlink(missing_ok=True)
+
+
+OPENED = {
+    "predict": ["predict", "RUN", "iris"],
+    "evaluate": ["evaluate", "RUN"],
+    "go on": ["train", "--resume", "RUN", "--quiet"],
+    "train again": ["train", "RUN/config.toml", "--quiet"],
+}
+
+
+@pytest.mark.parametrize("way", OPENED)
+def test_opening_somebodys_run_runs_no_code_until_it_is_trusted(
+    way: str, place: Path, foreign: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word.replace("RUN", str(foreign)) for word in OPENED[way]]
+    assert call(*words) == 2
+    assert not (place / "imported").exists()
+    assert "--trust-code" in capsys.readouterr().err
+    assert call(*words, "--trust-code") == 0
+    assert (place / "imported").exists()
+    assert call(*words) == 0  # exactly this code is remembered
+    forget(place)
+    (place / "net_of_test.py").write_text(MODULE + "# changed\n")
+    assert call(*words) == 2
+    assert not (place / "imported").exists()
+
+
+def test_a_run_of_ones_own_needs_no_word_of_trust(place: Path, foreign: Path) -> None:
+    train(*OWN)
+    assert call("evaluate", str(foreign)) == 0
+
+
+def test_a_file_in_the_working_directory_hides_no_installed_module(place: Path) -> None:
+    (place / "fractions.py").write_text("raise SystemExit('the wrong file')")
+    code = (
+        "import sys; sys.path = [p for p in sys.path if p]\n"
+        "from nanotorch.training.trust import append_working_directory as append\n"
+        "append(); import fractions; print(fractions.Fraction(1, 2))"
+    )
+    script = place / "elsewhere" / "script.py"
+    script.parent.mkdir()
+    script.write_text(code)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    result = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "1/2\n"
+
+
+# --- readers -----------------------------------------------------------------------------------
+
+
+def array_file(header: str) -> bytes:
+    body = header.encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body
+
+
+HEADER = "{'descr': '<f8', 'fortran_order': False, 'shape': (%s,), }"
+DAMAGED: dict[str, tuple[str, bytes]] = {
+    "parquet that panics": ("d.parquet", b"PAR1" + b"\xff" * 40 + b"\x10\0\0\0PAR1"),
+    "an array of a broken header": ("d.npy", array_file("{'descr': '<f8', ((")),
+    "an array of a huge shape": ("d.npy", array_file(HEADER % f"{10**30}, 2")),
+    "an array larger than its file": ("d.npy", array_file(HEADER % "1000000, 100")),
+    "an array of negative size": ("d.npy", array_file(HEADER % "-2, 2")),
+    "an array of objects": ("d.npy", array_file(HEADER.replace("<f8", "|O") % "2, 2")),
+    "svmlight of a huge number": ("d.svm", b"1 99999999999999999999:1\n0 1:1\n"),
+    "a sparse bomb": ("d.svm", b"1 2000000000:1\n0 1:1\n"),
+    "svmlight of text": ("d.svm", b"a b c\n"),
+    "no model at all": ("m.safetensors", b"\xff" * 64),
+}
+
+
+def archive(**arrays: Any) -> bytes:
+    np.savez_compressed("made.npz", **arrays)
+    return Path("made.npz").read_bytes()
+
+
+def model(metadata: dict[str, str]) -> bytes:
+    return safetensors.numpy.save({"weight": np.zeros((1, 2), np.float32)}, metadata)
+
+
+def facts(**changes: Any) -> bytes:
+    described = {
+        "model": {"name": "logistic", "bias": True},
+        "task": "binary",
+        "classes": ["a", "b"],
+        "targets": ["y"],
+        "columns": [{"name": "x"}, {"name": "z"}],
+        "threshold": 0.5,
+        "dtype": "float32",
+    }
+    arrays = {f"standardization.{name}": np.ones(2) for name in ("mean", "scale")}
+    arrays["weight"] = np.zeros((1, 2), np.float32)
+    return safetensors.numpy.save(arrays, {"nanotorch": json.dumps({**described, **changes})})
+
+
+MORE: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "an archive of single numbers": ("d.npz", lambda: archive(features=3.0, target=1)),
+    "an archive of objects": ("d.npz", lambda: archive(features=np.eye(2), target=["a", None])),
+    "an archive of cubes": ("d.npz", lambda: archive(X=np.eye(2), y=np.zeros((2, 2, 2)))),
+    "metadata that is no JSON": ("m.safetensors", lambda: model({"nanotorch": "{"})),
+    "metadata that is a list": ("m.safetensors", lambda: model({"nanotorch": "[1]"})),
+    "metadata nested deeply": ("m.safetensors", lambda: model({"nanotorch": "[" * 100_000})),
+    "no columns": ("m.safetensors", lambda: facts(columns=3)),
+    "a dtype that is none": ("m.safetensors", lambda: facts(dtype="system")),
+    "a model of unknown kind": ("m.safetensors", lambda: facts(model={"name": "tree"})),
+    "a model larger than its file": (
+        "m.safetensors",
+        lambda: facts(model={"name": "mlp", "hidden": [10**9, 10**9]}),
+    ),
+    "classes that are none": ("m.safetensors", lambda: facts(classes=None)),
+    "deep TOML": ("c.toml", lambda: b"a = " + b"[" * 50_000),
+    "deep tables of TOML": ("c.toml", lambda: b"a = " + b"{a=" * 50_000),
+    "a key of many parts": ("c.toml", lambda: b".".join([b"a"] * 50_000) + b" = 1"),
+    "a header of many parts": ("c.toml", lambda: b"[" + b" . ".join([b"a"] * 50_000) + b"]"),
+    "a configuration of megabytes": ("c.toml", lambda: b"# \n" * 2**20),
+    "a configuration of unknown keys": (
+        "c.toml",
+        lambda: b"".join(b"key%d = 1\n" % number for number in range(20_000)),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", [*DAMAGED, *MORE])
+def test_a_damaged_file_ends_in_one_line(kind: str, capfd: pytest.CaptureFixture[str]) -> None:
+    name, body = DAMAGED.get(kind) or MORE[kind]
+    Path(name).write_bytes(body() if callable(body) else body)
+    if name.endswith((".svm", ".parquet")):
+        pytest.importorskip("sklearn" if name.endswith(".svm") else "polars")
+    command = {
+        "m.safetensors": ["predict", name, "iris"],
+        "c.toml": ["train", name],
+    }.get(name, ["train", "a.toml", "--data.source", name, *QUICK])
+    assert call(*command) == 2
+    error = capfd.readouterr().err
+    assert name in error
+    assert len(error.splitlines()) <= (22 if kind.endswith("unknown keys") else 1)
+
+
+def test_unrelated_arrays_of_an_archive_are_not_read() -> None:
+    x = np.random.default_rng(0).random((30, 2))
+    np.savez("d.npz", features=x, target=np.arange(30) % 2, notes=np.array([None]))
+    assert read_table("d.npz").names == ["0", "1", "target"]
+
+
+def test_the_lines_of_keys_are_found_past_long_values() -> None:
+    long = "\n".join([*("  [1, 2],  # ]" for _ in range(20_000))])
+    text = f'a = [\n{long}\n]\n[b]\nc = """\n[d]\n"""\ne = "]"\n'
+    lines = key_lines(text)
+    assert lines[("b",)] == 20_003
+    assert lines[("b", "c")] == 20_004
+    assert lines[("b", "e")] == 20_007
+    assert ("d",) not in lines
+
+
+def test_files_that_are_damaged_anyhow_end_in_one_line() -> None:
+    """A few of the files that scripts/fuzz_files.py makes by the ten thousand."""
+    assert damage.run(count=150, seed=0, seconds=5.0, quiet=True) == []
+
+
+# --- text from files ---------------------------------------------------------------------------
+
+
+def test_control_characters_of_files_are_shown_as_escapes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert plain("a\x1b[31mb\u202e\x07\n") == "a\\x1b[31mb\\u202e\\x07\\n"
+    assert plain("größe 数") == "größe 数"
+    name = "\x1b]0;owned\x07"
+    rows = "".join(f"{i % 5},{i % 7 or ''},{i % 2}\n" for i in range(40))
+    Path("d.csv").write_text(f"{name},b,y\n{rows}")
+    call("train", "a.toml", "--data.source", "d.csv", "--data.missing", "mean", *QUICK)
+    call("train", "a.toml", "--data.source", "d.csv", "--data.target", "z", *QUICK)
+    shown = capsys.readouterr()
+    assert "\x1b" not in shown.out + shown.err
+    assert "\\x1b]0;owned\\x07" in shown.err
+
+
+@pytest.mark.parametrize(
+    "cell, safe",
+    [
+        ("=1+1", "'=1+1"),
+        ("+cmd", "'+cmd"),
+        ("-x", "'-x"),
+        ("@a", "'@a"),
+        ("\tx", "'\tx"),
+        ("-1.5", "-1.5"),
+        ("+3", "+3"),
+        ("cat", "cat"),
+        ("", ""),
+    ],
+)
+def test_cells_that_a_spreadsheet_would_run_are_guarded(cell: str, safe: str) -> None:
+    assert guarded_cell(cell) == safe
+
+
+def test_predictions_are_guarded_unless_told_otherwise() -> None:
+    rows = "".join(f"{i % 4},{'=SUM(A1)' if i % 4 > 1 else 'b'}\n" for i in range(60))
+    Path("d.csv").write_text(f"x,y\n{rows}")
+    folder = str(train("--data.source", "d.csv", "--optimizer.lr", "1.0"))
+    for flags, label in (([], "'=SUM(A1)"), (["--unguarded"], "=SUM(A1)")):
+        assert call("predict", folder, "d.csv", "--output", f"p{len(flags)}.csv", *flags) == 0
+        written = csv.DictReader(Path(f"p{len(flags)}.csv").read_text().splitlines())
+        assert {row["predicted"] for row in written} == {label, "b"}
+
+
+# --- power loss --------------------------------------------------------------------------------
+
+
+def problems(folder: Path, saved: bool) -> list[str]:
+    """What is torn or lost in the runs of a folder after a crash."""
+    wrong = []
+    runs = [path for path in folder.glob("*") if not path.name.startswith(".")]
+    whole = False
+    for run in runs:
+        try:
+            load(run / "config.toml")
+            size = sum(len(json.dumps(r)) + 1 for r in read_log(run / "metrics.jsonl"))
+            for path in checkpoints_in(run):
+                if load_checkpoint(path).log_bytes > size:
+                    wrong.append(f"{path}: the log is shorter than when it was saved")
+                whole = True
+            if (run / "model.safetensors").exists():
+                read_model_file(run / "model.safetensors")
+            if (run / "summary.json").exists():
+                json.loads((run / "summary.json").read_text())
+        except (InputError, ValueError) as error:
+            wrong.append(str(error))
+    return wrong if whole or not saved else [*wrong, "a checkpoint that was saved is gone"]
+
+
+def crashes(place: Path, monkeypatch: pytest.MonkeyPatch, dropped: str | None) -> list[str]:
+    """Train, and look at what every crash on the way could have left."""
+    disk = Disk(place / "runs", dropped)
+    with monkeypatch.context() as patch:
+        disk.watch(patch)
+        train("--checkpoint.every_epochs", "1", "--checkpoint.keep", "1", "--training.epochs", "2")
+    assert len(disk.operations) > 40
+    wrong: list[str] = []
+    for state, saved in disk.states(place / "crashed"):
+        wrong += problems(state, saved)
+    return wrong
+
+
+def test_no_crash_leaves_anything_torn(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert crashes(place, monkeypatch, None) == []
+
+
+@pytest.mark.parametrize(
+    "dropped",
+    [
+        r"\.writing-[^/]*/.*",  # the files of a checkpoint
+        r"\.writing-[^/]*",  # their names
+        r"checkpoints",  # the name of the checkpoint
+        r"a-1",  # the name of the folder of checkpoints
+        r"metrics\.jsonl",
+        r"\.model\.safetensors-.*",
+        r"\.summary\.json-.*",
+        r"\.a-[^/]*/config\.toml",
+        r"runs",  # the name of the run folder
+    ],
+)
+def test_every_sync_is_needed(dropped: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert crashes(place, monkeypatch, dropped)
