@@ -1,5 +1,8 @@
 """Layers, losses and containers, as `torch.nn` names them."""
 
+from typing import TYPE_CHECKING
+
+from nanotorch.backend.loading import on_demand
 from nanotorch.nn import functional as functional, init as init, utils as utils
 from nanotorch.nn.activations import (
     CELU as CELU,
@@ -74,3 +77,23 @@ from nanotorch.nn.reshaping import (
     Identity as Identity,
     Unflatten as Unflatten,
 )
+
+if TYPE_CHECKING:
+    from nanotorch.nn.recurrent import (
+        GRU as GRU,
+        LSTM as LSTM,
+        RNN as RNN,
+        GRUCell as GRUCell,
+        LSTMCell as LSTMCell,
+        RNNBase as RNNBase,
+        RNNCell as RNNCell,
+        RNNCellBase as RNNCellBase,
+    )
+else:
+    __getattr__, __dir__ = on_demand(
+        __name__,
+        **dict.fromkeys(
+            ("GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNBase", "RNNCell", "RNNCellBase"),
+            "recurrent",
+        ),
+    )

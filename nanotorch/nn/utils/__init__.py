@@ -1,5 +1,8 @@
-"""Gradient clipping, and parameters as one vector: `torch.nn.utils`."""
+"""Gradient clipping, parameters as one vector, packed sequences: `torch.nn.utils`."""
 
+from typing import TYPE_CHECKING
+
+from nanotorch.backend.loading import on_demand
 from nanotorch.nn.utils.clip_grad import (
     clip_grad_norm_ as clip_grad_norm_,
     clip_grad_value_ as clip_grad_value_,
@@ -10,3 +13,8 @@ from nanotorch.nn.utils.convert_parameters import (
     parameters_to_vector as parameters_to_vector,
     vector_to_parameters as vector_to_parameters,
 )
+
+if TYPE_CHECKING:
+    from nanotorch.nn.utils import rnn as rnn
+else:
+    __getattr__, __dir__ = on_demand(__name__, "rnn")
