@@ -94,13 +94,13 @@ class Sequential(_Numbered):
         for name, module in pairs:
             self.add_module(str(name), module)
 
-    def forward(self, input: Any) -> Any:
+    def forward(self, input: Any) -> Tensor:
         """Shapes: whatever the first module takes, to whatever the last returns."""
         values = self.__dict__
         for name, role in self._roles.items():
             if role == "module":
                 input = values[name](input)
-        return input
+        return input  # type: ignore[no-any-return]
 
     def __getitem__(self, position: int | slice) -> Any:
         if isinstance(position, slice):

@@ -61,7 +61,7 @@ def normal_(
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """Fills with `val`."""
     with no_grad():
-        return tensor.fill_(val)  # type: ignore[no-any-return]
+        return tensor.fill_(val)
 
 
 def ones_(tensor: Tensor) -> Tensor:

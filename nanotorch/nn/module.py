@@ -297,8 +297,8 @@ class Module:
 
         def moved(tensor: Tensor) -> Tensor:
             if tensor.is_floating_point() or tensor.is_complex():
-                return tensor.to(*args, **kwargs)  # type: ignore[no-any-return]
-            return tensor.to(tensor.new_empty(0).to(*args, **kwargs).device)  # type: ignore[no-any-return]
+                return tensor.to(*args, **kwargs)
+            return tensor.to(tensor.new_empty(0).to(*args, **kwargs).device)
 
         return self._apply(moved)
 

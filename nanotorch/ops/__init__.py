@@ -1,8 +1,13 @@
-"""The primitives, by family, and the functions that apply them.
+"""The primitives, by family, and the functions that apply them: the one list of their names.
 
 Functions take tensors as well as raw arrays, so that the derivative rules, written with them, serve
-both.
+both. A function imported here is public: `exp` becomes `nanotorch.exp(x)` and the method `x.exp()`,
+unless one of the tables at the end says otherwise.
 """
+
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
 
 from nanotorch.ops.activations import (
     elu as elu,
@@ -255,3 +260,35 @@ from nanotorch.ops.statistics import (
     var_mean as var_mean,
 )
 from nanotorch.ops.sums import mean as mean, sum as sum
+
+# Neither functions of the package nor methods: they serve rules, layers and `nanotorch.linalg`.
+INTERNAL = {
+    *("alias", "cast", "embed", "getitem", "inv", "move", "ones_like", "power", "setitem"),
+    *("solve", "standardize", "sum_to", "zeros_like", "elu", "gelu", "leaky_relu", "logsigmoid"),
+    *("silu", "softplus", "layer_norm", "linear", "pad", "binary_cross_entropy", "cross_entropy"),
+    *("binary_cross_entropy_with_logits", "huber_loss", "kl_div", "l1_loss", "mse_loss"),
+    *("nll_loss", "smooth_l1_loss"),
+}
+# Functions alone, since their first argument is no tensor or PyTorch has no such method.
+FUNCTIONS_ONLY = {
+    *("broadcast_tensors", "bucketize", "cat", "cdist", "column_stack", "cosine_similarity"),
+    *("einsum", "hstack", "meshgrid", "rsub", "searchsorted", "stack", "std_mean", "tensordot"),
+    *("var_mean", "vstack", "where"),
+}
+METHODS_ONLY = {"expand", "expand_as", "repeat", "reshape_as", "view", "view_as"}
+# Further names, of functions and methods alike.
+ALIASES: dict[str, Callable[..., Any]] = {
+    "absolute": abs, "clip": clamp, "divide": div, "greater": gt, "greater_equal": ge,
+    "inverse": inv, "less": lt, "less_equal": le, "moveaxis": movedim, "multiply": mul,
+    "negative": neg, "pow": power, "subtract": sub, "swapaxes": transpose, "swapdims": transpose,
+    "true_divide": div,
+}  # fmt: skip
+
+_public: dict[str, Callable[..., Any]] = {
+    name: value
+    for name, value in vars().items()
+    if isinstance(value, FunctionType) and name not in INTERNAL
+}
+_public |= ALIASES
+FUNCTIONS = {name: f for name, f in _public.items() if name not in METHODS_ONLY}
+METHODS = {name: f for name, f in _public.items() if name not in FUNCTIONS_ONLY}

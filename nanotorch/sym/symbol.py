@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from nanotorch import ops
 from nanotorch.backend import dtype as DType, dtype_of, get_default_device, get_default_dtype
@@ -253,7 +253,13 @@ class Graph:
         return "\n".join([*lines, f"outputs: {', '.join(self.list_outputs())}"])
 
 
-class Symbol(Expression, Graph, Operators):
+if TYPE_CHECKING:
+    SymbolOperators = Operators["Symbol"]  # what computing with symbols gives
+else:
+    SymbolOperators = Operators
+
+
+class Symbol(Expression, Graph, SymbolOperators):
     """An expression as the user handles it; the operators, methods and ops of tensors take it."""
 
     @staticmethod

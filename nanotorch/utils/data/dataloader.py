@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 import numpy
 
@@ -115,6 +115,10 @@ class DataLoader(Generic[Item]):
             collate_fn = default_collate if batched else default_convert
         self.collate_fn: Callable[[Any], Any] = collate_fn
 
+    @overload
+    def __iter__(self: DataLoader[tuple[Tensor, ...]]) -> Iterator[list[Tensor]]: ...
+    @overload
+    def __iter__(self) -> Iterator[Any]: ...
     def __iter__(self) -> Iterator[Any]:
         # PyTorch draws a seed for its workers at the start of each pass, workers or not.
         if self._iterable:
