@@ -129,10 +129,10 @@ BINARY = {
     "div": (real, away), "pow": (positive, real), "maximum": (real, real),
     "minimum": (real, real), "atan2": (away, away), "remainder": (between, away),
     "fmod": (between, away), "floor_divide": (between, away), "hypot": (away, away),
-    "logaddexp": (real, real), "xlogy": (positive, positive), "eq": (real, real),
-    "ne": (real, real), "lt": (real, real), "le": (real, real), "gt": (real, real),
-    "ge": (real, real), "logical_and": (real, real), "logical_or": (real, real),
-    "logical_xor": (real, real), "isclose": (real, real),
+    "copysign": (away, away), "logaddexp": (real, real), "xlogy": (positive, positive),
+    "eq": (real, real), "ne": (real, real), "lt": (real, real), "le": (real, real),
+    "gt": (real, real), "ge": (real, real), "logical_and": (real, real),
+    "logical_or": (real, real), "logical_xor": (real, real), "isclose": (real, real),
 }  # fmt: skip
 for name, (first, second) in BINARY.items():
     for one, two in PAIRS:

@@ -29,10 +29,11 @@ def mistakes(x: nt.Tensor) -> None:
 EXPRESSIONS = (
     "x + 1", "1 - x", "x > 0", "x @ x", "x[0]", "x.sum()", "x.max()", "x.max(1)", "x.item()",
     "x.shape", "x.shape[0]", "x.size(0)", "x.dtype", "x.device", "x.grad", "x.exp_()",
-    "x.to('cpu')", "nt.exp(x)", "nt.tensor([1.0])", "nt.zeros(2)", "nt.cat([x, x])", "nt.bernoulli(x)",
-    "nt.linalg.norm(x)", "nt.nn.Linear(2, 3)(x)", "nt.nn.Sequential(nt.nn.ReLU())(x)", "model(x)",
-    "nt.nn.MSELoss()(x, x)", "nt.nn.functional.softmax(x, 1)", "nt.no_grad()(nt.exp)(x)",
-    "nt.compile(nt.nn.ReLU())(x)", "nt.optim.SGD(model.parameters(), lr=0.1).zero_grad()",
+    "x.to('cpu')", "nt.exp(x)", "nt.tensor([1.0])", "nt.zeros(2)", "nt.cat([x, x])",
+    "nt.bernoulli(x)", "nt.linalg.norm(x)", "nt.nn.Linear(2, 3)(x)",
+    "nt.nn.Sequential(nt.nn.ReLU())(x)", "model(x)", "nt.nn.MSELoss()(x, x)",
+    "nt.nn.functional.softmax(x, 1)", "nt.no_grad()(nt.exp)(x)", "nt.compile(nt.nn.ReLU())(x)",
+    "nt.optim.SGD(model.parameters(), lr=0.1).zero_grad()",
 )  # fmt: skip
 
 

@@ -179,6 +179,7 @@ from nanotorch.ops.pairs import (
     addcdiv as addcdiv,
     addcmul as addcmul,
     atan2 as atan2,
+    copysign as copysign,
     hypot as hypot,
     lerp as lerp,
     logaddexp as logaddexp,

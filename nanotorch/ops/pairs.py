@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import Array, is_array
+from nanotorch.ops.casting import zeros_like
 from nanotorch.ops.comparisons import where
-from nanotorch.ops.elementwise import exp, log
+from nanotorch.ops.elementwise import exp, log, sign
 from nanotorch.primitive import BinaryUfunc, Elementwise, Traced, apply, function
 
 
@@ -75,6 +76,17 @@ class LerpTensor(Elementwise):
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, weight: Array, out: Array | None = None) -> Array:
         return xp.add(a, (b - a) * weight, out=out)
+
+
+class Copysign(BinaryUfunc):
+    """y = |a| with the sign of b, of which -0.0 has one as well"""
+
+    ufunc = "copysign"
+    promotes = "floating"
+    vjp = (lambda g, a, y: g * (sign(a) * sign(y)), lambda g: zeros_like(g))
+
+
+copysign = function(Copysign)
 
 
 class Hypot(BinaryUfunc):
