@@ -1,5 +1,7 @@
 """A small neural-network training framework with PyTorch's names, on NumPy and CuPy."""
 
+from typing import TYPE_CHECKING
+
 from nanotorch import autograd, nn, ops, optim, utils
 from nanotorch.autograd import (
     enable_grad,
@@ -96,17 +98,18 @@ globals().update(ops.FUNCTIONS)  # exp, sum, matmul, …: the list is in ops
 
 _LOADED_WITH_CUDA += ["nanotorch.cuda.kernel_table", "nanotorch.cuda.placement"]
 
-__getattr__, __dir__ = _on_demand(
-    __name__,
-    *("amp", "backends", "cuda", "func", "linalg"),
-    autocast="amp.autocast_mode",
-    clear_autocast_cache="amp.autocast_mode",
-    get_autocast_dtype="amp.autocast_mode",
-    get_float32_matmul_precision="backends",
-    is_autocast_cache_enabled="amp.autocast_mode",
-    is_autocast_enabled="amp.autocast_mode",
-    set_float32_matmul_precision="backends",
-    vmap="func",
-)
+if TYPE_CHECKING:
+    from nanotorch import amp, backends, cuda, func, linalg
+    from nanotorch.amp.autocast_mode import (
+        autocast,
+        clear_autocast_cache,
+        get_autocast_dtype,
+        is_autocast_cache_enabled,
+        is_autocast_enabled,
+    )
+    from nanotorch.backends import get_float32_matmul_precision, set_float32_matmul_precision
+    from nanotorch.func import vmap
+else:
+    __getattr__, __dir__ = _on_demand(__name__)
 
 __version__ = "0.1.0"

@@ -1,4 +1,7 @@
-"""Who may import what, read from the source: the package's layers and the shape of its modules.
+"""Who may import what, read from the source: the package's rooms, layers, and its modules' shapes.
+
+The rooms are those of `scripts/rooms.py`: the core names no ring, the stock stands on none, and a
+ring stands on those alone that the table says.
 
 A module imports only from the layers to its left, or from its own:
 
@@ -13,6 +16,7 @@ Imports under `if TYPE_CHECKING:` are for annotations and are not counted.
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -21,6 +25,9 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import rooms  # noqa: E402 - found by the line above
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("datasets",),  # files and their reader, which stand on nothing
@@ -163,6 +170,26 @@ def layering_faults(name: str, imports: list[Import]) -> Iterator[str]:
             yield f"{name}:{target.line}: imports {target.module}, which is not to its left"
 
 
+def room_faults(path: str, imports: list[Import], paths: dict[str, str]) -> Iterator[str]:
+    """What a file of the package imports from a room that its own does not stand on.
+
+    Imports for types alone count in the core, which names no ring at all.
+    """
+    room = rooms.room_of(path)
+    if not room:
+        yield f"{path}: which room is it in? Name it in scripts/rooms.py"
+        return
+    allowed = {"core", "stock", room, *rooms.STANDS_ON.get(room, ())}
+    for target in imports:
+        if target.module not in paths or target.module in LATER:
+            continue
+        if target.for_types and room != "core":
+            continue
+        other = rooms.room_of(paths[target.module])
+        if other not in allowed:
+            yield f"{path}:{target.line}: {room} imports {target.module}, which is {other}"
+
+
 def lazy_import_faults(name: str, imports: list[Import]) -> Iterator[str]:
     """Imports inside functions, except of optional or slow third-party packages."""
     for target in imports:
@@ -270,6 +297,29 @@ def test_every_module_imports_only_from_its_left() -> None:
     assert report(f for name in IMPORTS for f in layering_faults(name, IMPORTS[name])) == ""
 
 
+FILES = {
+    name: path.relative_to(ROOT / "nanotorch").as_posix()
+    for name, path in zip(SOURCES, PATHS)
+    if name != "train"
+}
+
+
+def test_rooms_stand_on_what_the_table_says() -> None:
+    assert report(f for name in FILES for f in room_faults(FILES[name], IMPORTS[name], FILES)) == ""
+
+
+def test_the_table_of_rooms_names_what_is_there() -> None:
+    listed = [
+        *rooms.CORE,
+        *rooms.STOCK,
+        *(path for paths in rooms.RINGS.values() for path in paths),
+    ]
+    assert [path for path in listed if not (ROOT / "nanotorch" / path).exists()] == []
+    assert {*rooms.STANDS_ON, *(ring for on in rooms.STANDS_ON.values() for ring in on)} <= {
+        *rooms.RINGS
+    }
+
+
 def test_nothing_of_ours_is_imported_inside_a_function() -> None:
     assert report(f for name in IMPORTS for f in lazy_import_faults(name, IMPORTS[name])) == ""
 
@@ -366,6 +416,27 @@ def test_a_broken_rule_is_found(name: str, source: str, words: str) -> None:
 )
 def test_a_kept_rule_is_not(name: str, source: str) -> None:
     assert faults_in(name, source) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "faults"),
+    [
+        ("autograd/engine.py", "from nanotorch.amp import autocast", 1),
+        ("autograd/engine.py", "if TYPE_CHECKING:\n    from nanotorch.amp import autocast", 1),
+        ("autograd/engine.py", "def f():\n    from nanotorch.amp import autocast", 1),
+        ("ops/shapes.py", "from nanotorch.amp import autocast", 1),
+        ("sym/symbol.py", "from nanotorch.amp import autocast", 1),
+        ("optim/__init__.py", "from nanotorch.amp import autocast", 1),
+        ("optim/__init__.py", "if TYPE_CHECKING:\n    from nanotorch.amp import autocast", 0),
+        ("utils/checkpoint.py", "from nanotorch.amp import autocast", 0),
+        ("amp/casts.py", "from nanotorch.amp import autocast\nimport nanotorch.tensor", 0),
+        ("surprise.py", "", 1),
+    ],
+)
+def test_rooms_are_kept_apart(path: str, source: str, faults: int) -> None:
+    name = "nanotorch." + path.removesuffix(".py").replace("/", ".")
+    imports = imports_of(name, source, set(FILES))
+    assert len(list(room_faults(path, imports, FILES))) == faults
 
 
 @pytest.mark.parametrize(

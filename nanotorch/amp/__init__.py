@@ -13,4 +13,4 @@ from nanotorch.backend.loading import on_demand
 if TYPE_CHECKING:
     from nanotorch.amp.grad_scaler import GradScaler as GradScaler
 else:
-    __getattr__, __dir__ = on_demand(__name__, GradScaler="grad_scaler")
+    __getattr__, __dir__ = on_demand(__name__)

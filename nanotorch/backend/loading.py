@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import importlib
 import sys
 from collections.abc import Callable
 from typing import Any
 
 
-def on_demand(
-    package: str, *modules: str, **names: str
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """A package's `__getattr__` and `__dir__` (PEP 562), which know what is not loaded yet.
+def on_demand(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """A package's `__getattr__` and `__dir__` (PEP 562): what it imports under `if TYPE_CHECKING:`
+    loads when it is first asked for."""
 
-    modules: its modules that load when they are first asked for. names: what to take, in the same
-    way, from one of its modules, such as vmap="func".
-    """
+    @functools.cache
+    def sources() -> dict[str, tuple[str, str]]:
+        """For each name the module to take it from, and its name there."""
+        spec: Any = sys.modules[package].__spec__
+        return {
+            alias.asname or alias.name: (statement.module or "", alias.name)
+            for block in ast.parse(spec.loader.get_source(package)).body
+            if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+            for statement in block.body
+            if isinstance(statement, ast.ImportFrom)
+            for alias in statement.names
+        }
 
     def __getattr__(name: str) -> Any:  # noqa: N807 - Python's name
-        if name in modules:
-            return importlib.import_module(f"{package}.{name}")
-        if name in names:
-            return getattr(importlib.import_module(f"{package}.{names[name]}"), name)
-        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if name == "__all__":  # which `from package import *` asks for
+            return [public for public in __dir__() if not public.startswith("_")]
+        if name.startswith("__") or name not in sources():
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module, there = sources()[name]
+        if module == package:
+            return importlib.import_module(f"{package}.{there}")
+        value = getattr(importlib.import_module(module), there)
+        setattr(sys.modules[package], name, value)  # the next time it is there
+        return value
 
     def __dir__() -> list[str]:  # noqa: N807 - Python's name
-        return sorted({*vars(sys.modules[package]), *modules, *names})
+        return sorted({*vars(sys.modules[package]), *sources()})
 
     return __getattr__, __dir__
 

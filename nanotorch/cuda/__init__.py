@@ -10,13 +10,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nanotorch import random
 from nanotorch.backend import cuda_module, cuda_unavailable_reason, device as Device
 from nanotorch.backend.cuda import checks
 from nanotorch.backend.loading import on_demand
 from nanotorch.tensor import Tensor
+
+if TYPE_CHECKING:
+    from nanotorch.cuda import amp as amp
 
 Place = Device | str | int | None
 
@@ -109,7 +112,7 @@ def synchronize(device: Place = None) -> None:
 # --- random numbers -------------------------------------------------------------------------------
 
 
-_on_demand, __dir__ = on_demand(__name__, "amp")
+_on_demand, __dir__ = on_demand(__name__)
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 from nanotorch.backend.loading import on_demand
-from nanotorch.optim.adam import Adam as Adam, AdamW as AdamW
 from nanotorch.optim.host_step import HostRunner
 from nanotorch.optim.optimizer import Optimizer as Optimizer, runners
 from nanotorch.optim.sgd import SGD as SGD
@@ -11,11 +10,10 @@ from nanotorch.optim.sgd import SGD as SGD
 if TYPE_CHECKING:
     from nanotorch.optim import lr_scheduler as lr_scheduler
     from nanotorch.optim.adagrad import Adagrad as Adagrad
+    from nanotorch.optim.adam import Adam as Adam, AdamW as AdamW
     from nanotorch.optim.lbfgs import LBFGS as LBFGS
     from nanotorch.optim.rmsprop import RMSprop as RMSprop
 else:
-    __getattr__, __dir__ = on_demand(
-        __name__, "lr_scheduler", Adagrad="adagrad", LBFGS="lbfgs", RMSprop="rmsprop"
-    )
+    __getattr__, __dir__ = on_demand(__name__)
 
 runners.append(HostRunner)

@@ -7,4 +7,4 @@ from nanotorch.backend.loading import on_demand
 if TYPE_CHECKING:
     from nanotorch.utils import checkpoint as checkpoint, data as data
 else:
-    __getattr__, __dir__ = on_demand(__name__, "checkpoint", "data")
+    __getattr__, __dir__ = on_demand(__name__)
