@@ -101,9 +101,9 @@ from nanotorch import linalg as linalg
 from nanotorch.amp.autocast_mode import autocast as autocast
 from nanotorch.amp.autocast_mode import clear_autocast_cache as clear_autocast_cache
 from nanotorch.amp.autocast_mode import get_autocast_dtype as get_autocast_dtype
-from nanotorch.backends import get_float32_matmul_precision as get_float32_matmul_precision
 from nanotorch.amp.autocast_mode import is_autocast_cache_enabled as is_autocast_cache_enabled
 from nanotorch.amp.autocast_mode import is_autocast_enabled as is_autocast_enabled
+from nanotorch.backends import get_float32_matmul_precision as get_float32_matmul_precision
 from nanotorch.backends import set_float32_matmul_precision as set_float32_matmul_precision
 from nanotorch.func import vmap as vmap
 from nanotorch.operators import Operand, ValuesAndIndices

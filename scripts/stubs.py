@@ -308,7 +308,11 @@ def names() -> Iterator[str]:
     """The public names of the package."""
     functions = dict(ops.FUNCTIONS)
     for node in ast.parse((PACKAGE / "__init__.py").read_text()).body:
-        if isinstance(node, ast.ImportFrom):
+        if isinstance(node, ast.If):  # what loads on demand
+            for part in node.body:
+                for alias in part.names:  # type: ignore[attr-defined]
+                    yield f"from {part.module} import {alias.name} as {alias.name}\n"  # type: ignore[attr-defined]
+        elif isinstance(node, ast.ImportFrom) and node.module != "typing":
             for alias in node.names:
                 name, value = (
                     alias.asname or alias.name,
@@ -318,13 +322,6 @@ def names() -> Iterator[str]:
                     functions[name] = value
                 else:
                     yield f"from {node.module} import {alias.name} as {name}\n"
-    for node in ast.walk(ast.parse((PACKAGE / "__init__.py").read_text())):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "_on_demand":
-            modules = ast.literal_eval(node.args[1].value)  # type: ignore[attr-defined]
-            yield "".join(f"from nanotorch import {module} as {module}\n" for module in modules)
-            for given in node.keywords:
-                place = ast.literal_eval(given.value)
-                yield f"from nanotorch.{place} import {given.arg} as {given.arg}\n"
     yield USES + "\n\n__version__: builtins.str\n"
     for name, function in functions.items():
         yield from op(name, function, "", "Tensor")

@@ -17,4 +17,4 @@ from nanotorch.nn.utils.convert_parameters import (
 if TYPE_CHECKING:
     from nanotorch.nn.utils import rnn as rnn
 else:
-    __getattr__, __dir__ = on_demand(__name__, "rnn")
+    __getattr__, __dir__ = on_demand(__name__)
