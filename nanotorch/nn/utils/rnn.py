@@ -69,7 +69,7 @@ class PackedSequence(_Packed):
     @property
     def is_cuda(self) -> bool:
         """Whether the data are on a CUDA device."""
-        return self.data.is_cuda  # type: ignore[no-any-return]
+        return self.data.is_cuda
 
 
 def invert_permutation(permutation: Tensor | None) -> Tensor | None:
@@ -131,7 +131,7 @@ def _present(batch_sizes: Tensor, batch: int, device: Any) -> Tensor:
     """Which of the (steps, sequences) have an element."""
     places = arange(batch)
     mask: Tensor = places.unsqueeze(0) < batch_sizes.unsqueeze(1)
-    return mask.to(device)  # type: ignore[no-any-return]
+    return mask.to(device)
 
 
 def pad_packed_sequence(
