@@ -37,6 +37,7 @@ HEADER = "# Written by scripts/stubs.py from the sources; not to be edited.\n"
 STUBBED = {
     "tensor.py": True, "linalg.py": True, "nn/module.py": False,
     "compile/__init__.py": False, "autograd/grad_mode.py": False,
+    "autograd/backward.py": False,
 }  # fmt: skip
 
 INTS = "int | Sequence[int]"
@@ -94,9 +95,11 @@ OVERLOADS: dict[str, tuple[tuple[str, str], ...]] = {
         ),
     ),
     "Size.__add__": (("self, other: Any", "Size"),),
-    "size": (("self, dim: None = None", "Size"), ("self, dim: int", "int")),
-    "stride": (("self, dim: None = None", "tuple[int, ...]"), ("self, dim: int", "int")),
-    "type": (("self, kind: None = None", "str"), ("self, kind: DType | str | type", "Tensor")),
+    "Tensor.size": (("self, dim: None = None", "Size"), ("self, dim: int", "int")),
+    "Tensor.stride": (("self, dim: None = None", "tuple[int, ...]"), ("self, dim: int", "int")),
+    "Tensor.type": (
+        ("self, kind: None = None", "str"), ("self, kind: DType | str | type", "Tensor"),
+    ),
     "Size.__getitem__": (("self, key: SupportsIndex", "int"), ("self, key: slice", "Size")),
     "Module.__call__": (  # the first serves a plain `Module` as well
         ("self: _Forward[P, Tensor], *args: P.args, **kwargs: P.kwargs", "Tensor"),
@@ -104,7 +107,9 @@ OVERLOADS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "no_grad.__new__": DECORATES, "enable_grad.__new__": DECORATES,
     "inference_mode.__new__": (DECORATES[0], ("cls, mode: bool = True", "Self")),
-    "compile": (  # `...` stands for the options
+    # `...` stands for the other parameters
+    "grad": (("outputs: Tensors, inputs: Tensors, ...", "tuple[Tensor, ...]"),),
+    "compile": (
         ("function: M, ...", "M"),
         ("function: Callable[P, R], ...", "_Compiled[P, R]"),
         ("function: None = None, ...", "Callable[[Callable[P, R]], _Compiled[P, R]]"),
@@ -140,6 +145,9 @@ R = TypeVar("R", covariant=True)
 
 class _Forward(Protocol[P, R]):
     def forward(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+""",
+    "autograd/backward.py": """
+Tensors: TypeAlias = Tensor | Sequence[Tensor]
 """,
     "compile/__init__.py": """from nanotorch.compile.explanation import Explanation
 from nanotorch.nn.module import Module
@@ -244,7 +252,7 @@ def signature(name: str, function: Callable[..., Any]) -> ast.FunctionDef:
 
 
 def cases(name: str, owner: str = "") -> tuple[tuple[str, str], ...]:
-    return OVERLOADS.get(f"{owner}.{name}") or OVERLOADS.get(name) or ()
+    return OVERLOADS.get(f"{owner}.{name}" if owner else name, ())
 
 
 def op(name: str, function: Callable[..., Any], indent: str, result: str) -> Iterator[str]:
@@ -348,7 +356,7 @@ def module(
             marks = tuple(ast.unparse(mark) for mark in node.decorator_list)
             several = cases(node.name, owner)
             for inputs, gives in several:
-                _, *options = parameters(node.args, False, None)
+                options = parameters(node.args, False, None)[inputs.count(": ") :]
                 case = parsed(node.name, inputs.replace("...", ", ".join(options)), gives)
                 marks = ("overload",) * (len(several) > 1)
                 yield definition(case, indent, bool(owner), types=None, decorators=marks)

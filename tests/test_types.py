@@ -32,7 +32,8 @@ EXPRESSIONS = (
     "x.to('cpu')", "nt.exp(x)", "nt.tensor([1.0])", "nt.zeros(2)", "nt.cat([x, x])",
     "nt.bernoulli(x)", "nt.linalg.norm(x)", "nt.nn.Linear(2, 3)(x)",
     "nt.nn.Sequential(nt.nn.ReLU())(x)", "model(x)", "nt.nn.MSELoss()(x, x)",
-    "nt.nn.functional.softmax(x, 1)", "nt.no_grad()(nt.exp)(x)", "nt.compile(nt.nn.ReLU())(x)",
+    "nt.nn.functional.softmax(x, 1)", "nt.autograd.grad(x.sum(), x)",
+    "nt.no_grad()(nt.exp)(x)", "nt.compile(nt.nn.ReLU())(x)",
     "nt.optim.SGD(model.parameters(), lr=0.1).zero_grad()",
 )  # fmt: skip
 
