@@ -1,7 +1,8 @@
 """What the pages of docs/ show is what happens.
 
 Every ```python block of a page is run, in the order of the page and with one namespace for all; a
-```text block that follows one holds exactly what it prints. Pages without such blocks pass.
+```text block that follows one holds exactly what it prints. Pages without such blocks pass. A block
+that begins with ```python FILE: NAME holds that part of the package (scripts/document_core.py).
 """
 
 from __future__ import annotations
@@ -9,14 +10,19 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import document_core  # noqa: E402 - found by the line above
+
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(\w*(?: \S+: [^\n]+)?)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 
 
 def programs(page: str) -> list[tuple[int, str, str]]:
@@ -53,6 +59,17 @@ def test_links_and_pictures_lead_to_files(path: Path) -> None:
     text = FENCE.sub("", path.read_text(encoding="utf-8"))
     targets = [t for t in re.findall(r"\]\(([^)#\s]+)\)", text) if not t.startswith("http")]
     assert [t for t in targets if not (path.parent / t).exists()] == []
+
+
+def test_the_page_on_the_core_shows_the_code_as_it_is() -> None:
+    text = document_core.PAGE.read_text(encoding="utf-8")
+    assert document_core.page(text) == text, "python scripts/document_core.py mends this"
+
+
+def test_code_that_is_not_there_is_missed() -> None:
+    assert document_core.source_of("ops/arithmetic.py", "Mul.ufunc") == 'ufunc = "multiply"\n'
+    with pytest.raises(ValueError, match="which has no Nothing"):
+        document_core.source_of("ops/arithmetic.py", "Nothing")
 
 
 def test_the_reader_of_pages_sees_blocks_and_their_output() -> None:

@@ -119,8 +119,9 @@ class opened:  # noqa: N801 - reads as a word in `with opened(ring)`
     def __init__(self, ring: Ring) -> None:
         self.ring = ring
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Any:
         modes.rings = with_ring(modes.rings, self.ring)
+        return self.ring
 
     def __exit__(
         self,
