@@ -82,6 +82,7 @@ RINGS = {
 
 # The rings that a ring stands on, beside core and stock.
 STANDS_ON = {
+    "amp": ("cuda",),
     "compile": ("cuda",),
     "user functions": ("forward mode",),
     "derivatives": ("forward mode",),

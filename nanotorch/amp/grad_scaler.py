@@ -14,7 +14,6 @@ from typing import Any
 from nanotorch.autograd.grad_mode import live
 from nanotorch.backend import (
     array_module,
-    cuda_parts,
     cuda_unavailable_reason,
     device as Device,
     device_of,
@@ -22,6 +21,7 @@ from nanotorch.backend import (
     on_device,
     to_device,
 )
+from nanotorch.backend.cuda import scaling
 from nanotorch.tensor import Tensor
 
 READY, UNSCALED, STEPPED = "ready", "unscaled", "stepped"
@@ -247,7 +247,7 @@ class GradScaler:
                 if place not in progress.found:
                     progress.found[place] = Tensor._wrap(xp.zeros((), "f"))
                 found = progress.found[place]._array
-                cuda_parts.scaling.unscale(
+                scaling.unscale(
                     xp, gradients, to_device(scale._array, place) if divide else None, found
                 )
         for place in progress.found.keys() - by_device.keys():
@@ -268,7 +268,7 @@ class GradScaler:
             for other in found[1:]:
                 worst = xp.maximum(worst, to_device(other, scale.device))
             factors = self._growth_factor, self._backoff_factor, self._growth_interval
-            cuda_parts.scaling.grow(xp, scale._array, steps._array, worst, *factors)
+            scaling.grow(xp, scale._array, steps._array, worst, *factors)
         self._forget(array for array in found if array is not worst)
         scale._bump()
 
