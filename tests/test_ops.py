@@ -12,7 +12,6 @@ import pytest
 from op_table import CASES, Case
 
 import nanotorch
-from nanotorch.autograd import forward_ad
 from nanotorch.primitive import BinaryUfunc, Elementwise, Linear, Multilinear, Primitive, Ufunc
 
 STEP = 1e-6
@@ -94,73 +93,103 @@ def over(cases: Sequence[Case]) -> Any:
 
 
 WITH_REALS = [case for case in CASES if any(spec.differentiable for spec in case.inputs)]
-SMOOTH = [case for case in WITH_REALS if case.smooth and real_outputs(case, tensors(case))]
+DERIVABLE = [case for case in WITH_REALS if real_outputs(case, tensors(case))]
+SMOOTH = [case for case in DERIVABLE if case.smooth]
 
 
-@over(WITH_REALS)
-def test_forward_and_reverse_agree_with_finite_differences(case: Case) -> None:
+def slope(case: Case, moves: Sequence[Any], weights: Sequence[Any]) -> float:
+    """The derivative of the weighted outputs along the moves, by reverse mode."""
+    return inner(zip(gradient(case, tensors(case), weights), moves, strict=True))
+
+
+def curvature(case: Case, weights: Sequence[Any], along: Any, across: Any) -> float:
+    """The derivative of the slope along the moves `along` when moving `across`, by reverse mode."""
     inputs = tensors(case)
-    moves = directions(reals(case, inputs), 1)
-    outputs = real_outputs(case, inputs)
-    if not outputs:
-        with_grad(case, inputs)
-        assert not any(y.requires_grad for y in flat(case.function(nanotorch, *inputs)))
-        return
-    weights = directions(outputs, 2)
-    with forward_ad.dual_level():
-        carried = iter(moves)
-        duals = [
-            forward_ad.make_dual(x, nanotorch.tensor(next(carried)))
-            if x.dtype.is_floating_point
-            else x
-            for x in inputs
-        ]
-        tangents = [forward_ad.unpack_dual(y).tangent for y in real_outputs(case, duals)]
-    forward = inner((t, w) for t, w in zip(tangents, weights, strict=True) if t is not None)
-    reverse = inner(zip(gradient(case, tensors(case), weights), moves, strict=True))
+    first = weighted(gradient(case, inputs, weights, create_graph=True), along)
+    if not first.requires_grad:
+        return 0.0
+    second = nanotorch.autograd.grad(first, with_grad(case, inputs), materialize_grads=True)
+    return inner(zip(second, across, strict=True))
+
+
+def chances(case: Case) -> tuple[list[Any], list[Any], list[Any]]:
+    """Weights of the outputs, and two directions of the inputs, drawn alike in every test."""
+    inputs = tensors(case)
+    weights = directions(real_outputs(case, inputs), 2)
+    along, across = (directions(reals(case, inputs), seed) for seed in (3, 4))
+    return weights, along, across
+
+
+@over([case for case in WITH_REALS if case not in DERIVABLE])
+def test_whole_numbers_and_masks_do_not_require_grad(case: Case) -> None:
+    inputs = tensors(case)
+    with_grad(case, inputs)
+    assert not any(y.requires_grad for y in flat(case.function(nanotorch, *inputs)))
+
+
+@over(DERIVABLE)
+def test_reverse_agrees_with_finite_differences(case: Case) -> None:
+    weights, moves, _ = chances(case)
     ahead, behind = (
         float(weighted(real_outputs(case, shifted(case, moves, s)), weights)) for s in (STEP, -STEP)
     )
     measured = (ahead - behind) / (2 * STEP)
-    assert forward == pytest.approx(reverse, rel=1e-9, abs=1e-9)
-    assert reverse == pytest.approx(measured, rel=2e-6, abs=2e-7)
+    assert slope(case, moves, weights) == pytest.approx(measured, rel=2e-6, abs=2e-7)
 
 
 @over(SMOOTH)
 def test_second_derivatives_agree_with_finite_differences(case: Case) -> None:
-    inputs = tensors(case)
-    outputs = real_outputs(case, inputs)
-    weights = directions(outputs, 2)
-    along, across = (directions(reals(case, inputs), seed) for seed in (3, 4))
-
-    slope = weighted(gradient(case, inputs, weights, create_graph=True), along)
-    if slope.requires_grad:
-        second = nanotorch.autograd.grad(slope, with_grad(case, inputs), materialize_grads=True)
-        reverse = inner(zip(second, across, strict=True))
-    else:
-        reverse = 0.0
-    with forward_ad.dual_level():
-        fresh, moves = tensors(case), iter(across)
-        duals = [
-            forward_ad.make_dual(x.requires_grad_(), nanotorch.tensor(next(moves)))
-            if x.dtype.is_floating_point
-            else x
-            for x in fresh
-        ]
-        wanted = reals(case, duals)
-        total = weighted(real_outputs(case, duals), weights)
-        forward = 0.0
-        if total.requires_grad:
-            slopes = nanotorch.autograd.grad(total, wanted, materialize_grads=True)
-            tangents = [forward_ad.unpack_dual(g).tangent for g in slopes]
-            forward = inner((t, m) for t, m in zip(tangents, along, strict=True) if t is not None)
+    weights, along, across = chances(case)
     ahead, behind = (
         inner(zip(gradient(case, shifted(case, across, s), weights), along, strict=True))
         for s in (STEP, -STEP)
     )
     measured = (ahead - behind) / (2 * STEP)
-    assert reverse == pytest.approx(forward, rel=1e-8, abs=1e-8)
-    assert reverse == pytest.approx(measured, rel=2e-5, abs=2e-6)
+    assert curvature(case, weights, along, across) == pytest.approx(measured, rel=2e-5, abs=2e-6)
+
+
+def duals(inputs: Sequence[Any], moves: Sequence[Any]) -> list[Any]:
+    """The inputs, of which the real ones carry the moves as tangents."""
+    tangents = iter(moves)
+    return [
+        nanotorch.autograd.forward_ad.make_dual(x, nanotorch.tensor(next(tangents)))
+        if x.dtype.is_floating_point
+        else x
+        for x in inputs
+    ]
+
+
+def tangents_times(outputs: Sequence[Any], weights: Sequence[Any]) -> float:
+    """The sum of the outputs' tangents times constants."""
+    tangents = [nanotorch.autograd.forward_ad.unpack_dual(y).tangent for y in outputs]
+    return inner((t, w) for t, w in zip(tangents, weights, strict=True) if t is not None)
+
+
+@pytest.mark.ring("forward mode")
+@over(DERIVABLE)
+def test_forward_agrees_with_reverse(case: Case) -> None:
+    weights, moves, _ = chances(case)
+    with nanotorch.autograd.forward_ad.dual_level():
+        forward = tangents_times(real_outputs(case, duals(tensors(case), moves)), weights)
+    assert forward == pytest.approx(slope(case, moves, weights), rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.ring("forward mode")
+@over(SMOOTH)
+def test_forward_over_reverse_agrees_with_reverse_twice(case: Case) -> None:
+    weights, along, across = chances(case)
+    forward = 0.0
+    with nanotorch.autograd.forward_ad.dual_level():
+        fresh = tensors(case)
+        with_grad(case, fresh)
+        carriers = duals(fresh, across)
+        total = weighted(real_outputs(case, carriers), weights)
+        if total.requires_grad:
+            wanted = reals(case, carriers)
+            slopes = nanotorch.autograd.grad(total, wanted, materialize_grads=True)
+            forward = tangents_times(slopes, along)
+    backward = curvature(case, weights, along, across)
+    assert backward == pytest.approx(forward, rel=1e-8, abs=1e-8)
 
 
 # --- kernels --------------------------------------------------------------------------------------

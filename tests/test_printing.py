@@ -255,6 +255,7 @@ def test_impossible_options_are_refused_and_change_nothing(
 # ---- devices ----
 
 
+@pytest.mark.ring("cuda")
 def test_only_the_corners_of_a_device_array_reach_the_host_and_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -375,6 +376,7 @@ def test_the_default_dtype_is_not_named(name: str) -> None:
         nt.set_default_dtype(nt.float32)
 
 
+@pytest.mark.ring("forward mode")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 @pytest.mark.parametrize("name", BOTH)
 def test_a_dual_tensor_shows_its_tangent(name: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 import nanotorch as nt
-from nanotorch import backend, random as nt_random
+from nanotorch import random as nt_random
 from nanotorch.backend import mersenne
 from nanotorch.backend.mersenne import MersenneTwister
 
@@ -279,14 +279,6 @@ def test_parameters_are_filled_only_outside_of_recording() -> None:
     assert x.count_nonzero().item() == 3
 
 
-@pytest.fixture
-def cuda() -> Iterator[str]:
-    """The device "cuda" as a strict double of CuPy plays it."""
-    backend.register_cuda_module(pytest.importorskip("strict_cupy"))
-    yield "cuda"
-    backend.register_cuda_module(None)
-
-
 ON_A_DEVICE: list[Callable[[str, Any], Any]] = [
     lambda d, g: nt.rand(2, 3, device=d, generator=g),
     lambda d, g: nt.randn(20, device=d, generator=g),
@@ -305,12 +297,14 @@ ON_A_DEVICE: list[Callable[[str, Any], Any]] = [
 ]
 
 
+@pytest.mark.ring("cuda")
+@pytest.mark.usefixtures("cuda")
 @pytest.mark.parametrize("draw", ON_A_DEVICE)
 def test_a_generator_of_the_cpu_draws_its_numbers_for_every_device(
-    draw: Callable[[str, Any], Any], cuda: str
+    draw: Callable[[str, Any], Any],
 ) -> None:
     expected = draw("cpu", nt.Generator().manual_seed(0))
-    drawn = draw(cuda, nt.Generator().manual_seed(0))
+    drawn = draw("cuda", nt.Generator().manual_seed(0))
     assert drawn.device.type == "cuda"
     assert drawn.dtype is expected.dtype
     assert drawn.cpu().tolist() == expected.tolist()
