@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -17,9 +18,37 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers have the cores already
 from nanotorch import backend
 from nanotorch.autograd.grad_mode import modes
 
+# The files of the core's own tests, which need core and stock alone, but for tests marked `ring`.
+CORE = {
+    *("test_engine.py", "test_tensor.py", "test_ops.py", "test_updates_in_place.py"),
+    *("test_promotion.py", "test_printing.py", "test_random.py"),
+    *("test_nn_module.py", "test_nn_init.py"),
+}
+
 # The same examples in every run: a failure that comes and goes helps nobody.
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("repeatable")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--core", action="store_true", help="only the core's own tests")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --core, files of CORE alone."""
+    name = collection_path.name
+    others = name.startswith("test_") and name not in CORE
+    return True if others and config.getoption("--core") else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --core, no test that stands on a ring, and none that compares with PyTorch."""
+    if config.getoption("--core"):
+        items[:] = [
+            item
+            for item in items
+            if not any(item.get_closest_marker(name) for name in ("ring", "torch"))
+        ]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

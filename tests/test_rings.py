@@ -1,7 +1,8 @@
-"""Each ring can be deleted: the package imports and trains without its files."""
+"""Each ring can be deleted: without its files the package trains, and the core's tests pass."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -55,7 +56,25 @@ def run(folder: Path, *command: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("ring", [*rooms.RINGS, "all of them"])
+ALL = "all of them"
+
+
+def rings_of(name: str) -> list[str]:
+    return list(rooms.RINGS) if name == ALL else [name]
+
+
+@pytest.mark.parametrize("ring", [*rooms.RINGS, ALL])
 def test_the_package_trains_without_a_ring(ring: str, tmp_path: Path) -> None:
-    rings = list(rooms.RINGS) if ring == "all of them" else [ring]
-    assert str(tmp_path) in run(without(rings, tmp_path), "-c", TRAINS)
+    assert str(tmp_path) in run(without(rings_of(ring), tmp_path), "-c", TRAINS)
+
+
+one_by_one = [pytest.param(ring, marks=pytest.mark.slow) for ring in rooms.RINGS]
+
+
+@pytest.mark.parametrize("ring", [ALL, *one_by_one])
+def test_the_core_s_own_tests_pass_without_a_ring(ring: str, tmp_path: Path) -> None:
+    folder = without(rings_of(ring), tmp_path)
+    shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    summary = run(folder, "-m", "pytest", "-q", "--core", "-p", "no:cacheprovider")
+    assert int(re.findall(r"(\d+) passed", summary)[0]) > 3000
