@@ -9,25 +9,14 @@ from typing import Any
 import numpy
 import pytest
 import strict_cupy
+from optimizer_table import FEW, named
 
 import nanotorch as nt
 from nanotorch import backend, optim
 from nanotorch.backend.cuda import kernels, tables
 from nanotorch.nn.utils import clip_grad_norm_, clip_grad_value_, get_total_norm
 
-UPDATES: list[tuple[str, dict[str, Any]]] = [
-    ("SGD", {"lr": 0.1}),
-    ("SGD", {"lr": 0.1, "weight_decay": 0.1, "maximize": True}),
-    ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
-    ("SGD", {"lr": 0.1, "momentum": 0.9, "dampening": 0.2, "maximize": True}),
-    ("Adam", {"lr": 0.01}),
-    ("Adam", {"lr": 0.01, "amsgrad": True, "weight_decay": 0.1, "eps": 1e-3}),
-    ("AdamW", {"lr": 0.05, "maximize": True}),
-    ("RMSprop", {"lr": 0.01, "weight_decay": 0.1}),
-    ("RMSprop", {"lr": 0.01, "centered": True, "momentum": 0.5, "maximize": True}),
-    ("Adagrad", {"lr": 0.05, "lr_decay": 0.1, "weight_decay": 0.1}),
-    ("Adagrad", {"lr": 0.05, "initial_accumulator_value": 0.5, "maximize": True}),
-]
+FUSED = [(name, options) for name, options in FEW if getattr(optim, name).cuda_kernel]
 # One element, whole groups of four, ragged ends, several blocks, a row that is no multiple of 4.
 SHAPES = [(1,), (8,), (3, 5), (1025,), (2, 2048), (0, 3), ()]
 ACCURACY = {nt.bfloat16: 3e-2, nt.float16: 4e-3, nt.float32: 2e-6, nt.float64: 1e-14}
@@ -65,7 +54,7 @@ def trained(
 
 
 @pytest.mark.parametrize("dtype", ACCURACY, ids=str)
-@pytest.mark.parametrize("name, options", UPDATES, ids=str)
+@pytest.mark.parametrize("name, options", FEW, ids=named)
 def test_updates_and_states_are_the_cpus(
     cuda: str, name: str, options: dict[str, Any], dtype: Any
 ) -> None:
@@ -198,7 +187,7 @@ def test_a_kernel_of_ones_own_is_what_runs(cuda: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [nt.float32, nt.float64], ids=str)
-@pytest.mark.parametrize("name, options", UPDATES, ids=str)
+@pytest.mark.parametrize("name, options", FUSED, ids=named)
 def test_a_step_whose_gradients_overflowed_is_as_if_it_had_not_been(
     cuda: str, name: str, options: dict[str, Any], dtype: Any
 ) -> None:

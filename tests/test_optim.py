@@ -4,63 +4,14 @@ from __future__ import annotations
 
 import copy
 import gc
-from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
+from optimizer_table import CASES, FEW, ROWS, Options, named
 
 import nanotorch as nt
 from nanotorch import nn, optim
-
-Options = dict[str, Any]
-
-
-def combinations(**choices: list[Any]) -> list[Options]:
-    return [dict(zip(choices, values)) for values in product(*choices.values())]
-
-
-TABLE: list[tuple[str, Options]] = [
-    *[
-        ("SGD", {"lr": 0.05, **options})
-        for options in combinations(
-            momentum=[0, 0.9],
-            dampening=[0, 0.3],
-            weight_decay=[0, 0.1],
-            nesterov=[False, True],
-            maximize=[False, True],
-        )
-        if not options["nesterov"] or (options["momentum"] and not options["dampening"])
-    ],
-    *[
-        (name, {"lr": 0.01, **options})
-        for name in ("Adam", "AdamW")
-        for options in combinations(
-            amsgrad=[False, True], weight_decay=[0, 0.1], maximize=[False, True]
-        )
-    ],
-    ("Adam", {"betas": (0.0, 0.9), "eps": 1e-3}),
-    ("AdamW", {"betas": (0.5, 0.5)}),
-    *[
-        ("RMSprop", options)
-        for options in combinations(
-            momentum=[0, 0.9], centered=[False, True], weight_decay=[0, 0.1], maximize=[False, True]
-        )
-    ],
-    *[
-        ("Adagrad", options)
-        for options in combinations(
-            lr_decay=[0, 0.1],
-            weight_decay=[0, 0.1],
-            maximize=[False, True],
-            initial_accumulator_value=[0, 0.5],
-        )
-    ],
-]
-
-
-def named(case: tuple[str, Options]) -> str:
-    return case[0] + "-" + "-".join(f"{k}={v}" for k, v in case[1].items() if v)
 
 
 def values(seed: int, *shape: int) -> Any:
@@ -78,7 +29,7 @@ def parameter(array: Any) -> nt.Tensor:
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("name, options", TABLE, ids=map(named, TABLE))
+@pytest.mark.parametrize("name, options", CASES, ids=named)
 def test_updates_and_state_are_pytorchs_after_100_steps(name: str, options: Options) -> None:
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
@@ -110,9 +61,7 @@ def test_updates_and_state_are_pytorchs_after_100_steps(name: str, options: Opti
     assert repr(mine) == repr(reference)
 
 
-@pytest.mark.parametrize(
-    "name, options", TABLE[:: len(TABLE) // 9], ids=map(named, TABLE[:: len(TABLE) // 9])
-)
+@pytest.mark.parametrize("name, options", FEW, ids=named)
 def test_a_saved_and_loaded_optimizer_goes_on_to_the_same_bits(name: str, options: Options) -> None:
     def run(optimizer: optim.Optimizer, start: int, end: int) -> None:
         for step in range(start, end):
@@ -139,7 +88,7 @@ def test_a_saved_and_loaded_optimizer_goes_on_to_the_same_bits(name: str, option
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("name", ["SGD", "Adam", "RMSprop", "Adagrad"])
+@pytest.mark.parametrize("name", [row.name for row in ROWS])
 def test_float64_and_scalar_parameters_are_updated_in_their_own_precision(name: str) -> None:
     torch = pytest.importorskip("torch")
     ours = [nt.tensor(0.5, dtype=nt.float64, requires_grad=True)]
@@ -208,7 +157,7 @@ def test_frozen_parameters_keep_their_bytes_and_get_no_state() -> None:
 
 
 def test_gradients_are_not_changed_by_a_step() -> None:
-    for name, options in TABLE:
+    for name, options in FEW:
         a = parameter([1.0, -2.0])
         a.grad = nt.tensor([0.25, 3.0])
         getattr(optim, name)([a], **options).step()

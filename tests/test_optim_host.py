@@ -7,21 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from optimizer_table import FEW, named
 
 import nanotorch as nt
 from nanotorch import optim
 from nanotorch.optim import single
 from nanotorch.optim.host_step import PIECE
-
-OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
-    ("SGD", {"lr": 0.1}),
-    ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
-    ("SGD", {"lr": 0.1, "momentum": 0.9, "dampening": 0.2, "maximize": True}),
-    ("Adam", {"amsgrad": True, "weight_decay": 0.1}),
-    ("AdamW", {"lr": 0.05}),
-    ("RMSprop", {"centered": True, "momentum": 0.5}),
-    ("Adagrad", {"lr_decay": 0.1}),
-]
 
 
 def values(seed: int, *shape: int) -> Any:
@@ -44,7 +35,7 @@ def stepped(name: str, options: dict[str, Any], start: Any, steps: int = 3) -> t
 LARGE = 3 * PIECE // 4 + 5  # elements of float32: several pieces, of which the last is smaller
 
 
-@pytest.mark.parametrize("name, options", OPTIMIZERS, ids=str)
+@pytest.mark.parametrize("name, options", FEW, ids=named)
 def test_pieces_and_single_elements_have_the_bits_of_the_whole(
     name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,7 +45,7 @@ def test_pieces_and_single_elements_have_the_bits_of_the_whole(
     assert found == [stepped(name, options, start)[0].tobytes() for start in starts]
 
 
-@pytest.mark.parametrize("name, options", OPTIMIZERS, ids=str)
+@pytest.mark.parametrize("name, options", FEW, ids=named)
 def test_scratch_memory_is_as_large_as_a_piece(name: str, options: dict[str, Any]) -> None:
     _, optimizer = stepped(name, options, values(0, LARGE))
     assert (
@@ -69,7 +60,7 @@ HALVES = [nt.float16, nt.bfloat16]
 
 @pytest.mark.parametrize("kind", HALVES, ids=str)
 @pytest.mark.parametrize("shape", [(1,), (2, 3), (LARGE,), (0,)], ids=str)
-@pytest.mark.parametrize("name, options", OPTIMIZERS, ids=str)
+@pytest.mark.parametrize("name, options", FEW, ids=named)
 def test_halves_are_computed_in_float32_and_rounded_once(
     name: str, options: dict[str, Any], shape: tuple[int, ...], kind: Any
 ) -> None:

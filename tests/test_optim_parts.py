@@ -7,19 +7,10 @@ from typing import Any
 import numpy
 import pytest
 import strict_cupy
+from optimizer_table import FEW, named
 
 import nanotorch as nt
 from nanotorch import optim
-
-OPTIMIZERS: list[tuple[str, dict[str, Any]]] = [
-    ("SGD", {"lr": 0.1}),
-    ("SGD", {"lr": 0.1, "momentum": 0.9, "dampening": 0.2, "weight_decay": 0.1}),
-    ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "maximize": True}),
-    ("Adam", {"amsgrad": True, "weight_decay": 0.1}),
-    ("AdamW", {"lr": 0.05}),
-    ("RMSprop", {"centered": True, "momentum": 0.5}),
-    ("Adagrad", {"lr_decay": 0.1}),
-]
 
 
 def made(
@@ -45,7 +36,7 @@ def values(parameters: list[nt.Tensor]) -> list[Any]:
     return [p.detach().cpu().numpy() for p in parameters]
 
 
-@pytest.mark.parametrize("name, options", OPTIMIZERS, ids=str)
+@pytest.mark.parametrize("name, options", FEW, ids=named)
 def test_several_steps_may_be_sent_for_at_once_and_launched_after(
     cuda: str, name: str, options: dict[str, Any]
 ) -> None:

@@ -9,9 +9,13 @@ from nanotorch.optim.sgd import SGD as SGD
 
 if TYPE_CHECKING:
     from nanotorch.optim import lr_scheduler as lr_scheduler
+    from nanotorch.optim.adadelta import Adadelta as Adadelta
     from nanotorch.optim.adagrad import Adagrad as Adagrad
     from nanotorch.optim.adam import Adam as Adam, AdamW as AdamW
+    from nanotorch.optim.adamax import Adamax as Adamax
     from nanotorch.optim.lbfgs import LBFGS as LBFGS
+    from nanotorch.optim.nadam import NAdam as NAdam
+    from nanotorch.optim.radam import RAdam as RAdam
     from nanotorch.optim.rmsprop import RMSprop as RMSprop
 else:
     __getattr__, __dir__ = on_demand(__name__)
