@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from nanotorch.backend import Array
+from nanotorch.backend import HOST, Array
 from nanotorch.optim.adam import decays, mix
 from nanotorch.optim.groups import Group, Parameters, options_of
-from nanotorch.optim.optimizer import Optimizer, penalized
+from nanotorch.optim.optimizer import Optimizer, counter_kind, penalized
 
 
 class NAdam(Optimizer):
@@ -62,8 +62,9 @@ class NAdam(Optimizer):
         super().__init__(params, options)
 
     def advance(self, group: Group, step: float, mu_product: float) -> tuple[float, float]:
-        """t + 1 and Πₜ₊₁."""
-        return step + 1.0, mu_product * momentum_of(group, step + 1.0)
+        """t + 1 and Πₜ₊₁, whose factors are rounded as it is itself."""
+        factor = HOST.asarray(momentum_of(group, step + 1.0), counter_kind()).item()
+        return step + 1.0, mu_product * factor
 
     def numbers(self, group: Group, step: float, mu_product: float) -> Numbers:
         """All of it times √(1 - β₂ᵗ), so that no array is divided for v̂."""

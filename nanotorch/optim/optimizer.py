@@ -282,11 +282,15 @@ class Optimizer(Rule, Groups):
         self._runner.settle(self)
 
 
+def counter_kind() -> str:
+    """The letter of the dtype of a new counter: float32, unless the default dtype is float64."""
+    return "d" if get_default_dtype() is float64 else "f"
+
+
 def write_counter(state: dict[str, Any], name: str, value: float) -> None:
     """Sets a number of a parameter's state, a 0-dim tensor on the CPU, in place."""
     if not isinstance(state.get(name), Tensor):
-        kind = "d" if get_default_dtype() is float64 else "f"
-        state[name] = Tensor._wrap(HOST.zeros((), kind))
+        state[name] = Tensor._wrap(HOST.zeros((), counter_kind()))
     state[name]._array.fill(value)
 
 
