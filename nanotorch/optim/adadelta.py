@@ -37,18 +37,10 @@ class Adadelta(Optimizer):
     elementwise = True
 
     def __init__(
-        self,
-        params: Parameters,
-        lr: float = 1.0,
-        rho: float = 0.9,
-        eps: float = 1e-6,
-        weight_decay: float = 0,
-        foreach: bool | None = None,
-        *,
-        capturable: bool = False,
-        maximize: bool = False,
-        differentiable: bool = False,
-    ) -> None:
+        self, params: Parameters, lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6,
+        weight_decay: float = 0, foreach: bool | None = None, *, capturable: bool = False,
+        maximize: bool = False, differentiable: bool = False,
+    ) -> None:  # fmt: skip
         options = options_of(locals(), "lr", "eps", "weight_decay")
         if not 0.0 <= rho <= 1.0:
             raise ValueError(f"{type(self).__name__}: expected 0 <= rho <= 1, got {rho}")
@@ -57,31 +49,16 @@ class Adadelta(Optimizer):
     def numbers(self, group: Group, step: float) -> Numbers:
         """The same in every step."""
         return self.Numbers(
-            float(group["lr"]),
-            group["eps"],
-            group["rho"],
-            1.0 - group["rho"],
-            group["weight_decay"] or None,
-            group["maximize"],
-        )
+            float(group["lr"]), group["eps"], group["rho"], 1.0 - group["rho"],
+            group["weight_decay"] or None, group["maximize"],
+        )  # fmt: skip
 
     @staticmethod
     def kernel(
-        xp: Any,
-        parameter: Array,
-        gradient: Array,
-        square_avg: Array,
-        acc_delta: Array,
-        scratch: Array,
-        direction: Array,
-        delta: Array,
-        lr: Any,
-        eps: Any,
-        rho: Any,
-        share: Any,
-        weight_decay: Any,
-        maximize: bool,
-    ) -> None:
+        xp: Any, parameter: Array, gradient: Array, square_avg: Array, acc_delta: Array,
+        scratch: Array, direction: Array, delta: Array, lr: Any, eps: Any, rho: Any, share: Any,
+        weight_decay: Any, maximize: bool,
+    ) -> None:  # fmt: skip
         """One update, in place."""
         gradient = penalized(xp, parameter, gradient, direction, weight_decay, maximize)
         xp.multiply(gradient, gradient, scratch)

@@ -32,19 +32,10 @@ class Adagrad(Optimizer):
     elementwise, cuda_kernel = True, "adagrad"
 
     def __init__(
-        self,
-        params: Parameters,
-        lr: float = 1e-2,
-        lr_decay: float = 0,
-        weight_decay: float = 0,
-        initial_accumulator_value: float = 0,
-        eps: float = 1e-10,
-        foreach: bool | None = None,
-        *,
-        maximize: bool = False,
-        differentiable: bool = False,
-        fused: bool | None = None,
-    ) -> None:
+        self, params: Parameters, lr: float = 1e-2, lr_decay: float = 0, weight_decay: float = 0,
+        initial_accumulator_value: float = 0, eps: float = 1e-10, foreach: bool | None = None, *,
+        maximize: bool = False, differentiable: bool = False, fused: bool | None = None,
+    ) -> None:  # fmt: skip
         options = options_of(
             locals(), "lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps"
         )
@@ -70,17 +61,9 @@ class Adagrad(Optimizer):
 
     @staticmethod
     def kernel(
-        xp: Any,
-        parameter: Array,
-        gradient: Array,
-        sum: Array,
-        scratch: Array,
-        direction: Array,
-        lr: Any,
-        eps: Any,
-        weight_decay: Any,
-        maximize: bool,
-    ) -> None:
+        xp: Any, parameter: Array, gradient: Array, sum: Array, scratch: Array, direction: Array,
+        lr: Any, eps: Any, weight_decay: Any, maximize: bool,
+    ) -> None:  # fmt: skip
         """One update, in place."""
         gradient = penalized(xp, parameter, gradient, direction, weight_decay, maximize)
         xp.multiply(gradient, gradient, scratch)

@@ -43,21 +43,12 @@ class Adam(Optimizer):
     elementwise, cuda_kernel = True, "adam"
 
     def __init__(
-        self,
-        params: Parameters,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0,
-        amsgrad: bool = False,
-        *,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        capturable: bool = False,
-        differentiable: bool = False,
-        fused: bool | None = None,
+        self, params: Parameters, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 0, amsgrad: bool = False, *,
+        foreach: bool | None = None, maximize: bool = False, capturable: bool = False,
+        differentiable: bool = False, fused: bool | None = None,
         decoupled_weight_decay: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip  # fmt: skip
         super().__init__(params, options_of(locals(), "lr", "eps", "weight_decay"))
 
     def arrays_in_use(self, group: Group) -> tuple[str, ...]:
@@ -70,16 +61,9 @@ class Adam(Optimizer):
         correction = math.sqrt(1.0 - beta2**step)
         shrink, decay = decays(group, lr)
         return self.Numbers(
-            lr * correction / (1.0 - beta1**step),
-            group["eps"] * correction,
-            beta1,
-            1.0 - beta1,
-            beta2,
-            1.0 - beta2,
-            shrink,
-            decay,
-            group["maximize"],
-        )
+            lr * correction / (1.0 - beta1**step), group["eps"] * correction, beta1, 1.0 - beta1,
+            beta2, 1.0 - beta2, shrink, decay, group["maximize"],
+        )  # fmt: skip
 
     def numbers_after_skips(self, group: Group, step: float) -> tuple[float, ...]:
         """The rate and eps without corrections, and the number of the step."""
@@ -87,24 +71,11 @@ class Adam(Optimizer):
 
     @staticmethod
     def kernel(
-        xp: Any,
-        parameter: Array,
-        gradient: Array,
-        exp_avg: Array,
-        exp_avg_sq: Array,
-        max_exp_avg_sq: Array | None,
-        scratch: Array,
-        direction: Array,
-        step_size: Any,
-        eps: Any,
-        beta1: Any,
-        share1: Any,
-        beta2: Any,
-        share2: Any,
-        shrink: Any,
-        weight_decay: Any,
+        xp: Any, parameter: Array, gradient: Array, exp_avg: Array, exp_avg_sq: Array,
+        max_exp_avg_sq: Array | None, scratch: Array, direction: Array, step_size: Any, eps: Any,
+        beta1: Any, share1: Any, beta2: Any, share2: Any, shrink: Any, weight_decay: Any,
         maximize: bool,
-    ) -> None:
+    ) -> None:  # fmt: skip  # fmt: skip
         """One update, in place."""
         if shrink is not None:
             xp.multiply(parameter, shrink, parameter)
@@ -130,20 +101,11 @@ class AdamW(Adam):
     """
 
     def __init__(
-        self,
-        params: Parameters,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-        amsgrad: bool = False,
-        *,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        capturable: bool = False,
-        differentiable: bool = False,
-        fused: bool | None = None,
-    ) -> None:
+        self, params: Parameters, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 1e-2, amsgrad: bool = False, *,
+        maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
+        differentiable: bool = False, fused: bool | None = None,
+    ) -> None:  # fmt: skip  # fmt: skip
         options = options_of(locals(), "lr", "eps", "weight_decay")
         Optimizer.__init__(self, params, {**options, "decoupled_weight_decay": True})
 

@@ -37,50 +37,26 @@ class Adamax(Optimizer):
     elementwise = True
 
     def __init__(
-        self,
-        params: Parameters,
-        lr: float = 2e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0,
-        foreach: bool | None = None,
-        *,
-        maximize: bool = False,
-        differentiable: bool = False,
-        capturable: bool = False,
-    ) -> None:
+        self, params: Parameters, lr: float = 2e-3, betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 0, foreach: bool | None = None, *,
+        maximize: bool = False, differentiable: bool = False, capturable: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(params, options_of(locals(), "lr", "eps", "weight_decay"))
 
     def numbers(self, group: Group, step: float) -> Numbers:
         """The step size with the correction of m."""
         beta1, beta2 = group["betas"]
         return self.Numbers(
-            float(group["lr"]) / (1.0 - beta1**step),
-            group["eps"],
-            beta1,
-            1.0 - beta1,
-            beta2,
-            group["weight_decay"] or None,
-            group["maximize"],
-        )
+            float(group["lr"]) / (1.0 - beta1**step), group["eps"], beta1, 1.0 - beta1, beta2,
+            group["weight_decay"] or None, group["maximize"],
+        )  # fmt: skip
 
     @staticmethod
     def kernel(
-        xp: Any,
-        parameter: Array,
-        gradient: Array,
-        exp_avg: Array,
-        exp_inf: Array,
-        scratch: Array,
-        direction: Array,
-        step_size: Any,
-        eps: Any,
-        beta1: Any,
-        share1: Any,
-        beta2: Any,
-        weight_decay: Any,
-        maximize: bool,
-    ) -> None:
+        xp: Any, parameter: Array, gradient: Array, exp_avg: Array, exp_inf: Array, scratch: Array,
+        direction: Array, step_size: Any, eps: Any, beta1: Any, share1: Any, beta2: Any,
+        weight_decay: Any, maximize: bool,
+    ) -> None:  # fmt: skip
         """One update, in place."""
         gradient = penalized(xp, parameter, gradient, direction, weight_decay, maximize)
         mix(xp, exp_avg, beta1, gradient, share1, scratch)

@@ -58,9 +58,9 @@ class Rows:
             self.array = xp.zeros((slots, width), dtype=kind)
             self.lines = [self.array[k] for k in range(slots)]
             self._flat = self.array.reshape(-1)
-        self.noted = [[0.0] * width for _ in range(slots)]
-        self.held = [[0.0] * width for _ in range(slots)]
-        self.changed: set[int] = set()
+        self.width = width
+        self.noted = [0.0] * (slots * width)
+        self.changed: dict[int, float] = {}  # what the device does not have yet, by position
 
     def views(self, slot: int, start: int, numbers: Numbers) -> tuple[Any, ...]:
         """The numbers from `start` on as 0-dim arrays; terms that are absent and flags as is."""
@@ -72,31 +72,23 @@ class Rows:
 
     def note(self, slot: int, start: int, numbers: Numbers) -> None:
         """Writes numbers down for the next `send`."""
-        row = self.noted[slot]
-        for position, number in enumerate(numbers, start):
+        for position, number in enumerate(numbers, slot * self.width + start):
             value = 0.0 if number is None else float(number)
-            if row[position] != value:
-                row[position] = value
-                self.changed.add(slot)
+            if self.noted[position] != value:
+                self.noted[position] = self.changed[position] = value
 
     def send(self) -> None:
         """Brings to the device what has changed: each number travels as the argument of a kernel,
         so that nothing is copied and nobody waits."""
-        if not self.changed:
-            return
-        differing = []
-        for slot in self.changed:
-            held, noted = self.held[slot], self.noted[slot]
-            first = slot * len(noted)
-            differing += [(first + i, b) for i, (a, b) in enumerate(zip(held, noted)) if a != b]
-            held[:] = noted
-        self.changed.clear()
         with on_device(self.place):
-            if cuda_parts.kernels.available(self.xp):
-                cuda_parts.tables.write_numbers(self.xp, self._flat, differing)
+            if not self.changed:
+                pass
+            elif cuda_parts.kernels.available(self.xp):
+                cuda_parts.tables.write_numbers(self.xp, self._flat, self.changed.items())
             else:
-                for position, value in differing:
+                for position, value in self.changed.items():
                     self._flat[position : position + 1].fill(value)
+        self.changed.clear()
 
 
 class Set:
@@ -107,6 +99,7 @@ class Set:
     ) -> None:
         self.index, self.group, self.place, self.counts = index, group, place, counts
         self.numbers: Numbers = optimizer.numbers(group, *counts)
+        self.in_use = optimizer.arrays_in_use(group)
         self.parameters: list[Tensor] = []
         self.arrays: list[Array] = []  # those of the parameters
         self.states: list[tuple[Array | None, ...]] = []  # none before the first step
@@ -141,34 +134,23 @@ class Set:
 
 
 class FusedUpdate:
-    """One launch for parameters of one device and dtype."""
+    """One launch for parameters of one device and dtype, each with the set that it is of."""
 
     def __init__(
-        self, optimizer: Optimizer, place: device, kind: str, terms: int, rows: Rows
+        self, step: DeviceStep, members: list[tuple[Set, int]], kind: str, terms: int
     ) -> None:
-        self.optimizer, self.place, self.kind, self.rows = optimizer, place, kind, rows
-        self.terms = terms
-        self.parameters: list[Tensor] = []
-        self.arrays: list[Array] = []
-        self.states: list[tuple[Array | None, ...]] = []
-        self.starts: list[int] = []
-        self.table: Any
+        one = members[0][0]
+        self.kernel, self.place, self.rows = step.optimizer.cuda_kernel, one.place, one.rows
+        self.kind, self.terms = kind, terms
+        self.parameters = [one.parameters[i] for one, i in members]
+        self.arrays = [one.arrays[i] for one, i in members]
+        rows = [(one.arrays[i], None, *one.states[i]) for one, i in members]
+        self.table: Any = cuda_parts.tables.Table(rows)  # of everything but the gradients
+        self.table.numbers[: len(members)] = [one.start for one, _ in members]
         self.skips: Array | None = None
-
-    def add(self, parameter: Tensor, array: Array, state: Any, start: int) -> None:
-        self.parameters.append(parameter)
-        self.arrays.append(array)
-        self.states.append(state)
-        self.starts.append(start)
-
-    def make_table(self, skips: Skips | None) -> None:
-        """Notes where everything but the gradients lies."""
-        table = cuda_parts.tables.Table([(a, None, *s) for a, s in zip(self.arrays, self.states)])
-        table.numbers[: len(self.starts)] = self.starts
-        if skips is not None:
-            self.skips = skips.on(self.place)
-            table.index[: len(self.starts)] = [skips.index[p] for p in self.parameters]
-        self.table = table
+        if step.skips is not None:
+            self.skips = step.skips.on(self.place)
+            self.table.index[: len(members)] = [step.skips.index[p] for p in self.parameters]
 
     def launch(self, slot: int, scale: Array | None, found_inf: Array | None) -> None:
         table, copies = self.table, []
@@ -185,7 +167,7 @@ class FusedUpdate:
             nowhere = cuda_parts.tables.NOWHERE
             skips = nowhere if self.skips is None or found_inf is None else self.skips
             table.launch(
-                xp, self.optimizer.cuda_kernel, self.kind, self.rows.lines[slot],
+                xp, self.kernel, self.kind, self.rows.lines[slot],
                 nowhere if scale is None else to_device(scale, self.place),
                 nowhere if found_inf is None else to_device(found_inf, self.place),
                 skips, self.terms,
@@ -225,8 +207,7 @@ class Skips:
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.index = {parameter: i for i, parameter in enumerate(parameters)}
+        self.index = {parameter: i for i, parameter in enumerate(optimizer._parameters())}
         self.counts: dict[device, Array] = {}
 
     def on(self, place: device) -> Array:
@@ -284,7 +265,7 @@ class DeviceStep:
             array = parameter._array
             place = device_of(array)
             counts = optimizer._next_counts(parameter, group)
-            fused = fuses(optimizer, array)
+            fused = self.devices.fuses(optimizer, array)
             if not fused:
                 self._refuse_scaling(place, array)
             turn = turns[id(parameter)]  # a parameter that is listed twice is in two launches
@@ -358,33 +339,25 @@ class DeviceStep:
         """Makes what `launch` runs, once all sets have their state."""
         if not all(one.states for one in self.sets):
             return
-        fused: dict[Any, FusedUpdate] = {}
+        launches: dict[Any, list[tuple[Set, int]]] = {}
         for one in self.sets:
             if not one.fused:
                 memory = self.devices.memory
                 self._updates.append(PlainUpdate(self.optimizer, memory, one, self.slots))
                 continue
-            kind = one.arrays[0].dtype.char
             # Bit i: whether the i-th number is a term of the update, or a flag that is set.
             present = (n is not None and n is not False for n in one.numbers)
             terms = sum(1 << i for i, term in enumerate(present) if term)
-            key = (one.place, kind, terms, one.turn)
-            for parameter, array, state in zip(one.parameters, one.arrays, one.states):
-                update = fused.get(key)
-                if update is None or len(update.parameters) == cuda_parts.tables.MOST:
-                    update = FusedUpdate(self.optimizer, one.place, kind, terms, one.rows)
-                    fused[key] = update
-                    self._updates.append(update)
-                update.add(parameter, array, state, one.start)
-        for update in fused_in(self._updates):
-            update.make_table(self.skips)
+            key = (one.place, one.arrays[0].dtype.char, terms, one.turn)
+            launches.setdefault(key, []).extend((one, i) for i in range(len(one.arrays)))
+        most = cuda_parts.tables.MOST
+        for (_, kind, terms, _), members in launches.items():
+            for i in range(0, len(members), most):
+                self._updates.append(FusedUpdate(self, members[i : i + most], kind, terms))
 
     def is_for(self, members: Members) -> bool:
         """Whether these are its parameters."""
-        return len(members) == len(self.members) and all(
-            parameter is own and group is own_group
-            for (parameter, group, _), (own, own_group, _) in zip(members, self.members)
-        )
+        return ids_of(members) == ids_of(self.members)
 
     def holds(self) -> bool:
         """Whether nothing has changed but values: the arrays, and the terms of the update.
@@ -406,20 +379,18 @@ class DeviceStep:
                 counts = optimizer._next_counts(one.parameters[0], group)
                 if not same_terms(one.numbers, optimizer.numbers(group, *counts)):
                     return False
-                in_use = optimizer.arrays_in_use(group)
-                for state in one.states:
-                    if [a is not None for a in state] != [n in in_use for n in optimizer.arrays]:
-                        return False
+                if optimizer.arrays_in_use(group) != one.in_use:
+                    return False
                 one.options = options
             for parameter, array in zip(one.parameters, one.arrays):
                 if parameter._array is not array:
                     return False
-            counts_seen = set()
+            counters = set()
             for parameter, checks in zip(one.parameters, one.checks):
                 if not state_holds(self.state.get(parameter), checks):
                     return False
-                counts_seen.add(tuple(a.item() for n, _, a in checks if n in optimizer.counters))
-            if len(counts_seen) > 1:
+                counters.add(tuple(a.item() for n, _, a in checks if n in optimizer.counters))
+            if len(counters) > 1:
                 return False
         return True
 
@@ -487,7 +458,8 @@ class DeviceRunner(Runner):
 
     def fuses(self, optimizer: Optimizer, array: Array) -> bool:
         """Whether a CUDA kernel of ours can update an array."""
-        return fuses(optimizer, array)
+        takes: bool = cuda_parts.tables.takes(array_module(array), array)
+        return bool(optimizer.cuda_kernel) and takes
 
     def settle(self, optimizer: Optimizer) -> None:
         if self._skips is not None:
@@ -495,21 +467,15 @@ class DeviceRunner(Runner):
 
     def skips_of(self, optimizer: Optimizer) -> Skips:
         """The counts of skipped steps on the devices, for the parameters of now."""
-        count = sum(len(group["params"]) for group in optimizer.param_groups)
-        if self._skips is None or len(self._skips.index) != count:
+        if self._skips is None or len(self._skips.index) != len(optimizer._parameters()):
             self.settle(optimizer)
             self._skips = Skips(optimizer)
         return self._skips
 
 
-def fuses(optimizer: Optimizer, array: Array) -> bool:
-    """Whether a CUDA kernel of ours can update an array."""
-    return bool(optimizer.cuda_kernel) and cuda_parts.tables.takes(array_module(array), array)
-
-
-def fused_in(updates: list[Any]) -> list[FusedUpdate]:
-    """Those of the updates that are launches of our kernels."""
-    return [update for update in updates if isinstance(update, FusedUpdate)]
+def ids_of(members: Members) -> list[tuple[int, int]]:
+    """What tells two lists of parameters and their groups apart."""
+    return [(id(parameter), id(group)) for parameter, group, _ in members]
 
 
 def members_of(optimizer: Optimizer) -> Members:

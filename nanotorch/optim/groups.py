@@ -32,6 +32,10 @@ class Groups:
     def _settle(self) -> None:
         """Brings the state up to date before it is read."""
 
+    def _parameters(self) -> list[Tensor]:
+        """The parameters of all groups, in order."""
+        return [parameter for group in self.param_groups for parameter in group["params"]]
+
     def add_param_group(self, param_group: Group) -> None:
         """Adds a group: a dict of "params" (a tensor or an ordered collection) and options."""
         if not isinstance(param_group, dict):
@@ -69,7 +73,7 @@ class Groups:
                 "each is updated once for every time it is listed",
                 stacklevel=3,
             )
-        known = {id(parameter) for group in self.param_groups for parameter in group["params"]}
+        known = set(map(id, self._parameters()))
         if any(("param_names" in group) != bool(names) for group in self.param_groups):
             raise ValueError("all optimizer param groups should have names, or none of them")
         if any(id(parameter) in known for parameter in parameters):
@@ -86,12 +90,10 @@ class Groups:
             hook(self)
         self._settle()
         numbers: dict[int, int] = {}
+        for position, parameter in enumerate(self._parameters()):
+            numbers.setdefault(id(parameter), position)
         groups = []
-        position = 0
         for group in self.param_groups:
-            for parameter in group["params"]:
-                numbers.setdefault(id(parameter), position)
-                position += 1
             packed = {option: value for option, value in group.items() if option != "params"}
             packed["params"] = [numbers[id(parameter)] for parameter in group["params"]]
             groups.append(packed)
@@ -128,12 +130,8 @@ class Groups:
                     f"loaded state dict has {len(new['params'])} parameters in group {index}, "
                     f"the optimizer has {len(group['params'])}"
                 )
-        parameters = dict(
-            zip(
-                chain.from_iterable(new["params"] for new in saved),
-                chain.from_iterable(group["params"] for group in self.param_groups),
-            )
-        )
+        numbers = chain.from_iterable(new["params"] for new in saved)
+        parameters = dict(zip(numbers, self._parameters(), strict=True))
         state: defaultdict[Any, Any] = defaultdict(dict)
         for key, value in state_dict["state"].items():
             if key in parameters:
@@ -150,11 +148,7 @@ class Groups:
 
     def __getstate__(self) -> dict[str, Any]:
         self._settle()
-        return {
-            "defaults": self.defaults,
-            "state": self.state,
-            "param_groups": self.param_groups,
-        }
+        return {name: getattr(self, name) for name in ("defaults", "state", "param_groups")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "_hooks" not in self.__dict__:

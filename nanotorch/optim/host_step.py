@@ -185,9 +185,7 @@ class Update:
         self.checks = self.bound = self.own = None
         if not self.elsewhere:
             dtype = float32.numpy if is_half(self.array) else self.array.dtype
-            if dtype not in scalars:
-                scalars[dtype] = Scalars(dtype)
-            self.scalars = scalars[dtype]
+            self.scalars = scalars.setdefault(dtype, Scalars(dtype))
 
     def look_up(self, optimizer: Optimizer, parameter: Tensor, group: Group) -> None:
         """Notes the parameter's state, which is made where it is missing."""
@@ -253,7 +251,7 @@ class HostGroup:
         self.numbers: Numbers = ()
         # Steps counted by one are counted here; others are left to the rule.
         self.by_one = optimizer.counts_by_one()
-        self.stateless = self.elsewhere = self.begun = False
+        self.stateless = self.begun = False
 
     def reconsider(self, optimizer: Optimizer, options: tuple[Any, ...]) -> None:
         """Forgets what followed from other options."""
@@ -263,12 +261,8 @@ class HostGroup:
         for update in self.updates:
             update.checks = update.bound = None
 
-    def prepare(self, optimizer: Optimizer, parameter: Tensor, update: Update) -> bool:
-        """Counts the step and makes the arguments of the update valid; False where it is not for
-        the host."""
-        if update.elsewhere:
-            self.elsewhere = True
-            return False
+    def prepare(self, optimizer: Optimizer, parameter: Tensor, update: Update) -> None:
+        """Counts the step and makes the arguments of the update valid."""
         group: Any = self.group
         if update.checks is None or not state_holds(optimizer.state.get(parameter), update.checks):
             counts = optimizer._count(parameter, group)
@@ -298,7 +292,6 @@ class HostGroup:
             scalars.rewrite(numbers)
         if update.bound is not scalars.arrays:
             update.bind(optimizer, self.memory, scalars)
-        return True
 
     def run(self, optimizer: Optimizer, group: Group) -> bool:
         """Updates the parameters that have a gradient; True where some are on other devices."""
@@ -311,7 +304,7 @@ class HostGroup:
         if not self.plain or options != self.options:
             self.reconsider(optimizer, options)
         kernel, stateless = optimizer.kernel, self.stateless
-        self.elsewhere = self.begun = False
+        elsewhere = self.begun = False
         for parameter, update in zip(parameters, updates):
             gradient = parameter._grad
             if gradient is None:
@@ -320,8 +313,10 @@ class HostGroup:
             if update.array is not array or update.parameter is not parameter:
                 update.renew(parameter, self.scalars)
             if update.bound is None or not stateless:
-                if not self.prepare(optimizer, parameter, update):
+                if update.elsewhere:
+                    elsewhere = True
                     continue
+                self.prepare(optimizer, parameter, update)
             if update.pieces is None:
                 kernel(update.module, array, gradient._array, *update.arguments)
             else:
@@ -331,7 +326,7 @@ class HostGroup:
                 parameter._bump()
             else:
                 version[0] += 1
-        return self.elsewhere
+        return elsewhere
 
 
 class HostRunner(Runner):
@@ -362,12 +357,7 @@ class HostRunner(Runner):
         return self.on_devices().parts(optimizer, slots)
 
     def skips(self, optimizer: Optimizer) -> bool:
-        arrays = [
-            parameter._array
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-            if parameter._grad is not None
-        ]
+        arrays = [p._array for p in optimizer._parameters() if p._grad is not None]
         if any(array_module(array) is HOST for array in arrays):
             return False
         return all(self.on_devices().fuses(optimizer, array) for array in arrays)

@@ -39,16 +39,10 @@ class LBFGS(Optimizer):
     """
 
     def __init__(
-        self,
-        params: Parameters,
-        lr: float = 1,
-        max_iter: int = 20,
-        max_eval: int | None = None,
-        tolerance_grad: float = 1e-7,
-        tolerance_change: float = 1e-9,
-        history_size: int = 100,
+        self, params: Parameters, lr: float = 1, max_iter: int = 20, max_eval: int | None = None,
+        tolerance_grad: float = 1e-7, tolerance_change: float = 1e-9, history_size: int = 100,
         line_search_fn: str | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         options = options_of(locals(), "lr")
         if line_search_fn not in (None, "strong_wolfe"):
             raise ValueError(
@@ -223,15 +217,9 @@ class _History:
 
 
 def strong_wolfe(
-    trial: Callable[[float], Trial],
-    start: Trial,
-    t: float,
-    length: float,
-    least_change: float,
-    limit: int,
-    decrease: float = 1e-4,
-    curvature: float = 0.9,
-) -> tuple[Trial, int]:
+    trial: Callable[[float], Trial], start: Trial, t: float, length: float, least_change: float,
+    limit: int, decrease: float = 1e-4, curvature: float = 0.9,
+) -> tuple[Trial, int]:  # fmt: skip
     """A step length at which the loss falls by `decrease` and the slope to `curvature`.
 
     First brackets such a point, then narrows the bracket by cubic interpolation, with at most

@@ -44,20 +44,11 @@ class NAdam(Optimizer):
     elementwise = True
 
     def __init__(
-        self,
-        params: Parameters,
-        lr: float = 2e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0,
-        momentum_decay: float = 4e-3,
-        decoupled_weight_decay: bool = False,
-        *,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        capturable: bool = False,
-        differentiable: bool = False,
-    ) -> None:
+        self, params: Parameters, lr: float = 2e-3, betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 0, momentum_decay: float = 4e-3,
+        decoupled_weight_decay: bool = False, *, foreach: bool | None = None,
+        maximize: bool = False, capturable: bool = False, differentiable: bool = False,
+    ) -> None:  # fmt: skip  # fmt: skip
         options = options_of(locals(), "lr", "eps", "weight_decay", "momentum_decay")
         super().__init__(params, options)
 
@@ -73,37 +64,17 @@ class NAdam(Optimizer):
         momentum, next_momentum = momentum_of(group, step), momentum_of(group, step + 1.0)
         return self.Numbers(
             lr * correction * next_momentum / (1.0 - mu_product * next_momentum),
-            lr * correction * (1.0 - momentum) / (1.0 - mu_product),
-            group["eps"] * correction,
-            beta1,
-            1.0 - beta1,
-            beta2,
-            1.0 - beta2,
-            *decays(group, lr),
-            group["maximize"],
-        )
+            lr * correction * (1.0 - momentum) / (1.0 - mu_product), group["eps"] * correction,
+            beta1, 1.0 - beta1, beta2, 1.0 - beta2, *decays(group, lr), group["maximize"],
+        )  # fmt: skip
 
     @staticmethod
     def kernel(
-        xp: Any,
-        parameter: Array,
-        gradient: Array,
-        exp_avg: Array,
-        exp_avg_sq: Array,
-        scratch: Array,
-        direction: Array,
-        movement: Array,
-        ahead: Any,
-        now: Any,
-        eps: Any,
-        beta1: Any,
-        share1: Any,
-        beta2: Any,
-        share2: Any,
-        shrink: Any,
-        weight_decay: Any,
+        xp: Any, parameter: Array, gradient: Array, exp_avg: Array, exp_avg_sq: Array,
+        scratch: Array, direction: Array, movement: Array, ahead: Any, now: Any, eps: Any,
+        beta1: Any, share1: Any, beta2: Any, share2: Any, shrink: Any, weight_decay: Any,
         maximize: bool,
-    ) -> None:
+    ) -> None:  # fmt: skip  # fmt: skip
         """One update, in place."""
         if shrink is not None:
             xp.multiply(parameter, shrink, parameter)

@@ -182,20 +182,16 @@ class Optimizer(Rule, Groups):
     @live
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drops the gradients of all parameters, or fills them with zeros unless `set_to_none`."""
-        for group in self.param_groups:
-            if set_to_none:
-                for parameter in group["params"]:
-                    parameter._grad = None
+        for parameter in self._parameters():
+            gradient = parameter._grad
+            if set_to_none or gradient is None:
+                parameter._grad = None
                 continue
-            for parameter in group["params"]:
-                gradient = parameter._grad
-                if gradient is None:
-                    continue
-                if gradient.grad_fn is not None:
-                    gradient.detach_()
-                with on_device_of(gradient._array):
-                    gradient._array.fill(0)
-                gradient._bump()
+            if gradient.grad_fn is not None:
+                gradient.detach_()
+            with on_device_of(gradient._array):
+                gradient._array.fill(0)
+            gradient._bump()
 
     @live
     @in_parts
@@ -239,14 +235,8 @@ class Optimizer(Rule, Groups):
         if not self.counters:
             begun = all(state.get(name) is not None for name in self.arrays_in_use(group))
             return self.advance(group, float(begun))
-        counts = [state.get(name) for name in self.counters]
-        return self.advance(
-            group,
-            *(
-                c._array.item() if isinstance(c, Tensor) else start if c is None else float(c)
-                for c, start in zip(counts, self.counters.values())
-            ),
-        )
+        counts = [state.get(name, start) for name, start in self.counters.items()]
+        return self.advance(group, *(_number(count) for count in counts))
 
     def _count(self, parameter: Tensor, group: Group) -> tuple[float, ...]:
         """Counts one more step in the parameter's state; returns the counters stored there."""
@@ -280,6 +270,10 @@ class Optimizer(Rule, Groups):
 
     def _settle(self) -> None:
         self._runner.settle(self)
+
+
+def _number(count: Any) -> float:
+    return float(count._array.item() if isinstance(count, Tensor) else count)
 
 
 def counter_kind() -> str:

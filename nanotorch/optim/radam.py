@@ -44,19 +44,11 @@ class RAdam(Optimizer):
     elementwise = True
 
     def __init__(
-        self,
-        params: Parameters,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0,
-        decoupled_weight_decay: bool = False,
-        *,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        capturable: bool = False,
+        self, params: Parameters, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 0, decoupled_weight_decay: bool = False, *,
+        foreach: bool | None = None, maximize: bool = False, capturable: bool = False,
         differentiable: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip  # fmt: skip
         super().__init__(params, options_of(locals(), "lr", "eps", "weight_decay"))
 
     def numbers(self, group: Group, step: float) -> Numbers:
@@ -71,39 +63,17 @@ class RAdam(Optimizer):
             square /= (limit - 4.0) * (limit - 2.0) * length
             step_size *= math.sqrt(square * correction)
         return self.Numbers(
-            step_size,
-            group["eps"],
-            0.0 if rectified else 1.0,
-            math.inf if rectified else 1.0,
-            beta1,
-            1.0 - beta1,
-            beta2,
-            1.0 - beta2,
-            *decays(group, lr),
-            group["maximize"],
-        )
+            step_size, group["eps"], 0.0 if rectified else 1.0, math.inf if rectified else 1.0,
+            beta1, 1.0 - beta1, beta2, 1.0 - beta2, *decays(group, lr), group["maximize"],
+        )  # fmt: skip
 
     @staticmethod
     def kernel(
-        xp: Any,
-        parameter: Array,
-        gradient: Array,
-        exp_avg: Array,
-        exp_avg_sq: Array,
-        scratch: Array,
-        direction: Array,
-        step_size: Any,
-        eps: Any,
-        least: Any,
-        most: Any,
-        beta1: Any,
-        share1: Any,
-        beta2: Any,
-        share2: Any,
-        shrink: Any,
-        weight_decay: Any,
+        xp: Any, parameter: Array, gradient: Array, exp_avg: Array, exp_avg_sq: Array,
+        scratch: Array, direction: Array, step_size: Any, eps: Any, least: Any, most: Any,
+        beta1: Any, share1: Any, beta2: Any, share2: Any, shrink: Any, weight_decay: Any,
         maximize: bool,
-    ) -> None:
+    ) -> None:  # fmt: skip  # fmt: skip
         """One update, in place."""
         if shrink is not None:
             xp.multiply(parameter, shrink, parameter)

@@ -37,19 +37,11 @@ class RMSprop(Optimizer):
     elementwise, cuda_kernel = True, "rmsprop"
 
     def __init__(
-        self,
-        params: Parameters,
-        lr: float = 1e-2,
-        alpha: float = 0.99,
-        eps: float = 1e-8,
-        weight_decay: float = 0,
-        momentum: float = 0,
-        centered: bool = False,
-        capturable: bool = False,
-        foreach: bool | None = None,
-        maximize: bool = False,
+        self, params: Parameters, lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8,
+        weight_decay: float = 0, momentum: float = 0, centered: bool = False,
+        capturable: bool = False, foreach: bool | None = None, maximize: bool = False,
         differentiable: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip  # fmt: skip
         options = options_of(locals(), "lr", "eps", "momentum", "weight_decay", "alpha")
         super().__init__(params, options)
 
@@ -62,33 +54,16 @@ class RMSprop(Optimizer):
         """The same in every step."""
         momentum, alpha = group["momentum"], group["alpha"]
         return self.Numbers(
-            float(group["lr"]),
-            group["eps"],
-            alpha,
-            1.0 - alpha,
-            group["weight_decay"] or None,
-            momentum if momentum > 0 else None,
-            group["maximize"],
-        )
+            float(group["lr"]), group["eps"], alpha, 1.0 - alpha, group["weight_decay"] or None,
+            momentum if momentum > 0 else None, group["maximize"],
+        )  # fmt: skip
 
     @staticmethod
     def kernel(
-        xp: Any,
-        parameter: Array,
-        gradient: Array,
-        square_avg: Array,
-        momentum_buffer: Array | None,
-        grad_avg: Array | None,
-        scratch: Array,
-        direction: Array,
-        lr: Any,
-        eps: Any,
-        alpha: Any,
-        share: Any,
-        weight_decay: Any,
-        momentum: Any,
-        maximize: bool,
-    ) -> None:
+        xp: Any, parameter: Array, gradient: Array, square_avg: Array,
+        momentum_buffer: Array | None, grad_avg: Array | None, scratch: Array, direction: Array,
+        lr: Any, eps: Any, alpha: Any, share: Any, weight_decay: Any, momentum: Any, maximize: bool,
+    ) -> None:  # fmt: skip
         """One update, in place."""
         gradient = penalized(xp, parameter, gradient, direction, weight_decay, maximize)
         xp.multiply(gradient, gradient, scratch)

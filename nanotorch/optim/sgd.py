@@ -36,19 +36,10 @@ class SGD(Optimizer):
     elementwise, cuda_kernel = True, "sgd"
 
     def __init__(
-        self,
-        params: Parameters,
-        lr: float = 1e-3,
-        momentum: float = 0,
-        dampening: float = 0,
-        weight_decay: float = 0,
-        nesterov: bool = False,
-        *,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        differentiable: bool = False,
-        fused: bool | None = None,
-    ) -> None:
+        self, params: Parameters, lr: float = 1e-3, momentum: float = 0, dampening: float = 0,
+        weight_decay: float = 0, nesterov: bool = False, *, maximize: bool = False,
+        foreach: bool | None = None, differentiable: bool = False, fused: bool | None = None,
+    ) -> None:  # fmt: skip
         options = options_of(locals(), "lr", "momentum", "weight_decay")
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError(
@@ -73,18 +64,9 @@ class SGD(Optimizer):
 
     @staticmethod
     def kernel(
-        xp: Any,
-        parameter: Array,
-        gradient: Array,
-        momentum_buffer: Array | None,
-        scratch: Array,
-        lr: Any,
-        weight_decay: Any,
-        momentum: Any,
-        share: Any,
-        ahead: Any,
-        maximize: bool,
-    ) -> None:
+        xp: Any, parameter: Array, gradient: Array, momentum_buffer: Array | None, scratch: Array,
+        lr: Any, weight_decay: Any, momentum: Any, share: Any, ahead: Any, maximize: bool,
+    ) -> None:  # fmt: skip
         """One update, in place."""
         direction = gradient
         if maximize or weight_decay is not None:

@@ -78,13 +78,3 @@ def sqrt(a: Any, out: Any = None, where: Any = None, dtype: Any = None) -> Array
     except FAILURES:
         pass
     return numpys("sqrt", a, out, where, dtype)
-
-
-def negative(a: Any, out: Any = None, where: Any = None, dtype: Any = None) -> Array:
-    try:
-        if where is dtype:
-            out.fill(-a.item())
-            return out
-    except FAILURES:
-        pass
-    return numpys("negative", a, out, where, dtype)

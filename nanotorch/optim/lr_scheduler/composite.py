@@ -50,12 +50,9 @@ class SequentialLR(Composite):
     """
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        schedulers: list[LRScheduler],
-        milestones: list[int],
+        self, optimizer: Optimizer, schedulers: list[LRScheduler], milestones: list[int],
         last_epoch: int = -1,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if not schedulers:
             raise ValueError("SequentialLR expects at least one scheduler, got none")
         self._check(schedulers, optimizer)

@@ -98,12 +98,9 @@ class MultiStepLR(Multiplied):
     """lr ← lr · gamma at each epoch of `milestones` (twice at one that is listed twice)."""
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        milestones: Iterable[int],
-        gamma: float = 0.1,
+        self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1,
         last_epoch: int = -1,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.milestones, self.gamma = Counter(milestones), gamma
         super().__init__(optimizer, last_epoch)
 
@@ -118,12 +115,9 @@ class ConstantLR(Multiplied):
     """lr = initial_lr · factor for the first `total_iters` epochs, then initial_lr."""
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        factor: float = 1.0 / 3,
-        total_iters: int = 5,
+        self, optimizer: Optimizer, factor: float = 1.0 / 3, total_iters: int = 5,
         last_epoch: int = -1,
-    ) -> None:
+    ) -> None:  # fmt: skip
         if not 0 <= factor <= 1:
             raise ValueError(f"ConstantLR: expected factor between 0 and 1, got {factor}")
         self.factor, self.total_iters = factor, total_iters
@@ -142,13 +136,9 @@ class LinearLR(Multiplied):
     """lr goes from initial_lr · start_factor to initial_lr · end_factor in `total_iters` steps."""
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        start_factor: float = 1.0 / 3,
-        end_factor: float = 1.0,
-        total_iters: int = 5,
-        last_epoch: int = -1,
-    ) -> None:
+        self, optimizer: Optimizer, start_factor: float = 1.0 / 3, end_factor: float = 1.0,
+        total_iters: int = 5, last_epoch: int = -1,
+    ) -> None:  # fmt: skip
         if not 0 < start_factor <= 1:
             raise ValueError(
                 f"LinearLR: expected start_factor above 0 and at most 1, got {start_factor}"
