@@ -99,7 +99,7 @@ globals().update(ops.FUNCTIONS)  # exp, sum, matmul, …: the list is in ops
 _LOADED_WITH_CUDA += ["nanotorch.cuda.kernel_table", "nanotorch.cuda.placement"]
 
 if TYPE_CHECKING:
-    from nanotorch import amp, backends, cuda, func, linalg
+    from nanotorch import amp, backends, cuda, func, functional, linalg
     from nanotorch.amp.autocast_mode import (
         autocast,
         clear_autocast_cache,
@@ -109,6 +109,30 @@ if TYPE_CHECKING:
     )
     from nanotorch.backends import get_float32_matmul_precision, set_float32_matmul_precision
     from nanotorch.func import vmap
+    from nanotorch.spellings import (
+        BFloat16Tensor,
+        BoolTensor,
+        ByteTensor,
+        CharTensor,
+        DoubleTensor,
+        FloatTensor,
+        HalfTensor,
+        IntTensor,
+        LongTensor,
+        ShortTensor,
+        e,
+        inf,
+        is_complex,
+        is_floating_point,
+        is_nonzero,
+        is_tensor,
+        nan,
+        newaxis,
+        numel,
+        pi,
+        range,
+        set_default_tensor_type,
+    )
 else:
     __getattr__, __dir__ = _on_demand(__name__)
 

@@ -36,6 +36,7 @@ from nanotorch.backend import (
     on_device,
     on_device_of,
     pinned,
+    tensor_type,
     to_device,
 )
 from nanotorch.node import Node, RemovableHandle, Traced
@@ -86,8 +87,7 @@ class Tensor(Operators):
     _retains_grad: Any = None
     _accumulate_grad: Any = None
 
-    __array_ufunc__ = None  # ndarray * tensor is our __rmul__, not an array of objects
-    __array_priority__ = 1000
+    __array_priority__ = 1000  # ndarray * tensor is our __rmul__
 
     def __init__(self, *data: Any) -> None:
         kind = get_default_dtype().numpy
@@ -380,6 +380,10 @@ class Tensor(Operators):
         array = self.numpy()
         return array if dtype is None and not copy else HOST.array(array, dtype=dtype, copy=copy)
 
+    def __array_wrap__(self, array: Array, context: Any = None, return_scalar: bool = False) -> Any:
+        """What a function of NumPy makes of a tensor is one; of booleans uint8, as in PyTorch."""
+        return self._wrap(array.astype("uint8") if array.dtype.kind == "b" else array)
+
     def __dlpack__(self, *, stream: int | None = None, **wanted: Any) -> Any:
         """A capsule over the same memory, for another library's `from_dlpack`.
 
@@ -492,11 +496,14 @@ class Tensor(Operators):
         return out.clone() if copy and out is self else out
 
     def type(self, kind: Any = None) -> Any:
-        """The tensor in another dtype; without one, the name of its type as PyTorch gives it."""
+        """The tensor in another dtype, or as a type such as `FloatTensor`; without one, the name
+        of its type as PyTorch gives it."""
         if kind is None:
             place = "torch.cuda." if self.is_cuda else "torch."
             return f"{place}{self.dtype.title}Tensor"
-        return ops.cast(self, dtype_of(kind).numpy)
+        target, place = tensor_type(kind)
+        out = ops.cast(self, target.numpy)
+        return out if place is None else ops.move(out, Device(place))
 
     def cpu(self) -> Any:
         """Itself on the CPU."""

@@ -18,7 +18,7 @@ from nanotorch.autograd.grad_mode import modes
 from nanotorch.autograd.graph import AccumulateGrad
 from nanotorch.autograd.inplace import become_view, bump, check_inplace, refresh
 from nanotorch.autograd.walk import retaining
-from nanotorch.backend import CPU, HOST, Array, array_module, device as Device, device_of, dtype as DType, dtype_of, get_default_dtype, is_array, is_pinned, module_of, on_device, on_device_of, pinned, to_device
+from nanotorch.backend import CPU, HOST, Array, array_module, device as Device, device_of, dtype as DType, dtype_of, get_default_dtype, is_array, is_pinned, module_of, on_device, on_device_of, pinned, tensor_type, to_device
 from nanotorch.node import Node, RemovableHandle, Traced
 from nanotorch.operators import Operators
 from nanotorch.printing import tensor_format, tensor_repr
@@ -48,7 +48,6 @@ class Tensor(Operators):
     _post_hooks: dict[int, Any] | None
     _retains_grad: Any
     _accumulate_grad: Any
-    __array_ufunc__: None
     __array_priority__: builtins.int
     def __init__(self, *data: Any) -> None: ...
     @staticmethod
@@ -138,6 +137,12 @@ class Tensor(Operators):
         dtype: DType | None = None,
         copy: builtins.bool | None = None,
     ) -> NDArray[Any]: ...
+    def __array_wrap__(
+        self,
+        array: Array,
+        context: Tensor | None = None,
+        return_scalar: builtins.bool = False,
+    ) -> Any: ...
     def __dlpack__(self, *, stream: builtins.int | None = None, **wanted: Any) -> Any: ...
     def __dlpack_device__(self) -> builtins.tuple[builtins.int, builtins.int]: ...
     def item(self) -> builtins.float: ...

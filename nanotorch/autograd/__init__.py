@@ -32,5 +32,6 @@ if TYPE_CHECKING:
         gradcheck as gradcheck,
         gradgradcheck as gradgradcheck,
     )
+    from nanotorch.spellings import Variable as Variable
 else:
     __getattr__, __dir__ = on_demand(__name__)

@@ -44,6 +44,7 @@ from nanotorch.backend.dtypes import (
     promote_types as promote_types,
     result_type as result_type,
     set_default_dtype as set_default_dtype,
+    tensor_type as tensor_type,
 )
 from nanotorch.backend.limits import finfo as finfo, iinfo as iinfo
 from nanotorch.backend.threads import (

@@ -128,6 +128,17 @@ def dtype_of(kind: Any) -> dtype:
         raise TypeError(f"dtype: expected one of {names}, got {kind!r}") from None
 
 
+def tensor_type(kind: Any) -> tuple[dtype, str | None]:
+    """(dtype, device type) of a tensor type, such as `torch.FloatTensor` or its name; of what
+    `dtype_of` takes, (dtype, None)."""
+    *packages, name = str(kind).removeprefix("<class '").removesuffix("'>").split(".")
+    title = name.removesuffix("Tensor")
+    for candidate in (*_REAL, bool_, bfloat16):
+        if packages and title != name and candidate.title == title:
+            return candidate, "cuda" if "cuda" in packages else "cpu"
+    return dtype_of(kind), None
+
+
 def get_default_dtype() -> dtype:
     """The floating dtype that Python floats become: float32 unless set otherwise."""
     return _default

@@ -31,7 +31,8 @@ def on_demand(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str
         if name == "__all__":  # which `from package import *` asks for
             return [public for public in __dir__() if not public.startswith("_")]
         if name.startswith("__") or name not in sources():
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            outside = importlib.import_module("nanotorch.outside")
+            raise AttributeError(outside.answer(f"{package}.{name}"))
         module, there = sources()[name]
         if module == package:
             return importlib.import_module(f"{package}.{there}")

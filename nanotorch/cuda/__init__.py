@@ -20,6 +20,15 @@ from nanotorch.tensor import Tensor
 
 if TYPE_CHECKING:
     from nanotorch.cuda import amp as amp
+    from nanotorch.spellings import (
+        CudaBoolTensor as BoolTensor,
+        CudaByteTensor as ByteTensor,
+        CudaDoubleTensor as DoubleTensor,
+        CudaFloatTensor as FloatTensor,
+        CudaHalfTensor as HalfTensor,
+        CudaIntTensor as IntTensor,
+        CudaLongTensor as LongTensor,
+    )
 
 Place = Device | str | int | None
 

@@ -7,8 +7,11 @@ https://docs.pytorch.org/docs/stable/nn.init.html
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import numpy
 
@@ -262,3 +265,28 @@ def _is_empty(tensor: Tensor) -> bool:
         warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=3)
         return True
     return False
+
+
+def __getattr__(name: str) -> Callable[..., Tensor]:
+    """The old spellings without an underscore, which warn: `xavier_uniform` for
+    `xavier_uniform_`."""
+    if f"{name}_" not in OLD_SPELLINGS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    function: Callable[..., Tensor] = globals()[f"{name}_"]
+
+    @functools.wraps(function)
+    def spelled(*args: Any, **options: Any) -> Tensor:
+        warnings.warn(
+            f"`nn.init.{name}` is now deprecated in favor of `nn.init.{name}_`.",
+            FutureWarning,
+            stacklevel=2,
+        )
+        return function(*args, **options)
+
+    return spelled
+
+
+OLD_SPELLINGS = {
+    *("constant_", "eye_", "kaiming_normal_", "kaiming_uniform_", "normal_", "orthogonal_"),
+    *("sparse_", "uniform_", "xavier_normal_", "xavier_uniform_"),
+}

@@ -272,17 +272,20 @@ INTERNAL = {
 }
 # Functions alone, since their first argument is no tensor or PyTorch has no such method.
 FUNCTIONS_ONLY = {
-    *("broadcast_tensors", "bucketize", "cat", "cdist", "column_stack", "cosine_similarity"),
+    *("broadcast_tensors", "bucketize", "cat", "cdist", "column_stack", "concat", "concatenate"),
+    "cosine_similarity",
     *("einsum", "hstack", "meshgrid", "rsub", "searchsorted", "stack", "std_mean", "tensordot"),
     *("var_mean", "vstack", "where"),
 }
 METHODS_ONLY = {"expand", "expand_as", "repeat", "reshape_as", "view", "view_as"}
-# Further names, of functions and methods alike.
+# Further names.
 ALIASES: dict[str, Callable[..., Any]] = {
-    "absolute": abs, "clip": clamp, "divide": div, "greater": gt, "greater_equal": ge,
-    "inverse": inv, "less": lt, "less_equal": le, "moveaxis": movedim, "multiply": mul,
-    "negative": neg, "pow": power, "subtract": sub, "swapaxes": transpose, "swapdims": transpose,
-    "true_divide": div,
+    "absolute": abs, "arccos": acos, "arccosh": acosh, "arcsin": asin, "arcsinh": asinh,
+    "arctan": atan, "arctan2": atan2, "arctanh": atanh, "clip": clamp, "concat": cat,
+    "concatenate": cat, "divide": div, "fix": trunc, "ger": outer, "greater": gt,
+    "greater_equal": ge, "inverse": inv, "less": lt, "less_equal": le, "moveaxis": movedim,
+    "multiply": mul, "negative": neg, "not_equal": ne, "pow": power, "subtract": sub,
+    "swapaxes": transpose, "swapdims": transpose, "true_divide": div,
 }  # fmt: skip
 
 _public: dict[str, Callable[..., Any]] = {

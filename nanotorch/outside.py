@@ -1,0 +1,44 @@
+"""The answers to asking for what PyTorch has and NanoTorch leaves out: what to use instead."""
+
+from __future__ import annotations
+
+_ARRAYS = "use {} on x.numpy()"
+_PROGRAMS = "call the function as it is, or use nanotorch.compile"
+_SMALL = "use autocast to compute in 16 bits"
+_DEVICES = "there are CPUs and CUDA devices"
+
+OUTSIDE = {
+    "nanotorch.fft": _ARRAYS.format("numpy.fft"),
+    "nanotorch.stft": _ARRAYS.format("scipy.signal.stft"),
+    "nanotorch.istft": _ARRAYS.format("scipy.signal.istft"),
+    "nanotorch.special": _ARRAYS.format("scipy.special"),
+    "nanotorch.signal": _ARRAYS.format("scipy.signal"),
+    "nanotorch.sparse": "keep indices and values as two tensors",
+    "nanotorch.sparse_coo_tensor": "use index_add on a dense tensor",
+    "nanotorch.nested": "pad the sequences and mask them",
+    "nanotorch.masked": "use where and masked_fill",
+    "nanotorch.jit": _PROGRAMS,
+    "nanotorch.fx": _PROGRAMS,
+    "nanotorch.export": _PROGRAMS,
+    "nanotorch._dynamo": _PROGRAMS,
+    "nanotorch.ao": _SMALL,
+    "nanotorch.quantization": _SMALL,
+    "nanotorch.hub": "load weights with load_state_dict",
+    "nanotorch.multiprocessing": "use Python's multiprocessing on arrays",
+    "nanotorch.profiler": "use nanotorch.compile(step, explain=True)",
+    "nanotorch.mps": _DEVICES,
+    "nanotorch.xpu": _DEVICES,
+    "nanotorch.nn.quantized": _SMALL,
+    "nanotorch.nn.Conv3d": "convolutions have one or two dimensions",
+    "nanotorch.nn.SyncBatchNorm": "use BatchNorm1d on each process",
+    "nanotorch.nn.DataParallel": "use one process per device",
+    "nanotorch.optim.SparseAdam": "use Adam on dense gradients",
+}
+
+
+def answer(name: str) -> str:
+    """What asking for a name that is not there says."""
+    package, _, last = name.rpartition(".")
+    if name in OUTSIDE:
+        return f"{name} is not part of NanoTorch; {OUTSIDE[name]}"
+    return f"module {package!r} has no attribute {last!r}"

@@ -1,0 +1,136 @@
+"""PyTorch's older spellings, and what NumPy, TensorBoard and absent names answer."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+
+import nanotorch as nt
+from nanotorch import outside
+
+CASES: dict[str, Callable[[Any], Any]] = {
+    "sizes": lambda t: t.FloatTensor(2, 3).shape,
+    "no sizes": lambda t: t.FloatTensor(),
+    "a list": lambda t: t.FloatTensor([1, 2]),
+    "a tuple": lambda t: t.DoubleTensor((2, 3)),
+    "a shape": lambda t: t.FloatTensor(t.ones(2, 3).shape).shape,
+    "an array": lambda t: t.FloatTensor(numpy.array([1.5])),
+    "cut to integers": lambda t: t.LongTensor([1.7, -1.7]),
+    "nested": lambda t: t.IntTensor([[1, 2], [3, 4]]),
+    "bytes": lambda t: t.ByteTensor([1, 255]),
+    "booleans": lambda t: t.BoolTensor([1, 0]),
+    "short": lambda t: (t.ShortTensor([1]), t.CharTensor([1]), t.HalfTensor([1])),
+    "of a tensor": lambda t: t.FloatTensor(t.ones(2, requires_grad=True)),
+    "name": lambda t: (repr(t.FloatTensor), t.FloatTensor.dtype == t.float32),
+    "isinstance": lambda t: [
+        isinstance(t.ones(1, dtype=kind), t.LongTensor) for kind in (t.int64, t.float32)
+    ],
+    "type": lambda t: t.tensor([1.5]).type(t.LongTensor),
+    "type by name": lambda t: t.tensor([1]).type("torch.DoubleTensor"),
+    "type of": lambda t: [t.ones(1, dtype=k).type() for k in (t.bool, t.int8, t.bfloat16)],
+    "variable": lambda t: t.autograd.Variable(t.ones(2), requires_grad=True),
+    "variable of a result": lambda t: t.autograd.Variable(t.ones(2, requires_grad=True) * 2),
+    "is variable": lambda t: isinstance(t.ones(1), t.autograd.Variable),
+    "empty variable": lambda t: t.autograd.Variable(),
+    "constants": lambda t: (t.inf, t.pi, t.e, t.nan != t.nan, t.newaxis),
+    "is_tensor": lambda t: (t.is_tensor(t.ones(1)), t.is_tensor(1)),
+    "numel": lambda t: (t.numel(t.ones(2, 3)), t.is_complex(t.ones(1)), t.is_nonzero(t.ones(1))),
+    "is_floating_point": lambda t: t.is_floating_point(t.ones(1)),
+    "range": lambda t: (t.range(0, 3), t.range(1, 2, 0.25), t.range(3, 1, -1)),
+    "range of integers": lambda t: t.range(0, 3, dtype=t.int64),
+    "concatenate": lambda t: (t.concatenate([t.ones(1), t.ones(2)]), t.concat([t.ones(1)])),
+    "functional": lambda t: t.functional.F.relu(t.tensor([-1.0, 1.0])),
+    "numpy's function": lambda t: numpy.sin(t.tensor([1.0, 2.0])),
+    "numpy's function of one number": lambda t: numpy.exp(t.tensor(1.0)),
+    "numpy's question": lambda t: numpy.isfinite(t.tensor([1.0, t.inf])),
+    "numpy's two operands": lambda t: numpy.maximum(t.tensor([1.0, 2.0]), 1.5),
+    "numpy into an array": lambda t: numpy.sin(t.tensor([1.0, 2.0]), out=numpy.zeros(2)),
+    "numpy's sum": lambda t: numpy.add.reduce(t.tensor([1.0, 2.0])),
+    "numpy's cumsum": lambda t: numpy.cumsum(t.tensor([1.0, 2.0])),
+    "numpy with a gradient": lambda t: numpy.sin(t.ones(1, requires_grad=True)),
+    "array": lambda t: numpy.stack([t.ones(2), t.zeros(2)]),
+    "old initializer": lambda t: t.nn.init.constant(t.empty(2), 3.0),
+    "refused variable": lambda t: t.autograd.Variable([1]),
+    "refused element": lambda t: t.FloatTensor(3.0),
+    "refused dtype": lambda t: t.FloatTensor(t.ones(1, dtype=t.int64)),
+    "refused range": lambda t: t.range(3, 0),
+}
+
+
+def outcome(case: Callable[[Any], Any], library: Any) -> str:
+    """What a case gives, as it is printed, or the kind of its error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return repr(case(library))
+        except (TypeError, RuntimeError) as error:
+            return type(error).__name__
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", CASES)
+def test_old_spellings_give_what_pytorch_gives(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    assert outcome(CASES[name], nt) == outcome(CASES[name], torch)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["xavier_uniform", "kaiming_normal", "normal", "orthogonal"])
+def test_an_old_initializer_warns_as_pytorchs_and_draws_its_numbers(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    values = []
+    for library in (nt, torch):
+        library.manual_seed(3)
+        with pytest.warns(FutureWarning, match=f"`nn.init.{name}` is now deprecated"):
+            values.append(getattr(library.nn.init, name)(library.empty(3, 4)).numpy())
+    numpy.testing.assert_allclose(*values, rtol=1e-5, atol=1e-6)
+
+
+def test_set_default_tensor_type_sets_the_dtype_of_floats() -> None:
+    try:
+        for kind in ("torch.DoubleTensor", nt.FloatTensor, nt.DoubleTensor):
+            with pytest.warns(UserWarning, match="set_default_dtype"):
+                nt.set_default_tensor_type(kind)
+            assert nt.ones(1).dtype is (nt.float32 if kind is nt.FloatTensor else nt.float64)
+        with pytest.warns(UserWarning), pytest.raises(TypeError, match="floating type"):
+            nt.set_default_tensor_type("torch.LongTensor")
+    finally:
+        nt.set_default_dtype(nt.float32)
+
+
+@pytest.mark.parametrize("name", outside.OUTSIDE)
+def test_what_stays_out_says_what_to_use_instead(name: str) -> None:
+    package: Any = nt
+    *path, last = name.split(".")[1:]
+    for part in path:
+        package = getattr(package, part)
+    with pytest.raises(AttributeError, match="is not part of NanoTorch; ") as error:
+        getattr(package, last)
+    assert "\n" not in str(error.value) and not hasattr(package, last)
+
+
+def test_a_misspelled_name_is_an_ordinary_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'nanotorch' has no attribute 'zerros'"):
+        nt.zerros  # noqa: B018
+
+
+def test_a_summary_writer_takes_tensors(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    from nanotorch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(tmp_path)) as writer:
+        writer.add_scalar("loss", nt.tensor(0.5, requires_grad=True), 1)
+        writer.add_scalars("both", {"a": nt.tensor(1.0), "b": 2.0}, 1)
+        writer.add_histogram("weights", nt.arange(10.0), 1)
+        writer.add_image("image", nt.zeros(3, 4, 4), 1)
+        writer.add_text("note", "text")
+        writer.flush()
+        assert writer.log_dir == str(tmp_path)
+        with pytest.raises(AttributeError, match="viz"):
+            writer.add_graph(None)
+    assert sum(path.stat().st_size for path in tmp_path.glob("events*")) > 300
