@@ -142,7 +142,7 @@ def framework(library: str, variant: str, case: Case, device: str) -> Program:
 
     many = None
     if library == "nanotorch" and variant:
-        step = torch.compile(step)
+        step = torch.compile(step, pure=True)
         if variant == "steps":
             many = bench_cuda.steps_at_once(torch, step, case)
     elif variant == "graph":

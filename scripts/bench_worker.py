@@ -157,7 +157,7 @@ def framework_fit(peer: str, x: Any, y: Any) -> tuple[Any, Any]:
         loss.backward()
         return loss
 
-    optimizer.step(torch.compile(closure) if compiled else closure)
+    optimizer.step(torch.compile(closure, pure=True) if compiled else closure)
     return model.weight.detach().numpy(), model.bias.detach().numpy()
 
 

@@ -31,7 +31,7 @@ def main() -> int:
     model = nn.Linear(options.features, 1)
     optimizer = optim.SGD(model.parameters(), lr=0.1)
 
-    @nt.compile
+    @nt.compile(pure=True)
     def step(x: nt.Tensor, y: nt.Tensor) -> nt.Tensor:
         optimizer.zero_grad()
         loss = nn.functional.binary_cross_entropy_with_logits(model(x), y)

@@ -106,7 +106,7 @@ def determinism() -> Answer:
         found = set()
         for _ in range(5):
             model, step, batch = training()
-            call = nt.compile(step) if name == "compiled" else step
+            call = nt.compile(step, pure=True) if name == "compiled" else step
             for _ in range(50):
                 call(*batch)
             found.add(bits(model))
@@ -123,7 +123,7 @@ def capturing() -> Answer:
     model, step, batch = training()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        compiled = nt.compile(step)
+        compiled = nt.compile(step, pure=True)
         for _ in range(10):
             compiled(*batch)
     told = [str(warning.message) for warning in caught]

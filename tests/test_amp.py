@@ -338,7 +338,7 @@ def test_functions_of_ones_own_cast_as_pytorchs_do(cast_inputs: str | None) -> N
 
 def test_a_compiled_step_knows_its_precision() -> None:
     layer, x = nn.Linear(4, 4), nt.randn(8, 4)
-    step = nt.compile(lambda x: layer(x).detach())
+    step = nt.compile(lambda x: layer(x).detach(), pure=True)
     with nt.no_grad():
         plain = [step(x) for _ in range(2)]
         with nt.autocast("cpu", dtype=nt.float16):
@@ -506,7 +506,7 @@ def scaled_steps(compiled: bool) -> Any:
         scaler.update()
         return loss.detach()
 
-    run = nt.compile(step) if compiled else step
+    run = nt.compile(step, pure=True) if compiled else step
     with np.errstate(over="ignore", invalid="ignore"):
         found = [(run(x, y).item(), scaler.get_scale()) for _ in range(12)]
     return found, model.weight.tolist()
@@ -543,7 +543,7 @@ def mixed_steps(compiled: bool, clip: bool, dropout: float = 0.0) -> Any:
         scaler.update()
         return loss.detach()
 
-    run = nt.compile(step) if compiled else step
+    run = nt.compile(step, pure=True) if compiled else step
     with np.errstate(over="ignore", invalid="ignore"):
         losses = [run(x).item() for x in inputs]
     weights = [p.tolist() for p in model.parameters()]

@@ -13,7 +13,7 @@ import pytest
 
 import nanotorch as nt
 from nanotorch import nn, optim, viz
-from nanotorch.compile import steps, tiles
+from nanotorch.compile import pure, tiles
 
 Batch = tuple[nt.Tensor, nt.Tensor]
 LOSSES = {
@@ -53,7 +53,7 @@ def made(name: str, rows: int = 24) -> tuple[Callable[..., Any], nn.Module, Batc
 @functools.cache
 def explained(name: str, rows: int = 24) -> Any:
     step, _, batch = made(name, rows)
-    compiled = nt.compile(step)
+    compiled = nt.compile(step, pure=True)
     compiled(*batch)
     compiled(*batch)
     return compiled.explain(*batch)
@@ -84,7 +84,7 @@ def test_a_plan_names_kernels_and_below_them_their_calls() -> None:
 
 def test_each_call_has_a_time_and_several_replays_give_medians() -> None:
     step, _, batch = made("softmax")
-    compiled = nt.compile(step)
+    compiled = nt.compile(step, pure=True)
     compiled(*batch)
     compiled(*batch)
     assert compiled.plan().replays == 0
@@ -100,7 +100,7 @@ def test_an_explained_call_is_a_step_like_any_other() -> None:
     weights = []
     for explains in (False, True):
         step, model, batch = made("softmax")
-        compiled = nt.compile(step)
+        compiled = nt.compile(step, pure=True)
         for number in range(5):
             (compiled.explain if explains and number > 1 else compiled)(*batch)
         weights.append([p.tolist() for p in model.parameters()])
@@ -109,13 +109,13 @@ def test_an_explained_call_is_a_step_like_any_other() -> None:
 
 def test_what_has_no_plan_is_told_in_one_line() -> None:
     step, _, batch = made("logistic")
-    compiled = nt.compile(step)
+    compiled = nt.compile(step, pure=True)
     with pytest.raises(RuntimeError, match=r"^explain: step is not recorded yet; call it once"):
         compiled.plan()
     compiled(*batch)
     with pytest.raises(RuntimeError, match=r"step is not recorded with these arguments yet"):
         compiled.explain(nt.ones(3, 6), nt.ones(3, 1))
-    eager = nt.compile(lambda x: x * x.sum().item(), warn=False)
+    eager = nt.compile(lambda x: x * x.sum().item(), warn=False, pure=True)
     eager(nt.ones(2))
     with pytest.raises(RuntimeError, match=r"<lambda> runs eagerly, so it has no plan: .*item"):
         eager.plan()
@@ -128,7 +128,7 @@ def test_a_module_is_explained_with_its_backward_pass_and_keeps_its_gradients(
 ) -> None:
     nt.manual_seed(0)
     model = layers("softmax")
-    compiled = nt.compile(model, explain=True)
+    compiled = nt.compile(model, explain=True, pure=True)
     x = nt.randn(4, 6)
     for _ in range(3):
         compiled(x).sum().backward()
@@ -148,7 +148,7 @@ def test_a_pass_over_rows_is_one_call_with_its_kernels_below(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tiles, "WORTHWHILE_BYTES", 1000)
-    monkeypatch.setattr(steps, "WORTHWHILE_BYTES", 1000)
+    monkeypatch.setattr(pure, "WORTHWHILE_BYTES", 1000)
     plan = explained("logistic", rows=64)
     kernels = [call.kernel for call in plan.calls]
     assert kernels[:2] == ["SGD.zero_grad", "one pass over 64 rows, 64 at a time"]
@@ -160,14 +160,14 @@ def test_a_step_on_a_gpu_is_explained_without_times(cuda: Any) -> None:
     model = nn.Linear(6, 2).to("cuda")
     x = nt.ones(4, 6, device="cuda")
 
-    @nt.compile
+    @nt.compile(pure=True)
     def step(x: nt.Tensor) -> nt.Tensor:
         model.zero_grad()
         loss = model(x).mean()
         loss.backward()
         return loss
 
-    module = nt.compile(model)
+    module = nt.compile(model, pure=True)
     for _ in range(2):
         step(x)
         module(x).sum().backward()
@@ -234,7 +234,7 @@ def test_the_picture_says_what_the_plan_does() -> None:
 @pytest.mark.parametrize("name", LOSSES)
 def test_there_is_a_bar_for_each_call_and_a_box_for_each_value(name: str) -> None:
     step, _, batch = made(name)
-    compiled = nt.compile(step)
+    compiled = nt.compile(step, pure=True)
     compiled(*batch)
     plan = compiled.plan()
     above, below = viz.plan(compiled).figure().axes

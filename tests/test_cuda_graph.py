@@ -73,7 +73,7 @@ def test_a_graph_has_the_bits_of_an_eager_step(cuda: str, model: str, optimizer:
     results = []
     for compiled in (False, True):
         step, trained, _ = training_step(make, OPTIMIZERS[optimizer], loss)
-        run: Any = nt.compile(step) if compiled else step
+        run: Any = nt.compile(step, pure=True) if compiled else step
         data = batches(7, classes)
         nt.manual_seed(1)  # dropout draws
         losses = [run(x, y).item() for x, y in data]
@@ -93,7 +93,7 @@ def test_a_replay_copies_its_inputs_and_launches_once(
         pytest.skip("events are counted on the look-alike alone")
     make, loss, classes = MODELS[model]
     step, *_ = training_step(make, OPTIMIZERS[optimizer], loss)
-    compiled = nt.compile(step)
+    compiled = nt.compile(step, pure=True)
     for x, y in batches(4, classes):
         compiled(x, y)
     counts = strict_cupy.counts
@@ -112,7 +112,7 @@ def test_an_argument_that_is_always_the_same_is_read_where_it_lies(cuda: str) ->
     results = []
     for compiled in (False, True):
         step, model, _ = training_step(logistic, OPTIMIZERS["sgd"])
-        run: Any = nt.compile(step) if compiled else step
+        run: Any = nt.compile(step, pure=True) if compiled else step
         mine = x.clone()
         losses, copies = [], []
         for number in range(12):
@@ -134,7 +134,7 @@ def test_numbers_that_change_from_step_to_step_take_one_launch_more(cuda: str) -
         pytest.skip("events are counted on the look-alike alone")
     step, _, optimizer = training_step(perceptron, OPTIMIZERS["adamw"])
     schedule = optim.lr_scheduler.CosineAnnealingLR(optimizer, 20)
-    compiled = nt.compile(step)
+    compiled = nt.compile(step, pure=True)
     data = batches(6)
     for x, y in data[:3]:
         compiled(x, y)
@@ -154,7 +154,7 @@ def test_learning_rates_momentum_and_schedules_follow_the_live_values(cuda: str)
         for compiled in (False, True):
             step, model, optimizer = training_step(logistic, OPTIMIZERS[optimizer_name])
             schedule = optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
-            run: Any = nt.compile(step) if compiled else step
+            run: Any = nt.compile(step, pure=True) if compiled else step
             for number, (x, y) in enumerate(batches(6)):
                 run(x, y)
                 schedule.step()
@@ -184,7 +184,7 @@ def test_clipping_and_accumulated_gradients_are_part_of_the_graph(cuda: str) -> 
             optimizer.zero_grad()
             return loss, norm
 
-        run = nt.compile(step) if compiled else step
+        run = nt.compile(step, pure=True) if compiled else step
         seen = [tuple(v.item() for v in run(x, y)) for x, y in batches()]
         results.append((seen, bits(model.parameters()), model.weight.grad))
         if compiled:
@@ -196,7 +196,7 @@ def test_gradients_land_on_the_leaves_and_versions_are_counted(cuda: str) -> Non
     results = []
     for compiled in (False, True):
         step, model, _ = training_step(logistic, OPTIMIZERS["sgd"])
-        run: Any = nt.compile(step) if compiled else step
+        run: Any = nt.compile(step, pure=True) if compiled else step
         seen = []
         for x, y in batches():
             run(x, y)
@@ -217,7 +217,7 @@ def test_gradients_that_add_up_from_call_to_call_are_replayed(cuda: str, device:
             loss.backward()
             return loss
 
-        run: Any = nt.compile(add) if compiled else add
+        run: Any = nt.compile(add, pure=True) if compiled else add
         seen, held = [], None
         for number, (x, y) in enumerate(batches(12, device=device)):
             run(x, y)
@@ -235,7 +235,7 @@ def test_gradients_that_add_up_from_call_to_call_are_replayed(cuda: str, device:
 HELD: list[Any] = []
 
 
-@nt.compile
+@nt.compile(pure=True)
 def step(x: nt.Tensor) -> nt.Tensor:
     model, optimizer = HELD
     optimizer.zero_grad()
@@ -265,7 +265,7 @@ def test_gradients_may_be_filled_with_zeros_instead(cuda: str) -> None:
             nn.functional.mse_loss(model(x), y).backward()
             optimizer.step()
 
-        run = nt.compile(step) if compiled else step
+        run = nt.compile(step, pure=True) if compiled else step
         for x, y in batches(7):
             run(x, y)
         results.append(bits([*model.parameters(), model.weight.grad]))
@@ -275,7 +275,7 @@ def test_gradients_may_be_filled_with_zeros_instead(cuda: str) -> None:
 def test_evaluation_is_a_graph_of_its_own(cuda: str) -> None:
     model = perceptron().to("cuda").eval()
 
-    @nt.compile
+    @nt.compile(pure=True)
     @nt.no_grad()
     def evaluate(x: nt.Tensor, y: nt.Tensor) -> Any:
         out = model(x)
@@ -295,7 +295,7 @@ def test_each_shape_and_each_mode_has_a_graph_of_its_own(cuda: str) -> None:
     results = []
     for compiled in (False, True):
         step, model, _ = training_step(perceptron, OPTIMIZERS["sgd"])
-        run: Any = nt.compile(step) if compiled else step
+        run: Any = nt.compile(step, pure=True) if compiled else step
         nt.manual_seed(1)
         for _ in range(4):
             for x, y in batches(2):
@@ -324,7 +324,7 @@ def test_arguments_of_the_host_are_copied_in_and_moved(cuda: str) -> None:
         def moved(x: nt.Tensor, y: nt.Tensor, step: Any = step, scale: Any = scale) -> Any:
             return step(x.to("cuda") * scale, y.to("cuda", non_blocking=True))
 
-        run: Any = nt.compile(moved) if compiled else moved
+        run: Any = nt.compile(moved, pure=True) if compiled else moved
         losses = []
         for x, y in batches(6, device="cpu"):
             losses.append(run(x, y.pin_memory()).item())
@@ -343,7 +343,7 @@ def test_steps_of_the_second_device_are_graphs_there(cuda: str) -> None:
         step, model, _ = training_step(
             softmax, OPTIMIZERS["adamw"], nn.CrossEntropyLoss(), device=device
         )
-        run = nt.compile(step)
+        run = nt.compile(step, pure=True)
         losses = [run(x, y) for x, y in batches(6, 3, device=device)]
         assert all(str(loss.device) == device for loss in losses)
         assert is_a_graph(run)
@@ -358,7 +358,7 @@ def test_a_step_on_two_devices_stays_eager(cuda: str) -> None:
     def both(x: nt.Tensor, y: nt.Tensor) -> nt.Tensor:
         return (x * 2).to("cuda:1") + 1
 
-    compiled = nt.compile(both)
+    compiled = nt.compile(both, pure=True)
     (told,) = reasons(compiled)
     assert "computes on two GPUs, cuda:0 and cuda:1" in told and "test_cuda_graph.py:" in told
 
@@ -368,7 +368,7 @@ def test_graphs_follow_the_stream_that_is_current(cuda: str) -> None:
     results = []
     for compiled in (False, True):
         step, model, _ = training_step(perceptron, OPTIMIZERS["adamw"])
-        run: Any = nt.compile(step) if compiled else step
+        run: Any = nt.compile(step, pure=True) if compiled else step
         streams = [nt.cuda.Stream(), nt.cuda.Stream()]
         for stream in streams:
             stream.wait_stream(nt.cuda.default_stream())
@@ -388,7 +388,7 @@ def test_graphs_follow_the_stream_that_is_current(cuda: str) -> None:
 
 
 def test_calls_on_streams_that_know_nothing_of_each_other_take_turns(cuda: str) -> None:
-    @nt.compile
+    @nt.compile(pure=True)
     @nt.no_grad()
     def norm(x: nt.Tensor) -> nt.Tensor:
         return (x * x).sum().sqrt()
@@ -417,7 +417,7 @@ def test_gradients_that_are_kept_are_copied_in_turn(cuda: str) -> None:
     for x, y in data:
         gradients(x, y)
         expected.append(bits([model.weight.grad]))
-    compiled = nt.compile(gradients)
+    compiled = nt.compile(gradients, pure=True)
     nt.cuda.synchronize()
     streams, kept = [nt.cuda.Stream() for _ in range(3)], []
     for number, (x, y) in enumerate(data):
@@ -429,7 +429,7 @@ def test_gradients_that_are_kept_are_copied_in_turn(cuda: str) -> None:
 
 
 def test_draws_of_graphs_and_of_other_streams_take_turns(cuda: str) -> None:
-    @nt.compile
+    @nt.compile(pure=True)
     @nt.no_grad()
     def noise(x: nt.Tensor) -> nt.Tensor:
         return nn.functional.dropout(x, 0.5)
@@ -449,7 +449,7 @@ def test_draws_of_graphs_and_of_other_streams_take_turns(cuda: str) -> None:
 
 
 def test_threads_take_turns(cuda: str) -> None:
-    @nt.compile
+    @nt.compile(pure=True)
     @nt.no_grad()
     def norm(x: nt.Tensor) -> nt.Tensor:
         return (x * x).sum().sqrt()
@@ -479,7 +479,7 @@ def test_outputs_and_gradients_that_are_kept_do_not_change(cuda: str, device: st
     if nt.cuda.device_count() < 2 and device == "cuda:1":
         pytest.skip("there is one device")
     step, model, _ = training_step(logistic, OPTIMIZERS["sgd"], device=device)
-    compiled = nt.compile(step)
+    compiled = nt.compile(step, pure=True)
     losses, gradients, values = [], [], []
     for x, y in batches(8, device=device):
         losses.append(compiled(x, y))
@@ -495,7 +495,7 @@ def test_views_of_a_gradient_keep_it(cuda: str, several: bool) -> None:
     results = []
     for compiled in (False, True):
         step, model, _ = training_step(logistic, OPTIMIZERS["sgd"])
-        run: Any = nt.compile(step) if compiled else step
+        run: Any = nt.compile(step, pure=True) if compiled else step
         kept = []
         for number, (x, y) in enumerate(batches(16)):
             if compiled and several:
@@ -521,7 +521,7 @@ def test_views_of_a_gradient_keep_it(cuda: str, several: bool) -> None:
 
 
 def test_views_of_an_output_keep_it(cuda: str) -> None:
-    double = nt.compile(nt.no_grad()(lambda x: x * 2))
+    double = nt.compile(nt.no_grad()(lambda x: x * 2), pure=True)
     kept = []
     for k in range(8):
         y = double(nt.full((3, 4), float(k), device="cuda"))
@@ -532,7 +532,7 @@ def test_views_of_an_output_keep_it(cuda: str) -> None:
 
 def test_a_frozen_parameter_stays_frozen_and_freezing_later_is_noticed(cuda: str) -> None:
     step, model, _ = training_step(logistic, OPTIMIZERS["adamw"])
-    compiled = nt.compile(step)
+    compiled = nt.compile(step, pure=True)
     data = batches(8)
     for x, y in data[:3]:
         compiled(x, y)
@@ -549,7 +549,7 @@ def test_a_frozen_parameter_stays_frozen_and_freezing_later_is_noticed(cuda: str
 def test_replaced_data_and_replaced_parameters_are_noticed(cuda: str) -> None:
     model = logistic().to("cuda")
     with nt.no_grad():
-        compiled = nt.compile(lambda x: model(x))
+        compiled = nt.compile(lambda x: model(x), pure=True)
         x = nt.ones(2, FEATURES, device="cuda")
         compiled(x), compiled(x), compiled(x)
         model.weight.data = nt.zeros(1, FEATURES, device="cuda")
@@ -566,7 +566,7 @@ def test_changed_closures_and_arguments_are_noticed(cuda: str) -> None:
     def scaled(x: nt.Tensor, shift: float) -> nt.Tensor:
         return x * scale * tensor + shift
 
-    compiled = nt.compile(scaled)
+    compiled = nt.compile(scaled, pure=True)
     x = nt.ones(1, device="cuda")
     assert [compiled(x, s).item() for s in (1.0, 1.0, 1.0, 2.0)] == [3.0, 3.0, 3.0, 4.0]
     scale = 3.0
@@ -596,7 +596,7 @@ def test_what_changes_in_the_optimizer_takes_effect(cuda: str, change: str) -> N
     results = []
     for compiled in (False, True):
         step, model, optimizer = training_step(logistic, lambda p: optim.Adam(p, lr=0.1))
-        run: Any = nt.compile(step) if compiled else step
+        run: Any = nt.compile(step, pure=True) if compiled else step
         data = batches(9)
         for x, y in data[:4]:
             run(x, y)
@@ -622,7 +622,7 @@ def test_a_gradient_that_no_step_makes_is_noticed(cuda: str) -> None:
             nn.functional.mse_loss(model(x), y).backward()
             optimizer.step()
 
-        run = nt.compile(step) if compiled else step
+        run = nt.compile(step, pure=True) if compiled else step
         seen = []
         for number, (x, y) in enumerate(batches(9)):
             if number in (4, 6):
@@ -641,7 +641,7 @@ def test_an_argument_that_is_changed_in_place_is_changed_at_each_replay(cuda: st
         x.mul_(2)
         return x + 0
 
-    compiled = nt.compile(double)
+    compiled = nt.compile(double, pure=True)
     for _ in range(4):
         x = nt.ones(3, device="cuda")
         assert compiled(x).tolist() == [2.0, 2.0, 2.0]
@@ -652,7 +652,7 @@ def test_an_argument_that_is_changed_in_place_is_changed_at_each_replay(cuda: st
 def test_a_tensor_from_outside_that_the_step_writes_to_is_written_at_each_replay(cuda: str) -> None:
     total = nt.zeros(3, device="cuda")
 
-    @nt.compile
+    @nt.compile(pure=True)
     def add(x: nt.Tensor) -> nt.Tensor:
         total.add_(x)
         return total * 1
@@ -666,7 +666,7 @@ def test_a_tensor_from_outside_that_the_step_writes_to_is_written_at_each_replay
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_one_tensor_given_twice_is_told_from_two(cuda: str, device: str) -> None:
-    compiled = nt.compile(lambda a, b: a * 2 + b)
+    compiled = nt.compile(lambda a, b: a * 2 + b, pure=True)
     x, y = nt.ones(2, device=device), nt.zeros(2, device=device)
     for first, second, expected in [
         (x, x, 3.0),
@@ -685,7 +685,7 @@ def test_views_and_strides_of_arguments_are_followed(cuda: str) -> None:
         y.t()[0] += x[:, 0].exp()
         return y[1:] @ x.t()
 
-    compiled = nt.compile(step)
+    compiled = nt.compile(step, pure=True)
     for x, _ in batches(4):
         for given in (x, x.t(), x[::2, 1:]):
             assert nt.allclose(compiled(given), step(given), rtol=1e-6)
@@ -744,7 +744,7 @@ REFUSED = [
 def test_what_a_replay_would_get_wrong_stays_eager_with_one_warning(
     cuda: str, function: Step, reason: str
 ) -> None:
-    (told,) = reasons(nt.compile(function))
+    (told,) = reasons(nt.compile(function, pure=True))
     assert reason in told and "runs eagerly" in told
     if "tensor" in reason and "outside" not in reason:
         assert "test_cuda_graph.py:" in told
@@ -757,7 +757,7 @@ def test_hooks_keep_a_step_eager_and_are_called(cuda: str) -> None:
         lambda model: model.weight.register_hook(lambda g: calls.append("leaf")),
     ):
         step, model, _ = training_step(logistic, OPTIMIZERS["sgd"])
-        compiled = nt.compile(step)
+        compiled = nt.compile(step, pure=True)
         assert reasons(compiled) == []
         register(model)  # after a graph was captured
         before = len(calls)
@@ -767,16 +767,16 @@ def test_hooks_keep_a_step_eager_and_are_called(cuda: str) -> None:
 
 
 def test_a_function_with_ever_new_values_is_left_eager(cuda: str) -> None:
-    compiled = nt.compile(lambda x, k: x * k)
+    compiled = nt.compile(lambda x, k: x * k, pure=True)
     with pytest.warns(UserWarning, match="recorded 8 times"):
         results = [compiled(nt.ones(1, device="cuda"), float(k)).item() for k in range(12)]
     assert results == [float(k) for k in range(12)]
 
 
 def test_a_compiled_function_within_another_is_part_of_its_graph(cuda: str) -> None:
-    inner = nt.compile(lambda x: x * 2)
+    inner = nt.compile(lambda x: x * 2, pure=True)
 
-    @nt.compile
+    @nt.compile(pure=True)
     def outer(x: nt.Tensor) -> nt.Tensor:
         return inner(x) + 1
 
@@ -787,7 +787,7 @@ def test_a_compiled_function_within_another_is_part_of_its_graph(cuda: str) -> N
 
 def test_an_index_out_of_range_is_told_after_a_graph_too(cuda: str) -> None:
     table = nt.arange(10.0, device="cuda")
-    look_up = nt.compile(nt.no_grad()(lambda index: table[index] * 1))
+    look_up = nt.compile(nt.no_grad()(lambda index: table[index] * 1), pure=True)
     for k in (1, 2, 3):
         assert look_up(nt.tensor([k], device="cuda")).item() == float(k)
     found = look_up(nt.tensor([12], device="cuda"))
@@ -804,7 +804,7 @@ def test_what_a_capture_refuses_is_replayed_without_a_graph_and_told_once(cuda: 
         square = x.t() @ x + eye
         return nt.linalg.inv(square).sum()
 
-    compiled = nt.compile(inverted)
+    compiled = nt.compile(inverted, pure=True)
     (told,) = reasons(compiled)
     assert "inverted runs without a CUDA graph: " in told
     assert "`return nt.linalg.inv(square).sum()` inv: " in told and "test_cuda_graph.py:" in told
@@ -822,7 +822,7 @@ def test_without_stream_capture_the_program_is_replayed(
     results = []
     for compiled in (False, True):
         step, model, _ = training_step(perceptron, OPTIMIZERS["adamw"])
-        run: Any = nt.compile(step) if compiled else step
+        run: Any = nt.compile(step, pure=True) if compiled else step
         data = batches(5)
         nt.manual_seed(1)
         results.append(([run(x, y).item() for x, y in data], bits(model.parameters())))
@@ -835,7 +835,7 @@ def test_hooks_of_an_optimizer_keep_a_step_from_being_a_graph(cuda: str) -> None
     step, _, optimizer = training_step(logistic, OPTIMIZERS["sgd"])
     called: list[int] = []
     optimizer.register_step_post_hook(lambda *a: called.append(1))
-    (told,) = reasons(nt.compile(step))
+    (told,) = reasons(nt.compile(step, pure=True))
     assert "step() cannot be taken apart: it has hooks" in told
     assert "`optimizer.step()`" in told
     assert len(called) == 4
@@ -843,7 +843,7 @@ def test_hooks_of_an_optimizer_keep_a_step_from_being_a_graph(cuda: str) -> None
 
 def test_an_exception_midway_leaves_the_next_call_right(cuda: str) -> None:
     step, model, _ = training_step(softmax, OPTIMIZERS["sgd"], nn.CrossEntropyLoss())
-    compiled = nt.compile(step)
+    compiled = nt.compile(step, pure=True)
     twin, other, _ = training_step(softmax, OPTIMIZERS["sgd"], nn.CrossEntropyLoss())
     data = batches(6, 3)
     for number, (x, y) in enumerate(data):
@@ -858,7 +858,7 @@ def test_an_error_in_the_first_replay_leaves_streams_in_order(
     cuda: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step, model, optimizer = training_step(logistic, OPTIMIZERS["sgd"])
-    compiled = nt.compile(step)
+    compiled = nt.compile(step, pure=True)
     data = batches(4)
     compiled(*data[0])
     before = bits(model.parameters())
@@ -886,7 +886,7 @@ def test_a_step_that_is_no_longer_used_gives_its_memory_back(cuda: str) -> None:
 
     def train() -> None:
         step, *_ = training_step(perceptron, OPTIMIZERS["adamw"])
-        compiled = nt.compile(step)
+        compiled = nt.compile(step, pure=True)
         for x, y in batches(5):
             compiled(x, y)
         assert is_a_graph(compiled)
@@ -899,7 +899,7 @@ def test_a_step_that_is_no_longer_used_gives_its_memory_back(cuda: str) -> None:
 
 def test_what_a_step_leaves_behind_outlives_it(cuda: str) -> None:
     step, model, optimizer = training_step(perceptron, OPTIMIZERS["adamw"])
-    compiled = nt.compile(step)
+    compiled = nt.compile(step, pure=True)
     for x, y in batches(5):
         loss = compiled(x, y)
     gradients, last = bits(p.grad for p in model.parameters()), loss.item()
@@ -931,7 +931,7 @@ def test_several_steps_at_a_launch_have_the_bits_of_single_ones(
     for several in (False, True):
         step, model, used = training_step(perceptron, OPTIMIZERS[optimizer], device=device)
         schedule = optim.lr_scheduler.ExponentialLR(used, 0.9)
-        compiled = nt.compile(step)
+        compiled = nt.compile(step, pure=True)
         data = batches(24, device=device)
         nt.manual_seed(1)
         losses: list[float] = []
@@ -951,7 +951,7 @@ def test_several_steps_are_one_launch_and_as_many_copies_as_arguments(cuda: str)
     if cuda == "cupy":
         pytest.skip("events are counted on the look-alike alone")
     step, *_ = training_step(perceptron, OPTIMIZERS["sgd"])
-    compiled = nt.compile(step)
+    compiled = nt.compile(step, pure=True)
     groups = list(stacked(batches(25), 5))
     for xs, ys in groups[:3]:
         compiled.steps(xs, ys)
@@ -965,7 +965,7 @@ def test_several_steps_are_one_launch_and_as_many_copies_as_arguments(cuda: str)
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_results_of_several_steps_are_stacked_as_they_are_nested(cuda: str, device: str) -> None:
-    @nt.compile
+    @nt.compile(pure=True)
     @nt.no_grad()
     def step(x: nt.Tensor) -> Any:
         return {"sum": x.sum(), "both": (x * 2, "text"), "none": None}
@@ -979,7 +979,7 @@ def test_results_of_several_steps_are_stacked_as_they_are_nested(cuda: str, devi
 
 
 def test_numbers_of_steps_that_differ_are_refused(cuda: str) -> None:
-    step = nt.compile(lambda x, y: x + y)
+    step = nt.compile(lambda x, y: x + y, pure=True)
     with pytest.raises(RuntimeError, match=r"one number of steps, got \[2, 3\]"):
         step.steps(nt.ones(2, 1), nt.ones(3, 1))
     with pytest.raises(TypeError, match="expected tensors with a first dimension"):
@@ -998,7 +998,7 @@ def test_a_compiled_module_trains_to_the_same_bits(cuda: str, device: str) -> No
         nt.manual_seed(0)
         model = perceptron().to(device)
         optimizer = optim.Adam(model.parameters(), lr=0.01)
-        call: Any = nt.compile(model) if compiled else model
+        call: Any = nt.compile(model, pure=True) if compiled else model
         data = batches(6, device=device)
         nt.manual_seed(1)
         losses = []
@@ -1020,7 +1020,7 @@ def test_each_half_of_a_compiled_module_is_one_launch(cuda: str) -> None:
     if cuda == "cupy":
         pytest.skip("events are counted on the look-alike alone")
     model = nn.Sequential(nn.Linear(FEATURES, 8), nn.Tanh(), nn.Linear(8, 1)).to("cuda")
-    compiled = nt.compile(model)
+    compiled = nt.compile(model, pure=True)
     g = nt.ones(ROWS, 1, device="cuda")
     counts = strict_cupy.counts
     for number, (x, _) in enumerate(batches(6)):
@@ -1039,7 +1039,7 @@ def test_each_half_of_a_compiled_module_is_one_launch(cuda: str) -> None:
 def test_a_compiled_module_follows_kept_outputs_and_calls_without_backward(cuda: str) -> None:
     nt.manual_seed(0)
     model = logistic().to("cuda")
-    compiled = nt.compile(model)
+    compiled = nt.compile(model, pure=True)
     kept = []
     for number, (x, _) in enumerate(batches(8)):
         out = compiled(x)
@@ -1067,7 +1067,7 @@ def test_a_module_that_no_capture_takes_is_replayed_without_graphs(cuda: str) ->
             return x @ nt.linalg.inv(self.weight)
 
     model = Inverse().to("cuda")
-    compiled = nt.compile(model)
+    compiled = nt.compile(model, pure=True)
     x = nt.ones(2, 3, device="cuda")
     with pytest.warns(UserWarning, match="runs without a CUDA graph: cudaErrorStreamCapture"):
         for _ in range(3):
@@ -1113,7 +1113,7 @@ def test_every_op_replays_to_the_bits_of_an_eager_run(cuda: str, case: op_table.
             (out * out).sum().backward()
         return out.detach() if isinstance(out, nt.Tensor) else out
 
-    compiled = nt.compile(step)
+    compiled = nt.compile(step, pure=True)
     for _ in range(3):  # recorded, captured, launched
         found = compiled()
         gradients = bits(x.grad for x in leaves if x.grad is not None)
@@ -1139,7 +1139,7 @@ def test_every_op_replays_to_the_bits_of_an_eager_run(cuda: str, case: op_table.
 
 def test_the_plan_says_that_it_is_a_graph(cuda: str, capsys: pytest.CaptureFixture[str]) -> None:
     step, *_ = training_step(logistic, OPTIMIZERS["sgd"])
-    compiled = nt.compile(step, explain=True)
+    compiled = nt.compile(step, explain=True, pure=True)
     for batch in batches(3):
         compiled(*batch)
     told = capsys.readouterr().out

@@ -389,7 +389,7 @@ def test_sums_and_products_accumulate_in_float32(half: str, cuda: str) -> None:
 
 def test_a_step_in_half_precision_is_not_compiled_on_the_cpu(half: str) -> None:
     x = nt.ones(3, dtype=getattr(nt, half))
-    double = nt.compile(lambda v: v * 2 + 1)
+    double = nt.compile(lambda v: v * 2 + 1, pure=True)
     with pytest.warns(UserWarning, match="computed in half precision, which is not compiled"):
         y = double(x)
     assert y.tolist() == [3.0] * 3

@@ -76,6 +76,7 @@ COMPUTED_ALLOWED = {
 LATER = {
     "nanotorch.outside": "nanotorch.backend.loading",
     "nanotorch.compile.modules": "nanotorch.compile",
+    "nanotorch.compile.pure": "nanotorch.compile",
     "nanotorch.compile.steps": "nanotorch.compile",
 }
 

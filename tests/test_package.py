@@ -26,7 +26,12 @@ NOT_AT_IMPORT = {
     "numpy.random",
     # Standard modules that take long, and parts of our own that load when they are asked for.
     *("pathlib", "dataclasses", "statistics", "decimal", "traceback", "numpy.typing", "urllib"),
-    *("nanotorch.compile.steps", "nanotorch.compile.plan", "nanotorch.compile.cuda_graph"),
+    *(
+        "nanotorch.compile.steps",
+        "nanotorch.compile.pure",
+        "nanotorch.compile.plan",
+        "nanotorch.compile.cuda_graph",
+    ),
     *("nanotorch.func", "nanotorch.utils.data", "nanotorch.utils.checkpoint", "nanotorch.viz"),
     *("nanotorch.optim.lr_scheduler", "nanotorch.optim.lbfgs", "nanotorch.amp", "nanotorch.cuda"),
     *("nanotorch.compile.calls", "nanotorch.autograd.functional", "nanotorch.training"),

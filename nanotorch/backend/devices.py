@@ -294,11 +294,13 @@ def constant(like: Array, value: float) -> Any:
 
     NumPy takes a 0-dim array twice as fast as a Python number; one of each value is kept.
     """
-    return _constant(like.dtype.char, value) if type(like) is numpy.ndarray else value
+    if type(like) is not numpy.ndarray:
+        return value
+    return _constant(like.dtype.char, value, not value and str(value) == "-0.0")
 
 
 @functools.lru_cache(maxsize=4096)
-def _constant(kind: str, value: float) -> Any:
+def _constant(kind: str, value: float, is_minus_zero: bool) -> Any:  # which is equal to 0.0
     array = numpy.asarray(value, dtype="f" if kind == "E" else kind)  # NumPy knows no bfloat16
     array.flags.writeable = False
     return array

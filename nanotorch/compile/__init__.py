@@ -1,18 +1,17 @@
-"""`compile`: runs a training or evaluation step once, and replays its kernels from then on.
+"""`compile`: a training or evaluation step whose kernels are replayed, with eager's results.
 
-The first call for a signature (shapes and dtypes of the tensors among the arguments, values of the
-other arguments, gradient mode) runs as always and is recorded: forward, loss, `backward()`. Later
-calls run one flat program over memory that is allocated once: no tensor, no graph, no dispatch.
-`optimizer.step()`, `zero_grad()`, gradient clipping and random draws stay live calls, so learning
-rates, step counts and random streams are those of an eager run, and results are bit-equal to it.
-Large batches are passed over once, tile by tile; there sums are taken in another order, the same
-for any number of threads. On a GPU the program is captured: a call is one CUDA graph.
+Python runs at every call of `compile(step)`. Each operation is matched with what earlier calls did
+at the same point: what is known is computed by a function made for it, and `backward()` is one flat
+program; what is new is computed as always, and known from then on. So nothing that Python reads can
+be stale, nothing that it does is lost, and results are bit-equal to those of an eager step.
 
-What a replay would get wrong is refused at the recording (reading a number out of a tensor, hooks,
-tensors made from Python values, outputs whose gradient is still to be asked for), and the function
-stays eager with one warning that names the line. What may change later (a replaced `.data`,
-`requires_grad`, train or eval mode, plain Python values in sight of the function) is compared at
-every call, and a new recording made.
+`compile(step, pure=True)` is a promise that the step's Python does the same for the same arguments:
+it runs once for each signature (shapes, dtypes and layouts of tensors, values of other arguments,
+modes), and then one program is replayed. `optimizer.step()`, `zero_grad()`, clipping and random
+draws stay live calls. Large batches are passed over once, tile by tile; there sums are taken in
+another order, the same for any number of threads. On a GPU the program is one CUDA graph. What a
+replay would get wrong (reading a number out of a tensor, hooks, tensors made of Python values) is
+refused at the recording, and the function stays eager with one warning that names the line.
 """
 
 from __future__ import annotations
@@ -23,26 +22,33 @@ from typing import Any
 
 
 def compile(
-    function: Callable[..., Any] | None = None, *, explain: bool = False, warn: bool = True
+    function: Callable[..., Any] | None = None,
+    *,
+    pure: bool = False,
+    explain: bool = False,
+    warn: bool = True,
 ) -> Callable[..., Any]:
-    """`function`, or a module, replayed from its second call on; as a call or as a decorator.
+    """`function`, or a module, with its kernels replayed; as a call or as a decorator.
 
     function: a training or evaluation step on tensors, such as one that computes a loss, calls
-        `backward()`, `optimizer.step()` and `zero_grad()`, and returns the loss. Tensors that it
-        returns are copies, outside of any graph. Or a `nn.Module`, whose output then carries one
-        backward node: its backward pass is replayed as well, for the latest call.
+        `backward()`, `optimizer.step()` and `zero_grad()`, and returns the loss. Or a `nn.Module`.
         A compiled function has `steps(*stacked)`: as many steps as the arguments' first dimension
-        says, on a GPU at one launch.
-    explain: print each plan with its first replay: its kernels, how long they took, the bytes they
-        move, the memory they share (of a module, the plan without gradients).
-    warn: say why a function stays eager, or on a GPU is no CUDA graph, where that is so.
+        says; with `pure` on a GPU at one launch.
+    pure: the function's Python does the same at every call with the same arguments, so that it may
+        run once for each kind of them; see docs/compile.md. Tensors that the function returns are
+        copies, outside of any graph. A module's output carries one backward node: its backward
+        pass is replayed as well, for the latest call.
+    explain: print what the third call does: its kernels, how long they took, the bytes they move,
+        the memory they share; with `pure`, each plan with its first replay.
+    warn: with `pure`: say why a function stays eager, or on a GPU is no CUDA graph.
     """
     if function is None:
-        return functools.partial(compile, explain=explain, warn=warn)
+        return functools.partial(compile, pure=pure, explain=explain, warn=warn)
     # Loaded here, because most programs that import nanotorch compile nothing.
-    from nanotorch.compile.modules import CompiledModule
-    from nanotorch.compile.steps import Compiled
+    from nanotorch.compile.modules import PureModule
+    from nanotorch.compile.pure import PureStep
+    from nanotorch.compile.steps import ModuleStep, Step
 
     if hasattr(function, "forward") and hasattr(function, "named_parameters"):
-        return CompiledModule(function, explain, warn)
-    return Compiled(function, explain, warn)
+        return PureModule(function, explain, warn) if pure else ModuleStep(function, explain)
+    return PureStep(function, explain, warn) if pure else Step(function, explain)

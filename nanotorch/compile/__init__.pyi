@@ -26,6 +26,7 @@ from typing import Any
 def compile(  # type: ignore[overload-overlap]
     function: M,
     *,
+    pure: builtins.bool = False,
     explain: builtins.bool = False,
     warn: builtins.bool = True,
 ) -> M: ...
@@ -33,6 +34,7 @@ def compile(  # type: ignore[overload-overlap]
 def compile(
     function: Callable[P, R],
     *,
+    pure: builtins.bool = False,
     explain: builtins.bool = False,
     warn: builtins.bool = True,
 ) -> _Compiled[P, R]: ...
@@ -40,6 +42,7 @@ def compile(
 def compile(
     function: None = None,
     *,
+    pure: builtins.bool = False,
     explain: builtins.bool = False,
     warn: builtins.bool = True,
 ) -> Callable[[Callable[P, R]], _Compiled[P, R]]: ...

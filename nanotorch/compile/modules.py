@@ -22,9 +22,9 @@ from nanotorch.compile.cuda_halves import CudaHalves
 from nanotorch.compile.explanation import Explanation
 from nanotorch.compile.guards import Guards
 from nanotorch.compile.plan import Plan
+from nanotorch.compile.pure import PureStep, flatten
 from nanotorch.compile.recorder import Recorder
 from nanotorch.compile.replay import guard, tell_without_graph
-from nanotorch.compile.steps import Compiled, flatten
 from nanotorch.node import Node
 from nanotorch.tensor import Tensor
 
@@ -116,16 +116,16 @@ class TwoPhases:
         return found
 
 
-class CompiledModule:
+class PureModule:
     """A module whose forward and backward passes are replayed; everything else is the module's
     own."""
 
-    _without_grad: Compiled
+    _without_grad: PureStep
     _latest: TwoPhases | None  # that was recorded
 
     def __init__(self, module: Any, explain: bool, warn: bool) -> None:
         self.__dict__["module"] = module
-        self.__dict__["_without_grad"] = Compiled(module, explain, warn)
+        self.__dict__["_without_grad"] = PureStep(module, explain, warn)
         self.__dict__["_programs"] = {}
         self.__dict__["_explain"] = explain
         self.__dict__["_latest"] = None
@@ -181,7 +181,6 @@ class CompiledModule:
 
     def _record(self, signature: Any, inputs: list[Tensor], args: Any, kwargs: Any) -> Any:
         """Runs the module as it is, and keeps a recording of its forward and backward passes."""
-        guards = Guards(self.module)
         with Recorder(inputs) as recorder:
             out = self.module(*args, **kwargs)
             leaves = [p for p in self.module.parameters() if p._requires_grad]
@@ -203,7 +202,7 @@ class CompiledModule:
             step = self._without_grad
             tell = functools.partial(tell_without_graph, step._name if step._warn else "")
             program = TwoPhases(recorder, out, [p for p, _ in kept], [g for _, g in kept], tell)
-            self._programs.setdefault(signature, []).append((guard(recorder, guards), program))
+            self._programs.setdefault(signature, []).append((guard(recorder, Guards()), program))
             self.__dict__["_latest"] = program
             if self._explain:
                 program.watch = lambda: print(Explanation(program.plan, self._without_grad._name))

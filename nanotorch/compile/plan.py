@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from nanotorch.backend import MODULES, Array
+from nanotorch.backend import HOST, MODULES, Array
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.program import REFERENCES, Program, Recorded, Slot, Step, arrays_of
 from nanotorch.compile.recorder import Draw, HandOver, Kernel, Live, Recorder
@@ -22,7 +22,10 @@ from nanotorch.tensor import Tensor
 
 
 class Plan(Program):
-    """A step, ready to be replayed. `run(inputs)` returns the arrays of the outputs."""
+    """A step, ready to be replayed. `run(inputs)` returns the arrays of the outputs.
+
+    fresh: those of the outputs that get new memory at each replay; such a plan has no tiles.
+    """
 
     tiling: Tiling | None
     # Of a pass over rows: the names of the targets, and the class that is to be ignored.
@@ -30,8 +33,11 @@ class Plan(Program):
     why_not_tiled = ""
     stopwatch: Stopwatch | None = None  # that has timed replays
 
-    def __init__(self, record: Recorder, outputs: Sequence[Array]) -> None:
+    def __init__(
+        self, record: Recorder, outputs: Sequence[Array], fresh: Sequence[Array] | None = None
+    ) -> None:
         super().__init__(record.inputs)
+        self.fresh = fresh
         # Gradients that are there when a replay begins are added to: they stay who they are.
         held = [gradient for gradient in record.entry.values() if gradient is not None]
         self.slots = {id(gradient._array): Slot(gradient, owned=False) for gradient in held}
@@ -47,7 +53,7 @@ class Plan(Program):
         self.most_references = sys.maxsize  # to that memory, while nobody else holds it
         self.held = 0  # references that somebody else has
         self.forget()
-        del self.record, self.outputs  # and with them the arrays of the recording
+        del self.record, self.outputs, self.fresh  # and with them the arrays of the recording
 
     def timed(self) -> Stopwatch:
         """The clock in which the times of all timed replays come together."""
@@ -141,8 +147,15 @@ class Plan(Program):
 
     def _generated(self, steps: list[Recorded]) -> Callable[..., tuple[Array, ...]]:
         """Compiles the program: `run(x0, x1, …)` returns the output arrays."""
-        record = self.record
+        record, head = self.record, []
+        for number, array in enumerate(self.fresh or ()):
+            self.names[id(array)] = name = f"g{number}"
+            self.moving.add(id(array))
+            make = self.constant("empty", HOST.empty)
+            head.append(f"{name} = {make}({array.shape}, {self.constant('c', array.dtype)})")
         try:
+            if self.fresh is not None:
+                raise NotRowWise("only a pure step is passed over in tiles")
             self.tiling = Tiling(self, record, self.escaping(), steps)
         except NotRowWise as reason:
             self.tiling, self.why_not_tiled = None, str(reason)
@@ -166,7 +179,7 @@ class Plan(Program):
         arguments = ", ".join(f"x{i}" for i in range(len(self.record.inputs) - two_phases))
         end = f"({results}{',' if results else ''})"
         end = f"yield {end}[1:]" if two_phases else f"return {end}"
-        body = "\n    ".join([*program, end])
+        body = "\n    ".join([*head, *program, end])
         self.source = f"def run({arguments}):\n    {body}\n"
         return self.built(self.source)
 

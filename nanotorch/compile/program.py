@@ -71,7 +71,7 @@ class Program:
         self._whole: dict[int, Kernel] = {}  # the kernel that a choice is part of
         self._fixed: set[int] = set()  # arrays that are the same in every call
         self._kept: list[list[Note]] = []  # so that identities stay those of these arrays
-        self._own: set[int] = set()  # what the plan has to find memory for
+        self.own: set[int] = set()  # what the plan has to find memory for
 
     def forget(self) -> None:
         """Lets go of the arrays of the recording, and of those that its kernels were noted with."""
@@ -98,7 +98,7 @@ class Program:
                 if isinstance(note, Call):
                     root = root_of(note.out)
                     if root not in outside:
-                        self._own.add(id(step.out) if root == root_of(step.out) else root)
+                        self.own.add(id(step.out) if root == root_of(step.out) else root)
                     self._kernels[id(note)] = step
             self._kept.append(notes)
             found += [note for note in notes if not self._is_constant(note, notes, step)]
@@ -214,7 +214,7 @@ class Program:
     def _make_room(self, out: Array, operands: Sequence[Array] = (), position: int = -1) -> None:
         """Gives what is written for the first time its memory: that of an operand that is not
         needed any more, if one is given."""
-        if id(out) in self.memory.places or id(out) not in self._own:
+        if id(out) in self.memory.places or id(out) not in self.own or id(out) in self.moving:
             return
         for array in operands if out.size > 1 else ():  # a single number is slower in place
             if same_form(array, out) and self.memory.may_take_over(array, out, position):
@@ -258,7 +258,8 @@ class Program:
                         a for a in operands if a.shape == out.shape and memory.dies(a, position)
                     ]
                     memory.release(same, position)
-                memory.hold(out)
+                if id(out) not in self.moving:
+                    memory.hold(out)
             text = f"{kernel}({', '.join([*names, 'out=' + self.array_name(out)])})"
         self._note(text, step, [*operands, out], made=made)
         return [text]

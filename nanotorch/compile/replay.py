@@ -19,14 +19,18 @@ def guard(recorder: Recorder, guards: Guards) -> Callable[[], bool]:
     """A test of everything that a recording took for granted."""
     for tensor in recorder.external.values():
         t, array = guards.constant(tensor), guards.constant(tensor._array)
-        guards.add("data", f"{t}._array is {array}")
-        guards.add("requires_grad", f"{t}._requires_grad is {bool(tensor._requires_grad)}")
-        guards.add("hooks", f"not {t}._hooks")
+        guards.add(f"{t}._array is {array}")
+        guards.add(f"{t}._requires_grad is {bool(tensor._requires_grad)}")
+        guards.add(f"not {t}._hooks")
     for module in {id(m): m for m in recorder.modules}.values():
-        guards.add("hooks", f"{guards.constant(module)}._hooks is None")
-        guards.add_fields(type(module).__name__, module)
+        known = guards.constant(module)
+        guards.add(f"{known}._hooks is None and {known}.training is {module.training}")
+        fields = guards.constant(vars(module))
+        for key, value in vars(module).items():
+            if isinstance(value, Tensor):
+                guards.add(f"{fields}.get({key!r}) is {guards.constant(value)}")
     for leaf, held in recorder.entry.items():
-        guards.add("grad", f"{guards.constant(leaf)}._grad is {guards.constant(held)}")
+        guards.add(f"{guards.constant(leaf)}._grad is {guards.constant(held)}")
     return guards.compiled()
 
 

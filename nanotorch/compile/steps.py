@@ -1,230 +1,121 @@
-"""A compiled step: recordings by signature, and when each may be replayed."""
+"""A compiled step: Python runs at every call, and what it applies is matched with earlier calls."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import threading
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from nanotorch.autograd.grad_mode import modes, no_grad
+from nanotorch.autograd.rings import SILENCE, modes
 from nanotorch.autograd.walk import on_tensors
-from nanotorch.backend import blas_threads
-from nanotorch.compile.cuda_graph import is_on_gpu, place_of, unfit
-from nanotorch.compile.entry import MISSED, entry
 from nanotorch.compile.explanation import Explanation
-from nanotorch.compile.guards import PLAIN, Guards
-from nanotorch.compile.recorder import Recorder
-from nanotorch.compile.replay import Replay
-from nanotorch.compile.tiles import WORTHWHILE_BYTES
-from nanotorch.ops import joining
+from nanotorch.compile.matcher import Matcher, Paths
+from nanotorch.compile.path_plan import PathPlan, TimedMatcher
+from nanotorch.compile.stacks import length_of, slices, stack_results
 from nanotorch.tensor import Tensor
 
-MOST_PLANS = 8  # recordings of one function before it is left eager
 
-
-def flatten(value: Any, tensors: list[Tensor]) -> Any:
-    """Collects the tensors of nested tuples, lists and dicts, and returns what else defines
-    them."""
-    if isinstance(value, Tensor):
-        tensors.append(value)
-        array = value._array
-        same = next(i for i, x in enumerate(tensors) if x._array is array)
-        return (array.shape, array.dtype, place_of(array), value._requires_grad, same)
-    if isinstance(value, tuple | list):
-        return (type(value), *(flatten(item, tensors) for item in value))
-    if isinstance(value, dict):
-        return (dict, *((key, flatten(item, tensors)) for key, item in value.items()))
-    return (type(value), value) if isinstance(value, PLAIN) else id(value)
-
-
-def unrecorded(name: str, eager: str | None, arguments: str = "") -> str:
-    """Why there is no plan to be explained."""
-    if eager is not None:
-        return f"explain: {name} runs eagerly, so it has no plan: {eager}"
-    return f"explain: {name} is not recorded{arguments} yet; call it once first"
-
-
-class Compiled:
-    """A function that is recorded once for each signature and replayed from then on."""
+class Step:
+    """A function whose applications are matched with the paths of its earlier calls."""
 
     is_compiled = True
 
-    def __init__(
-        self, function: Callable[..., Any], explain: bool = False, warn: bool = True
-    ) -> None:
-        functools.update_wrapper(self, function)
+    def __init__(self, function: Callable[..., Any], explain: bool = False) -> None:
+        functools.update_wrapper(self, function, updated=())
         self._function = function
-        self._explain, self._warn = explain, warn
-        self._replays: dict[Any, list[Replay]] = {}
-        self._recordings = 0
-        self._eager: str | None = None
-        self._latest: Replay | None = None  # that was recorded
-        self._enter: Callable[[Any], Any] | None = None  # into the latest replay
-        self._last_mode: Any = None  # that it was recorded in
-        self._lock = threading.RLock()  # a live call may lead here again
+        self._paths = Paths()
+        self._lock = threading.RLock()  # what the paths compute in is there once
+        self._calls_to_explain = 3 if explain else 0  # calls until the plan is printed
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._eager is not None or modes.anomaly or modes.saved_hooks or on_tensors():
+        rings = modes.rings
+        if modes.listener is not SILENCE or (rings and (on_tensors() or is_matched(rings))):
             return self._function(*args, **kwargs)
-        mode = modes_now()
-        with self._lock:
-            if self._enter is not None and self._last_mode == mode and not kwargs:
-                result = self._enter(args)
-                if result is not MISSED:
+        if not self._lock.acquire(blocking=False):  # another thread's call is matched
+            return self._function(*args, **kwargs)
+        try:
+            if self._calls_to_explain:
+                self._calls_to_explain -= 1
+                if not self._calls_to_explain:
+                    result, plan = self._timed(args, kwargs)
+                    print(Explanation(plan, self._name))
                     return result
-            inputs: list[Tensor] = []
-            signature = (flatten(args, inputs), flatten(kwargs, inputs), mode)
-            found = self._replays.setdefault(signature, [])
-            replay = next((r for r in found if r.holds()), None)
-            if replay is None:
-                return self._record(found, inputs, args, kwargs)
-            self._enter, self._last_mode = None, mode
-            if replay.watch is None and not kwargs and all(type(x) is Tensor for x in args):
-                self._enter = replay.enter
-            if replay.plan.cannot_run(inputs):
-                result = self._function(*args, **kwargs)
-                replay.plan.ran_eagerly()
-                self._enter = None  # the next replay takes the long way, which counts anew
-                return result
-            return replay(inputs)
-
-    def _record(self, found: list[Replay], inputs: list[Tensor], args: Any, kwargs: Any) -> Any:
-        """Runs the function as it is and keeps a recording of it among those found for its
-        signature."""
-        if self._recordings == MOST_PLANS:
-            self.give_up(
-                f"it was recorded {MOST_PLANS} times, each time for other shapes or values"
-            )
-            return self._function(*args, **kwargs)
-        if any(x._requires_grad for x in inputs):
-            self.give_up("an argument requires grad; only what the function refers to may")
-            return self._function(*args, **kwargs)
-        guards = Guards(self._function)
-        with Recorder(inputs) as recorder:
-            # The bits of a large product may depend on the number of threads; those of tiles do
-            # not.
-            large = not inputs or sum(x._array.nbytes for x in inputs) >= WORTHWHILE_BYTES
-            with blas_threads(1) if large else contextlib.nullcontext():
-                result = self._function(*args, **kwargs)
-        self._recordings += 1
-        results: list[Tensor] = []
-        flatten(result, results)
-        recorder.check(results)
-        changed = guards.changed()
-        reason = recorder.refusal or unfit(recorder)
-        if reason or changed:
-            self.give_up(reason or f"it changes {changed}, which a replay would not do again")
-            return result
-        replay = Replay(recorder, result, inputs, guards, self._name if self._warn else "")
-        if replay.direct:
-            replay.enter = entry(replay, guards)
-        if self._explain:
-            replay.watch = lambda: print(Explanation(replay.plan, self._name))
-        self._latest = replay
-        found.append(replay)
-        if replay.plan.tiling is not None and recorder.repeatable():
-            for leaf in recorder.entry:  # once more, tile by tile: the bits of all later calls
-                leaf._grad = None
-            return replay(inputs)
-        return result
-
-    def give_up(self, reason: str) -> None:
-        """Leaves the function eager, and says why, once."""
-        self._eager = reason
-        if self._warn:
-            warnings.warn(f"compile: {self._name} runs eagerly: {reason}", stacklevel=4)
+            with Matcher(self._paths, self._lock):
+                return self._function(*args, **kwargs)
+        finally:
+            self._lock.release()
 
     @property
     def _name(self) -> str:
         name = getattr(self._function, "__qualname__", type(self._function).__name__)
         return str(name).rpartition("<locals>.")[2]
 
-    def plan(self) -> Explanation:
-        """What the latest recording does in a replay, with the times that `explain` took, if any.
+    def _timed(self, args: Any, kwargs: Any) -> tuple[Any, PathPlan]:
+        """A call with a stopwatch around each kernel, and what it found."""
+        matcher = TimedMatcher(self._paths, self._lock)
+        with matcher:
+            result = self._function(*args, **kwargs)
+        return result, PathPlan(matcher.path, matcher.roots, matcher.took)
 
-        Nothing is run. RuntimeError where nothing is recorded.
+    def plan(self) -> Explanation:
+        """What the latest call's path consists of; nothing is run.
+
+        RuntimeError where nothing has been called yet.
         """
-        if self._latest is None:
-            raise RuntimeError(unrecorded(self._name, self._eager))
-        return Explanation(self._latest.plan, self._name)
+        if self._paths.latest is None:
+            raise RuntimeError(f"explain: {self._name} was not called yet; call it once first")
+        path = self._paths.path_to(self._paths.latest)
+        roots = [entry for entry in path if entry.gradients]
+        return Explanation(PathPlan(path, roots, {}), self._name)
 
     def explain(self, *args: Any, **kwargs: Any) -> Explanation:
         """Calls the function once more, with a stopwatch, and says what takes how long.
 
-        The call is a step like any other. After several calls of `explain`, times are medians.
-        RuntimeError where nothing is recorded for these arguments.
+        The call is a step like any other. What is left to the engine is named, with the reason.
         """
         with self._lock:
-            inputs: list[Tensor] = []
-            signature = (flatten(args, inputs), flatten(kwargs, inputs), modes_now())
-            found = self._replays.get(signature, ())
-            replay = next((r for r in found if r.holds()), None)
-            if replay is None:
-                raise RuntimeError(unrecorded(self._name, self._eager, " with these arguments"))
-            replay.watch, self._enter = lambda: None, None
-            self(*args, **kwargs)
-            replay.watch = None
-            return Explanation(replay.plan, self._name)
+            return Explanation(self._timed(args, kwargs)[1], self._name)
 
     def steps(self, *stacked: Tensor) -> Any:
         """The function on each slice of the arguments along their first dimension, in order.
 
         stacked: tensors (K, …), with the same K >= 1. Returns the results of the K steps, stacked
-        as (K, …); what is no tensor is that of the last step. On a GPU the K steps become one CUDA
-        graph: the host launches once, and what the function does on the host, such as the step of
-        a learning rate's schedule, happens between launches alone.
+        as (K, …); what is no tensor is that of the last step.
         """
-        count = length_of(stacked)
-        with self._lock:
-            first: Any = None
-            if is_on_gpu(stacked[0]) and not (
-                self._eager or modes.anomaly or modes.saved_hooks or on_tensors()
-            ):
-                one: list[Tensor] = []
-                signature = (flatten(slices(stacked, 0), one), flatten({}, []), modes_now())
-                replay = next((r for r in self._replays.get(signature, ()) if r.holds()), None)
-                if replay is not None:
-                    found = replay.several(count, stacked)
-                    if found is not None:
-                        return found
-                    first = replay.first_of_several(count, one)
-            results = [self(*slices(stacked, 0)) if first is None else first]
-            results += [self(*slices(stacked, k)) for k in range(1, count)]
-            return stack_results(results)
+        return stack_results([self(*slices(stacked, k)) for k in range(length_of(stacked))])
 
 
-def modes_now() -> tuple[Any, ...]:
-    """The modes that a recording depends on."""
-    return modes.grad, modes.inference, modes.rings
+def is_matched(rings: Any) -> bool:
+    """Whether the step that is called is part of another one."""
+    return any(isinstance(ring, Matcher) for ring in rings)
 
 
-def length_of(stacked: Sequence[Tensor]) -> int:
-    """The first dimension of all; RuntimeError where they differ."""
-    if not stacked or any(not isinstance(x, Tensor) or not x._array.ndim for x in stacked):
-        raise TypeError("steps: expected tensors with a first dimension, one slice for each step")
-    lengths = {int(x._array.shape[0]) for x in stacked}
-    if len(lengths) > 1 or 0 in lengths:
-        raise RuntimeError(f"steps: expected one number of steps, got {sorted(lengths)}")
-    return lengths.pop()
+class ModuleStep:
+    """A module whose calls are matched; everything else is the module's own."""
 
+    _step: Step
 
-def slices(stacked: Sequence[Tensor], k: int) -> tuple[Tensor, ...]:
-    """The k-th of each."""
-    return tuple(Tensor._wrap(x._array[k : k + 1].reshape(x._array.shape[1:])) for x in stacked)
+    def __init__(self, module: Any, explain: bool) -> None:
+        self.__dict__["module"] = module
+        self.__dict__["_step"] = Step(module, explain)
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.module, name)
 
-def stack_results(results: list[Any]) -> Any:
-    """One structure with the tensors of all results, stacked."""
-    last = results[-1]
-    if isinstance(last, Tensor):
-        with no_grad():
-            return joining.stack([result.detach() for result in results])
-    if isinstance(last, dict):
-        return {key: stack_results([result[key] for result in results]) for key in last}
-    if isinstance(last, tuple | list):
-        parts = [stack_results(list(items)) for items in zip(*results, strict=True)]
-        return type(last)(*parts) if hasattr(last, "_fields") else type(last)(parts)
-    return last
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.module, name, value)
+
+    def __repr__(self) -> str:
+        return f"compiled {self.module!r}"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._step(*args, **kwargs)
+
+    def plan(self) -> Explanation:
+        """As of a compiled function: what the latest call consists of."""
+        return self._step.plan()
+
+    def explain(self, *args: Any, **kwargs: Any) -> Explanation:
+        """As of a compiled function: calls the module once more, with a stopwatch."""
+        return self._step.explain(*args, **kwargs)

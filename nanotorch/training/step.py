@@ -69,7 +69,7 @@ class Step:
         mode = self.training.compile
         if mode == "off" or (mode == "auto" and self.training.accumulate > 1):
             return function
-        return nt.compile(function, warn=mode == "on")
+        return nt.compile(function, pure=True, warn=mode == "on")
 
     def _whole(self) -> Callable[..., Tensor]:
         """What one call, and so one recording, comprises."""

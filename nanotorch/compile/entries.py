@@ -1,0 +1,463 @@
+"""One application of a path: how it is known again, and how it is computed then.
+
+An entry is written down when its application runs for the first time, by the engine. The second
+time it gets a function of its own, generated from what is known by then: it tests whether the
+application is the same one (see `Operand`), calls what the kernel calls, and hands out an `Output`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from nanotorch.autograd.engine import go_on, next_sequence
+from nanotorch.autograd.errors import KERNEL_ERRORS
+from nanotorch.backend import HOST, promote
+from nanotorch.compile.lines import Line, family_of
+from nanotorch.compile.memory import root_of
+from nanotorch.compile.outputs import Output
+from nanotorch.compile.program import Program, arrays_of
+from nanotorch.compile.recorder import Kernel, Where, line_outside
+from nanotorch.compile.values import identity, is_exact, is_plain
+from nanotorch.node import RELEASED, Node, Traced
+from nanotorch.primitive import Primitive, run
+from nanotorch.tensor import Tensor
+
+MOST_BRANCHES = 8  # applications that may follow one another application
+
+
+class Unknown(Exception):
+    """An application that cannot be known again; it is left to the engine."""
+
+
+class Operand(NamedTuple):
+    """Where an input of an application comes from, and what is tested of it.
+
+    kind: "number": a plain value, the same again. "changing": a number of the same type.
+    "output": of the entry `value` of the same call. "leaf": a leaf that requires grad; the tensor
+    `value` where it was the same one twice. "tensor": any other, of the same form.
+    """
+
+    kind: str
+    value: Any = None
+    form: Any = None  # the tensor's type, and the array's shape, dtype and strides
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it is the same leaf at each call."""
+        return self.kind == "leaf" and self.value is not None
+
+    def tests(self, x: str, a: str, tracked: bool, constant: Callable[[Any], str]) -> list[str]:
+        """Conditions on the input named x, as source; they give its array the name a."""
+        if self.kind == "number":
+            if self.value is None or self.value is ... or isinstance(self.value, bool):
+                return [f"{x} is {self.value!r}"]
+            tests = [f"type({x}) is {constant(type(self.value))}"]
+            if is_exact(self.value):
+                return [*tests, f"{x} == {constant(self.value)}"]
+            return [*tests, f"identity({x}) == {constant(identity(self.value))}"]
+        if self.kind == "changing":
+            return [f"type({x}) is {constant(type(self.value))}"]
+        if self.kind == "output":
+            tests = [f"type({x}) is Output and {x}._entry is {constant(self.value)}"]
+            tests.append(f"{x}._run is run")
+            if self.value.primitive.view:
+                tests.append(f"{x}._seen == {x}._cell[0]")
+            return [*tests, f"({a} := {x}._array) is not None"]
+        kind, shape, dtype, strides = self.form
+        if self.is_fixed:
+            array = constant(self.value._array)
+            return [
+                f"{x} is {constant(self.value)} and ({a} := {x}._array) is {array}",
+                f"{x}._requires_grad and {x}._node is None and {x}._base is None",
+            ]
+        tests = [f"type({x}) is {constant(kind)}"]
+        if self.kind == "leaf":
+            tests.append(f"{x}._requires_grad and {x}._node is None and {x}._base is None")
+        elif tracked:
+            tests.append(f"not {x}._requires_grad and not {x}._inference")
+            tests.append(f"((base := {x}._base) is None or not base._requires_grad)")
+        tests.append(f"type({a} := {x}._array) is ndarray and {a}.shape == {constant(shape)}")
+        tests.append(f"{a}.dtype is {constant(dtype)} and {a}.strides == {constant(strides)}")
+        return tests
+
+
+class Entry:
+    """An application of a path, and those that have followed it."""
+
+    def __init__(self, primitive: Any = None, attributes: Any = None) -> None:
+        self.primitive, self.attributes = primitive, attributes
+        self.before: Entry | None = None
+        self.next: list[Entry] = []
+        self.operands: list[Operand] = []
+        self.places = 0  # how many with a node the path has, itself included
+        self.place = -1  # its number among those; -1 without a node
+        self.apply: Callable[..., Any] = self._first
+        self.where: Where | None = None
+        self.why_eager = ""
+        self.grad_off = False  # without a node: whether that is because of no_grad
+        self.same: list[tuple[int, int]] = []  # pairs of inputs that are one array
+        self.lines: list[Line] = []
+        self.layout: list[tuple[str, int, int]] = []  # what of which input lies where in a value
+        self.moving_leaves: list[int] = []  # inputs that are leaves, another one at each call
+        self.gradients: Any = None  # the program of a backward pass from here; False: none
+
+    # --- the first time ---------------------------------------------------------------------------
+
+    @classmethod
+    def following(cls, primitive: Any, inputs: Any, attributes: Any) -> Entry:
+        """The entry of an application that has not been met at this place of a path."""
+        entry = cls(primitive, attributes)
+        entry.where = line_outside()
+        try:
+            entry._describe(inputs)
+        except Unknown as reason:
+            entry._leave(str(reason))
+        return entry
+
+    def _leave(self, reason: str) -> None:
+        """Leaves the application to the engine."""
+        self.why_eager, self.apply = reason, self._by_engine
+
+    def _by_engine(self, run: Any, inputs: Any, attributes: Any) -> Any:
+        return go_on(self.primitive, inputs, attributes, ())
+
+    def _describe(self, inputs: Any) -> None:
+        if self.primitive.depends_on_values(inputs):
+            raise Unknown("the shape of its output depends on values")
+        if not is_plain(tuple(self.attributes.values())):
+            raise Unknown("its options are not plain values")
+        for x in inputs:
+            self.operands.append(self._operand(x))
+
+    def _operand(self, x: Any) -> Operand:
+        if not isinstance(x, Traced):
+            if not is_plain(x) or x != x:
+                raise Unknown(f"it takes a {type(x).__name__}")
+            return Operand("number", x)
+        if not isinstance(x, Tensor) or type(x._array) is not HOST.ndarray:
+            raise Unknown("it computes elsewhere than on the CPU")
+        array = x._array
+        form = (type(x), array.shape, array.dtype, array.strides)
+        if type(x) is Output:
+            return Operand("output", x._entry, form)
+        base = x._base
+        if x._requires_grad and x._node is None and base is None:
+            return Operand("leaf", x, form)
+        foreign = x._requires_grad or (base is not None and base._requires_grad)
+        return Operand("tensor", foreign, form)
+
+    def finish(self, run: Any, inputs: Any, out: Any) -> Any:
+        """Takes note of what the engine made: the output, and its node."""
+        if self.why_eager:
+            return out
+        node = out._node
+        array = out._array
+        if type(array) is not HOST.ndarray or type(out) is not Tensor:
+            self._leave("its output is no tensor of the CPU")
+            return out
+        self.form = (array.shape, array.dtype, bool(array.flags.c_contiguous))
+        foreign = any(o.kind == "tensor" and o.value for o in self.operands)
+        if node is None:
+            self.grad_off = not run.modes.get("grad", True)
+            if foreign and self._is_strict:
+                self._leave("it computes with what was not made by this path")
+            return out
+        if foreign or type(node) is not self.primitive:
+            self._leave("it computes with what was not made by this path")
+            return out
+        self.place, self.places = self.places, self.places + 1
+        edges = node.edges
+        self.edges = [
+            None if edge is None else operand.value.place if operand.kind == "output" else -1
+            for edge, operand in zip(edges, self.operands, strict=True)
+        ]
+        self.sources = [
+            o.value for o, edge in zip(self.operands, edges, strict=True)
+            if edge is not None and o.kind == "output"
+        ]  # fmt: skip
+        self.saves_inputs = node.inputs is not None
+        self.saved = [i for i, x in enumerate(node.inputs or ()) if x is not None]
+        self.saves_output = node.output is not None
+        self.shapes = getattr(node, "shapes", None)
+        out.__class__ = Output
+        fields = out.__dict__
+        fields["_own_node"] = fields.pop("_node")
+        fields["_run"], fields["_entry"] = run, self
+        return out
+
+    @property
+    def _is_strict(self) -> bool:
+        """Whether it matters which inputs require grad."""
+        return self.place >= 0 or (bool(self.primitive.vjp) and not self.grad_off)
+
+    # --- the second time --------------------------------------------------------------------------
+
+    def _first(self, run: Any, inputs: Any, attributes: Any) -> Any:
+        """Generates the function of the entry, if this is the same application, and calls it."""
+        if len(inputs) != len(self.operands):
+            return None
+        for number, (operand, x) in enumerate(zip(self.operands, inputs, strict=True)):
+            if operand.kind == "leaf" and operand.value is not x:
+                self.operands[number] = operand._replace(value=None)
+        holds = self._built("holds", [], {})
+        if holds(run, inputs, attributes) is None:
+            return None
+        try:
+            self._generate(inputs)
+        except Unknown as reason:
+            self._leave(str(reason))
+        return self.apply(run, inputs, attributes)
+
+    def _generate(self, inputs: Any) -> None:
+        arrays = [x._array if isinstance(x, Traced) else x for x in inputs]
+        for second, array in enumerate(arrays):
+            first = next(n for n, other in enumerate(arrays) if other is array)
+            if first != second and type(array) is HOST.ndarray:
+                self.same.append((first, second))
+        compute, constants = self._computation(arrays)
+        self.apply = self._built("apply", [*compute, *self._handing_out()], constants)
+
+    def _built(self, name: str, body: list[str], constants: dict[str, Any]) -> Callable[..., Any]:
+        """A function of a run, the inputs and the attributes; None where they are others."""
+        scope: dict[str, Any] = {**constants, "__name__": "nanotorch.compile.step"}
+        known: dict[int, str] = {}
+
+        def constant(value: Any) -> str:
+            text = known.get(id(value))
+            if text is None:
+                text = known[id(value)] = f"k{len(known)}"
+                scope[text] = value
+            return text
+
+        tracked = self.place >= 0
+        tests: list[str] = []
+        names = [f"x{i}" for i in range(len(self.operands))]
+        for number, operand in enumerate(self.operands):
+            tests += operand.tests(names[number], f"a{number}", self._is_strict, constant)
+        for first, second in self.same:
+            tests.append(f"a{second} is a{first}")
+        if not self.attributes:
+            tests.append("not attributes")
+        else:
+            text = constant(self.attributes)
+            tests.append(f"(attributes is {text} or attributes == {text})")
+            for key, value in self.attributes.items():
+                item = f"attributes[{key!r}]"
+                if isinstance(value, bool):
+                    tests.append(f"{item} is {value}")
+                elif is_exact(value):
+                    tests.append(f"type({item}) is {constant(type(value))}")
+                elif isinstance(value, float | complex | tuple | slice | HOST.generic):
+                    tests.append(f"identity({item}) == {constant(identity(value))}")
+        if tracked:
+            tests.append("modes_get('grad', True) and modes_get('saved_hooks') is None")
+            tests.append("not modes_get('anomaly')")
+        else:
+            tests.append("not modes_get('inference')")
+            if self.grad_off:
+                tests.append("not modes_get('grad', True)")
+            elif self.primitive.vjp:
+                tests.append("modes_get('grad', True)")
+        scope |= {
+            "Output": Output, "Tensor": Tensor, "identity": identity, "ndarray": HOST.ndarray,
+            "new": object.__new__, "next_sequence": next_sequence, "KERNEL_ERRORS": KERNEL_ERRORS,
+            "show": show, "entry": self, "operation": self.primitive, "compute": run, "HOST": HOST,
+            "asarray": HOST.asarray, "empty": HOST.empty, "kernel": self.primitive.kernel,
+            "shape": self.form[0], "dtype": self.form[1],
+        }  # fmt: skip
+        lines = [
+            f"def {name}(run, inputs, attributes):",
+            "    try:",
+            f"        {', '.join(names)}, = inputs",
+            "    except ValueError:",
+            "        return None",
+            "    modes_get = run.modes.get",
+            "    try:",
+            f"        if not ({' and '.join(tests)}):",
+            "            return None",
+            "    except (TypeError, ValueError):  # a value that cannot be compared",
+            "        return None",
+            *(f"    {line}" for line in body or ["return True"]),
+        ]
+        exec(
+            compile("\n".join(lines) + "\n", f"<compiled {self.primitive.title()}>", "exec"), scope
+        )
+        return scope[name]  # type: ignore[no-any-return]
+
+    def _computation(self, arrays: list[Any]) -> tuple[list[str], dict[str, Any]]:
+        """The lines that give y its value: the calls of the kernel, or the kernel as a whole."""
+        primitive, attributes = self.primitive, self.attributes
+        first = next(a for a in arrays if type(a) is HOST.ndarray)
+        names = [f"a{i}" for i in range(len(arrays))]
+        texts = []
+        constants: dict[str, Any] = {}
+        for number, (operand, name) in enumerate(zip(self.operands, names, strict=True)):
+            texts.append(name if operand.kind not in ("number", "changing") else f"x{number}")
+        options = "".join(f", {key}=attributes[{key!r}]" for key in attributes)
+        casts = primitive.promotes is not None and any(
+            a is not b
+            for a, b in zip(arrays, promote(arrays, primitive.promotes == "floating"), strict=True)
+        )
+        whole = casts or any(a.dtype.itemsize == 2 for a in arrays if type(a) is HOST.ndarray)
+        if whole:
+            place = names[next(i for i, a in enumerate(arrays) if a is first)]
+            text = f"y = compute(operation, {place}, ({', '.join(texts)},), attributes)"
+        else:
+            text = f"y = kernel(HOST, {', '.join(texts)}{options})"
+        lines = [text, "if type(y) is not ndarray: y = asarray(y)"]
+        lines.append("if y.shape != shape or y.dtype is not dtype: return None")
+        if not whole and not primitive.view and self.form[2]:
+            lowered = self._lowered(arrays, names)
+            if lowered is not None:
+                lines, constants = lowered
+        if not self.lines:
+            shape, dtype, _ = self.form
+            read = sum(a.nbytes for a in arrays if type(a) is HOST.ndarray)
+            size = dtype.itemsize * int(HOST.prod(shape, dtype="i8"))
+            family = family_of(primitive.__module__)
+            self.lines = [
+                Line(text, id(self), primitive.title(), "", family, shape, dtype.name, read + size)
+            ]
+        return ["try:", *(f"    {line}" for line in lines), "except KERNEL_ERRORS: return None"], (
+            constants
+        )
+
+    def _lowered(
+        self, arrays: list[Any], names: list[str]
+    ) -> tuple[list[str], dict[str, Any]] | None:
+        """The calls that the kernel makes, in memory of the entry's; None where not known."""
+        out = run(self.primitive, next(a for a in arrays if type(a) is HOST.ndarray), arrays,
+                  self.attributes)  # fmt: skip
+        if type(out) is not HOST.ndarray:
+            out = HOST.asarray(out)
+        if any(o.kind == "changing" for o in self.operands):
+            return None
+        program = Program([])
+        for operand, array, name in zip(self.operands, arrays, names, strict=True):
+            if type(array) is HOST.ndarray and not operand.is_fixed:
+                program.names[id(array)] = name
+        if id(out) in program.names or any(
+            root_of(out) == root_of(a) for a in arrays if type(a) is HOST.ndarray
+        ):
+            return None
+        program.names[id(out)] = "y"
+        program.moving = set(program.names)
+        kernel = Kernel(self.primitive, HOST, tuple(arrays), self.attributes, out, False, False)
+        calls = program.lowered([kernel])
+        if calls == [kernel]:
+            return None
+        program.own.discard(id(out))
+        last = {root_of(a): n for n, call in enumerate(calls) for a in arrays_of(call)}
+        lines = program.written(calls, last)
+        self.lines = [line._replace(step=id(self)) for line in program.lines]
+        program.forget()
+        return ["y = empty(shape, dtype)", *lines], program.constants
+
+    def _handing_out(self) -> list[str]:
+        """The lines that make the output, and note what its node would keep."""
+        primitive = self.primitive
+        tracked = self.place >= 0
+        lines = [f"out = new({'Output' if tracked else 'Tensor'})", "out._array = y"]
+        if primitive.view:
+            kinds = [operand.kind for operand in self.operands]
+            shown = next(n for n, k in enumerate(kinds) if k not in ("number", "changing"))
+            leaf = kinds[shown] == "leaf"
+            in_no_grad = not tracked and self.grad_off
+            lines.append(f"show(out, x{shown}, {leaf}, operation, attributes, {in_no_grad})")
+        if not tracked:
+            return [*lines, "return out"]
+        lines.append("out._requires_grad, out._run, out._entry = True, run, entry")
+        parts: list[str] = ["entry", "next_sequence()"]
+        self.layout = []
+        for number, operand in enumerate(self.operands):
+            x, a = f"x{number}", f"a{number}"
+            saved = number in self.saved
+            kind = operand.kind
+            moving = kind == "leaf" and operand.value is None and self.edges[number] is not None
+            if not (saved or moving):
+                continue
+            self.layout.append((kind, number, len(parts)))
+            if kind in ("number", "changing"):
+                parts.append(x)
+                continue
+            self.moving_leaves += [number] if moving else []
+            if kind == "output":
+                lines.append(f"if (c{number} := {x}._cell) is None: {x}._cell = c{number} = [0]")
+                parts += [a, f"c{number}", f"c{number}[0]"]
+            else:
+                lines.append(f"c{number} = {x}._cell")
+                parts += [x, a, f"0 if c{number} is None else c{number}[0]"]
+        if self.saves_output:
+            if primitive.view:
+                lines.append("c = out._cell")
+            else:
+                lines.append("out._cell = c = [0]")
+            self.layout.append(("result", -1, len(parts)))
+            parts += ["y", "c", "c[0]"]
+        lines.append(f"run.values.append(({', '.join(parts)}))")
+        return [*lines, "return out"]
+
+    # --- its node, when somebody asks for it ------------------------------------------------------
+
+    def released(self, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What is left of a value when a backward pass has used it."""
+        places = {number: place for _, number, place in self.layout}
+        return (self, value[1], None, {n: value[places[n]] for n in self.moving_leaves})
+
+    def node(self, value: tuple[Any, ...], nodes: Sequence[Node]) -> Node:
+        """The node that the engine would have made."""
+        node = self.primitive.__new__(self.primitive)
+        node.sequence = value[1]
+        saved: Any = (
+            [None] * len(self.operands) if self.saved else () if self.saves_inputs else None
+        )
+        versions = [0] * len(self.operands)
+        leaves = {n: o.value for n, o in enumerate(self.operands) if o.kind == "leaf"}
+        node.output = None
+        released = len(value) == 4 and value[2] is None
+        if released:
+            leaves |= value[3]
+        for kind, number, place in () if released else self.layout:
+            if kind == "result":
+                y, cell, version = value[place : place + 3]
+                node.output = [y, cell, version, Tensor._wrap, None]
+            elif kind in ("number", "changing"):
+                saved[number] = value[place]
+            elif kind == "output":
+                array, cell, versions[number] = value[place : place + 3]
+                saved[number] = x = Tensor._wrap(array)
+                x._cell, x._requires_grad = cell, True
+                x._node = nodes[self.operands[number].value.place]
+            else:
+                if kind == "leaf":
+                    leaves[number] = value[place]
+                if number in self.saved:
+                    saved[number], versions[number] = value[place], value[place + 2]
+        node.edges = tuple(
+            None if edge is None else nodes[edge] if edge >= 0 else leaves[number]
+            for number, edge in enumerate(self.edges)
+        )
+        node.attributes = self.attributes
+        node.shape, node.dtype = self.form[:2]
+        node.hooks = node.post_hooks = None
+        node.inputs = RELEASED if released and saved is not None else saved
+        node.versions = versions
+        if self.shapes is not None:
+            node.shapes = self.shapes
+        return node  # type: ignore[no-any-return]
+
+
+def show(
+    out: Any, x: Any, leaf: bool, primitive: type[Primitive], attributes: Any, in_no_grad: bool
+) -> None:
+    """Notes that `out` shows memory of x, as the engine does, but asks for no node."""
+    cell = x._cell
+    if cell is None:
+        cell = x._cell = [0]
+    out._cell, out._seen = cell, cell[0]
+    base = x._base
+    step = ((primitive, attributes),)
+    out._path = step if base is None or leaf else (*x._path, *step)
+    out._base = x if base is None or leaf else base
+    out._made_in_no_grad = in_no_grad

@@ -1,0 +1,212 @@
+"""The backward pass of a path as one program: from what its nodes would keep to the gradients.
+
+The program is made of a walk over real nodes, whose kernels a recorder writes down. Before it is
+used, its gradients are compared with those of a walk as it always is, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nanotorch.autograd.walk import deposit, walk
+from nanotorch.backend import HOST, Array
+from nanotorch.compile.entries import Entry
+from nanotorch.compile.memory import root_of
+from nanotorch.compile.plan import Plan
+from nanotorch.compile.recorder import Kernel, Recorder
+from nanotorch.node import RELEASED
+from nanotorch.tensor import Tensor
+
+
+def made_of(root: Entry) -> list[Entry]:
+    """The entries that lead to a root, in the order of their application."""
+    found: dict[int, Entry] = {}
+    stack = [root]
+    while stack:
+        entry = stack.pop()
+        if entry.place not in found:
+            found[entry.place] = entry
+            stack += entry.sources
+    return [found[place] for place in sorted(found)]
+
+
+class Gradients:
+    """The program of one root. Called with a call of the step, it adds to the leaves' `.grad`;
+    False where something is not as it was, and nothing is done."""
+
+    def __init__(self, run: Any, root: Any) -> None:
+        self.entries = made_of(root._entry)
+        self.values = run.values
+        self._checks: list[str] = []
+        self._scope: dict[str, Any] = {}
+        self._arrays: dict[int, tuple[str, Array]] = {}  # what is another array at each call
+        self.leaves: dict[Tensor, str] = {}  # and the name of each
+        self._read()
+        self.plan: Plan | None = None
+        self.call: Callable[[Any], bool] | None = None
+
+    @classmethod
+    def of(cls, run: Any, root: Any) -> Any:
+        """The program of a root; None where it could be made at another call, False if never."""
+        node = root._node
+        self = cls(run, root)
+        if any(n.hooks or n.post_hooks for n in run.nodes):
+            return None
+        if any(leaf._hooks or leaf._post_hooks for leaf in self.leaves):
+            return None
+        if any(kind == "changing" for entry in self.entries for kind, _, _ in entry.layout):
+            return False
+        array = root._array
+        leaves = list(self.leaves)
+        options: Any = {"retain_graph": True, "create_graph": False, "accumulate": False}
+        outer = run.modes["rings"]
+        with Recorder([Tensor._wrap(a) for _, a in self._arrays.values()]) as recorder:
+            ones = Tensor._wrap(HOST.ones(array.shape, array.dtype))
+            noted = walk([root], [ones], targets=leaves, **options)
+        run.modes["rings"] = outer
+        if recorder.refusal is not None or root._node is not node:
+            return False
+        one = ones._array if array.ndim else array.dtype.type(1)
+        walked = walk([root], [one], targets=leaves, **options)
+        self.leaves = {leaf: name for leaf, name in self.leaves.items() if noted[leaf] is not None}
+        outputs = [noted[leaf]._array for leaf in self.leaves]
+        fresh = new_arrays(recorder, outputs)
+        self.plan = Plan(recorder, outputs, fresh)
+        found = self.plan.run(*(a for _, a in self._arrays.values()))
+        for leaf, g in zip(self.leaves, found, strict=True):
+            if not same_bits(g, HOST.asarray(walked[leaf])):
+                return False
+        self._build([any(a is b for b in fresh) for a in outputs])
+        return self
+
+    def __call__(self, run: Any) -> bool:
+        assert self.call is not None
+        return self.call(run)
+
+    # --- what it reads ----------------------------------------------------------------------------
+
+    def _constant(self, value: Any) -> str:
+        name = f"k{len(self._scope)}"
+        self._scope[name] = value
+        return name
+
+    def _array(self, name: str, array: Array) -> None:
+        """An array that a value holds; where it is met again, it must be the same one again."""
+        first = self._arrays.setdefault(id(array), (name, array))[0]
+        if first != name:
+            self._checks.append(f"{name} is {first}")
+
+    def _read(self) -> None:
+        """Names all that the program reads, and the conditions under which it may."""
+        fixed: list[Array] = []
+        for entry in self.entries:
+            v, value = f"v{entry.place}", self.values[entry.place]
+            if entry.layout:
+                self._checks.append(f"{v}[2] is not None")
+            for kind, number, place in entry.layout:
+                if kind in ("number", "changing"):
+                    continue
+                if kind in ("output", "result"):
+                    self._array(f"{v}[{place}]", value[place])
+                    self._checks.append(f"{v}[{place + 1}][0] == {v}[{place + 2}]")
+                    continue
+                x, a, version = (f"{v}[{place + k}]" for k in range(3))
+                self._checks.append(f"{x}._array is {a}")
+                self._checks.append(f"((c := {x}._cell) is None or c[0] == {version})")
+                if entry.operands[number].is_fixed:
+                    fixed.append(value[place + 1])
+                else:
+                    self._array(a, value[place + 1])
+                if kind == "leaf" and entry.edges[number] is not None:
+                    name = self.leaves.setdefault(value[place], x)
+                    if name != x:
+                        self._checks.append(f"{x} is {name}")
+            for number, edge in enumerate(entry.edges):
+                leaf = entry.operands[number].value
+                if edge == -1 and leaf is not None:
+                    if leaf not in self.leaves:
+                        self.leaves[leaf] = self._constant(leaf)
+                        fixed.append(leaf._array)
+                        self._checks.append(
+                            f"{self.leaves[leaf]}._array is {self._constant(leaf._array)}"
+                        )
+        for array in fixed:  # which the program names as a constant
+            if id(array) in self._arrays:
+                self._checks.append(f"{self._arrays[id(array)][0]} is {self._constant(array)}")
+        names = list(self.leaves.values())
+        for number, name in enumerate(names):
+            others = [n for n in names[:number] if name[0] == "v" or n[0] == "v"]
+            self._checks += [f"{name} is not {other}" for other in others]
+            self._checks.append(f"not {name}._hooks and not {name}._post_hooks")
+            self._checks.append(f"{name}._requires_grad and {name}._node is None")
+
+    # --- the function -----------------------------------------------------------------------------
+
+    def _build(self, fresh: Sequence[bool]) -> None:
+        assert self.plan is not None
+        lines = ["values = run.values"]
+        lines += [f"v{e.place} = values[{e.place}]" for e in self.entries]
+        lines.append(f"if not ({' and '.join(self._checks)}): return False")
+        lines += [
+            "for node in run.nodes:",
+            "    if node.hooks or node.post_hooks or node.inputs is RELEASED: return False",
+        ]
+        gradients = [f"g{n}" for n in range(len(self.leaves))]
+        arguments = ", ".join(name for name, _ in self._arrays.values())
+        lines.append(f"{', '.join(gradients)}, = program({arguments})" if gradients else "pass")
+        for g, leaf, new in zip(gradients, self.leaves.values(), fresh, strict=True):
+            if not new:
+                lines.append(f"deposit({leaf}, {g}, wrap, False, False)")
+                continue
+            lines += [
+                f"if {leaf}._grad is None:",
+                f"    {leaf}._grad = g = create(Tensor)",
+                f"    g._array = {g}",
+                f"else: deposit({leaf}, {g}, wrap, True, False)",
+            ]
+        for entry in self.entries:
+            v, known = f"v{entry.place}", self._constant(entry)
+            if entry.moving_leaves:
+                lines.append(f"values[{entry.place}] = {known}.released({v})")
+            elif entry.layout:
+                lines.append(f"values[{entry.place}] = ({known}, {v}[1], None, nothing)")
+        places = tuple(e.place for e in self.entries)
+        lines += [
+            "if run.nodes:",
+            f"    for place in {places}:",
+            "        if place < len(run.nodes): run.nodes[place].release()",
+            "return True",
+        ]
+        scope = {
+            **self._scope, "program": self.plan.run, "deposit": deposit, "wrap": Tensor._wrap,
+            "create": object.__new__, "RELEASED": RELEASED, "Tensor": Tensor, "nothing": {},
+        }  # fmt: skip
+        source = "\n".join(["def backward(run):", *(f"    {line}" for line in lines)])
+        exec(compile(source + "\n", "<compiled backward>", "exec"), scope)
+        self.call = scope["backward"]
+        del self.values
+
+
+def new_arrays(recorder: Recorder, outputs: Sequence[Array]) -> list[Array]:
+    """The outputs that kernels make for themselves, of which each leaf may get its own."""
+    made = {
+        id(step.out)
+        for step in recorder.steps
+        if isinstance(step, Kernel) and not step.into_existing and not step.primitive.view
+        if root_of(step.out) not in [root_of(a) for a in step.operands if type(a) is HOST.ndarray]
+    }
+    fresh: list[Array] = []
+    for array in outputs:
+        lies = array.ndim > 0 and array.base is None and array.flags.c_contiguous
+        if lies and id(array) in made and not any(array is other for other in fresh):
+            fresh.append(array)
+    return fresh
+
+
+def same_bits(a: Array, b: Array) -> bool:
+    """Whether two arrays have the same form and the same bytes."""
+    return bool(
+        (a.shape, a.dtype, a.strides) == (b.shape, b.dtype, b.strides)
+        and a.tobytes() == b.tobytes()
+    )

@@ -1,0 +1,139 @@
+"""One call of a step: its applications are matched with a path that earlier calls have taken.
+
+The matcher is the innermost ring while the step runs. What it knows is computed by the entry's own
+function, which dispatches nothing; what it does not know the engine computes, and it becomes a new
+branch of the path. Either way the value is there when the application returns, so that Python never
+sees anything but what an eager step shows it. A backward pass from an output of the path is one
+program (`gradients.py`); where that does not hold, nodes are made and walked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanotorch.autograd.engine import go_on
+from nanotorch.autograd.inplace import go_on_writing
+from nanotorch.autograd.rings import SILENCE, Ring, Rings, modes, with_ring, without_ring
+from nanotorch.compile.entries import MOST_BRANCHES, Entry
+from nanotorch.compile.gradients import Gradients
+from nanotorch.compile.outputs import Output
+from nanotorch.node import Node
+from nanotorch.tensor import Tensor
+
+MOST_ENTRIES = 5000  # of all paths of one step
+
+
+class Paths:
+    """All that the calls of a step have applied: a tree, which branches where they differed."""
+
+    def __init__(self) -> None:
+        self.start = Entry()
+        self.count = 0
+        self.full = False
+        self.latest: Entry | None = None  # the end of the latest call's path
+
+    def path_to(self, end: Entry) -> list[Entry]:
+        """The entries that lead to one, in order, itself the last."""
+        path = []
+        while end.before is not None:
+            path.append(end)
+            end = end.before
+        return path[::-1]
+
+
+class Matcher(Ring):
+    """Reads the applications of one call of a step."""
+
+    rank = 50  # what the other rings make of a primitive is matched
+    closed_in_backward = True
+
+    def __init__(self, paths: Paths, lock: Any) -> None:
+        self.paths, self.lock = paths, lock
+        self.entry = paths.start  # the latest that was matched
+        self.values: list[tuple[Any, ...]] = []  # what the nodes of its outputs would keep
+        self.nodes: list[Node] = []  # those that have been made
+        self.modes = modes.__dict__
+        self.rings: Rings = ()
+
+    def __enter__(self) -> None:
+        self.rings = modes.rings = with_ring(modes.rings, self)
+
+    def __exit__(self, *error: object) -> None:
+        modes.rings = without_ring(modes.rings, self)
+        self.paths.latest = self.entry
+
+    def __call__(
+        self, primitive: Any, inputs: tuple[Any, ...], attributes: dict[str, Any], rest: Rings
+    ) -> Any:
+        if self.modes["rings"] is not self.rings:  # somebody else reads what is applied
+            return go_on(primitive, inputs, attributes, rest)
+        for entry in self.entry.next:
+            if entry.primitive is primitive:
+                out = entry.apply(self, inputs, attributes)
+                if out is not None:
+                    self.entry = entry
+                    return out
+        return self.branch(primitive, inputs, attributes)
+
+    def write(
+        self, primitive: Any, inputs: tuple[Any, ...], attributes: dict[str, Any], rest: Rings
+    ) -> Any:
+        return go_on_writing(primitive, inputs, attributes, rest)
+
+    def branch(self, primitive: Any, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> Any:
+        """An application that follows the latest for the first time; where there are too many
+        already, it is left to the engine."""
+        paths, before = self.paths, self.entry
+        if paths.count >= MOST_ENTRIES or len(before.next) >= MOST_BRANCHES:
+            paths.full = True
+            return go_on(primitive, inputs, attributes, ())
+        entry = Entry.following(primitive, inputs, attributes)
+        out = go_on(primitive, inputs, attributes, ())
+        entry.before, entry.places = before, before.places
+        before.next.append(entry)
+        paths.count += 1
+        self.entry = entry
+        return entry.finish(self, inputs, out)
+
+    # --- nodes ------------------------------------------------------------------------------------
+
+    def node(self, entry: Entry) -> Node:
+        """The node of an output of this call; makes those of all applications up to it."""
+        while len(self.nodes) <= entry.place:
+            value = self.values[len(self.nodes)]
+            self.nodes.append(value[0].node(value, self.nodes))
+        return self.nodes[entry.place]
+
+    def replace(self, x: Output, value: Tensor) -> None:
+        """Has the nodes keep another array, as x, which they keep, gets one."""
+        node, array = x._node, x._array
+        if self.values:
+            self.node(self.values[-1][0])
+        for keeper in self.nodes:
+            for kept in keeper.inputs or ():
+                if isinstance(kept, Tensor) and kept._node is node and kept._array is array:
+                    kept._array = value._array
+
+    # --- backward ---------------------------------------------------------------------------------
+
+    def backward(self, root: Output) -> bool:
+        """Adds the gradients of a root to the leaves, by the program of its path.
+
+        False where there is none, or not for what is found now: then its graph is to be walked.
+        """
+        entry: Entry = root._entry
+        gradients = entry.gradients
+        if gradients is False or entry.place >= len(self.values):
+            return False
+        rings = modes.rings
+        if (rings and rings is not self.rings) or modes.listener is not SILENCE:
+            return False
+        if modes.anomaly or not self.lock.acquire(blocking=False):
+            return False
+        try:
+            if gradients is None:
+                entry.gradients = Gradients.of(self, root) or False
+                return False
+            return bool(gradients(self))
+        finally:
+            self.lock.release()

@@ -1,0 +1,73 @@
+"""What the calls of one path do, in the form that `Explanation` reads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from nanotorch.compile.entries import Entry
+from nanotorch.compile.lines import Line, family_of
+from nanotorch.compile.matcher import Matcher
+from nanotorch.compile.memory import Memory
+
+
+class TimedMatcher(Matcher):
+    """A matcher with a stopwatch around each application."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.took: dict[int, float] = {}  # seconds, by the identity of the entry
+        self.path: list[Entry] = []
+        self.roots: list[Entry] = []
+
+    def __call__(self, *arguments: Any) -> Any:
+        before, start = self.entry, time.perf_counter()
+        out = super().__call__(*arguments)
+        if self.entry is not before:
+            self.took[id(self.entry)] = time.perf_counter() - start
+            self.path.append(self.entry)
+        return out
+
+    def backward(self, root: Any) -> bool:
+        done = super().backward(root)
+        if done:
+            self.roots.append(root._entry)
+        return done
+
+
+class PathPlan:
+    """The lines of a path's entries and of its backward passes, and the memory of the latter."""
+
+    tiling = None
+
+    def __init__(
+        self, path: Sequence[Entry], roots: Sequence[Entry], took: dict[int, float]
+    ) -> None:
+        self.lines: list[Line] = []
+        self.took: list[list[float]] = []
+        self.memory = Memory()
+        for entry in path:
+            lines = entry.lines or [engine_line(entry)]
+            seconds: list[list[float]] = [[] for _ in lines[1:]]
+            self.lines += lines
+            self.took += [*seconds, [took[id(entry)]] if id(entry) in took else []]
+        for root in roots:
+            plan, offset = root.gradients.plan, len(self.lines)
+            first = len(self.memory.blocks)
+            self.memory.blocks += plan.memory.blocks
+            self.memory.values += [
+                v._replace(block=v.block + first, first=v.first + offset, last=v.last + offset)
+                for v in plan.memory.values
+            ]
+            self.lines += plan.lines
+            self.took += [[] for _ in plan.lines]
+        self.stopwatch = self if any(self.took) else None
+
+
+def engine_line(entry: Entry) -> Line:
+    """What is said of an application that has no function of its own."""
+    title = entry.primitive.title()
+    reason = entry.why_eager or "it was met once"
+    name = f"{title} (by the engine: {reason})"
+    return Line("", id(entry), name, "", family_of(entry.primitive.__module__))

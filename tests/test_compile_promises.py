@@ -1,0 +1,809 @@
+"""What a compiled step promises: at every call it does what the eager step does, bit for bit.
+
+Each kind of step here reads, writes or does something that a recording could get wrong. Two copies
+of it are called in turn, one of them compiled, and whatever they return, print, raise or leave
+behind must be the same.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import os
+import random
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nanotorch as nt
+from nanotorch import nn, optim
+
+CALLS = 6
+F = nn.functional
+
+# Each makes a step of a tensor and of the number of the call, and says what it leaves behind.
+KINDS: dict[str, Callable[[], tuple[Callable[..., Any], Callable[[], Any]]]] = {}
+
+
+def kind(make: Callable[[], Any]) -> Callable[[], Any]:
+    def made() -> Any:
+        step = make()
+        return step if isinstance(step, tuple) else (step, lambda: None)
+
+    KINDS[make.__name__.replace("_", " ")] = made
+    return make
+
+
+def bits(value: Any) -> Any:
+    """A value in a form in which tensors are compared by all that can be seen of them."""
+    if isinstance(value, nt.Tensor):
+        node = value.grad_fn
+        return (
+            value.shape, value.dtype, value.stride(), value.requires_grad, value.is_leaf,
+            node and node.name(), value._version, value.detach()._array.tobytes(),
+        )  # fmt: skip
+    if isinstance(value, tuple | list):
+        return [bits(item) for item in value]
+    if isinstance(value, dict):
+        return {key: bits(item) for key, item in value.items()}
+    return repr(value)
+
+
+def outcome(function: Callable[[], Any]) -> Any:
+    try:
+        return bits(function())
+    except Exception as error:
+        return type(error), str(error)
+
+
+# --- values that Python reads ---------------------------------------------------------------------
+
+
+@kind
+def a_closure_variable() -> Any:
+    scale = 1.0
+
+    def step(x: Any, number: int) -> Any:
+        nonlocal scale
+        scale += 0.5
+        return x * scale
+
+    return step
+
+
+@kind
+def numbers_of_numpy_and_other_arguments() -> Any:
+    def inner(x: Any, n: Any, r: Any, s: Any, f: Any) -> Any:
+        return x * float(n) * len(r) * len(s) + f(x)
+
+    def step(x: Any, number: int) -> Any:
+        n = (np.int64, np.float32)[number % 2](number)
+        return inner(x, n, range(number + 1), set(range(number + 2)), lambda x: x * number)
+
+    return step
+
+
+@kind
+def numbers_of_numpy_as_operands() -> Any:
+    return lambda x, number: (x * np.float32(number), x + np.float64(number), x * np.int64(number))
+
+
+@kind
+def numbers_of_several_types() -> Any:
+    numbers = [1, 1.0, True, 2, 0.0, -0.0]
+    return lambda x, number: (x * numbers[number], (x * 0) / nt.tensor(1.0) * numbers[number])
+
+
+@kind
+def the_signs_of_zeros() -> Any:
+    zeros = [0.0, -0.0, 0, -0.0, 0.0, 0]
+    return lambda x, number: 1 / (x.abs() * zeros[number])
+
+
+@kind
+def attributes_of_several_types() -> Any:
+    dims = [0, 1, -1, (0, 1), None, 0]
+    return lambda x, number: (x.sum(dims[number]), x.clamp(-0.0 if number % 2 else 0.0, 1.0))
+
+
+class Config:
+    scale = 1.0
+
+    def __init__(self) -> None:
+        self.sub = types.SimpleNamespace(scale=1.0, w=nt.ones(3))
+        self.table: Any = {"a": {"s": 1.0}, "ws": [[nt.ones(3)]], "d": collections.deque([1.0])}
+
+
+@kind
+def a_config_that_is_nested_and_mutated() -> Any:
+    config = Config()
+
+    def step(x: Any, number: int) -> Any:
+        y = x * config.sub.scale + config.table["a"]["s"] * config.sub.w
+        y = y * config.table["ws"][0][0] + config.table["d"][0] + config.scale
+        config.sub.scale += 1
+        config.table["a"]["s"] *= 2
+        config.sub.w = nt.full((3,), float(number))
+        config.table["ws"][0][0] = nt.full((3,), 2.0 * number)
+        config.table["d"].appendleft(number / 7)
+        return y
+
+    return step
+
+
+@kind
+def a_config_that_is_made_anew() -> Any:
+    return lambda x, number: x * types.SimpleNamespace(a={"b": (number, [number / 3])}).a["b"][1][0]
+
+
+@kind
+def constants_of_a_class_and_of_a_module() -> Any:
+    module = types.ModuleType("settings")
+    module.SCALE = 1.0  # type: ignore[attr-defined]
+
+    def step(x: Any, number: int) -> Any:
+        module.SCALE += 1  # type: ignore[attr-defined]
+        Config.scale = float(number)
+        return x * module.SCALE + Config.scale
+
+    return step
+
+
+@kind
+def slots_and_properties() -> Any:
+    class Slotted:
+        __slots__ = ("value",)
+
+        @property
+        def doubled(self) -> float:
+            return 2 * float(self.value)
+
+    held = Slotted()
+
+    def step(x: Any, number: int) -> Any:
+        held.value = number
+        return x * held.doubled
+
+    return step
+
+
+@kind
+def defaults_and_partials() -> Any:
+    def scaled(x: Any, number: int, scale: list[float] = [1.0]) -> Any:  # noqa: B006
+        scale[0] += number
+        return x * scale[0]
+
+    return functools.partial(scaled)
+
+
+@kind
+def the_environment_and_random_numbers() -> Any:
+    def step(x: Any, number: int) -> Any:
+        os.environ["NANOTORCH_TEST"] = str(number)
+        drawn = random.random() + np.random.rand()
+        return x * drawn + float(os.environ["NANOTORCH_TEST"]) + nt.rand(3) + nt.randn(4, 1)
+
+    return step
+
+
+@kind
+def an_iterator_and_a_counter() -> Any:
+    numbers, seen = iter(range(100)), collections.Counter()  # type: ignore[var-annotated]
+
+    def step(x: Any, number: int) -> Any:
+        seen["calls"] += 1
+        return x * next(numbers)
+
+    return step, lambda: dict(seen)
+
+
+@kind
+def what_is_printed() -> Any:
+    def step(x: Any, number: int) -> Any:
+        print("call", number, x.sum())
+        loss = (x * 2).mean()
+        print(f"{loss.item():.6f}", loss)
+        return loss
+
+    return step
+
+
+# --- tensors --------------------------------------------------------------------------------------
+
+
+@kind
+def layouts() -> Any:
+    def step(x: Any, number: int) -> Any:
+        y = x.t().contiguous().t() if number % 2 else x
+        return y.stride(), y.is_contiguous(), ((y - 1) ** 2).mean(), (y * 2).t() + 1
+
+    return step
+
+
+@kind
+def shapes_that_change() -> Any:
+    return lambda x, number: (x[: number % 3 + 1] ** 2).sum(0)
+
+
+@kind
+def dtypes_that_change() -> Any:
+    dtypes = [nt.float32, nt.float64, nt.int64, nt.float16, nt.bool, nt.float32]
+    return lambda x, number: (x.to(dtypes[number]) * 2).sum()
+
+
+@kind
+def versions() -> Any:
+    def step(x: Any, number: int) -> Any:
+        y = x * 2
+        before = y._version
+        y.add_(1)
+        return before, y._version, y
+
+    return step
+
+
+@kind
+def tensors_made_of_values() -> Any:
+    return lambda x, number: x * nt.tensor([1.0, number, 2.0]) + nt.arange(3) * number
+
+
+@kind
+def numpy_arrays_over_the_same_memory() -> Any:
+    w = nt.ones(4, 3)
+
+    def step(x: Any, number: int) -> Any:
+        a = w.numpy()
+        y = w * 2
+        a[0] += 1
+        z = w * 2
+        return y, z, y.numpy().sum()
+
+    return step, lambda: w
+
+
+@kind
+def masks_and_branches_on_values() -> Any:
+    def step(x: Any, number: int) -> Any:
+        y = x[x > 0].sum()
+        return y * 2 if y > 1.5 else y.exp()
+
+    return step
+
+
+@kind
+def the_same_tensor_in_two_places() -> Any:
+    def inner(a: Any, b: Any) -> Any:
+        return a * b + a
+
+    return lambda x, number: inner(x, x if number % 2 else x * 3)
+
+
+# --- training -------------------------------------------------------------------------------------
+
+
+def state_of(model: nn.Module) -> Callable[[], Any]:
+    return lambda: [(p, p.grad) for p in model.parameters()] + list(model.buffers())
+
+
+def model_and_optimizer(*layers: nn.Module) -> tuple[nn.Module, Any]:
+    model = nn.Sequential(*(layers or (nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))))
+    return model, optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+
+@kind
+def a_training_step() -> Any:
+    model, optimizer = model_and_optimizer()
+
+    def step(x: Any, number: int) -> Any:
+        optimizer.zero_grad()
+        loss = (model(x) ** 2).mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step, state_of(model)
+
+
+@kind
+def a_learning_rate_that_the_step_reads() -> Any:
+    model, optimizer = model_and_optimizer()
+    schedule = optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+
+    def step(x: Any, number: int) -> Any:
+        optimizer.zero_grad()
+        loss = (model(x) ** 2).mean() * optimizer.param_groups[0]["lr"]
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        return loss, optimizer.param_groups[0]["lr"]
+
+    return step, state_of(model)
+
+
+@kind
+def a_loss_that_is_read_in_the_middle() -> Any:
+    model, optimizer = model_and_optimizer()
+
+    def step(x: Any, number: int) -> Any:
+        optimizer.zero_grad()
+        loss = (model(x) ** 2).mean()
+        value = loss.item()
+        if value > 0.2:
+            loss = loss * 2
+        loss.backward()
+        optimizer.step()
+        return value, loss
+
+    return step, state_of(model)
+
+
+@kind
+def gradients_that_are_zeroed_in_place() -> Any:
+    model, optimizer = model_and_optimizer(nn.Linear(3, 4), nn.Sigmoid(), nn.Linear(4, 1))
+
+    def step(x: Any, number: int) -> Any:
+        loss = (model(x) ** 2).mean()
+        optimizer.zero_grad(set_to_none=False)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step, state_of(model)
+
+
+@kind
+def gradients_that_are_accumulated_clipped_and_kept() -> Any:
+    model, optimizer = model_and_optimizer()
+    kept: list[Any] = []
+
+    def step(x: Any, number: int) -> Any:
+        for part in x.chunk(2):
+            (model(part) ** 2).mean().backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        kept.append([p.grad for p in model.parameters()])
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=bool(number % 2))
+        return norm
+
+    return step, lambda: (state_of(model)(), list(kept))
+
+
+@kind
+def outputs_that_are_kept() -> Any:
+    model, _ = model_and_optimizer()
+    kept: list[Any] = []
+
+    def step(x: Any, number: int) -> Any:
+        h = model[0](x)
+        kept.append((h, h.detach(), h[0], h.t()))
+        return (model[2](h.tanh()) ** 2).mean()
+
+    return step, lambda: list(kept)
+
+
+@kind
+def an_open_graph_that_is_walked_outside() -> Any:
+    model, _ = model_and_optimizer()
+    losses: list[Any] = []
+
+    def step(x: Any, number: int) -> Any:
+        losses.append((model(x) ** 2).mean())
+        return losses[-1]
+
+    def left() -> Any:
+        if len(losses) % 2 == 0:
+            losses[-1].backward()
+            losses[-2].backward()
+        return state_of(model)()
+
+    return step, left
+
+
+@kind
+def frozen_layers_and_modes() -> Any:
+    model, optimizer = model_and_optimizer(
+        nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2)
+    )
+
+    def step(x: Any, number: int) -> Any:
+        model.train(number % 3 != 2)
+        model[0].requires_grad_(number % 2 == 0)
+        optimizer.zero_grad()
+        loss = (model(x) ** 2).mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step, state_of(model)
+
+
+@kind
+def two_losses_and_a_retained_graph() -> Any:
+    model, optimizer = model_and_optimizer()
+
+    def step(x: Any, number: int) -> Any:
+        optimizer.zero_grad()
+        h = model(x)
+        first, second = (h**2).mean(), h.abs().sum()
+        first.backward(retain_graph=True)
+        second.backward()
+        optimizer.step()
+        return first, second
+
+    return step, state_of(model)
+
+
+@kind
+def a_graph_that_is_walked_twice() -> Any:
+    model, _ = model_and_optimizer()
+
+    def step(x: Any, number: int) -> Any:
+        loss = (model(x) ** 2).mean()
+        loss.backward()
+        loss.backward()
+        return loss
+
+    return step, state_of(model)
+
+
+@kind
+def a_loss_that_is_printed_before_it_is_walked() -> Any:
+    model, optimizer = model_and_optimizer()
+
+    def step(x: Any, number: int) -> Any:
+        optimizer.zero_grad()
+        loss = (model(x) ** 2).mean()
+        print(loss, loss.grad_fn.name(), loss.grad_fn.next_functions[0][0].name())
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step, state_of(model)
+
+
+@kind
+def second_derivatives() -> Any:
+    model, optimizer = model_and_optimizer()
+
+    def step(x: Any, number: int) -> Any:
+        optimizer.zero_grad()
+        x = x.clone().requires_grad_()
+        (g,) = nt.autograd.grad(model(x).sum(), x, create_graph=True)
+        loss = (g**2).sum()
+        loss.backward()
+        optimizer.step()
+        return loss, x.grad
+
+    return step, state_of(model)
+
+
+@kind
+def arguments_that_require_grad() -> Any:
+    model, _ = model_and_optimizer()
+
+    def step(x: Any, number: int) -> Any:
+        x = x.clone().requires_grad_(number % 2 == 0)
+        y = x * 2
+        (model(y) + model(x)).sum().backward()
+        return x.grad
+
+    return step, state_of(model)
+
+
+@kind
+def writes_in_place() -> Any:
+    model, optimizer = model_and_optimizer()
+    total = nt.zeros(2)
+
+    def step(x: Any, number: int) -> Any:
+        optimizer.zero_grad()
+        h = model[0](x)
+        h += 1
+        h[0] = x.sum()
+        h = h.relu_()
+        out = model[2](h)
+        with nt.no_grad():
+            total.add_(out.mean(0))
+            model[0].bias.mul_(0.5)
+        out.sum().backward()
+        optimizer.step()
+        x.mul_(2)
+        return out, total
+
+    return step, state_of(model)
+
+
+@kind
+def values_that_are_overwritten_before_backward() -> Any:
+    model, _ = model_and_optimizer()
+
+    def step(x: Any, number: int) -> Any:
+        h = model[0](x)
+        y = h.exp() if number % 2 else h * h
+        loss = (y * 2).sum()
+        with nt.no_grad():
+            (y if number % 2 else h).zero_()
+        loss.backward()
+        return loss
+
+    return step, state_of(model)
+
+
+@kind
+def weights_that_are_overwritten_before_backward() -> Any:
+    model, _ = model_and_optimizer()
+
+    def step(x: Any, number: int) -> Any:
+        loss = model(x).sum()
+        if number == 4:
+            with nt.no_grad():
+                model[2].weight.mul_(2)
+        if number == 5:
+            model[2].weight.data = nt.ones(2, 4)
+        loss.backward()
+        return loss
+
+    return step, state_of(model)
+
+
+@kind
+def views_of_outputs() -> Any:
+    model, _ = model_and_optimizer()
+
+    def step(x: Any, number: int) -> Any:
+        h = model[0](x)
+        v = h.t()[1:].reshape(-1)
+        w = h.view(2, 8).transpose(0, 1)
+        loss = (v**2).sum() + (w.exp() * 0.1).sum()
+        loss.backward()
+        return v, w, h.t().is_contiguous(), v._is_view()
+
+    return step, state_of(model)
+
+
+@kind
+def views_that_are_written_to() -> Any:
+    model, _ = model_and_optimizer()
+
+    def step(x: Any, number: int) -> Any:
+        h = model[0](x)
+        v = h.t()
+        if number % 2:
+            v[0] = 1.0
+        loss = (v * h.t()).sum()
+        loss.backward()
+        return v, h
+
+    return step, state_of(model)
+
+
+@kind
+def hooks() -> Any:
+    model, optimizer = model_and_optimizer()
+    seen: list[Any] = []
+    model[0].register_forward_hook(lambda module, args, out: seen.append(out))
+
+    def step(x: Any, number: int) -> Any:
+        optimizer.zero_grad()
+        h = model(x)
+        if number % 2:
+            h.register_hook(lambda g: g * 2)
+            h.retain_grad()
+        handle = model[0].weight.register_hook(lambda g: seen.append(g))
+        loss = (h**2).mean()
+        if number == 4:
+            loss.grad_fn.register_hook(lambda gs, g: seen.append(g))
+        loss.backward()
+        handle.remove()
+        optimizer.step()
+        return loss, h.grad if number % 2 else None
+
+    return step, lambda: (state_of(model)(), list(seen))
+
+
+@kind
+def exceptions_in_the_middle() -> Any:
+    model, optimizer = model_and_optimizer()
+
+    def step(x: Any, number: int) -> Any:
+        optimizer.zero_grad()
+        loss = (model(x) ** 2).mean()
+        loss.backward()
+        if number == 3:
+            raise ValueError("in the middle")
+        if number == 4:
+            model(x[:, :2])
+        optimizer.step()
+        return loss
+
+    return step, state_of(model)
+
+
+class Doubled(nt.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.save_for_backward(x)
+        return x * 2
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return g * 2 + x * 0
+
+
+@kind
+def functions_of_the_user() -> Any:
+    model, _ = model_and_optimizer()
+
+    def step(x: Any, number: int) -> Any:
+        loss = Doubled.apply(model(x)).sum() + model[0](x).sum()
+        loss.backward()
+        return loss
+
+    return step, state_of(model)
+
+
+@kind
+def modes_that_change() -> Any:
+    model, _ = model_and_optimizer()
+
+    def step(x: Any, number: int) -> Any:
+        with nt.set_grad_enabled(number % 2 == 0):
+            y = model(x)
+        with nt.inference_mode(number % 3 == 0):
+            z = x * 2
+        return y, z, z.is_inference()
+
+    return step
+
+
+@kind
+def forward_mode_and_autocast() -> Any:
+    model, _ = model_and_optimizer()
+
+    def step(x: Any, number: int) -> Any:
+        with nt.autograd.forward_ad.dual_level():
+            dual = nt.autograd.forward_ad.make_dual(x, nt.ones(4, 3))
+            tangent = nt.autograd.forward_ad.unpack_dual(model(dual)).tangent
+        with nt.autocast("cpu", nt.bfloat16, enabled=number % 2 == 0):
+            y = model(x)
+        y.float().sum().backward()
+        return tangent, y
+
+    return step, state_of(model)
+
+
+@kind
+def anomalies_and_saved_tensor_hooks() -> Any:
+    model, _ = model_and_optimizer()
+    packed: list[Any] = []
+
+    def pack(x: Any) -> Any:
+        packed.append(x.shape)
+        return x
+
+    def step(x: Any, number: int) -> Any:
+        with nt.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            y = model(x) if number % 2 else model(x * 2)
+        y.sum().backward()
+        return y
+
+    return step, lambda: (state_of(model)(), list(packed))
+
+
+@kind
+def a_step_within_a_step() -> Any:
+    model, _ = model_and_optimizer()
+    inner = nt.compile(lambda x: model(x).tanh())
+
+    def step(x: Any, number: int) -> Any:
+        loss = inner(x).sum() + inner(x * 2).sum()
+        loss.backward()
+        return loss
+
+    return step, state_of(model)
+
+
+@kind
+def loops_of_several_lengths() -> Any:
+    cell = nn.Linear(3, 3)
+
+    def step(x: Any, number: int) -> Any:
+        h = x
+        for _ in range(number % 3 + 1):
+            h = cell(h).tanh()
+        h.sum().backward()
+        return h
+
+    return step, state_of(cell)
+
+
+@kind
+def every_optimizer_step_by_hand() -> Any:
+    w = nt.randn(3, 2, requires_grad=True)
+
+    def step(x: Any, number: int) -> Any:
+        loss = ((x @ w) ** 2).mean()
+        loss.backward()
+        with nt.no_grad():
+            w.sub_(w.grad * (0.1 / (number + 1)))
+        w.grad = None
+        return loss
+
+    return step, lambda: w
+
+
+@kind
+def gradients_that_are_set_by_hand() -> Any:
+    w = nt.randn(3, 2, requires_grad=True)
+
+    def step(x: Any, number: int) -> Any:
+        w.grad = nt.full((3, 2), float(number))
+        loss = ((x @ w) ** 2).mean() + (w.grad * w).sum()
+        loss.backward()
+        g = w.grad
+        return loss, g, g._version
+
+    return step, lambda: (w, w.grad)
+
+
+@kind
+def data_of_an_output_that_is_replaced() -> Any:
+    model, _ = model_and_optimizer()
+
+    def step(x: Any, number: int) -> Any:
+        h = model[0](x)
+        y = h.exp() + h * h
+        h.data = nt.ones(4, 4)
+        loss = (y + h * h).sum()
+        loss.backward()
+        return loss
+
+    return step, state_of(model)
+
+
+@kind
+def a_leaf_in_two_roles() -> Any:
+    w = nt.randn(3, 3, requires_grad=True)
+
+    def step(x: Any, number: int) -> Any:
+        y = x @ w @ w + w.sum() * (x * w[0]).sum() + x @ w.detach()
+        y.sum().backward()
+        return y, w.grad
+
+    return step
+
+
+@kind
+def an_output_that_requires_no_grad_and_then_does() -> Any:
+    def step(x: Any, number: int) -> Any:
+        y = x * 2
+        y.requires_grad_(number % 2 == 0)
+        z = (y * 3).sum()
+        if number % 2 == 0:
+            z.backward()
+        return y.grad, z
+
+    return step
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_compiled_step_does_what_the_eager_one_does(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = []
+    for compiled in (False, True):
+        nt.manual_seed(0), random.seed(0), np.random.seed(0)
+        step, left = KINDS[name]()
+        run = nt.compile(step) if compiled else step
+        seen = []
+        for number in range(CALLS):
+            x = nt.randn(4, 3)
+            seen.append((outcome(lambda: run(x, number)), bits(x), bits(left())))  # noqa: B023
+        results.append((seen, capsys.readouterr().out))
+    for eager, compiled_ in zip(results[0][0], results[1][0], strict=True):
+        assert eager == compiled_
+    assert results[0][1] == results[1][1]
