@@ -560,21 +560,17 @@ def test_replaced_data_and_replaced_parameters_are_noticed(cuda: str) -> None:
         assert compiled(x).tolist() == [[7.0], [7.0]]
 
 
-def test_changed_closures_and_arguments_are_noticed(cuda: str) -> None:
-    scale, tensor = 2.0, nt.ones(1, device="cuda")
+def test_changed_arguments_and_written_tensors_are_noticed(cuda: str) -> None:
+    tensor = nt.ones(1, device="cuda")
 
     def scaled(x: nt.Tensor, shift: float) -> nt.Tensor:
-        return x * scale * tensor + shift
+        return x * 2.0 * tensor + shift
 
     compiled = nt.compile(scaled, pure=True)
     x = nt.ones(1, device="cuda")
     assert [compiled(x, s).item() for s in (1.0, 1.0, 1.0, 2.0)] == [3.0, 3.0, 3.0, 4.0]
-    scale = 3.0
-    assert compiled(x, 1.0).item() == 4.0
-    tensor = nt.full((1,), 10.0, device="cuda")
-    assert [compiled(x, 1.0).item() for _ in range(3)] == [31.0] * 3
     tensor.fill_(20.0)
-    assert compiled(x, 1.0).item() == 61.0
+    assert [compiled(x, 1.0).item() for _ in range(3)] == [41.0] * 3
 
 
 CHANGES: dict[str, Callable[[Any, nn.Module], Any]] = {
@@ -719,13 +715,7 @@ def draws_on_the_host(x: nt.Tensor, y: nt.Tensor) -> Any:
     return nt.zeros_like(x).normal_(generator=HOSTS) + x
 
 
-HISTORY: list[Any] = []
 HOSTS = nt.Generator("cpu")
-
-
-def appends_to_a_list(x: nt.Tensor, y: nt.Tensor) -> Any:
-    HISTORY.append(1)
-    return x * 2
 
 
 REFUSED = [
@@ -733,7 +723,6 @@ REFUSED = [
     (returns_an_open_graph, "gradient is still to be asked for"),
     (makes_a_tensor_of_python_values, "outside of the ops"),
     (draws_on_the_host, "draws the CPU's random numbers into a tensor of the GPU"),
-    (appends_to_a_list, "it changes HISTORY"),
     (reads_a_number, "reads the values of a tensor"),
     (selects_by_a_mask, "shape depends on values"),
     (comes_back_to_the_host, "moves on the CPU what a step on the GPU needs"),
