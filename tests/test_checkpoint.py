@@ -6,6 +6,7 @@ import gc
 from typing import Any
 
 import pytest
+from collector import without_collector
 
 import nanotorch
 from nanotorch import nn
@@ -179,15 +180,11 @@ def test_options_that_are_not_there_are_told() -> None:
 
 
 def test_memory_is_flat_without_the_garbage_collector() -> None:
-    gc.collect()
-    gc.disable()
-    try:
+    with without_collector():
         x, w = pair()
         for _ in range(3):
             checkpoint(Counted(), x, w).sum().backward()
         assert gc.collect() == 0
-    finally:
-        gc.enable()
 
 
 @pytest.mark.torch

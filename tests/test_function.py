@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 from typing import Any
 
 import pytest
+from collector import without_collector
 
 import nanotorch
 from nanotorch.autograd import forward_ad
@@ -394,8 +394,7 @@ def test_nothing_is_recorded_without_need() -> None:
 
 
 def test_the_graph_is_freed_without_the_garbage_collector() -> None:
-    gc.disable()
-    try:
+    with without_collector():
         x = leaf(1, 2)
         y = Exponential.apply(x)
         node = weakref.ref(y.grad_fn)
@@ -405,8 +404,6 @@ def test_the_graph_is_freed_without_the_garbage_collector() -> None:
         del y, several
         assert node() is None
         assert shared() is None
-    finally:
-        gc.enable()
 
 
 PROGRAM = """

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import gc
 import pickle
 import weakref
 from collections import OrderedDict, namedtuple
 from typing import Any
 
 import pytest
+from collector import without_collector
 
 import nanotorch as nt
 from nanotorch import nn
@@ -354,16 +354,12 @@ def test_apply_visits_children_first() -> None:
 
 
 def test_a_module_is_freed_without_the_garbage_collector() -> None:
-    gc.collect()
-    gc.disable()
-    try:
+    with without_collector():
         net = Net()
         net(nt.ones(1, 3)).sum().backward()
         gone = weakref.ref(net)
         del net
         assert gone() is None
-    finally:
-        gc.enable()
 
 
 # Parameters

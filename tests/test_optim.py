@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from collector import without_collector
 from optimizer_table import CASES, FEW, ROWS, Options, named
 
 import nanotorch as nt
@@ -279,14 +280,10 @@ def test_steps_leave_no_garbage_behind() -> None:
     optimizer = optim.AdamW([a], lr=0.1)
     a.grad = nt.ones(8)
     optimizer.step()
-    gc.collect()
-    gc.disable()
-    try:
+    with without_collector():
         for _ in range(20):
             optimizer.step()
         assert gc.collect() == 0
-    finally:
-        gc.enable()
 
 
 def one() -> nt.Tensor:

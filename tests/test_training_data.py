@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
+import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,6 +130,44 @@ def test_a_changed_file_is_read_anew_though_size_and_time_are_the_same(cached: P
     cached.write_text("a,b\n1,2\n3,5\n")
     os.utime(cached, ns=(before.st_atime_ns, before.st_mtime_ns))
     np.testing.assert_array_equal(read_text_table(cached, True, SINGLE).values, [[1, 2], [3, 5]])
+
+
+class Program:
+    """What leaves a file behind where its pickle is loaded."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("it ran"),)
+
+
+def pickled(kind: str) -> bytes:
+    """A pickle that runs a program: bare, in an array file, or in an archive of arrays."""
+    array = np.array([[Program()], [1.0]], dtype=object)
+    file = io.BytesIO()
+    if kind == "bare":
+        pickle.dump(Program(), file)
+    elif kind == "array":
+        np.save(file, array, allow_pickle=True)
+    else:
+        np.savez(file, features=array, target=np.arange(2.0))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "name, kind", [("d.npy", "bare"), ("d.npy", "array"), ("d.npz", "bare"), ("d.npz", "archive")]
+)
+def test_no_pickle_is_run_by_reading_arrays(name: str, kind: str) -> None:
+    Path(name).write_bytes(pickled(kind))
+    with pytest.raises(InputError):
+        read_table(name)
+    assert not Path("it ran").exists()
+
+
+@pytest.mark.parametrize("kind", ["bare", "array"])
+def test_no_pickle_is_run_that_lies_where_a_converted_copy_was(kind: str, cached: Path) -> None:
+    (copy,) = cached.parent.glob(".d.csv.*.npy")
+    copy.write_bytes(pickled(kind))
+    np.testing.assert_array_equal(read_text_table(cached, True, SINGLE).values, [[1, 2], [3, 4]])
+    assert not Path("it ran").exists()
 
 
 @pytest.mark.parametrize("ending", ["npy", "json"])

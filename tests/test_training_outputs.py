@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import html.parser
 import io
 import json
@@ -184,11 +185,19 @@ def test_the_report_is_one_well_formed_page(
         assert title in titles
 
 
-def test_names_in_the_report_are_escaped(tmp_path: Path) -> None:
-    rows = "".join(f"{i % 7},{i % 2}\n" for i in range(60))
-    (tmp_path / "d.csv").write_text("<b>x</b>,y\n" + rows)
-    run = train(tmp_path, "--data.source", str(tmp_path / "d.csv"))
-    assert "<b>x" not in (run.folder / "report.html").read_text()
+@pytest.mark.parametrize("classes", [2, 3])
+def test_names_in_the_report_are_escaped(classes: int, tmp_path: Path) -> None:
+    """Features, classes and files: in titles, legends, tables, bars and the configuration."""
+    rows = "".join(f"{i % 7},<u>{i % classes}</u>\n" for i in range(90))
+    source = tmp_path / "<s>data.csv"
+    source.write_text("<b>x</b>,<i>y</i>\n" + rows)
+    run = train(tmp_path, "--data.source", str(source))
+    page = (run.folder / "report.html").read_text()
+    for words in ("<u>0</u>", "<b>x</b>", "<s>data.csv"):
+        assert words not in page
+        assert html.escape(words, quote=False) in page
+    legends = re.findall('<div class="legend">(.*?)</div>', page)
+    assert sum("&lt;u&gt;2&lt;/u&gt;" in legend for legend in legends) == (classes == 3)
 
 
 # --- words and tables ----------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from nanotorch.training.errors import InputError, Interrupted
 from nanotorch.training.results import Finished
 from nanotorch.training.run import Run
 from nanotorch.training.run_folder import read_log
+from nanotorch.training.signals import StopSignals
 
 REPOSITORY = Path(__file__).parent.parent
 COMPARED = ("model.safetensors", "metrics.jsonl", "summary.json")
@@ -118,6 +119,18 @@ def test_a_signal_saves_and_the_run_goes_on_to_the_same_bytes(
     assert same(whole.folder, resumed.folder)
 
 
+def test_a_second_signal_acts_at_once() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with StopSignals() as signals:
+        signals.check()
+        os.kill(os.getpid(), signal.SIGINT)  # noted, and granted between two steps
+        with pytest.raises(Interrupted, match="SIGINT"):
+            signals.check()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_ctrl_c_ends_the_process_in_one_line(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [
@@ -199,6 +212,16 @@ def test_what_a_killed_save_left_is_cleared_away(train: Train) -> None:
 def test_only_the_newest_checkpoints_are_kept(train: Train) -> None:
     run = train("a", "--checkpoint.every_steps", "1", "--checkpoint.keep", "3")
     assert len(list((run.folder / "checkpoints").iterdir())) == 3
+
+
+def test_checkpoints_are_saved_after_every_so_many_steps(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill_after(14, monkeypatch)
+    with pytest.raises(Killed):
+        train("a", "--checkpoint.every_steps", "4", "--checkpoint.keep", "9")
+    names = sorted(path.name for path in Path("a/a-1/checkpoints").iterdir())
+    assert [name.partition("-step-")[2] for name in names] == ["4", "8", "12"]
 
 
 def test_resume_points_are_events_and_not_metrics(
