@@ -38,6 +38,7 @@ KINDS = {
     "weights": ["--loss.class_weight", "balanced", "--training.clip_norm", "0.5"],
     "float16": ["--training.precision", "float16", "--penalty.l2", "0.1"],
     "bfloat16": ["--training.precision", "bfloat16", "--training.clip_norm", "0.5"],
+    "nadam": ["--optimizer.name", "nadam", "--optimizer.weight_decay", "0.1"],
     "rmsprop": ["--optimizer.name", "rmsprop", "--optimizer.centered", "true"],
 }
 

@@ -9,15 +9,6 @@ from nanotorch import nn, optim
 from nanotorch.training.config import choices
 from nanotorch.training.errors import InputError
 
-KINDS: dict[str, Any] = {
-    "sgd": optim.SGD,
-    "adam": optim.Adam,
-    "adamw": optim.AdamW,
-    "rmsprop": optim.RMSprop,
-    "adagrad": optim.Adagrad,
-    "lbfgs": optim.LBFGS,
-}
-
 
 def build_optimizer(config: Any, model: nn.Module) -> optim.Optimizer:
     """The optimizer over the parameters that are trained; frozen ones are unknown to it."""
@@ -41,7 +32,8 @@ def build_optimizer(config: Any, model: nn.Module) -> optim.Optimizer:
     groups = parameter_groups(config, trained_names(model), model)
     if not groups:
         raise InputError("model.freeze: every parameter is frozen, nothing is left to train")
-    optimizer: optim.Optimizer = KINDS[config.name](groups, **arguments)
+    kind = getattr(optim, type(config).__name__)  # the section has the name of the class
+    optimizer: optim.Optimizer = kind(groups, **arguments)
     return optimizer
 
 

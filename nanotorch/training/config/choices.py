@@ -10,6 +10,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
+Betas = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 
 
 class Section(BaseModel):
@@ -125,7 +126,7 @@ class Adam(OptimizerStart):
 
     name: Literal["adam"] = "adam"
     lr: Positive = Field(default=0.001, description="learning rate")
-    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = Field(
+    betas: Betas = Field(
         default=[0.9, 0.999], description="decay of the running mean and of the running square"
     )
     eps: Positive = Field(default=1e-8, description="added to the denominator")
@@ -141,6 +142,69 @@ class AdamW(Adam):
     name: Literal["adamw"] = "adamw"  # type: ignore[assignment]
     weight_decay: NotNegative = Field(
         default=0.01, description="pull of every parameter towards zero"
+    )
+
+
+class NAdam(OptimizerStart):
+    """Adam with Nesterov's momentum."""
+
+    name: Literal["nadam"] = "nadam"
+    lr: Positive = Field(default=0.002, description="learning rate")
+    betas: Betas = Field(
+        default=[0.9, 0.999], description="decay of the running mean and of the running square"
+    )
+    eps: Positive = Field(default=1e-8, description="added to the denominator")
+    momentum_decay: NotNegative = Field(
+        default=0.004, description="how fast the momentum grows to its full value"
+    )
+    weight_decay: NotNegative = Field(
+        default=0.0, description="pull of every parameter towards zero"
+    )
+    decoupled_weight_decay: bool = Field(
+        default=False, description="keep weight decay apart from the gradient"
+    )
+
+
+class RAdam(OptimizerStart):
+    """Adam whose rate is rectified while the running square has seen few gradients."""
+
+    name: Literal["radam"] = "radam"
+    lr: Positive = Field(default=0.001, description="learning rate")
+    betas: Betas = Field(
+        default=[0.9, 0.999], description="decay of the running mean and of the running square"
+    )
+    eps: Positive = Field(default=1e-8, description="added to the denominator")
+    weight_decay: NotNegative = Field(
+        default=0.0, description="pull of every parameter towards zero"
+    )
+    decoupled_weight_decay: bool = Field(
+        default=False, description="keep weight decay apart from the gradient"
+    )
+
+
+class Adamax(OptimizerStart):
+    """Adam with the largest gradient in place of the running square."""
+
+    name: Literal["adamax"] = "adamax"
+    lr: Positive = Field(default=0.002, description="learning rate")
+    betas: Betas = Field(
+        default=[0.9, 0.999], description="decay of the running mean and of the largest gradient"
+    )
+    eps: Positive = Field(default=1e-8, description="added to the size of the gradient")
+    weight_decay: NotNegative = Field(
+        default=0.0, description="pull of every parameter towards zero"
+    )
+
+
+class Adadelta(OptimizerStart):
+    """Gradient over the root of its running square, times that of the running square of steps."""
+
+    name: Literal["adadelta"] = "adadelta"
+    lr: Positive = Field(default=1.0, description="factor of each step")
+    rho: Share = Field(default=0.9, description="decay of the running squares")
+    eps: Positive = Field(default=1e-6, description="added to both running squares")
+    weight_decay: NotNegative = Field(
+        default=0.0, description="pull of every parameter towards zero"
     )
 
 
@@ -190,7 +254,10 @@ class LBFGS(OptimizerStart):
     )
 
 
-Optimizer = Annotated[SGD | Adam | AdamW | RMSprop | Adagrad | LBFGS, Field(discriminator="name")]
+Optimizer = Annotated[
+    SGD | Adam | AdamW | NAdam | RAdam | Adamax | Adadelta | RMSprop | Adagrad | LBFGS,
+    Field(discriminator="name"),
+]
 
 # --- learning rate schedule --------------------------------------------------------------------
 
