@@ -10,11 +10,10 @@
 
 `kernel` computes y from raw arrays with the array module `xp` (NumPy or CuPy), into `out` where
 given. Its positional parameters name the inputs, its keyword-only parameters the attributes.
-`vjp` holds one rule per input (None: not
-differentiable), and a rule names what it needs: `g`, the cotangent of y; an input; `y`; an
-attribute; `x_shape`, the shape of input x; `shapes`, those of all inputs; `index`, its own position
-(for ops of any number of inputs, which have one rule for all). What no wanted rule names is not
-kept in memory.
+`vjp` holds one rule per input (None: not differentiable), and a rule names what it needs: `g`, the
+cotangent of y; an input; `y`; an attribute; `x_shape`, the shape of input x; `shapes`, those of all
+inputs; `index`, its own position (for ops of any number of inputs, which have one rule for all).
+What no wanted rule names is not kept in memory.
 
 Rules are written with operators and op functions, which take raw arrays as well as tensors: on raw
 arrays they just run kernels (a plain backward pass), on tensors they are recorded again (higher
@@ -45,7 +44,7 @@ Rule = Callable[..., Any]
 
 # How a rule's argument is found in a node: (kind, key).
 INPUT, REST, OUTPUT, ATTRIBUTE, SHAPE, SHAPES, INDEX = range(7)
-SAVE_NOTHING: Any = ((), False, False)
+SAVE_NOTHING: Any = ((), False, False)  # no inputs, not the output, no shapes
 
 
 class Primitive(Node):
@@ -97,7 +96,7 @@ class Primitive(Node):
 
     @classmethod
     def needs(cls, rule: Rule) -> tuple[tuple[int, Any], ...]:
-        """Where the arguments of a rule after the first come from, read off their names."""
+        """(kind, key) of each argument of a rule after g, read off its name: what `value` takes."""
         places: list[tuple[int, Any]] = []
         for name in rule.__code__.co_varnames[1 : rule.__code__.co_argcount]:
             if name in cls.input_names:
@@ -287,10 +286,10 @@ class Multilinear(Primitive):
 
 
 def apply(primitive: type[Primitive], *inputs: Any, **attributes: Any) -> Any:
-    """Applies a primitive: every computation passes here.
+    """y = primitive(inputs), as the first Traced input computes it: what op functions call.
 
-    The first operand that carries a computation says how it is read: for a Tensor the engine
-    computes and records it. Raw arrays alone just run the kernel.
+    A Tensor hands the primitive to the engine, which records it. Of raw arrays alone, as in a
+    plain backward pass, just the kernel runs.
     """
     for operand in inputs:
         if isinstance(operand, Traced):

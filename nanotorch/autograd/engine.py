@@ -47,7 +47,7 @@ def eager(self: Any, primitive: type[Primitive], inputs: Inputs, attributes: Att
     The result is wrapped as `self._wrap` does.
     """
     arrays: Any = []
-    tracked = False
+    tracked = False  # whether an input requires grad, or may: a view
     for x in inputs:
         if isinstance(x, Traced):
             try:
@@ -61,7 +61,7 @@ def eager(self: Any, primitive: type[Primitive], inputs: Inputs, attributes: Att
         y = run(primitive, self._array, arrays, attributes)
     except KERNEL_ERRORS as error:
         raise explained(primitive, inputs, error) from error
-    if type(y) not in MODULES:
+    if type(y) not in MODULES:  # NumPy returns scalars for 0-dim arrays
         y = array_module(self._array).asarray(y)
     out = self._wrap(y)
     if primitive.view:
@@ -85,10 +85,10 @@ def record(
     primitive: type[Primitive], inputs: Inputs, attributes: Attributes, out: Any
 ) -> Node | None:
     """Makes the node of out = primitive(inputs) for `out`; None if no input wants a gradient."""
-    if out._array.dtype.kind not in "fVc":
+    if out._array.dtype.kind not in "fVc":  # floating point, bfloat16, complex
         return None
     edges: list[Any] = [None] * len(inputs)
-    wanted, differentiable = 0, primitive.differentiable
+    wanted, differentiable = 0, primitive.differentiable  # bit masks of the inputs
     for index, x in enumerate(inputs):
         if differentiable >> index & 1 and isinstance(x, Traced):
             if x._base is not None:
@@ -104,7 +104,7 @@ def record(
     node.attributes = attributes
     node.shape, node.dtype = out._array.shape, out._array.dtype
     node.hooks = node.post_hooks = node.inputs = node.output = None
-    if primitive.variadic:
+    if primitive.variadic:  # one rule for all inputs
         wanted = 1
     saving = primitive.savings.get(wanted) or primitive.to_save(wanted)
     if saving is not SAVE_NOTHING:
@@ -116,13 +116,16 @@ def record(
 
 
 def save(node: Primitive, saving: Any, inputs: Inputs, out: Any) -> None:
-    """Saves on the node what the rules of the wanted inputs name, and the versions of that."""
+    """Saves on the node what the rules of the wanted inputs name, each with its version.
+
+    `saving`, from `Primitive.to_save`: the indices of inputs, whether the output, whether shapes.
+    """
     indices, save_output, save_shapes = saving
     if save_shapes:
         values: Any = [getattr(x, "_array", x) for x in inputs]
         node.shapes = [value.shape if hasattr(value, "shape") else () for value in values]
     if indices:
-        if node.rest in indices:
+        if node.rest in indices:  # stands for all inputs from there on
             indices = (*indices, *range(node.rest + 1, len(inputs)))
         node.inputs = saved = [None] * len(inputs)
         node.versions = versions = [0] * len(inputs)

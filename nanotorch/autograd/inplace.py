@@ -43,7 +43,7 @@ def become_view(out: Any, x: Any, primitive: type[Primitive], attributes: Attrib
 
 
 def refresh(x: Any) -> None:
-    """Gives a view whose base was written to since its making the graph of what it shows now."""
+    """Gives the view x a new node if its base was written to since x took its last one."""
     base = x._base
     if x._seen != x._cell[0] and base._requires_grad:
         if base._node is not None or not x._made_in_no_grad:
@@ -199,9 +199,9 @@ def record_again(
 
 
 def write_through(x: Any, recorded: bool = True) -> None:
-    """Tells the base of a view that x was written to."""
+    """Gives the base of the view x, which was written to, its new node."""
     if recorded:
-        x._seen = x._cell[0]  # its graph is the one just made, not yet the base's
+        x._seen = x._cell[0]  # so that `record` takes the node of x just made, and not a refreshed
         base = x._base
         record_again(ops.CopySlices, (as_it_was(base), x), {"path": x._path}, base)
-    x._seen = -1  # the view's own graph is now the base's, seen through the view
+    x._seen = -1  # out of date: when next used, x takes a node from the base, as other views do

@@ -19,16 +19,16 @@ Rings = tuple["Ring", ...]
 
 
 class Ring:
-    """Reads each primitive before the engine does; by default it only calls on.
+    """Reads each primitive before the engine does; a subclass defines `__call__` and `write`.
 
-    `rest` are the rings between this one and the engine; `engine.go_on` and `inplace.go_on_writing`
-    ask them.
+    `rest` are the rings between this one and the engine: `engine.go_on` and `inplace.go_on_writing`
+    hand the primitive on to them.
     """
 
     rank: ClassVar[int] = 0  # the open ring of the lowest rank is asked first
-    reads_rules = False  # backward's rules are to be computed on tensors, for it to read them, too
-    closed_in_backward = False  # it is not to read them, even where they are tensors
-    casts = False  # it casts operands: those of several dtypes may meet
+    reads_rules = False  # backward computes its rules on tensors, so that this ring reads them too
+    closed_in_backward = False  # the ring is closed while backward runs
+    casts = False  # it casts operands, so that ops accept operands of several dtypes
 
     def __call__(
         self, primitive: Any, inputs: tuple[Any, ...], attributes: dict[str, Any], rest: Rings
@@ -43,7 +43,7 @@ class Ring:
         raise NotImplementedError
 
     def call(self, how: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """function(*args, **kwargs), which is `in_precision`, of a ring that casts."""
+        """function(*args, **kwargs), marked `in_precision(how)`; only rings that cast are asked."""
         raise NotImplementedError
 
     def note(self, x: Any) -> dict[str, Any]:

@@ -142,10 +142,10 @@ class Walk:
     def add(self, edge: Place, result: Cotangent) -> None:
         """Adds what the node sends along an edge to the cotangent at its end."""
         is_node = isinstance(edge, Node)
-        place = edge if is_node else edge._array
+        value = edge if is_node else edge._array  # what has the shape and dtype to match
         array = result._array if self.tensors else result
-        if array.shape != place.shape or array.dtype != place.dtype:
-            result = fit(result, place.shape, place.dtype, self.node)
+        if array.shape != value.shape or array.dtype != value.dtype:
+            result = fit(result, value.shape, value.dtype, self.node)
         if self.anomaly == "nan":
             check_finite(self.node, result)
         sum_so_far = self.pending.pop(edge, None)
@@ -191,7 +191,7 @@ def fit(g: Cotangent, shape: tuple[int, ...], dtype: Any, node: Node) -> Cotange
 
 
 def deposit(leaf: Any, g: Cotangent, wrap: Any, owned: bool, create_graph: bool) -> None:
-    """leaf.grad += g; the first write makes an array of its own, so that no leaves share one."""
+    """leaf.grad += g; a first g is copied unless `owned`, so that no leaves share an array."""
     before = leaf._grad
     if before is None:
         if isinstance(g, Traced):
