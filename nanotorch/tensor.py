@@ -7,6 +7,7 @@ a leading underscore, whose defaults belong to the class: making a tensor sets o
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,6 +26,7 @@ from nanotorch.backend import (
     HOST,
     Array,
     array_module,
+    copy_of,
     device as Device,
     device_of,
     dtype as DType,
@@ -39,6 +41,7 @@ from nanotorch.backend import (
     tensor_type,
     to_device,
 )
+from nanotorch.backend.memory import Place, memory_of, place_in, shown
 from nanotorch.node import Node, RemovableHandle, Traced
 from nanotorch.operators import Operators
 from nanotorch.printing import tensor_format, tensor_repr
@@ -587,19 +590,40 @@ class Tensor(Operators):
             return memo[id(self)]  # type: ignore[no-any-return]
         out: Tensor = object.__new__(type(self))
         memo[id(self)] = out
-        with on_device_of(self._array):
-            out._array, out._requires_grad = self._array.copy(), self._requires_grad
+        out._array, out._requires_grad = self._copied_array(memo), self._requires_grad
+        out.__dict__.update(copy.deepcopy(self._attributes(), memo))
         if self._grad is not None:
             out._grad = self._grad.__deepcopy__(memo)
         return out
 
+    def _copied_array(self, memo: dict[int, Any]) -> Array:
+        """A copy of the elements, in one copy of the memory that tensors of one deepcopy share."""
+        if not isinstance(self._array, HOST.ndarray):
+            return copy_of(self._array)
+        owner = memory_of(self._array)
+        return shown(copy.deepcopy(owner, memo), place_in(owner, self._array))
+
+    def _attributes(self) -> dict[str, Any]:
+        """What was set on this tensor and is not the engine's."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
     def __reduce__(self) -> Any:
-        return _restored, (type(self), self.detach().cpu()._array, self._requires_grad)
+        array = self._on_host()
+        owner = memory_of(array)  # of which a pickle holds one copy, for all tensors that show it
+        place = place_in(owner, array)
+        return _restored, (
+            type(self), owner, self._requires_grad, tuple(place), self._attributes()
+        )  # fmt: skip
 
     __hash__ = object.__hash__
 
 
-def _restored(kind: type[Tensor], array: Array, required: bool) -> Tensor:
+def _restored(
+    kind: type[Tensor], owner: Array, required: bool, place: Any = None, attributes: Any = ()
+) -> Tensor:
+    """The tensor that a pickle holds; one of before says no place in its memory."""
     out = object.__new__(kind)
-    out._array, out._requires_grad = array, required
+    out._array = owner if place is None else shown(owner, Place(*place))
+    out._requires_grad = required
+    out.__dict__.update(attributes)
     return out

@@ -206,6 +206,57 @@ def test_no_grad_in_all_its_forms(function: Callable[[nt.Tensor], nt.Tensor]) ->
     assert nt.is_grad_enabled()
 
 
+@pytest.mark.parametrize(
+    ("mode", "inside"),
+    [
+        (lambda f: nt.no_grad(f), False),
+        (lambda f: nt.no_grad()(f), False),
+        (lambda f: nt.inference_mode(f), False),
+        (lambda f: nt.set_grad_enabled(False)(f), False),
+        (lambda f: nt.enable_grad()(f), True),
+    ],
+    ids=["no_grad", "no_grad()", "inference_mode", "set_grad_enabled", "enable_grad"],
+)
+@pytest.mark.parametrize("outside", [True, False])
+def test_a_mode_holds_in_a_generator_at_each_resume_and_nowhere_outside(
+    mode: Any, inside: bool, outside: bool
+) -> None:
+    class Rows:
+        @mode
+        def values(self) -> Any:
+            seen = [nt.is_grad_enabled()]
+            try:
+                while True:
+                    try:
+                        sent = yield seen
+                        seen = [sent, nt.is_grad_enabled()]
+                    except ValueError:
+                        seen = ["error", nt.is_grad_enabled()]
+                    if sent == "end":
+                        return seen
+            finally:
+                at_end.append(nt.is_grad_enabled())
+
+    at_end: list[bool] = []
+    with nt.set_grad_enabled(outside):
+        rows = Rows().values()
+        assert next(rows) == [inside] and nt.is_grad_enabled() is outside
+        assert rows.send(1) == [1, inside] and nt.is_grad_enabled() is outside
+        assert rows.throw(ValueError()) == ["error", inside] and nt.is_grad_enabled() is outside
+        with pytest.raises(StopIteration) as end:
+            rows.send("end")
+        assert end.value.value == ["end", inside] and nt.is_grad_enabled() is outside
+        closed = Rows().values()
+        next(closed)
+        closed.close()
+        assert at_end == [inside, inside] and nt.is_grad_enabled() is outside
+        with pytest.raises(ZeroDivisionError):
+            failing = Rows().values()
+            next(failing)
+            failing.throw(ZeroDivisionError())
+        assert nt.is_grad_enabled() is outside
+
+
 def test_modes_nest_and_end_with_errors() -> None:
     x = leaf(1.0)
     with nt.no_grad():

@@ -171,6 +171,52 @@ def test_deepcopy_and_pickle_keep_values_and_requires_grad() -> None:
         copy.deepcopy(x * 2)
 
 
+VIEWS: list[Callable[[nt.Tensor], nt.Tensor]] = [
+    lambda x: x[1],
+    lambda x: x.t(),
+    lambda x: x[:, 1::2],
+    lambda x: x.reshape(-1)[2:5],
+    lambda x: x.detach(),
+    lambda x: x.expand(2, 3, 4)[0],
+]
+DUPLICATES = [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("duplicate", DUPLICATES, ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("dtype", [nt.float32, nt.bfloat16, nt.int64, nt.bool])
+def test_copies_share_memory_where_their_originals_do(
+    view: Callable[[nt.Tensor], nt.Tensor], duplicate: Callable[[Any], Any], dtype: nt.dtype
+) -> None:
+    x = nt.zeros(3, 4, dtype=dtype)
+    whole, part = duplicate([x, view(x)])
+    assert part.shape == view(x).shape and part.stride() == view(x).stride()
+    whole.fill_(1)
+    assert bool((part == 1).all()) and not bool((x == 1).any())
+
+
+def test_a_parameters_copy_has_no_gradient_and_a_tensors_has() -> None:
+    for make, has in ((nt.nn.Parameter, False), (lambda x: x.requires_grad_(), True)):
+        x = make(nt.ones(2))
+        (x * 2).sum().backward()
+        twin = copy.deepcopy(x)
+        assert type(twin) is type(x) and twin.requires_grad and (twin.grad is not None) is has
+    layer = nt.nn.Linear(2, 2)
+    layer.tied = layer.weight
+    assert copy.deepcopy(layer).tied is not layer.weight
+    twin = copy.deepcopy(layer)
+    assert twin.tied is twin.weight
+
+
+@pytest.mark.parametrize("duplicate", DUPLICATES, ids=["deepcopy", "pickle"])
+def test_copies_have_what_was_set_on_their_originals(duplicate: Callable[[Any], Any]) -> None:
+    x = nt.ones(2)
+    x.name = ["a"]  # type: ignore[attr-defined]
+    twin = duplicate(x)
+    assert twin.name == ["a"] and twin.name is not x.name  # type: ignore[attr-defined]
+    assert not duplicate(nt.nn.Buffer(nt.ones(2), persistent=False)).persistent
+
+
 def test_numpy_meets_tensors() -> None:
     x = nt.ones(2, dtype=nt.float64)
     assert isinstance(numpy.ones(2) * x, nt.Tensor)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar
@@ -42,16 +43,39 @@ class Mode:
         setattr(modes, self.field, self._outer.pop())
 
     def __call__(self, function: Function) -> Function:
-        make, value = type(self), self.value
-
         @functools.wraps(function)
         def in_mode(*args: Any, **kwargs: Any) -> Any:
-            block = Mode.__new__(make)
-            Mode.__init__(block, value)
-            with block:
+            with self._again():
                 return function(*args, **kwargs)
 
+        @functools.wraps(function)
+        def resumed_in_mode(*args: Any, **kwargs: Any) -> Any:
+            generator = function(*args, **kwargs)
+            proceed: Callable[[], Any] = functools.partial(next, generator)
+            while True:  # the mode holds while the generator runs, and not while it waits
+                try:
+                    with self._again():
+                        value = proceed()
+                except StopIteration as end:
+                    return end.value
+                try:
+                    proceed = functools.partial(generator.send, (yield value))
+                except GeneratorExit:
+                    with self._again():
+                        generator.close()
+                    raise
+                except BaseException as error:
+                    proceed = functools.partial(generator.throw, error)
+
+        if inspect.isgeneratorfunction(function):
+            return resumed_in_mode  # type: ignore[return-value]
         return in_mode  # type: ignore[return-value]
+
+    def _again(self) -> Mode:
+        """A block like this one."""
+        block = Mode.__new__(type(self))
+        Mode.__init__(block, self.value)
+        return block
 
 
 def _decorating(make: type[Mode], function: Any) -> Any:
@@ -134,15 +158,8 @@ class inference_mode(Mode):  # noqa: N801 - PyTorch's name
             self._grad.__exit__(kind, error, trace)
         super().__exit__(kind, error, trace)
 
-    def __call__(self, function: Function) -> Function:
-        value = self.value
-
-        @functools.wraps(function)
-        def in_mode(*args: Any, **kwargs: Any) -> Any:
-            with inference_mode(value):
-                return function(*args, **kwargs)
-
-        return in_mode  # type: ignore[return-value]
+    def _again(self) -> Mode:
+        return inference_mode(self.value)
 
 
 def is_grad_enabled() -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nanotorch.tensor import Tensor
 
 
@@ -21,6 +23,12 @@ class Parameter(Tensor):
 
     def __repr__(self, **options: object) -> str:
         return "Parameter containing:\n" + super().__repr__(**options)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
+        """A parameter over memory of its own, without a gradient."""
+        if id(self) not in memo:
+            memo[id(self)] = type(self)(self.detach().clone(), self.requires_grad)
+        return memo[id(self)]  # type: ignore[no-any-return]
 
 
 class Buffer(Tensor):

@@ -1,0 +1,39 @@
+"""The memory that a NumPy array shows: what copies of several arrays need, so as to share one."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy
+
+Array = Any
+
+
+class Place(NamedTuple):
+    """Where an array lies in the memory of another: bytes from its beginning, and its form."""
+
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: Any
+
+
+def memory_of(array: Array) -> Array:
+    """The array that owns all memory of `array`; itself where that is no NumPy array's alone."""
+    owner = array
+    while type(owner.base) is numpy.ndarray:
+        owner = owner.base
+    in_one_piece = owner.flags.c_contiguous or owner.flags.f_contiguous
+    return owner if type(array) is numpy.ndarray and owner.base is None and in_one_piece else array
+
+
+def place_in(owner: Array, array: Array) -> Place:
+    """Where an array lies in the memory of its owner."""
+    offset = array.__array_interface__["data"][0] - owner.__array_interface__["data"][0]
+    return Place(offset, array.shape, array.strides, array.dtype)
+
+
+def shown(owner: Array, place: Place) -> Array:
+    """The array at a place in the memory of `owner`, a copy of the owner that it was found in."""
+    content = owner.ravel(order="K").view(numpy.uint8)
+    return numpy.ndarray(place.shape, place.dtype, content, place.offset, place.strides)
