@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, NamedTuple, ParamSpec, Protocol, Self,
 from typing import TypeAlias, TypeVar, overload
 from nanotorch.backend import device as Device, dtype as DType
 from nanotorch.operators import Operand, ValuesAndIndices
+import copy
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,7 +19,8 @@ from nanotorch.autograd.grad_mode import modes
 from nanotorch.autograd.graph import AccumulateGrad
 from nanotorch.autograd.inplace import become_view, bump, check_inplace, refresh
 from nanotorch.autograd.walk import retaining
-from nanotorch.backend import CPU, HOST, Array, array_module, device as Device, device_of, dtype as DType, dtype_of, get_default_dtype, is_array, is_pinned, module_of, on_device, on_device_of, pinned, tensor_type, to_device
+from nanotorch.backend import CPU, HOST, Array, array_module, copy_of, device as Device, device_of, dtype as DType, dtype_of, get_default_dtype, is_array, is_pinned, module_of, on_device, on_device_of, pinned, tensor_type, to_device
+from nanotorch.backend.memory import Place, memory_of, place_in, shown
 from nanotorch.node import Node, RemovableHandle, Traced
 from nanotorch.operators import Operators
 from nanotorch.printing import tensor_format, tensor_repr
@@ -195,6 +197,14 @@ class Tensor(Operators):
     def __repr__(self) -> str: ...
     def __format__(self, specification: str) -> str: ...
     def __deepcopy__(self, memo: dict[builtins.int, Any]) -> Tensor: ...
+    def _copied_array(self, memo: dict[builtins.int, Any]) -> Array: ...
+    def _attributes(self) -> dict[str, Any]: ...
     def __reduce__(self) -> Any: ...
     __hash__ = object.__hash__
-def _restored(kind: builtins.type[Tensor], array: Array, required: builtins.bool) -> Tensor: ...
+def _restored(
+    kind: builtins.type[Tensor],
+    owner: Array,
+    required: builtins.bool,
+    place: Tensor | None = None,
+    attributes: Tensor = (),
+) -> Tensor: ...
