@@ -174,7 +174,7 @@ class Primitive(Node):
         return cotangents
 
     def value(self, kind: int, key: Any, index: int, tensors: bool) -> Any:
-        """One argument of a rule, refused if it was changed in place since it was saved."""
+        """One argument of a rule; refuses a saved value that was changed in place since."""
         if kind == INPUT:
             x = self.inputs[key]
             if isinstance(x, Traced):
@@ -187,8 +187,6 @@ class Primitive(Node):
             else:
                 return x
             return x if tensors else x._array
-        if kind == ATTRIBUTE:
-            return self.attributes[key]
         if kind == REST:
             return tuple(self.value(INPUT, i, index, tensors) for i in range(key, len(self.inputs)))
         if kind == OUTPUT:
@@ -325,7 +323,7 @@ def run(
             operands = cast
             array = next(x for x in operands if type(x) in arrays)
     xp = arrays.get(type(array)) or array_module(array)
-    plain = xp is HOST and array.itemsize != 2  # which spares most ops a call
+    plain = xp is HOST and array.itemsize != 2  # as in most cases: saves a call
     kernel = primitive.kernel if plain else kernel_of(primitive, xp, array)
     return kernel(xp, *operands, **attributes)
 

@@ -35,7 +35,7 @@ def apply(self: Any, primitive: type[Primitive], inputs: Inputs, attributes: Att
 
 
 def go_on(primitive: type[Primitive], inputs: Inputs, attributes: Attributes, rest: Rings) -> Any:
-    """y = primitive(inputs), read by the rest of the rings: how a ring calls on."""
+    """y = primitive(inputs), read by the rest of the rings: how a ring hands it on."""
     if rest:
         return rest[0](primitive, inputs, attributes, rest[1:])
     return eager(next(x for x in inputs if isinstance(x, Traced)), primitive, inputs, attributes)
@@ -53,7 +53,7 @@ def eager(self: Any, primitive: type[Primitive], inputs: Inputs, attributes: Att
             try:
                 if x._requires_grad or x._base is not None:
                     tracked = True
-            except AttributeError:  # an operand that is traced but no tensor takes over
+            except AttributeError:  # Traced, but no tensor (a formula of `sym`): its way
                 return x._apply(primitive, inputs, attributes)
             x = x._array
         arrays.append(x)

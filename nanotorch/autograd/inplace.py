@@ -71,7 +71,7 @@ def apply_inplace(primitive: type[Primitive], x: Any, *operands: Any, **attribut
 def go_on_writing(
     primitive: type[Primitive], inputs: Inputs, attributes: Attributes, rest: Rings
 ) -> Any:
-    """inputs[0] := primitive(inputs), read by the rest of the rings: how a ring calls on."""
+    """inputs[0] := primitive(inputs), read by the rest of the rings: how a ring hands it on."""
     if rest:
         return rest[0].write(primitive, inputs, attributes, rest[1:])
     return write(primitive, inputs, attributes)
