@@ -15,6 +15,7 @@ from nanotorch.backend import (
     device_of,
     dtype as DType,
     dtype_of,
+    fitting,
     get_default_device,
     get_default_dtype,
     module_of,
@@ -52,7 +53,8 @@ def filled(
         raise RuntimeError(f"Trying to create tensor with negative dimension: {list(wanted)}")
     target = get_default_device() if place is None else Device(place)
     with on_device(target):
-        array = module_of(target).full(wanted, value, (dtype or get_default_dtype()).numpy)
+        kind = (dtype or get_default_dtype()).numpy
+    array = module_of(target).full(wanted, fitting(value, kind), kind)
     return finished(array, requires_grad)
 
 
@@ -65,6 +67,9 @@ def tensor(
     """
     array = as_array(data, dtype)
     if dtype is not None:
+        if array is not data and not isinstance(data, Tensor) and array.size:
+            for value in (array.min(), array.max()) if array.dtype.kind in "iuf" else ():
+                fitting(value.item(), dtype.numpy)
         array = as_dtype(array, dtype.numpy)
     elif array is data or isinstance(data, Tensor):
         with on_device_of(array):

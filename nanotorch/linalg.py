@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from nanotorch.ops import (
     slogdet as slogdet,
     solve as solve,
 )
+from nanotorch.ops.linalg import svdvals as svdvals
 
 
 def vector_norm(x: Any, ord: float = 2, dim: Any = None, keepdim: bool = False) -> Any:
@@ -22,13 +24,43 @@ def vector_norm(x: Any, ord: float = 2, dim: Any = None, keepdim: bool = False) 
 
 
 def norm(x: Any, ord: Any = None, dim: Any = None, keepdim: bool = False) -> Any:
-    """The norm of a vector of any order, or the Frobenius norm (ord None or "fro") of matrices."""
+    """The norm of vectors, or that of matrices where `dim` (or x) has two dimensions.
+
+    Without `ord` that of all elements as one vector, over `dim` or over all.
+    """
     dims = x.ndim if dim is None else 1 if isinstance(dim, int) else len(dim)
-    if ord in (None, "fro") or dims == 1:
-        return ops.norm(x, 2 if ord in (None, "fro") else ord, dim, keepdim)
-    raise NotImplementedError(
-        f"linalg.norm: of matrices only the Frobenius norm is there, got ord={ord!r}"
-    )
+    if ord is None or (dims == 1 and not isinstance(ord, str)):
+        return vector_norm(x, 2 if ord is None else ord, dim, keepdim)
+    if dims != 2:
+        raise RuntimeError(
+            f"linalg.norm: the order {ord!r} is one of matrices, but {dims} dimensions are given"
+        )
+    return matrix_norm(x, ord, (0, 1) if dim is None else dim, keepdim)
+
+
+def matrix_norm(
+    x: Any, ord: Any = "fro", dim: tuple[int, int] = (-2, -1), keepdim: bool = False
+) -> Any:
+    """The norm of matrices in two dimensions of x.
+
+    ord "fro": of all elements as one vector; "nuc", 2, -2: sum, largest, smallest singular value;
+    1, -1: largest, smallest sum of a column's sizes; inf, -inf: of a row's.
+    """
+    rows, columns = (d % x.ndim for d in dim)
+    if ord in ("fro", "f"):
+        return vector_norm(x, 2, (rows, columns), keepdim)
+    if ord not in ("nuc", 1, -1, 2, -2, math.inf, -math.inf):
+        raise RuntimeError(f"linalg.matrix_norm: Order {ord} not supported.")
+    y = ops.movedim(x, (rows, columns), (-2, -1))
+    if ord in ("nuc", 2, -2):
+        y = svdvals(y)
+        y = ops.sum(y, -1) if ord == "nuc" else ops.amax(y, -1) if ord == 2 else ops.amin(y, -1)
+    else:
+        y = ops.sum(ops.abs(y), -2 if abs(ord) == 1 else -1)
+        y = ops.amax(y, -1) if ord > 0 else ops.amin(y, -1)
+    for d in sorted((rows, columns)) if keepdim else ():
+        y = ops.unsqueeze(y, d)
+    return y
 
 
 def matrix_power(x: Any, n: int) -> Any:
@@ -36,7 +68,7 @@ def matrix_power(x: Any, n: int) -> Any:
     if n < 0:
         return matrix_power(inv(x), -n)
     if n == 0:
-        return eye(x.shape[-1], dtype=x.dtype, device=x.device).expand(x.shape).clone()
+        return x.clone().copy_(eye(x.shape[-1], dtype=x.dtype, device=x.device))
     half = matrix_power(x, n // 2) if n > 1 else None
     if half is None:
         return x

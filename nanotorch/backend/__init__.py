@@ -46,7 +46,7 @@ from nanotorch.backend.dtypes import (
     set_default_dtype as set_default_dtype,
     tensor_type as tensor_type,
 )
-from nanotorch.backend.limits import finfo as finfo, iinfo as iinfo
+from nanotorch.backend.limits import finfo as finfo, fitting as fitting, iinfo as iinfo
 from nanotorch.backend.threads import (
     blas_threads as blas_threads,
     get_num_threads as get_num_threads,

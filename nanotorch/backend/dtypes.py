@@ -215,6 +215,9 @@ def promote(operands: Sequence[Any], floating: bool, arrays: Any = MODULES) -> S
                 common = operand.dtype
             elif operand.dtype is not common:
                 break
+        elif type(operand) is int and common is not None:
+            if not 0 <= operand < 128 and common.kind in "iu" and common.char not in "lq":
+                break  # a number that may have to wrap around
         elif common is None or type(operand) is not int:
             if type(operand) is not float or common is None or common.kind != "f":
                 break
@@ -250,7 +253,16 @@ def as_dtype(array: Array, kind: numpy.dtype[Any]) -> Array:
     return array.astype(kind)
 
 
+def wrapped(value: int, kind: numpy.dtype[Any]) -> int:
+    """What an integer dtype keeps of a number: its last bits, as in PyTorch."""
+    span = 1 << 8 * kind.itemsize
+    low = -span // 2 if kind.kind == "i" else 0
+    return (value - low) % span + low
+
+
 def _cast(value: Any, kind: numpy.dtype[Any], module: Any) -> Any:
+    if type(value) is int and kind.kind in "iu":
+        return wrapped(value, kind)
     if type(value) in _BY_PYTHON:
         return value
     if module is not None and value.ndim == 0 and array_module(value) is not module:

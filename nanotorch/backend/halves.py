@@ -57,7 +57,7 @@ def for_rules(g: Array, promotes: str | None) -> Callable[[Any], Any] | None:
     On the CPU rules are computed in float32. CuPy computes with halves itself, but knows no common
     dtype of bfloat16 and integers.
     """
-    if type(g) is HOST.ndarray:
+    if RAW.get(type(g)) is HOST:  # an array, or the scalar that a function of 0-dim ones returned
         return widened
     return integers_widened if promotes else None
 

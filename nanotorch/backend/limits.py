@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from nanotorch.backend import dtypes
-from nanotorch.backend.dtypes import dtype, get_default_dtype
+from nanotorch.backend.dtypes import dtype, dtype_of, get_default_dtype, wrapped
 
 # Bits of mantissa and of exponent, by itemsize; bfloat16 has float32's exponent.
 _PARTS = {2: (10, 5), 4: (23, 8), 8: (52, 11)}
@@ -58,3 +58,32 @@ class iinfo:  # noqa: N801 - PyTorch's name
 
     def __repr__(self) -> str:
         return f"iinfo(min={self.min:g}, max={self.max:g}, dtype={self.dtype})"
+
+
+def fitting(value: Any, kind: Any) -> Any:
+    """A Python number to be written to elements of that NumPy dtype; other values as they are.
+
+    RuntimeError where they cannot hold it: as in PyTorch a fraction may be lost, but no integer
+    takes NaN, an infinity or what lies beyond its limits, and no real number an imaginary part.
+    """
+    if kind.kind in "bc":
+        return value
+    if not isinstance(value, int | float | complex):
+        if not (hasattr(value, "dtype") and value.dtype.kind == "c" and value.ndim == 0):
+            return value
+        value = complex(value)
+    name, number = dtype_of(kind), value
+    if isinstance(number, complex) and number.imag == 0:
+        number = number.real
+    if isinstance(number, complex):
+        fits = False
+    elif kind.kind in "iu":
+        limits = iinfo(name)
+        low = -limits.max if limits.min == 0 and isinstance(number, int) else limits.min
+        fits = low <= number <= limits.max
+        number = wrapped(int(number), kind) if fits else number
+    else:
+        fits = not finfo(name).max < abs(number) < math.inf
+    if not fits:
+        raise RuntimeError(f"{value} cannot be converted to {name} without overflow")
+    return number

@@ -69,7 +69,7 @@ def hardtanh(
     input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
 ) -> Tensor:
     """y = min(max(x, min_val), max_val)"""
-    return _apply(ops.clamp, input, inplace, min_val, max_val)
+    return _apply(ops.activations.hardtanh, input, inplace, min_val, max_val)
 
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
@@ -101,12 +101,12 @@ def softsign(input: Tensor) -> Tensor:
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """y = min(max(x + 3, 0), 6) / 6"""
-    return _apply(lambda x: ops.clamp(x + 3, 0.0, 6.0) / 6, input, inplace)
+    return _apply(lambda x: ops.activations.hardtanh(x + 3, 0.0, 6.0) / 6, input, inplace)
 
 
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """y = x · min(max(x + 3, 0), 6) / 6"""
-    return _apply(lambda x: x * ops.clamp(x + 3, 0.0, 6.0) / 6, input, inplace)
+    return _apply(ops.activations.hardswish, input, inplace)
 
 
 def tanhshrink(input: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ def tanhshrink(input: Tensor) -> Tensor:
 
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """y = x where |x| > lambd, else 0"""
-    result: Tensor = ops.where(ops.abs(input) > lambd, input, 0.0)
+    result: Tensor = ops.where(ops.abs(input) <= lambd, 0.0, input)
     return result
 
 
@@ -129,7 +129,7 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """y = x where x > threshold, else value"""
-    return _apply(lambda x: ops.where(x > threshold, x, value), input, inplace)
+    return _apply(lambda x: ops.where(x <= threshold, value, x), input, inplace)
 
 
 @in_precision("short")
@@ -143,6 +143,8 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
                 f"got {weight.numel()}"
             )
         weight = weight.reshape((-1, *[1] * (input.ndim - 2)))
+    elif not input.ndim:
+        weight = weight.reshape(())
     result: Tensor = ops.where(input > 0, input, weight * input)
     return result
 

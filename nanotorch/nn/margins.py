@@ -21,6 +21,12 @@ def reduced(loss: Tensor, reduction: str) -> Tensor:
     return result
 
 
+def above_zero(x: Tensor) -> Tensor:
+    """max(0, x), whose slope at 0 is 1, as PyTorch has it in these losses."""
+    result: Tensor = ops.clamp(x, min=0.0)
+    return result
+
+
 def pairwise_distance(
     x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
 ) -> Tensor:
@@ -49,7 +55,7 @@ def hinge_embedding_loss(
     input: Tensor, target: Tensor, margin: float = 1.0, reduction: str = "mean"
 ) -> Tensor:
     """x where the target is 1, max(0, margin - x) where it is -1."""
-    return reduced(ops.where(target == 1, input, ops.relu(margin - input)), reduction)
+    return reduced(ops.where(target == 1, input, above_zero(margin - input)), reduction)
 
 
 @in_precision("full")
@@ -57,7 +63,7 @@ def margin_ranking_loss(
     input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0, reduction: str = "mean"
 ) -> Tensor:
     """max(0, -target · (x1 - x2) + margin), targets 1 or -1."""
-    return reduced(ops.relu(-target * (input1 - input2) + margin), reduction)
+    return reduced(above_zero(-target * (input1 - input2) + margin), reduction)
 
 
 @in_precision("full")
@@ -67,7 +73,7 @@ def cosine_embedding_loss(
     """1 - cos(x1, x2) where the target is 1, max(0, cos(x1, x2) - margin) where it is -1."""
     sizes = (ops.sum(x * x, -1) + 1e-12 for x in (input1, input2))
     cosine = ops.sum(input1 * input2, -1) * ops.rsqrt(next(sizes) * next(sizes))
-    return reduced(ops.where(target == 1, 1 - cosine, ops.relu(cosine - margin)), reduction)
+    return reduced(ops.where(target == 1, 1 - cosine, above_zero(cosine - margin)), reduction)
 
 
 @in_precision("full")
@@ -83,7 +89,7 @@ def triplet_margin_loss(
     """max(0, d(anchor, positive) - d(anchor, negative) + margin), d the pairwise distance."""
     near = pairwise_distance(anchor, positive, p, eps)
     far = pairwise_distance(anchor, negative, p, eps)
-    return reduced(ops.relu(near - far + margin), reduction)
+    return reduced(above_zero(near - far + margin), reduction)
 
 
 @in_precision("full")

@@ -66,6 +66,7 @@ from nanotorch.ops.comparisons import (
     nonzero as nonzero,
     where as where,
 )
+from nanotorch.ops.cumulative import cumprod as cumprod, cumsum as cumsum, prod as prod
 from nanotorch.ops.division import (
     div as div,
     floor_divide as floor_divide,
@@ -198,14 +199,11 @@ from nanotorch.ops.reductions import (
     argmax as argmax,
     argmin as argmin,
     count_nonzero as count_nonzero,
-    cumprod as cumprod,
-    cumsum as cumsum,
     logsumexp as logsumexp,
     max as max,
     min as min,
     nanmean as nanmean,
     nansum as nansum,
-    prod as prod,
 )
 from nanotorch.ops.regions import (
     AsStrided as AsStrided,

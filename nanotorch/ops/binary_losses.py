@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import Array, constant
-from nanotorch.ops.activations import sigmoid, softplus, stable_sigmoid
+from nanotorch.ops.activations import logistic, softplus, stable_sigmoid
 from nanotorch.ops.loss_reductions import (
     check_reduction,
     divided,
@@ -110,16 +110,15 @@ def log1p_exp(xp: Any, x: Array) -> Array:
 def bce_logits_slope(x: Any, target: Any, weight: Any, pos_weight: Any) -> Any:
     """d loss/dx = sigmoid(x) - target, weighted."""
     if pos_weight is None:
-        slope = sigmoid(x) - target
+        slope = logistic(x) - target
     else:
-        slope = sigmoid(x) * (1 + (pos_weight - 1) * target) - pos_weight * target
+        slope = logistic(x) * (1 + (pos_weight - 1) * target) - pos_weight * target
     return slope if weight is None else slope * weight
 
 
 def bce_curvature(x: Any, target: Any, weight: Any, pos_weight: Any) -> Any:
-    """d^2 loss/dx^2 = sigmoid(x) (1 - sigmoid(x)), weighted."""
-    s = sigmoid(x)
-    curvature = s * (1 - s)
+    """d^2 loss/dx^2 = sigmoid(x) sigmoid(-x), weighted."""
+    curvature = logistic(x) * logistic(-x)
     if pos_weight is not None:
         curvature = curvature * (1 + (pos_weight - 1) * target)
     return curvature if weight is None else curvature * weight
@@ -129,7 +128,7 @@ def bce_mixed_slope(x: Any, weight: Any, pos_weight: Any) -> Any:
     """d^2 loss/dx d target = -1, weighted."""
     if pos_weight is None:
         return -1 if weight is None else -weight
-    slope = sigmoid(x) * (pos_weight - 1) - pos_weight
+    slope = logistic(x) * (pos_weight - 1) - pos_weight
     return slope if weight is None else slope * weight
 
 

@@ -11,6 +11,7 @@ from nanotorch.backend import (
     cuda_module,
     device,
     device_of,
+    fitting,
     to_device,
 )
 from nanotorch.primitive import Linear, Primitive, apply
@@ -99,7 +100,7 @@ class Fill(Linear):
             )
         if out is None:
             out = xp.empty_like(x)
-        xp.copyto(out, value, casting="unsafe")
+        xp.copyto(out, fitting(value, out.dtype), casting="unsafe")
         return out
 
 

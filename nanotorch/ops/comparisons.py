@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import Array, array_module, get_default_dtype, is_array, result_type
+from nanotorch.backend import Array, array_module, fitting, get_default_dtype, is_array, result_type
 from nanotorch.backend.dtypes import bool_
 from nanotorch.ops.casting import cast, into
 from nanotorch.primitive import BinaryUfunc, Linear, Traced, Ufunc, apply, function
@@ -199,7 +199,7 @@ class MaskedFill(Linear):
         if out is None:
             out = xp.empty(xp.broadcast_shapes(x.shape, mask.shape), x.dtype)
         xp.copyto(out, x)
-        xp.copyto(out, value, where=mask, casting="unsafe")
+        xp.copyto(out, fitting(value, out.dtype), where=mask, casting="unsafe")
         return out
 
 

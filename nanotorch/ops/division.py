@@ -4,36 +4,55 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import Array
+from nanotorch.backend import HOST, Array
 from nanotorch.ops.arithmetic import Div
 from nanotorch.ops.casting import zeros_like
-from nanotorch.primitive import BinaryUfunc, Elementwise, apply, function
+from nanotorch.primitive import Elementwise, apply, function
 
 
-class FloorDivide(BinaryUfunc):
+class Quotient(Elementwise):
+    """What integers cannot be divided by 0 in: `quotient` is NumPy's name of it."""
+
+    __slots__ = ()
+    in_place = True
+    quotient = ""
+
+    def __init_subclass__(cls) -> None:
+        name = cls.quotient
+
+        def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
+            refuse_zero(xp, a, b)
+            return getattr(xp, name)(a, b, out=out)
+
+        if name:
+            cls.kernel = staticmethod(kernel)  # type: ignore[method-assign]
+        super().__init_subclass__()
+
+
+class FloorDivide(Quotient):
     """y = floor(a / b)"""
 
-    ufunc = "floor_divide"
+    quotient = "floor_divide"
     vjp = (lambda g: zeros_like(g), lambda g: zeros_like(g))
 
 
 floor_divide = function(FloorDivide)
 
 
-class Remainder(BinaryUfunc):
+class Remainder(Quotient):
     """y = a - b * floor(a / b), of the sign of b"""
 
-    ufunc = "remainder"
+    quotient = "remainder"
     vjp = (lambda g: g, lambda g, a, b: -g * floor_divide(a, b))
 
 
 remainder = function(Remainder)
 
 
-class Fmod(BinaryUfunc):
+class Fmod(Quotient):
     """y = a - b * trunc(a / b), of the sign of a"""
 
-    ufunc = "fmod"
+    quotient = "fmod"
     vjp = (lambda g: g, lambda g, a, b: -g * apply(TruncDivide, a, b))
 
 
@@ -47,10 +66,23 @@ class TruncDivide(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        if a.dtype.kind in "iu":
-            quotient = xp.floor_divide(xp.absolute(a), xp.absolute(b), dtype=a.dtype)
-            return xp.multiply(quotient, xp.sign(a) * xp.sign(b), out=out)
-        return xp.trunc(xp.true_divide(a, b), out=out)
+        if not refuse_zero(xp, a, b):
+            return xp.trunc(xp.true_divide(a, b), out=out)
+        quotient = xp.floor_divide(a, b)
+        negative = (xp.remainder(a, b) != 0) & ((a < 0) != (b < 0))  # where it was rounded down
+        return xp.add(quotient, negative, out=out, dtype=quotient.dtype)
+
+
+def refuse_zero(xp: Any, a: Any, b: Any) -> bool:
+    """Whether a and b are integers; RuntimeError for booleans, and, on the CPU, for a b of 0."""
+    kinds = {x.dtype.kind for x in (a, b) if hasattr(x, "dtype")}
+    if kinds == {"b"}:
+        raise RuntimeError("division: expected numbers, got booleans")
+    if kinds - {"i", "u"}:
+        return False
+    if xp is HOST and not xp.all(b):
+        raise RuntimeError("ZeroDivisionError: integers cannot be divided by 0")
+    return True
 
 
 def div(a: Any, b: Any, *, rounding_mode: str | None = None) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 from nanotorch.backend import Array, result_type
 from nanotorch.ops.casting import cast, into, zeros_like
 from nanotorch.ops.comparisons import where
-from nanotorch.primitive import Elementwise, Traced, Ufunc, apply, function
+from nanotorch.primitive import BinaryUfunc, Elementwise, Traced, Ufunc, apply, function
 
 Function = Callable[..., Any]
 
@@ -281,19 +281,18 @@ tanh = function(Tanh)
 
 
 class Rounding(Elementwise):
-    """A step function, of slope 0, which leaves the dtypes of the kinds in `fixed` as they are."""
+    """A step function, of slope 0, which leaves integers as they are."""
 
     __slots__ = ()
     ufunc = ""
-    fixed = "iu"
     in_place = True
     vjp = (lambda g: zeros_like(g),)
 
     def __init_subclass__(cls) -> None:
-        name, fixed = cls.ufunc, cls.fixed
+        name = cls.ufunc
 
         def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-            if x.dtype.kind in fixed:
+            if x.dtype.kind in "iu":
                 return x.copy() if out is None else into(xp, x, out)
             return getattr(xp, name)(x, out=out)
 
@@ -301,11 +300,17 @@ class Rounding(Elementwise):
         super().__init_subclass__()
 
 
-class Sign(Rounding):
-    """y = -1, 0 or 1"""
+class Sign(Elementwise):
+    """y = -1, 0 or 1; 0 for NaN, as in PyTorch"""
 
-    ufunc = "sign"
-    fixed = "b"
+    in_place = True
+    vjp = (lambda g: zeros_like(g),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        if x.dtype.kind == "b":
+            return x.copy() if out is None else into(xp, x, out)
+        return xp.subtract(x > 0, x < 0, dtype=x.dtype, out=out)
 
 
 sign: Function = function(Sign)
@@ -372,6 +377,35 @@ class Clamp(Elementwise):
         return xp.minimum(xp.maximum(x, low), high, out=out)
 
 
+class AtLeast(BinaryUfunc):
+    """y = max(a, b); where they are equal a gets the gradient"""
+
+    ufunc = "maximum"
+    backward_name = "ClampBackward0"
+    vjp = (lambda g, a, b: where(a >= b, g, 0), lambda g, a, b: where(a < b, g, 0))
+
+
+class AtMost(BinaryUfunc):
+    """y = min(a, b); where they are equal a gets the gradient"""
+
+    ufunc = "minimum"
+    backward_name = "ClampBackward0"
+    vjp = (lambda g, a, b: where(a <= b, g, 0), lambda g, a, b: where(a > b, g, 0))
+
+
+class Logit(Elementwise):
+    """y = log(x / (1 - x)); the slope is NaN outside of [0, 1]"""
+
+    promotes = "floating"
+    vjp = (
+        lambda g, x: g * where((x < 0) | (x > 1), float("nan"), 1 / (x * (1 - x) + 0.0)),
+    )  # not -0
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        return xp.log(xp.true_divide(x, 1 - x), out=out)
+
+
 class NanToNum(Elementwise):
     """y = x with numbers in place of NaN and the infinities"""
 
@@ -405,9 +439,7 @@ def frac(x: Any) -> Any:
 
 def logit(x: Any, eps: float | None = None) -> Any:
     """log(x / (1 - x)); x is first held within [eps, 1 - eps] where eps is given."""
-    if eps is not None:
-        x = clamp(x, eps, 1 - eps)
-    return log(x / (1 - x))
+    return apply(Logit, x if eps is None else clamp(x, eps, 1 - eps))
 
 
 def nan_to_num(
@@ -431,5 +463,5 @@ def clamp(x: Any, min: Any = None, max: Any = None) -> Any:
             x = cast(x, result_type(x, *(v for v in (min, max) if v is not None)).numpy)
         return apply(Clamp, x, low=min, high=max)
     if min is not None:
-        x = where(x < min, min, x)
-    return x if max is None else where(x > max, max, x)
+        x = apply(AtLeast, x, min)
+    return x if max is None else apply(AtMost, x, max)

@@ -14,6 +14,7 @@ from nanotorch.backend import (
     array_module,
     broadcast_shapes,
     dtype_of,
+    fitting,
     is_array,
     on_device_of,
 )
@@ -92,6 +93,7 @@ class IndexPut(Linear):
                 f"{dtype_of(value.dtype).title} for the source."
             )
         place = filled(key, host_checked(xp, x.shape, key, indices))
+        value = fitting(value, out.dtype)
         if accumulate:
             add_at(xp, out, place, value)
         else:
@@ -152,6 +154,7 @@ class Scatter(Linear):
         if is_array(source) and source.ndim:
             source = source[tuple(slice(n) for n in index.shape)]
         place = places(xp, x, index, dim, "scatter_add" if add else "scatter")
+        source = fitting(source, out.dtype)
         if add:
             add_at(xp, out, place, source)
         else:

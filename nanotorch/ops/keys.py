@@ -20,10 +20,13 @@ HERE = "index"  # the op of x[…] itself
 def parsed(x: Any, key: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """A key as (items, index tensors): each index tensor is HERE among the items."""
     items, indices = [], []
-    for item in key if isinstance(key, tuple) else (key,):
-        if isinstance(item, list | range):
+    for item in key if isinstance(key, tuple) or is_like_tuple(key) else (key,):
+        if isinstance(item, list | range | tuple):
             item = as_index(x, item)
         array: Any = getattr(item, "_array", item)
+        if is_array(array) and array.dtype.char == "B":  # a mask from before there were booleans
+            item = item != 0
+            array = getattr(item, "_array", item)
         if item is None or item is Ellipsis or isinstance(item, slice) or type(item) is int:
             if isinstance(item, slice):
                 item = whole_numbers(item)
@@ -45,7 +48,35 @@ def parsed(x: Any, key: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
                 "tensors used as indices must be long, int, byte or bool tensors; "
                 f"got {getattr(item, 'dtype', type(item).__name__)}"
             )
-    return tuple(items), tuple(indices)
+    return without_ellipses(x, tuple(items), tuple(indices)), tuple(indices)
+
+
+def is_like_tuple(key: Any) -> bool:
+    """Whether a list stands for a tuple of indices, as PyTorch takes short lists of sequences."""
+    if not isinstance(key, list) or len(key) >= 32:
+        return False
+    parts = (list, tuple, range, slice, Traced, HOST.ndarray)
+    return any(item is None or item is Ellipsis or isinstance(item, parts) for item in key)
+
+
+def without_ellipses(x: Any, items: tuple[Any, ...], indices: Any) -> tuple[Any, ...]:
+    """The key with at most one `...`, and with none that stands for no dimension.
+
+    For PyTorch such a one is nothing, while for NumPy it separates the index tensors around it.
+    """
+    if Ellipsis not in items:
+        return items
+    masks = [getattr(i, "_array", i) for i in indices]
+    taken = sum(array.ndim if array.dtype.kind == "b" else 1 for array in masks)
+    taken += sum(type(item) is int or isinstance(item, slice) for item in items)
+    place = items.index(Ellipsis)
+    rest = tuple(item for item in items[place + 1 :] if item is not Ellipsis)
+    if taken >= x.ndim:
+        return items[:place] + rest
+    last = len(items) - 1 - items[::-1].index(Ellipsis)
+    if last > place and any(item is not None for item in items[last + 1 :]):
+        raise IndexError(f"an index can only have a single ellipsis ('...'), got {items}")
+    return items[: place + 1] + rest
 
 
 def on_host(array: Any) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import Array
-from nanotorch.ops.casting import cast, clone, into
+from nanotorch.backend import HOST, Array
+from nanotorch.ops.casting import cast, clone, into, ones_like, zeros_like
 from nanotorch.ops.comparisons import where
+from nanotorch.ops.cumulative import products_of_others
 from nanotorch.ops.elementwise import sign
+from nanotorch.ops.joining import cat, stack
 from nanotorch.ops.products import mm, same_dtype
 from nanotorch.ops.shapes import (
     UnsafeView,
@@ -15,10 +17,12 @@ from nanotorch.ops.shapes import (
     diagonal as diagonal_of,
     expand,
     reshape,
+    split,
     squeeze,
     transpose,
     unsqueeze,
 )
+from nanotorch.ops.sums import sum
 from nanotorch.primitive import Multilinear, Primitive, apply
 
 
@@ -127,11 +131,11 @@ class LogAbsDet(Primitive):
 
 
 class Det(Primitive):
-    """y = det x of each square matrix; its slope needs x to be invertible"""
+    """y = det x of each square matrix"""
 
     backward_name = "LinalgDetBackward0"
-    vjp = (lambda g, x, y: reshape(g * y, (*g.shape, 1, 1)) * transpose(inv(x), -2, -1),)
-    jvp = (lambda t, x, y: y * trace_of(inv(x) @ t),)
+    vjp = (lambda g, x, y: apply(DetReverse, g, x, y),)
+    jvp = (lambda t, x, y: sum(apply(DetReverse, ones_like(y), x, y) * t, (-2, -1)),)
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
@@ -145,6 +149,75 @@ class Det(Primitive):
 def batched(a: Any, b: Any) -> Any:
     """a @ b over leading dimensions."""
     return apply(BatchedMatMul, a, b)
+
+
+class DetReverse(Primitive):
+    """z = g times the cofactors of each square matrix x, whose determinant is y"""
+
+    vjp = (
+        lambda h, x, y: sum(h * apply(DetReverse, ones_like(y), x, y), (-2, -1)),
+        lambda h, g, x, y: cofactors_reverse(h, reshape(g * y, (*g.shape, 1, 1)), inv(x)),
+        None,
+    )
+
+    @staticmethod
+    def kernel(xp: Any, g: Array, x: Array, y: Array, out: Array | None = None) -> Array:
+        singular = (y == 0)[..., None, None]
+        regular = xp.where(singular, xp.eye(x.shape[-1], dtype=x.dtype), x)
+        z = (g * y)[..., None, None] * xp.linalg.inv(regular).swapaxes(-2, -1)
+        if xp is HOST and singular.any():
+            u, s, v = xp.linalg.svd(x)
+            cofactors = (u * products_of_others(s, -1)[..., None, :]) @ v
+            cofactors *= (xp.linalg.det(u) * xp.linalg.det(v))[..., None, None]
+            z = xp.where(singular, g[..., None, None] * cofactors, z)
+        return into(xp, z, out)
+
+
+def cofactors_reverse(h: Any, g: Any, inverse: Any) -> Any:
+    """The cotangent of x in DetReverse, for regular matrices; g is times the determinant."""
+    turned = transpose(inverse, -2, -1)
+    total = sum(h * turned, (-2, -1), True)
+    return g * (total * turned - turned @ transpose(h, -2, -1) @ turned)
+
+
+class SingularValues(Primitive):
+    """y = the singular values of each matrix x, the largest first"""
+
+    backward_name = "LinalgSvdBackward0"
+    vjp = (lambda g, x: apply(SingularValuesReverse, g, x),)
+    jvp = (lambda t, x, y: singular_values_tangent(t, x, y),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        return into(xp, xp.linalg.svd(x, compute_uv=False), out)
+
+
+class SingularValuesReverse(Primitive):
+    """z = u diag(g) v, x = u diag(y) v: the cotangent of x, given that of its singular values"""
+
+    @staticmethod
+    def kernel(xp: Any, g: Array, x: Array, out: Array | None = None) -> Array:
+        u, _, v = xp.linalg.svd(x, full_matrices=False)
+        return into(xp, (u * g[..., None, :]) @ v, out)
+
+
+def singular_values_tangent(t: Any, x: Any, y: Any) -> Any:
+    """The tangents of singular values: for each, t against the slope of that value alone."""
+    parts = split(y, 1, -1)
+    slopes = [
+        apply(
+            SingularValuesReverse,
+            cat([zeros_like(p) if p is not own else ones_like(p) for p in parts], -1),
+            x,
+        )
+        for own in parts
+    ]
+    return stack([sum(t * slope, (-2, -1)) for slope in slopes], -1)
+
+
+def svdvals(x: Any) -> Any:
+    """The singular values of each matrix x (…, m, n), the largest first: (…, min(m, n))."""
+    return apply(SingularValues, x)
 
 
 def trace_of(x: Any) -> Any:
@@ -317,10 +390,15 @@ def inv(x: Any) -> Any:
     return apply(Inv, x)
 
 
-def solve(a: Any, b: Any) -> Any:
-    """x with a @ x = b, for a (…, n, n) and b (n) or (…, n, k)."""
-    if b.ndim == 1:
-        return squeeze(apply(Solve, a, unsqueeze(b, 1)), -1)
+def solve(a: Any, b: Any, *, left: bool = True) -> Any:
+    """x with a @ x = b, or x @ a = b where not `left`: a (…, n, n), b (…, n) or (…, n, k).
+
+    b holds vectors if its shape is that of a without the last dimension, or if it is one.
+    """
+    if not left:
+        return transpose(solve(transpose(a, -2, -1), transpose(b, -2, -1)), -2, -1)
+    if b.ndim == 1 or (b.ndim == a.ndim - 1 and tuple(b.shape) == tuple(a.shape[:-1])):
+        return squeeze(apply(Solve, a, unsqueeze(b, -1)), -1)
     return apply(Solve, a, b)
 
 

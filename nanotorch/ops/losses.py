@@ -17,6 +17,7 @@ from nanotorch.ops.loss_reductions import (
     scaled,
     total,
 )
+from nanotorch.ops.pairs import xlogy
 from nanotorch.ops.sums import sum
 from nanotorch.primitive import Elementwise, Linear, Primitive, apply
 
@@ -77,7 +78,7 @@ class BinaryCrossEntropy(Primitive):
             scaled(g, x, reduction) * weighted((x - target) / floor((1 - x) * x), weight)
         ),
         lambda g, x, weight, reduction: (
-            scaled(g, x, reduction) * weighted(bounded_log(1 - x) - bounded_log(x), weight)
+            scaled(g, x, reduction) * weighted(log(1 - x) - log(x), weight)
         ),
         None,
     )
@@ -85,9 +86,7 @@ class BinaryCrossEntropy(Primitive):
         lambda t, x, target, weight, reduction: total(
             t * weighted((x - target) / floor((1 - x) * x), weight), reduction
         ),
-        lambda t, x, weight, reduction: total(
-            t * weighted(bounded_log(1 - x) - bounded_log(x), weight), reduction
-        ),
+        lambda t, x, weight, reduction: total(t * weighted(log(1 - x) - log(x), weight), reduction),
         None,
     )
 
@@ -96,12 +95,11 @@ class BinaryCrossEntropy(Primitive):
         xp: Any, x: Array, target: Array, weight: Any, *, reduction: str, out: Array | None = None
     ) -> Array:
         # Only where reading the values costs no waiting for a device.
-        if xp is HOST and ((x < 0) | (x > 1)).any():
-            raise ValueError("all elements of input should be between 0 and 1")
-        one = x.dtype.type(1)
-        positive = xp.maximum(xp.log(xp.maximum(x, xp.finfo(x.dtype).tiny)), -100)
-        negative = xp.maximum(xp.log1p(-xp.minimum(x, one - xp.finfo(x.dtype).epsneg)), -100)
-        positive, negative = xp.where(x > 0, positive, -100), xp.where(x < 1, negative, -100)
+        if xp is HOST:
+            for name, values in (("input", x), ("target", target)):
+                if not ((values >= 0) & (values <= 1)).all():
+                    raise RuntimeError(f"all elements of {name} should be between 0 and 1")
+        positive, negative = xp.maximum(xp.log(x), -100), xp.maximum(xp.log1p(-x), -100)
         loss = ((target - 1) * negative - target * positive).astype(x.dtype)
         if weight is not None:
             loss = loss * weight
@@ -120,11 +118,6 @@ def weighted(x: Any, weight: Any) -> Any:
 def floor(x: Any) -> Any:
     """x, at least 1e-12: keeps the slope finite at probabilities 0 and 1."""
     return where(x < 1e-12, 1e-12, x)
-
-
-def bounded_log(x: Any) -> Any:
-    """log x, at least -100."""
-    return where(x <= 3.8e-44, -100.0, log(where(x <= 3.8e-44, 1.0, x)))
 
 
 class NllLoss(Linear):
@@ -151,7 +144,7 @@ class NllLoss(Linear):
         place, factor = class_places(xp, x.shape, x.dtype, target, weight, ignore_index)
         loss = xp.negative(x[place])
         if factor is not None:
-            # Not even an infinity counts where the target is to be ignored.
+            # Not even an infinity or NaN counts where the target is to be ignored.
             loss = xp.where(target == ignore_index, loss.dtype.type(0), loss * factor)
             if reduction == "mean":
                 return xp.true_divide(loss.sum(), factor.sum(), out=out)
@@ -190,7 +183,9 @@ class NllLossReverse(Linear):
         place, factor = class_places(xp, shape, g.dtype, target, weight, ignore_index)
         if reduction == "mean":
             g = g / (target.size or float("nan") if factor is None else factor.sum())
-        out[place] = -g if factor is None else -g * factor
+        if factor is not None:  # for nothing but ignored targets g is NaN by now
+            g = xp.where(target == ignore_index, g.dtype.type(0), g * factor)
+        out[place] = -g
         return out
 
 
@@ -353,8 +348,12 @@ def probability_loss(
 def huber_loss(x: Any, target: Any, reduction: str = "mean", delta: float = 1.0) -> Any:
     """(x - target) ** 2 / 2 within delta, delta * (|x - target| - delta / 2) beyond."""
     check_reduction(reduction)
-    d = abs(x - target)
-    return total(where(d <= delta, 0.5 * d * d, delta * (d - 0.5 * delta)), reduction)
+    if not delta > 0:
+        raise RuntimeError("huber_loss does not support non-positive values for delta.")
+    d = x - target
+    size = abs(d)
+    near = where(size > delta, 0.0, d)  # not |d|, which has no curvature at 0; no infinity
+    return total(where(size > delta, delta * (size - 0.5 * delta), 0.5 * near * near), reduction)
 
 
 def smooth_l1_loss(x: Any, target: Any, reduction: str = "mean", beta: float = 1.0) -> Any:
@@ -362,10 +361,12 @@ def smooth_l1_loss(x: Any, target: Any, reduction: str = "mean", beta: float = 1
     check_reduction(reduction)
     if beta < 0:
         raise RuntimeError(f"smooth_l1_loss does not support negative values for beta, got {beta}")
-    d = abs(x - target)
+    d = x - target
     if beta == 0:
-        return total(d, reduction)
-    return total(where(d < beta, 0.5 * d * d / beta, d - 0.5 * beta), reduction)
+        return total(abs(d), reduction)
+    size = abs(d)
+    near = where(size >= beta, 0.0, d)
+    return total(where(size >= beta, size - 0.5 * beta, 0.5 * near * near / beta), reduction)
 
 
 def kl_div(x: Any, target: Any, reduction: str = "mean", log_target: bool = False) -> Any:
@@ -375,7 +376,7 @@ def kl_div(x: Any, target: Any, reduction: str = "mean", log_target: bool = Fals
     if log_target:
         loss = exp(target) * (target - x)
     else:
-        loss = where(target > 0, target * log(where(target > 0, target, 1.0)), 0.0) - target * x
+        loss = xlogy(target, target) - target * x
     if reduction == "batchmean":
         return sum(loss) / (x.shape[0] if x.ndim else 1)
     return total(loss, reduction)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import Array, is_array
-from nanotorch.ops.casting import zeros_like
+from nanotorch.backend import HOST, Array, is_array
+from nanotorch.ops.casting import full_of, into, zeros_like
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import exp, log, sign
 from nanotorch.primitive import BinaryUfunc, Elementwise, Traced, apply, function
@@ -16,8 +16,8 @@ class Maximum(BinaryUfunc):
 
     ufunc = "maximum"
     vjp = (
-        lambda g, a, b: share(g, a > b, a == b),
-        lambda g, a, b: share(g, b > a, a == b),
+        lambda g, a, b: share(g, a < b, a == b),
+        lambda g, a, b: share(g, b < a, a == b),
     )
 
 
@@ -29,8 +29,8 @@ class Minimum(BinaryUfunc):
 
     ufunc = "minimum"
     vjp = (
-        lambda g, a, b: share(g, a < b, a == b),
-        lambda g, a, b: share(g, b < a, a == b),
+        lambda g, a, b: share(g, a > b, a == b),
+        lambda g, a, b: share(g, b > a, a == b),
     )
 
 
@@ -113,15 +113,32 @@ class Logaddexp(BinaryUfunc):
 logaddexp = function(Logaddexp)
 
 
-def share(g: Any, wins: Any, ties: Any) -> Any:
-    """g where the operand wins, half of it where both are equal, else 0."""
-    return where(ties, g * 0.5, where(wins, g, 0))
+class Xlogy(Elementwise):
+    """y = a * log(b), and 0 where a is 0 and b a number"""
+
+    promotes = "floating"
+    vjp = (
+        lambda g, a, b: g * where((a == 0) & (b <= 0), 0.0, log_of(b, a)),
+        lambda g, a, b: g * (a / b),
+    )
+
+    @staticmethod
+    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
+        y = xp.where((a == 0) & (b == b), 0, a * xp.log(b))
+        return into(xp, y.astype(xp.result_type(a, b)), out)
 
 
-def xlogy(a: Any, b: Any) -> Any:
-    """a * log(b), and 0 where a is 0."""
-    zero = a == 0
-    return where(zero, 0.0, a * log(where(zero, 1.0, b)))
+xlogy = function(Xlogy)
+
+
+def log_of(b: Any, like: Any) -> Any:
+    """log b; of a number, beside `like`."""
+    return log(b) if hasattr(b, "dtype") else full_of(like, float(HOST.log(b)))
+
+
+def share(g: Any, loses: Any, ties: Any) -> Any:
+    """0 where the operand loses, half of g where both are equal, else g: also of NaN."""
+    return where(ties, g * 0.5, where(loses, 0, g))
 
 
 def over_square(x: Any, a: Any, b: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Products, extremes, places and truth over all dimensions or over some; running sums and products.
+"""Extremes, their places, and truth over all dimensions or over some.
 
 `dim` is an int, a tuple of ints or None (all); `keepdim` keeps reduced dimensions with size 1.
 """
@@ -10,33 +10,14 @@ from typing import Any, NamedTuple
 
 from nanotorch.backend import Array
 from nanotorch.backend.dtypes import uint8
-from nanotorch.ops.casting import cast, clone, into
+from nanotorch.ops.casting import cast, clone
 from nanotorch.ops.comparisons import isnan, where
 from nanotorch.ops.elementwise import exp
-from nanotorch.ops.indexing import Gather, flip
+from nanotorch.ops.indexing import Gather
 from nanotorch.ops.pairs import Maximum, Minimum
 from nanotorch.ops.shapes import UnsafeView, dimension
 from nanotorch.ops.sums import Dim, axes, dims, spread, sum
-from nanotorch.primitive import Linear, Primitive, Traced, apply
-
-
-class Prod(Primitive):
-    """y = the product of x over `dim`, one dimension or all"""
-
-    vjp = (lambda g, x, dim, keepdim: prod_slope(g, x, dim, keepdim),)
-    jvp = (lambda t, x, dim, keepdim: sum(t * products_of_others(x, dim), dim, keepdim),)
-
-    @staticmethod
-    def kernel(
-        xp: Any,
-        x: Array,
-        *,
-        dim: int | None = None,
-        keepdim: bool = False,
-        out: Array | None = None,
-    ) -> Array:
-        dtype = xp.int64 if x.dtype.kind in "bui" else None
-        return x.prod(axis=dim, keepdims=keepdim, dtype=dtype, out=out)
+from nanotorch.primitive import Primitive, Traced, apply
 
 
 class Extreme(Primitive):
@@ -155,12 +136,12 @@ class LogSumExp(Primitive):
     backward_name = "LogsumexpBackward0"
     vjp = (
         lambda g, x, y, dim, keepdim: (
-            spread(g, x.shape, dim, keepdim) * exp(x - finite(spread(y, x.shape, dim, keepdim)))
+            spread(g, x.shape, dim, keepdim) * exp(x - spread(y, x.shape, dim, keepdim))
         ),
     )
     jvp = (
         lambda t, x, y, dim, keepdim: sum(
-            t * exp(x - finite(spread(y, x.shape, dim, keepdim))), dim, keepdim
+            t * exp(x - spread(y, x.shape, dim, keepdim)), dim, keepdim
         ),
     )
 
@@ -174,33 +155,6 @@ class LogSumExp(Primitive):
         return xp.add(xp.log(total), top.reshape(total.shape), out=out)
 
 
-class Cumsum(Linear):
-    """y = the running sum of x along `dim`"""
-
-    vjp = (lambda g, dim: reverse_cumsum(g, dim),)
-
-    @staticmethod
-    def kernel(xp: Any, x: Array, *, dim: int, out: Array | None = None) -> Array:
-        dtype = xp.int64 if x.dtype.kind in "bui" else None
-        if x.ndim == 0:
-            return into(xp, x.astype(dtype or x.dtype), out)
-        return xp.cumsum(x, axis=dim, dtype=dtype, out=out)
-
-
-class Cumprod(Primitive):
-    """y = the running product of x along `dim`"""
-
-    vjp = (lambda g, x, y, dim: cumprod_reverse(g, x, y, dim),)
-    jvp = (lambda t, x, y, dim: cumprod_forward(t, x, y, dim),)
-
-    @staticmethod
-    def kernel(xp: Any, x: Array, *, dim: int, out: Array | None = None) -> Array:
-        dtype = xp.int64 if x.dtype.kind in "bui" else None
-        if x.ndim == 0:
-            return into(xp, x.astype(dtype or x.dtype), out)
-        return xp.cumprod(x, axis=dim, dtype=dtype, out=out)
-
-
 # --- what the rules share -------------------------------------------------------------------------
 
 
@@ -208,51 +162,6 @@ def evenly(x: Any, y: Any, dim: Dim, keepdim: bool) -> Any:
     """1 / the number of extremes at their places, 0 elsewhere."""
     mask = cast(x == spread(y, x.shape, dim, keepdim), getattr(x, "_array", x).dtype)
     return mask / spread(sum(mask, dim, keepdim), x.shape, dim, keepdim)
-
-
-def finite(x: Any) -> Any:
-    """x with 0 for the infinities, so that exp(-inf - y) is 0 and not NaN."""
-    return where((x - x) == 0, x, 0.0)
-
-
-def products_of_others(x: Any, dim: int | None) -> Any:
-    """For each element the product of the others over `dim`, right also where one element is 0."""
-    zero = x == 0
-    safe = where(zero, 1.0, x)
-    zeros, product = sum(zero, dim, True), prod(safe, dim, True)
-    return where(zero, where(zeros == 1, product, 0.0), where(zeros == 0, product / safe, 0.0))
-
-
-def prod_slope(g: Any, x: Any, dim: int | None, keepdim: bool) -> Any:
-    """g times the products of the other elements."""
-    return spread(g, x.shape, dim, keepdim) * products_of_others(x, dim)
-
-
-def reverse_cumsum(g: Any, dim: int) -> Any:
-    """The running sum from the end."""
-    return flip(cumsum(flip(g, dim), dim), dim) if g.ndim else g
-
-
-def first_zero_as_one(x: Any, dim: int) -> tuple[Any, Any]:
-    """Where the first 0 along `dim` is, and x with 1 there."""
-    zero = x == 0
-    first = zero & (cumsum(zero, dim) == 1)
-    return first, where(first, 1.0, x)
-
-
-def cumprod_reverse(g: Any, x: Any, y: Any, dim: int) -> Any:
-    """The cotangent of x: sums of g * y / x from the end, without the first 0 of x."""
-    first, filled = first_zero_as_one(x, dim)
-    beyond = reverse_cumsum(g * cumprod(filled, dim), dim)
-    before = reverse_cumsum(g * y, dim) / where(x == 0, 1.0, x)
-    return where(first, beyond, where(x == 0, 0.0, before))
-
-
-def cumprod_forward(t: Any, x: Any, y: Any, dim: int) -> Any:
-    """The tangent of y, with the same care for the first 0 of x."""
-    first, filled = first_zero_as_one(x, dim)
-    before = y * cumsum(where(x == 0, 0.0, t / where(x == 0, 1.0, x)), dim)
-    return before + cumprod(filled, dim) * cumsum(where(first, t, 0.0), dim)
 
 
 # --- the functions --------------------------------------------------------------------------------
@@ -275,13 +184,6 @@ RETURN_TYPES = {
     name: type(name, (ValuesAndIndices,), {"__slots__": ()})
     for name in ("max", "min", "sort", "topk", "median")
 }
-
-
-def prod(x: Any, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
-    """The product over one dimension or over all."""
-    if dtype is not None:
-        x = cast(x, dtype.numpy)
-    return apply(Prod, x, dim=axes(x, dim), keepdim=keepdim)
 
 
 def max(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
@@ -364,20 +266,6 @@ def truth(x: Any, y: Any) -> Any:
 def logsumexp(x: Any, dim: Any, keepdim: bool = False) -> Any:
     """log(sum(exp(x))) over `dim`, without overflow."""
     return apply(LogSumExp, x, dim=axes(x, dim), keepdim=keepdim)
-
-
-def cumsum(x: Any, dim: int, *, dtype: Any = None) -> Any:
-    """The running sum along `dim`."""
-    if dtype is not None:
-        x = cast(x, dtype.numpy)
-    return apply(Cumsum, x, dim=dimension(dim, x.ndim))
-
-
-def cumprod(x: Any, dim: int, *, dtype: Any = None) -> Any:
-    """The running product along `dim`."""
-    if dtype is not None:
-        x = cast(x, dtype.numpy)
-    return apply(Cumprod, x, dim=dimension(dim, x.ndim))
 
 
 def count_nonzero(x: Any, dim: Any = None) -> Any:

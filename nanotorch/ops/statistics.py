@@ -7,10 +7,11 @@ from typing import Any
 
 from nanotorch.backend import Array
 from nanotorch.backend.dtypes import bool_
-from nanotorch.ops.casting import cast, zeros_like
+from nanotorch.ops.casting import cast, into, zeros_like
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import abs, clamp, sign
-from nanotorch.ops.shapes import narrow, unsqueeze
+from nanotorch.ops.joining import broadcast_tensors
+from nanotorch.ops.shapes import narrow, squeeze, unsqueeze
 from nanotorch.ops.sums import Dim, axes, count, floating, mean, spread, sum
 from nanotorch.primitive import Primitive, apply
 
@@ -52,6 +53,17 @@ class Norm(Primitive):
             return (size != 0).sum(axis=dim, keepdims=keepdim, dtype=x.dtype, out=out)
         total = xp.power(size, p).sum(axis=dim, keepdims=keepdim, out=out)
         return xp.power(total, 1 / p, out=out)
+
+
+class Magnitude(Primitive):
+    """y = a power of two near the largest |x| over `dim`, which is kept, where its square may
+    overflow; 1 elsewhere"""
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, *, dim: Dim, out: Array | None = None) -> Array:
+        size = xp.absolute(x).max(axis=dim, keepdims=True, initial=0)
+        y = xp.ldexp(xp.ones_like(size), xp.frexp(size)[1])
+        return into(xp, xp.where((size > 2.0**40) & xp.isfinite(y), y, 1).astype(x.dtype), out)
 
 
 class Var(Primitive):
@@ -120,9 +132,9 @@ def norm_slope(x: Any, y: Any, p: float, dim: Dim) -> Any:
     if p in (float("inf"), -float("inf")):
         mask = cast(abs(x) == y, getattr(x, "_array", x).dtype)
         return sign(x) * mask / sum(mask, dim, True)
-    safe = where(y == 0, 1.0, y)
     if p == 2:
-        return where(y == 0, 0.0, x / safe)
+        return where(y == 0, 0.0, x / y)
+    safe = where(y == 0, 1.0, y)
     size = abs(x)
     if p < 2:
         size = where(x == 0, 1.0, size)
@@ -181,8 +193,11 @@ def norm(x: Any, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Any:
 
 def cosine_similarity(a: Any, b: Any, dim: int = 1, eps: float = 1e-8) -> Any:
     """The cosine of the angle between a and b along `dim`; norms below `eps` count as `eps`."""
-    lengths = clamp(norm(a, 2, dim), min=eps) * clamp(norm(b, 2, dim), min=eps)
-    return sum(a * b, dim) / lengths
+    a, b = broadcast_tensors(a, b)
+    units = [apply(Magnitude, x, dim=axes(x, dim)) for x in (a, b)]
+    a, b = a / units[0], b / units[1]  # which changes no angle, and no square is too large then
+    lengths = [clamp(norm(x, 2, dim, True), min=eps / unit) for x, unit in zip((a, b), units)]
+    return squeeze(sum(a * b, dim, True) / (lengths[0] * lengths[1]), dim)
 
 
 def cdist(a: Any, b: Any, p: float = 2.0) -> Any:
