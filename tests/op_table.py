@@ -7,6 +7,7 @@ keeps the values away from where a function has no derivative.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -280,6 +281,15 @@ row("softmax dtype", lambda t, x: x.softmax(0, dtype=t.float64), real(3, 4))
 row("log_softmax", lambda t, x: t.log_softmax(x, -1), wide(3, 4))
 row("log_softmax first", lambda t, x: x.log_softmax(0), real(3, 4))
 row("softmin", lambda t, x: t.nn.functional.softmin(x, 1), real(3, 4))
+for name in ("hardtanh", "relu6", "hardswish"):
+    row(name, call(f"nn.functional.{name}"), between(3, 4), smooth=name == "hardswish")
+for name in ("nuc", 2, -2, 1, math.inf):
+    row(
+        f"matrix_norm {name}",
+        lambda t, x, p=name: t.linalg.matrix_norm(x, p),
+        distinct(2, 3, 4),
+        smooth=False,
+    )
 row("normalize", lambda t, x: t.nn.functional.normalize(x), away(3, 4))
 row(
     "layer_norm",

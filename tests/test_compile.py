@@ -368,7 +368,7 @@ def test_the_plan_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr().out
     assert told.count("plan of") == 1
     assert re.search(r"\d us +\d+% +[\d,]+  linear \(24, 1\)\n.*  dot\n.*  add\n", told)
-    assert re.search(r"us +\d+% +SGD.step\nmemory: \d+ bytes in 7 blocks, instead of \d+\n", told)
+    assert re.search(r"us +\d+% +SGD.step\nmemory: \d+ bytes in 8 blocks, instead of \d+\n", told)
 
 
 # --- modules --------------------------------------------------------------------------------------

@@ -40,6 +40,10 @@ WAITING = {
          "solve vector", ],
         "cuSOLVER says whether the matrix was singular",
     ),
+    **dict.fromkeys(
+        ["matrix_norm nuc", "matrix_norm 2", "matrix_norm -2"],
+        "cuSOLVER says whether the singular values converged",
+    ),
 }  # fmt: skip
 
 

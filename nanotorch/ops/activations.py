@@ -194,7 +194,9 @@ class Hardtanh(Clamp):
 
 
 def hardtanh(x: Any, low: float = -1.0, high: float = 1.0) -> Any:
-    """x held within [low, high]."""
+    """x held within [low, high], in its dtype."""
+    if getattr(x, "_array", x).dtype.kind in "iu":
+        low, high = int(low), int(high)
     return apply(Hardtanh, x, low=low, high=high)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import Array, constant
+from nanotorch.backend import HOST, Array, constant
 from nanotorch.ops.activations import logistic, softplus, stable_sigmoid
 from nanotorch.ops.loss_reductions import (
     check_reduction,
@@ -55,7 +55,12 @@ class BinaryCrossEntropyWithLogits(Primitive):
             loss = loss * (1 + (pos_weight - 1) * target) + (1 - target) * x
         if weight is not None:
             loss = loss * weight
-        return reduced(xp, loss, reduction, out)
+        y = reduced(xp, loss, reduction, out)
+        if xp is not HOST or not (y != y if reduction != "none" else (y != y).any()):
+            return y
+        # An infinite logit is right or infinitely wrong; inf - inf and 0 * inf say neither.
+        right = xp.where(target == (x > 0), x.dtype.type(0), x.dtype.type("inf"))
+        return reduced(xp, xp.where(xp.isinf(x), right, loss), reduction, out)
 
     @classmethod
     def title(cls) -> str:

@@ -75,12 +75,12 @@ class TruncDivide(Elementwise):
 
 def refuse_zero(xp: Any, a: Any, b: Any) -> bool:
     """Whether a and b are integers; RuntimeError for booleans, and, on the CPU, for a b of 0."""
-    kinds = {x.dtype.kind for x in (a, b) if hasattr(x, "dtype")}
+    kinds = {x.dtype.kind if hasattr(x, "dtype") else "if"[type(x) is float] for x in (a, b)}
     if kinds == {"b"}:
         raise RuntimeError("division: expected numbers, got booleans")
-    if kinds - {"i", "u"}:
+    if kinds - {"i", "u", "b"}:
         return False
-    if xp is HOST and not xp.all(b):
+    if xp is HOST and not xp.all(b) and getattr(a, "size", 1):
         raise RuntimeError("ZeroDivisionError: integers cannot be divided by 0")
     return True
 

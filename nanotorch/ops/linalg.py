@@ -159,6 +159,11 @@ class DetReverse(Primitive):
         lambda h, g, x, y: cofactors_reverse(h, reshape(g * y, (*g.shape, 1, 1)), inv(x)),
         None,
     )
+    jvp = (
+        lambda t, x, y: apply(DetReverse, t, x, y),
+        lambda t, g, x, y: cofactors_reverse(t, reshape(g * y, (*g.shape, 1, 1)), inv(x)),
+        None,
+    )
 
     @staticmethod
     def kernel(xp: Any, g: Array, x: Array, y: Array, out: Array | None = None) -> Array:

@@ -61,7 +61,8 @@ class Magnitude(Primitive):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, dim: Dim, out: Array | None = None) -> Array:
-        size = xp.absolute(x).max(axis=dim, keepdims=True, initial=0)
+        size = xp.absolute(x)
+        size = (size.max if x.size else size.sum)(axis=dim, keepdims=True)
         y = xp.ldexp(xp.ones_like(size), xp.frexp(size)[1])
         return into(xp, xp.where((size > 2.0**40) & xp.isfinite(y), y, 1).astype(x.dtype), out)
 

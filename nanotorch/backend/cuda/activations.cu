@@ -15,12 +15,12 @@ __device__ __forceinline__ double error_function(double x) { return erf(x); }
 __device__ __forceinline__ float hyperbolic_tangent(float x) { return tanhf(x); }
 __device__ __forceinline__ double hyperbolic_tangent(double x) { return tanh(x); }
 
-// 1 / (1 + exp(-x)), with -x held where exp is finite, as on the CPU: x times it is -inf at -inf.
+// 1 / (1 + exp(-x)), which is 0 where exp overflows.
 __device__ __forceinline__ float sigmoid_of(float x) {
-    return 1 / (1 + exponential(x < -88.0f ? 88.0f : -x));
+    return 1 / (1 + exponential(-x));
 }
 __device__ __forceinline__ double sigmoid_of(double x) {
-    return 1 / (1 + exponential(x < -709.0 ? 709.0 : -x));
+    return 1 / (1 + exponential(-x));
 }
 
 // What tanh is taken of in GELU's approximation, and its derivative.
@@ -63,10 +63,10 @@ __global__ void sigmoid_reverse(const T* g, const T* y, T* out, long long n) {
     }
 }
 
-// g where y > 0, else 0
+// 0 where y <= 0, else g
 template <typename T>
 __global__ void relu_reverse(const T* g, const T* y, T* out, long long n) {
-    EACH(n) out[i] = wide(y[i]) > (W)0 ? g[i] : narrow<T>((W)0);
+    EACH(n) out[i] = wide(y[i]) <= (W)0 ? narrow<T>((W)0) : g[i];
 }
 
 // x * sigmoid(x)

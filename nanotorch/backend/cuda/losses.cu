@@ -17,6 +17,7 @@ enum Reduction { NONE, MEAN, SUM };
 // Element i of a loss of logits x and targets t.
 template <typename W> __device__ __forceinline__ W bce_element(W x, W t) {
     W size = x < 0 ? x : -x;
+    if (size == -INFINITE(W)) return t == (W)(x > 0) ? (W)0 : INFINITE(W);  // right or wrong
     return (larger(x, (W)0) - x * t) + logarithm1p(exponential(size));
 }
 
