@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from nanotorch.backend import HOST, Array, constant
 from nanotorch.ops.casting import into
@@ -12,14 +12,14 @@ from nanotorch.ops.elementwise import Clamp, exp, tanh
 from nanotorch.ops.error_function import erf
 from nanotorch.ops.shapes import dimension
 from nanotorch.ops.sums import sum
-from nanotorch.primitive import Elementwise, Primitive, apply, function
+from nanotorch.primitive import Elementwise, Primitive, Rule, apply, function
 
 
 class Sigmoid(Elementwise):
     """y = 1 / (1 + exp(-x))"""
 
     promotes = "floating"
-    vjp = (lambda g, y: apply(SigmoidReverse, g, y),)
+    vjp: ClassVar[tuple[Rule | None, ...]] = (lambda g, y: apply(SigmoidReverse, g, y),)
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
@@ -48,7 +48,7 @@ class Logistic(Sigmoid):
     vjp = (lambda g, x: g * (logistic(x) * logistic(-x)),)
 
 
-logistic = function(Logistic)
+logistic: Rule = function(Logistic)
 
 
 class Relu(Elementwise):

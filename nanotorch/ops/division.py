@@ -80,7 +80,7 @@ def refuse_zero(xp: Any, a: Any, b: Any) -> bool:
         raise RuntimeError("division: expected numbers, got booleans")
     if kinds - {"i", "u", "b"}:
         return False
-    if xp is HOST and not xp.all(b) and getattr(a, "size", 1):
+    if xp is HOST and not xp.all(b) and (not hasattr(a, "size") or a.size):
         raise RuntimeError("ZeroDivisionError: integers cannot be divided by 0")
     return True
 

@@ -7,7 +7,7 @@ from typing import Any
 from nanotorch.backend import HOST, Array, broadcast_shapes, constant, counting, dtype_of
 from nanotorch.ops.activations import log_softmax
 from nanotorch.ops.comparisons import where
-from nanotorch.ops.elementwise import abs, exp, log
+from nanotorch.ops.elementwise import abs, clamp, exp, log
 from nanotorch.ops.loss_reductions import (
     check_reduction,
     divided,
@@ -350,10 +350,13 @@ def huber_loss(x: Any, target: Any, reduction: str = "mean", delta: float = 1.0)
     check_reduction(reduction)
     if not delta > 0:
         raise RuntimeError("huber_loss does not support non-positive values for delta.")
-    d = x - target
-    size = abs(d)
-    near = where(size > delta, 0.0, d)  # not |d|, which has no curvature at 0; no infinity
-    return total(where(size > delta, delta * (size - 0.5 * delta), 0.5 * near * near), reduction)
+    return total(quadratic_within(x - target, delta), reduction)
+
+
+def quadratic_within(d: Any, delta: float) -> Any:
+    """d ** 2 / 2 within delta, delta * (|d| - delta / 2) beyond, curved at 0 as |d| is not."""
+    near = clamp(d, -delta, delta)
+    return near * (d - 0.5 * near)
 
 
 def smooth_l1_loss(x: Any, target: Any, reduction: str = "mean", beta: float = 1.0) -> Any:
@@ -361,12 +364,9 @@ def smooth_l1_loss(x: Any, target: Any, reduction: str = "mean", beta: float = 1
     check_reduction(reduction)
     if beta < 0:
         raise RuntimeError(f"smooth_l1_loss does not support negative values for beta, got {beta}")
-    d = x - target
     if beta == 0:
-        return total(abs(d), reduction)
-    size = abs(d)
-    near = where(size >= beta, 0.0, d)
-    return total(where(size >= beta, size - 0.5 * beta, 0.5 * near * near / beta), reduction)
+        return total(abs(x - target), reduction)
+    return total(quadratic_within(x - target, beta) / beta, reduction)
 
 
 def kl_div(x: Any, target: Any, reduction: str = "mean", log_target: bool = False) -> Any:
