@@ -185,6 +185,8 @@ def live(method: Function) -> Function:
 
     @functools.wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if modes.listener is SILENCE:
+            return method(self, *args, **kwargs)
         return modes.listener.live(method, self, args, kwargs)
 
     return call  # type: ignore[return-value]
