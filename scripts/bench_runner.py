@@ -25,7 +25,7 @@ import numpy as np
 import nanotorch as nt
 from nanotorch.nn import functional as F
 from nanotorch.training.callbacks import Best, Checkpoints, Lines, Redraw, TimeLimit, Timer
-from nanotorch.training.config.sections import Config
+from nanotorch.training.config.sections import Config, Reading
 from nanotorch.training.data.batches import epoch_order
 from nanotorch.training.data.prepare import prepare
 from nanotorch.training.data.text_files import read_text_table
@@ -130,16 +130,16 @@ def csv() -> bool:
             return np.loadtxt(path, np.float32, delimiter=",", skiprows=1)
 
         def ours() -> Any:
-            return read_text_table(path, False, np.dtype(np.float32))
+            return read_text_table(path, Reading(source="", cache=False))
 
         plain, read = taking_turns([loadtxt, ours], 5)
         well = report(f"{size:.0f} MB of CSV beside numpy.loadtxt", plain, read, 1.2)
-        first = read_text_table(path, True, np.dtype(np.float32)).values
+        first = read_text_table(path, Reading(source="")).values
         gc.collect()
         seconds = []
         for _ in range(5):
             start = time.perf_counter()
-            again = read_text_table(path, True, np.dtype(np.float32)).values
+            again = read_text_table(path, Reading(source="")).values
             seconds.append(time.perf_counter() - start)
         assert np.array_equal(first, again)
         print(f"its converted copy: {statistics.median(seconds):.3f} s (limit 0.2)")

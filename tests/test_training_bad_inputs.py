@@ -124,15 +124,44 @@ BAD = {
     ),
     # --- data files
     "no data file": Bad("d.csv: there is no such file", flags=["--data.source", "d.csv"]),
-    "an unknown kind of file": Bad("neither a bundled data set", flags=["--data.source", "d.xlsx"]),
+    "an unknown kind of file": Bad("neither a bundled data set", flags=["--data.source", "d.doc"]),
+    "a workbook": Bad("save the table as CSV", flags=["--data.source", "d.xlsx"]),
+    "an ARFF file": Bad("remove the lines that begin with @", flags=["--data.source", "d.arff"]),
     "an empty data file": data("the file is empty", ""),
     "a header alone": data("there are no rows", "a,b,y\n"),
-    "an empty first line": data("d.csv:1: expected column names", "\n1,2\n"),
+    "empty lines alone": data("d.csv: the file holds no rows", "\n\n \n"),
     "a ragged row": data(
         "d.csv:3: expected 3 columns as in the first line, found 2", "a,b,y\n1,2,0\n1,1\n2,3,1\n"
     ),
-    "text among numbers": data(
-        "d.csv:3, column 'b': expected a number, found 'x'", "a,b,y\n1,2,0\n1,x,1\n2,3,1\n"
+    "a column that is no date": data(
+        "data.types: 'b' holds no dates",
+        "a,b,y\n1,u,0\n1,x,1\n2,u,1\n",
+        "--data.types",
+        '{b = "date"}',
+    ),
+    "a type of no column": data(
+        "no column 'aa'; did you mean 'a'", "a,b,y\n1,2,0\n1,3,1\n", "--data.types", '{aa = "date"}'
+    ),
+    "a weight that is the target": data(
+        "data.weight: 'y' is the target", CSV, "--data.weight", "y", "--data.target", "y"
+    ),
+    "a weight that is text": data(
+        "data.weight: 'b' is text", table(a=ROW, b="u", y=ROW % 2), "--data.weight", "b"
+    ),
+    "a time that is text": data(
+        "data.time: column 'b' holds neither numbers nor dates of one format",
+        "a,b,y\n1,1/5/2025,0\n1,soon,1\n2,9/30/2024,1\n",
+        *("--data.split", "time", "--data.time", "b"),
+    ),
+    "an encoding that is none": data("data.encoding", CSV, "--data.encoding", "utf-9"),
+    "an encoding that is another": data(
+        "data.encoding", b"a,y\n\xff,1\n", "--data.encoding", "utf-8"
+    ),
+    "a quote that is not closed": data(
+        "d.csv:[0-9]+: expected 2 columns",
+        'a,y\n"1,2\n' + "3,4\n" * 40 + "5\n",
+        "--data.delimiter",
+        ",",
     ),
     "a missing value": data(
         "d.csv:3, column 'b': the value is missing", "a,b,y\n1,2,0\n1,,1\n2,3,1\n"
@@ -147,7 +176,6 @@ BAD = {
     "one class": data("one class only, '1'", table(a=ROW, y=1)),
     "a target that is numbers": data("looks like numbers, not classes", table(a=ROW, y=ROW / 7)),
     "a binary text file": data("zero bytes", b"a,b\0\n1,2\n"),
-    "a Latin-1 file": data("not a text file in UTF-8", "größe,y\n1,2\n".encode("latin-1")),
     "two columns of one name": data("two columns are called 'a'", "a,a,y\n1,2,0\n1,2,1\n"),
     "no such target": data("data.target: there is no column 'z'", CSV, "--data.target", "z"),
     "no such target number": data(
@@ -174,7 +202,9 @@ BAD = {
     "an NPZ of unequal lengths": Bad(
         "3 rows of features and 2 of target", flags=["--data.source", "unequal.npz"]
     ),
-    "a damaged Parquet": data("Parquet", b"PAR1 but no", name="d.parquet"),
+    "a damaged Parquet": data(
+        "not a .parquet file, or a damaged one", b"PAR1 but no", name="d.parquet"
+    ),
     "parts that are too large": flags(
         "expected less than 1", "--data.test", "0.6", "--data.validation", "0.6"
     ),

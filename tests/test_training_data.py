@@ -6,13 +6,14 @@ import io
 import math
 import os
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from nanotorch.training.config.sections import Data
+from nanotorch.training.config.sections import Data, Reading
 from nanotorch.training.data.batches import Batches, epoch_order
 from nanotorch.training.data.prepare import FeatureRows, Part, Standardization, prepare
 from nanotorch.training.data.split import divide
@@ -20,8 +21,6 @@ from nanotorch.training.data.tables import read_table
 from nanotorch.training.data.text_files import content_digest, read_text_table
 from nanotorch.training.errors import InputError
 from nanotorch.training.synthetic import two_clouds
-
-SINGLE = np.dtype(np.float32)
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +60,6 @@ def test_a_file_without_a_header_has_numbered_columns() -> None:
 
 
 def test_text_becomes_categories_and_gaps_become_missing() -> None:
-    pytest.importorskip("polars")
     table = read_table(write("size,colour,y\n1,red,no\n,blue,yes\n3,,no\n"))
     assert table.categories == {"colour": ["blue", "red"], "y": ["no", "yes"]}
     np.testing.assert_array_equal(table.values, [[1, 1, 0], [np.nan, 0, 1], [3, np.nan, 0]])
@@ -78,11 +76,11 @@ def test_parquet_is_read_as_the_same_table() -> None:
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nanotorch.training.data.text_files.has_polars", lambda: False)
+    monkeypatch.setitem(sys.modules, "polars", None)
     with pytest.raises(InputError) as refused:
-        read_table(write("a,y\n1,no\n2,yes\n"))
+        read_table(write("PAR1", "d.parquet"))
     (line,) = refused.value.lines
-    assert line.startswith("d.csv:2, column 'y': expected a number, found 'no': needs polars")
+    assert line.startswith("d.parquet: .parquet files: needs polars")
     assert 'pip install "nanotorch[data]"' in line
 
 
@@ -111,7 +109,7 @@ def cached(monkeypatch: pytest.MonkeyPatch) -> Path:
     """A text file that counts as large, read once."""
     monkeypatch.setattr("nanotorch.training.data.text_files.LARGE", 1)
     path = Path(write("a,b\n1,2\n3,4\n"))
-    read_text_table(path, True, SINGLE)
+    read_text_table(path, Reading(source=""))
     return path
 
 
@@ -119,17 +117,19 @@ def test_a_large_file_is_read_from_its_converted_copy(
     cached: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(np, "loadtxt", lambda *a, **k: pytest.fail("parsed again"))
-    table = read_text_table(cached, True, SINGLE)
+    table = read_text_table(cached, Reading(source=""))
     assert isinstance(table.values, np.memmap)
     np.testing.assert_array_equal(table.values, [[1, 2], [3, 4]])
-    assert (table.names, table.first_line) == (["a", "b"], 2)
+    assert (table.names, table.lines) == (["a", "b"], 2)
 
 
 def test_a_changed_file_is_read_anew_though_size_and_time_are_the_same(cached: Path) -> None:
     before = cached.stat()
     cached.write_text("a,b\n1,2\n3,5\n")
     os.utime(cached, ns=(before.st_atime_ns, before.st_mtime_ns))
-    np.testing.assert_array_equal(read_text_table(cached, True, SINGLE).values, [[1, 2], [3, 5]])
+    np.testing.assert_array_equal(
+        read_text_table(cached, Reading(source="")).values, [[1, 2], [3, 5]]
+    )
 
 
 class Program:
@@ -174,7 +174,9 @@ def test_no_pickle_is_run_that_lies_where_a_converted_copy_was(kind: str, cached
 def test_a_damaged_copy_is_not_used(cached: Path, ending: str) -> None:
     (copy,) = cached.parent.glob(f".d.csv.*.{ending}")
     copy.write_bytes(copy.read_bytes()[:-5])
-    np.testing.assert_array_equal(read_text_table(cached, True, SINGLE).values, [[1, 2], [3, 4]])
+    np.testing.assert_array_equal(
+        read_text_table(cached, Reading(source="")).values, [[1, 2], [3, 4]]
+    )
 
 
 def test_the_digest_sees_every_byte() -> None:
@@ -246,7 +248,6 @@ def test_constant_columns_and_twins_are_noted() -> None:
 
 @pytest.mark.parametrize(("missing", "fill"), [("mean", 2.0), ("median", 1.0)])
 def test_missing_values_are_filled_from_the_training_part(missing: str, fill: float) -> None:
-    pytest.importorskip("polars")
     text = "a,y\n" + "1,0\n1,1\n4,0\n,1\n1,1\n1,0\n4,1\n"
     data = Data(source=write(text), missing=missing, test=0.0, validation=0.0)  # type: ignore[arg-type]
     prepared = prepare(data, "logistic", 0)
@@ -257,7 +258,6 @@ def test_missing_values_are_filled_from_the_training_part(missing: str, fill: fl
 
 
 def test_rows_with_missing_values_can_be_left_out() -> None:
-    pytest.importorskip("polars")
     text = "a,y\n" + "1,0\n,1\n2,0\n3,1\n4,1\n"
     data = Data(source=write(text), missing="drop", test=0.0, validation=0.0)
     prepared = prepare(data, "logistic", 0)
@@ -266,7 +266,6 @@ def test_rows_with_missing_values_can_be_left_out() -> None:
 
 
 def test_text_columns_become_a_feature_per_value() -> None:
-    pytest.importorskip("polars")
     text = "c,a,y\n" + "".join(f"{'rgb'[i % 3]},{i},{i % 2}\n" for i in range(30))
     prepared = prepare(Data(source=write(text), standardize=False), "logistic", 0)
     assert prepared.encoding.feature_names == ["c=b", "c=g", "c=r", "a"]

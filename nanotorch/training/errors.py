@@ -64,4 +64,4 @@ def reading(path: Path | str, what: str) -> Iterator[None]:
     except BaseException as error:  # a panic in Rust is a BaseException
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise InputError(f"{path}: not {what}, or a damaged one") from None
+        raise InputError(f"{path}: not {what}, or a damaged one") from error

@@ -25,7 +25,7 @@ def evaluate_file(model: Path, source: str | None, trusted: bool = False) -> dic
     if source is None:
         outcome = predictor.outcome(*_test_rows(model))
     else:
-        table = read_table(source)
+        table = read_table(source, predictor.reading(source))
         targets = [table.column(name, "target") for name in predictor.target.columns]
         filled = any(column.fill is not None for column in predictor.encoding.columns)
         features = predictor.encoding.positions(table)
@@ -44,7 +44,7 @@ def _test_rows(run: Path) -> tuple[Any, Any]:
         raise InputError(f"{run}: not a run folder; give a data file to evaluate a model file on")
     config = load(run / CONFIG)
     if config.data.test_file is not None:
-        return read_table(config.data.test_file), slice(None)
+        return read_table(config.data.test_file, config.data), slice(None)
     data = prepare(config.data, config.model.name, config.seed, keep_table=True)
     if data.test_rows is None or not len(data.test_rows):
         raise InputError(f"{run}: the run held no test rows out (data.test = 0)")

@@ -68,7 +68,8 @@ def fit(config: Config, resume: str | None = None, quiet: bool = False) -> Finis
     with contextlib.ExitStack() as stack:
         if earlier:
             stack.enter_context(contextlib.closing(earlier.log))
-        data = prepare(config.data, config.model.name, config.seed)
+        data = prepare(config.data, config.model.name, config.seed, dtype=config.training.dtype)
+        config = config.model_copy(update={"data": config.data.model_copy(update=data.guesses)})
         stack.enter_context(nt.backend.on_device(device))
         signals = stack.enter_context(StopSignals())
         run = stack.enter_context(Run(config, data, device, signals))
@@ -218,6 +219,7 @@ def model_file(run: Run) -> ModelFile:
         "columns": data.encoding.to_json(),
         "threshold": run.config.metrics.threshold,
         "dtype": run.config.training.dtype,
+        "reading": {"missing_values": run.config.data.missing_values},
     }
     standardization = {"mean": data.standardization.mean, "scale": data.standardization.scale}
     return ModelFile(run.weights(), standardization, facts)

@@ -18,16 +18,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import nanotorch as nt
 from nanotorch.training.config.choices import Model, OwnModule
-from nanotorch.training.config.sections import Data
+from nanotorch.training.config.sections import Data, Reading
+from nanotorch.training.data.columns import Column
 from nanotorch.training.data.encoding import (
-    Column,
     Encoding,
     Target,
     encode_target,
     find_gaps,
 )
 from nanotorch.training.data.prepare import Standardization
-from nanotorch.training.data.tables import Table, read_table
+from nanotorch.training.data.tables import Table, read_table, table_of_text
 from nanotorch.training.data.text_files import text_chunks
 from nanotorch.training.errors import InputError, reading
 from nanotorch.training.metrics import Outcome
@@ -51,6 +51,7 @@ class Facts(BaseModel):
     columns: Annotated[list[Column], Field(min_length=1)]
     threshold: Annotated[float, Field(gt=0, lt=1)]
     dtype: Literal["float32", "float64"]
+    reading: dict[str, Any] = {}
 
 
 @dataclass
@@ -63,6 +64,7 @@ class Predictor:
     target: Target
     threshold: float
     dtype: Any
+    keys: dict[str, Any]  # of [data] that say how files are written
 
     @staticmethod
     def load(path: Path, trusted: bool = False) -> Predictor:
@@ -96,11 +98,13 @@ class Predictor:
         dtype = getattr(nt, facts.dtype)
         model.to(dtype=dtype).eval()
         target = Target(facts.task, np.empty((0, outputs)), facts.classes, facts.targets)
-        return Predictor(model, encoding, standardization, target, facts.threshold, dtype)
+        return Predictor(
+            model, encoding, standardization, target, facts.threshold, dtype, facts.reading
+        )
 
     def outputs(self, table: Table, rows: slice = slice(None)) -> NDArray[Any]:
         """What the model gives for rows of a table, shape (rows, outputs)."""
-        features = self.standardization.apply(self.encoding.apply(table, rows))
+        features = self.standardization.apply(self.encoding.apply(table, rows), self.dtype.numpy)
         with nt.no_grad():
             return np.asarray(self.model(nt.from_numpy(features).to(self.dtype)).numpy())
 
@@ -111,6 +115,10 @@ class Predictor:
         return Outcome(
             self.target.task, self.outputs(table, rows), truth.values[rows], self.threshold
         )
+
+    def reading(self, source: str) -> Reading:
+        """How a file is read: what the run's configuration said, and guesses for the rest."""
+        return Reading(source=source, **self.keys)
 
     def header(self) -> list[str]:
         """The columns that `predictions` fills."""
@@ -146,14 +154,14 @@ def guarded_cell(text: str) -> str:
         return f"'{text}"
 
 
-def tables_of(source: str) -> Iterator[Table]:
+def tables_of(source: str, reading: Reading) -> Iterator[Table]:
     """A data file as tables of at most some ten thousand rows, or whole where it is small."""
     path = Path(source)
     if path.suffix.lower() in (".csv", ".tsv") and path.is_file():
-        for chunk in text_chunks(path, ROWS):
-            yield Table(source, chunk.names, chunk.values, chunk.categories, [], chunk.first_line)
+        for chunk in text_chunks(path, ROWS, reading):
+            yield table_of_text(source, chunk)
         return
-    yield read_table(source)
+    yield read_table(source, reading)
 
 
 def predict_file(
@@ -182,7 +190,7 @@ def _predict(predictor: Predictor, source: str, file: TextIO, guarded: bool) -> 
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(map(guard, predictor.header()))
     count = 0
-    for table in tables_of(source):
+    for table in tables_of(source, predictor.reading(source)):
         features = predictor.encoding.positions(table)
         filled = any(column.fill is not None for column in predictor.encoding.columns)
         find_gaps(table, features, [], "mean" if filled else "refuse")

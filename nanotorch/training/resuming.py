@@ -8,7 +8,7 @@ from pathlib import Path
 from nanotorch.training.checkpoint import Checkpoint, checkpoints_in, load_checkpoint
 from nanotorch.training.config.command_line import NEWEST
 from nanotorch.training.config.reader import load
-from nanotorch.training.config.sections import Config, differences
+from nanotorch.training.config.sections import Config, Reading, differences
 from nanotorch.training.errors import InputError
 from nanotorch.training.run_folder import CONFIG, EVENTS, METRICS, Log, read_log, runs_called
 
@@ -21,6 +21,7 @@ FREE = (
     "training.steps_per_launch",
     "stopping.patience",
 )
+GUESSED = tuple(f"data.{key}" for key in Reading.model_fields)  # the run holds what was guessed
 FREE_SECTIONS = ("checkpoint", "output")
 
 
@@ -85,7 +86,11 @@ def _state(folder: Path, checkpoint: Path | None) -> Checkpoint | None:
 
 def _compare(before: Config, now: Config, folder: Path) -> bool:
     """Refuse to go on with another configuration, key by key; whether a free key has changed."""
-    changed = [key for key, (was, is_) in differences(before, now).items() if was != is_]
+    changed = [
+        key
+        for key, (_, value) in differences(before, now).items()
+        if value is not None or key not in GUESSED
+    ]
     refused = [
         key for key in changed if key not in FREE and key.partition(".")[0] not in FREE_SECTIONS
     ]

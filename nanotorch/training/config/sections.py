@@ -40,13 +40,46 @@ MetricName = Literal[
 Column = str | int
 
 
-class Data(Section):
-    """What is learned from, and how it is divided."""
+class Reading(Section):
+    """Which file is read, and how it is written; what is not set is guessed."""
 
     source: str = Field(
         description="bundled data set (breast_cancer, diabetes, digits, iris, wine) or a file: "
-        ".csv .tsv .npy .npz .parquet .svm"
+        ".csv .tsv .txt .data (also .gz .bz2 .xz .zip) .npy .npz .parquet .feather .jsonl .svm"
     )
+    header: bool | None = Field(
+        default=None, description="whether the first line names the columns; guessed if not set"
+    )
+    delimiter: str | None = Field(
+        default=None,
+        description='what stands between cells: one character, or "spaces"; guessed if not set',
+        pattern=r"^([^\r\n\"]|spaces)$",
+    )
+    encoding: str | None = Field(
+        default=None, description="of the text: utf-8, latin-1, utf-16 …; guessed if not set"
+    )
+    decimal: Literal[".", ","] | None = Field(
+        default=None, description="between whole and fraction; guessed if not set"
+    )
+    thousands: Literal[",", ".", " ", "'"] | None = Field(
+        default=None, description="between groups of three digits; guessed if not set"
+    )
+    comment: str | None = Field(
+        default=None, description="lines that begin with this are left out; guessed if not set"
+    )
+    missing_values: list[str] | None = Field(
+        default=None,
+        description='cells that are missing, besides empty ones; "NA", "?", "-" and their like '
+        "if not set",
+    )
+    cache: bool = Field(
+        default=True, description="keep a converted copy beside text files over 16 MB"
+    )
+
+
+class Data(Reading):
+    """What is learned from, and how it is divided."""
+
     target: Column | list[Column] | None = Field(
         default=None,
         description="name or number of the target column or columns; the last one if not set",
@@ -58,6 +91,15 @@ class Data(Section):
     weight: Column | None = Field(default=None, description="column that weighs the rows")
     task: Literal["auto", "binary", "classes", "labels", "regression"] = Field(
         default="auto", description="what the target is; auto looks at its values"
+    )
+    types: dict[str, Literal["number", "category", "boolean", "date"]] = Field(
+        default={},
+        description='what columns are, where a guess is wrong: {rooms = "number"}; a cell that is '
+        "no number is missing then",
+    )
+    max_categories: Annotated[int, Field(ge=2)] = Field(
+        default=100,
+        description="features that a text column becomes at most; its rarest values share one",
     )
     missing: Literal["refuse", "mean", "median", "drop"] = Field(
         default="refuse", description="what is done with missing feature values"
@@ -81,9 +123,6 @@ class Data(Section):
     )
     split_seed: Natural | None = Field(
         default=None, description="seed of the split; that of the run if not set"
-    )
-    cache: bool = Field(
-        default=True, description="keep a converted copy beside text files over 16 MB"
     )
     on_device: Literal["auto", "yes", "no"] = Field(
         default="auto",

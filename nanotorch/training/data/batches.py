@@ -172,7 +172,7 @@ class Batches:
     ) -> Iterator[Block]:
         """Blocks that are gathered on the host while the device computes with those before."""
         if self._travelling is None:
-            kinds = [np.float32, *(array.dtype for array in self._beside)]
+            kinds = [self._features.dtype, *(array.dtype for array in self._beside)]
             shapes = [(self._width,), *(array.shape[1:] for array in self._beside)]
             layouts = [
                 (shape, kind if kind == np.int64 else self.dtype.numpy)

@@ -10,19 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanotorch.training.config.sections import Data
+from nanotorch.training.data.columns import Column, categories_of, codes_of, numbers_of
 from nanotorch.training.data.tables import Table
 from nanotorch.training.errors import InputError
 
 CHUNK = 2**22  # values looked at at once, so that large files need no second copy
-
-
-@dataclass
-class Column:
-    """One column that features are made of."""
-
-    name: str
-    categories: list[str] | None = None  # one feature for each, where the column is text
-    fill: float | None = None  # what stands in for a missing value
 
 
 @dataclass
@@ -43,7 +35,10 @@ class Encoding:
     @property
     def is_plain(self) -> bool:
         """Whether features are columns as they stand, with nothing to fill or to expand."""
-        return all(column.categories is None and column.fill is None for column in self.columns)
+        return all(
+            column.categories is None and column.fill is None and column.kind == "number"
+            for column in self.columns
+        )
 
     def positions(self, table: Table) -> list[int]:
         return [table.column(column.name, "features") for column in self.columns]
@@ -58,32 +53,25 @@ class Encoding:
             return np.asarray(table.values[rows][:, positions])
         pieces = []
         for column, position in zip(self.columns, positions, strict=True):
-            values = np.asarray(table.values[rows, position])
             if column.categories is not None:
-                pieces.append(_one_hot(table, column, values))
+                values = np.asarray(table.values[rows, position])
+                codes = codes_of(table, position, values, column.categories)
+                pieces.append(codes[:, None] == np.arange(len(column.categories)))
             else:
+                values = numbers_of(table, column, position)[rows]
                 if column.fill is not None:
                     values = np.where(np.isnan(values), column.fill, values)
                 pieces.append(values[:, None])
         return np.concatenate(pieces, axis=1)
 
+    @property
+    def one_hot(self) -> NDArray[np.bool_]:
+        """For each feature whether it stands for a category."""
+        counts = [len(column.categories or ()) for column in self.columns]
+        return np.concatenate([np.full(count or 1, count > 0) for count in counts])
+
     def to_json(self) -> list[dict[str, Any]]:
         return [vars(column) for column in self.columns]
-
-
-def _one_hot(table: Table, column: Column, values: NDArray[Any]) -> NDArray[Any]:
-    """One feature per category; all zero where the value is missing or was never seen."""
-    assert column.categories is not None
-    wanted = {name: number for number, name in enumerate(column.categories)}
-    known = table.categories.get(column.name)
-    if known is None:
-        raise InputError(
-            f"{table.origin}: column {column.name!r}: expected text like {column.categories[0]!r}, "
-            f"found numbers"
-        )
-    translate = np.array([wanted.get(name, -1) for name in known] + [-1])
-    codes = translate[np.where(np.isnan(values), len(known), values).astype(np.int64)]
-    return np.asarray(codes[:, None] == np.arange(len(column.categories)), dtype=np.float32)
 
 
 def choose_columns(table: Table, data: Data) -> tuple[list[int], list[int]]:
@@ -98,6 +86,8 @@ def choose_columns(table: Table, data: Data) -> tuple[list[int], list[int]]:
         which = getattr(data, key)
         if which is not None:
             used.add(table.column(which, f"data.{key}"))
+            if table.column(which, f"data.{key}") in targets and key == "weight":
+                raise InputError(f"data.weight: {which!r} is the target")
     features = [
         position
         for position, name in enumerate(table.names)
@@ -110,7 +100,10 @@ def choose_columns(table: Table, data: Data) -> tuple[list[int], list[int]]:
             if not fnmatch.filter(table.names, pattern):
                 raise InputError(f"data.{key}: no column of {table.origin} matches {pattern!r}")
     if not features:
-        raise InputError(f"{table.origin}: no feature columns are left besides the target")
+        raise InputError(
+            f"{table.origin}: no feature columns are left besides the target "
+            f"(is the delimiter right? the columns are {', '.join(table.names[:5])})"
+        )
     return features, targets
 
 
@@ -120,8 +113,9 @@ def _matches(name: str, patterns: list[str]) -> bool:
 
 @dataclass
 class Gaps:
-    """What was found missing: rows to leave out, and words about it."""
+    """What is missing: whether any feature is, rows to leave out, and words about it."""
 
+    any: bool = False
     keep: NDArray[np.bool_] | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -138,9 +132,12 @@ def find_gaps(table: Table, features: list[int], targets: list[int], missing: st
         _refuse_infinite(table, chunk, start, [*features, *targets])
         holes = np.isnan(chunk)
         for target in targets:
-            if holes[:, target].any():
+            if holes[:, target].any() and missing != "drop":
                 row = start + int(holes[:, target].argmax())
-                raise InputError(f"{table.place(row, target)}: the target is missing")
+                raise InputError(
+                    f"{table.place(row, target)}: the target is missing; "
+                    f'data.missing = "drop" leaves such rows out'
+                )
         if missing == "refuse" and holes[:, features].any():
             row, which = np.argwhere(holes[:, features])[0]
             raise InputError(
@@ -148,22 +145,38 @@ def find_gaps(table: Table, features: list[int], targets: list[int], missing: st
                 f'data.missing = "mean", "median" or "drop" would go on'
             )
         counts += holes.sum(axis=0)
-        keep[start : start + step] = ~holes[:, features].any(axis=1)
-    gaps = Gaps()
-    total = int(counts[features].sum())
-    if total:
-        named = [(int(counts[at]), table.names[at]) for at in features if counts[at]]
-        shown = ", ".join(f"{name} {count}" for count, name in sorted(named, reverse=True)[:5])
-        more = f" and {len(named) - 5} more columns" if len(named) > 5 else ""
-        if missing == "drop":
+        keep[start : start + step] = ~holes[:, [*features, *targets]].any(axis=1)
+    gaps = Gaps(any=bool(counts[features].any()))
+    if missing == "drop":
+        if shown := _counted(table, counts, [*features, *targets]):
             gaps.keep = keep
-            done = f"{int((~keep).sum())} of {len(keep)} rows are left out"
+            gaps.notes.append(f"{shown}: {int((~keep).sum())} of {len(keep)} rows are left out")
             if not keep.any():
-                raise InputError(f"{table.origin}: every row has a missing value ({shown}{more})")
-        else:
-            done = f"filled with the {missing} of the training part"
-        gaps.notes.append(f"{total} missing values ({shown}{more}): {done}")
+                raise InputError(f"{table.origin}: every row has a missing value: {shown}")
+        return gaps
+    text = [at for at in features if table.names[at] in table.categories]
+    for places, done in (
+        (
+            [at for at in features if at not in text],
+            f"filled with the {missing} of the training part",
+        ),
+        (text, "a category of their own"),
+    ):
+        if shown := _counted(table, counts, places):
+            gaps.notes.append(f"{shown}: {done}")
     return gaps
+
+
+def _counted(table: Table, counts: NDArray[np.int64], places: list[int]) -> str | None:
+    """Where how many values are missing, the most first; None where none is."""
+    named = sorted(
+        ((int(counts[at]), table.names[at]) for at in places if counts[at]), reverse=True
+    )
+    if not named:
+        return None
+    shown = ", ".join(f"{name} {count}" for count, name in named[:5])
+    more = f" and {len(named) - 5} more columns" if len(named) > 5 else ""
+    return f"{sum(count for count, _ in named)} missing values ({shown}{more})"
 
 
 def _refuse_infinite(table: Table, chunk: NDArray[Any], start: int, used: list[int]) -> None:
@@ -177,24 +190,27 @@ def _refuse_infinite(table: Table, chunk: NDArray[Any], start: int, used: list[i
 
 
 def make_encoding(
-    table: Table, features: list[int], train: NDArray[np.int64], missing: str, any_missing: bool
+    table: Table,
+    settled: list[tuple[int, Column]],
+    train: NDArray[np.int64],
+    data: Data,
+    any_missing: bool,
+    notes: list[str],
 ) -> Encoding:
-    """The encoding whose fill values come from the training rows alone."""
-    columns = []
-    for position in features:
-        name = table.names[position]
-        if name in table.categories:
-            columns.append(Column(name, categories=table.categories[name]))
-            continue
-        fill = None
-        if any_missing and missing in ("mean", "median"):
+    """The encoding, whose fill values and rare categories come from the training rows alone."""
+    for position, column in settled:
+        if column.kind == "category":
+            column.categories = categories_of(table, position, train, data, notes)
+        elif any_missing and data.missing in ("mean", "median"):
             values = np.asarray(table.values[train, position], dtype=np.float64)
             present = values[~np.isnan(values)]
             if not len(present):
-                raise InputError(f"{table.origin}: column {name!r} is empty in the training part")
-            fill = float(present.mean() if missing == "mean" else np.median(present))
-        columns.append(Column(name, fill=fill))
-    return Encoding(columns)
+                raise InputError(
+                    f"{table.origin}: column {column.name!r} is empty in the training part; "
+                    f"data.ignore = [{column.name!r}] leaves it out"
+                )
+            column.fill = float(present.mean() if data.missing == "mean" else np.median(present))
+    return Encoding([column for _, column in settled])
 
 
 @dataclass
@@ -202,7 +218,7 @@ class Target:
     """What is predicted.
 
     - `task`: "binary", "classes", "labels" or "regression"
-    - `values`: int64 (rows,) for classes, float32 (rows, targets) for all others
+    - `values`: int64 (rows,) for classes, numbers (rows, targets) for all others
     - `classes`: their names, for binary and classes; names of the targets otherwise
     """
 
@@ -227,7 +243,7 @@ def encode_target(
     if task == "regression":
         if any(name in table.categories for name in names):
             raise InputError(f"{table.origin}: target {names[0]!r} is text, not numbers to predict")
-        return Target(task, raw.astype(np.float32), names, names)
+        return Target(task, raw, names, names)
     if task == "labels":
         if not np.isin(raw, (0, 1)).all():
             raise InputError(f"{table.origin}: expected labels 0 and 1 in {', '.join(names)}")

@@ -13,14 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nanotorch.training.errors import InputError, needs_extra, reading
+from nanotorch.training.errors import needs_extra, reading
 
-MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?"]
 Columns = tuple[list[str], NDArray[np.float64], dict[str, list[str]]]
-
-
-def has_polars() -> bool:
-    return importlib.util.find_spec("polars") is not None
 
 
 def _polars(what: str) -> Any:
@@ -31,12 +26,14 @@ def _polars(what: str) -> Any:
     return polars
 
 
-def read_parquet(path: Path) -> Columns:
-    """Names, numbers and categories of a Parquet file."""
-    polars = _polars(f"{path}: Parquet")
-    with reading(path, "a Parquet file"), _silent():
-        frame = polars.read_parquet(path)
-    return _columns(str(path), frame, polars, first_line=None)
+def read_frame(path: Path) -> Columns:
+    """Names, numbers and categories of a Parquet, Arrow (Feather) or JSON-lines file."""
+    polars = _polars(f"{path}: {path.suffix} files")
+    kinds = {".parquet": polars.read_parquet, ".jsonl": polars.read_ndjson}
+    kinds[".ndjson"] = polars.read_ndjson
+    with reading(path, f"a {path.suffix} file"), _silent():
+        frame = kinds.get(path.suffix.lower(), polars.read_ipc)(path)
+        return columns_of(str(path), frame, polars)
 
 
 @contextlib.contextmanager
@@ -53,53 +50,62 @@ def _silent() -> Iterator[None]:
         yield
 
 
-def read_mixed_csv(path: Path, delimiter: str, names: list[str], header: bool) -> Columns:
-    """Names, numbers and categories of a text file in which some columns are text or have gaps."""
-    polars = _polars(f"{path}: a table of text and gaps")
+def split_by_polars(path: Path, delimiter: str, skip: int) -> Any:
+    """The columns of a text file: numbers and None, or positions and distinct cells.
+
+    None where polars is not installed, or the file is not as plain as it must be: a row for each
+    line, and as many cells in each row.
+    """
+    if importlib.util.find_spec("polars") is None:
+        return None
+    import polars
+
+    content = path.read_bytes()
+    if b'"' in content or b"\r" in content:
+        return None
     try:
-        frame = polars.read_csv(
-            path,
-            separator=delimiter,
-            has_header=header,
-            new_columns=names,
-            null_values=MISSING,
-            infer_schema_length=None,
-        )
-    except polars.exceptions.PolarsError as error:
-        raise InputError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
-    return _columns(str(path), frame, polars, first_line=2 if header else 1)
+        with _silent():
+            frame = polars.read_csv(
+                content,
+                separator=delimiter,
+                quote_char=None,
+                has_header=False,
+                skip_rows=skip,
+                infer_schema=False,
+            )
+    except polars.exceptions.PolarsError:
+        return None
+    lines = content.split(b"\n", skip)[-1] if skip else content
+    height = lines.count(b"\n") + (not lines.endswith(b"\n"))
+    if (height, height * (frame.width - 1)) != (frame.height, lines.count(delimiter.encode())):
+        return None  # blank lines, or rows of another width
+    columns: list[Any] = []
+    for cells in frame.get_columns():
+        numbers = cells.str.strip_chars().cast(polars.Float64, strict=False)
+        if not numbers.null_count() and numbers.is_finite().all():
+            columns.append((numbers.to_numpy(), None))
+            continue
+        filled = cells.fill_null("")
+        distinct = filled.unique()
+        places = polars.int_range(len(distinct), eager=True)
+        columns.append((filled.replace_strict(distinct, places).to_numpy(), distinct.to_list()))
+    return columns
 
 
-def _columns(origin: str, frame: Any, polars: Any, first_line: int | None) -> Columns:
+def columns_of(origin: str, frame: Any, polars: Any) -> Columns:
     """Every column as float64: text as positions among its sorted values, gaps as NaN."""
     values = np.empty((frame.height, frame.width), dtype=np.float64)
     categories = {}
     for number, name in enumerate(frame.columns):
         column = frame[name]
         if column.dtype.is_temporal():
-            column = column.to_physical()
+            column = column.cast(polars.Datetime("us")).to_physical() / 86_400e6
         if column.dtype in (polars.String, polars.Categorical, polars.Enum):
             column = column.cast(polars.String)
-            _refuse_stray_text(origin, column, polars, first_line)
             known = sorted(column.drop_nulls().unique().to_list())
             categories[name] = known
             column = column.replace_strict(known, list(range(len(known))), default=None)
-        elif not (column.dtype.is_numeric() or column.dtype == polars.Boolean):
-            raise InputError(
-                f"{origin}: column {name!r}: expected numbers or text, found {column.dtype}"
-            )
+        elif not (column.dtype.is_numeric() or column.dtype in (polars.Boolean, polars.Null)):
+            column = polars.Series(name, [None] * len(column), dtype=polars.Float64)
         values[:, number] = column.cast(polars.Float64).fill_null(float("nan")).to_numpy()
     return list(frame.columns), values, categories
-
-
-def _refuse_stray_text(origin: str, column: Any, polars: Any, first_line: int | None) -> None:
-    """A column of numbers with a word in it is a mistake, not a category."""
-    present = column.is_not_null()
-    numbers = column.cast(polars.Float64, strict=False).is_not_null()
-    words = present & ~numbers
-    if 2 * numbers.sum() > present.sum() and words.any():
-        row = words.arg_max()
-        line = f":{first_line + row}" if first_line is not None else f", row {row}"
-        raise InputError(
-            f"{origin}{line}, column {column.name!r}: expected a number, found {column[row]!r}"
-        )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nanotorch.training.config.sections import Data
+from nanotorch.training.config.writer import toml_value
+from nanotorch.training.data.columns import Column, numbers_of, settle
 from nanotorch.training.data.encoding import (
     CHUNK,
     Encoding,
@@ -20,22 +22,22 @@ from nanotorch.training.data.encoding import (
 )
 from nanotorch.training.data.split import Split, divide
 from nanotorch.training.data.tables import Table, read_table
+from nanotorch.training.data.values import date_format
 from nanotorch.training.errors import InputError
 
-EXACT = 2**24  # from here on float32 does not hold every whole number, such as a class 20261122
-IN_MEMORY = 2**30  # bytes of float32 features above which a memory-mapped file stays on the disk
+IN_MEMORY = 2**30  # bytes of features above which a memory-mapped file stays on the disk
 
 
 @dataclass
 class Standardization:
-    """z = (x - mean) / scale, feature by feature, in float64; float32 comes out."""
+    """z = (x - mean) / scale, feature by feature, in float64 and cast last."""
 
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
 
-    def apply(self, features: NDArray[Any]) -> NDArray[np.float32]:
+    def apply(self, features: NDArray[Any], dtype: Any = np.float32) -> NDArray[Any]:
         """Standardized rows, shape (rows, features), C-contiguous."""
-        out = np.empty(features.shape, dtype=np.float32)
+        out = np.empty(features.shape, dtype=dtype)
         step = max(1, CHUNK // max(1, features.shape[1]))
         for start in range(0, len(features), step):
             rows = slice(start, start + step)
@@ -53,11 +55,12 @@ class Standardization:
 
 @dataclass
 class FeatureRows:
-    """Rows of standardized float32 features, in memory or read from the disk when asked for."""
+    """Rows of standardized features, in memory or read from the disk when asked for."""
 
     values: NDArray[Any]
     index: NDArray[np.int64] | None = None  # rows of `values`; None: all of them, standardized
     standardization: Standardization | None = None
+    dtype: Any = np.float32
 
     def __len__(self) -> int:
         return len(self.values if self.index is None else self.index)
@@ -66,14 +69,14 @@ class FeatureRows:
     def in_memory(self) -> bool:
         return self.index is None
 
-    def take(self, rows: Any) -> NDArray[np.float32]:
-        """The given rows (positions or a slice) as float32."""
+    def take(self, rows: Any) -> NDArray[Any]:
+        """Some rows (positions or a slice)."""
         if self.index is None:
             return np.asarray(self.values[rows])
         features = self.values[self.index[rows]]
         if self.standardization is None:
-            return np.ascontiguousarray(features, dtype=np.float32)
-        return self.standardization.apply(features)
+            return np.ascontiguousarray(features, dtype=self.dtype)
+        return self.standardization.apply(features, self.dtype)
 
 
 @dataclass
@@ -102,6 +105,7 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
     table: Table | None = None  # the raw table, where it was asked for
     test_rows: NDArray[np.int64] | None = None  # rows of the table that the test part is
+    guesses: dict[str, Any] = field(default_factory=dict)  # keys of [data] that were not set
 
     @property
     def inputs(self) -> int:
@@ -120,31 +124,32 @@ class Prepared:
         }
 
 
-def prepare(data: Data, model: str, seed: int, keep_table: bool = False) -> Prepared:
+def prepare(
+    data: Data, model: str, seed: int, keep_table: bool = False, dtype: str = "float32"
+) -> Prepared:
     """Read, check, divide, encode and standardize the data of a run.
 
     `model` is the name of the model (linear regression takes its target as numbers) and `seed`
     that of the run. `keep_table` keeps the raw table in memory as well. InputError has one line
     for anything that cannot be trained on.
     """
-    precise = data.group is not None or data.time is not None
-    table = read_table(data.source, data.cache, precise)
+    table = read_table(data.source, data)
     features, targets = choose_columns(table, data)
-    if np.abs(table.values[:, targets]).max() >= EXACT and table.values.dtype == np.float32:
-        table = read_table(data.source, data.cache, precise=True)
+    notes = [*_guessed(table.guesses), *table.notes]
+    settled = settle(table, features, data, notes)
+    features = [position for position, _ in settled]
     gaps = find_gaps(table, features, targets, data.missing)
     if gaps.keep is not None:
-        table.values = np.asarray(table.values[gaps.keep])
-        table.first_line = None
-    notes = list(gaps.notes)
+        table.only(gaps.keep)
+    notes += gaps.notes
     target = encode_target(table, targets, data, model)
     split = _divide(table, target, data, seed)
-    encoding = make_encoding(table, features, split.train, data.missing, bool(gaps.notes))
+    encoding = make_encoding(table, settled, split.train, data, gaps.any, notes)
     standardization = _standardization(table, encoding, split.train, data.standardize, notes)
     weights = _weights(table, data)
-    build = _Builder(table, encoding, standardization, target, weights)
+    build = _Builder(table, encoding, standardization, target, weights, np.dtype(dtype))
     if data.test_file is not None:
-        test: Part | None = _test_file(data, model, encoding, standardization, target)
+        test: Part | None = _test_file(data, model, build)
     else:
         test = build.part(split.test) if len(split.test) else None
     prepared = Prepared(
@@ -158,6 +163,7 @@ def prepare(data: Data, model: str, seed: int, keep_table: bool = False) -> Prep
         notes=notes,
         table=table if keep_table else None,
         test_rows=split.test if data.test_file is None else None,
+        guesses=table.guesses,
     )
     _check_classes(prepared)
     if prepared.test is not None and (same := _duplicates(prepared.train, prepared.test)):
@@ -176,21 +182,43 @@ def _divide(table: Table, target: Target, data: Data, seed: int) -> Split:
     if data.group is not None:
         groups = np.asarray(table.values[:, table.column(data.group, "data.group")])
     if data.time is not None:
-        times = np.asarray(table.values[:, table.column(data.time, "data.time")])
+        times = _times(table, table.column(data.time, "data.time"))
     test = 0.0 if data.test_file is not None else data.test
     split_seed = seed if data.split_seed is None else data.split_seed
     return divide(count, test, data.validation, split_seed, classes, groups, times)
+
+
+def _times(table: Table, position: int) -> NDArray[Any]:
+    """A column of numbers or dates by which rows are ordered."""
+    texts = table.categories.get(table.names[position])
+    format = date_format(texts) if texts else None
+    if texts and format is None:
+        raise InputError(
+            f"{table.origin}: data.time: column {table.names[position]!r} holds neither "
+            f"numbers nor dates of one format, such as {texts[0]!r}"
+        )
+    column = Column(table.names[position], kind="date", format=format)
+    times = numbers_of(table, column, position)
+    if np.isnan(times).any():
+        raise InputError(
+            f"{table.place(int(np.isnan(times).argmax()), position)}: the time is missing"
+        )
+    return times
 
 
 def _weights(table: Table, data: Data) -> NDArray[np.float32] | None:
     """Row weights; None where they are all one, so that weights of one change nothing at all."""
     if data.weight is None:
         return None
-    weights = np.asarray(table.values[:, table.column(data.weight, "data.weight")], np.float32)
+    position = table.column(data.weight, "data.weight")
+    if table.names[position] in table.categories:
+        raise InputError(f"{table.origin}: data.weight: {data.weight!r} is text, not numbers")
+    weights = np.asarray(table.values[:, position], np.float32)
     if not (np.isfinite(weights) & (weights >= 0)).all():
         row = int((~(np.isfinite(weights) & (weights >= 0))).argmax())
-        place = table.place(row, table.column(data.weight, "data.weight"))
-        raise InputError(f"{place}: expected a weight >= 0, found {weights[row]}")
+        raise InputError(
+            f"{table.place(row, position)}: expected a weight >= 0, found {weights[row]}"
+        )
     if not weights.any():
         raise InputError(f"{table.origin}: data.weight: every row weighs 0")
     return None if (weights == 1).all() else weights
@@ -211,12 +239,14 @@ def _standardization(
     for rows in chunks:
         squares += np.square(encoding.apply(table, rows) - mean).sum(axis=0)
     scale = np.sqrt(squares / len(train))
-    constant = scale <= 1e-12 * np.abs(mean)
+    one_hot = encoding.one_hot
+    constant = (scale <= 1e-14 * np.abs(mean)) & ~one_hot
     if constant.any():
         names = [name for name, flat in zip(encoding.feature_names, constant, strict=True) if flat]
         shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
         notes.append(f"{len(names)} constant in the training part, nothing to learn from: {shown}")
-    scale[constant] = 1.0
+    mean[one_hot] = 0.0
+    scale[constant | one_hot] = 1.0
     return Standardization(mean, scale) if wanted else Standardization.identity(count)
 
 
@@ -229,30 +259,45 @@ class _Builder:
     standardization: Standardization
     target: Target
     weights: NDArray[np.float32] | None
+    dtype: np.dtype[Any]
 
     def part(self, rows: NDArray[np.int64]) -> Part:
         weights = None if self.weights is None else self.weights[rows]
-        return Part(self._features(rows), np.ascontiguousarray(self.target.values[rows]), weights)
+        target = np.ascontiguousarray(self.target.values[rows])
+        if target.dtype.kind == "f":
+            target = target.astype(self.dtype)
+        return Part(self._features(rows), target, weights)
 
     def _features(self, rows: NDArray[np.int64]) -> FeatureRows:
         on_disk = isinstance(self.table.values, np.memmap) and self.encoding.is_plain
         if on_disk and self.table.values.size * 4 > IN_MEMORY:
             everything = self.encoding.apply(self.table)
-            return FeatureRows(everything, rows, self.standardization)
-        return FeatureRows(self.standardization.apply(self.encoding.apply(self.table, rows)))
+            return FeatureRows(everything, rows, self.standardization, self.dtype)
+        features = self.encoding.apply(self.table, rows)
+        return FeatureRows(self.standardization.apply(features, self.dtype), dtype=self.dtype)
 
 
-def _test_file(
-    data: Data, model: str, encoding: Encoding, standardization: Standardization, target: Target
-) -> Part:
+def _test_file(data: Data, model: str, build: _Builder) -> Part:
     """The test part out of a file of its own, encoded as the training data is."""
     assert data.test_file is not None
-    table = read_table(data.test_file, data.cache)
-    positions = [table.column(name, "data.target") for name in target.columns]
-    find_gaps(table, encoding.positions(table), positions, data.missing)
-    known = encode_target(table, positions, data, model, known=target)
-    build = _Builder(table, encoding, standardization, known, None)
+    table = read_table(data.test_file, data)
+    positions = [table.column(name, "data.target") for name in build.target.columns]
+    gaps = find_gaps(table, build.encoding.positions(table), positions, data.missing)
+    if gaps.keep is not None:
+        table.only(gaps.keep)
+    target = encode_target(table, positions, data, model, known=build.target)
+    build = replace(build, table=table, target=target, weights=None)
     return build.part(np.arange(len(table.values)))
+
+
+def _guessed(guesses: dict[str, Any]) -> list[str]:
+    """Words about the guesses that are not what one expects of a table."""
+    usual = {"header": True, "delimiter": ",", "encoding": "utf-8", "decimal": "."}
+    odd = {key: value for key, value in guesses.items() if usual.get(key) != value}
+    if not odd:
+        return []
+    shown = ", ".join(f"{key} = {toml_value(value)}" for key, value in odd.items())
+    return [f"guessed in [data]: {shown}"]
 
 
 def _check_classes(prepared: Prepared) -> None:
@@ -273,7 +318,7 @@ def _duplicates(train: Part, test: Part) -> int:
         return 0
     # A random projection tells rows apart almost surely and needs no copy of them.
     width = train.features.values.shape[1]
-    direction = np.random.default_rng(0).standard_normal(width, dtype=np.float32)
+    direction = np.random.default_rng(0).standard_normal(width)
     seen = train.features.values @ direction
     asked = test.features.values @ direction
     candidates = np.flatnonzero(np.isin(asked, seen))

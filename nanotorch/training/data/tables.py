@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanotorch import datasets
-from nanotorch.training.data.frames import read_parquet
-from nanotorch.training.data.text_files import read_text_table
-from nanotorch.training.errors import InputError, needs_extra, reading
+from nanotorch.training.config.sections import Reading
+from nanotorch.training.data.frames import read_frame
+from nanotorch.training.data.layout import PACKED
+from nanotorch.training.data.text_files import TextTable, read_text_table
+from nanotorch.training.errors import InputError, needs_extra, reading as reading_of
 
 Numbers = NDArray[np.floating[Any]]
 MOST_COMPRESSED = 1032  # times that deflate can shrink its input
@@ -36,7 +38,9 @@ class Table:
     values: Numbers
     categories: dict[str, list[str]] = field(default_factory=dict)
     target: list[str] = field(default_factory=list)
-    first_line: int | None = None  # of the first row, where rows are lines of a file
+    lines: NDArray[np.int64] | int | None = None  # of the rows, or of the first one
+    notes: list[str] = field(default_factory=list)
+    guesses: dict[str, Any] = field(default_factory=dict)  # keys of [data] that were not set
 
     def __post_init__(self) -> None:
         if not self.target:
@@ -65,30 +69,48 @@ class Table:
 
     def place(self, row: int, column: int) -> str:
         """Where a value stands: `file:line, column name`."""
-        line = f":{self.first_line + row}" if self.first_line is not None else f", row {row}"
+        if self.lines is None:
+            line = f", row {row}"
+        else:
+            line = f":{self.lines + row if isinstance(self.lines, int) else self.lines[row]}"
         return f"{self.origin}{line}, column {self.names[column]!r}"
 
+    def only(self, keep: NDArray[np.bool_]) -> None:
+        """Leave out the other rows."""
+        if self.lines is not None:
+            first = self.lines
+            lines = first + np.arange(len(keep)) if isinstance(first, int) else first
+            self.lines = lines[keep]
+        self.values = np.asarray(self.values[keep])
 
-def read_table(source: str, cache: bool = True, precise: bool = False) -> Table:
-    """The table of a bundled data set or a file; `precise` keeps float64 where it is there.
+
+def read_table(source: str, reading: Reading | None = None) -> Table:
+    """The table of a bundled data set or a file; `reading` says how text is written.
 
     Raises InputError with one line for anything that cannot be read as a table.
     """
     if source in datasets.names():
         return _bundled(source)
     path = Path(source)
-    reader = READERS.get(path.suffix.lower())
+    endings = [ending.lower() for ending in path.suffixes]
+    packed = endings and endings[-1] in (".zip", *PACKED)
+    ending = next(iter(endings[-2:-1]), ".csv") if packed else "".join(endings[-1:])
+    if packed and ending not in TEXT:
+        ending = ".csv"
+    if ending in ELSEWHERE:
+        raise InputError(f"data.source: {source!r}: {ELSEWHERE[ending]}")
+    reader = _text if ending in TEXT else READERS.get(ending)
     if reader is None:
         raise InputError(
             f"data.source: {source!r} is neither a bundled data set "
-            f"({', '.join(datasets.names())}) nor a file ending in {' '.join(READERS)}"
+            f"({', '.join(datasets.names())}) nor a file ending in {' '.join((*TEXT, *READERS))}"
         )
     try:
         if path.is_dir():
             raise InputError(f"{path}: is a folder, a file is expected")
         if path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty")
-        return reader(path, cache, precise)
+        return reader(path, reading or Reading(source=source))
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file (in {Path.cwd()})") from None
     except OSError as error:
@@ -102,14 +124,19 @@ def _bundled(name: str) -> Table:
     return Table(name, [*table.feature_names, "target"], values, categories)
 
 
-def _text(path: Path, cache: bool, precise: bool) -> Table:
-    text = read_text_table(path, cache, np.dtype(np.float64 if precise else np.float32))
-    return Table(str(path), text.names, text.values, text.categories, first_line=text.first_line)
+def _text(path: Path, reading: Reading) -> Table:
+    return table_of_text(str(path), read_text_table(path, reading))
 
 
-def _npy(path: Path, cache: bool, precise: bool) -> Table:
+def table_of_text(origin: str, text: TextTable) -> Table:
+    return Table(
+        origin, text.names, text.values, text.categories, [], text.lines, text.notes, text.guesses
+    )
+
+
+def _npy(path: Path, reading: Reading) -> Table:
     """The array stays on the disk: only the rows that are asked for are read."""
-    with reading(path, "an array file"):
+    with reading_of(path, "an array file"):
         with path.open("rb") as file:
             _array_header(path, file, path.stat().st_size)
         values = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -129,9 +156,9 @@ def _array_header(path: Path, file: Any, size: int) -> None:
         raise InputError(f"{path}: declares an array of shape {shape}, which its bytes cannot hold")
 
 
-def _npz(path: Path, cache: bool, precise: bool) -> Table:
+def _npz(path: Path, reading: Reading) -> Table:
     """Arrays `features` (or `X`) and `target` (or `y`), and `feature_names` if it is there."""
-    with reading(path, "an archive of arrays"), zipfile.ZipFile(path) as archive:
+    with reading_of(path, "an archive of arrays"), zipfile.ZipFile(path) as archive:
         sizes = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
         chosen = [
             next((name for name in names if name in sizes), None)
@@ -184,17 +211,17 @@ def _numbered(values: Any) -> list[str]:
     return [str(number) for number in range(values.shape[1])]
 
 
-def _parquet(path: Path, cache: bool, precise: bool) -> Table:
-    names, values, categories = read_parquet(path)
+def _frame(path: Path, reading: Reading) -> Table:
+    names, values, categories = read_frame(path)
     return Table(str(path), names, values, categories)
 
 
-def _svmlight(path: Path, cache: bool, precise: bool) -> Table:
+def _svmlight(path: Path, reading: Reading) -> Table:
     try:
         from sklearn.datasets import load_svmlight_file
     except ImportError:
         raise needs_extra(f"{path}: svmlight", "scikit-learn", "sklearn") from None
-    with reading(path, "svmlight"):
+    with reading_of(path, "svmlight"):
         features, target = load_svmlight_file(str(path))
         size = 8 * math.prod(features.shape)
         if size > max(SMALL, MOST_COMPRESSED * path.stat().st_size):
@@ -207,12 +234,21 @@ def _svmlight(path: Path, cache: bool, precise: bool) -> Table:
     return Table(str(path), [*_numbered(features), "target"], values)
 
 
-READERS: dict[str, Callable[[Path, bool, bool], Table]] = {
-    ".csv": _text,
-    ".tsv": _text,
+TEXT = (".csv", ".tsv", ".txt", ".data", ".dat", ".tab")
+READERS: dict[str, Callable[[Path, Reading], Table]] = {
     ".npy": _npy,
     ".npz": _npz,
-    ".parquet": _parquet,
+    ".parquet": _frame,
+    ".feather": _frame,
+    ".arrow": _frame,
+    ".jsonl": _frame,
+    ".ndjson": _frame,
     ".svm": _svmlight,
     ".libsvm": _svmlight,
+}
+SAVE = "is not read; save the table as CSV (in a spreadsheet: Save as, CSV)"
+ELSEWHERE = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), f"a workbook {SAVE}"),
+    ".arff": "ARFF is not read; remove the lines that begin with @ and %, and name it .csv",
+    ".json": "is not read; expected one record a line, in a file that ends in .jsonl",
 }

@@ -1,4 +1,4 @@
-"""CSV and TSV files: numbers by numpy.loadtxt, a converted copy beside large ones."""
+"""Text files of rows: numbers by numpy.loadtxt, all else cell by cell; a copy beside large ones."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ import json
 import mmap
 import os
 import tempfile
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nanotorch.training.data.frames import MISSING, has_polars, read_mixed_csv
-from nanotorch.training.errors import InputError, needs_extra
+from nanotorch.training.config.sections import Reading
+from nanotorch.training.data.frames import split_by_polars
+from nanotorch.training.data.layout import PACKED, SPACES, Layout, guess_layout, opened_text
+from nanotorch.training.data.values import is_number
+from nanotorch.training.errors import InputError, reading as reading_of
 
 LARGE = 16 * 2**20  # bytes from which a converted copy is kept
-CACHE_FORMAT = 1
+WORTH_IT = 2**21  # bytes from which another reader is faster than its import takes
+CACHE_FORMAT = 2
 
 
 @dataclass
@@ -34,130 +37,198 @@ class TextTable:
     names: list[str]
     values: NDArray[Any]
     categories: dict[str, list[str]]
-    first_line: int
+    lines: NDArray[np.int64] | int  # of the rows; where they follow each other, of the first one
+    notes: list[str] = field(default_factory=list)
+    guesses: dict[str, Any] = field(default_factory=dict)
 
 
-def read_text_table(path: Path, cache: bool, dtype: np.dtype[Any]) -> TextTable:
-    """The table in a CSV or TSV file; errors name file, line and column."""
-    large = cache and path.stat().st_size >= LARGE
-    if large and (copy := _from_cache(path, dtype)):
+def read_text_table(path: Path, reading: Reading) -> TextTable:
+    """The table in a text file; errors name file, line and column."""
+    large = reading.cache and path.stat().st_size >= LARGE
+    if large and (copy := _from_cache(path, reading)):
         return copy
-    table = _parse(path, dtype)
+    with _one_line(path):
+        layout = guess_layout(path, reading)
+        table = _numbers(path, layout) or _by_polars(path, layout)
+        table = table or _mixed(path, layout, reading)
+    table.notes = layout.notes + table.notes
+    table.guesses = layout.guesses(reading)
     if large:
-        _to_cache(path, table, dtype)
+        _to_cache(path, table, reading)
     return table
+
+
+@contextlib.contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """Errors of the parsers in words of our own."""
+    with reading_of(path, "a table of text"):
+        try:
+            yield
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path}: not text in {error.encoding} (byte {error.start}); "
+                f'data.encoding = "latin-1" would read any file'
+            ) from None
+        except csv.Error:
+            raise InputError(
+                f"{path}: a cell is not closed or too long: a quotation mark may be missing"
+            ) from None
 
 
 # --- parsing -----------------------------------------------------------------------------------
 
 
-def _parse(path: Path, dtype: np.dtype[Any]) -> TextTable:
-    delimiter, names, header = _layout(path)
+def _numbers(path: Path, layout: Layout) -> TextTable | None:
+    """The fast way, for a file of plain numbers; None for any other."""
+    if layout.comment or layout.numbers.decimal != "." or layout.numbers.thousands:
+        return None
+    packed = path.suffix.lower() in (".zip", *PACKED)
     try:
-        values = _load(path, dtype, delimiter, skip=int(header))
-    except ValueError:
-        words = _first_word(path, delimiter, names, header)
-        if not has_polars():
-            raise needs_extra(words, "polars (for text and gaps)", "data") from None
-        names, mixed, categories = read_mixed_csv(path, delimiter, names, header)
-        return TextTable(names, mixed, categories, 1 + header)
-    if values.size and values.shape[1] != len(names):
-        _first_word(path, delimiter, names, header)
-    return TextTable(names, values, {}, 1 + header)
+        if not packed and layout.encoding.startswith("utf-8"):
+            values = _load(path, layout, layout.skip)
+        else:
+            with opened_text(path, layout.encoding) as file:
+                values = _load(file, layout, layout.skip)
+    except (ValueError, OverflowError):
+        return None
+    if values.size and values.shape[1] != len(layout.names):
+        return None
+    return TextTable(layout.names, values, {}, layout.skip + 1)
 
 
-def text_chunks(path: Path, rows: int) -> Iterator[TextTable]:
+def _load(file: Any, layout: Layout, skip: int = 0, rows: int | None = None) -> NDArray[Any]:
+    return np.loadtxt(
+        file,
+        dtype=np.float64,
+        delimiter=None if layout.delimiter == SPACES else layout.delimiter,
+        skiprows=skip,
+        max_rows=rows,
+        comments=None,
+        encoding=layout.encoding,
+        ndmin=2,
+    )
+
+
+def text_chunks(path: Path, rows: int, reading: Reading) -> Iterator[TextTable]:
     """The table in pieces of at most `rows` rows; a file with text columns comes whole."""
-    delimiter, names, header = _layout(path)
-    first_line = 1 + header
-    with path.open(encoding="utf-8-sig") as file:
-        for _ in range(header):
-            file.readline()
-        while True:
-            try:
-                values = _load(file, np.dtype(np.float32), delimiter, rows=rows)
-            except ValueError:
-                if first_line == 1 + header:
-                    yield _parse(path, np.dtype(np.float32))
+    with _one_line(path):
+        layout = guess_layout(path, reading)
+        line = layout.skip + 1
+        with opened_text(path, layout.encoding) as file:
+            for _ in range(layout.skip):
+                file.readline()
+            while True:
+                try:
+                    values = _load(file, layout, rows=rows)
+                    if values.size and values.shape[1] != len(layout.names):
+                        raise ValueError
+                except ValueError:
+                    if line != layout.skip + 1:  # what came before is written already
+                        _mixed(path, layout, reading)
+                        raise InputError(
+                            f"{path}:{line}: the file begins with numbers alone and has text from "
+                            f"about here on; data.types says what its columns are"
+                        ) from None
+                    yield read_text_table(path, reading)
                     return
-                raise InputError(_first_word(path, delimiter, names, header)) from None
-            if not len(values):
-                return
-            yield TextTable(names, values, {}, first_line)
-            first_line += len(values)
+                if not len(values):
+                    return
+                yield TextTable(layout.names, values, {}, line)
+                line += len(values)
 
 
-def _load(
-    file: Any, dtype: np.dtype[Any], delimiter: str, skip: int = 0, rows: int | None = None
-) -> NDArray[Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # no rows: the caller tells that better
-        return np.loadtxt(
-            file,
-            dtype=dtype,
-            delimiter=delimiter,
-            skiprows=skip,
-            max_rows=rows,
-            comments=None,
-            encoding="utf-8",
-            ndmin=2,
-        )
-
-
-def _layout(path: Path) -> tuple[str, list[str], bool]:
-    """Delimiter, column names, and whether the first line is a header."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file in UTF-8 (byte {error.start})") from None
-    if "\0" in first:
-        raise InputError(f"{path}: not a text file (it holds zero bytes)")
-    if not first.strip():
-        raise InputError(f"{path}:1: expected column names or numbers, found an empty line")
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    if delimiter not in first:
-        delimiter = next((other for other in ";\t|" if other in first), delimiter)
-    cells = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter))]
-    header = not all(_is_number(cell) or cell in MISSING for cell in cells)
-    names = cells if header else [str(number) for number in range(len(cells))]
-    return delimiter, [name or str(number) for number, name in enumerate(names)], header
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _first_word(path: Path, delimiter: str, names: list[str], header: bool) -> str:
-    """Words about the first cell that is not a number; InputError for a row of another width."""
-    width, words = len(names), ""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, delimiter=delimiter)
-            for at, row in enumerate(rows):
-                place = f"{path}:{rows.line_num}"
-                if row and len(row) != width:
-                    raise InputError(
-                        f"{place}: expected {width} columns as in the first line, found {len(row)}"
-                    )
-                if words or (header and at == 0):
+def _mixed(path: Path, layout: Layout, reading: Reading) -> TextTable:
+    """Any table, cell by cell."""
+    width, numbers, rows = len(layout.names), [], []
+    with opened_text(path, layout.encoding) as file:
+        for _ in range(layout.skip):
+            file.readline()
+        for number, row in layout.rows(file):
+            if len(row) != width and not _fitted(row, width):
+                if layout.comment is None and row[0].lstrip().startswith("#"):
                     continue
-                for name, cell in zip(names, row, strict=False):
-                    if not _is_number(cell):
-                        missing = cell.strip() in MISSING
-                        what = "the value is missing" if missing else "expected a number"
-                        found = "" if missing else f", found {cell.strip()!r}"
-                        words = f"{place}, column {name!r}: {what}{found}"
-                        break
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file in UTF-8 (byte {error.start})") from None
-    except csv.Error as error:
-        raise InputError(f"{path}: not a table: {error}") from None
-    return words
+                raise InputError(
+                    f"{path}:{number + layout.skip}: expected {width} columns as in the first "
+                    f"line, found {len(row)}"
+                )
+            numbers.append(number + layout.skip)
+            rows.append(row)
+    columns: list[Sequence[str]] = list(zip(*rows)) if rows else [()] * width
+    names = list(layout.names)
+    if rows and names[-1] == f"Unnamed: {width - 1}" and not any(map(str.strip, columns[-1])):
+        names.pop()  # of a delimiter at the end of each row
+    values = np.empty((len(rows), len(names)))
+    categories: dict[str, list[str]] = {}
+    written: list[str] = []
+    for at, name in enumerate(names):
+        values[:, at], texts, plain = _column(columns[at], layout)
+        if texts is not None:
+            categories[name] = texts
+        elif not plain:
+            written.append(name)
+    notes = []
+    if written:
+        shown = ", ".join(written[:5]) + (" …" if len(written) > 5 else "")
+        example = next(c for c in columns[names.index(written[0])] if not is_number(c.strip()))
+        notes.append(f"numbers written like {example.strip()!r} are read as numbers: {shown}")
+    lines = np.array(numbers, dtype=np.int64)
+    return TextTable(names, values, categories, lines, notes)
+
+
+def _by_polars(path: Path, layout: Layout) -> TextTable | None:
+    """The same as `_mixed` for a large plain file, where polars is installed; None for others."""
+    plain = layout.encoding == "utf-8" and layout.comment is None and layout.delimiter != SPACES
+    if not plain or path.suffix.lower() in (".zip", *PACKED) or path.stat().st_size < WORTH_IT:
+        return None
+    columns = split_by_polars(path, layout.delimiter, layout.skip)
+    if columns is None or len(columns) != len(layout.names):
+        return None
+    values = np.empty((len(columns[0][0]), len(columns)))
+    categories: dict[str, list[str]] = {}
+    for at, (codes, cells) in enumerate(columns):
+        if cells is None:
+            values[:, at] = codes
+            continue
+        values[:, at], texts, _ = _resolved(codes, cells, layout)
+        if texts is not None:
+            categories[layout.names[at]] = texts
+    if np.isnan(values).all(axis=1).any():
+        return None  # rows of delimiters alone
+    return TextTable(layout.names, values, categories, layout.skip + 1)
+
+
+def _fitted(row: list[str], width: int) -> bool:
+    """Take empty cells off the end of a row that has too many; whether it fits now."""
+    while len(row) > width and not row[-1].strip():
+        row.pop()
+    return len(row) == width
+
+
+def _column(
+    cells: Sequence[str], layout: Layout
+) -> tuple[NDArray[np.float64], list[str] | None, bool]:
+    """A column as numbers, or as positions in its sorted texts; whether its numbers are plain."""
+    positions: dict[str, int] = {}
+    codes = np.array([positions.setdefault(cell, len(positions)) for cell in cells], dtype=np.int64)
+    return _resolved(codes, list(positions), layout)
+
+
+def _resolved(
+    codes: NDArray[np.int64], cells: list[str], layout: Layout
+) -> tuple[NDArray[np.float64], list[str] | None, bool]:
+    """As `_column`, of distinct cells and for each row the position of its cell among them."""
+    distinct = [cell.strip() for cell in cells]
+    present = [cell for cell in distinct if cell not in layout.missing]
+    numbers = layout.numbers.read(present)
+    texts = None
+    if numbers is not None:
+        known = dict(zip(present, numbers, strict=True))
+    else:
+        texts = sorted(set(present))
+        known = {text: float(number) for number, text in enumerate(texts)}
+    table = np.array([known.get(cell, np.nan) for cell in distinct])
+    values = table[codes] if len(table) else np.empty(len(codes))
+    return values, texts, all(map(is_number, present))
 
 
 # --- the converted copy ------------------------------------------------------------------------
@@ -176,37 +247,49 @@ def content_digest(path: Path) -> str:
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
-def _cache_paths(path: Path, dtype: np.dtype[Any]) -> tuple[Path, Path]:
-    stem = f".{path.name}.{dtype.name}"
-    return path.with_name(f"{stem}.npy"), path.with_name(f"{stem}.json")
+def _cache_paths(path: Path) -> tuple[Path, Path]:
+    return path.with_name(f".{path.name}.float64.npy"), path.with_name(f".{path.name}.float64.json")
 
 
-def _from_cache(path: Path, dtype: np.dtype[Any]) -> TextTable | None:
-    """The converted copy, if it was made from exactly this content."""
-    array_path, facts_path = _cache_paths(path, dtype)
+def _keys(reading: Reading) -> dict[str, Any]:
+    """The keys that decide what a file is read as."""
+    return reading.model_dump(include=set(Reading.model_fields) - {"source", "cache"})
+
+
+def _from_cache(path: Path, reading: Reading) -> TextTable | None:
+    """The converted copy, if it was made from exactly this content, read in the same way."""
+    array_path, facts_path = _cache_paths(path)
     try:
         facts = json.loads(facts_path.read_text(encoding="utf-8"))
-        if facts["format"] != CACHE_FORMAT or facts["digest"] != content_digest(path):
+        if facts["format"] != CACHE_FORMAT or facts["keys"] != _keys(reading):
+            return None
+        if facts["digest"] != content_digest(path):
             return None
         values = np.load(array_path, mmap_mode="r", allow_pickle=False)
         if list(values.shape) != facts["shape"] or values.dtype.name != facts["dtype"]:
             return None
-        return TextTable(facts["names"], values, facts["categories"], facts["first_line"])
+        lines = facts["lines"]
+        lines = np.array(lines, dtype=np.int64) if isinstance(lines, list) else lines
+        names, categories = facts["names"], facts["categories"]
+        return TextTable(names, values, categories, lines, facts["notes"], facts["guesses"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _to_cache(path: Path, table: TextTable, dtype: np.dtype[Any]) -> None:
+def _to_cache(path: Path, table: TextTable, reading: Reading) -> None:
     """Keep a converted copy; a folder that cannot be written to just keeps none."""
-    array_path, facts_path = _cache_paths(path, dtype)
+    array_path, facts_path = _cache_paths(path)
     facts = {
         "format": CACHE_FORMAT,
+        "keys": _keys(reading),
         "digest": content_digest(path),
         "shape": list(table.values.shape),
         "dtype": table.values.dtype.name,
         "names": table.names,
         "categories": table.categories,
-        "first_line": table.first_line,
+        "lines": table.lines if isinstance(table.lines, int) else table.lines.tolist(),
+        "notes": table.notes,
+        "guesses": table.guesses,
     }
     with contextlib.suppress(OSError):
         # The facts go first and come back last: a copy without facts is never read.

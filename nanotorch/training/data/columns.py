@@ -1,0 +1,202 @@
+"""What each column of a table is to a model: a number, a category, or nothing it can learn from."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanotorch.training.config.sections import Data
+from nanotorch.training.data.tables import Table
+from nanotorch.training.data.values import Numbers, date_format, days, yes_or_no
+from nanotorch.training.errors import InputError
+
+OTHER, GAP = "(other)", "(missing)"  # categories of rare and of missing values
+INDEX = re.compile(
+    r"unnamed: ?\d+|unnamed: row|index|rownames|row\.?_?(names?|id|number)|id|no|nr", re.I
+)
+FEW = 10  # texts up to which a column without repetitions may still be one of categories
+
+
+@dataclass
+class Column:
+    """One column that features are made of."""
+
+    name: str
+    categories: list[str] | None = None  # one feature for each, where the column is text
+    fill: float | None = None  # what stands in for a missing value
+    kind: str = "number"  # or "category", "boolean", "date"
+    format: str | None = None  # of dates
+
+    def number(self, text: str, numbers: Numbers) -> float:
+        """A text of this column as a number; NaN where it is none."""
+        if self.kind == "date" and self.format is not None:
+            return days(text, self.format)
+        if self.kind == "boolean":
+            return (yes_or_no([text, "no"]) or yes_or_no([text, "yes"]) or {}).get(text, math.nan)
+        return numbers.each(text)
+
+
+def numbers_of(table: Table, column: Column, position: int) -> NDArray[Any]:
+    """The numbers that a column of a table stands for; NaN for what is missing or is no number."""
+    values = np.asarray(table.values[:, position])
+    texts = table.categories.get(table.names[position])
+    if texts is None:
+        return values
+    style = Numbers(table.guesses.get("decimal") or ".")
+    known = np.array([*(column.number(text, style) for text in texts), math.nan])
+    return np.asarray(known[np.where(np.isnan(values), len(texts), values).astype(np.int64)])
+
+
+def settle(
+    table: Table, features: list[int], data: Data, notes: list[str]
+) -> list[tuple[int, Column]]:
+    """What each feature column is; those that say nothing are left out, with a note.
+
+    Text that stands for numbers (yes and no, dates) becomes numbers in the table.
+    """
+    for name in data.types:
+        if name not in table.names:
+            near = difflib.get_close_matches(name, table.names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"{table.origin}: data.types: there is no column {name!r}{hint}")
+    settled = []
+    said: dict[str, list[str]] = {}
+    for position in features:
+        column, words = _settle(table, position, data, len(features))
+        if words and words.startswith("read as"):
+            said.setdefault(words, []).append(table.names[position])
+        elif words:
+            notes.append(f"column {table.names[position]!r}: {words}")
+        if column is None:
+            continue
+        if column.kind != "category" and column.name in table.categories:
+            numbers = numbers_of(table, column, position)
+            table.values = np.array(table.values, dtype=np.float64)
+            table.values[:, position] = numbers
+            del table.categories[column.name]
+        settled.append((position, column))
+    for words, names in said.items():
+        notes.append(f"{words}: {', '.join(names[:8])}" + (" …" if len(names) > 8 else ""))
+    if not settled:
+        reasons = "; ".join(notes[-3:]) or "every column is the target or ignored"
+        raise InputError(f"{table.origin}: no feature columns are left: {reasons}")
+    return settled
+
+
+def _settle(
+    table: Table, position: int, data: Data, features: int
+) -> tuple[Column | None, str | None]:
+    name = table.names[position]
+    values = np.asarray(table.values[:, position])
+    texts = table.categories.get(name)
+    kind: Any = data.types.get(name)
+    present = int(np.count_nonzero(~np.isnan(values)))
+    if not present:
+        return None, "is empty: left out"
+    if texts is None:
+        if kind == "category":
+            return Column(name, kind="category"), None
+        if kind is None and _counts_rows(name, values):
+            if INDEX.fullmatch(name):
+                return None, "counts the rows: left out"
+            return Column(name), (
+                f"counts the rows; if it is an index, data.ignore = [{name!r}] leaves it out"
+                if len(values) > 20
+                else None
+            )
+        return Column(name), None
+    format = date_format(texts)
+    if kind == "date" and format is None:
+        raise InputError(
+            f"{table.origin}: data.types: {name!r} holds no dates, such as {texts[0]!r}"
+        )
+    if kind is not None:
+        return Column(name, kind=kind, format=format if kind == "date" else None), None
+    if yes_or_no(texts):
+        return Column(name, kind="boolean"), "read as 1 for yes and 0 for no"
+    if format is not None:
+        return Column(name, kind="date", format=format), f"read as dates ({format}), in days"
+    style = Numbers(table.guesses.get("decimal") or ".")
+    strangers = [text for text in texts if math.isnan(style.each(text))]
+    counts = np.bincount(values[~np.isnan(values)].astype(np.int64), minlength=len(texts))
+    odd = sum(int(counts[texts.index(text)]) for text in strangers)
+    if 2 * odd < present and len(texts) <= max(FEW, present // 2):
+        row = int((values == texts.index(strangers[0])).argmax())
+        return Column(name, kind="category"), (
+            f"numbers, but {strangers[0]!r} ({table.place(row, position)}): each value becomes a "
+            f'category; data.types = {{{name!r} = "number"}} makes what is no number missing'
+        )
+    unrepeated = len(texts) >= 0.9 * present and present >= 5
+    if unrepeated and (len(texts) > FEW or features > 1):
+        return None, (
+            f"{len(texts):,} different texts in {present:,} rows, such as {texts[0][:40]!r}: LEFT "
+            f'OUT; data.types = {{{name!r} = "category"}} would use it'
+        )
+    return Column(name, kind="category"), None
+
+
+def _counts_rows(name: str, values: NDArray[Any]) -> bool:
+    """Whether a column is 0, 1, 2 … or 1, 2, 3 …"""
+    if len(values) < 3 or values[0] not in (0, 1):
+        return False
+    return bool((values == np.arange(len(values)) + values[0]).all())
+
+
+def text_of(number: float) -> str:
+    """A number as the text of a category."""
+    return str(int(number)) if number == int(number) else f"{number:.12g}"
+
+
+def categories_of(
+    table: Table, position: int, train: NDArray[np.int64], data: Data, notes: list[str]
+) -> list[str]:
+    """The categories of a column: all of them, or the most frequent ones of the training rows and
+    one for the rest; and one for gaps, where they are not refused."""
+    name = table.names[position]
+    values = np.asarray(table.values[:, position])
+    known = values[~np.isnan(values)]
+    texts = table.categories.get(name) or sorted({text_of(value) for value in np.unique(known)})
+    if len(texts) > data.max_categories:
+        codes = codes_of(table, position, values[train], texts)
+        counts = np.bincount(codes[codes >= 0], minlength=len(texts))
+        most = np.argsort(-counts, kind="stable")[: data.max_categories - 1]
+        rest = len(texts) - len(most)
+        notes.append(
+            f"column {name!r}: {rest:,} of {len(texts):,} values are rare and share the category "
+            f"{OTHER!r} (data.max_categories = {data.max_categories})"
+        )
+        texts = [*(texts[at] for at in sorted(most)), OTHER]
+    return [*texts, GAP] if len(known) < len(values) else list(texts)
+
+
+def codes_of(
+    table: Table, position: int, values: NDArray[Any], categories: list[str]
+) -> NDArray[np.int64]:
+    """For each value the position of its category; -1 for what is missing or was never seen."""
+    wanted = {name: number for number, name in enumerate(categories)}
+    numeric = {
+        number: at
+        for name, at in reversed(wanted.items())
+        if not math.isnan(number := Numbers().each(name))
+    }
+    other, gap = wanted.get(OTHER, -1), wanted.get(GAP, -1)
+    texts = table.categories.get(table.names[position])
+    if texts is None:
+        distinct, places = np.unique(values, return_inverse=True)
+        codes = [
+            gap if math.isnan(number) else numeric.get(number, other)
+            for number in distinct.tolist()
+        ]
+        return np.asarray(np.array(codes, dtype=np.int64)[places])
+    translate = [
+        wanted[text] if text in wanted else numeric.get(Numbers().each(text), other)
+        for text in texts
+    ]
+    places = np.where(np.isnan(values), len(texts), values).astype(np.int64)
+    return np.asarray(np.array([*translate, gap], dtype=np.int64)[places])

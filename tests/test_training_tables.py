@@ -1,0 +1,475 @@
+"""What people have in their files: how it is read, what each column becomes, and what is said."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import math
+import re
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nanotorch.training import fit, read_request
+from nanotorch.training.config.sections import Data
+from nanotorch.training.data.columns import GAP, OTHER
+from nanotorch.training.data.prepare import Prepared, prepare
+from nanotorch.training.data.tables import Table, read_table
+from nanotorch.training.data.values import Numbers, date_format, days, yes_or_no
+from nanotorch.training.errors import InputError
+from nanotorch.training.run_folder import read_log
+
+nan = math.nan
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def table(text: str | bytes, name: str = "d.csv", **keys: Any) -> Table:
+    Path(name).write_bytes(text.encode() if isinstance(text, str) else text)
+    return read_table(name, Data(source=name, **keys))
+
+
+def prepared(text: str, model: str = "logistic", **keys: Any) -> Prepared:
+    Path("d.csv").write_text(text)
+    keys = {"test": 0.0, "validation": 0.0, "target": "y", **keys}
+    return prepare(Data(source="d.csv", **keys), model, 0)
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Text:
+    """A text file, and the table that it holds."""
+
+    text: str | bytes
+    values: list[list[Any]]  # text where a column is text
+    names: list[str] = field(default_factory=lambda: ["x", "z", "y"])
+    name: str = "d.csv"
+    keys: dict[str, Any] = field(default_factory=dict)
+
+
+ROWS = [[1, 5, "a"], [2, 6, "b"]]
+BARE = ["0", "1", "2"]
+TEXTS = {
+    "as usual": Text("x,z,y\n1,5,a\n2,6,b\n", ROWS),
+    "no line end": Text("x,z,y\n1,5,a\n2,6,b", ROWS),
+    "carriage returns": Text("x,z,y\r1,5,a\r2,6,b\r", ROWS),
+    "Windows": Text("x,z,y\r\n1,5,a\r\n2,6,b\r\n", ROWS),
+    "blank lines": Text("\n\nx,z,y\n1,5,a\n\n2,6,b\n\n  \n", ROWS),
+    "rows of delimiters alone": Text("x,z,y\n1,5,a\n,,\n2,6,b\n,,\n", ROWS),
+    "comments": Text("# mm\n# cm\nx,z,y\n1,5,a\n# and\n2,6,b\n", ROWS),
+    "a comment at the end": Text("x,z,y\n1,5,a\n2,6,b\n# the end\n", ROWS),
+    "comments of another kind": Text("x,z,y\n%1\n1,5,a\n2,6,b\n", ROWS, keys={"comment": "%"}),
+    "names in a comment": Text("# x,z,y\n1,5,a\n2,6,b\n", ROWS),
+    "spaces around cells": Text("x , z,y \n 1 ,5 , a\n2, 6,b \n", ROWS),
+    "runs of spaces": Text("x  z y\n1   5  a\n 2 6    b\n", ROWS, name="d.txt"),
+    "numbers in columns": Text(
+        "  1.0   5  0\n -2.5   6  1\n", [[1, 5, 0], [-2.5, 6, 1]], BARE, "d.dat"
+    ),
+    "tabs": Text("x\tz\ty\n1\t5\ta\n2\t6\tb\n", ROWS, name="d.tsv"),
+    "tabs in a CSV": Text("x\tz\ty\n1\t5\ta\n2\t6\tb\n", ROWS),
+    "bars": Text("x|z|y\n1|5|a\n2|6|b\n", ROWS, name="d.data"),
+    "another delimiter": Text("x~z~y\n1~5~a\n2~6~b\n", ROWS, keys={"delimiter": "~"}),
+    "delimiters at the ends of rows": Text("x,z,y\n1,5,a,\n2,6,b,\n", ROWS),
+    "delimiters at all ends": Text("x,z,y,\n1,5,a,\n2,6,b,\n", ROWS),
+    "names of rows": Text(
+        "x,z,y\nr1,1,5,a\nr2,2,6,b\n",
+        [["r1", *ROWS[0]], ["r2", *ROWS[1]]],
+        ["Unnamed: row", "x", "z", "y"],
+    ),
+    "no name of the first": Text(
+        ",x,y\n0,5,a\n1,6,b\n", [[0, 5, "a"], [1, 6, "b"]], ["Unnamed: 0", "x", "y"]
+    ),
+    "numbers first": Text("1,5,a\n2,6,b\n3,7,a\n", [*ROWS, [3, 7, "a"]], BARE),
+    "words that repeat": Text(
+        "p,x,e\ne,x,p\np,y,e\n", [["p", "x", "e"], ["e", "x", "p"], ["p", "y", "e"]], BARE
+    ),
+    "words that do not": Text(
+        "sex,job,y\nm,a,no\nf,b,yes\n", [["m", "a", "no"], ["f", "b", "yes"]], ["sex", "job", "y"]
+    ),
+    "years and numbers": Text(
+        "5,2010,2011\nx,1,5\ny,2,6\n", [["5", 2010, 2011], ["x", 1, 5], ["y", 2, 6]], BARE
+    ),
+    "a header by word": Text(
+        "1,2,3\n1,5,7\n2,6,8\n", [[1, 5, 7], [2, 6, 8]], ["1", "2", "3"], keys={"header": True}
+    ),
+    "no header by word": Text(
+        "a,b,c\nd,e,f\n", [["a", "b", "c"], ["d", "e", "f"]], BARE, keys={"header": False}
+    ),
+    "UTF-8 with a mark": Text("\ufeffx,z,y\n1,5,a\n2,6,b\n", ROWS),
+    "UTF-16": Text("x,z,y\n1,5,a\n2,6,b\n".encode("utf-16"), ROWS),
+    "UTF-16 without a mark": Text("x,z,y\n1,5,a\n2,6,b\n".encode("utf-16-le"), ROWS),
+    "numbers in UTF-16": Text("x,z,y\n1,5,0\n2,6,1\n".encode("utf-16"), [[1, 5, 0], [2, 6, 1]]),
+    "Latin-1": Text(
+        "x,größe,y\n1,5,ä\n2,6,ü\n".encode("latin-1"),
+        [[1, 5, "ä"], [2, 6, "ü"]],
+        ["x", "größe", "y"],
+    ),
+    "quoted cells": Text(
+        'x,z,y\n"1","5","a, c"\n"2","6","say ""b"""\n', [[1, 5, "a, c"], [2, 6, 'say "b"']]
+    ),
+    "a quoted line end": Text('x,z,y\n1,5,"a\nc"\n2,6,b\n', [[1, 5, "a\nc"], [2, 6, "b"]]),
+    "quotes in text": Text(
+        'say\tx\ty\n5" pipe\t1\ta\nrod\t2\tb\n',
+        [['5" pipe', 1, "a"], ["rod", 2, "b"]],
+        ["say", "x", "y"],
+        "d.tsv",
+    ),
+    "a quote that stays open": Text(
+        'say\tx\ty\n"5 pipe\t1\ta\nrod\t2\tb\n',
+        [['"5 pipe', 1, "a"], ["rod", 2, "b"]],
+        ["say", "x", "y"],
+        "d.tsv",
+    ),
+    "decimal commas": Text("x;z;y\n1,5;5;a\n2,5;6;b\n", [[1.5, 5, "a"], [2.5, 6, "b"]]),
+    "decimal commas, no names": Text(
+        "1,5;2,5;0\n2,5;3,5;1\n", [[1.5, 2.5, 0], [2.5, 3.5, 1]], BARE
+    ),
+    "decimal commas in quotes": Text(
+        'x,z,y\n"1,5",5,a\n"2,25",6,b\n', [[1.5, 5, "a"], [2.25, 6, "b"]]
+    ),
+    "thousands": Text(
+        'x,z,y\n"1,234",5,a\n"12,345,678.5",6,b\n', [[1234, 5, "a"], [12345678.5, 6, "b"]]
+    ),
+    "thousands with points": Text(
+        "x;z;y\n1.234,5;5;a\n2.000;6;b\n", [[1234.5, 5, "a"], [2000, 6, "b"]]
+    ),
+    "thousands by word": Text(
+        "x;z;y\n1'234;5;a\n2'000;6;b\n", [[1234, 5, "a"], [2000, 6, "b"]], keys={"thousands": "'"}
+    ),
+    "signs of money and percent": Text(
+        "x,z,y\n$3,12%,a\n-$1.50,7.5%,b\n", [[3, 12, "a"], [-1.5, 7.5, "b"]]
+    ),
+    "missing in many words": Text(
+        "x,z,y\nNA,n/a,a\n2,?,b\n-,4,a\n.,null,b\n,NaN,a\n1,N/A,b\n",
+        [
+            [nan, nan, "a"],
+            [2, nan, "b"],
+            [nan, 4, "a"],
+            [nan, nan, "b"],
+            [nan, nan, "a"],
+            [1, nan, "b"],
+        ],
+    ),
+    "missing by word": Text(
+        "x,z,y\n-9,5,a\n2,NA,b\n",
+        [[nan, "5", "a"], [2, "NA", "b"]],
+        keys={"missing_values": ["-9"]},
+    ),
+    "large and small": Text("x,z,y\n5e38,-1E-3,a\n+.5,2.,b\n", [[5e38, -1e-3, "a"], [0.5, 2, "b"]]),
+    "underscores are no numbers": Text(
+        "x,z,y\n1_0,5,a\n2_0,6,b\n", [["1_0", 5, "a"], ["2_0", 6, "b"]]
+    ),
+}
+
+
+def told(found: Table) -> list[list[Any]]:
+    """The rows, with the text of text columns."""
+
+    def cell(name: str, value: float) -> Any:
+        texts = found.categories.get(name)
+        return value if texts is None or math.isnan(value) else texts[int(value)]
+
+    return [[cell(n, v) for n, v in zip(found.names, row)] for row in found.values.tolist()]
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_a_text_file_is_read_as_a_person_reads_it(kind: str) -> None:
+    case = TEXTS[kind]
+    found = table(case.text, case.name, **case.keys)
+    assert found.names == case.names
+    assert str(told(found)) == str(
+        [[float(c) if isinstance(c, int) else c for c in row] for row in case.values]
+    )
+
+
+def zipped(content: bytes) -> bytes:
+    with zipfile.ZipFile("made.zip", "w") as archive:
+        archive.writestr("inside.csv", content)
+    return Path("made.zip").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("ending", "pack"),
+    [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress), (".zip", zipped)],
+)
+@pytest.mark.parametrize("text", ["x,z,y\n1,5,0\n2,6,1\n", "x,z,y\n1,5,a\n2,6,b\n"])
+def test_packed_files_are_read(ending: str, pack: Callable[[bytes], bytes], text: str) -> None:
+    whole = table(text)
+    packed = table(pack(text.encode()), f"d.csv{ending}")
+    assert (packed.names, told(packed)) == (whole.names, told(whole))
+
+
+def test_what_was_guessed_is_said_and_kept_with_the_run() -> None:
+    rows = "".join(f"{i % 7},5;{i % 2}\n" for i in range(60))
+    Path("d.csv").write_text(rows)
+    Path("a.toml").write_text('[data]\nsource = "d.csv"\n[training]\nepochs = 2\n')
+    quick = ["--output.curves", "false", "--output.report", "false", "--device", "cpu"]
+    run = fit(read_request(["a.toml", *quick]).configs[0], quiet=True)
+    assert 'guessed in [data]: header = false, delimiter = ";", decimal = ","' in run.data.notes
+    text = (run.folder / "config.toml").read_text()
+    for line in ("header = false", 'delimiter = ";"', 'decimal = ","', 'encoding = "utf-8"'):
+        assert line in text.splitlines()
+    more = read_request(["a.toml", *quick, "--training.epochs", "3"]).configs[0]
+    assert len(read_log(fit(more, resume="newest", quiet=True).folder / "metrics.jsonl")) == 3
+
+
+def test_the_place_of_a_cell_counts_every_line() -> None:
+    text = '# a comment\n\nx,z,y\n1,"5\n5",a\n\n,6,b\n3,7,a\n'
+    with pytest.raises(InputError, match=r"d\.csv:7, column 'x': the value is missing"):
+        prepared(text)
+
+
+def test_polars_and_the_reader_of_its_own_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("polars")
+    text = "x,c,d,y\n" + rows(
+        50, lambda i: ("", " 1.5", "-2e3")[i % 3], lambda i: "u v"[i % 3], str, ab
+    )
+    tables = []
+    for least in (0, 2**60):
+        monkeypatch.setattr("nanotorch.training.data.text_files.WORTH_IT", least)
+        tables.append(table(text))
+    assert tables[0].names == tables[1].names
+    assert str(told(tables[0])) == str(told(tables[1]))
+    assert tables[0].place(7, 1) == tables[1].place(7, 1)
+
+
+@pytest.mark.parametrize("text", ["x,c,y\n1,u,a\n2,v\n3,u,b\n", "x,c,y\n1,u,a\n2,v,a,9\n3,u,b\n"])
+@pytest.mark.parametrize("least", [0, 2**60])
+def test_rows_of_another_width_are_refused_by_both(
+    text: str, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nanotorch.training.data.text_files.WORTH_IT", least)
+    with pytest.raises(InputError, match=r"d\.csv:3: expected 3 columns"):
+        table(text)
+
+
+# --- values ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cells", "numbers"),
+    [
+        (["1", "-2.5", "+3e2", ".5", "7."], [1, -2.5, 300, 0.5, 7]),
+        (["1,234", "5"], [1234, 5]),
+        (["1,5", "2"], [1.5, 2]),
+        (["1.234,5", "2"], [1234.5, 2]),
+        (["1 234", "5 678 901"], [1234, 5678901]),
+        (["€3", "4 €", "£5.50"], [3, 4, 5.5]),
+        (["12%", "7.5 %"], [12, 7.5]),
+        (["1,23", "1,234"], [1.23, 1.234]),
+        (["3+"], None),
+        (["1-2"], None),
+        (["1_0"], None),
+        (["٣"], None),
+        (["0x10"], None),
+        (["1,2,3"], None),
+    ],
+)
+def test_numbers_are_read_however_they_are_written(
+    cells: list[str], numbers: list[float] | None
+) -> None:
+    assert Numbers().read(cells) == numbers
+
+
+@pytest.mark.parametrize(
+    ("cells", "first"),
+    [
+        (["2024-09-30", "2025-01-05"], 19996),
+        (["9/30/2024", "1/5/2025"], 19996),
+        (["30/9/2024", "5/1/2025"], 19996),
+        (["30.09.2024", "05.01.2025"], 19996),
+        (["2024-09-30 12:00", "2025-01-05 00:00"], 19996.5),
+        (["2024-09-30T12:00:00Z", "2025-01-05T00:00:00+01:00"], 19996.5),
+        (["Sep 30, 2024", "Jan 5, 2025"], 19996),
+        (["30 September 2024", "5 January 2025"], 19996),
+        (["2024-09", "2025-01"], 19967),
+        (["abc-12-34", "x"], None),
+        (["12-345-678"], None),
+        (["12", "13"], None),
+    ],
+)
+def test_dates_are_days_in_the_format_of_all_of_them(cells: list[str], first: float | None) -> None:
+    format = date_format(cells)
+    assert (None if format is None else days(cells[0], format)) == first
+
+
+@pytest.mark.parametrize(
+    ("cells", "known"),
+    [
+        (["yes", "no"], True),
+        (["TRUE", "FALSE"], True),
+        (["0", "Yes"], True),
+        (["Y", "N"], True),
+        (["0", "1"], False),
+        (["yes"], False),
+        (["yes", "no", "maybe"], False),
+    ],
+)
+def test_yes_and_no_are_known_in_many_words(cells: list[str], known: bool) -> None:
+    assert (yes_or_no(cells) is not None) == known
+
+
+# --- columns -----------------------------------------------------------------------------------
+
+
+def rows(count: int, *columns: Callable[[int], Any]) -> str:
+    return "".join(",".join(str(c(i)) for c in columns) + "\n" for i in range(count))
+
+
+@dataclass
+class Kind:
+    """A table, the features it gives, and what is said about it."""
+
+    text: str
+    features: list[str]
+    says: str | None = None
+    keys: dict[str, Any] = field(default_factory=dict)
+
+
+def ab(i: int) -> str:
+    return "ab"[i % 2]
+
+
+KINDS = {
+    "ignored columns are not looked at": Kind(
+        "code,x,y\n17,1,a\nB9,2,b\n23,3,a\n31,4,b", ["x"], keys={"ignore": ["code"]}
+    ),
+    "numbers with exceptions": Kind(
+        "rooms,x,y\n1,1,a\n2,2,b\n3,2.5,a\n4+,3,b",
+        ["rooms=1", "rooms=2", "rooms=3", "rooms=4+", "x"],
+        r"'rooms': numbers, but '4\+' \(d.csv:5",
+    ),
+    "exceptions that are missing": Kind(
+        "rooms,x,y\n1,1,a\n2,2,b\n3,2.5,a\n4+,3,b",
+        ["rooms", "x"],
+        "1 missing values .rooms 1.: filled",
+        {"types": {"rooms": "number"}, "missing": "mean"},
+    ),
+    "numbers that are categories": Kind(
+        "zip,x,y\n" + rows(20, lambda i: 10 + i % 3, lambda i: i, ab),
+        ["zip=10", "zip=11", "zip=12", "x"],
+        keys={"types": {"zip": "category"}},
+    ),
+    "yes and no": Kind(
+        "m,x,y\n" + rows(20, lambda i: ("Yes", "No")[i // 2 % 2], lambda i: i, ab),
+        ["m", "x"],
+        "read as 1 for yes and 0 for no: m",
+    ),
+    "dates": Kind(
+        "d,x,y\n" + rows(20, lambda i: f"2024-01-{i + 1:02}", lambda i: i * i, ab),
+        ["d", "x"],
+        r"read as dates \(year-month-day\), in days: d",
+    ),
+    "names": Kind(
+        "name,x,y\n" + rows(20, lambda i: f"Braund, {i}".replace(",", ""), lambda i: i * i, ab),
+        ["x"],
+        "'name': 20 different texts in 20 rows, such as 'Braund 0': LEFT OUT",
+    ),
+    "names that are wanted": Kind(
+        "name,x,y\n" + rows(6, lambda i: f"n{i}", lambda i: i * i, ab),
+        [*(f"name=n{i}" for i in range(6)), "x"],
+        keys={"types": {"name": "category"}},
+    ),
+    "text that is all there is": Kind(
+        "c,y\nred,a\nblue,b\ngreen,a", ["c=blue", "c=green", "c=red"]
+    ),
+    "an index without a name": Kind(
+        ",x,y\n" + rows(9, lambda i: i, lambda i: i * i, ab),
+        ["x"],
+        "'Unnamed: 0': counts the rows: left out",
+    ),
+    "an index with a name": Kind(
+        "id,x,y\n" + rows(9, lambda i: i + 1, lambda i: i * i, ab),
+        ["x"],
+        "'id': counts the rows: left out",
+    ),
+    "a count of rows": Kind(
+        "a,x,y\n" + rows(30, lambda i: i + 1, lambda i: i * i, ab),
+        ["a", "x"],
+        "'a': counts the rows; if it is an index",
+    ),
+    "a column of nothing": Kind("x,e,y\n1,,a\n2,,b\n3,,a\n4,,b", ["x"], "'e': is empty: left out"),
+    "a column of nothing, filled": Kind(
+        "x,e,y\n1,,a\n2,,b\n3,,a\n4,,b", ["x"], "'e': is empty: left out", {"missing": "mean"}
+    ),
+    "a column of one value": Kind(
+        "x,e,y\n1,7,a\n2,7,b\n3,7,a\n4,7,b", ["x", "e"], "1 constant .*: e"
+    ),
+    "rare values": Kind(
+        "c,x,y\n"
+        + rows(60, lambda i: "uvw"[i % 3] if i < 40 else f"r{i // 2}", lambda i: i * i, ab),
+        ["c=u", "c=v", f"c={OTHER}", "x"],
+        "11 of 13 values are rare",
+        {"max_categories": 3},
+    ),
+    "gaps in text": Kind(
+        "c,x,y\n" + rows(12, lambda i: ("u", "v", "")[i % 3], lambda i: i * i, ab),
+        ["c=u", "c=v", f"c={GAP}", "x"],
+        "4 missing values .c 4.: a category of their own",
+        {"missing": "mean"},
+    ),
+    "a target that is missing": Kind(
+        "x,z,y\n1,5,a\n2,6,b\n3,7,", ["x", "z"], "1 of 3 rows are left out", {"missing": "drop"}
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_columns_become_what_they_are_and_it_is_said(kind: str) -> None:
+    case = KINDS[kind]
+    found = prepared(case.text, **case.keys)
+    assert found.encoding.feature_names == case.features
+    assert np.isfinite(found.train.features.values).all()
+    if case.says is not None:
+        assert any(re.search(case.says, note) for note in found.notes), found.notes
+
+
+def test_two_columns_of_one_name_are_named() -> None:
+    with pytest.raises(InputError, match="two columns are called 'x'"):
+        prepared("x,x,y\n1.0,5,a\n2.0,6,b")
+
+
+# --- numbers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("offset", [0, 1e8, 1.7e9, 5e38])
+def test_a_large_offset_hides_no_signal(dtype: str, offset: float) -> None:
+    step = max(1.0, offset * 1e-12)
+    noise = np.random.default_rng(0).standard_normal(50).round(3)
+    text = "x,y\n" + "".join(f"{offset + step * n!r},{int(n > 0)}\n" for n in noise.tolist())
+    Path("d.csv").write_text(text)
+    part = prepare(Data(source="d.csv", test=0.0, validation=0.0), "logistic", 0, dtype=dtype).train
+    z = part.features.values[:, 0]
+    assert z.dtype == dtype
+    expected = (noise - noise.mean()) / noise.std()
+    np.testing.assert_allclose(z, expected, atol=1e-2)
+
+
+def test_categories_are_not_standardized() -> None:
+    found = prepared("c,x,y\n" + rows(30, lambda i: "uvw"[i % 3], lambda i: i * i, ab))
+    assert set(found.train.features.values[:, :3].ravel()) == {0.0, 1.0}
+    assert found.train.features.values[:, 3].std() == pytest.approx(1)
+
+
+def test_a_split_by_time_sorts_dates_as_dates() -> None:
+    days_ = ["9/30/2024", "1/5/2025", "12/1/2024", "10/2/2024", "2/1/2025"]
+    text = "d,x,y\n" + rows(50, lambda i: days_[i % 5], lambda i: i % 5, ab)
+    found = prepared(text, split="time", time="d", test=0.2, validation=0.2, standardize=False)
+    assert found.validation is not None and found.test is not None
+    parts = [
+        set(part.features.values[:, 0].tolist())
+        for part in (found.train, found.validation, found.test)
+    ]
+    assert parts == [{0.0, 2.0, 3.0}, {1.0}, {4.0}]
