@@ -166,7 +166,9 @@ def test_no_pickle_is_run_by_reading_arrays(name: str, kind: str) -> None:
 def test_no_pickle_is_run_that_lies_where_a_converted_copy_was(kind: str, cached: Path) -> None:
     (copy,) = cached.parent.glob(".d.csv.*.npy")
     copy.write_bytes(pickled(kind))
-    np.testing.assert_array_equal(read_text_table(cached, True, SINGLE).values, [[1, 2], [3, 4]])
+    np.testing.assert_array_equal(
+        read_text_table(cached, Reading(source="")).values, [[1, 2], [3, 4]]
+    )
     assert not Path("it ran").exists()
 
 
