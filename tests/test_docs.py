@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "scripts"))
 
 import document_core  # noqa: E402 - found by the line above
+import draw_rooms  # noqa: E402
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 FENCE = re.compile(r"^```(\w*(?: \S+: [^\n]+)?)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
@@ -76,3 +77,7 @@ def test_the_reader_of_pages_sees_blocks_and_their_output() -> None:
     page = "a\n```python\nprint(1)\n```\n\n```text\n1\n```\n\n```python\nx = 2\n```\n"
     assert programs(page) == [(3, "print(1)\n", "1\n"), (11, "x = 2\n", "")]
     assert programs(page + "a note\n```text\nno output\n```\n") == programs(page)
+
+
+def test_the_picture_of_the_rooms_is_drawn_from_their_table() -> None:
+    assert draw_rooms.PICTURE.read_text(encoding="utf-8") == draw_rooms.drawing()
