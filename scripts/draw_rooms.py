@@ -86,8 +86,8 @@ def drawing() -> str:
         parts.append(text(" · ".join(stock[start:end]), X, Y + CORE + height, "s"))
     parts.append(
         text(
-            "A ring enters by modes.rings, to read primitives, and by modes.listener, to hear of the "
-            "rest.",
+            "A ring enters by modes.rings, to read primitives, and by modes.listener, to hear of "
+            "the rest.",
             X,
             HEIGHT - 12,
         )
