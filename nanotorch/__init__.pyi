@@ -133,10 +133,22 @@ from nanotorch.operators import Operand, ValuesAndIndices
 
 
 __version__: builtins.str
-def log_softmax(x: Tensor, dim: builtins.int, dtype: DType | None = None) -> Tensor: ...
+def log_softmax(
+    x: Tensor,
+    dim: builtins.int | Sequence[builtins.int] | None = None,
+    dtype: DType | None = None,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+) -> Tensor: ...
 def relu(x: Tensor) -> Tensor: ...
 def sigmoid(x: Tensor) -> Tensor: ...
-def softmax(x: Tensor, dim: builtins.int, dtype: DType | None = None) -> Tensor: ...
+def softmax(
+    x: Tensor,
+    dim: builtins.int | Sequence[builtins.int] | None = None,
+    dtype: DType | None = None,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+) -> Tensor: ...
 def add(a: Operand, b: Operand, *, alpha: builtins.float = 1) -> Tensor: ...
 def mul(a: Operand, b: Operand) -> Tensor: ...
 def rsub(a: Operand, b: Operand, *, alpha: builtins.float = 1) -> Tensor: ...
@@ -183,14 +195,28 @@ def nonzero(x: Tensor, *, as_tuple: Literal[True]) -> builtins.tuple[Tensor, ...
 def where(condition: Tensor) -> builtins.tuple[Tensor, ...]: ...
 @overload
 def where(condition: Tensor, a: Operand, b: Operand) -> Tensor: ...
-def cumprod(x: Tensor, dim: builtins.int, *, dtype: DType | None = None) -> Tensor: ...
-def cumsum(x: Tensor, dim: builtins.int, *, dtype: DType | None = None) -> Tensor: ...
+def cumprod(
+    x: Tensor,
+    dim: builtins.int | Sequence[builtins.int] | None = None,
+    *,
+    dtype: DType | None = None,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+) -> Tensor: ...
+def cumsum(
+    x: Tensor,
+    dim: builtins.int | Sequence[builtins.int] | None = None,
+    *,
+    dtype: DType | None = None,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+) -> Tensor: ...
 def prod(
     x: Tensor,
     dim: builtins.int | None = None,
     keepdim: builtins.bool = False,
     *,
     dtype: DType | None = None,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    keepdims: builtins.bool = False,
 ) -> Tensor: ...
 def div(a: Operand, b: Operand, *, rounding_mode: str | None = None) -> Tensor: ...
 def floor_divide(a: Operand, b: Operand) -> Tensor: ...
@@ -264,12 +290,25 @@ def roll(
     shifts: builtins.int | Sequence[builtins.int],
     dims: builtins.int | Sequence[builtins.int] | None = None,
 ) -> Tensor: ...
-def scatter(x: Tensor, dim: builtins.int, index: Tensor, src: Operand) -> Tensor: ...
+def scatter(
+    x: Tensor,
+    dim: builtins.int,
+    index: Tensor,
+    src: Operand | None = None,
+    *,
+    value: Operand | None = None,
+    reduce: str | None = None,
+) -> Tensor: ...
 def scatter_add(x: Tensor, dim: builtins.int, index: Tensor, src: Operand) -> Tensor: ...
 def take(x: Tensor, index: Tensor) -> Tensor: ...
 def take_along_dim(x: Tensor, indices: Tensor, dim: builtins.int) -> Tensor: ...
 def broadcast_tensors(*tensors: Tensor) -> builtins.tuple[Tensor, ...]: ...
-def cat(tensors: Sequence[Tensor], dim: builtins.int = 0) -> Tensor: ...
+def cat(
+    tensors: Sequence[Tensor],
+    dim: builtins.int = 0,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+) -> Tensor: ...
 def column_stack(tensors: Sequence[Tensor]) -> Tensor: ...
 def hstack(tensors: Sequence[Tensor]) -> Tensor: ...
 def meshgrid(*tensors: Tensor, indexing: str = 'ij') -> builtins.tuple[Tensor, ...]: ...
@@ -278,7 +317,12 @@ def repeat_interleave(
     repeats: Tensor | builtins.int,
     dim: builtins.int | None = None,
 ) -> Tensor: ...
-def stack(tensors: Sequence[Tensor], dim: builtins.int = 0) -> Tensor: ...
+def stack(
+    tensors: Sequence[Tensor],
+    dim: builtins.int = 0,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+) -> Tensor: ...
 def tile(x: Tensor, *dims: builtins.int | Sequence[builtins.int]) -> Tensor: ...
 def tril(x: Tensor, diagonal: builtins.int = 0) -> Tensor: ...
 def triu(x: Tensor, diagonal: builtins.int = 0) -> Tensor: ...
@@ -327,51 +371,78 @@ def all(
     x: Tensor,
     dim: builtins.int | Sequence[builtins.int] | None = None,
     keepdim: builtins.bool = False,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    keepdims: builtins.bool = False,
 ) -> Tensor: ...
 def amax(
     x: Tensor,
     dim: builtins.int | Sequence[builtins.int] | None = None,
     keepdim: builtins.bool = False,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    keepdims: builtins.bool = False,
 ) -> Tensor: ...
 def amin(
     x: Tensor,
     dim: builtins.int | Sequence[builtins.int] | None = None,
     keepdim: builtins.bool = False,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    keepdims: builtins.bool = False,
 ) -> Tensor: ...
 def any(
     x: Tensor,
     dim: builtins.int | Sequence[builtins.int] | None = None,
     keepdim: builtins.bool = False,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    keepdims: builtins.bool = False,
 ) -> Tensor: ...
 def argmax(
     x: Tensor,
     dim: builtins.int | None = None,
     keepdim: builtins.bool = False,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    keepdims: builtins.bool = False,
 ) -> Tensor: ...
 def argmin(
     x: Tensor,
     dim: builtins.int | None = None,
     keepdim: builtins.bool = False,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    keepdims: builtins.bool = False,
 ) -> Tensor: ...
 def count_nonzero(
     x: Tensor,
     dim: builtins.int | Sequence[builtins.int] | None = None,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
 ) -> Tensor: ...
 def logsumexp(
     x: Tensor,
-    dim: builtins.int | Sequence[builtins.int] | None,
+    dim: builtins.int | Sequence[builtins.int] | None = None,
     keepdim: builtins.bool = False,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    keepdims: builtins.bool = False,
 ) -> Tensor: ...
 @overload
 def max(x: Tensor, dim: None = None, keepdim: builtins.bool = False) -> Tensor: ...
 @overload
 def max(x: Tensor, dim: builtins.int, keepdim: builtins.bool = False) -> ValuesAndIndices: ...
 @overload
+def max(x: Tensor, *, axis: builtins.int, keepdims: builtins.bool = False) -> ValuesAndIndices: ...
+@overload
 def max(x: Tensor, dim: Tensor) -> Tensor: ...
 @overload
 def min(x: Tensor, dim: None = None, keepdim: builtins.bool = False) -> Tensor: ...
 @overload
 def min(x: Tensor, dim: builtins.int, keepdim: builtins.bool = False) -> ValuesAndIndices: ...
+@overload
+def min(x: Tensor, *, axis: builtins.int, keepdims: builtins.bool = False) -> ValuesAndIndices: ...
 @overload
 def min(x: Tensor, dim: Tensor) -> Tensor: ...
 def nanmean(
@@ -380,6 +451,8 @@ def nanmean(
     keepdim: builtins.bool = False,
     *,
     dtype: DType | None = None,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    keepdims: builtins.bool = False,
 ) -> Tensor: ...
 def nansum(
     x: Tensor,
@@ -387,6 +460,8 @@ def nansum(
     keepdim: builtins.bool = False,
     *,
     dtype: DType | None = None,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    keepdims: builtins.bool = False,
 ) -> Tensor: ...
 def broadcast_to(x: Tensor, shape: Sequence[builtins.int]) -> Tensor: ...
 def chunk(
@@ -422,24 +497,49 @@ def split(
     split_size: builtins.int | Sequence[builtins.int],
     dim: builtins.int = 0,
 ) -> builtins.tuple[Tensor, ...]: ...
-def squeeze(x: Tensor, dim: builtins.int | Sequence[builtins.int] | None = None) -> Tensor: ...
+def squeeze(
+    x: Tensor,
+    dim: builtins.int | Sequence[builtins.int] | None = None,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+) -> Tensor: ...
 def t(x: Tensor) -> Tensor: ...
 def transpose(x: Tensor, dim0: builtins.int, dim1: builtins.int) -> Tensor: ...
 def unbind(x: Tensor, dim: builtins.int = 0) -> builtins.tuple[Tensor, ...]: ...
 def unflatten(x: Tensor, dim: builtins.int, sizes: Sequence[builtins.int]) -> Tensor: ...
-def unsqueeze(x: Tensor, dim: builtins.int) -> Tensor: ...
+def unsqueeze(
+    x: Tensor,
+    dim: builtins.int | Sequence[builtins.int] | None = None,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+) -> Tensor: ...
 def argsort(
     x: Tensor,
     dim: builtins.int = -1,
     descending: builtins.bool = False,
     stable: builtins.bool = True,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
 ) -> Tensor: ...
 def bincount(x: Tensor, weights: Tensor | None = None, minlength: builtins.int = 0) -> Tensor: ...
 def bucketize(values: Operand, boundaries: Tensor, *, right: builtins.bool = False) -> Tensor: ...
+def histc(
+    x: Tensor,
+    bins: builtins.int = 100,
+    min: builtins.float = 0,
+    max: builtins.float = 0,
+) -> Tensor: ...
 @overload
 def median(x: Tensor, dim: None = None, keepdim: builtins.bool = False) -> Tensor: ...
 @overload
 def median(x: Tensor, dim: builtins.int, keepdim: builtins.bool = False) -> ValuesAndIndices: ...
+@overload
+def median(
+    x: Tensor,
+    *,
+    axis: builtins.int,
+    keepdims: builtins.bool = False,
+) -> ValuesAndIndices: ...
 def quantile(
     x: Tensor,
     q: Tensor | builtins.float,
@@ -452,6 +552,8 @@ def sort(
     dim: builtins.int = -1,
     descending: builtins.bool = False,
     stable: builtins.bool = True,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
 ) -> ValuesAndIndices: ...
 def topk(
     x: Tensor,
@@ -496,6 +598,8 @@ def std(
     keepdim: builtins.bool = False,
     *,
     correction: builtins.float | None = None,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    keepdims: builtins.bool = False,
 ) -> Tensor: ...
 def std_mean(
     x: Tensor,
@@ -511,6 +615,8 @@ def var(
     keepdim: builtins.bool = False,
     *,
     correction: builtins.float | None = None,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    keepdims: builtins.bool = False,
 ) -> Tensor: ...
 def var_mean(
     x: Tensor,
@@ -525,6 +631,8 @@ def mean(
     keepdim: builtins.bool = False,
     *,
     dtype: DType | None = None,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    keepdims: builtins.bool = False,
 ) -> Tensor: ...
 def sum(
     x: Tensor,
@@ -532,6 +640,8 @@ def sum(
     keepdim: builtins.bool = False,
     *,
     dtype: DType | None = None,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    keepdims: builtins.bool = False,
 ) -> Tensor: ...
 def absolute(x: Tensor) -> Tensor: ...
 def arccos(x: Tensor) -> Tensor: ...
@@ -542,8 +652,18 @@ def arctan(x: Tensor) -> Tensor: ...
 def arctan2(a: Operand, b: Operand) -> Tensor: ...
 def arctanh(x: Tensor) -> Tensor: ...
 def clip(x: Tensor, min: Operand | None = None, max: Operand | None = None) -> Tensor: ...
-def concat(tensors: Sequence[Tensor], dim: builtins.int = 0) -> Tensor: ...
-def concatenate(tensors: Sequence[Tensor], dim: builtins.int = 0) -> Tensor: ...
+def concat(
+    tensors: Sequence[Tensor],
+    dim: builtins.int = 0,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+) -> Tensor: ...
+def concatenate(
+    tensors: Sequence[Tensor],
+    dim: builtins.int = 0,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+) -> Tensor: ...
 def divide(a: Operand, b: Operand, *, rounding_mode: str | None = None) -> Tensor: ...
 def fix(x: Tensor) -> Tensor: ...
 def ger(a: Tensor, b: Tensor) -> Tensor: ...

@@ -190,9 +190,12 @@ class Operators(Traced):
         """x held within [min, max], numbers, in place."""
         return apply_inplace(elementwise.Clamp, self, low=min, high=max)
 
-    def scatter_(self, dim: int, index: Any, src: Any) -> Any:
-        """Writes the elements of `src` (or a number) at `index` along `dim`."""
-        return apply_inplace(indexing.Scatter, self, index, src, dim=dim, add=False)
+    def scatter_(
+        self, dim: int, index: Any, src: Any = None, *, value: Any = None, reduce: Any = None
+    ) -> Any:
+        """Writes the elements of `src`, or the number `value`, at `index` along `dim`."""
+        src = indexing.written(src, value, reduce)
+        return apply_inplace(indexing.Scatter, self, index, src, dim=dim, add=reduce == "add")
 
     def scatter_add_(self, dim: int, index: Any, src: Any) -> Any:
         """Adds the elements of `src` at `index` along `dim`."""

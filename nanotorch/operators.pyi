@@ -20,10 +20,22 @@ class ValuesAndIndices(NamedTuple):
 
 class Operators(Traced, Generic[Value]):
     def _apply_inplace(self, *args: Any, **options: Any) -> Any: ...
-    def log_softmax(self, dim: builtins.int, dtype: DType | None = None) -> Value: ...
+    def log_softmax(
+        self,
+        dim: builtins.int | Sequence[builtins.int] | None = None,
+        dtype: DType | None = None,
+        *,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+    ) -> Value: ...
     def relu(self) -> Value: ...
     def sigmoid(self) -> Value: ...
-    def softmax(self, dim: builtins.int, dtype: DType | None = None) -> Value: ...
+    def softmax(
+        self,
+        dim: builtins.int | Sequence[builtins.int] | None = None,
+        dtype: DType | None = None,
+        *,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+    ) -> Value: ...
     def add(self, b: Operand, *, alpha: builtins.float = 1) -> Value: ...
     def mul(self, b: Operand) -> Value: ...
     def sub(self, b: Operand, *, alpha: builtins.float = 1) -> Value: ...
@@ -65,14 +77,28 @@ class Operators(Traced, Generic[Value]):
     def nonzero(self, *, as_tuple: Literal[False] = False) -> Value: ...
     @overload
     def nonzero(self, *, as_tuple: Literal[True]) -> builtins.tuple[Value, ...]: ...
-    def cumprod(self, dim: builtins.int, *, dtype: DType | None = None) -> Value: ...
-    def cumsum(self, dim: builtins.int, *, dtype: DType | None = None) -> Value: ...
+    def cumprod(
+        self,
+        dim: builtins.int | Sequence[builtins.int] | None = None,
+        *,
+        dtype: DType | None = None,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+    ) -> Value: ...
+    def cumsum(
+        self,
+        dim: builtins.int | Sequence[builtins.int] | None = None,
+        *,
+        dtype: DType | None = None,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+    ) -> Value: ...
     def prod(
         self,
         dim: builtins.int | None = None,
         keepdim: builtins.bool = False,
         *,
         dtype: DType | None = None,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+        keepdims: builtins.bool = False,
     ) -> Value: ...
     def div(self, b: Operand, *, rounding_mode: str | None = None) -> Value: ...
     def floor_divide(self, b: Operand) -> Value: ...
@@ -146,7 +172,15 @@ class Operators(Traced, Generic[Value]):
         shifts: builtins.int | Sequence[builtins.int],
         dims: builtins.int | Sequence[builtins.int] | None = None,
     ) -> Value: ...
-    def scatter(self, dim: builtins.int, index: Tensor, src: Operand) -> Value: ...
+    def scatter(
+        self,
+        dim: builtins.int,
+        index: Tensor,
+        src: Operand | None = None,
+        *,
+        value: Operand | None = None,
+        reduce: str | None = None,
+    ) -> Value: ...
     def scatter_add(self, dim: builtins.int, index: Tensor, src: Operand) -> Value: ...
     def take(self, index: Tensor) -> Value: ...
     def take_along_dim(self, indices: Tensor, dim: builtins.int) -> Value: ...
@@ -201,40 +235,78 @@ class Operators(Traced, Generic[Value]):
         self,
         dim: builtins.int | Sequence[builtins.int] | None = None,
         keepdim: builtins.bool = False,
+        *,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+        keepdims: builtins.bool = False,
     ) -> Value: ...
     def amax(
         self,
         dim: builtins.int | Sequence[builtins.int] | None = None,
         keepdim: builtins.bool = False,
+        *,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+        keepdims: builtins.bool = False,
     ) -> Value: ...
     def amin(
         self,
         dim: builtins.int | Sequence[builtins.int] | None = None,
         keepdim: builtins.bool = False,
+        *,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+        keepdims: builtins.bool = False,
     ) -> Value: ...
     def any(
         self,
         dim: builtins.int | Sequence[builtins.int] | None = None,
         keepdim: builtins.bool = False,
+        *,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+        keepdims: builtins.bool = False,
     ) -> Value: ...
-    def argmax(self, dim: builtins.int | None = None, keepdim: builtins.bool = False) -> Value: ...
-    def argmin(self, dim: builtins.int | None = None, keepdim: builtins.bool = False) -> Value: ...
-    def count_nonzero(self, dim: builtins.int | Sequence[builtins.int] | None = None) -> Value: ...
+    def argmax(
+        self,
+        dim: builtins.int | None = None,
+        keepdim: builtins.bool = False,
+        *,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+        keepdims: builtins.bool = False,
+    ) -> Value: ...
+    def argmin(
+        self,
+        dim: builtins.int | None = None,
+        keepdim: builtins.bool = False,
+        *,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+        keepdims: builtins.bool = False,
+    ) -> Value: ...
+    def count_nonzero(
+        self,
+        dim: builtins.int | Sequence[builtins.int] | None = None,
+        *,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+    ) -> Value: ...
     def logsumexp(
         self,
-        dim: builtins.int | Sequence[builtins.int] | None,
+        dim: builtins.int | Sequence[builtins.int] | None = None,
         keepdim: builtins.bool = False,
+        *,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+        keepdims: builtins.bool = False,
     ) -> Value: ...
     @overload
     def max(self, dim: None = None, keepdim: builtins.bool = False) -> Value: ...
     @overload
     def max(self, dim: builtins.int, keepdim: builtins.bool = False) -> ValuesAndIndices: ...
     @overload
+    def max(self, *, axis: builtins.int, keepdims: builtins.bool = False) -> ValuesAndIndices: ...
+    @overload
     def max(self, dim: Tensor) -> Value: ...
     @overload
     def min(self, dim: None = None, keepdim: builtins.bool = False) -> Value: ...
     @overload
     def min(self, dim: builtins.int, keepdim: builtins.bool = False) -> ValuesAndIndices: ...
+    @overload
+    def min(self, *, axis: builtins.int, keepdims: builtins.bool = False) -> ValuesAndIndices: ...
     @overload
     def min(self, dim: Tensor) -> Value: ...
     def nanmean(
@@ -243,6 +315,8 @@ class Operators(Traced, Generic[Value]):
         keepdim: builtins.bool = False,
         *,
         dtype: DType | None = None,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+        keepdims: builtins.bool = False,
     ) -> Value: ...
     def nansum(
         self,
@@ -250,6 +324,8 @@ class Operators(Traced, Generic[Value]):
         keepdim: builtins.bool = False,
         *,
         dtype: DType | None = None,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+        keepdims: builtins.bool = False,
     ) -> Value: ...
     def broadcast_to(self, shape: Sequence[builtins.int]) -> Value: ...
     def chunk(self, chunks: builtins.int, dim: builtins.int = 0) -> builtins.tuple[Value, ...]: ...
@@ -284,12 +360,22 @@ class Operators(Traced, Generic[Value]):
         split_size: builtins.int | Sequence[builtins.int],
         dim: builtins.int = 0,
     ) -> builtins.tuple[Value, ...]: ...
-    def squeeze(self, dim: builtins.int | Sequence[builtins.int] | None = None) -> Value: ...
+    def squeeze(
+        self,
+        dim: builtins.int | Sequence[builtins.int] | None = None,
+        *,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+    ) -> Value: ...
     def t(self) -> Value: ...
     def transpose(self, dim0: builtins.int, dim1: builtins.int) -> Value: ...
     def unbind(self, dim: builtins.int = 0) -> builtins.tuple[Value, ...]: ...
     def unflatten(self, dim: builtins.int, sizes: Sequence[builtins.int]) -> Value: ...
-    def unsqueeze(self, dim: builtins.int) -> Value: ...
+    def unsqueeze(
+        self,
+        dim: builtins.int | Sequence[builtins.int] | None = None,
+        *,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+    ) -> Value: ...
     def view(self, *shape: builtins.int | Sequence[builtins.int]) -> Value: ...
     def view_as(self, other: Operand) -> Value: ...
     def argsort(
@@ -297,12 +383,27 @@ class Operators(Traced, Generic[Value]):
         dim: builtins.int = -1,
         descending: builtins.bool = False,
         stable: builtins.bool = True,
+        *,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
     ) -> Value: ...
     def bincount(self, weights: Tensor | None = None, minlength: builtins.int = 0) -> Value: ...
+    def histc(
+        self,
+        bins: builtins.int = 100,
+        min: builtins.float = 0,
+        max: builtins.float = 0,
+    ) -> Value: ...
     @overload
     def median(self, dim: None = None, keepdim: builtins.bool = False) -> Value: ...
     @overload
     def median(self, dim: builtins.int, keepdim: builtins.bool = False) -> ValuesAndIndices: ...
+    @overload
+    def median(
+        self,
+        *,
+        axis: builtins.int,
+        keepdims: builtins.bool = False,
+    ) -> ValuesAndIndices: ...
     def quantile(
         self,
         q: Tensor | builtins.float,
@@ -314,6 +415,8 @@ class Operators(Traced, Generic[Value]):
         dim: builtins.int = -1,
         descending: builtins.bool = False,
         stable: builtins.bool = True,
+        *,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
     ) -> ValuesAndIndices: ...
     def topk(
         self,
@@ -346,6 +449,8 @@ class Operators(Traced, Generic[Value]):
         keepdim: builtins.bool = False,
         *,
         correction: builtins.float | None = None,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+        keepdims: builtins.bool = False,
     ) -> Value: ...
     def var(
         self,
@@ -354,6 +459,8 @@ class Operators(Traced, Generic[Value]):
         keepdim: builtins.bool = False,
         *,
         correction: builtins.float | None = None,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+        keepdims: builtins.bool = False,
     ) -> Value: ...
     def mean(
         self,
@@ -361,6 +468,8 @@ class Operators(Traced, Generic[Value]):
         keepdim: builtins.bool = False,
         *,
         dtype: DType | None = None,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+        keepdims: builtins.bool = False,
     ) -> Value: ...
     def sum(
         self,
@@ -368,7 +477,10 @@ class Operators(Traced, Generic[Value]):
         keepdim: builtins.bool = False,
         *,
         dtype: DType | None = None,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+        keepdims: builtins.bool = False,
     ) -> Value: ...
+    def unfold(self, dimension: builtins.int, size: builtins.int, step: builtins.int) -> Value: ...
     def absolute(self) -> Value: ...
     def arccos(self) -> Value: ...
     def arccosh(self) -> Value: ...
@@ -399,6 +511,7 @@ class Operators(Traced, Generic[Value]):
     def swapaxes(self, dim0: builtins.int, dim1: builtins.int) -> Value: ...
     def swapdims(self, dim0: builtins.int, dim1: builtins.int) -> Value: ...
     def true_divide(self, b: Operand, *, rounding_mode: str | None = None) -> Value: ...
+    def where(self, condition: Tensor, other: Operand) -> Value: ...
     def neg_(self) -> Self: ...
     def abs_(self) -> Self: ...
     def reciprocal_(self) -> Self: ...
@@ -555,7 +668,15 @@ class Operators(Traced, Generic[Value]):
     def pow_(self, exponent: Operand) -> Self: ...
     def __ipow__(self, exponent: Operand) -> Self: ...
     def clamp_(self, min: Operand | None = None, max: Operand | None = None) -> Self: ...
-    def scatter_(self, dim: builtins.int, index: Tensor, src: Operand) -> Self: ...
+    def scatter_(
+        self,
+        dim: builtins.int,
+        index: Tensor,
+        src: Operand | None = None,
+        *,
+        value: Operand | None = None,
+        reduce: Tensor | None = None,
+    ) -> Self: ...
     def scatter_add_(self, dim: builtins.int, index: Tensor, src: Operand) -> Self: ...
     def index_put_(
         self,

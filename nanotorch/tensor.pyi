@@ -206,5 +206,5 @@ def _restored(
     owner: Array,
     required: builtins.bool,
     place: Tensor | None = None,
-    attributes: Tensor = (),
+    attributes: Any = (),
 ) -> Tensor: ...

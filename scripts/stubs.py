@@ -44,7 +44,8 @@ INTS = "int | Sequence[int]"
 OPTIONAL_INTS = f"{INTS} | None"
 # What a parameter of type Any is, by its name, where it is no Tensor.
 PARAMETERS = {
-    "args": "Any", "bias": "Tensor | None", "correction": "float | None", "counts": INTS,
+    "args": "Any", "attributes": "Any", "axis": OPTIONAL_INTS,
+    "bias": "Tensor | None", "correction": "float | None", "counts": INTS,
     "data": "Any", "destination": INTS, "device": "Device | str | int | None",
     "dim": OPTIONAL_INTS, "dims": INTS, "dtype": "DType | None", "exponent": "Operand",
     "fill_value": "Operand", "generator": "Any", "idx": "Any", "input": "Any",
@@ -72,6 +73,7 @@ PAIR = "ValuesAndIndices"
 ALONG = (
     ("x: Tensor, dim: None = None, keepdim: bool = False", "Tensor"),
     ("x: Tensor, dim: int, keepdim: bool = False", PAIR),
+    ("x: Tensor, *, axis: int, keepdims: bool = False", PAIR),
 )
 EXTREME = (*ALONG, ("x: Tensor, dim: Tensor", "Tensor"))
 DECORATES = (("cls, function: Function", "Function"), ("cls", "Self"))

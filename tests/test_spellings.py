@@ -54,6 +54,43 @@ CASES: dict[str, Callable[[Any], Any]] = {
     "numpy's cumsum": lambda t: numpy.cumsum(t.tensor([1.0, 2.0])),
     "numpy with a gradient": lambda t: numpy.sin(t.ones(1, requires_grad=True)),
     "array": lambda t: numpy.stack([t.ones(2), t.zeros(2)]),
+    "axis": lambda t: [
+        getattr(t.tensor([[1.0, 3.0], [2.0, 0.5]]), name)(axis=1, keepdims=True)
+        for name in (
+            *("sum", "mean", "prod", "max", "min", "amax", "amin", "argmax", "argmin", "all"),
+            *("any", "std", "var", "median", "logsumexp", "nansum"),
+        )
+    ],
+    "axis alone": lambda t: [
+        getattr(t, name)(t.tensor([[1.0, 3.0], [2.0, 0.5]]), axis=0)
+        for name in (
+            *("sum", "argmax", "cumsum", "cumprod", "softmax", "log_softmax", "sort", "argsort"),
+            *("unsqueeze", "squeeze", "count_nonzero", "logsumexp"),
+        )
+    ],
+    "axis of several": lambda t: (
+        t.stack([t.ones(2), t.zeros(2)], axis=1),
+        t.concatenate([t.ones(1, 2), t.zeros(1, 2)], axis=1),
+    ),
+    "no dim": lambda t: t.softmax(t.ones(2)),
+    "an unknown keyword": lambda t: t.sum(t.ones(2), axes=0),
+    "histogram": lambda t: t.histc(t.arange(6.0).sqrt(), bins=4),
+    "histogram of a range": lambda t: t.arange(6.0).double().histc(bins=3, min=1, max=4),
+    "histogram of equal values": lambda t: t.histc(t.ones(3), 4),
+    "histogram of nothing": lambda t: t.histc(t.ones(0), 2),
+    "histogram refused": lambda t: t.histc(t.ones(2), 2, 3, 1),
+    "windows": lambda t: t.arange(7.0).unfold(dimension=0, size=3, step=2),
+    "windows of a number": lambda t: t.tensor(2.0).unfold(0, 1, 1),
+    "windows refused": lambda t: t.arange(3.0).unfold(0, 4, 1),
+    "scatter_ value": lambda t: t.zeros(2, 2).scatter_(1, t.tensor([[1], [0]]), value=2.0),
+    "scatter_ add": lambda t: t.ones(2).scatter_(0, t.tensor([0, 0]), 2.0, reduce="add"),
+    "scatter_ refused": lambda t: t.zeros(2).scatter_(0, t.tensor([0])),
+    "where method": lambda t: t.ones(2).where(t.tensor([True, False]), 3.0),
+    "gumbel": lambda t: (t.manual_seed(0), t.nn.functional.gumbel_softmax(t.zeros(2, 3)))[1],
+    "hard gumbel": lambda t: (
+        t.manual_seed(1),
+        t.nn.functional.gumbel_softmax(t.zeros(9, 3), tau=0.5, hard=True, dim=0),
+    )[1],
     "old initializer": lambda t: t.nn.init.constant(t.empty(2), 3.0),
     "refused variable": lambda t: t.autograd.Variable([1]),
     "refused element": lambda t: t.FloatTensor(3.0),

@@ -186,6 +186,25 @@ def _dimension(name: str, input: Tensor, dim: int | None) -> int:
     return guess
 
 
+def gumbel_softmax(
+    logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1
+) -> Tensor:
+    """y = softmax((logits + Gumbel noise) / tau): samples of a category that have a gradient.
+
+    hard: ones and zeros, with the gradient of the soft samples. `eps` has no effect.
+    Source: Jang, Gu and Poole (2017), https://arxiv.org/abs/1611.01144
+    """
+    if eps != 1e-10:
+        warnings.warn("`eps` parameter is deprecated and has no effect.", stacklevel=2)
+    noise = -ops.log(random.exponential_(ops.zeros_like(logits.detach())))
+    soft: Tensor = ops.softmax((logits + noise) / tau, dim)
+    if not hard:
+        return soft
+    place = soft.argmax(dim, keepdim=True)
+    chosen: Tensor = ops.zeros_like(soft).scatter(dim, place, 1.0)
+    return chosen - soft.detach() + soft
+
+
 # Layers
 
 

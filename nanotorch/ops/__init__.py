@@ -65,6 +65,7 @@ from nanotorch.ops.comparisons import (
     ne as ne,
     nonzero as nonzero,
     where as where,
+    where_else as where_else,
 )
 from nanotorch.ops.cumulative import cumprod as cumprod, cumsum as cumsum, prod as prod
 from nanotorch.ops.division import (
@@ -241,6 +242,7 @@ from nanotorch.ops.sorting import (
     argsort as argsort,
     bincount as bincount,
     bucketize as bucketize,
+    histc as histc,
     median as median,
     quantile as quantile,
     searchsorted as searchsorted,
@@ -259,9 +261,11 @@ from nanotorch.ops.statistics import (
     var_mean as var_mean,
 )
 from nanotorch.ops.sums import mean as mean, sum as sum
+from nanotorch.ops.windows import unfold as unfold
 
 # Neither functions of the package nor methods: they serve rules, layers and `nanotorch.linalg`.
 INTERNAL = {
+    "where_else",
     *("alias", "cast", "embed", "getitem", "inv", "move", "ones_like", "power", "setitem"),
     *("solve", "standardize", "sum_to", "zeros_like", "elu", "gelu", "leaky_relu", "logsigmoid"),
     *("silu", "softplus", "layer_norm", "linear", "pad", "binary_cross_entropy", "cross_entropy"),
@@ -275,7 +279,7 @@ FUNCTIONS_ONLY = {
     *("einsum", "hstack", "meshgrid", "rsub", "searchsorted", "stack", "std_mean", "tensordot"),
     *("var_mean", "vstack", "where"),
 }
-METHODS_ONLY = {"expand", "expand_as", "repeat", "reshape_as", "view", "view_as"}
+METHODS_ONLY = {"expand", "expand_as", "repeat", "reshape_as", "unfold", "view", "view_as"}
 # Further names.
 ALIASES: dict[str, Callable[..., Any]] = {
     "absolute": abs, "arccos": acos, "arccosh": acosh, "arcsin": asin, "arcsinh": asinh,
@@ -294,3 +298,4 @@ _public: dict[str, Callable[..., Any]] = {
 _public |= ALIASES
 FUNCTIONS = {name: f for name, f in _public.items() if name not in METHODS_ONLY}
 METHODS = {name: f for name, f in _public.items() if name not in FUNCTIONS_ONLY}
+METHODS["where"] = where_else  # whose condition comes second

@@ -10,7 +10,7 @@ from nanotorch.ops.casting import into
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import Clamp, exp, tanh
 from nanotorch.ops.error_function import erf
-from nanotorch.ops.shapes import dimension
+from nanotorch.ops.shapes import dimension, required
 from nanotorch.ops.sums import sum
 from nanotorch.primitive import Elementwise, Primitive, Rule, apply, function
 
@@ -395,11 +395,13 @@ def gelu(x: Any, approximate: str = "none") -> Any:
     return apply(Gelu, x, approximate=approximate)
 
 
-def softmax(x: Any, dim: int, dtype: Any = None) -> Any:
+def softmax(x: Any, dim: Any = None, dtype: Any = None, *, axis: Any = None) -> Any:
     """exp(x) normalized to sum 1 along `dim`."""
-    return apply(Softmax, x if dtype is None else x.to(dtype), dim=dim)
+    return apply(Softmax, x if dtype is None else x.to(dtype), dim=required(dim, axis, "softmax"))
 
 
-def log_softmax(x: Any, dim: int, dtype: Any = None) -> Any:
+def log_softmax(x: Any, dim: Any = None, dtype: Any = None, *, axis: Any = None) -> Any:
     """log(softmax(x)) along `dim`, computed without overflow."""
-    return apply(LogSoftmax, x if dtype is None else x.to(dtype), dim=dim)
+    return apply(
+        LogSoftmax, x if dtype is None else x.to(dtype), dim=required(dim, axis, "log_softmax")
+    )

@@ -215,6 +215,11 @@ def where(condition: Any, a: Any = None, b: Any = None) -> Any:
     return apply(Where, condition, a, b)
 
 
+def where_else(x: Any, condition: Any, other: Any) -> Any:
+    """x where `condition` (bool), else other, broadcast."""
+    return where(condition, x, other)
+
+
 def masked_fill(x: Any, mask: Any, value: Any) -> Any:
     """x with `value` (a number or a 0-dim tensor) where `mask` (bool, broadcast) is true."""
     if getattr(mask, "_array", mask).dtype.kind != "b":

@@ -14,7 +14,7 @@ from nanotorch.ops.casting import cast, into, ones_like, zeros_like
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.indexing import flip
 from nanotorch.ops.joining import cat
-from nanotorch.ops.shapes import dimension, narrow, reshape
+from nanotorch.ops.shapes import dimension, narrow, required, reshape
 from nanotorch.ops.sums import axes, spread, sum
 from nanotorch.primitive import Linear, Primitive, apply
 
@@ -201,22 +201,25 @@ def cumprod_reverse_tangent(t: Any, g: Any, x: Any, dim: int) -> Any:
 # --- the functions --------------------------------------------------------------------------------
 
 
-def prod(x: Any, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+def prod(
+    x: Any, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None, axis: Any = None,
+    keepdims: bool = False,
+) -> Any:  # fmt: skip
     """The product over one dimension or over all."""
     if dtype is not None:
         x = cast(x, dtype.numpy)
-    return apply(Prod, x, dim=axes(x, dim), keepdim=keepdim)
+    return apply(Prod, x, dim=axes(x, dim if axis is None else axis), keepdim=keepdim or keepdims)
 
 
-def cumsum(x: Any, dim: int, *, dtype: Any = None) -> Any:
+def cumsum(x: Any, dim: Any = None, *, dtype: Any = None, axis: Any = None) -> Any:
     """The running sum along `dim`."""
     if dtype is not None:
         x = cast(x, dtype.numpy)
-    return apply(Cumsum, x, dim=dimension(dim, x.ndim))
+    return apply(Cumsum, x, dim=dimension(required(dim, axis, "cumsum"), x.ndim))
 
 
-def cumprod(x: Any, dim: int, *, dtype: Any = None) -> Any:
+def cumprod(x: Any, dim: Any = None, *, dtype: Any = None, axis: Any = None) -> Any:
     """The running product along `dim`."""
     if dtype is not None:
         x = cast(x, dtype.numpy)
-    return apply(Cumprod, x, dim=dimension(dim, x.ndim))
+    return apply(Cumprod, x, dim=dimension(required(dim, axis, "cumprod"), x.ndim))

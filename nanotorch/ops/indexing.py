@@ -286,9 +286,24 @@ def gather(x: Any, dim: int, index: Any) -> Any:
     return apply(Gather, x, index, dim=dimension(dim, x.ndim))
 
 
-def scatter(x: Any, dim: int, index: Any, src: Any) -> Any:
-    """x with the elements of `src` (or a number) written at `index` along `dim`."""
-    return apply(Scatter, x, index, src, dim=dimension(dim, x.ndim), add=False)
+def scatter(
+    x: Any, dim: int, index: Any, src: Any = None, *, value: Any = None, reduce: str | None = None
+) -> Any:
+    """x with the elements of `src`, or the number `value`, written at `index` along `dim`.
+
+    reduce: "add" adds them there.
+    """
+    src = written(src, value, reduce)
+    return apply(Scatter, x, index, src, dim=dimension(dim, x.ndim), add=reduce == "add")
+
+
+def written(src: Any, value: Any, reduce: str | None) -> Any:
+    """What `scatter` writes: `src` or `value`."""
+    if reduce not in (None, "add"):
+        raise RuntimeError(f'scatter: expected reduce to be None or "add", got {reduce!r}')
+    if (src is None) == (value is None):
+        raise TypeError("scatter: expected either src or value")
+    return value if src is None else src
 
 
 def scatter_add(x: Any, dim: int, index: Any, src: Any) -> Any:

@@ -89,7 +89,7 @@ def one_dtype(tensors: Sequence[Any], op: str) -> list[Any]:
     return [cast(tensor, kind) for tensor in tensors]
 
 
-def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
+def cat(tensors: Sequence[Any], dim: int = 0, *, axis: Any = None) -> Any:
     """The tensors one after the other along `dim`; their other sizes must agree."""
     inputs = one_dtype(tensors, "cat")
     for position, t in enumerate(inputs):
@@ -98,14 +98,16 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
                 f"cat: zero-dimensional tensor (at position {position}) cannot be concatenated"
             )
     model = next((t for t in inputs if tuple(t.shape) != (0,)), inputs[0])
-    place = dimension(dim, model.ndim) if tuple(model.shape) != (0,) else 0
+    place = (
+        dimension(dim if axis is None else axis, model.ndim) if tuple(model.shape) != (0,) else 0
+    )
     if model.ndim > 1:  # (0,) goes with every shape
         nothing = (*model.shape[:place], 0, *model.shape[place + 1 :])
         inputs = [reshape(t, nothing) if tuple(t.shape) == (0,) else t for t in inputs]
     return apply(Cat, *inputs, dim=place)
 
 
-def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
+def stack(tensors: Sequence[Any], dim: int = 0, *, axis: Any = None) -> Any:
     """The tensors, all of one shape, along a new dimension `dim`."""
     inputs = one_dtype(tensors, "stack")
     for position, tensor in enumerate(inputs):
@@ -115,7 +117,7 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
                 "at entry 0 "
                 f"and {list(tensor.shape)} at entry {position}"
             )
-    return apply(Stack, *inputs, dim=dimension(dim, inputs[0].ndim + 1))
+    return apply(Stack, *inputs, dim=dimension(dim if axis is None else axis, inputs[0].ndim + 1))
 
 
 def hstack(tensors: Sequence[Any]) -> Any:

@@ -15,7 +15,7 @@ from nanotorch.ops.comparisons import isnan, where
 from nanotorch.ops.elementwise import exp
 from nanotorch.ops.indexing import Gather
 from nanotorch.ops.pairs import Maximum, Minimum
-from nanotorch.ops.shapes import UnsafeView, dimension
+from nanotorch.ops.shapes import UnsafeView, dimension, required
 from nanotorch.ops.sums import Dim, axes, dims, spread, sum
 from nanotorch.primitive import Primitive, Traced, apply
 
@@ -186,19 +186,27 @@ RETURN_TYPES = {
 }
 
 
-def max(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
+def max(
+    x: Any, dim: Any = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False
+) -> Any:
     """The largest element; along an int `dim` (values, indices); with a tensor, `maximum`."""
     if isinstance(dim, Traced):
         return apply(Maximum, x, dim)
+    if dim is None:
+        dim, keepdim = axis, keepdim or keepdims
     if dim is None:
         return apply(Max, x, dim=None, keepdim=False)
     return along(MaxAlong, x, argmax(x, dim, True), dim, keepdim)
 
 
-def min(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
+def min(
+    x: Any, dim: Any = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False
+) -> Any:
     """The smallest element; along an int `dim` (values, indices); with a tensor, `minimum`."""
     if isinstance(dim, Traced):
         return apply(Minimum, x, dim)
+    if dim is None:
+        dim, keepdim = axis, keepdim or keepdims
     if dim is None:
         return apply(Min, x, dim=None, keepdim=False)
     return along(MinAlong, x, argmin(x, dim, True), dim, keepdim)
@@ -218,24 +226,48 @@ def along(
     return made(values, indices)
 
 
-def amax(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
+def amax(
+    x: Any, dim: Any = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False
+) -> Any:
     """The largest elements over `dim`; equal ones share the gradient."""
-    return apply(Amax, x, dim=place_of(x, dim, "amax"), keepdim=keepdim)
+    return apply(
+        Amax, x, dim=place_of(x, dim if axis is None else axis, "amax"), keepdim=keepdim or keepdims
+    )
 
 
-def amin(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
+def amin(
+    x: Any, dim: Any = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False
+) -> Any:
     """The smallest elements over `dim`; equal ones share the gradient."""
-    return apply(Amin, x, dim=place_of(x, dim, "amin"), keepdim=keepdim)
+    return apply(
+        Amin, x, dim=place_of(x, dim if axis is None else axis, "amin"), keepdim=keepdim or keepdims
+    )
 
 
-def argmax(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
+def argmax(
+    x: Any, dim: int | None = None, keepdim: bool = False, *, axis: Any = None,
+    keepdims: bool = False,
+) -> Any:  # fmt: skip
     """The place of the largest element, int64; over all dimensions, that in x flattened."""
-    return apply(Argmax, x, dim=place_of(x, dim, "argmax"), keepdim=keepdim)
+    return apply(
+        Argmax,
+        x,
+        dim=place_of(x, dim if axis is None else axis, "argmax"),
+        keepdim=keepdim or keepdims,
+    )
 
 
-def argmin(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
+def argmin(
+    x: Any, dim: int | None = None, keepdim: bool = False, *, axis: Any = None,
+    keepdims: bool = False,
+) -> Any:  # fmt: skip
     """The place of the smallest element, int64; over all dimensions, that in x flattened."""
-    return apply(Argmin, x, dim=place_of(x, dim, "argmin"), keepdim=keepdim)
+    return apply(
+        Argmin,
+        x,
+        dim=place_of(x, dim if axis is None else axis, "argmin"),
+        keepdim=keepdim or keepdims,
+    )
 
 
 def place_of(x: Any, dim: Any, op: str) -> Dim:
@@ -248,14 +280,23 @@ def place_of(x: Any, dim: Any, op: str) -> Dim:
     return axes(x, dim)
 
 
-def all(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
+def all(
+    x: Any, dim: Any = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False
+) -> Any:
     """Whether every element over `dim` is true (nonzero)."""
-    return truth(x, apply(AllOf, x, dim=axes(x, dim), keepdim=keepdim))
+    return truth(
+        x, apply(AllOf, x, dim=axes(x, dim if axis is None else axis), keepdim=keepdim or keepdims)
+    )
 
 
-def any(x: Any, dim: builtins.object = None, keepdim: bool = False) -> Any:
+def any(
+    x: Any, dim: builtins.object = None, keepdim: bool = False, *, axis: Any = None,
+    keepdims: bool = False,
+) -> Any:  # fmt: skip
     """Whether any element over `dim` is true (nonzero)."""
-    return truth(x, apply(AnyOf, x, dim=axes(x, dim), keepdim=keepdim))
+    return truth(
+        x, apply(AnyOf, x, dim=axes(x, dim if axis is None else axis), keepdim=keepdim or keepdims)
+    )
 
 
 def truth(x: Any, y: Any) -> Any:
@@ -263,21 +304,33 @@ def truth(x: Any, y: Any) -> Any:
     return cast(y, uint8.numpy) if getattr(x, "_array", x).dtype == uint8.numpy else y
 
 
-def logsumexp(x: Any, dim: Any, keepdim: bool = False) -> Any:
+def logsumexp(
+    x: Any, dim: Any = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False
+) -> Any:
     """log(sum(exp(x))) over `dim`, without overflow."""
-    return apply(LogSumExp, x, dim=axes(x, dim), keepdim=keepdim)
+    return apply(
+        LogSumExp, x, dim=axes(x, required(dim, axis, "logsumexp")), keepdim=keepdim or keepdims
+    )
 
 
-def count_nonzero(x: Any, dim: Any = None) -> Any:
+def count_nonzero(x: Any, dim: Any = None, *, axis: Any = None) -> Any:
     """How many elements over `dim` are not 0, int64."""
-    return sum(x != 0, dim)
+    return sum(x != 0, dim if axis is None else axis)
 
 
-def nansum(x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+def nansum(
+    x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, axis: Any = None,
+    keepdims: bool = False,
+) -> Any:  # fmt: skip
     """The sum over `dim` of the elements that are numbers."""
+    dim, keepdim = dim if axis is None else axis, keepdim or keepdims
     return sum(where(isnan(x), 0, x), dim, keepdim, dtype=dtype)
 
 
-def nanmean(x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+def nanmean(
+    x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, axis: Any = None,
+    keepdims: bool = False,
+) -> Any:  # fmt: skip
     """The mean over `dim` of the elements that are numbers."""
+    dim, keepdim = dim if axis is None else axis, keepdim or keepdims
     return nansum(x, dim, keepdim, dtype=dtype) / sum(~isnan(x), dim, keepdim)

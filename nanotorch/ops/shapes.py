@@ -253,6 +253,13 @@ def dimension(dim: int, ndim: int) -> int:
     return dim % bound
 
 
+def required(dim: Any, axis: Any, op: str) -> Any:
+    """`dim`, or NumPy's name for it; TypeError for neither."""
+    if dim is None and axis is None:
+        raise TypeError(f"{op}() missing 1 required positional argument: 'dim'")
+    return axis if dim is None else dim
+
+
 def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     """x with the dimensions from start_dim to end_dim made one."""
     first, last = dimension(start_dim, x.ndim), dimension(end_dim, x.ndim)
@@ -331,8 +338,9 @@ def movedim(x: Any, source: Any, destination: Any) -> Any:
     return permute(x, tuple(order))
 
 
-def squeeze(x: Any, dim: Any = None) -> Any:
+def squeeze(x: Any, dim: Any = None, *, axis: Any = None) -> Any:
     """x without its dimensions of size 1: all of them, or those named."""
+    dim = dim if axis is None else axis
     if dim is None:
         return apply(Squeeze, x, dims=tuple(range(x.ndim)), origin=0)
     several = not isinstance(dim, int)
@@ -340,9 +348,9 @@ def squeeze(x: Any, dim: Any = None) -> Any:
     return apply(Squeeze, x, dims=dims, origin=2 if several else 1)
 
 
-def unsqueeze(x: Any, dim: int) -> Any:
+def unsqueeze(x: Any, dim: Any = None, *, axis: Any = None) -> Any:
     """x with a new dimension of size 1 at `dim`."""
-    return apply(Unsqueeze, x, dim=dimension(dim, x.ndim + 1))
+    return apply(Unsqueeze, x, dim=dimension(required(dim, axis, "unsqueeze"), x.ndim + 1))
 
 
 def narrow(x: Any, dim: int, start: int, length: int) -> Any:

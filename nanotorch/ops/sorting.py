@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 from nanotorch.backend import Array, array_module
@@ -80,13 +81,18 @@ class Bincount(Primitive):
         return into(xp, y.astype(weights.dtype) if single else y, out)
 
 
-def argsort(x: Any, dim: int = -1, descending: bool = False, stable: bool = True) -> Any:
+def argsort(
+    x: Any, dim: int = -1, descending: bool = False, stable: bool = True, *, axis: Any = None
+) -> Any:
     """The indices, int64, that sort x along `dim`; equal elements keep their order."""
-    return apply(Argsort, x, dim=dim, descending=descending)
+    return apply(Argsort, x, dim=dim if axis is None else axis, descending=descending)
 
 
-def sort(x: Any, dim: int = -1, descending: bool = False, stable: bool = True) -> ValuesAndIndices:
+def sort(
+    x: Any, dim: int = -1, descending: bool = False, stable: bool = True, *, axis: Any = None
+) -> ValuesAndIndices:
     """x sorted along `dim`, and the indices that sort it."""
+    dim = dim if axis is None else axis
     return along(SortAlong, x, argsort(x, dim, descending), dim, True)
 
 
@@ -103,8 +109,12 @@ def topk(
     return along(TopkAlong, x, indices, dim, True)
 
 
-def median(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
+def median(
+    x: Any, dim: int | None = None, keepdim: bool = False, *, axis: Any = None,
+    keepdims: bool = False,
+) -> Any:  # fmt: skip
     """The median, the lower of two, or NaN if there is one; along `dim` (values, indices)."""
+    dim, keepdim = dim if axis is None else axis, keepdim or keepdims
     if dim is None:
         return apply(Median, x, dim=None, keepdim=False)
     size = x.shape[dim] if x.ndim else 1
@@ -166,6 +176,29 @@ def searchsorted(sequence: Any, values: Any, *, right: bool = False) -> Any:
 def bucketize(values: Any, boundaries: Any, *, right: bool = False) -> Any:
     """The number of the bucket between sorted boundaries that each value lies in, int64."""
     return searchsorted(boundaries, values, right=right)
+
+
+def histc(x: Any, bins: int = 100, min: float = 0, max: float = 0) -> Any:
+    """How many elements of x lie in each of `bins` equal parts of [min, max], in the dtype of x.
+
+    min = max stands for the least and the greatest element; elements outside are not counted.
+    """
+    xp, values = array_module(x._array), x._array.reshape(-1)
+    if values.dtype.kind != "f":
+        raise NotImplementedError(f"histc: expected a floating dtype, got {x.dtype}")
+    if bins <= 0:
+        raise RuntimeError(f"histc: expected bins > 0, got {bins}")
+    low, high = float(min), float(max)
+    if low == high and values.size:
+        low, high = float(values.min()), float(values.max())
+    if low == high:
+        low, high = low - 1, high + 1
+    if not (isfinite(low) and isfinite(high) and low < high):
+        raise RuntimeError(f"histc: expected a finite range with min < max, got [{low}, {high}]")
+    values = values[(values >= low) & (values <= high)]
+    places = ((values - low) * bins / (high - low)).astype(xp.int64)
+    counts = xp.bincount(xp.minimum(places, bins - 1), minlength=bins)
+    return x._wrap(counts.astype(x._array.dtype))
 
 
 def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:

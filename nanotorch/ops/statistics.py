@@ -147,18 +147,18 @@ def norm_slope(x: Any, y: Any, p: float, dim: Dim) -> Any:
 
 def var(
     x: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
-    correction: float | None = None,
+    correction: float | None = None, axis: Any = None, keepdims: bool = False,
 ) -> Any:  # fmt: skip
     """The variance over `dim`: squared deviations summed over the count less `correction` (1)."""
-    return moment(Var, x, dim, unbiased, keepdim, correction)
+    return moment(Var, x, dim if axis is None else axis, unbiased, keepdim or keepdims, correction)
 
 
 def std(
     x: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
-    correction: float | None = None,
+    correction: float | None = None, axis: Any = None, keepdims: bool = False,
 ) -> Any:  # fmt: skip
     """The standard deviation over `dim`: the square root of `var`."""
-    return moment(Std, x, dim, unbiased, keepdim, correction)
+    return moment(Std, x, dim if axis is None else axis, unbiased, keepdim or keepdims, correction)
 
 
 def moment(

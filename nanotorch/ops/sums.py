@@ -1,6 +1,7 @@
 """Sums and means over all dimensions or over some.
 
 `dim` is an int, a tuple of ints or None (all); `keepdim` keeps reduced dimensions with size 1.
+NumPy's names `axis` and `keepdims` do as well.
 """
 
 from __future__ import annotations
@@ -94,16 +95,22 @@ def floating(x: Any, op: str) -> None:
         )
 
 
-def sum(x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+def sum(
+    x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, axis: Any = None,
+    keepdims: bool = False,
+) -> Any:  # fmt: skip
     """The sum over `dim` (an int, several, or None for all); integers and booleans give int64."""
     if dtype is not None:
         x = cast(x, dtype.numpy)
-    return apply(Sum, x, dim=axes(x, dim), keepdim=keepdim)
+    return apply(Sum, x, dim=axes(x, dim if axis is None else axis), keepdim=keepdim or keepdims)
 
 
-def mean(x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+def mean(
+    x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, axis: Any = None,
+    keepdims: bool = False,
+) -> Any:  # fmt: skip
     """The mean over `dim` of a floating point tensor."""
     if dtype is not None:
         x = cast(x, dtype.numpy)
     floating(x, "mean")
-    return apply(Mean, x, dim=axes(x, dim), keepdim=keepdim)
+    return apply(Mean, x, dim=axes(x, dim if axis is None else axis), keepdim=keepdim or keepdims)
