@@ -9,12 +9,14 @@ import json
 import sys
 from pathlib import Path
 
+from nanotorch.training.config.sections import Data
 from nanotorch.training.curves import chart_of_runs, figure, save_figure
 from nanotorch.training.doctor import print_findings
 from nanotorch.training.errors import InputError, RunFailure
 from nanotorch.training.evaluation import evaluate_file
 from nanotorch.training.exits import Command, exit_code, tell
 from nanotorch.training.fit import train
+from nanotorch.training.inspection import inspect_file, write_toml
 from nanotorch.training.prediction import predict_file
 from nanotorch.training.run_folder import METRICS, read_log
 from nanotorch.training.synthetic import save, two_clouds
@@ -38,6 +40,24 @@ def predict(arguments: list[str]) -> None:
     )
     if options.output is not None:
         print(f"{count:,} rows predicted; {options.output}")
+
+
+def inspect(arguments: list[str]) -> None:
+    """What is in a data file, what a run would do with it, and a configuration for it."""
+    parser = _parser("inspect", inspect)
+    parser.add_argument("file", help="a data file or a bundled data set")
+    parser.add_argument("--target", help="name or number of the target column")
+    parser.add_argument("--write", type=Path, help="write the configuration to this file")
+    parser.add_argument("--force", action="store_true", help="replace the file if it is there")
+    options = parser.parse_args(arguments)
+    target = options.target
+    if target is not None and target.lstrip("-").isdigit():
+        target = int(target)
+    inspection = inspect_file(Data(source=options.file, target=target, cache=False))
+    print("\n".join(inspection.lines()))
+    if options.write is not None:
+        write_toml(inspection, options.write, options.force)
+        print(f"\nwritten; now: nanotorch train {options.write}")
 
 
 def evaluate(arguments: list[str]) -> None:
@@ -127,6 +147,7 @@ def doctor(arguments: list[str]) -> None:
 
 COMMANDS: dict[str, Command] = {
     "train": train,
+    "inspect": inspect,
     "predict": predict,
     "evaluate": evaluate,
     "plot": plot,

@@ -68,7 +68,7 @@ def settle(
     settled = []
     said: dict[str, list[str]] = {}
     for position in features:
-        column, words = _settle(table, position, data, len(features))
+        column, words = decide(table, position, data, len(features))
         if words and words.startswith("read as"):
             said.setdefault(words, []).append(table.names[position])
         elif words:
@@ -89,9 +89,10 @@ def settle(
     return settled
 
 
-def _settle(
+def decide(
     table: Table, position: int, data: Data, features: int
 ) -> tuple[Column | None, str | None]:
+    """What a column is to a model (None: nothing), and words about it where it is not plain."""
     name = table.names[position]
     values = np.asarray(table.values[:, position])
     texts = table.categories.get(name)

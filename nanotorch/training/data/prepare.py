@@ -135,7 +135,7 @@ def prepare(
     """
     table = read_table(data.source, data)
     features, targets = choose_columns(table, data)
-    notes = [*_guessed(table.guesses), *table.notes]
+    notes = [*guessed(table.guesses), *table.notes]
     settled = settle(table, features, data, notes)
     features = [position for position, _ in settled]
     gaps = find_gaps(table, features, targets, data.missing)
@@ -290,7 +290,7 @@ def _test_file(data: Data, model: str, build: _Builder) -> Part:
     return build.part(np.arange(len(table.values)))
 
 
-def _guessed(guesses: dict[str, Any]) -> list[str]:
+def guessed(guesses: dict[str, Any]) -> list[str]:
     """Words about the guesses that are not what one expects of a table."""
     usual = {"header": True, "delimiter": ",", "encoding": "utf-8", "decimal": "."}
     odd = {key: value for key, value in guesses.items() if usual.get(key) != value}
