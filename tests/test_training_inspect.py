@@ -49,7 +49,7 @@ def test_every_column_is_described_with_what_a_run_makes_of_it() -> None:
     assert said["married"] == ("yes and no", 0.0, 2, "read as 1 for yes and 0 for no")
     assert said["joined"][0] == "dates"
     assert said["rooms"][3].startswith("numbers, but '4+'")
-    assert said["job"] == ("text", 0.33, 2, "make 2 features of 0 and 1 of it")
+    assert said["job"] == ("text", 0.3, 2, "make 2 features of 0 and 1 of it")
     assert said["group"][3] == "left out below: it tells survived by itself"
     assert found.leaks == ["group"]
     assert found.target == "survived"
