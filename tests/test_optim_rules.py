@@ -207,6 +207,18 @@ def test_counters_and_numbers_of_ones_own_are_asked_for_in_each_step(
     assert again.state[p]["age"].item() == 0.5
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("name", [row.name for row in ROWS])
+def test_flags_may_be_numbers(cuda: str, name: str, device: str) -> None:
+    def step(maximize: Any) -> Any:
+        p = nt.ones(3, device=device, requires_grad=True)
+        p.grad = nt.ones(3, device=device)
+        getattr(optim, name)([p], lr=0.5, maximize=maximize).step()
+        return p.tolist()
+
+    assert step(0) == step(False) != step(True) == step(1)
+
+
 def test_a_kernel_that_takes_what_nobody_knows_is_refused_when_its_class_is_made() -> None:
     with pytest.raises(TypeError, match=r"Wrong\.kernel: expected `momentums` once among arrays"):
 

@@ -50,7 +50,7 @@ class Adadelta(Optimizer):
         """The same in every step."""
         return self.Numbers(
             float(group["lr"]), group["eps"], group["rho"], 1.0 - group["rho"],
-            group["weight_decay"] or None, group["maximize"],
+            group["weight_decay"] or None, bool(group["maximize"]),
         )  # fmt: skip
 
     @staticmethod

@@ -53,7 +53,8 @@ class Adagrad(Optimizer):
     def numbers(self, group: Group, step: float) -> Numbers:
         """The rate falls with the number of the step."""
         lr = float(group["lr"]) / (1.0 + (step - 1.0) * group["lr_decay"])
-        return self.Numbers(lr, group["eps"], group["weight_decay"] or None, group["maximize"])
+        decay, maximize = group["weight_decay"] or None, bool(group["maximize"])
+        return self.Numbers(lr, group["eps"], decay, maximize)
 
     def numbers_after_skips(self, group: Group, step: float) -> tuple[float, ...]:
         """The rate before it decayed, its decay, and the number of the step."""

@@ -48,7 +48,7 @@ class Adam(Optimizer):
         foreach: bool | None = None, maximize: bool = False, capturable: bool = False,
         differentiable: bool = False, fused: bool | None = None,
         decoupled_weight_decay: bool = False,
-    ) -> None:  # fmt: skip  # fmt: skip
+    ) -> None:  # fmt: skip
         super().__init__(params, options_of(locals(), "lr", "eps", "weight_decay"))
 
     def arrays_in_use(self, group: Group) -> tuple[str, ...]:
@@ -62,7 +62,7 @@ class Adam(Optimizer):
         shrink, decay = decays(group, lr)
         return self.Numbers(
             lr * correction / (1.0 - beta1**step), group["eps"] * correction, beta1, 1.0 - beta1,
-            beta2, 1.0 - beta2, shrink, decay, group["maximize"],
+            beta2, 1.0 - beta2, shrink, decay, bool(group["maximize"]),
         )  # fmt: skip
 
     def numbers_after_skips(self, group: Group, step: float) -> tuple[float, ...]:
@@ -75,7 +75,7 @@ class Adam(Optimizer):
         max_exp_avg_sq: Array | None, scratch: Array, direction: Array, step_size: Any, eps: Any,
         beta1: Any, share1: Any, beta2: Any, share2: Any, shrink: Any, weight_decay: Any,
         maximize: bool,
-    ) -> None:  # fmt: skip  # fmt: skip
+    ) -> None:  # fmt: skip
         """One update, in place."""
         if shrink is not None:
             xp.multiply(parameter, shrink, parameter)
@@ -105,7 +105,7 @@ class AdamW(Adam):
         eps: float = 1e-8, weight_decay: float = 1e-2, amsgrad: bool = False, *,
         maximize: bool = False, foreach: bool | None = None, capturable: bool = False,
         differentiable: bool = False, fused: bool | None = None,
-    ) -> None:  # fmt: skip  # fmt: skip
+    ) -> None:  # fmt: skip
         options = options_of(locals(), "lr", "eps", "weight_decay")
         Optimizer.__init__(self, params, {**options, "decoupled_weight_decay": True})
 

@@ -48,7 +48,7 @@ class Adamax(Optimizer):
         beta1, beta2 = group["betas"]
         return self.Numbers(
             float(group["lr"]) / (1.0 - beta1**step), group["eps"], beta1, 1.0 - beta1, beta2,
-            group["weight_decay"] or None, group["maximize"],
+            group["weight_decay"] or None, bool(group["maximize"]),
         )  # fmt: skip
 
     @staticmethod

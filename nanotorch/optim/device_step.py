@@ -27,19 +27,8 @@ from nanotorch.backend import (
     on_device,
     to_device,
 )
+from nanotorch.optim import host_step as host
 from nanotorch.optim.groups import Group
-from nanotorch.optim.host_step import (
-    Checks,
-    Memory,
-    Numbers,
-    Piece,
-    checks_of,
-    comparable,
-    options_in,
-    same_terms,
-    state_holds,
-    whole,
-)
 from nanotorch.optim.optimizer import Optimizer, Runner
 from nanotorch.tensor import Tensor
 
@@ -59,10 +48,10 @@ class Rows:
             self.lines = [self.array[k] for k in range(slots)]
             self._flat = self.array.reshape(-1)
         self.width = width
-        self.noted = [0.0] * (slots * width)
+        self.latest = [0.0] * (slots * width)
         self.changed: dict[int, float] = {}  # what the device does not have yet, by position
 
-    def views(self, slot: int, start: int, numbers: Numbers) -> tuple[Any, ...]:
+    def views(self, slot: int, start: int, numbers: host.Numbers) -> tuple[Any, ...]:
         """The numbers from `start` on as 0-dim arrays; terms that are absent and flags as is."""
         row = self.lines[slot]
         return tuple(
@@ -70,56 +59,56 @@ class Rows:
             for i, n in enumerate(numbers)
         )
 
-    def note(self, slot: int, start: int, numbers: Numbers) -> None:
+    def note(self, slot: int, start: int, numbers: host.Numbers) -> None:
         """Writes numbers down for the next `send`."""
         for position, number in enumerate(numbers, slot * self.width + start):
             value = 0.0 if number is None else float(number)
-            if self.noted[position] != value:
-                self.noted[position] = self.changed[position] = value
+            if self.latest[position] != value:
+                self.latest[position] = self.changed[position] = value
 
     def send(self) -> None:
         """Brings to the device what has changed: each number travels as the argument of a kernel,
         so that nothing is copied and nobody waits."""
+        numbers = self.changed.items()
         with on_device(self.place):
-            if not self.changed:
-                pass
-            elif cuda_parts.kernels.available(self.xp):
-                cuda_parts.tables.write_numbers(self.xp, self._flat, self.changed.items())
+            if numbers and cuda_parts.kernels.available(self.xp):
+                cuda_parts.tables.write_numbers(self.xp, self._flat, numbers)
             else:
-                for position, value in self.changed.items():
+                for position, value in numbers:
                     self._flat[position : position + 1].fill(value)
         self.changed.clear()
 
 
 class Set:
-    """Parameters of one group, on one device and of one dtype, whose counters are the same."""
+    """Parameters of one group, device and dtype with equal counters: they share their numbers."""
 
     def __init__(
         self, optimizer: Optimizer, index: int, group: Group, place: device, counts: Any
     ) -> None:
         self.index, self.group, self.place, self.counts = index, group, place, counts
-        self.numbers: Numbers = optimizer.numbers(group, *counts)
+        self.numbers: host.Numbers = optimizer.numbers(group, *counts)
         self.in_use = optimizer.arrays_in_use(group)
         self.parameters: list[Tensor] = []
         self.arrays: list[Array] = []  # those of the parameters
         self.states: list[tuple[Array | None, ...]] = []  # none before the first step
-        self.checks: list[Checks] = []  # the same with their names and tensors
+        self.checks: list[host.Checks] = []  # the same with their names and tensors
         self.counters: list[Array] = []  # where counters stand that count by one
-        self.read = options_in(group)
+        self.read, self.length = host.options_in(group), len(group)
         self.options: Any = None  # of the group when its terms were compared last
-        self.noted: dict[int, Any] = {}  # by slot: the options and counters that it has numbers of
+        self.sources: dict[int, Any] = {}  # by slot: the options and counters behind its numbers
         self.fused, self.begun, self.turn = True, True, 0
         self.rows: Rows
         self.start = 0  # where its numbers stand in a row
 
     def look_up(self, optimizer: Optimizer) -> None:
-        """Notes the parameters' state, which is made where it is missing."""
+        """Looks up the parameters' state; missing arrays are made."""
         with on_device(self.place):
             self.states = [optimizer._state_arrays(p, self.group) for p in self.parameters]
-        self.checks = [checks_of(optimizer, p, s) for p, s in zip(self.parameters, self.states)]
+        states = zip(self.parameters, self.states)
+        self.checks = [host.checks_of(optimizer, p, state) for p, state in states]
         if optimizer.counts_by_one():
             names = optimizer.counters
-            counters = [a for own in self.checks for name, _, a in own if name in names]
+            counters = [a for checks in self.checks for name, _, a in checks if name in names]
             self.counters = counters if len(counters) == len(self.parameters) else []
 
     def count(self, optimizer: Optimizer) -> tuple[float, ...]:
@@ -180,14 +169,14 @@ class FusedUpdate:
 class PlainUpdate:
     """The rule's kernel on each parameter of a set."""
 
-    def __init__(self, optimizer: Optimizer, memory: Memory, one: Set, slots: int) -> None:
+    def __init__(self, optimizer: Optimizer, memory: host.Memory, one: Set, slots: int) -> None:
         self.one = one
-        self.pieces: list[list[Piece]] = []  # by slot and parameter
+        self.pieces: list[list[host.Piece]] = []  # by slot and parameter
         with on_device(one.place):
             for slot in range(slots):
                 numbers = one.rows.views(slot, one.start, one.numbers)
                 pieces = [
-                    whole(optimizer, memory, [array, *state], numbers)
+                    host.whole(optimizer, memory, [array, *state], numbers)
                     for array, state in zip(one.arrays, one.states)
                 ]
                 self.pieces.append(pieces)
@@ -320,12 +309,12 @@ class DeviceStep:
     def _rows_key(one: Set) -> tuple[device, str]:
         return one.place, "d" if one.fused or one.arrays[0].dtype.char == "d" else "f"
 
-    def _row(self, one: Set, counts: tuple[float, ...]) -> Numbers:
+    def _row(self, one: Set, counts: tuple[float, ...]) -> host.Numbers:
         """The numbers of a step, and with `found_inf` those from which a kernel finds them
         itself."""
         optimizer, group = self.optimizer, one.group
-        numbers: Numbers = optimizer.numbers(group, *counts)
-        if not same_terms(one.numbers, numbers):
+        numbers: host.Numbers = optimizer.numbers(group, *counts)
+        if not host.same_terms(one.numbers, numbers):
             raise RuntimeError(
                 f"{type(optimizer).__name__}.numbers: expected the terms of the step before, as "
                 "which are None, and booleans, may follow from options alone; "
@@ -366,28 +355,27 @@ class DeviceStep:
         """
         optimizer = self.optimizer
         groups = optimizer.param_groups
-        if optimizer.state is not self.state:
-            return False
-        if self.skips is not None and self.skips is not self.devices.skips_of(optimizer):
+        if optimizer.state is not self.state or (
+            self.skips is not None and self.skips is not self.devices.skips_of(optimizer)
+        ):
             return False
         for one in self.sets:
             group = one.group
-            if one.index >= len(groups) or groups[one.index] is not group:
+            same = one.index < len(groups) and groups[one.index] is group
+            if not same or len(group) != one.length:
                 return False
             options = one.read(group)
-            if options != one.options or not comparable(options):
+            if options != one.options or not host.comparable(options):
                 counts = optimizer._next_counts(one.parameters[0], group)
-                if not same_terms(one.numbers, optimizer.numbers(group, *counts)):
-                    return False
-                if optimizer.arrays_in_use(group) != one.in_use:
+                same = host.same_terms(one.numbers, optimizer.numbers(group, *counts))
+                if not same or optimizer.arrays_in_use(group) != one.in_use:
                     return False
                 one.options = options
-            for parameter, array in zip(one.parameters, one.arrays):
-                if parameter._array is not array:
-                    return False
+            if any(p._array is not array for p, array in zip(one.parameters, one.arrays)):
+                return False
             counters = set()
             for parameter, checks in zip(one.parameters, one.checks):
-                if not state_holds(self.state.get(parameter), checks):
+                if not host.state_holds(self.state.get(parameter), checks):
                     return False
                 counters.add(tuple(a.item() for n, _, a in checks if n in optimizer.counters))
             if len(counters) > 1:
@@ -410,14 +398,14 @@ class DeviceStep:
             if not one.states:
                 self._look_up(one)
             options = one.read(one.group)
-            if one.noted.get(slot) != (options, counts):
+            if one.sources.get(slot) != (options, counts):
                 one.rows.note(slot, one.start, self._row(one, counts))
-                one.noted[slot] = (options, counts) if comparable(options) else None
+                one.sources[slot] = (options, counts) if host.comparable(options) else None
         if not self._updates:
             self._make_ready()
 
     def send(self) -> None:
-        """Brings the noted numbers to the device, where they have changed."""
+        """Brings the numbers that have changed to the device."""
         for rows in self.rows:
             rows.send()
 
@@ -434,7 +422,7 @@ class DeviceStep:
 class DeviceRunner(Runner):
     """Makes the steps of an optimizer's parameters on CUDA devices."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: host.Memory) -> None:
         self.memory = memory
         self._step: DeviceStep | None = None
         self._skips: Skips | None = None

@@ -1,7 +1,7 @@
 """The optimizer's step on the CPU, with minimal Python per parameter.
 
-What a kernel is called with is put together once and kept for as long as parameters, options and
-state are the same, which each step checks. A large parameter is updated in pieces that stay in
+A kernel's arguments are put together once, and again when the parameter, options or state change,
+which each step checks. A large parameter is updated in pieces that stay in
 cache: the scratch memory is as large as a piece, and the results are those of the whole, element
 by element. float16 and bfloat16 are computed in float32 and rounded once at the end.
 """
@@ -64,14 +64,12 @@ class Piece:
 class HalfPiece(Piece):
     """The same of float16 or bfloat16, by copies in float32."""
 
-    def __init__(
-        self, rule: Rule, memory: Memory, arrays: list[Any], numbers: Any, stretch: slice
-    ) -> None:
+    def __init__(self, rule: Rule, memory: Memory, arrays: list[Any], *others: Any) -> None:
         used = len(rule.scratch)
         like = memory.like(arrays[0], used + 1 + len(arrays), float32.numpy)
         self.gradient, *copies = like[used:]
         wide = [None if a is None else copy for a, copy in zip(arrays, copies, strict=True)]
-        super().__init__(rule, memory, wide, numbers, stretch)
+        super().__init__(rule, memory, wide, *others)
         self.pairs = [(a, w) for a, w in zip(arrays, wide, strict=True) if a is not None]
 
     def run(self, gradient: Array) -> None:
@@ -157,10 +155,10 @@ def state_holds(state: Any, checks: Checks) -> bool:
 
 
 class Update:
-    """The update of one parameter: what its kernel is called with, and what that rests on."""
+    """The update of one parameter: the kernel's arguments, and what they were put together from."""
 
     __slots__ = (
-        "arguments", "array", "bound", "checks", "counter", "elsewhere", "module", "own",
+        "apart", "arguments", "array", "bound", "checks", "counter", "elsewhere", "module",
         "parameter", "pieces", "scalars", "state",
     )  # fmt: skip
 
@@ -173,22 +171,22 @@ class Update:
         self.checks: Checks | None = None  # of its state; None: it has to be looked up
         self.counter: Array | None = None  # the memory of its only counter
         self.scalars: Scalars  # shared by those that step alike
-        self.own: Scalars | None = None  # of a parameter that has skipped steps
+        self.apart: Scalars | None = None  # of a parameter that has made fewer steps than others
         self.bound: Any = None  # the arrays of the scalars that are among the arguments
         self.arguments: tuple[Any, ...] = ()
         self.pieces: list[Piece] | None = None
 
     def renew(self, parameter: Tensor, scalars: dict[Any, Scalars]) -> None:
-        """Turns to a parameter, or to another array of it."""
+        """Starts over with a parameter, or with a new array of it."""
         self.parameter, self.array = parameter, parameter._array
         self.elsewhere = array_module(self.array) is not HOST
-        self.checks = self.bound = self.own = None
+        self.checks = self.bound = self.apart = None
         if not self.elsewhere:
             dtype = float32.numpy if is_half(self.array) else self.array.dtype
             self.scalars = scalars.setdefault(dtype, Scalars(dtype))
 
     def look_up(self, optimizer: Optimizer, parameter: Tensor, group: Group) -> None:
-        """Notes the parameter's state, which is made where it is missing."""
+        """Looks up the parameter's state; missing arrays are made."""
         state = optimizer._state_arrays(parameter, group)
         if len(state) != len(self.state) or any(a is not b for a, b in zip(state, self.state)):
             self.bound = None
@@ -240,7 +238,7 @@ class HostGroup:
         self.group: Group | None = None
 
     def begin(self, optimizer: Optimizer, group: Group) -> None:
-        """Turns to a group, of which nothing is known."""
+        """Starts over with a group."""
         self.group, self.length = group, len(group)
         self.read = options_in(group)
         self.updates: list[Update] = []
@@ -254,7 +252,7 @@ class HostGroup:
         self.stateless = self.begun = False
 
     def reconsider(self, optimizer: Optimizer, options: tuple[Any, ...]) -> None:
-        """Forgets what followed from other options."""
+        """Starts over with other options."""
         self.options, self.plain, self.counts = options, comparable(options), None
         group: Any = self.group
         self.stateless = self.by_one and not (optimizer.counters or optimizer.arrays_in_use(group))
@@ -279,9 +277,9 @@ class HostGroup:
             numbers = self.numbers
         elif self.begun:  # its counters are not those of the first of the group
             numbers = optimizer.numbers(group, *counts)
-            if update.own is None:
-                update.own = Scalars(scalars.dtype)
-            scalars = update.own
+            if update.apart is None:
+                update.apart = Scalars(scalars.dtype)
+            scalars = update.apart
         else:
             self.counts, numbers = counts, optimizer.numbers(group, *counts)
             if numbers != self.numbers:

@@ -61,15 +61,10 @@ class LBFGS(Optimizer):
 
     def _gradient(self) -> Array:
         """The gradients of all parameters in one vector, zeros where there is none."""
-        xp = array_module(self.param_groups[0]["params"][0]._array)
-        return xp.concatenate(
-            [
-                xp.zeros(p._array.size, dtype=p._array.dtype)
-                if p._grad is None
-                else p._grad._array.reshape(-1)
-                for p in self.param_groups[0]["params"]
-            ]
-        )
+        parameters = self.param_groups[0]["params"]
+        xp = array_module(parameters[0]._array)
+        parts = (xp.zeros_like(p._array) if p._grad is None else p._grad._array for p in parameters)
+        return xp.concatenate([part.reshape(-1) for part in parts])
 
     def _move(self, start: list[Array], t: float, direction: Array) -> None:
         """w ← start + t · d, for the parameters that require a gradient."""
@@ -105,8 +100,7 @@ class LBFGS(Optimizer):
         parameters, lr = group["params"], float(group["lr"])
         tolerance, least_change = group["tolerance_grad"], group["tolerance_change"]
         state = self.state[parameters[0]]
-        state.setdefault("func_evals", 0)
-        state.setdefault("n_iter", 0)
+        state.update(func_evals=state.get("func_evals", 0), n_iter=state.get("n_iter", 0))
 
         def evaluate() -> Any:
             with enable_grad():
@@ -150,10 +144,9 @@ class LBFGS(Optimizer):
 
                 begin = Trial(0.0, loss, gradient, slope)
                 limit = group["max_eval"] - evaluations
-                found, used = strong_wolfe(
-                    trial, begin, t, _largest(direction), least_change, limit
-                )
-                t, loss, gradient = found.t, found.loss, found.gradient
+                length = _largest(direction)
+                point, used = strong_wolfe(trial, begin, t, length, least_change, limit)
+                t, loss, gradient, _ = point
                 self._move(start, t, direction)
             else:
                 self._move(start, t, direction)

@@ -48,7 +48,7 @@ class NAdam(Optimizer):
         eps: float = 1e-8, weight_decay: float = 0, momentum_decay: float = 4e-3,
         decoupled_weight_decay: bool = False, *, foreach: bool | None = None,
         maximize: bool = False, capturable: bool = False, differentiable: bool = False,
-    ) -> None:  # fmt: skip  # fmt: skip
+    ) -> None:  # fmt: skip
         options = options_of(locals(), "lr", "eps", "weight_decay", "momentum_decay")
         super().__init__(params, options)
 
@@ -65,7 +65,7 @@ class NAdam(Optimizer):
         return self.Numbers(
             lr * correction * next_momentum / (1.0 - mu_product * next_momentum),
             lr * correction * (1.0 - momentum) / (1.0 - mu_product), group["eps"] * correction,
-            beta1, 1.0 - beta1, beta2, 1.0 - beta2, *decays(group, lr), group["maximize"],
+            beta1, 1.0 - beta1, beta2, 1.0 - beta2, *decays(group, lr), bool(group["maximize"]),
         )  # fmt: skip
 
     @staticmethod
@@ -74,7 +74,7 @@ class NAdam(Optimizer):
         scratch: Array, direction: Array, movement: Array, ahead: Any, now: Any, eps: Any,
         beta1: Any, share1: Any, beta2: Any, share2: Any, shrink: Any, weight_decay: Any,
         maximize: bool,
-    ) -> None:  # fmt: skip  # fmt: skip
+    ) -> None:  # fmt: skip
         """One update, in place."""
         if shrink is not None:
             xp.multiply(parameter, shrink, parameter)

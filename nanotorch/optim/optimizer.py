@@ -1,7 +1,7 @@
 """What an optimizer is: a formula for one parameter (`Rule`), and the groups and steps around it.
 
-A step goes through the parameters and updates each that has a gradient. It is written here as it is
-meant; `runners` names a ring that makes the same step with less Python, or on other devices.
+A step goes through the parameters and updates each that has a gradient. `Runner` makes it in the
+plainest way; what is added to `runners` makes the same steps with less Python, or on GPUs.
 """
 
 from __future__ import annotations
@@ -30,31 +30,32 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 class Rule:
     """How one parameter is updated: a formula on arrays, and the names of what it takes.
 
-    `kernel(xp, parameter, gradient, …)` is the formula. It writes its results into arrays that it
-    is handed, by functions of the array module `xp`. The names of its further arguments say what
-    they are: a name in `arrays`, an array of the parameter's state, like the parameter, or None
-    where the group has no use for it; a field of `Numbers`, a number of this step, as a 0-dim array
-    (None and booleans as they are); a name in `scratch`, memory like the parameter's to compute in.
+    `kernel(xp, parameter, gradient, …)` is the formula. It computes with functions of the array
+    module `xp`, which write into its arguments. The name of each further argument says what it is:
 
-    TypeError, when the class is made, for a kernel that takes anything else.
+    - in `arrays`: an array of the parameter's state, shaped like it; None if the group needs none
+    - a field of `Numbers`: a number of this step as a 0-dim array; None and booleans as they are
+    - in `scratch`: memory of the parameter's shape to compute in
+
+    TypeError when a class is defined whose kernel takes anything else.
     """
 
     class Numbers(NamedTuple):
         """What `numbers` returns. A term that the group's options leave out is None."""
 
     arrays: ClassVar[tuple[str, ...]] = ()
-    counters: ClassVar[dict[str, float]] = {"step": 0.0}  # numbers of the state, before any step
+    counters: ClassVar[dict[str, float]] = {"step": 0.0}  # numbers in the state: first values
     scratch: ClassVar[tuple[str, ...]] = ("scratch",)
     elementwise: ClassVar[bool] = False  # whether the kernel treats each element by itself
     cuda_kernel: ClassVar[str] = ""  # the same in backend/cuda/optimizers.cu, if there is one
     _names: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
-        own = vars(cls)
-        if "kernel" in own:  # what was said of an inherited one holds no longer
-            cls.elementwise = own.get("elementwise", False)
-        if not own.keys().isdisjoint(("kernel", "Numbers", "numbers")):
-            cls.cuda_kernel = own.get("cuda_kernel", "")
+        attributes = vars(cls)
+        if "kernel" in attributes:  # a new formula inherits nothing that was said of the old one
+            cls.elementwise = attributes.get("elementwise", False)
+        if not attributes.keys().isdisjoint(("kernel", "Numbers", "numbers")):
+            cls.cuda_kernel = attributes.get("cuda_kernel", "")
         code, known = cls.kernel.__code__, cls._known()
         cls._names = code.co_varnames[3 : code.co_argcount]
         for name in cls._names:
@@ -88,7 +89,7 @@ class Rule:
         return (counts[0] + 1.0,)
 
     def counts_by_one(self) -> bool:
-        """Whether its only counter, if there is one, counts the steps as `advance` says above."""
+        """Whether `advance` is the one above, and there is at most one counter."""
         return type(self).advance is Rule.advance and len(self.counters) < 2
 
     def numbers(self, group: Group, *counts: Any) -> Any:
@@ -99,7 +100,7 @@ class Rule:
         return self.Numbers()
 
     def numbers_after_skips(self, group: Group, *counts: Any) -> tuple[float, ...]:
-        """What the CUDA kernel finds its numbers from, where it has skipped steps itself."""
+        """What a CUDA kernel computes its numbers from where it has skipped steps."""
         return ()
 
     def arguments(self, arrays: Any, numbers: Any, scratch: Any) -> tuple[Any, ...]:
@@ -109,7 +110,7 @@ class Rule:
 
 
 class Runner:
-    """Makes the steps of an optimizer. Rings offer others, which do the same."""
+    """Makes the steps of an optimizer, one parameter after the other."""
 
     def run(self, optimizer: Optimizer) -> None:
         """Updates each parameter that has a gradient."""
@@ -131,7 +132,7 @@ class Runner:
         """Brings the counters of the state up to date."""
 
 
-runners: list[Callable[[], Runner]] = [Runner]  # the last one is taken
+runners: list[Callable[[], Runner]] = [Runner]  # a new optimizer takes the last one
 
 
 def in_parts(method: Method) -> Method:
@@ -249,7 +250,7 @@ class Optimizer(Rule, Groups):
         return tuple(state[name]._array.item() for name in self.counters)
 
     def _state_arrays(self, parameter: Tensor, group: Group) -> tuple[Array | None, ...]:
-        """The arrays of the parameter's state, one for each of `arrays`, made where they miss."""
+        """The parameter's state, an array or None for each of `arrays`; missing ones are made."""
         names = self.arrays_in_use(group)
         state: dict[str, Any] = self.state[parameter] if names else {}
         for name in names:

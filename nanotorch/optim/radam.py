@@ -48,7 +48,7 @@ class RAdam(Optimizer):
         eps: float = 1e-8, weight_decay: float = 0, decoupled_weight_decay: bool = False, *,
         foreach: bool | None = None, maximize: bool = False, capturable: bool = False,
         differentiable: bool = False,
-    ) -> None:  # fmt: skip  # fmt: skip
+    ) -> None:  # fmt: skip
         super().__init__(params, options_of(locals(), "lr", "eps", "weight_decay"))
 
     def numbers(self, group: Group, step: float) -> Numbers:
@@ -64,7 +64,7 @@ class RAdam(Optimizer):
             step_size *= math.sqrt(square * correction)
         return self.Numbers(
             step_size, group["eps"], 0.0 if rectified else 1.0, math.inf if rectified else 1.0,
-            beta1, 1.0 - beta1, beta2, 1.0 - beta2, *decays(group, lr), group["maximize"],
+            beta1, 1.0 - beta1, beta2, 1.0 - beta2, *decays(group, lr), bool(group["maximize"]),
         )  # fmt: skip
 
     @staticmethod
@@ -73,7 +73,7 @@ class RAdam(Optimizer):
         scratch: Array, direction: Array, step_size: Any, eps: Any, least: Any, most: Any,
         beta1: Any, share1: Any, beta2: Any, share2: Any, shrink: Any, weight_decay: Any,
         maximize: bool,
-    ) -> None:  # fmt: skip  # fmt: skip
+    ) -> None:  # fmt: skip
         """One update, in place."""
         if shrink is not None:
             xp.multiply(parameter, shrink, parameter)

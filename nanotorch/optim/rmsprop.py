@@ -41,7 +41,7 @@ class RMSprop(Optimizer):
         weight_decay: float = 0, momentum: float = 0, centered: bool = False,
         capturable: bool = False, foreach: bool | None = None, maximize: bool = False,
         differentiable: bool = False,
-    ) -> None:  # fmt: skip  # fmt: skip
+    ) -> None:  # fmt: skip
         options = options_of(locals(), "lr", "eps", "momentum", "weight_decay", "alpha")
         super().__init__(params, options)
 
@@ -55,7 +55,7 @@ class RMSprop(Optimizer):
         momentum, alpha = group["momentum"], group["alpha"]
         return self.Numbers(
             float(group["lr"]), group["eps"], alpha, 1.0 - alpha, group["weight_decay"] or None,
-            momentum if momentum > 0 else None, group["maximize"],
+            momentum if momentum > 0 else None, bool(group["maximize"]),
         )  # fmt: skip
 
     @staticmethod

@@ -55,7 +55,7 @@ class SGD(Optimizer):
     def numbers(self, group: Group, step: float) -> Numbers:
         """`step`: 1 where the running sum has no value yet, else 2."""
         lr, momentum, dampening = float(group["lr"]), group["momentum"], group["dampening"]
-        decay, maximize = group["weight_decay"] or None, group["maximize"]
+        decay, maximize = group["weight_decay"] or None, bool(group["maximize"])
         if not momentum:
             return self.Numbers(lr, decay, None, None, None, maximize)
         share = None if not dampening else 1.0 if step == 1.0 else 1.0 - dampening

@@ -20,9 +20,9 @@ def build_optimizer(config: Any, model: nn.Module) -> optim.Optimizer:
     if isinstance(config, choices.LBFGS):
         if config.groups:
             raise InputError("optimizer.groups: lbfgs has one group only")
-        chosen = config.line_search
+        search = config.line_search
         del arguments["line_search"]
-        arguments["line_search_fn"] = None if chosen == "none" else chosen
+        arguments["line_search_fn"] = None if search == "none" else search
     if "betas" in arguments:
         arguments["betas"] = tuple(arguments["betas"])
     if isinstance(config, choices.SGD) and config.nesterov and not config.momentum:

@@ -26,14 +26,12 @@ class CosineAnnealingLR(LRScheduler):
             return lrs
         if self._step_count == 1 and epoch > 0:
             return self._at(epoch)
-        if (epoch - 1 - period) % (
-            2 * period
-        ) == 0:  # just past a minimum, where the ratio is 0 / 0
+        if (epoch - 1 - period) % (2 * period) == 0:
+            # Just past a minimum, where the ratio below is 0 / 0.
             rise = (1 - math.cos(math.pi / period)) / 2
             return [lr + (base - least) * rise for lr, base in zip(lrs, self.base_lrs)]
-        ratio = (1 + math.cos(math.pi * epoch / period)) / (
-            1 + math.cos(math.pi * (epoch - 1) / period)
-        )
+        ratio = 1 + math.cos(math.pi * epoch / period)
+        ratio /= 1 + math.cos(math.pi * (epoch - 1) / period)
         return [ratio * (lr - least) + least for lr in lrs]
 
     def _at(self, epoch: int) -> list[float]:
@@ -110,7 +108,7 @@ class OneCycleLR(LRScheduler):
         base_momentum: float | list[float] = 0.85, max_momentum: float | list[float] = 0.95,
         div_factor: float = 25.0, final_div_factor: float = 1e4, three_phase: bool = False,
         last_epoch: int = -1,
-    ) -> None:  # fmt: skip  # fmt: skip
+    ) -> None:  # fmt: skip
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
         if total_steps is None:

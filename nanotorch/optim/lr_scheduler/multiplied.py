@@ -15,7 +15,7 @@ Lambda = Callable[[int], float]
 
 
 class Lambdas(LRScheduler):
-    """Schedules given by functions of the epoch; callable objects are saved by their attributes."""
+    """Schedules by functions of the epoch; of callable objects the attributes are saved."""
 
     def __init__(
         self, optimizer: Optimizer, lr_lambda: Lambda | list[Lambda], last_epoch: int = -1
@@ -42,10 +42,8 @@ class LambdaLR(Lambdas):
     """lr = initial_lr · lr_lambda(epoch), with one function for all groups or one for each."""
 
     def _next(self) -> list[float]:
-        return [
-            base * function(self.last_epoch)
-            for function, base in zip(self.lr_lambdas, self.base_lrs)
-        ]
+        factors = [function(self.last_epoch) for function in self.lr_lambdas]
+        return [base * factor for base, factor in zip(self.base_lrs, factors)]
 
 
 class MultiplicativeLR(Lambdas):
@@ -54,9 +52,8 @@ class MultiplicativeLR(Lambdas):
     def _next(self) -> list[float]:
         if self._is_initial:
             return self._lrs()
-        return [
-            lr * function(self.last_epoch) for function, lr in zip(self.lr_lambdas, self._lrs())
-        ]
+        factors = [function(self.last_epoch) for function in self.lr_lambdas]
+        return [lr * factor for lr, factor in zip(self._lrs(), factors)]
 
 
 class Multiplied(LRScheduler):

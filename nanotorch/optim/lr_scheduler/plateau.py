@@ -12,9 +12,9 @@ from nanotorch.optim.optimizer import Optimizer
 class ReduceLROnPlateau(LRScheduler):
     """lr ← max(lr · factor, min_lr) after more than `patience` epochs without improvement.
 
-    `step(metric)` is given the metric. Better means lower (`mode` "min") or higher ("max") than the
-    best by `threshold`, relative to it ("rel") or as a difference ("abs"). After a reduction
-    `cooldown` epochs are not counted; a change of the rate below `eps` is not made.
+    `step(metric)` takes the metric of an epoch. Better means lower (`mode` "min") or higher ("max")
+    than the best by `threshold`, relative to it ("rel") or as a difference ("abs"). After a
+    reduction `cooldown` epochs are not counted; a change of the rate below `eps` is left out.
 
     Raises ValueError for factor >= 1 or an unknown mode.
     """

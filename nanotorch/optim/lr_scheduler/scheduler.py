@@ -15,7 +15,7 @@ from nanotorch.tensor import Tensor
 
 
 def set_lr(group: dict[str, Any], value: float) -> None:
-    """Sets a group's rate; a rate held in a tensor is written in place."""
+    """Sets a group's rate; a rate that is a tensor is written in place."""
     if isinstance(group["lr"], Tensor):
         group["lr"].fill_(value)
     else:
@@ -81,7 +81,7 @@ class LRScheduler:
         return self._last_lr
 
     def get_lr(self) -> list[float]:
-        """The rates for `last_epoch`, given the present ones; users ask `get_last_lr()` instead."""
+        """The rates for `last_epoch`, from the present ones; users call `get_last_lr()` instead."""
         if not self._get_lr_called_within_step:
             warnings.warn(
                 "get_lr computes the next rate; to read the present one use `get_last_lr()`",
@@ -97,7 +97,7 @@ class LRScheduler:
         return None
 
     def step(self, epoch: int | None = None) -> None:
-        """Sets the next rates, or (deprecated in PyTorch) those of a given epoch."""
+        """Sets the next rates, or (deprecated in PyTorch) those of an epoch."""
         optimizer = self.optimizer
         if (
             self._step_count == 1
