@@ -250,7 +250,11 @@ def signature(name: str, function: Callable[..., Any]) -> ast.FunctionDef:
     shown = inspect.signature(function)
     inputs = str(shown.replace(return_annotation=inspect.Signature.empty))[1:-1]
     inputs = re.sub(r": '([^']*)'", r": \1", inputs)
-    return parsed(name, inputs, str(shown.return_annotation).strip("'"))
+    node = parsed(name, inputs, str(shown.return_annotation).strip("'"))
+    if hasattr(function, "__wrapped__"):  # by ops.outputs.with_out
+        node.args.kwonlyargs.append(ast.arg("out"))
+        node.args.kw_defaults.append(ast.Constant(None))
+    return node
 
 
 def cases(name: str, owner: str = "") -> tuple[tuple[str, str], ...]:
@@ -263,7 +267,7 @@ def op(name: str, function: Callable[..., Any], indent: str, result: str) -> Ite
         module.rsplit(".", 1)[1]
         for module, loaded in sys.modules.items()
         if module.startswith("nanotorch.ops.")
-        and any(value is function for value in vars(loaded).values())
+        and any(value is inspect.unwrap(function) for value in vars(loaded).values())
     }
     types: dict[str, str] | None = PARAMETERS | (NUMBERS if families & WITH_NUMBERS else {})
     if name.startswith("_"):

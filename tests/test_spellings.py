@@ -74,6 +74,42 @@ CASES: dict[str, Callable[[Any], Any]] = {
     ),
     "no dim": lambda t: t.softmax(t.ones(2)),
     "an unknown keyword": lambda t: t.sum(t.ones(2), axes=0),
+    "out": lambda t: [
+        getattr(t, name)(t.tensor([0.5, 2.0]), out=t.zeros(2))
+        for name in ("exp", "sin", "neg", "sigmoid", "floor", "round", "frac")
+    ],
+    "out of two": lambda t: [
+        getattr(t, name)(t.tensor([0.5, 2.0]), t.tensor([1.0, 3.0]), out=t.zeros(2))
+        for name in ("add", "sub", "mul", "div", "pow", "maximum", "atan2", "hypot", "fmod", "lt")
+    ],
+    "out is the result": lambda t: (lambda y: t.add(t.ones(2), 1, out=y) is y and y)(t.empty(2)),
+    "out of products": lambda t: (
+        t.mm(t.ones(2, 2), t.ones(2, 2), out=t.zeros(2, 2)),
+        t.matmul(t.ones(2, 2), t.ones(2), out=t.zeros(2)),
+    ),
+    "out along a dimension": lambda t: (
+        t.sum(t.ones(2, 3), 1, out=t.zeros(2)),
+        t.cat([t.ones(1), t.zeros(1)], out=t.zeros(2)),
+        t.cumsum(t.ones(3), 0, out=t.zeros(3)),
+    ),
+    "out of two results": lambda t: t.sort(
+        t.tensor([3.0, 1.0]), out=(t.zeros(2), t.zeros(2, dtype=t.int64))
+    )[1],
+    "out in a view": lambda t: (lambda y: (t.exp(t.ones(2), out=y[1]), y)[1])(t.zeros(2, 2)),
+    "out of another dtype": lambda t: t.add(t.ones(2), 1, out=t.zeros(2, dtype=t.float64)),
+    "out resized": lambda t: (
+        t.add(t.ones(2), 1, out=t.zeros(3)),
+        t.add(t.ones(2), 1, out=t.empty(0)),
+    ),
+    "out None": lambda t: t.add(t.ones(2), 1, out=None),
+    "out of a lower category": lambda t: t.add(t.ones(1), 1, out=t.zeros(1, dtype=t.int64)),
+    "out with a gradient": lambda t: t.add(t.ones(1, requires_grad=True), 1, out=t.zeros(1)),
+    "out that requires grad": lambda t: t.exp(t.ones(1), out=t.zeros(1, requires_grad=True)),
+    "out within no_grad": lambda t: t.no_grad()(t.exp)(
+        t.ones(1, requires_grad=True), out=t.zeros(1)
+    ),
+    "out of a method": lambda t: t.ones(1).add(1, out=t.zeros(1)),
+    "out of a view": lambda t: t.reshape(t.ones(1), (1,), out=t.zeros(1)),
     "histogram": lambda t: t.histc(t.arange(6.0).sqrt(), bins=4),
     "histogram of a range": lambda t: t.arange(6.0).double().histc(bins=3, min=1, max=4),
     "histogram of equal values": lambda t: t.histc(t.ones(3), 4),

@@ -177,6 +177,7 @@ from nanotorch.ops.losses import (
     smooth_l1_loss as smooth_l1_loss,
 )
 from nanotorch.ops.normalization import layer_norm as layer_norm, standardize as standardize
+from nanotorch.ops.outputs import with_out, write as write
 from nanotorch.ops.pairs import (
     addcdiv as addcdiv,
     addcmul as addcmul,
@@ -265,6 +266,7 @@ from nanotorch.ops.windows import unfold as unfold
 
 # Neither functions of the package nor methods: they serve rules, layers and `nanotorch.linalg`.
 INTERNAL = {
+    *("with_out", "write"),
     "where_else",
     *("alias", "cast", "embed", "getitem", "inv", "move", "ones_like", "power", "setitem"),
     *("solve", "standardize", "sum_to", "zeros_like", "elu", "gelu", "leaky_relu", "logsigmoid"),
@@ -290,12 +292,24 @@ ALIASES: dict[str, Callable[..., Any]] = {
     "swapaxes": transpose, "swapdims": transpose, "true_divide": div,
 }  # fmt: skip
 
+# Functions without the keyword `out`: what they give is a view, several tensors, or none.
+WITHOUT_OUT = {
+    *("allclose", "broadcast_tensors", "broadcast_to", "chunk", "diagonal", "equal", "flatten"),
+    *("meshgrid", "moveaxis", "movedim", "narrow", "permute", "ravel", "reshape", "select"),
+    *("slogdet", "split", "squeeze", "swapaxes", "swapdims", "t", "transpose", "unbind"),
+    *("unflatten", "unique", "unsqueeze"),
+}
+
 _public: dict[str, Callable[..., Any]] = {
     name: value
     for name, value in vars().items()
     if isinstance(value, FunctionType) and name not in INTERNAL
 }
 _public |= ALIASES
-FUNCTIONS = {name: f for name, f in _public.items() if name not in METHODS_ONLY}
+FUNCTIONS = {
+    name: f if name in WITHOUT_OUT else with_out(f)
+    for name, f in _public.items()
+    if name not in METHODS_ONLY
+}
 METHODS = {name: f for name, f in _public.items() if name not in FUNCTIONS_ONLY}
 METHODS["where"] = where_else  # whose condition comes second
