@@ -46,12 +46,21 @@ if TYPE_CHECKING:
         ParameterList as ParameterList,
         Sequential as Sequential,
     )
+    from nanotorch.nn.convolution import (
+        Conv1d as Conv1d,
+        Conv2d as Conv2d,
+        ConvTranspose1d as ConvTranspose1d,
+        ConvTranspose2d as ConvTranspose2d,
+    )
     from nanotorch.nn.dropout import (
         Dropout as Dropout,
+        Dropout1d as Dropout1d,
+        Dropout2d as Dropout2d,
     )
     from nanotorch.nn.embedding import (
         Embedding as Embedding,
     )
+    from nanotorch.nn.folding import Fold as Fold, Unfold as Unfold
     from nanotorch.nn.losses import (
         BCELoss as BCELoss,
         BCEWithLogitsLoss as BCEWithLogitsLoss,
@@ -76,9 +85,34 @@ if TYPE_CHECKING:
     )
     from nanotorch.nn.normalization import (
         BatchNorm1d as BatchNorm1d,
+        BatchNorm2d as BatchNorm2d,
         GroupNorm as GroupNorm,
+        InstanceNorm1d as InstanceNorm1d,
+        InstanceNorm2d as InstanceNorm2d,
         LayerNorm as LayerNorm,
         RMSNorm as RMSNorm,
+    )
+    from nanotorch.nn.padding import (
+        CircularPad1d as CircularPad1d,
+        CircularPad2d as CircularPad2d,
+        ConstantPad1d as ConstantPad1d,
+        ConstantPad2d as ConstantPad2d,
+        ReflectionPad1d as ReflectionPad1d,
+        ReflectionPad2d as ReflectionPad2d,
+        ReplicationPad1d as ReplicationPad1d,
+        ReplicationPad2d as ReplicationPad2d,
+        ZeroPad1d as ZeroPad1d,
+        ZeroPad2d as ZeroPad2d,
+    )
+    from nanotorch.nn.pooling import (
+        AdaptiveAvgPool1d as AdaptiveAvgPool1d,
+        AdaptiveAvgPool2d as AdaptiveAvgPool2d,
+        AdaptiveMaxPool1d as AdaptiveMaxPool1d,
+        AdaptiveMaxPool2d as AdaptiveMaxPool2d,
+        AvgPool1d as AvgPool1d,
+        AvgPool2d as AvgPool2d,
+        MaxPool1d as MaxPool1d,
+        MaxPool2d as MaxPool2d,
     )
     from nanotorch.nn.recurrent import (
         GRU as GRU,
@@ -94,6 +128,11 @@ if TYPE_CHECKING:
         Flatten as Flatten,
         Identity as Identity,
         Unflatten as Unflatten,
+    )
+    from nanotorch.nn.resizing import (
+        Upsample as Upsample,
+        UpsamplingBilinear2d as UpsamplingBilinear2d,
+        UpsamplingNearest2d as UpsamplingNearest2d,
     )
 else:
     __getattr__, __dir__ = on_demand(__name__)

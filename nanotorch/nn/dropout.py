@@ -1,7 +1,10 @@
-"""Dropout (Srivastava et al., 2014)."""
+"""Dropout (Srivastava et al., 2014), of elements or of whole channels (Tompson et al., 2015)."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from nanotorch import ops
 from nanotorch.nn import functional as F
 from nanotorch.nn.module import Module
 from nanotorch.tensor import Tensor
@@ -25,3 +28,47 @@ class Dropout(Module):
 
     def extra_repr(self) -> str:
         return f"p={self.p}, inplace={self.inplace}"
+
+
+class Dropout1d(Dropout):
+    """The same for whole channels of (N, C, L) or (C, L)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Shapes: (N, C, L) or (C, L), to the same."""
+        return dropout1d(input, self.p, self.training, self.inplace)
+
+
+class Dropout2d(Dropout):
+    """The same for whole channels of (N, C, H, W)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Shapes: (N, C, H, W), to the same."""
+        return dropout2d(input, self.p, self.training, self.inplace)
+
+
+def _channels(x: Any, channels: int, p: float, training: bool, inplace: bool) -> Any:
+    """x without some of its channels, the last of its first `channels` dimensions."""
+    if not training or p == 0 or x.numel() == 0:
+        F.dropout(x, p, training)  # refuses a wrong p
+        return x
+    shape = (*x.shape[:channels], *(1,) * (x.ndim - channels))
+    noise = F.dropout(ops.ones_like(x[(..., *(slice(1),) * (x.ndim - channels))]), p)
+    return x.mul_(noise.reshape(shape)) if inplace else x * noise.reshape(shape)
+
+
+def dropout1d(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
+    """Each channel of (N, C, L) or (C, L) becomes 0 with probability p, else x / (1 - p)."""
+    if input.ndim not in (2, 3):
+        raise RuntimeError(f"dropout1d: Expected 2D or 3D input, got {input.ndim}D")
+    return _channels(input, input.ndim - 1, p, training, inplace)  # type: ignore[no-any-return]
+
+
+def dropout2d(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
+    """Each channel of (N, C, H, W) becomes 0 with probability p, else x / (1 - p)."""
+    if input.ndim != 4:
+        raise RuntimeError(f"dropout2d: Expected 4D input, (N, C, H, W), got {input.ndim}D")
+    return _channels(input, 2, p, training, inplace)  # type: ignore[no-any-return]

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nanotorch import ops, random
 from nanotorch.autograd.grad_mode import in_precision, no_grad
 from nanotorch.backend import array_module, cuda_parts, finfo, on_device_of
+from nanotorch.backend.loading import on_demand
 from nanotorch.nn.margins import (
     cosine_embedding_loss as cosine_embedding_loss,
     gaussian_nll_loss as gaussian_nll_loss,
@@ -28,9 +29,33 @@ from nanotorch.tensor import Tensor
 
 Function = Callable[..., Tensor]
 
+if TYPE_CHECKING:
+    from nanotorch.nn.convolution import (
+        conv1d as conv1d,
+        conv2d as conv2d,
+        conv_transpose1d as conv_transpose1d,
+        conv_transpose2d as conv_transpose2d,
+    )
+    from nanotorch.nn.dropout import dropout1d as dropout1d, dropout2d as dropout2d
+    from nanotorch.nn.folding import fold as fold, unfold as unfold
+    from nanotorch.nn.normalization import instance_norm as instance_norm
+    from nanotorch.nn.padding import pad as pad
+    from nanotorch.nn.pooling import (
+        adaptive_avg_pool1d as adaptive_avg_pool1d,
+        adaptive_avg_pool2d as adaptive_avg_pool2d,
+        adaptive_max_pool1d as adaptive_max_pool1d,
+        adaptive_max_pool2d as adaptive_max_pool2d,
+        avg_pool1d as avg_pool1d,
+        avg_pool2d as avg_pool2d,
+        max_pool1d as max_pool1d,
+        max_pool2d as max_pool2d,
+    )
+    from nanotorch.nn.resizing import interpolate as interpolate, upsample as upsample
+else:
+    __getattr__, __dir__ = on_demand(__name__)
+
 # What takes PyTorch's arguments already is the op itself.
 linear: Function = ops.linear
-pad: Function = ops.pad
 cosine_similarity: Function = ops.cosine_similarity
 sigmoid: Function = ops.sigmoid
 tanh: Function = ops.tanh

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from nanotorch.autograd.grad_mode import no_grad
 from nanotorch.creation import empty, ones, tensor, zeros
 from nanotorch.nn import functional as F, init
 from nanotorch.nn.module import Module
@@ -171,6 +172,7 @@ class BatchNorm1d(Module):
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
+    ranks: tuple[int, ...] = (2, 3)
 
     def __init__(
         self,
@@ -216,10 +218,14 @@ class BatchNorm1d(Module):
         if self.bias is not None:
             init.zeros_(self.bias)
 
+    def _check(self, input: Tensor) -> None:
+        if input.ndim not in self.ranks:
+            expected = " or ".join(f"{rank}D" for rank in self.ranks)
+            raise ValueError(f"expected {expected} input (got {input.ndim}D input)")
+
     def forward(self, input: Tensor) -> Tensor:
         """Shapes: (N, C) or (N, C, L) to the same, with C = num_features."""
-        if input.ndim not in (2, 3):
-            raise ValueError(f"expected 2D or 3D input (got {input.ndim}D input)")
+        self._check(input)
         share = 0.0 if self.momentum is None else self.momentum
         if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
@@ -242,3 +248,75 @@ class BatchNorm1d(Module):
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
             f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
         )
+
+
+class BatchNorm2d(BatchNorm1d):
+    """The same for images: (N, C, H, W) to the same."""
+
+    ranks = (4,)
+
+
+class InstanceNorm1d(BatchNorm1d):
+    """y = (x - mean) / √(var + eps) · weight + bias, for each channel of each sample.
+
+    With `track_running_stats` the means of a batch's statistics move the buffers, which are used in
+    evaluation (Ulyanov et al., 2016).
+    """
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = False,
+        track_running_stats: bool = False, device: Any = None, dtype: Any = None, *,
+        bias: bool = True,
+    ) -> None:  # fmt: skip
+        options = {"device": device, "dtype": dtype, "bias": bias}
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, **options)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Shapes: (N, C, *) or (C, *) to the same, with C = num_features."""
+        self._check(input)
+        single = input.ndim == self.ranks[0]
+        x = input.unsqueeze(0) if single else input
+        if x.shape[1] != self.num_features and (self.affine or self.track_running_stats):
+            raise ValueError(
+                f"expected input's size at dim={0 if single else 1} to match num_features "
+                f"({self.num_features}), but got: {x.shape[1]}."
+            )
+        own = self.training or not self.track_running_stats
+        share = 0.1 if self.momentum is None else self.momentum
+        y = instance_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, own, share, self.eps
+        )
+        return y.squeeze(0) if single else y
+
+
+class InstanceNorm2d(InstanceNorm1d):
+    """The same for images: (N, C, H, W) or (C, H, W) to the same."""
+
+    ranks = (3, 4)
+
+
+def instance_norm(
+    input: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None,
+    weight: Tensor | None = None, bias: Tensor | None = None, use_input_stats: bool = True,
+    momentum: float = 0.1, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    """y = (x - mean) / √(var + eps) · weight + bias for each channel of each sample: (N, C, *).
+
+    ValueError for one value per channel, which has no variance.
+    """
+    if use_input_stats and input.numel() == input.shape[0] * input.shape[1]:
+        raise ValueError(
+            f"Expected more than 1 spatial element when training, got input size {input.shape}"
+        )
+    samples, channels = input.shape[:2]
+    mean, variance = (x if x is None else x.repeat(samples) for x in (running_mean, running_var))
+    flat = input.reshape((1, samples * channels, *input.shape[2:]))
+    y: Any = F.batch_norm(flat, mean, variance, None, None, use_input_stats, momentum, eps)
+    if use_input_stats:
+        for target, values in ((running_mean, mean), (running_var, variance)):
+            if target is not None and values is not None:
+                with no_grad():
+                    target.copy_(values.reshape((samples, channels)).mean(0))
+    y, shape = y.reshape(input.shape), (1, -1, *(1,) * (input.ndim - 2))
+    y = y if weight is None else y * weight.reshape(shape)
+    return y if bias is None else y + bias.reshape(shape)  # type: ignore[no-any-return]

@@ -1,0 +1,481 @@
+"""Pooling: the largest or the mean element of each window, or of as many bins as are asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from nanotorch import ops
+from nanotorch.backend import Array
+from nanotorch.creation import tensor
+from nanotorch.nn.module import Module
+from nanotorch.nn.windows import Shape, Windows, each
+from nanotorch.ops.casting import into
+from nanotorch.primitive import Linear, Primitive, apply
+from nanotorch.tensor import Tensor
+
+
+class MaxPool(Primitive):
+    """y = the largest element of each window of x (N, C, *)"""
+
+    __slots__ = ()
+    vjp = (lambda g, x, y, windows: apply(MaxPoolReverse, g, x, y, windows=windows),)
+    jvp = (lambda t, x, y, windows: apply(MaxPoolPick, t, x, y, windows=windows),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, *, windows: Windows, out: Array | None = None) -> Array:
+        counts = windows.counts(x.shape[2:])
+        padded = surrounded(xp, x, windows)
+        keys = [key for _, key in windows.places(counts)]
+        y = padded[keys[0]].copy() if out is None else into(xp, padded[keys[0]], out)
+        for key in keys[1:]:
+            xp.maximum(y, padded[key], out=y)
+        return y
+
+
+class MaxPoolReverse(Primitive):
+    """y (like x) = g where an element of x is the first of its window to be the largest, else 0"""
+
+    __slots__ = ()
+    vjp = (lambda h, x, y, windows: apply(MaxPoolPick, h, x, y, windows=windows), None, None)
+    jvp = (lambda t, x, y, windows: apply(MaxPoolReverse, t, x, y, windows=windows), None, None)
+
+    @staticmethod
+    def kernel(
+        xp: Any, g: Array, x: Array, y: Array, *, windows: Windows, out: Array | None = None
+    ) -> Array:
+        counts, spatial = windows.counts(x.shape[2:]), x.shape[2:]
+        padded = surrounded(xp, x, windows)
+        total = xp.zeros(padded.shape, g.dtype)
+        apart = all(
+            s >= d * (k - 1) + 1
+            for s, d, k in zip(windows.stride, windows.dilation, windows.size, strict=True)
+        )
+        for key, first in largest(xp, padded, y, windows, counts):
+            if apart:  # no element is in two windows
+                xp.multiply(g, first, out=total[key])
+            else:
+                total[key] += g * first
+        return into(xp, total[windows.inside(spatial)], out)
+
+
+class MaxPoolPick(Primitive):
+    """y = the elements of t at the places where x has the largest of each window"""
+
+    __slots__ = ()
+    vjp = (lambda g, x, y, windows: apply(MaxPoolReverse, g, x, y, windows=windows), None, None)
+    jvp = (lambda t, x, y, windows: apply(MaxPoolPick, t, x, y, windows=windows), None, None)
+
+    @staticmethod
+    def kernel(
+        xp: Any, t: Array, x: Array, y: Array, *, windows: Windows, out: Array | None = None
+    ) -> Array:
+        counts = windows.counts(x.shape[2:])
+        values = surrounded(xp, t, windows, 0)
+        result = xp.zeros(y.shape, t.dtype) if out is None else out
+        result[...] = 0
+        for key, first in largest(xp, surrounded(xp, x, windows), y, windows, counts):
+            xp.copyto(result, values[key], where=first)
+        return result
+
+
+class MaxPoolIndices(Primitive):
+    """y = the number, in its channel of x, of the largest element of each window"""
+
+    __slots__ = ()
+    vjp = (None,)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, *, windows: Windows, out: Array | None = None) -> Array:
+        counts, spatial = windows.counts(x.shape[2:]), x.shape[2:]
+        padded = surrounded(xp, x, windows)
+        numbers = xp.zeros(padded.shape[2:], xp.int64)
+        numbers[windows.inside(spatial)] = xp.arange(math.prod(spatial)).reshape(spatial)
+        y = MaxPool.kernel(xp, x, windows=windows)
+        result = xp.zeros(y.shape, xp.int64)
+        for key, first in largest(xp, padded, y, windows, counts):
+            xp.copyto(result, numbers[key], where=first)
+        return into(xp, result, out)
+
+
+class AveragePool(Linear):
+    """y = the sum of each window of x (N, C, *) over its divisor, one per window and dimension"""
+
+    __slots__ = ()
+    vjp = (
+        lambda g, x_shape, windows, divisors: apply(
+            AveragePoolReverse, g, shape=x_shape[2:], windows=windows, divisors=divisors
+        ),
+    )
+
+    @staticmethod
+    def kernel(
+        xp: Any, x: Array, *, windows: Windows, divisors: tuple[Any, ...], out: Array | None = None
+    ) -> Array:
+        counts = windows.counts(x.shape[2:])
+        padded = surrounded(xp, x, windows, 0)
+        y = xp.zeros((*x.shape[:2], *counts), x.dtype) if out is None else out
+        y[...] = 0
+        for _, key in windows.places(counts):
+            y += padded[key]
+        y /= divisor(xp, divisors, y.dtype)
+        return y
+
+
+class AveragePoolReverse(Linear):
+    """y (N, C, *shape) = the sum of g over its divisor, over the windows that an element is in"""
+
+    __slots__ = ()
+    vjp = (lambda h, windows, divisors: apply(AveragePool, h, windows=windows, divisors=divisors),)
+
+    @staticmethod
+    def kernel(
+        xp: Any, g: Array, *, shape: Shape, windows: Windows, divisors: tuple[Any, ...],
+        out: Array | None = None,
+    ) -> Array:  # fmt: skip
+        shares = g / divisor(xp, divisors, g.dtype)
+        total = xp.zeros((*g.shape[:2], *windows.padded(shape)), g.dtype)
+        for _, key in windows.places(g.shape[2:]):
+            total[key] += shares
+        return into(xp, total[windows.inside(shape)], out)
+
+
+def surrounded(xp: Any, x: Array, windows: Windows, value: float = -math.inf) -> Array:
+    """x with its padding of one value; integers have their least in place of -inf."""
+    if not any(map(any, windows.padding)):
+        return x
+    if x.dtype.kind in "iu" and value:
+        value = xp.iinfo(x.dtype).min
+    padded = xp.full((*x.shape[:2], *windows.padded(x.shape[2:])), value, x.dtype)
+    padded[windows.inside(x.shape[2:])] = x
+    return padded
+
+
+def largest(xp: Any, padded: Array, y: Array, windows: Windows, counts: Shape) -> Any:
+    """For each place in a window its key, and in which windows the first of the largest, or a NaN,
+    stands there."""
+    waiting = xp.ones(y.shape, bool)
+    for _, key in windows.places(counts):
+        source = padded[key]
+        first = (source == y) | (source != source) if y.dtype.kind in "fcV" else source == y
+        first &= waiting
+        waiting ^= first
+        yield key, first
+
+
+def divisor(xp: Any, divisors: tuple[Any, ...], dtype: Any) -> Any:
+    """What each window's sum is divided by: the product of its dimensions' divisors."""
+    result: Any = 1
+    for number, values in enumerate(divisors):
+        ahead = len(divisors) - 1 - number
+        array = xp.asarray(values, dtype) if isinstance(values, tuple) else values
+        result = result * (array.reshape(-1, *(1,) * ahead) if isinstance(values, tuple) else array)
+    return result
+
+
+# --- functions ------------------------------------------------------------------------------------
+
+
+def _windows(
+    name: str, dims: int, x: Any, options: Sequence[Any], ceil_mode: bool
+) -> tuple[Any, Windows]:
+    """(the input with a dimension for samples, the windows over it)."""
+    if x.ndim not in (dims + 1, dims + 2):
+        raise RuntimeError(
+            f"{name}: Expected {dims + 1}D or {dims + 2}D input, but got input of size: "
+            f"{list(x.shape)}"
+        )
+    kernel_size, stride, padding, dilation = options
+    size = each(kernel_size, dims, name)
+    step = size if stride is None or stride == [] else each(stride, dims, name)
+    around, spread = each(padding, dims, name), each(dilation, dims, name)
+    if min(step) <= 0 or min(size) <= 0:
+        raise RuntimeError(
+            f"{name}: kernel size and stride must be greater than 0, got {size} and {step}"
+        )
+    if any(p < 0 or 2 * p > d * (k - 1) + 1 for p, d, k in zip(around, spread, size, strict=True)):
+        raise RuntimeError(
+            f"{name}: pad should be at most half of effective kernel size, but got pad={around}, "
+            f"kernel_size={size} and dilation={spread}"
+        )
+    pairs = []
+    for n, k, s, p, d in zip(x.shape[-dims:], size, step, around, spread, strict=True):
+        reach = d * (k - 1) + 1
+        count = -(-(n + 2 * p - reach) // s) if ceil_mode else (n + 2 * p - reach) // s
+        count += 0 if ceil_mode and count * s >= n + p else 1
+        if count <= 0 or (n + 2 * p < reach and not ceil_mode):
+            raise RuntimeError(
+                f"{name}: the input, of size {tuple(x.shape[-dims:])}, is too small for windows of "
+                f"size {size}"
+            )
+        pairs.append((p, max((count - 1) * s + reach - n - p, 0)))
+    batch = x if x.ndim == dims + 2 else x.unsqueeze(0)
+    return batch, Windows(size, step, tuple(pairs), spread)
+
+
+def _max_pool(dims: int, x: Any, options: Sequence[Any], ceil_mode: bool, indices: bool) -> Any:
+    batch, windows = _windows(f"max_pool{dims}d", dims, x, options, ceil_mode)
+    results = [apply(MaxPool, batch, windows=windows)]
+    if indices:
+        results.append(apply(MaxPoolIndices, batch.detach(), windows=windows))
+    results = [y if batch is x else y.squeeze(0) for y in results]
+    return tuple(results) if indices else results[0]
+
+
+def max_pool1d(
+    input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
+    ceil_mode: bool = False, return_indices: bool = False,
+) -> Any:  # fmt: skip
+    """The largest element of each window of (N, C, L) or (C, L); with `return_indices`, a pair."""
+    options = (kernel_size, stride, padding, dilation)
+    return _max_pool(1, input, options, ceil_mode, return_indices)
+
+
+def max_pool2d(
+    input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
+    ceil_mode: bool = False, return_indices: bool = False,
+) -> Any:  # fmt: skip
+    """The largest element of each window of (N, C, H, W) or (C, H, W); see `max_pool1d`."""
+    options = (kernel_size, stride, padding, dilation)
+    return _max_pool(2, input, options, ceil_mode, return_indices)
+
+
+def _average_pool(
+    dims: int, x: Any, options: Sequence[Any], ceil_mode: bool, include: bool, override: Any
+) -> Any:
+    batch, windows = _windows(f"avg_pool{dims}d", dims, x, (*options, 1), ceil_mode)
+    padding = each(options[2], dims, "avg_pool")
+    divisors: list[Any] = []
+    for n, count, k, s, p in zip(
+        x.shape[-dims:], windows.counts(x.shape[-dims:]), windows.size, windows.stride, padding,
+        strict=True,
+    ):  # fmt: skip
+        starts = [place * s - p for place in range(count)]
+        if include:
+            sizes = [min(start + k, n + p) - start for start in starts]
+        else:
+            sizes = [min(start + k, n) - max(start, 0) for start in starts]
+        divisors.append(k if set(sizes) == {k} else tuple(sizes))
+    if override is not None:
+        if override == 0:
+            raise RuntimeError("avg_pool: divisor_override must be not zero")
+        divisors = [override, *(1,) * (dims - 1)]
+    y = apply(AveragePool, batch, windows=windows, divisors=tuple(divisors))
+    return y if batch is x else y.squeeze(0)
+
+
+def avg_pool1d(
+    input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:  # fmt: skip
+    """The mean of each window of (N, C, L) or (C, L); padding counts as zeros, or not at all."""
+    options = (kernel_size, stride, padding)
+    return _average_pool(1, input, options, ceil_mode, count_include_pad, None)  # type: ignore[no-any-return]
+
+
+def avg_pool2d(
+    input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+    count_include_pad: bool = True, divisor_override: int | None = None,
+) -> Tensor:  # fmt: skip
+    """The mean of each window of (N, C, H, W) or (C, H, W), or its sum / `divisor_override`."""
+    options = (kernel_size, stride, padding)
+    return _average_pool(2, input, options, ceil_mode, count_include_pad, divisor_override)  # type: ignore[no-any-return]
+
+
+def _bins(size: int, count: int) -> list[tuple[int, int]]:
+    """Where each of `count` bins over `size` elements starts and ends; neighbours may share one."""
+    return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+
+
+def _adaptive(name: str, dims: int, x: Any, output_size: Any) -> Shape:
+    if x.ndim not in (dims + 1, dims + 2):
+        raise RuntimeError(
+            f"{name}: Expected {dims + 1}D or {dims + 2}D input, but got input of size: "
+            f"{list(x.shape)}"
+        )
+    values = output_size if isinstance(output_size, tuple | list) else (output_size,) * dims
+    if len(values) != dims:
+        raise RuntimeError(f"{name}: output_size must be {dims} sizes, got {output_size}")
+    return tuple(n if v is None else int(v) for n, v in zip(x.shape[-dims:], values, strict=True))
+
+
+def _adaptive_average(dims: int, x: Any, output_size: Any) -> Any:
+    sizes = _adaptive(f"adaptive_avg_pool{dims}d", dims, x, output_size)
+    spatial = x.shape[-dims:]
+    if all(v and n % v == 0 for n, v in zip(spatial, sizes, strict=True)):
+        size = tuple(n // v for n, v in zip(spatial, sizes, strict=True))
+        return _average_pool(dims, x, (size, None, 0), False, True, None)
+    for number, (n, count) in enumerate(zip(spatial, sizes, strict=True)):
+        dim = x.ndim - dims + number
+        bins = _bins(n, count)
+        shares = [[(start <= i < end) / (end - start) for i in range(n)] for start, end in bins]
+        matrix = tensor(shares or [[0.0]], dtype=x.dtype, device=x.device)[:count]
+        x = ops.transpose(ops.matmul(ops.transpose(x, dim, -1), matrix.t()), dim, -1)
+    return x
+
+
+def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
+    """The means of `output_size` bins over (N, C, L) or (C, L)."""
+    return _adaptive_average(1, input, output_size)  # type: ignore[no-any-return]
+
+
+def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
+    """The means of `output_size` bins over (N, C, H, W) or (C, H, W); None keeps a size."""
+    return _adaptive_average(2, input, output_size)  # type: ignore[no-any-return]
+
+
+def _adaptive_max(dims: int, x: Any, output_size: Any, indices: bool) -> Any:
+    sizes = _adaptive(f"adaptive_max_pool{dims}d", dims, x, output_size)
+    spatial = x.shape[-dims:]
+    if all(v and n % v == 0 for n, v in zip(spatial, sizes, strict=True)):
+        size = tuple(n // v for n, v in zip(spatial, sizes, strict=True))
+        return _max_pool(dims, x, (size, None, 0, 1), False, indices)
+    height = spatial[0] if dims == 2 else 1
+    rows = _bins(height, sizes[0] if dims == 2 else 1)
+    batch = x if dims == 2 else x.unsqueeze(-2)
+    values, places = [], []
+    for top, bottom in rows:
+        for left, right in _bins(spatial[-1], sizes[-1]):
+            part = batch[..., top:bottom, left:right]
+            y, place = ops.max(part.reshape(*part.shape[:-2], -1), -1)
+            width = right - left
+            row = ops.floor_divide(place, width)
+            values.append(y)
+            places.append((row + top) * spatial[-1] + place - row * width + left)
+    shape = (*x.shape[:-dims], *sizes)
+    results = [ops.stack(parts, -1).reshape(shape) for parts in (values, places)]
+    return tuple(results) if indices else results[0]
+
+
+def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
+    """The largest elements of `output_size` bins over (N, C, L) or (C, L)."""
+    return _adaptive_max(1, input, output_size, return_indices)
+
+
+def adaptive_max_pool2d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
+    """The largest elements of `output_size` bins over (N, C, H, W) or (C, H, W)."""
+    return _adaptive_max(2, input, output_size, return_indices)
+
+
+# --- layers ---------------------------------------------------------------------------------------
+
+
+class _MaxPoolNd(Module):
+    dims: int
+
+    def __init__(
+        self, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
+        return_indices: bool = False, ceil_mode: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.kernel_size, self.padding, self.dilation = kernel_size, padding, dilation
+        self.stride = kernel_size if stride is None else stride
+        self.return_indices, self.ceil_mode = return_indices, ceil_mode
+
+    def forward(self, input: Tensor) -> Any:
+        """Shapes: (N, C, *) to (N, C, *), or both without N; with `return_indices` a pair."""
+        options = (self.kernel_size, self.stride, self.padding, self.dilation)
+        return _max_pool(self.dims, input, options, self.ceil_mode, self.return_indices)
+
+    def extra_repr(self) -> str:
+        return (
+            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
+            f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
+        )
+
+
+class MaxPool1d(_MaxPoolNd):
+    """y = the largest element of each window."""
+
+    dims = 1
+
+
+class MaxPool2d(_MaxPoolNd):
+    """y = the largest element of each window."""
+
+    dims = 2
+
+
+class AvgPool2d(Module):
+    """y = the mean of each window; padding counts as zeros unless not `count_include_pad`."""
+
+    dims = 2
+
+    def __init__(
+        self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+        count_include_pad: bool = True, divisor_override: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.kernel_size, self.padding = kernel_size, padding
+        self.stride = kernel_size if stride is None else stride
+        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
+        self.divisor_override = divisor_override
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Shapes: (N, C, *) to (N, C, *windows), or both without N."""
+        options = (self.kernel_size, self.stride, self.padding)
+        include, override = self.count_include_pad, self.divisor_override
+        return _average_pool(self.dims, input, options, self.ceil_mode, include, override)  # type: ignore[no-any-return]
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class AvgPool1d(AvgPool2d):
+    """y = the mean of each window; padding counts as zeros unless not `count_include_pad`."""
+
+    dims = 1
+
+    def __init__(
+        self, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:  # fmt: skip
+        step = kernel_size if stride is None else stride
+        size, step, around = (each(n, 1, "AvgPool1d") for n in (kernel_size, step, padding))
+        super().__init__(size, step, around, ceil_mode, count_include_pad)
+
+
+class _AdaptivePool(Module):
+    def __init__(self, output_size: Any) -> None:
+        super().__init__()
+        self.output_size = output_size
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
+
+
+class AdaptiveAvgPool1d(_AdaptivePool):
+    """y = the means of `output_size` bins."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Shapes: (N, C, L) to (N, C, output_size), or both without N."""
+        return adaptive_avg_pool1d(input, self.output_size)
+
+
+class AdaptiveAvgPool2d(_AdaptivePool):
+    """y = the means of `output_size` bins."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Shapes: (N, C, H, W) to (N, C, *output_size), or both without N."""
+        return adaptive_avg_pool2d(input, self.output_size)
+
+
+class AdaptiveMaxPool1d(_AdaptivePool):
+    """y = the largest elements of `output_size` bins; with `return_indices` their places, too."""
+
+    dims = 1
+
+    def __init__(self, output_size: Any, return_indices: bool = False) -> None:
+        super().__init__(output_size)
+        self.return_indices = return_indices
+
+    def forward(self, input: Tensor) -> Any:
+        """Shapes: (N, C, *) to (N, C, *output_size), or both without N."""
+        return _adaptive_max(self.dims, input, self.output_size, self.return_indices)
+
+
+class AdaptiveMaxPool2d(AdaptiveMaxPool1d):
+    """y = the largest elements of `output_size` bins; with `return_indices` their places, too."""
+
+    dims = 2

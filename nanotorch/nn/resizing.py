@@ -1,0 +1,169 @@
+"""Resizing of images and signals: nearest elements, or weighted means of neighbours."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from nanotorch import ops
+from nanotorch.creation import tensor
+from nanotorch.nn.module import Module
+from nanotorch.nn.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d
+from nanotorch.tensor import Tensor
+
+LINEAR = {"linear": 1, "bilinear": 2, "trilinear": 3}  # how many dimensions each is for
+
+
+def interpolate(
+    input: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
+    align_corners: bool | None = None, recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> Tensor:  # fmt: skip
+    """(N, C, *) with other sizes: `size`, or the input's times `scale_factor`.
+
+    mode: "nearest", "nearest-exact", "linear" (1 dimension), "bilinear" (2), "trilinear" (3),
+    "area". `align_corners`: whether the outer elements' centres stay where they are.
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.interpolate.html
+    """
+    x: Any = input
+    dims = x.ndim - 2
+    if mode not in LINEAR and mode not in ("nearest", "nearest-exact", "area"):
+        raise NotImplementedError(
+            f"interpolate: expected mode 'nearest', 'nearest-exact', 'linear', 'bilinear', "
+            f"'trilinear' or 'area', got {mode!r}"
+        )
+    if antialias:
+        raise NotImplementedError("interpolate: antialias=True is not there")
+    if mode not in LINEAR and align_corners is not None:
+        raise ValueError(
+            "align_corners option can only be set with the interpolating modes: linear | bilinear "
+            "| trilinear"
+        )
+    if LINEAR.get(mode, dims) != dims or dims < 1:
+        raise NotImplementedError(
+            f"interpolate: mode {mode!r} takes {LINEAR.get(mode, 1) + 2}D input, got {x.ndim}D"
+        )
+    sizes, factors = _sizes(x, dims, size, scale_factor)
+    if factors is None or recompute_scale_factor or mode == "area":
+        factors = [None] * dims
+    if mode == "area":
+        pool = adaptive_avg_pool1d if dims == 1 else adaptive_avg_pool2d
+        return pool(x, sizes[0] if dims == 1 else sizes)
+    for number, (count, factor) in enumerate(zip(sizes, factors, strict=True)):
+        n, dim = x.shape[2 + number], 2 + number
+        if mode in LINEAR:
+            x = _linear(x, dim, n, count, factor, bool(align_corners))
+        elif count == n and factor is None:
+            continue
+        else:
+            step = n / count if factor is None else 1 / factor
+            shift = 0.5 if mode == "nearest-exact" else 0.0
+            places = [min(math.floor((i + shift) * step), n - 1) for i in range(count)]
+            x = _selected(x, dim, places)
+    return x  # type: ignore[no-any-return]
+
+
+def _sizes(x: Any, dims: int, size: Any, factor: Any) -> tuple[tuple[int, ...], Any]:
+    """(the sizes, the factors or None)."""
+    if size is not None and factor is not None:
+        raise ValueError("only one of size or scale_factor should be defined")
+    if size is None and factor is None:
+        raise ValueError("either size or scale_factor should be defined")
+    given = factor if size is None else size
+    values = list(given) if isinstance(given, tuple | list) else [given] * dims
+    if len(values) != dims:
+        raise ValueError(
+            f"interpolate: expected {dims} numbers for an input with spatial dimensions of "
+            f"{list(x.shape[2:])}, got {given}"
+        )
+    if size is None:
+        sizes = tuple(math.floor(n * f) for n, f in zip(x.shape[2:], values, strict=True))
+    else:
+        sizes = tuple(int(v) for v in values)
+    if min(sizes) <= 0:
+        raise RuntimeError(
+            "Input and output sizes should be greater than 0, but got input "
+            f"{list(x.shape[2:])} and output {list(sizes)}"
+        )
+    return sizes, (values if size is None else None)
+
+
+def _indices(places: list[int], x: Any) -> Any:
+    return tensor(places, device=x.device)
+
+
+def _selected(x: Any, dim: int, places: list[int]) -> Any:
+    """The slices of x at these places: by a view where each comes equally often."""
+    n = x.shape[dim]
+    times, rest = divmod(len(places), n)
+    if rest or not times or places != [i // times for i in range(len(places))]:
+        return ops.index_select(x, dim, _indices(places, x))
+    wide = ops.unsqueeze(x, dim + 1)
+    shape = (*x.shape[: dim + 1], times, *x.shape[dim + 1 :])
+    return ops.reshape(ops.expand(wide, shape), (*x.shape[:dim], n * times, *x.shape[dim + 1 :]))
+
+
+def _linear(x: Any, dim: int, n: int, count: int, factor: Any, corners: bool) -> Any:
+    """x with `count` elements along `dim`, each between two neighbours."""
+    if corners:
+        step = (n - 1) / (count - 1) if count > 1 else 0.0
+        places = [i * step for i in range(count)]
+    else:
+        step = n / count if factor is None else 1 / factor
+        places = [max((i + 0.5) * step - 0.5, 0.0) for i in range(count)]
+    left = [min(int(place), n - 1) for place in places]
+    right = [min(place + 1, n - 1) for place in left]
+    shares = [place - start for place, start in zip(places, left, strict=True)]
+    weight = tensor(shares, dtype=x.dtype, device=x.device)
+    weight = weight.reshape(-1, *(1,) * (x.ndim - 1 - dim))
+    a = ops.index_select(x, dim, _indices(left, x))
+    return a * (1 - weight) + ops.index_select(x, dim, _indices(right, x)) * weight
+
+
+upsample = interpolate
+
+
+class Upsample(Module):
+    """y = x with other sizes; see `interpolate`."""
+
+    def __init__(
+        self, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
+        align_corners: bool | None = None, recompute_scale_factor: bool | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.size, self.mode, self.align_corners = size, mode, align_corners
+        several = isinstance(scale_factor, tuple | list)
+        self.scale_factor = (
+            tuple(float(f) for f in scale_factor)
+            if several
+            else float(scale_factor)
+            if scale_factor
+            else None
+        )
+        self.recompute_scale_factor = recompute_scale_factor
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Shapes: (N, C, *) to (N, C, *size)."""
+        return interpolate(
+            input, self.size, self.scale_factor, self.mode, self.align_corners,
+            self.recompute_scale_factor,
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        by_size = self.scale_factor is None
+        what = f"size={self.size!r}" if by_size else f"scale_factor={self.scale_factor!r}"
+        return f"{what}, mode={self.mode!r}"
+
+
+class UpsamplingNearest2d(Upsample):
+    """y = x with each element several times."""
+
+    def __init__(self, size: Any = None, scale_factor: Any = None) -> None:
+        super().__init__(size, scale_factor, "nearest")
+
+
+class UpsamplingBilinear2d(Upsample):
+    """y = x with weighted means of neighbours between, the corners where they are."""
+
+    def __init__(self, size: Any = None, scale_factor: Any = None) -> None:
+        super().__init__(size, scale_factor, "bilinear", True)
