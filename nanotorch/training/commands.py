@@ -17,7 +17,7 @@ from nanotorch.training.evaluation import evaluate_file
 from nanotorch.training.exits import Command, exit_code, tell
 from nanotorch.training.fit import train
 from nanotorch.training.inspection import inspect_file, write_toml
-from nanotorch.training.prediction import predict_file
+from nanotorch.training.prediction import Wishes, predict_file
 from nanotorch.training.run_folder import METRICS, read_log
 from nanotorch.training.synthetic import save, two_clouds
 
@@ -34,10 +34,16 @@ def predict(arguments: list[str]) -> None:
         help="write text that begins with = + - @ as it is, also where a spreadsheet would run it",
     )
     _trust(parser)
-    options = parser.parse_args(arguments)
-    count = predict_file(
-        options.model, options.file, options.output, options.trust_code, not options.unguarded
+    parser.add_argument("--keep", action="append", default=[], help="carry this column through")
+    parser.add_argument(
+        "--threshold", type=float, help="probability from which a row counts as positive"
     )
+    parser.add_argument("--force", action="store_true", help="replace the output if it is there")
+    options = parser.parse_args(arguments)
+    if options.threshold is not None and not 0 < options.threshold < 1:
+        raise InputError(f"--threshold: expected 0 < share < 1, given {options.threshold}")
+    wishes = Wishes(options.keep, options.threshold, not options.unguarded, options.force)
+    count = predict_file(options.model, options.file, options.output, options.trust_code, wishes)
     if options.output is not None:
         print(f"{count:,} rows predicted; {options.output}")
 
@@ -70,9 +76,15 @@ def evaluate(arguments: list[str]) -> None:
         help="rows with the target; the run's own test rows if not given",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--allow-changed-data",
+        action="store_true",
+        help="measure the run's own test rows though its data have changed",
+    )
     _trust(parser)
     options = parser.parse_args(arguments)
-    measured = evaluate_file(options.model, options.file, options.trust_code)
+    changed = options.allow_changed_data
+    measured = evaluate_file(options.model, options.file, options.trust_code, changed)
     if options.json:
         print(json.dumps(measured))
         return

@@ -21,6 +21,7 @@ from nanotorch.training.callbacks import (
 from nanotorch.training.config.command_line import read_request
 from nanotorch.training.config.sections import Config
 from nanotorch.training.curves import draw_curves
+from nanotorch.training.data.identity import IDENTITY, MARKS, marks_file, require_same
 from nanotorch.training.data.prepare import prepare
 from nanotorch.training.devices import choose_device
 from nanotorch.training.errors import Interrupted, RunFailure, plain
@@ -50,16 +51,19 @@ def train(arguments: list[str], program: str = "nanotorch train") -> None:
     request = read_request(arguments, program)
     runs = []
     for config in request.configs:
-        runs.append(fit(config, resume=request.resume, quiet=request.quiet))
+        runs.append(fit(config, request.resume, request.quiet, request.changed_data))
         print(last_line(runs[-1]))
     if len(runs) > 1:
         print(comparison(runs))
 
 
-def fit(config: Config, resume: str | None = None, quiet: bool = False) -> Finished:
+def fit(
+    config: Config, resume: str | None = None, quiet: bool = False, changed_data: bool = False
+) -> Finished:
     """Train as `config` says and leave a run folder; with `resume`, go on with one.
 
-    `resume` is None, the folder of a run or of a checkpoint, or "newest". Raises InputError for
+    `resume` is None, the folder of a run or of a checkpoint, or "newest"; `changed_data` lets a run
+    go on though its data are not what they were. Raises InputError for
     anything that cannot be used, RunFailure where training cannot go on, and Interrupted (with
     the state saved) after a signal.
     """
@@ -70,6 +74,8 @@ def fit(config: Config, resume: str | None = None, quiet: bool = False) -> Finis
             stack.enter_context(contextlib.closing(earlier.log))
         data = prepare(config.data, config.model.name, config.seed, dtype=config.training.dtype)
         config = config.model_copy(update={"data": config.data.model_copy(update=data.guesses)})
+        if earlier:
+            require_same(earlier.folder, data.identity, changed_data)
         stack.enter_context(nt.backend.on_device(device))
         signals = stack.enter_context(StopSignals())
         run = stack.enter_context(Run(config, data, device, signals))
@@ -93,7 +99,10 @@ def fit(config: Config, resume: str | None = None, quiet: bool = False) -> Finis
                 replace_config(run.folder, config)
             remove_temporary_files(run.folder)
         else:
-            run.open(new_run_folder(config))
+            files = {IDENTITY: json_text(data.identity).encode()}
+            if data.marks is not None:
+                files[MARKS] = marks_file(data.marks)
+            run.open(new_run_folder(config, files))
         trust(config.model)
         if not quiet:
             _introduce(run, device_words)
@@ -220,6 +229,7 @@ def model_file(run: Run) -> ModelFile:
         "threshold": run.config.metrics.threshold,
         "dtype": run.config.training.dtype,
         "reading": {"missing_values": run.config.data.missing_values},
+        "missing": run.config.data.missing,
     }
     standardization = {"mean": data.standardization.mean, "scale": data.standardization.scale}
     return ModelFile(run.weights(), standardization, facts)

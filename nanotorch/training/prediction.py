@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 import itertools
-import os
+import math
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
 
@@ -19,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 import nanotorch as nt
 from nanotorch.training.config.choices import Model, OwnModule
 from nanotorch.training.config.sections import Data, Reading
-from nanotorch.training.data.columns import Column
+from nanotorch.training.data.columns import Column, text_of
 from nanotorch.training.data.encoding import (
     Encoding,
     Target,
@@ -29,7 +30,8 @@ from nanotorch.training.data.encoding import (
 from nanotorch.training.data.prepare import Standardization
 from nanotorch.training.data.tables import Table, read_table, table_of_text
 from nanotorch.training.data.text_files import text_chunks
-from nanotorch.training.errors import InputError, reading
+from nanotorch.training.errors import InputError, plain, reading
+from nanotorch.training.files import remove_left_behind, write_whole
 from nanotorch.training.metrics import Outcome
 from nanotorch.training.model_file import ModelFile, read_model_file
 from nanotorch.training.models import build_model
@@ -37,6 +39,7 @@ from nanotorch.training.run_folder import MODEL
 from nanotorch.training.trust import require_trust
 
 ROWS = 2**16  # predicted at once
+SHOWN = 12  # notes
 
 
 class Facts(BaseModel):
@@ -52,6 +55,7 @@ class Facts(BaseModel):
     threshold: Annotated[float, Field(gt=0, lt=1)]
     dtype: Literal["float32", "float64"]
     reading: dict[str, Any] = {}
+    missing: Literal["refuse", "mean", "median", "drop"] | None = None
 
 
 @dataclass
@@ -65,6 +69,7 @@ class Predictor:
     threshold: float
     dtype: Any
     keys: dict[str, Any]  # of [data] that say how files are written
+    missing: str  # the run's rule for gaps
 
     @staticmethod
     def load(path: Path, trusted: bool = False) -> Predictor:
@@ -98,17 +103,17 @@ class Predictor:
         dtype = getattr(nt, facts.dtype)
         model.to(dtype=dtype).eval()
         target = Target(facts.task, np.empty((0, outputs)), facts.classes, facts.targets)
-        return Predictor(
-            model, encoding, standardization, target, facts.threshold, dtype, facts.reading
-        )
+        filled = any(column.fill is not None for column in facts.columns)
+        rest = (facts.reading, facts.missing or ("mean" if filled else "refuse"))
+        return Predictor(model, encoding, standardization, target, facts.threshold, dtype, *rest)
 
-    def outputs(self, table: Table, rows: slice = slice(None)) -> NDArray[Any]:
+    def outputs(self, table: Table, rows: Any = slice(None)) -> NDArray[Any]:
         """What the model gives for rows of a table, shape (rows, outputs)."""
         features = self.standardization.apply(self.encoding.apply(table, rows), self.dtype.numpy)
         with nt.no_grad():
             return np.asarray(self.model(nt.from_numpy(features).to(self.dtype)).numpy())
 
-    def outcome(self, table: Table, rows: slice = slice(None)) -> Outcome:
+    def outcome(self, table: Table, rows: Any = slice(None)) -> Outcome:
         """The outputs together with the truth, where the table has the target."""
         positions = [table.column(name, "target") for name in self.target.columns]
         truth = encode_target(table, positions, Data(source=table.origin), "", known=self.target)
@@ -120,6 +125,14 @@ class Predictor:
         """How a file is read: what the run's configuration said, and guesses for the rest."""
         return Reading(source=source, **self.keys)
 
+    def prepare(self, table: Table, targets: list[int], surprises: list[str]) -> NDArray[np.bool_]:
+        """Ready a table for `outputs`; which of its rows can be predicted by the run's own rule for
+        gaps. What training never met is added to `surprises`."""
+        features = self.encoding.settle(table)
+        gaps = find_gaps(table, features, targets, self.missing)
+        surprises += [*gaps.notes, *self.encoding.surprises(table)]
+        return np.ones(len(table.values), bool) if gaps.keep is None else gaps.keep
+
     def header(self) -> list[str]:
         """The columns that `predictions` fills."""
         if self.target.task == "regression":
@@ -129,7 +142,7 @@ class Predictor:
             return [*(f"predicted_{name}" for name in self.target.columns), *names]
         return ["predicted", *names]
 
-    def predictions(self, table: Table, rows: slice = slice(None)) -> list[list[str]]:
+    def predictions(self, table: Table, rows: Any = slice(None)) -> list[list[str]]:
         """One row of text per row of the table: labels, then probabilities."""
         outputs = self.outputs(table, rows)
         if self.target.task == "regression":
@@ -164,40 +177,74 @@ def tables_of(source: str, reading: Reading) -> Iterator[Table]:
     yield read_table(source, reading)
 
 
+@dataclass
+class Wishes:
+    """How predictions are written."""
+
+    keep: list[str] = field(default_factory=list)  # columns that are carried through
+    threshold: float | None = None  # instead of the run's
+    guarded: bool = True
+    force: bool = False
+
+
 def predict_file(
-    model: Path, source: str, output: Path | None, trusted: bool = False, guarded: bool = True
+    model: Path, source: str, output: Path | None, trusted: bool, wishes: Wishes
 ) -> int:
     """Write predictions for every row of `source` as CSV; how many rows there were.
 
-    Without `output` they go to the standard output. A file appears only when it is complete.
+    Without `output` they go to the standard output. Nothing is written before every row is
+    predicted, and a file that is there stays unless `wishes.force` is set. What training never met
+    is counted on the standard error.
     """
     predictor = Predictor.load(model, trusted)
-    if output is None:
-        return _predict(predictor, source, sys.stdout, guarded)
-    temporary = output.with_name(f".{output.name}-{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            count = _predict(predictor, source, file, guarded)
-        os.replace(temporary, output)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    if wishes.threshold is not None:
+        predictor.threshold = wishes.threshold
+    if output is not None and output.exists() and not wishes.force:
+        raise InputError(f"--output: {output} is there already; --force would replace it")
+    with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as file:
+        count = _predict(predictor, source, file, wishes)
+        file.seek(0)
+        if output is None:
+            shutil.copyfileobj(file, sys.stdout)
+        else:
+            remove_left_behind(output.parent, output.name)
+            write_whole(output, file.read().encode())
     return count
 
 
-def _predict(predictor: Predictor, source: str, file: TextIO, guarded: bool) -> int:
-    guard = guarded_cell if guarded else str
+def _predict(predictor: Predictor, source: str, file: TextIO, wishes: Wishes) -> int:
+    guard = guarded_cell if wishes.guarded else str
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(map(guard, predictor.header()))
+    header = predictor.header()
+    writer.writerow(map(guard, [*wishes.keep, *header]))
     count = 0
+    surprises: list[str] = []
     for table in tables_of(source, predictor.reading(source)):
-        features = predictor.encoding.positions(table)
-        filled = any(column.fill is not None for column in predictor.encoding.columns)
-        find_gaps(table, features, [], "mean" if filled else "refuse")
+        carried = [table.column(name, "--keep") for name in wishes.keep]
+        texts = [_texts(table, position) for position in carried]
+        keep = predictor.prepare(table, [], surprises)
         for start in range(0, len(table.values), ROWS):
-            buffer = io.StringIO()
-            rows = predictor.predictions(table, slice(start, start + ROWS))
-            csv.writer(buffer, lineterminator="\n").writerows(map(guard, row) for row in rows)
-            file.write(buffer.getvalue())
-            count += len(rows)
+            part = slice(start, start + ROWS)
+            rows = iter(predictor.predictions(table, np.flatnonzero(keep[part]) + start))
+            blank = [""] * len(header)
+            writer.writerows(
+                map(guard, [*(text[at] for text in texts), *(next(rows) if good else blank)])
+                for at, good in enumerate(keep[part].tolist(), start)
+            )
+            count += len(keep[part])
+    note(surprises)
     return count
+
+
+def _texts(table: Table, position: int) -> list[str]:
+    """The cells of a column as text; empty where they are missing."""
+    known = table.categories.get(table.names[position])
+    return [
+        "" if math.isnan(value) else known[int(value)] if known else text_of(value)
+        for value in np.asarray(table.values[:, position], dtype=np.float64).tolist()
+    ]
+
+
+def note(words: list[str]) -> None:
+    for line in list(dict.fromkeys(words))[:SHOWN]:
+        print(f"note: {plain(line)}", file=sys.stderr)

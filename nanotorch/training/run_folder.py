@@ -45,8 +45,8 @@ def runs_called(folder: Path, name: str) -> list[Path]:
     return [path for _, path in sorted(runs)]
 
 
-def new_run_folder(config: Config) -> Path:
-    """Make the next free run folder, with its configuration already in it.
+def new_run_folder(config: Config, files: dict[str, bytes]) -> Path:
+    """Make the next free run folder, with its configuration and `files` already in it.
 
     The folder is made elsewhere and renamed, which fails where the name is taken: two runs that
     start at once get two folders.
@@ -56,7 +56,7 @@ def new_run_folder(config: Config) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         remove_left_behind(folder, config.name)
-        temporary = new_folder(folder, config.name, {CONFIG: to_toml(config).encode()})
+        temporary = new_folder(folder, config.name, {CONFIG: to_toml(config).encode(), **files})
         number = _last_number(folder, config.name)
         while True:
             number += 1

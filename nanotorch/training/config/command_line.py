@@ -22,6 +22,7 @@ class Request:
     configs: list[Config]
     resume: str | None = None  # None, NEWEST, or the folder of a run
     quiet: bool = False
+    changed_data: bool = False  # go on though the data are not what they were
 
 
 def read_request(arguments: list[str], program: str = "train.py") -> Request:
@@ -35,8 +36,9 @@ def read_request(arguments: list[str], program: str = "train.py") -> Request:
     if "--schema" in arguments:
         print(json_schema())
         raise SystemExit(0)
-    trusted = "--trust-code" in arguments
-    arguments = [word for word in arguments if word != "--trust-code"]
+    trusted, changed = "--trust-code" in arguments, "--allow-changed-data" in arguments
+    switches = ("--trust-code", "--allow-changed-data")
+    arguments = [word for word in arguments if word not in switches]
     paths, flags, resume, quiet = split_arguments(arguments)
     if not paths:
         if resume is None or resume == NEWEST:
@@ -63,7 +65,7 @@ def read_request(arguments: list[str], program: str = "train.py") -> Request:
                 require_trust(config.model, path, trusted)
     if resume is not None and len(configs) > 1:
         raise InputError(f"--resume goes on with one run, and these are {len(configs)}")
-    return Request(configs, resume, quiet)
+    return Request(configs, resume, quiet, changed)
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[Path], list[Flag], str | None, bool]:

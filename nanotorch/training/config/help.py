@@ -19,6 +19,7 @@ Train a model as the configuration says; leave curves, weights and numbers in a 
   --seed 0,1,2          one run for each seed, and a table of them
   --resume [RUN]        go on with the newest run of that name, or with the run folder RUN
   --trust-code          run the code that a run folder's own module names; asked for once
+  --allow-changed-data  with --resume: go on though the data have changed
   --quiet               print no line per epoch
   --schema              print the JSON schema of configurations, for editors
   --help                print this

@@ -32,6 +32,8 @@ class Column:
     fill: float | None = None  # what stands in for a missing value
     kind: str = "number"  # or "category", "boolean", "date"
     format: str | None = None  # of dates
+    low: float | None = None  # the range of the training rows
+    high: float | None = None
 
     def number(self, text: str, numbers: Numbers) -> float:
         """A text of this column as a number; NaN where it is none."""
@@ -51,6 +53,15 @@ def numbers_of(table: Table, column: Column, position: int) -> NDArray[Any]:
     style = Numbers(table.guesses.get("decimal") or ".")
     known = np.array([*(column.number(text, style) for text in texts), math.nan])
     return np.asarray(known[np.where(np.isnan(values), len(texts), values).astype(np.int64)])
+
+
+def to_numbers(table: Table, column: Column, position: int) -> None:
+    """Put numbers in the place of text that stands for them."""
+    if column.kind != "category" and column.categories is None and column.name in table.categories:
+        numbers = numbers_of(table, column, position)
+        table.values = np.array(table.values, dtype=np.float64)
+        table.values[:, position] = numbers
+        del table.categories[column.name]
 
 
 def settle(
@@ -75,11 +86,7 @@ def settle(
             notes.append(f"column {table.names[position]!r}: {words}")
         if column is None:
             continue
-        if column.kind != "category" and column.name in table.categories:
-            numbers = numbers_of(table, column, position)
-            table.values = np.array(table.values, dtype=np.float64)
-            table.values[:, position] = numbers
-            del table.categories[column.name]
+        to_numbers(table, column, position)
         settled.append((position, column))
     for words, names in said.items():
         notes.append(f"{words}: {', '.join(names[:8])}" + (" …" if len(names) > 8 else ""))

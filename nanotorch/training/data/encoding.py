@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanotorch.training.config.sections import Data
-from nanotorch.training.data.columns import Column, categories_of, codes_of, numbers_of
+from nanotorch.training.data.columns import (
+    OTHER,
+    Column,
+    categories_of,
+    codes_of,
+    numbers_of,
+    text_of,
+    to_numbers,
+)
 from nanotorch.training.data.tables import Table
 from nanotorch.training.errors import InputError
 
@@ -42,6 +50,46 @@ class Encoding:
 
     def positions(self, table: Table) -> list[int]:
         return [table.column(column.name, "features") for column in self.columns]
+
+    def settle(self, table: Table) -> list[int]:
+        """Put numbers in the place of text that stands for them; the positions of the columns."""
+        positions = self.positions(table)
+        for column, position in zip(self.columns, positions, strict=True):
+            to_numbers(table, column, position)
+        return positions
+
+    def note_ranges(self, low: NDArray[Any], high: NDArray[Any]) -> None:
+        """Remember the range of each column of numbers, given that of each feature."""
+        at = 0
+        for column in self.columns:
+            if column.categories is None:
+                column.low, column.high = float(low[at]), float(high[at])
+            at += len(column.categories or ()) or 1
+
+    def surprises(self, table: Table) -> list[str]:
+        """Words about values that training never met, in a table that is settled."""
+        words = []
+        for column, position in zip(self.columns, self.positions(table), strict=True):
+            values = np.asarray(table.values[:, position], dtype=np.float64)
+            if column.categories is not None:
+                known = [name for name in column.categories if name != OTHER]
+                odd = (codes_of(table, position, values, known) < 0) & ~np.isnan(values)
+                texts = table.categories.get(column.name)
+                if odd.any():
+                    first = values[int(odd.argmax())]
+                    example = texts[int(first)] if texts else text_of(float(first))
+                    words.append(
+                        f"column {column.name!r}: {int(odd.sum()):,} values that training never "
+                        f"met or found rare, such as {example!r}"
+                    )
+            elif column.low is not None and column.high is not None:
+                odd = (values < column.low) | (values > column.high)
+                if odd.any():
+                    words.append(
+                        f"column {column.name!r}: {int(odd.sum()):,} of {len(values):,} numbers "
+                        f"outside {column.low:g} … {column.high:g}, the range in training"
+                    )
+        return words
 
     def apply(self, table: Table, rows: Any = slice(None)) -> NDArray[Any]:
         """Features of the given rows, shape (rows, features), not standardized."""

@@ -20,6 +20,7 @@ from nanotorch.training.data.encoding import (
     find_gaps,
     make_encoding,
 )
+from nanotorch.training.data.identity import file_digest, marks_of, rows_digest
 from nanotorch.training.data.split import Split, divide
 from nanotorch.training.data.tables import Table, read_table
 from nanotorch.training.data.values import date_format
@@ -106,6 +107,8 @@ class Prepared:
     table: Table | None = None  # the raw table, where it was asked for
     test_rows: NDArray[np.int64] | None = None  # rows of the table that the test part is
     guesses: dict[str, Any] = field(default_factory=dict)  # keys of [data] that were not set
+    identity: dict[str, Any] = field(default_factory=dict)  # of the files and the parts
+    marks: NDArray[np.uint64] | None = None  # of the training rows
 
     @property
     def inputs(self) -> int:
@@ -134,6 +137,7 @@ def prepare(
     for anything that cannot be trained on.
     """
     table = read_table(data.source, data)
+    files = {data.source: _file(data.source, table)}
     features, targets = choose_columns(table, data)
     notes = [*guessed(table.guesses), *table.notes]
     settled = settle(table, features, data, notes)
@@ -149,7 +153,7 @@ def prepare(
     weights = _weights(table, data)
     build = _Builder(table, encoding, standardization, target, weights, np.dtype(dtype))
     if data.test_file is not None:
-        test: Part | None = _test_file(data, model, build)
+        test: Part | None = _test_file(data, model, build, files)
     else:
         test = build.part(split.test) if len(split.test) else None
     prepared = Prepared(
@@ -164,7 +168,13 @@ def prepare(
         table=table if keep_table else None,
         test_rows=split.test if data.test_file is None else None,
         guesses=table.guesses,
+        identity={
+            "files": files,
+            "parts": {name: rows_digest(rows) for name, rows in vars(split).items()},
+        },
     )
+    if prepared.train.features.in_memory:
+        prepared.marks = marks_of(encoding.apply(table, split.train))
     _check_classes(prepared)
     if prepared.test is not None and (same := _duplicates(prepared.train, prepared.test)):
         notes.append(f"{same} rows of the test part stand in the training part as well")
@@ -232,8 +242,12 @@ def _standardization(
     step = max(1, CHUNK // count)
     chunks = [train[start : start + step] for start in range(0, len(train), step)]
     total = np.zeros(count)
+    low, high = np.full(count, np.inf), np.full(count, -np.inf)
     for rows in chunks:
-        total += encoding.apply(table, rows).sum(axis=0, dtype=np.float64)
+        features = encoding.apply(table, rows)
+        total += features.sum(axis=0, dtype=np.float64)
+        low, high = np.minimum(low, features.min(axis=0)), np.maximum(high, features.max(axis=0))
+    encoding.note_ranges(low, high)
     mean = total / len(train)
     squares = np.zeros(count)
     for rows in chunks:
@@ -277,12 +291,18 @@ class _Builder:
         return FeatureRows(self.standardization.apply(features, self.dtype), dtype=self.dtype)
 
 
-def _test_file(data: Data, model: str, build: _Builder) -> Part:
+def _file(source: str, table: Table) -> dict[str, Any]:
+    """What tells a file from another one."""
+    return {"sha256": file_digest(source), "rows": len(table.values), "columns": table.names}
+
+
+def _test_file(data: Data, model: str, build: _Builder, files: dict[str, Any]) -> Part:
     """The test part out of a file of its own, encoded as the training data is."""
     assert data.test_file is not None
     table = read_table(data.test_file, data)
     positions = [table.column(name, "data.target") for name in build.target.columns]
-    gaps = find_gaps(table, build.encoding.positions(table), positions, data.missing)
+    files[data.test_file] = _file(data.test_file, table)
+    gaps = find_gaps(table, build.encoding.settle(table), positions, data.missing)
     if gaps.keep is not None:
         table.only(gaps.keep)
     target = encode_target(table, positions, data, model, known=build.target)

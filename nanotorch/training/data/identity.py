@@ -1,0 +1,92 @@
+"""Which data a run has seen: the file's SHA-256, the rows of each part, and marks of the rows."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanotorch.training.data.text_files import content_digest
+from nanotorch.training.errors import InputError, reading
+from nanotorch.training.files import sha256
+
+IDENTITY, MARKS = "data.json", "train_rows.npy"  # in a run folder
+CHUNK = 2**22  # values marked at once
+
+
+def file_digest(source: str) -> str | None:
+    """SHA-256 of a data file; None for what is no file, as a bundled data set."""
+    path = Path(source)
+    return content_digest(path) if path.is_file() else None
+
+
+def rows_digest(rows: NDArray[np.int64]) -> str:
+    return sha256(np.ascontiguousarray(rows, dtype="<i8").tobytes())
+
+
+def marks_of(features: NDArray[Any]) -> NDArray[np.uint64]:
+    """A number for each row of features, the same wherever the same row is met again."""
+    width = features.shape[1]
+    odd = np.random.default_rng(0).integers(0, 2**63, width, dtype=np.uint64) * np.uint64(2) + 1
+    marks = np.empty(len(features), dtype=np.uint64)
+    step = max(1, CHUNK // max(1, width))
+    for start in range(0, len(features), step):
+        bits = (features[start : start + step].astype(np.float64) + 0.0).view(np.uint64)
+        bits ^= bits >> np.uint64(29)  # whole numbers differ in their upper bits alone
+        marks[start : start + step] = (bits * odd).sum(axis=1, dtype=np.uint64)
+    return marks
+
+
+def marks_file(marks: NDArray[np.uint64]) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.sort(marks), allow_pickle=False)
+    return file.getvalue()
+
+
+def known_rows(run: Path, features: NDArray[Any]) -> int:
+    """How many rows of features the run was trained on; 0 for a run that did not note its rows."""
+    path = run / MARKS
+    if not path.is_file():
+        return 0
+    with reading(path, "the marks of a run's rows"):
+        marks = np.load(path, allow_pickle=False)
+    return int(np.isin(marks_of(features), marks).sum())
+
+
+def require_same(run: Path, now: dict[str, Any], allowed: bool) -> None:
+    """InputError if a run's data are not what they were, unless that is `allowed`."""
+    path = run / IDENTITY
+    if allowed or not path.is_file():
+        return
+    with reading(path, "the identity of a run's data"):
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changes = [_change(file, before["files"], now["files"]) for file in before["files"]]
+    words = "; ".join(change for change in changes if change)
+    if not words and before["parts"] != now["parts"]:
+        words = "the rows are divided in another way"
+    if words:
+        raise InputError(
+            f"{run}: its data have changed since: {words}; --allow-changed-data would go on"
+        )
+
+
+def _change(file: str, before: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """What is another in a file."""
+    one, other = before[file], now.get(file)
+    if other is None:
+        return f"{file} is not its source any more"
+    if one["sha256"] == other["sha256"]:
+        return None
+    if one["rows"] != other["rows"]:
+        return f"{file} has {other['rows']:,} rows, and had {one['rows']:,}"
+    if one["columns"] != other["columns"]:
+        new = [name for name in other["columns"] if name not in one["columns"]]
+        lost = [name for name in one["columns"] if name not in other["columns"]]
+        words = [f"with {', '.join(new[:5])}"] if new else []
+        words += [f"without {', '.join(lost[:5])}"] if lost else []
+        return f"{file} has other columns ({' and '.join(words) or 'in another order'})"
+    return f"{file} has other values, or its rows in another order"
