@@ -52,9 +52,9 @@ def filled(
     if any(n < 0 for n in wanted):
         raise RuntimeError(f"Trying to create tensor with negative dimension: {list(wanted)}")
     target = get_default_device() if place is None else Device(place)
+    kind = (dtype or get_default_dtype()).numpy
     with on_device(target):
-        kind = (dtype or get_default_dtype()).numpy
-    array = module_of(target).full(wanted, fitting(value, kind), kind)
+        array = module_of(target).full(wanted, fitting(value, kind), kind)
     return finished(array, requires_grad)
 
 
