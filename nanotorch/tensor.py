@@ -502,8 +502,8 @@ class Tensor(Operators):
         """The tensor in another dtype, or as a type such as `FloatTensor`; without one, the name
         of its type as PyTorch gives it."""
         if kind is None:
-            place = "torch.cuda." if self.is_cuda else "torch."
-            return f"{place}{self.dtype.title}Tensor"
+            package = "torch.cuda" if self.is_cuda else "torch"
+            return f"{package}.{self.dtype.title}Tensor"
         target, place = tensor_type(kind)
         out = ops.cast(self, target.numpy)
         return out if place is None else ops.move(out, Device(place))

@@ -48,18 +48,20 @@ PARAMETERS = {
     "bias": "Tensor | None", "correction": "float | None", "counts": INTS,
     "data": "Any", "destination": INTS, "device": "Device | str | int | None",
     "dim": OPTIONAL_INTS, "dims": INTS, "dtype": "DType | None", "exponent": "Operand",
-    "fill_value": "Operand", "generator": "Any", "idx": "Any", "input": "Any",
+    "fill_value": "Operand", "generator": "Any", "idx": "Any", "input": "Tensor",
     "inputs": "Tensor | Sequence[Tensor] | None",
     "key": "Any", "kind": "DType | str | type | None", "kwargs": "Any", "max": "Operand | None",
     "min": "Operand | None", "named": "Any", "options": "Any", "ord": "float | str | None",
-    "other": "Operand", "p": "float | str", "q": "Tensor | float", "repeats": "Tensor | int",
+    "other": "Operand", "p": "float | str",
+    "places": INTS, "q": "Tensor | float", "repeats": "Tensor | int",
     "shape": INTS, "shifts": INTS, "size": INTS, "source": INTS, "split_size": INTS,
     "src": "Operand", "target": "DType | Device | str | int | Tensor", "value": "Operand",
     "values": "Operand", "wanted": "Any", "weight": "Operand", "weights": "Tensor | None",
 }  # fmt: skip
 # The families whose operands a and b may be numbers and arrays as well.
+MADE = "nanotorch.primitive"  # the module of the ops that its `function` makes
 WITH_NUMBERS = {"arithmetic", "comparisons", "division", "pairs", "powers"}
-NUMBERS = {"a": "Operand", "b": "Operand"}
+NUMBERS = dict.fromkeys(("a", "b", "input", "other"), "Operand")
 # What methods and functions give, by name, where their signature does not say it.
 RESULTS = {
     "item": "float", "tolist": "list[Any]", "numpy": "NDArray[Any]",
@@ -251,9 +253,15 @@ def signature(name: str, function: Callable[..., Any]) -> ast.FunctionDef:
     inputs = str(shown.replace(return_annotation=inspect.Signature.empty))[1:-1]
     inputs = re.sub(r": '([^']*)'", r": \1", inputs)
     node = parsed(name, inputs, str(shown.return_annotation).strip("'"))
-    if hasattr(function, "__wrapped__"):  # by ops.outputs.with_out
-        node.args.kwonlyargs.append(ast.arg("out"))
-        node.args.kw_defaults.append(ast.Constant(None))
+    if hasattr(function, "__wrapped__"):  # by ops.outputs.public
+        first = (node.args.posonlyargs + node.args.args + [ast.arg("")])[0]
+        if first.arg in ops.outputs.OPERANDS["input"]:
+            first.arg = "input"
+        for arg in node.args.args if inspect.unwrap(function).__module__ == MADE else ():
+            arg.arg = "other" if arg.arg == "b" else arg.arg
+        if name not in ops.WITHOUT_OUT:
+            node.args.kwonlyargs.append(ast.arg("out"))
+            node.args.kw_defaults.append(ast.Constant(None))
     return node
 
 
@@ -269,7 +277,10 @@ def op(name: str, function: Callable[..., Any], indent: str, result: str) -> Ite
         if module.startswith("nanotorch.ops.")
         and any(value is inspect.unwrap(function) for value in vars(loaded).values())
     }
-    types: dict[str, str] | None = PARAMETERS | (NUMBERS if families & WITH_NUMBERS else {})
+    pair = inspect.unwrap(function).__code__.co_varnames[:1] == ("a",)
+    types: dict[str, str] | None = PARAMETERS | (
+        NUMBERS if pair and families & WITH_NUMBERS else {}
+    )
     if name.startswith("_"):
         types = None
     elif name.startswith("index_"):

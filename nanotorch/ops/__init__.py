@@ -177,7 +177,7 @@ from nanotorch.ops.losses import (
     smooth_l1_loss as smooth_l1_loss,
 )
 from nanotorch.ops.normalization import layer_norm as layer_norm, standardize as standardize
-from nanotorch.ops.outputs import with_out, write as write
+from nanotorch.ops.outputs import public as public, write as write
 from nanotorch.ops.pairs import (
     addcdiv as addcdiv,
     addcmul as addcmul,
@@ -266,7 +266,7 @@ from nanotorch.ops.windows import unfold as unfold
 
 # Neither functions of the package nor methods: they serve rules, layers and `nanotorch.linalg`.
 INTERNAL = {
-    *("with_out", "write"),
+    *("public", "write"),
     "where_else",
     *("alias", "cast", "embed", "getitem", "inv", "move", "ones_like", "power", "setitem"),
     *("solve", "standardize", "sum_to", "zeros_like", "elu", "gelu", "leaky_relu", "logsigmoid"),
@@ -307,7 +307,7 @@ _public: dict[str, Callable[..., Any]] = {
 }
 _public |= ALIASES
 FUNCTIONS = {
-    name: f if name in WITHOUT_OUT else with_out(f)
+    name: public(f, writes=name not in WITHOUT_OUT)
     for name, f in _public.items()
     if name not in METHODS_ONLY
 }

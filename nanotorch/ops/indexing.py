@@ -28,7 +28,7 @@ from nanotorch.ops.keys import (
     located,
     refuse_outside,
 )
-from nanotorch.ops.shapes import BasicIndex, UnsafeView, dimension, expand, reshape
+from nanotorch.ops.shapes import BasicIndex, UnsafeView, dimension, expand, reshape, sizes
 from nanotorch.primitive import Linear, Traced, apply
 
 
@@ -370,11 +370,10 @@ def rows(table: Any, index: Any) -> Any:
     return apply(Index, table, index, key=("embedding",))
 
 
-def flip(x: Any, *dims: Any) -> Any:
-    """x in reverse order along `dims`."""
-    names = dims[0] if len(dims) == 1 and not isinstance(dims[0], int) else dims
-    along = tuple(dimension(d, x.ndim) for d in names)
-    return apply(Flip, x, dims=along if x.ndim else ())
+def flip(x: Any, *places: Any, dims: Any = None) -> Any:
+    """x in reverse order along dimensions: flip(0, 1), flip((0, 1)) or flip(dims=(0, 1))."""
+    chosen = tuple(dimension(d, x.ndim) for d in sizes(places if dims is None else (dims,)))
+    return apply(Flip, x, dims=chosen if x.ndim else ())
 
 
 def roll(x: Any, shifts: Any, dims: Any = None) -> Any:

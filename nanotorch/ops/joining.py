@@ -150,10 +150,10 @@ def repeat(x: Any, *counts: Any) -> Any:
     return apply(UnsafeView, copies, shape=tuple(t * n for t, n in zip(times, shape, strict=True)))
 
 
-def tile(x: Any, *dims: Any) -> Any:
-    """x repeated along each dimension; missing counts are 1."""
-    dims = sizes(dims)
-    return repeat(x, (1,) * (x.ndim - len(dims)) + dims)
+def tile(x: Any, *counts: Any, dims: Any = None) -> Any:
+    """x repeated along each dimension, as many times as `counts` or `dims` say; or once."""
+    times = sizes(counts if dims is None else (dims,))
+    return repeat(x, (1,) * (x.ndim - len(times)) + times)
 
 
 def repeat_interleave(x: Any, repeats: Any, dim: int | None = None) -> Any:

@@ -1,12 +1,23 @@
-"""`out=`: the result of a function written into a tensor that the caller brings."""
+"""What a function of the package takes beside its op: PyTorch's names for operands, and `out=`, a
+tensor of the caller's into which the result is written."""
 
 from __future__ import annotations
 
 import functools
-import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
+
+# PyTorch's names for operands, and what they are called in ops; the first that an op has is meant.
+OPERANDS = {
+    "input": ("x", "a", "start", "values"),
+    "other": ("b", "other"),
+    "mat1": ("a",), "mat2": ("b",), "batch1": ("a",), "batch2": ("b",),
+    "tensor": ("b", "x"), "tensor1": ("a",), "tensor2": ("b",),
+    "vec": ("b",), "vec2": ("b",), "x1": ("a",), "x2": ("b",),
+    "axis0": ("dim0",), "axis1": ("dim1",), "size": ("shape",),
+    "split_size_or_sections": ("split_size",), "sorted_sequence": ("sequence",),
+}  # fmt: skip
 
 
 def write(y: Any, out: Any) -> Any:
@@ -37,23 +48,35 @@ def write(y: Any, out: Any) -> Any:
     return out
 
 
-def with_out(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function with PyTorch's keyword `out`, at the cost of a call where that is None."""
+def public(function: Callable[..., Any], writes: bool) -> Callable[..., Any]:
+    """The op as a function of the package: with PyTorch's names and, where it `writes`, `out`."""
     code = function.__code__
-    plain = not (
-        code.co_kwonlyargcount or function.__defaults__ or code.co_flags & inspect.CO_VARARGS
-    )
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 
-    def one(x: Any, *, out: Any = None) -> Any:
-        return function(x) if out is None else write(function(x), out)
+    def one(input: Any, *, out: Any = None) -> Any:
+        return function(input) if out is None else write(function(input), out)
 
-    def two(a: Any, b: Any, *, out: Any = None) -> Any:
-        return function(a, b) if out is None else write(function(a, b), out)
+    def two(input: Any, other: Any, *, out: Any = None) -> Any:
+        return function(input, other) if out is None else write(function(input, other), out)
 
     def several(*args: Any, out: Any = None, **options: Any) -> Any:
-        y = function(*args, **options)
+        if out is not None and not writes:
+            raise TypeError(f"{function.__name__}() got an unexpected keyword argument 'out'")
+        try:
+            y = function(*args, **options)
+        except TypeError:
+            named = {spelled(name, names, options): value for name, value in options.items()}
+            if named.keys() == options.keys():
+                raise
+            y = function(*args, **named)
         return y if out is None else write(y, out)
 
     forms: dict[tuple[str, ...], Callable[..., Any]] = {("x",): one, ("a", "b"): two}
-    names = code.co_varnames[: code.co_argcount]
-    return functools.wraps(function)(forms.get(names, several) if plain else several)
+    of_primitive = function.__module__ == "nanotorch.primitive"  # made by its `function`
+    return functools.wraps(function)(forms.get(names, several) if of_primitive else several)
+
+
+def spelled(name: str, names: tuple[str, ...], options: dict[str, Any]) -> str:
+    """What the op calls an operand that PyTorch calls `name`."""
+    candidates = () if name in names else OPERANDS.get(name, ())
+    return next((c for c in candidates if c in names and c not in options), name)

@@ -304,11 +304,11 @@ def inverse(order: Shape) -> Shape:
     return tuple(places)
 
 
-def permute(x: Any, *dims: Any) -> Any:
-    """x with its dimensions in the order `dims`."""
-    order = tuple(dimension(d, x.ndim) for d in sizes(dims))
+def permute(x: Any, *places: Any, dims: Any = None) -> Any:
+    """x with its dimensions in another order: permute(1, 0), permute((1, 0)) or permute(dims=…)."""
+    order = tuple(dimension(d, x.ndim) for d in sizes(places if dims is None else (dims,)))
     if sorted(order) != list(range(x.ndim)):
-        raise RuntimeError(f"permute: expected each of {x.ndim} dimensions once, got {list(dims)}")
+        raise RuntimeError(f"permute: expected each of {x.ndim} dimensions once, got {list(order)}")
     return apply(Permute, x, order=order)
 
 
