@@ -182,8 +182,10 @@ def allclose(
     equal_nan: builtins.bool = False,
 ) -> builtins.bool: ...
 def bitwise_and(input: Operand, other: Operand, *, out: Tensor | None = None) -> Tensor: ...
+def bitwise_left_shift(input: Operand, other: Operand, *, out: Tensor | None = None) -> Tensor: ...
 def bitwise_not(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
 def bitwise_or(input: Operand, other: Operand, *, out: Tensor | None = None) -> Tensor: ...
+def bitwise_right_shift(input: Operand, other: Operand, *, out: Tensor | None = None) -> Tensor: ...
 def bitwise_xor(input: Operand, other: Operand, *, out: Tensor | None = None) -> Tensor: ...
 def eq(input: Operand, other: Operand, *, out: Tensor | None = None) -> Tensor: ...
 def equal(input: Operand, b: Operand) -> builtins.bool: ...
@@ -398,7 +400,7 @@ def take(input: Tensor, index: Tensor, *, out: Tensor | None = None) -> Tensor: 
 def take_along_dim(
     input: Tensor,
     indices: Tensor,
-    dim: builtins.int,
+    dim: builtins.int | None = None,
     *,
     out: Tensor | None = None,
 ) -> Tensor: ...
@@ -418,6 +420,7 @@ def repeat_interleave(
     repeats: Tensor | builtins.int,
     dim: builtins.int | None = None,
     *,
+    output_size: builtins.int | None = None,
     out: Tensor | None = None,
 ) -> Tensor: ...
 def stack(
@@ -685,6 +688,7 @@ def bucketize(
     input: Tensor,
     boundaries: Tensor,
     *,
+    out_int32: builtins.bool = False,
     right: builtins.bool = False,
     out: Tensor | None = None,
 ) -> Tensor: ...
@@ -713,13 +717,17 @@ def quantile(
     dim: builtins.int | None = None,
     keepdim: builtins.bool = False,
     *,
+    interpolation: str = 'linear',
     out: Tensor | None = None,
 ) -> Tensor: ...
 def searchsorted(
     sequence: Tensor,
     values: Operand,
     *,
+    out_int32: builtins.bool = False,
     right: builtins.bool = False,
+    side: str | None = None,
+    sorter: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Tensor: ...
 def sort(
@@ -759,6 +767,7 @@ def cdist(
     input: Tensor,
     b: Tensor,
     p: builtins.float = 2.0,
+    compute_mode: str | None = None,
     *,
     out: Tensor | None = None,
 ) -> Tensor: ...
@@ -774,6 +783,8 @@ def diff(
     input: Tensor,
     n: builtins.int = 1,
     dim: builtins.int = -1,
+    prepend: Tensor | None = None,
+    append: Tensor | None = None,
     *,
     out: Tensor | None = None,
 ) -> Tensor: ...
@@ -799,9 +810,10 @@ def std(
 def std_mean(
     input: Tensor,
     dim: builtins.int | Sequence[builtins.int] | None = None,
-    *,
-    correction: builtins.float = 1,
+    unbiased: builtins.bool | None = None,
     keepdim: builtins.bool = False,
+    *,
+    correction: builtins.float | None = None,
     out: Tensor | None = None,
 ) -> builtins.tuple[Tensor, Tensor]: ...
 def var(
@@ -818,9 +830,10 @@ def var(
 def var_mean(
     input: Tensor,
     dim: builtins.int | Sequence[builtins.int] | None = None,
-    *,
-    correction: builtins.float = 1,
+    unbiased: builtins.bool | None = None,
     keepdim: builtins.bool = False,
+    *,
+    correction: builtins.float | None = None,
     out: Tensor | None = None,
 ) -> builtins.tuple[Tensor, Tensor]: ...
 def mean(

@@ -131,6 +131,8 @@ class Operators(Traced):
     __and__ = __rand__ = operator(comparisons.BitwiseAnd)
     __or__ = __ror__ = operator(comparisons.BitwiseOr)
     __xor__ = __rxor__ = operator(comparisons.BitwiseXor)
+    __lshift__, __rlshift__ = operator(comparisons.LeftShift), reflected(ops.bitwise_left_shift)
+    __rshift__, __rrshift__ = operator(comparisons.RightShift), reflected(ops.bitwise_right_shift)
     __hash__ = object.__hash__
 
     def __pos__(self) -> Any:
@@ -146,6 +148,7 @@ class Operators(Traced):
     __ifloordiv__, __imod__ = in_place(division.FloorDivide), in_place(division.Remainder)
     __iand__, __ior__ = in_place(comparisons.BitwiseAnd), in_place(comparisons.BitwiseOr)
     __ixor__ = in_place(comparisons.BitwiseXor)
+    __ilshift__, __irshift__ = in_place(comparisons.LeftShift), in_place(comparisons.RightShift)
 
     square_ = in_place(powers.Pow, exponent=2)
     copy_, fill_ = in_place(casting.Copy), in_place(casting.Fill)
@@ -191,15 +194,28 @@ class Operators(Traced):
         return apply_inplace(elementwise.Clamp, self, low=min, high=max)
 
     def scatter_(
-        self, dim: int, index: Any, src: Any = None, *, value: Any = None, reduce: Any = None
+        self, dim: int, index: Any, src: Any = None, *, value: Any = None, reduce: str | None = None
     ) -> Any:
-        """Writes the elements of `src`, or the number `value`, at `index` along `dim`."""
-        src = indexing.written(src, value, reduce)
-        return apply_inplace(indexing.Scatter, self, index, src, dim=dim, add=reduce == "add")
+        """Writes the elements of `src` (or a number, `value`) at `index` along `dim`.
+
+        `reduce` "add" or "multiply" combines them with what is there.
+        """
+        if not self.ndim or reduce == "multiply":
+            y = ops.scatter(self, dim, index, src, value=value, reduce=reduce)
+            return apply_inplace(casting.Copy, self, y)
+        source, add = value if src is None else src, reduce == "add"
+        return apply_inplace(indexing.Scatter, self, index, source, dim=dim, add=add)
 
     def scatter_add_(self, dim: int, index: Any, src: Any) -> Any:
         """Adds the elements of `src` at `index` along `dim`."""
-        return apply_inplace(indexing.Scatter, self, index, src, dim=dim, add=True)
+        return self.scatter_(dim, index, src, reduce="add")
+
+    def index_fill_(self: Any, dim: int, index: Any, value: Any) -> Any:
+        """Writes `value`, a number or a 0-dim tensor, into the slices at `index` along `dim`."""
+        if not self.ndim:
+            return apply_inplace(casting.Copy, self, ops.index_fill(self, dim, index, value))
+        mask = indexing.slices_at(self, dim, index)
+        return apply_inplace(comparisons.MaskedFill, self, mask, value)
 
     def index_put_(self, indices: tuple[Any, ...], values: Any, accumulate: bool = False) -> Any:
         """Writes `values` at the index tensors, or adds them there."""

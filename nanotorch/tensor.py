@@ -480,16 +480,19 @@ class Tensor(Operators):
     ) -> Any:
         """Itself in another dtype and on another device: to(dtype), to(device), to(device, dtype),
         to(other)."""
+        flags = [what for what in target if isinstance(what, bool)]  # non_blocking, then copy
+        non_blocking, copy = (non_blocking or flags[:1] == [True]), (copy or flags[1:] == [True])
+        named.pop("memory_format", None)
         out = self
         what: Any
-        for what in (*target, *named.values()):
+        for what in (*(what for what in target if not isinstance(what, bool)), *named.values()):
             if isinstance(what, Traced):
                 out = ops.cast(
                     ops.move(out, device_of(what._array), non_blocking), what._array.dtype
                 )
             elif isinstance(what, DType):
                 out = ops.cast(out, what.numpy)
-            elif isinstance(what, Device | str | int) and not isinstance(what, bool):
+            elif isinstance(what, Device | str | int):
                 out = ops.move(out, Device(what), non_blocking)
             elif what is not None:
                 raise TypeError(

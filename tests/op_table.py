@@ -138,6 +138,8 @@ BINARY = {
 for name, (first, second) in BINARY.items():
     for one, two in PAIRS:
         row(name, call(name), first(*one), second(*two))
+for name in ("bitwise_left_shift", "bitwise_right_shift"):
+    row(name, call(name), whole(3, 4), count(4))
 for name in ("bitwise_and", "bitwise_or", "bitwise_xor"):
     row(name, call(name), whole(3, 4), whole(4))
     row(name, call(name), boolean(3), boolean(2, 1))
@@ -301,6 +303,8 @@ for name in ("nuc", 2, -2, 1, math.inf):
         distinct(2, 3, 4),
         smooth=False,
     )
+for mode in ("reflect", "replicate", "circular"):
+    row(f"pad {mode}", lambda t, x, m=mode: t.nn.functional.pad(x, (1, 2), m), real(2, 3, 4))
 row("normalize", lambda t, x: t.nn.functional.normalize(x), away(3, 4))
 row(
     "layer_norm",
@@ -398,6 +402,16 @@ row(
     lambda t, x, s: t.scatter(x, 1, t.tensor([[0, 2], [3, 1]]), s),
     real(3, 4),
     real(2, 2),
+)
+row(
+    "scatter multiply",
+    lambda t, x: t.scatter(x, 0, t.tensor([[1, 0]]), 2.5, reduce="multiply"),
+    constant(3, 4),
+)
+row(
+    "scatter add of a number",
+    lambda t, x: x.scatter(0, t.tensor([[1, 0]]), 2.5, reduce="add"),
+    real(3, 4),
 )
 row("scatter number", lambda t, x: x.scatter(0, t.tensor([[1, 0]]), 2.5), real(3, 4))
 row(

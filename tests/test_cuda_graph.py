@@ -1078,6 +1078,7 @@ def test_a_module_that_no_capture_takes_is_replayed_without_graphs(cuda: str) ->
 # What a capture refuses. Where it shows: the solvers wait or call cuBLAS through CuPy, and these
 # sums of einsum go through CuPy's own, which may.
 WITHOUT_GRAPH = {
+    *("matrix_norm nuc", "matrix_norm 2", "matrix_norm -2"),
     *("inverse", "inverse batched", "solve", "solve vector", "det", "det batched", "logdet"),
     *("slogdet", "einsum ij->", "einsum ii", "einsum iij->j"),
 }

@@ -104,6 +104,12 @@ def scatter(
     return device.add_along(xp, copied(xp, x, out), dim, index, source, "scatter_add")
 
 
+def slices_at(xp: Any, index: Array, *, dim: int, shape: Any, out: Array | None = None) -> Array:
+    if kernels.available(xp):
+        device.check(xp, shape, [(dim, index)], "index_fill")
+    return NotImplemented
+
+
 def bincount(
     xp: Any, x: Array, weights: Array | None, *, minlength: int, out: Array | None = None
 ) -> Array:
@@ -188,6 +194,7 @@ KERNELS: dict[type, Callable[..., Any]] = {
     ),
     indexing.GatherReverse: gather_reverse,
     indexing.Scatter: scatter,
+    indexing.SlicesAt: slices_at,
     sorting.Bincount: bincount,
 }  # fmt: skip
 

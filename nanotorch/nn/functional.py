@@ -5,6 +5,7 @@ Source: https://docs.pytorch.org/docs/stable/nn.functional.html
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -337,7 +338,8 @@ def group_norm(
             f"group_norm: expected a number of channels divisible by {num_groups}, "
             f"got input {tuple(input.shape)}"
         )
-    grouped = input.reshape((input.shape[0], num_groups, -1))
+    size = math.prod(input.shape[1:]) // num_groups
+    grouped = input.reshape((input.shape[0], num_groups, size))
     y = ops.standardize(grouped, (-1,), eps).reshape(input.shape)
     shape = (1, -1, *[1] * (input.ndim - 2))
     weight = None if weight is None else weight.reshape(shape)

@@ -225,14 +225,15 @@ class TripletMarginLoss(_MarginLoss):
     """max(0, ‖a - p‖ - ‖a - n‖ + margin): anchors, positives and negatives of shape (N, D)."""
 
     def __init__(
-        self, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6, *, reduction: str = "mean"
-    ) -> None:
+        self, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6, swap: bool = False, *,
+        reduction: str = "mean",
+    ) -> None:  # fmt: skip
         super().__init__(margin, reduction=reduction)
-        self.p, self.eps = p, eps
+        self.p, self.eps, self.swap = p, eps, swap
 
     def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         return F.triplet_margin_loss(
-            anchor, positive, negative, self.margin, self.p, self.eps, self.reduction
+            anchor, positive, negative, self.margin, self.p, self.eps, self.swap, self.reduction
         )
 
 

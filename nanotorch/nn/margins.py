@@ -55,7 +55,8 @@ def hinge_embedding_loss(
     input: Tensor, target: Tensor, margin: float = 1.0, reduction: str = "mean"
 ) -> Tensor:
     """x where the target is 1, max(0, margin - x) where it is -1."""
-    return reduced(ops.where(target == 1, input, above_zero(margin - input)), reduction)
+    similar = ops.where(target != -1, input, 0.0)  # other targets count as both
+    return reduced(similar + ops.where(target != 1, above_zero(margin - input), 0.0), reduction)
 
 
 @in_precision("full")
@@ -84,11 +85,17 @@ def triplet_margin_loss(
     margin: float = 1.0,
     p: float = 2,
     eps: float = 1e-6,
+    swap: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
-    """max(0, d(anchor, positive) - d(anchor, negative) + margin), d the pairwise distance."""
+    """max(0, d(anchor, positive) - d(anchor, negative) + margin), d the pairwise distance.
+
+    `swap` takes d(positive, negative) for the second one where it is smaller.
+    """
     near = pairwise_distance(anchor, positive, p, eps)
     far = pairwise_distance(anchor, negative, p, eps)
+    if swap:
+        far = ops.minimum(far, pairwise_distance(positive, negative, p, eps))
     return reduced(above_zero(near - far + margin), reduction)
 
 
@@ -107,6 +114,8 @@ def multi_margin_loss(
     """
     if p not in (1, 2):
         raise ValueError(f"multi_margin_loss: only p == 1 and p == 2 are supported, got {p}")
+    if input.ndim < 2:
+        input, target = input.reshape((-1,)), target.reshape(())
     check_classes(input, target, "multi_margin_loss")
     loss = ops.relu(margin - ops.gather(input, -1, ops.unsqueeze(target, -1)) + input)
     if p == 2:
@@ -143,15 +152,20 @@ def poisson_nll_loss(
 def gaussian_nll_loss(
     input: Tensor,
     target: Tensor,
-    var: Tensor,
+    var: Tensor | float,
     full: bool = False,
     eps: float = 1e-6,
     reduction: str = "mean",
 ) -> Tensor:
     """(log var + (x - target)² / var) / 2, var at least eps; `full` adds log(2π) / 2.
 
+    var: a number, of x's shape, or of x's without the last dimension or with size 1 there.
     ValueError for a negative variance (seen on the CPU).
     """
+    if not isinstance(var, Tensor):
+        var = ops.ones_like(input) * var
+    if var.shape != input.shape and tuple(var.shape) == tuple(input.shape[:-1]):
+        var = ops.unsqueeze(var, -1)
     if var.device.type == "cpu" and (var < 0).any():
         raise ValueError("gaussian_nll_loss: var has negative entries")
     bounded = var.clone()

@@ -44,8 +44,10 @@ from nanotorch.ops.casting import (
 from nanotorch.ops.comparisons import (
     allclose as allclose,
     bitwise_and as bitwise_and,
+    bitwise_left_shift as bitwise_left_shift,
     bitwise_not as bitwise_not,
     bitwise_or as bitwise_or,
+    bitwise_right_shift as bitwise_right_shift,
     bitwise_xor as bitwise_xor,
     eq as eq,
     equal as equal,

@@ -136,6 +136,24 @@ class BitwiseNot(Ufunc):
 bitwise_not = function(BitwiseNot)
 
 
+class LeftShift(BinaryUfunc):
+    """y = a * 2 ** b, of integers"""
+
+    ufunc = "left_shift"
+
+
+bitwise_left_shift = function(LeftShift)
+
+
+class RightShift(BinaryUfunc):
+    """y = floor(a / 2 ** b), of integers"""
+
+    ufunc = "right_shift"
+
+
+bitwise_right_shift = function(RightShift)
+
+
 class Isnan(Ufunc):
     """y = a is not a number"""
 

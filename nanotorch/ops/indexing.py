@@ -19,7 +19,7 @@ from nanotorch.backend import (
     on_device_of,
 )
 from nanotorch.ops.casting import Copy, Fill, cast, into
-from nanotorch.ops.comparisons import where
+from nanotorch.ops.comparisons import masked_fill, where
 from nanotorch.ops.keys import (
     HERE,
     along,
@@ -29,7 +29,7 @@ from nanotorch.ops.keys import (
     refuse_outside,
 )
 from nanotorch.ops.shapes import BasicIndex, UnsafeView, dimension, expand, reshape, sizes
-from nanotorch.primitive import Linear, Traced, apply
+from nanotorch.primitive import Linear, Primitive, Traced, apply
 
 
 class Index(Linear):
@@ -165,6 +165,31 @@ class Scatter(Linear):
         return "ScatterAddBackward0" if self.attributes["add"] else "ScatterBackward0"
 
 
+class ScatterMultiply(Primitive):
+    """y = x, multiplied by source at the places that gather reads; without a derivative"""
+
+    @staticmethod
+    def kernel(
+        xp: Any, x: Array, index: Array, source: Any, *, dim: int, out: Array | None = None
+    ) -> Array:
+        out = copied(xp, x, out)
+        if is_array(source) and source.ndim:
+            source = source[tuple(slice(n) for n in index.shape)]
+        xp.multiply.at(out, places(xp, x, index, dim, "scatter"), source)
+        return out
+
+
+class SlicesAt(Primitive):
+    """y = true in the slices at the index along `dim`, in a tensor of that shape"""
+
+    @staticmethod
+    def kernel(xp: Any, index: Array, *, dim: int, shape: Any, out: Array | None = None) -> Array:
+        line = xp.zeros(shape[dim], bool)
+        line[index] = True
+        line = line.reshape([-1 if d == dim else 1 for d in range(len(shape))])
+        return into(xp, xp.broadcast_to(line, shape), out)
+
+
 class Flip(Linear):
     """y = x in reverse order along `dims`"""
 
@@ -283,32 +308,41 @@ def shaped(value: Any, view: Any, rest: tuple[Any, ...], indices: tuple[Any, ...
 
 def gather(x: Any, dim: int, index: Any) -> Any:
     """The elements of x at `index` (int64, as many dimensions as x) along `dim`."""
+    if not x.ndim or not index.ndim or not math.prod(index.shape):
+        line = reshape(x, (-1,)) if not math.prod(index.shape) else vector(x)
+        return reshape(apply(Gather, line, reshape(index, (-1,)), dim=0), index.shape)
     return apply(Gather, x, index, dim=dimension(dim, x.ndim))
+
+
+def vector(x: Any) -> Any:
+    """A 0-dim tensor as one of one element; others, and numbers, as they are."""
+    return reshape(x, (1,)) if getattr(x, "ndim", 1) == 0 else x
 
 
 def scatter(
     x: Any, dim: int, index: Any, src: Any = None, *, value: Any = None, reduce: str | None = None
 ) -> Any:
-    """x with the elements of `src`, or the number `value`, written at `index` along `dim`.
+    """x with the elements of `src` (or a number, `value`) written at `index` along `dim`.
 
-    reduce: "add" adds them there.
+    `reduce` "add" or "multiply" combines them with what is there, in the order of the index.
     """
-    src = written(src, value, reduce)
-    return apply(Scatter, x, index, src, dim=dimension(dim, x.ndim), add=reduce == "add")
-
-
-def written(src: Any, value: Any, reduce: str | None) -> Any:
-    """What `scatter` writes: `src` or `value`."""
-    if reduce not in (None, "add"):
-        raise RuntimeError(f'scatter: expected reduce to be None or "add", got {reduce!r}')
     if (src is None) == (value is None):
         raise TypeError("scatter: expected either src or value")
-    return value if src is None else src
+    source = value if src is None else src
+    if not x.ndim or not index.ndim:
+        y = scatter(vector(x), dim, vector(index), vector(source), reduce=reduce)
+        return reshape(y, x.shape)
+    place = dimension(dim, x.ndim)
+    if reduce not in (None, "add", "multiply"):
+        raise RuntimeError(f"reduce argument must be either add or multiply, got {reduce!r}")
+    if reduce == "multiply":
+        return apply(ScatterMultiply, x, index, source, dim=place)
+    return apply(Scatter, x, index, source, dim=place, add=reduce == "add")
 
 
 def scatter_add(x: Any, dim: int, index: Any, src: Any) -> Any:
     """x with the elements of `src` added at `index` along `dim`."""
-    return apply(Scatter, x, index, src, dim=dimension(dim, x.ndim), add=True)
+    return scatter(x, dim, index, src, reduce="add")
 
 
 def index_select(x: Any, dim: int, index: Any) -> Any:
@@ -329,21 +363,35 @@ def index_add(x: Any, dim: int, index: Any, source: Any, *, alpha: float = 1) ->
     """x with the slices of `source`, times alpha, added at `index` along `dim`."""
     key = along(dimension(dim, x.ndim), "index_add")
     value = source if alpha == 1 else source * alpha
+    if not x.ndim:
+        return reshape(index_add(vector(x), 0, index, vector(value)), ())
     return apply(IndexPut, x, value, index, key=key, accumulate=True)
 
 
 def index_copy(x: Any, dim: int, index: Any, source: Any) -> Any:
     """x with its slices at `index` along `dim` replaced by those of `source`."""
+    if not x.ndim:
+        return reshape(index_copy(vector(x), dim, index, vector(source)), ())
     return put(x, source, (index,), along(dimension(dim, x.ndim), "index_copy"))
 
 
 def index_fill(x: Any, dim: int, index: Any, value: Any) -> Any:
     """x with `value`, a number or a 0-dim tensor, in its slices at `index` along `dim`."""
-    return put(x, value, (index,), along(dimension(dim, x.ndim), "index_fill"))
+    if not x.ndim:
+        return reshape(index_fill(vector(x), dim, index, value), ())
+    return masked_fill(x, slices_at(x, dim, index), value)
 
 
-def take_along_dim(x: Any, indices: Any, dim: int) -> Any:
-    """`gather`, with the other dimensions of x and the index broadcast together."""
+def slices_at(x: Any, dim: int, index: Any) -> Any:
+    """Booleans in the shape of x: true in the slices at `index` along `dim`."""
+    return apply(SlicesAt, index, dim=dimension(dim, x.ndim), shape=tuple(x.shape))
+
+
+def take_along_dim(x: Any, indices: Any, dim: int | None = None) -> Any:
+    """`gather`, with the other dimensions of x and the index broadcast together; without `dim` of
+    both flattened."""
+    if dim is None:
+        return gather(reshape(x, (-1,)), 0, reshape(indices, (-1,)))
     place = dimension(dim, x.ndim)
     sizes = [list(x.shape), list(indices.shape)]
     ends = [size.pop(place) for size in sizes]

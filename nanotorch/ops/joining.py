@@ -156,8 +156,13 @@ def tile(x: Any, *counts: Any, dims: Any = None) -> Any:
     return repeat(x, (1,) * (x.ndim - len(times)) + times)
 
 
-def repeat_interleave(x: Any, repeats: Any, dim: int | None = None) -> Any:
-    """Each element (or slice along `dim`) of x `repeats` times in a row: one count or many."""
+def repeat_interleave(
+    x: Any, repeats: Any, dim: int | None = None, *, output_size: int | None = None
+) -> Any:
+    """Each element (or slice along `dim`) of x `repeats` times in a row: one count or many.
+
+    `output_size`, how many that makes, is what PyTorch need not wait for; here nothing.
+    """
     x, place = (reshape(x, (-1,)), 0) if dim is None else (x, dimension(dim, x.ndim))
     if isinstance(repeats, Traced):
         xp = array_module(repeats._array)
@@ -207,15 +212,40 @@ def broadcast_tensors(*tensors: Any) -> tuple[Any, ...]:
     return tuple(expand(t, shape) for t in tensors)
 
 
+def continued(x: Any, dim: int, before: int, after: int, mode: str) -> Any:
+    """x with so many elements more before and after it along one dimension, as the mode says."""
+    size = x.shape[dim]
+    most = size - (mode == "reflect") if mode != "replicate" else max(before, after)
+    if before > most or after > most or size + before + after < 1:
+        raise RuntimeError(
+            f"pad: mode {mode!r} can add {most} elements at most to dimension {dim} of size "
+            f"{size}, got {before} before and {after} after"
+        )
+    xp = array_module(getattr(x, "_array", x))
+    places = xp.arange(-before, size + after)
+    if mode == "circular":
+        places = places % size
+    elif mode == "replicate":
+        places = xp.minimum(xp.maximum(places, 0), size - 1)
+    else:
+        places = size - 1 - xp.absolute(size - 1 - xp.absolute(places))
+    return index_select(x, dim, x._wrap(places) if hasattr(x, "_wrap") else places)
+
+
 def pad(x: Any, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
     """x with `value` (0) around it: `pad` holds (before, after) for the last dimension, then the
-    one before it, and so on; negative amounts cut off. Only the mode "constant" is there."""
-    if mode != "constant":
-        raise NotImplementedError(f"pad: expected the mode 'constant', got {mode!r}")
+    one before it, and so on; negative amounts cut off. Or with what x goes on as, by the mode:
+    "reflect", "replicate" (the last element), "circular"."""
+    if mode not in ("constant", "reflect", "replicate", "circular"):
+        raise NotImplementedError(f"Unrecognised padding mode {mode}")
     if len(pad) % 2 or len(pad) > 2 * x.ndim:
         raise RuntimeError(
             f"pad: expected (before, after) for at most {x.ndim} dimensions, got {pad}"
         )
+    if mode != "constant":
+        for i, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True)):
+            x = continued(x, x.ndim - 1 - i, before, after, mode)
+        return x
     shape, inner, key = list(x.shape), [slice(None)] * x.ndim, [slice(None)] * x.ndim
     for i, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True)):
         d = x.ndim - 1 - i

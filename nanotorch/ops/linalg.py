@@ -241,6 +241,9 @@ def einsum_reverse(
         (term, x) for i, (term, x) in enumerate(zip(terms, inputs, strict=True)) if i != index
     ]
     known = set(output).union(*(term for term, _ in others))
+    for term, x in others:  # a dimension of size 1 beside a larger one is repeated, and summed here
+        larger = {c for c, n in zip(term, x.shape, strict=True) if n > 1}
+        known -= {c for c, n in zip(own, shapes[index], strict=True) if n == 1 and c in larger}
     kept = "".join(dict.fromkeys(letter for letter in own if letter in known))
     operands = [g, *(x for _, x in others)]
     y = apply(EinSum, *operands, equation=",".join([output, *(t for t, _ in others)]) + "->" + kept)

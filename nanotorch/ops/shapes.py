@@ -385,9 +385,10 @@ def split(x: Any, split_size: Any, dim: int = 0) -> tuple[Any, ...]:
     place = dimension(dim, x.ndim)
     size = x.shape[place]
     if isinstance(split_size, int):
-        if split_size <= 0:
+        if split_size < 0 or (split_size == 0 and size):
             raise RuntimeError(f"split: expected a positive split_size, got {split_size}")
-        lengths = [min(split_size, size - at) for at in range(0, size, split_size)] or [0]
+        starts = range(0, size, split_size or 1)
+        lengths = [min(split_size, size - at) for at in starts] or [0]
     else:
         lengths = list(split_size)
         if sum(lengths) != size:
@@ -408,7 +409,8 @@ def chunk(x: Any, chunks: int, dim: int = 0) -> tuple[Any, ...]:
         raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
     if x.ndim == 0:
         raise RuntimeError("chunk expects at least a 1-dimensional tensor")
-    return split(x, max(1, -(-x.shape[dim] // chunks)), dim)
+    size = x.shape[dimension(dim, x.ndim)]
+    return split(x, -(-size // chunks) if size else [0] * chunks, dim)
 
 
 def unbind(x: Any, dim: int = 0) -> tuple[Any, ...]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from math import isfinite
+import math
 from typing import Any
 
 from nanotorch.backend import Array, array_module
 from nanotorch.backend.dtypes import int64
 from nanotorch.ops.casting import cast, full_of, into
 from nanotorch.ops.comparisons import isnan, where
-from nanotorch.ops.elementwise import ceil, floor
-from nanotorch.ops.indexing import Gather, index_select
+from nanotorch.ops.elementwise import ceil, floor, round as round_
+from nanotorch.ops.indexing import Gather, gather, vector
 from nanotorch.ops.pairs import lerp
 from nanotorch.ops.reductions import Extreme, ValuesAndIndices, along, any as any_, argmax
 from nanotorch.ops.shapes import dimension, movedim, narrow, reshape, select, squeeze
@@ -36,11 +36,13 @@ class Argsort(Primitive):
     def kernel(
         xp: Any, x: Array, *, dim: int = -1, descending: bool = False, out: Array | None = None
     ) -> Array:
-        if not descending:
+        if not x.ndim:
+            y = xp.zeros((), xp.int64)
+        elif not descending:
             y = xp.argsort(x, axis=dim, kind="stable")
         else:
             y = xp.flip(xp.argsort(xp.flip(x, axis=dim), axis=dim, kind="stable"), axis=dim)
-            y = x.shape[dim] - 1 - y if x.ndim else y
+            y = x.shape[dim] - 1 - y
         return into(xp, y, out)
 
 
@@ -60,6 +62,8 @@ class Median(Extreme):
     def kernel(
         xp: Any, x: Array, *, dim: None = None, keepdim: bool = False, out: Array | None = None
     ) -> Array:
+        if not x.size:
+            return into(xp, xp.asarray(xp.nan, x.dtype), out)
         ordered = xp.sort(x.reshape(-1))
         last, middle = ordered[-1], ordered[(x.size - 1) // 2]
         return into(xp, xp.where(last != last, last, middle), out)  # NaN comes last
@@ -100,7 +104,7 @@ def topk(
     x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
 ) -> ValuesAndIndices:
     """The k largest (or smallest) elements along `dim`, in order, and their indices."""
-    size = x.shape[dim] if x.ndim else 1
+    size = x.shape[dimension(dim, x.ndim)] if x.ndim else 1
     if not 0 <= k <= size:
         raise RuntimeError(
             f"topk: k must be between 0 and the size {size} of dimension {dim}, got {k}"
@@ -125,20 +129,37 @@ def median(
     return along(MedianAlong, x, middle, dim, keepdim)
 
 
-def quantile(x: Any, q: Any, dim: int | None = None, keepdim: bool = False) -> Any:
+def quantile(
+    x: Any, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
+) -> Any:
     """The values below which the shares q (a number, or a vector: the first dimension) of x lie.
 
-    Between two elements it is interpolated linearly.
+    Between two elements it is interpolated: "linear", "lower", "higher", "midpoint", or "nearest".
+    NaN where there is one among the elements.
     """
+    if interpolation not in ("linear", "lower", "higher", "midpoint", "nearest"):
+        raise RuntimeError(
+            "quantile() interpolation must be one of linear, lower, higher, midpoint or nearest, "
+            f"but got {interpolation}"
+        )
+    if not isinstance(q, Traced) and not 0 <= q <= 1:
+        raise RuntimeError(f"quantile() q must be in the range [0, 1] but got {q}")
+    if not x.ndim:
+        return quantile(vector(x), q, 0, interpolation=interpolation)
     shape = (1,) * x.ndim if dim is None else list(x.shape)
     x, place = (reshape(x, (-1,)), 0) if dim is None else (x, dimension(dim, x.ndim))
     shares: Any = q if isinstance(q, Traced) else full_of(select(reshape(x, (-1,)), 0, 0), q)
     ordered = movedim(sort(x, place).values, place, 0)
-    rank = reshape(shares, (-1,)) * (ordered.shape[0] - 1)
-    low = cast(floor(rank), int64.numpy)
-    high = cast(ceil(rank), int64.numpy)
-    weight = reshape(rank - floor(rank), (-1, *(1,) * (x.ndim - 1)))
-    y = lerp(index_select(ordered, 0, low), index_select(ordered, 0, high), weight)
+    last = ordered.shape[0] - 1
+    rank = reshape(shares, (-1, *(1,) * (x.ndim - 1))) * last
+    rank = where(isnan(narrow(ordered, 0, last, 1)), float(last), rank)  # NaN comes last
+    rounding = {"lower": floor, "higher": ceil, "nearest": round_}.get(interpolation)
+    if rounding is not None:
+        y = gather(ordered, 0, cast(rounding(rank), int64.numpy))
+    else:
+        low, high = (cast(f(rank), int64.numpy) for f in (floor, ceil))
+        weight = 0.5 if interpolation == "midpoint" else rank - floor(rank)
+        y = lerp(gather(ordered, 0, low), gather(ordered, 0, high), weight)
     if keepdim:
         y = reshape(y, (-1, *(n if d != place or dim is None else 1 for d, n in enumerate(shape))))
     return y if shares.ndim else squeeze(y, 0)
@@ -162,20 +183,39 @@ def unique(
     return made if len(made) > 1 else made[0]
 
 
-def searchsorted(sequence: Any, values: Any, *, right: bool = False) -> Any:
-    """Where each value goes in a sorted vector, int64: before its equals or (`right`) after."""
-    if sequence.ndim != 1:
-        raise RuntimeError(
-            f"searchsorted: expected a vector to search in, got {sequence.ndim} dimensions"
-        )
-    xp, side = array_module(sequence._array), "right" if right else "left"
+def searchsorted(
+    sequence: Any, values: Any, *, out_int32: bool = False, right: bool = False,
+    side: str | None = None, sorter: Any = None,
+) -> Any:  # fmt: skip
+    """Where each value goes in a sorted vector, or, row by row, in those of the last dimension.
+
+    Before its equals, or after them where `right` or side="right"; int64, or int32 where asked.
+    `sorter` holds the indices that sort the sequence.
+    """
+    if side not in (None, "left", "right") or (side == "left" and right):
+        raise RuntimeError(f"searchsorted: side={side!r} does not go with right={right}")
+    ordered = sequence if sorter is None else gather(sequence, -1, sorter)
+    xp, side = array_module(sequence._array), "right" if right else side or "left"
     wanted = values._array if isinstance(values, Traced) else values
-    return sequence._wrap(xp.asarray(xp.searchsorted(sequence._array, wanted, side)))
+    if sequence.ndim == 1:
+        places = xp.asarray(xp.searchsorted(ordered._array, wanted, side))
+    elif xp.shape(wanted)[:-1] != tuple(sequence.shape[:-1]):
+        raise RuntimeError(
+            "searchsorted: expected values whose dimensions but the last are those of the "
+            f"sequence {tuple(sequence.shape)}, got {xp.shape(wanted)}"
+        )
+    else:
+        count = math.prod(sequence.shape[:-1])
+        rows = ordered._array.reshape(count, sequence.shape[-1])
+        queries = wanted.reshape(count, wanted.shape[-1])
+        found = [xp.searchsorted(row, query, side) for row, query in zip(rows, queries)]
+        places = xp.stack(found).reshape(wanted.shape) if found else xp.zeros(wanted.shape, "l")
+    return sequence._wrap(places.astype(xp.int32 if out_int32 else xp.int64))
 
 
-def bucketize(values: Any, boundaries: Any, *, right: bool = False) -> Any:
+def bucketize(values: Any, boundaries: Any, *, out_int32: bool = False, right: bool = False) -> Any:
     """The number of the bucket between sorted boundaries that each value lies in, int64."""
-    return searchsorted(boundaries, values, right=right)
+    return searchsorted(boundaries, values, out_int32=out_int32, right=right)
 
 
 def histc(x: Any, bins: int = 100, min: float = 0, max: float = 0) -> Any:
@@ -193,7 +233,7 @@ def histc(x: Any, bins: int = 100, min: float = 0, max: float = 0) -> Any:
         low, high = float(values.min()), float(values.max())
     if low == high:
         low, high = low - 1, high + 1
-    if not (isfinite(low) and isfinite(high) and low < high):
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise RuntimeError(f"histc: expected a finite range with min < max, got [{low}, {high}]")
     values = values[(values >= low) & (values <= high)]
     places = ((values - low) * bins / (high - low)).astype(xp.int64)

@@ -10,9 +10,10 @@ from nanotorch.backend.dtypes import bool_
 from nanotorch.ops.casting import cast, into, zeros_like
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import abs, clamp, sign
-from nanotorch.ops.joining import broadcast_tensors
-from nanotorch.ops.shapes import narrow, squeeze, unsqueeze
-from nanotorch.ops.sums import Dim, axes, count, floating, mean, spread, sum
+from nanotorch.ops.joining import broadcast_tensors, cat
+from nanotorch.ops.linalg import svdvals
+from nanotorch.ops.shapes import movedim, narrow, reshape, squeeze, unsqueeze
+from nanotorch.ops.sums import Dim, axes, count, dims, floating, mean, spread, sum
 from nanotorch.primitive import Primitive, apply
 
 
@@ -174,19 +175,38 @@ def moment(
     return apply(primitive, x, dim=axes(x, dim), correction=correction, keepdim=keepdim)
 
 
-def var_mean(x: Any, dim: Any = None, *, correction: float = 1, keepdim: bool = False) -> Any:
+def var_mean(
+    x: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
+    correction: float | None = None,
+) -> Any:  # fmt: skip
     """(variance, mean) over `dim`."""
-    return var(x, dim, keepdim=keepdim, correction=correction), mean(x, dim, keepdim)
+    axis = None if isinstance(dim, bool) else dim
+    return moment(Var, x, dim, unbiased, keepdim, correction), mean(x, axis, keepdim)
 
 
-def std_mean(x: Any, dim: Any = None, *, correction: float = 1, keepdim: bool = False) -> Any:
+def std_mean(
+    x: Any, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *,
+    correction: float | None = None,
+) -> Any:  # fmt: skip
     """(standard deviation, mean) over `dim`."""
-    return std(x, dim, keepdim=keepdim, correction=correction), mean(x, dim, keepdim)
+    axis = None if isinstance(dim, bool) else dim
+    return moment(Std, x, dim, unbiased, keepdim, correction), mean(x, axis, keepdim)
 
 
 def norm(x: Any, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Any:
-    """The p-norm of the elements over `dim`: (sum |x| ** p) ** (1 / p); "fro" is 2."""
+    """The p-norm of the elements over `dim`: (sum |x| ** p) ** (1 / p); "fro" is 2.
+
+    "nuc": the sum of the singular values of matrices in two dimensions.
+    """
     floating(x, "norm")
+    if p == "nuc":
+        pair = (0, 1) if dim is None else dim
+        y = sum(svdvals(movedim(x, tuple(pair), (-2, -1))), -1)
+        return (
+            reshape(y, [1 if d in dims(x.shape, pair) else n for d, n in enumerate(x.shape)])
+            if keepdim
+            else y
+        )
     if p in ("fro", None):
         p = 2
     return apply(Norm, x, p=float(p) if p != 2 else 2, dim=axes(x, dim), keepdim=keepdim)
@@ -201,15 +221,23 @@ def cosine_similarity(a: Any, b: Any, dim: int = 1, eps: float = 1e-8) -> Any:
     return squeeze(sum(a * b, dim, True) / (lengths[0] * lengths[1]), dim)
 
 
-def cdist(a: Any, b: Any, p: float = 2.0) -> Any:
-    """The distances (…, m, n), by the p-norm, of the rows of a (…, m, k) from those of b."""
+def cdist(a: Any, b: Any, p: float = 2.0, compute_mode: str | None = None) -> Any:
+    """The distances (…, m, n), by the p-norm, of the rows of a (…, m, k) from those of b.
+
+    Always from the differences, whatever `compute_mode` says: products would cancel.
+    """
     return norm(unsqueeze(a, -2) - unsqueeze(b, -3), p, -1)
 
 
-def diff(x: Any, n: int = 1, dim: int = -1) -> Any:
-    """The differences of neighbours along `dim`, n times over."""
+def diff(x: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Any:
+    """The differences of neighbours along `dim`, n times over, of x between `prepend` and
+    `append`."""
+    parts = [part for part in (prepend, x, append) if part is not None]
+    x = cat(parts, dim) if len(parts) > 1 and n else x
     for _ in range(n):
         size = x.shape[dim]
+        if not size:
+            break
         later, earlier = narrow(x, dim, 1, size - 1), narrow(x, dim, 0, size - 1)
         x = later ^ earlier if x.dtype is bool_ else later - earlier
     return x
