@@ -162,13 +162,12 @@ def gaussian_nll_loss(
     var: a number, of x's shape, or of x's without the last dimension or with size 1 there.
     ValueError for a negative variance (seen on the CPU).
     """
-    if not isinstance(var, Tensor):
-        var = ops.ones_like(input) * var
-    if var.shape != input.shape and tuple(var.shape) == tuple(input.shape[:-1]):
-        var = ops.unsqueeze(var, -1)
-    if var.device.type == "cpu" and (var < 0).any():
+    spread: Tensor = var if isinstance(var, Tensor) else ops.ones_like(input) * var
+    if spread.shape != input.shape and tuple(spread.shape) == tuple(input.shape[:-1]):
+        spread = ops.unsqueeze(spread, -1)
+    if spread.device.type == "cpu" and (spread < 0).any():
         raise ValueError("gaussian_nll_loss: var has negative entries")
-    bounded = var.clone()
+    bounded = spread.clone()
     with no_grad():  # the bound does not stop the gradient
         bounded.clamp_(min=eps)
     loss = 0.5 * (ops.log(bounded) + (input - target) ** 2 / bounded)
