@@ -27,7 +27,7 @@ class MaxPool(Primitive):
     def kernel(xp: Any, x: Array, *, windows: Windows, out: Array | None = None) -> Array:
         counts = windows.counts(x.shape[2:])
         padded = surrounded(xp, x, windows)
-        keys = [key for _, key in windows.places(counts)]
+        keys = windows.places(counts)
         y = padded[keys[0]].copy() if out is None else into(xp, padded[keys[0]], out)
         for key in keys[1:]:
             xp.maximum(y, padded[key], out=y)
@@ -117,7 +117,7 @@ class AveragePool(Linear):
         padded = surrounded(xp, x, windows, 0)
         y = xp.zeros((*x.shape[:2], *counts), x.dtype) if out is None else out
         y[...] = 0
-        for _, key in windows.places(counts):
+        for key in windows.places(counts):
             y += padded[key]
         y /= divisor(xp, divisors, y.dtype)
         return y
@@ -136,7 +136,7 @@ class AveragePoolReverse(Linear):
     ) -> Array:  # fmt: skip
         shares = g / divisor(xp, divisors, g.dtype)
         total = xp.zeros((*g.shape[:2], *windows.padded(shape)), g.dtype)
-        for _, key in windows.places(g.shape[2:]):
+        for key in windows.places(tuple(g.shape[2:])):
             total[key] += shares
         return into(xp, total[windows.inside(shape)], out)
 
@@ -156,7 +156,7 @@ def largest(xp: Any, padded: Array, y: Array, windows: Windows, counts: Shape) -
     """For each place in a window its key, and in which windows the first of the largest, or a NaN,
     stands there."""
     waiting = xp.ones(y.shape, bool)
-    for _, key in windows.places(counts):
+    for key in windows.places(counts):
         source = padded[key]
         first = (source == y) | (source != source) if y.dtype.kind in "fcV" else source == y
         first &= waiting

@@ -7,6 +7,7 @@ add columns up again (col2im) one sum, on NumPy and on CuPy.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -47,12 +48,21 @@ class Windows(NamedTuple):
         pairs = zip(shape, self.padding, strict=True)
         return (..., *(slice(before, before + n) for n, (before, _) in pairs))
 
-    def places(self, counts: Sequence[int]) -> Iterator[tuple[Shape, tuple[Any, ...]]]:
-        """Each place in a window, with the key of its elements in the padded input."""
+    @functools.lru_cache(maxsize=256)  # noqa: B019 - a tuple, and few of them
+    def places(self, counts: Shape) -> list[tuple[Any, ...]]:
+        """For each place in a window the key of its elements in the padded input."""
+        keys = []
         for place in itertools.product(*map(range, self.size)):
-            start = [p * d for p, d in zip(place, self.dilation, strict=True)]
-            ends = zip(start, counts, self.stride, strict=True)
-            yield place, (..., *(slice(a, a + (n - 1) * s + 1, s) for a, n, s in ends))
+            ends = zip(place, self.dilation, counts, self.stride, strict=True)
+            keys.append((..., *(slice(p * d, p * d + (n - 1) * s + 1, s) for p, d, n, s in ends)))
+        return keys
+
+    @functools.lru_cache(maxsize=256)  # noqa: B019
+    def offsets(self, padded: Shape) -> list[int]:
+        """For each place in a window how far it is from the first in an input of that shape."""
+        steps = [d * math.prod(padded[n + 1 :]) for n, d in enumerate(self.dilation)]
+        places = itertools.product(*map(range, self.size))
+        return [sum(p * step for p, step in zip(place, steps, strict=True)) for place in places]
 
 
 class Columns:
@@ -76,11 +86,7 @@ class Columns:
         number = -(-samples // most)  # parts of about one size
         self.part = max(1, -(-samples // max(number, 1)))
         self.samples = samples
-        strides = [math.prod(padded[d + 1 :]) for d in range(len(padded))]
-        self.offsets = [
-            sum(p * d * s for p, d, s in zip(place, windows.dilation, strides, strict=True))
-            for place, _ in windows.places(self.counts)
-        ]
+        self.offsets = windows.offsets(padded)
         size = math.prod(padded)
         memory = (channels, self.part, size + self.offsets[-1])
         self.flat = xp.zeros(memory, dtype)
@@ -101,7 +107,7 @@ class Columns:
             for offset in self.offsets:
                 yield self.flat[:, :samples, offset : offset + length]
         else:
-            for _, key in self.windows.places(self.counts):
+            for key in self.windows.places(self.counts):
                 yield self.padded[:, :samples][key]
 
     def gather(self, x: Array) -> Array:
