@@ -197,3 +197,43 @@ def test_a_state_is_loaded_across_devices(cuda: str) -> None:
     target.load_state_dict(source.state_dict())
     assert target.weight.device.type == "cpu"
     assert target.weight.tolist() == source.weight.cpu().tolist()
+
+
+NETS: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "LSTM": (lambda: nn.LSTM(3, 4, num_layers=2, bidirectional=True), (5, 2, 3)),
+    "GRU": (lambda: nn.GRU(3, 4), (5, 2, 3)),
+    "RNN": (lambda: nn.RNN(3, 4, nonlinearity="relu"), (5, 2, 3)),
+    "LSTM with projections": (lambda: nn.LSTM(3, 4, proj_size=2), (5, 2, 3)),
+    "LSTMCell": (lambda: nn.LSTMCell(3, 4), (2, 3)),
+    "Conv2d": (lambda: nn.Conv2d(2, 4, 3, padding=1, groups=2), (3, 2, 6, 5)),
+    "Conv1d": (lambda: nn.Conv1d(2, 4, 3, stride=2), (3, 2, 9)),
+    "ConvTranspose2d": (lambda: nn.ConvTranspose2d(2, 4, 3, stride=2), (3, 2, 4, 5)),
+    "MaxPool2d": (lambda: nn.MaxPool2d(2, padding=1), (3, 2, 4, 5)),
+    "AvgPool2d": (lambda: nn.AvgPool2d(3, 2, 1, count_include_pad=False), (3, 2, 4, 5)),
+    "Unfold": (lambda: nn.Unfold(2, stride=2), (3, 2, 4, 6)),
+    "BatchNorm2d": (lambda: nn.BatchNorm2d(2), (3, 2, 4, 5)),
+    "InstanceNorm2d": (lambda: nn.InstanceNorm2d(2, track_running_stats=True), (3, 2, 4, 5)),
+    "ReflectionPad2d": (lambda: nn.ReflectionPad2d(1), (3, 2, 4, 5)),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_layer_gives_the_cpus_numbers_and_does_not_wait(cuda: str, name: str) -> None:
+    make, shape = NETS[name]
+
+    def results(device: str) -> list[Any]:
+        nt.manual_seed(0)
+        layer, x = make(), nt.randn(shape)
+        layer, x = layer.to(device), x.to(device).requires_grad_()
+        for _ in range(2):
+            layer.zero_grad()
+            x.grad = None
+            with without_waiting(cuda, device):
+                output = layer(x)
+                output = output[0] if isinstance(output, tuple) else output
+                (output * output).sum().backward()
+        tensors = [output, x.grad, *(p.grad for p in layer.parameters()), *layer.buffers()]
+        return [tensor.detach().cpu().numpy() for tensor in tensors]
+
+    for ours, expected in zip(results("cuda"), results("cpu"), strict=True):
+        numpy.testing.assert_allclose(ours, expected, rtol=2e-5, atol=2e-5)

@@ -165,12 +165,19 @@ def largest(xp: Any, padded: Array, y: Array, windows: Windows, counts: Shape) -
 
 
 def divisor(xp: Any, divisors: tuple[Any, ...], dtype: Any) -> Any:
-    """What each window's sum is divided by: the product of its dimensions' divisors."""
+    """What each window's sum is divided by: the product of its dimensions' divisors.
+
+    Each is a number, or (count, size, stride, padding, low, high) for the sizes of windows of which
+    only what lies between low and high counts.
+    """
     result: Any = 1
-    for number, values in enumerate(divisors):
-        ahead = len(divisors) - 1 - number
-        array = xp.asarray(values, dtype) if isinstance(values, tuple) else values
-        result = result * (array.reshape(-1, *(1,) * ahead) if isinstance(values, tuple) else array)
+    for number, one in enumerate(divisors):
+        if isinstance(one, tuple):
+            count, size, stride, padding, low, high = one
+            starts = xp.arange(count) * stride - padding
+            one = (xp.minimum(starts + size, high) - xp.maximum(starts, low)).astype(dtype)
+            one = one.reshape(-1, *(1,) * (len(divisors) - 1 - number))
+        result = result * one
     return result
 
 
@@ -251,12 +258,9 @@ def _average_pool(
         x.shape[-dims:], windows.counts(x.shape[-dims:]), windows.size, windows.stride, padding,
         strict=True,
     ):  # fmt: skip
-        starts = [place * s - p for place in range(count)]
-        if include:
-            sizes = [min(start + k, n + p) - start for start in starts]
-        else:
-            sizes = [min(start + k, n) - max(start, 0) for start in starts]
-        divisors.append(k if set(sizes) == {k} else tuple(sizes))
+        low, high = (-p, n + p) if include else (0, n)
+        whole = -p >= low and (count - 1) * s - p + k <= high
+        divisors.append(k if whole else (count, k, s, p, low, high))
     if override is not None:
         if override == 0:
             raise RuntimeError("avg_pool: divisor_override must be not zero")
