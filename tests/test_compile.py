@@ -45,21 +45,64 @@ def eager_only(function: Step) -> str:
     return str(told[0].message)
 
 
+@pytest.mark.parametrize("mode", ["matched", "pure", "checked"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("model", MODELS)
-def test_a_replayed_step_has_the_bits_of_an_eager_one(model: str, optimizer: str) -> None:
+def test_a_replayed_step_has_the_bits_of_an_eager_one(
+    model: str, optimizer: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pure, "CHECK", mode == "checked")
     make, loss, classes = MODELS[model]
     results = []
     for compiled in (False, True):
         step, trained, _ = training_step(make, OPTIMIZERS[optimizer], loss)
-        step = nt.compile(step, pure=True) if compiled else step
+        step = nt.compile(step, pure=mode != "matched") if compiled else step
         data = batches(6, classes)
         nt.manual_seed(1)  # dropout draws
         losses = [step(x, y).item() for x, y in data]
         results.append((losses, [v.tolist() for v in trained.state_dict().values()]))
-        if compiled:
+        if compiled and mode != "matched":
             assert step._recordings == 1 and step._eager is None
+        elif compiled:
+            assert step.plan().calls and "by the engine" not in str(step.plan())
     assert results[0] == results[1]
+
+
+BROKEN: dict[str, Callable[[Any, Any, int], Any]] = {
+    "another operation": lambda x, y, k: x.exp() if k == 3 else x.tanh(),
+    "another number": lambda x, y, k: x * 2.0 if k < 3 else x * -2.0,
+    "another option": lambda x, y, k: x.sum(0 if k < 3 else -2),
+    "another operand": lambda x, y, k: x - y if k < 3 else y - x,
+    "one more": lambda x, y, k: x * 2 if k < 3 else x * 2 + 1,
+    "one less": lambda x, y, k: x * 2 + 1 if k < 3 else x * 2,
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_promise_is_an_error_that_names_the_line(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pure, "CHECK", True)
+    number = 0
+
+    @nt.compile(pure=True)
+    def step(x: nt.Tensor, y: nt.Tensor) -> Any:
+        return BROKEN[name](x, y, number)
+
+    x, y = nt.randn(3, 3), nt.randn(3, 3)
+    for number in range(3):
+        assert nt.equal(step(x, y), BROKEN[name](x, y, number))
+    number = 3
+    with pytest.raises(RuntimeError, match=r"NANOTORCH_CHECK: .*test_compile.py:\d+: .* recorded"):
+        step(x, y)
+
+
+def test_arguments_that_are_not_compared_by_value_are_refused() -> None:
+    step = nt.compile(lambda x, options: x * options["scale"], pure=True)
+    x = nt.ones(1)
+    assert [step(x, {"scale": s}).item() for s in (1.0, 1.0, 2.0, -0.0)] == [1.0, 1.0, 2.0, 0.0]
+    with pytest.warns(UserWarning, match="an argument is a range, which is not compared by value"):
+        assert nt.compile(lambda x, r: x * len(r), pure=True)(x, range(3)).item() == 3.0
 
 
 def test_learning_rates_and_momentum_follow_the_live_values() -> None:
@@ -618,9 +661,12 @@ def test_what_is_kept_of_a_gradient_stays_as_it_is(what: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:compile")  # a few read values, and stay eager
+@pytest.mark.parametrize("pure", [False, True])
 @pytest.mark.parametrize("kind", ["float32", "float64"])
 @pytest.mark.parametrize("case", op_table.CASES, ids=lambda case: case.name)
-def test_every_op_replays_to_the_bits_of_an_eager_run(case: op_table.Case, kind: str) -> None:
+def test_every_op_replays_to_the_bits_of_an_eager_run(
+    case: op_table.Case, kind: str, pure: bool
+) -> None:
     arrays = [a.astype(kind) if a.dtype.kind == "f" else a for a in case.arrays()]
     inputs = [nt.tensor(a) for a in arrays]
     leaves = [
@@ -639,8 +685,8 @@ def test_every_op_replays_to_the_bits_of_an_eager_run(case: op_table.Case, kind:
     def bits() -> list[Any]:
         return [x.grad._array.tobytes() for x in leaves if x.grad is not None]
 
-    compiled = nt.compile(step, pure=True)
-    for _ in range(3):
+    compiled = nt.compile(step, pure=pure)
+    for _ in range(4):
         found, gradients = compiled(), bits()
         expected = step()
         if isinstance(expected, nt.Tensor):

@@ -23,8 +23,11 @@ def free_memory_is_poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:compile")  # a few read values, and stay eager
+@pytest.mark.parametrize("pure", [False, True])
 @pytest.mark.parametrize("case", op_table.CASES, ids=lambda case: case.name)
-def test_every_op_computes_in_memory_that_nothing_else_uses(case: op_table.Case) -> None:
+def test_every_op_computes_in_memory_that_nothing_else_uses(
+    case: op_table.Case, pure: bool
+) -> None:
     results = []
     for compiled in (False, True):
         inputs = [nt.tensor(a) for a in case.arrays()]
@@ -42,7 +45,7 @@ def test_every_op_computes_in_memory_that_nothing_else_uses(case: op_table.Case)
                 optimizer.step()
             return out.detach().clone() if isinstance(out, nt.Tensor) else out
 
-        run = nt.compile(step, pure=True) if compiled else step
+        run = nt.compile(step, pure=pure) if compiled else step
         seen = []
         for _ in range(4):
             out = run()
@@ -81,7 +84,10 @@ KINDS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("place", ["first", "between", "last"])
 @pytest.mark.parametrize("to_none", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradients_may_be_cleared_anywhere_in_a_step(kind: str, place: str, to_none: bool) -> None:
+@pytest.mark.parametrize("pure", [False, True])
+def test_gradients_may_be_cleared_anywhere_in_a_step(
+    pure: bool, kind: str, place: str, to_none: bool
+) -> None:
     results = []
     for compiled in (False, True):
         nt.manual_seed(0)
@@ -100,7 +106,7 @@ def test_gradients_may_be_cleared_anywhere_in_a_step(kind: str, place: str, to_n
                 optimizer.zero_grad(set_to_none=to_none)
             return loss
 
-        run = nt.compile(step, pure=True) if compiled else step
+        run = nt.compile(step, pure=pure) if compiled else step
         seen = []
         for _ in range(6):
             loss = run(nt.randn(8, 8)).item()

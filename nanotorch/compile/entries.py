@@ -7,18 +7,20 @@ application is the same one (see `Operand`), calls what the kernel calls, and ha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from nanotorch.autograd.engine import go_on, next_sequence
 from nanotorch.autograd.errors import KERNEL_ERRORS
-from nanotorch.backend import HOST, promote
+from nanotorch.backend import HOST, Array, promote
+from nanotorch.compile.calls import OUT_FIRST, Call, same_form
 from nanotorch.compile.lines import Line, family_of
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.outputs import Output
 from nanotorch.compile.program import Program, arrays_of
 from nanotorch.compile.recorder import Kernel, Where, line_outside
-from nanotorch.compile.values import identity, is_exact, is_plain
+from nanotorch.compile.values import identity, is_plain, tests_of
 from nanotorch.node import RELEASED, Node, Traced
 from nanotorch.primitive import Primitive, run
 from nanotorch.tensor import Tensor
@@ -41,6 +43,7 @@ class Operand(NamedTuple):
     kind: str
     value: Any = None
     form: Any = None  # the tensor's type, and the array's shape, dtype and strides
+    array: Any = None  # of a leaf, when it was met first
 
     @property
     def is_fixed(self) -> bool:
@@ -50,12 +53,7 @@ class Operand(NamedTuple):
     def tests(self, x: str, a: str, tracked: bool, constant: Callable[[Any], str]) -> list[str]:
         """Conditions on the input named x, as source; they give its array the name a."""
         if self.kind == "number":
-            if self.value is None or self.value is ... or isinstance(self.value, bool):
-                return [f"{x} is {self.value!r}"]
-            tests = [f"type({x}) is {constant(type(self.value))}"]
-            if is_exact(self.value):
-                return [*tests, f"{x} == {constant(self.value)}"]
-            return [*tests, f"identity({x}) == {constant(identity(self.value))}"]
+            return tests_of(x, self.value, constant)
         if self.kind == "changing":
             return [f"type({x}) is {constant(type(self.value))}"]
         if self.kind == "output":
@@ -66,7 +64,7 @@ class Operand(NamedTuple):
             return [*tests, f"({a} := {x}._array) is not None"]
         kind, shape, dtype, strides = self.form
         if self.is_fixed:
-            array = constant(self.value._array)
+            array = constant(self.array)
             return [
                 f"{x} is {constant(self.value)} and ({a} := {x}._array) is {array}",
                 f"{x}._requires_grad and {x}._node is None and {x}._base is None",
@@ -75,7 +73,7 @@ class Operand(NamedTuple):
         if self.kind == "leaf":
             tests.append(f"{x}._requires_grad and {x}._node is None and {x}._base is None")
         elif tracked:
-            tests.append(f"not {x}._requires_grad and not {x}._inference")
+            tests.append(f"not {x}._requires_grad")
             tests.append(f"((base := {x}._base) is None or not base._requires_grad)")
         tests.append(f"type({a} := {x}._array) is ndarray and {a}.shape == {constant(shape)}")
         tests.append(f"{a}.dtype is {constant(dtype)} and {a}.strides == {constant(strides)}")
@@ -89,6 +87,7 @@ class Entry:
         self.primitive, self.attributes = primitive, attributes
         self.before: Entry | None = None
         self.next: list[Entry] = []
+        self.first: Entry | None = None  # of those, the one that came last
         self.operands: list[Operand] = []
         self.places = 0  # how many with a node the path has, itself included
         self.place = -1  # its number among those; -1 without a node
@@ -143,7 +142,7 @@ class Entry:
             return Operand("output", x._entry, form)
         base = x._base
         if x._requires_grad and x._node is None and base is None:
-            return Operand("leaf", x, form)
+            return Operand("leaf", x, form, array)
         foreign = x._requires_grad or (base is not None and base._requires_grad)
         return Operand("tensor", foreign, form)
 
@@ -159,7 +158,7 @@ class Entry:
         self.form = (array.shape, array.dtype, bool(array.flags.c_contiguous))
         foreign = any(o.kind == "tensor" and o.value for o in self.operands)
         if node is None:
-            self.grad_off = not run.modes.get("grad", True)
+            self.grad_off = not run.modes["grad"]
             if foreign and self._is_strict:
                 self._leave("it computes with what was not made by this path")
             return out
@@ -198,15 +197,15 @@ class Entry:
         if len(inputs) != len(self.operands):
             return None
         for number, (operand, x) in enumerate(zip(self.operands, inputs, strict=True)):
-            if operand.kind == "leaf" and operand.value is not x:
-                self.operands[number] = operand._replace(value=None)
+            if operand.is_fixed and (operand.value is not x or x._array is not operand.array):
+                self.operands[number] = operand._replace(value=None, array=None)
         holds = self._built("holds", [], {})
         if holds(run, inputs, attributes) is None:
             return None
         try:
             self._generate(inputs)
-        except Unknown as reason:
-            self._leave(str(reason))
+        except Exception as error:  # whatever it was: the engine is right
+            self._leave(f"no function could be made for it: {error}")
         return self.apply(run, inputs, attributes)
 
     def _generate(self, inputs: Any) -> None:
@@ -237,28 +236,19 @@ class Entry:
             tests += operand.tests(names[number], f"a{number}", self._is_strict, constant)
         for first, second in self.same:
             tests.append(f"a{second} is a{first}")
-        if not self.attributes:
-            tests.append("not attributes")
-        else:
-            text = constant(self.attributes)
-            tests.append(f"(attributes is {text} or attributes == {text})")
-            for key, value in self.attributes.items():
-                item = f"attributes[{key!r}]"
-                if isinstance(value, bool):
-                    tests.append(f"{item} is {value}")
-                elif is_exact(value):
-                    tests.append(f"type({item}) is {constant(type(value))}")
-                elif isinstance(value, float | complex | tuple | slice | HOST.generic):
-                    tests.append(f"identity({item}) == {constant(identity(value))}")
+        tests.append(
+            f"len(attributes) == {len(self.attributes)}" if self.attributes else "not attributes"
+        )
+        for key, value in self.attributes.items():
+            tests += tests_of(f"attributes[{key!r}]", value, constant)
         if tracked:
-            tests.append("modes_get('grad', True) and modes_get('saved_hooks') is None")
-            tests.append("not modes_get('anomaly')")
+            tests.append("modes['grad'] and modes['saved_hooks'] is None and not modes['anomaly']")
         else:
-            tests.append("not modes_get('inference')")
+            tests.append("not modes['inference']")
             if self.grad_off:
-                tests.append("not modes_get('grad', True)")
+                tests.append("not modes['grad']")
             elif self.primitive.vjp:
-                tests.append("modes_get('grad', True)")
+                tests.append("modes['grad']")
         scope |= {
             "Output": Output, "Tensor": Tensor, "identity": identity, "ndarray": HOST.ndarray,
             "new": object.__new__, "next_sequence": next_sequence, "KERNEL_ERRORS": KERNEL_ERRORS,
@@ -272,11 +262,11 @@ class Entry:
             f"        {', '.join(names)}, = inputs",
             "    except ValueError:",
             "        return None",
-            "    modes_get = run.modes.get",
+            "    modes = run.modes",
             "    try:",
             f"        if not ({' and '.join(tests)}):",
             "            return None",
-            "    except (TypeError, ValueError):  # a value that cannot be compared",
+            "    except (KeyError, TypeError, ValueError):  # others, or not comparable",
             "        return None",
             *(f"    {line}" for line in body or ["return True"]),
         ]
@@ -345,13 +335,19 @@ class Entry:
         program.moving = set(program.names)
         kernel = Kernel(self.primitive, HOST, tuple(arrays), self.attributes, out, False, False)
         calls = program.lowered([kernel])
-        if calls == [kernel]:
+        if not calls or calls == [kernel]:
             return None
         program.own.discard(id(out))
         last = {root_of(a): n for n, call in enumerate(calls) for a in arrays_of(call)}
         lines = program.written(calls, last)
         self.lines = [line._replace(step=id(self)) for line in program.lines]
         program.forget()
+        last_call = calls[-1]
+        alone = not any("y" in names_in(line) for line in lines[:-1])
+        if alone and isinstance(last_call, Call) and makes_alike(last_call, out):
+            head = lines[-1].removesuffix(", y)").removesuffix(", out=y)")
+            if head != lines[-1] and "y" not in names_in(head):
+                return [*lines[:-1], f"y = {head})"], program.constants
         return ["y = empty(shape, dtype)", *lines], program.constants
 
     def _handing_out(self) -> list[str]:
@@ -367,7 +363,7 @@ class Entry:
             lines.append(f"show(out, x{shown}, {leaf}, operation, attributes, {in_no_grad})")
         if not tracked:
             return [*lines, "return out"]
-        lines.append("out._requires_grad, out._run, out._entry = True, run, entry")
+        lines.append("out._run, out._entry = run, entry")
         parts: list[str] = ["entry", "next_sequence()"]
         self.layout = []
         for number, operand in enumerate(self.operands):
@@ -386,6 +382,7 @@ class Entry:
                 lines.append(f"if (c{number} := {x}._cell) is None: {x}._cell = c{number} = [0]")
                 parts += [a, f"c{number}", f"c{number}[0]"]
             else:
+                lines.append(f"if {x}._inference: return None")
                 lines.append(f"c{number} = {x}._cell")
                 parts += [x, a, f"0 if c{number} is None else c{number}[0]"]
         if self.saves_output:
@@ -461,3 +458,16 @@ def show(
     out._path = step if base is None or leaf else (*x._path, *step)
     out._base = x if base is None or leaf else base
     out._made_in_no_grad = in_no_grad
+
+
+def names_in(line: str) -> list[str]:
+    """The names in a line of a program."""
+    return re.findall(r"\w+", line)
+
+
+def makes_alike(call: Call, out: Array) -> bool:
+    """Whether a call that is given no memory makes an array like the one it fills."""
+    if call.function in OUT_FIRST or out.size <= 1:  # operands of one element lose dimensions
+        return False
+    y = call.function(*call.arguments, **call.keywords)
+    return type(y) is HOST.ndarray and same_form(y, out)

@@ -32,8 +32,8 @@ def made_of(root: Entry) -> list[Entry]:
 
 
 class Gradients:
-    """The program of one root. Called with a call of the step, it adds to the leaves' `.grad`;
-    False where something is not as it was, and nothing is done."""
+    """The program of one root. `call(run)` adds to the leaves' `.grad` for a call of the step; it
+    is False, and does nothing, where something is not as it was."""
 
     def __init__(self, run: Any, root: Any) -> None:
         self.entries = made_of(root._entry)
@@ -49,8 +49,17 @@ class Gradients:
     @classmethod
     def of(cls, run: Any, root: Any) -> Any:
         """The program of a root; None where it could be made at another call, False if never."""
-        node = root._node
-        self = cls(run, root)
+        node, outer = root._node, run.modes["rings"]
+        if any(e.layout and run.values[e.place][2] is None for e in made_of(root._entry)):
+            return None  # another backward pass has used it
+        try:
+            return cls(run, root)._made(run, root, node)
+        except Exception:  # the walk that follows fails as it does in an eager step
+            return False
+        finally:
+            run.modes["rings"] = outer
+
+    def _made(self, run: Any, root: Any, node: Any) -> Any:
         if any(n.hooks or n.post_hooks for n in run.nodes):
             return None
         if any(leaf._hooks or leaf._post_hooks for leaf in self.leaves):
@@ -60,11 +69,9 @@ class Gradients:
         array = root._array
         leaves = list(self.leaves)
         options: Any = {"retain_graph": True, "create_graph": False, "accumulate": False}
-        outer = run.modes["rings"]
         with Recorder([Tensor._wrap(a) for _, a in self._arrays.values()]) as recorder:
             ones = Tensor._wrap(HOST.ones(array.shape, array.dtype))
             noted = walk([root], [ones], targets=leaves, **options)
-        run.modes["rings"] = outer
         if recorder.refusal is not None or root._node is not node:
             return False
         one = ones._array if array.ndim else array.dtype.type(1)
@@ -79,10 +86,6 @@ class Gradients:
                 return False
         self._build([any(a is b for b in fresh) for a in outputs])
         return self
-
-    def __call__(self, run: Any) -> bool:
-        assert self.call is not None
-        return self.call(run)
 
     # --- what it reads ----------------------------------------------------------------------------
 
@@ -127,13 +130,12 @@ class Gradients:
                 if edge == -1 and leaf is not None:
                     if leaf not in self.leaves:
                         self.leaves[leaf] = self._constant(leaf)
-                        fixed.append(leaf._array)
-                        self._checks.append(
-                            f"{self.leaves[leaf]}._array is {self._constant(leaf._array)}"
-                        )
-        for array in fixed:  # which the program names as a constant
-            if id(array) in self._arrays:
-                self._checks.append(f"{self._arrays[id(array)][0]} is {self._constant(array)}")
+                        fixed.append(entry.operands[number].array)
+                        array = self._constant(entry.operands[number].array)
+                        self._checks.append(f"{self.leaves[leaf]}._array is {array}")
+        for one in fixed:  # which the program names as a constant
+            if id(one) in self._arrays:
+                self._checks.append(f"{self._arrays[id(one)][0]} is {self._constant(one)}")
         names = list(self.leaves.values())
         for number, name in enumerate(names):
             others = [n for n in names[:number] if name[0] == "v" or n[0] == "v"]
@@ -185,7 +187,7 @@ class Gradients:
         source = "\n".join(["def backward(run):", *(f"    {line}" for line in lines)])
         exec(compile(source + "\n", "<compiled backward>", "exec"), scope)
         self.call = scope["backward"]
-        del self.values
+        del self.values, self.leaves, self._arrays  # and with them what a call has computed
 
 
 def new_arrays(recorder: Recorder, outputs: Sequence[Array]) -> list[Array]:

@@ -53,13 +53,18 @@ class Matcher(Ring):
         self.values: list[tuple[Any, ...]] = []  # what the nodes of its outputs would keep
         self.nodes: list[Node] = []  # those that have been made
         self.modes = modes.__dict__
-        self.rings: Rings = ()
+        self.rings: Rings = (self,)
 
     def __enter__(self) -> None:
-        self.rings = modes.rings = with_ring(modes.rings, self)
+        state = self.modes
+        if "saved_hooks" not in state or state.get("rings"):
+            for name in ("grad", "inference", "anomaly", "saved_hooks"):
+                setattr(modes, name, getattr(modes, name))  # so that the thread has all of them
+            self.rings = with_ring(modes.rings, self)
+        state["rings"] = self.rings
 
     def __exit__(self, *error: object) -> None:
-        modes.rings = without_ring(modes.rings, self)
+        self.modes["rings"] = () if len(self.rings) == 1 else without_ring(modes.rings, self)
         self.paths.latest = self.entry
 
     def __call__(
@@ -67,12 +72,12 @@ class Matcher(Ring):
     ) -> Any:
         if self.modes["rings"] is not self.rings:  # somebody else reads what is applied
             return go_on(primitive, inputs, attributes, rest)
-        for entry in self.entry.next:
-            if entry.primitive is primitive:
-                out = entry.apply(self, inputs, attributes)
-                if out is not None:
-                    self.entry = entry
-                    return out
+        entry = self.entry.first
+        if entry is not None and entry.primitive is primitive:
+            out = entry.apply(self, inputs, attributes)
+            if out is not None:
+                self.entry = entry
+                return out
         return self.branch(primitive, inputs, attributes)
 
     def write(
@@ -81,9 +86,15 @@ class Matcher(Ring):
         return go_on_writing(primitive, inputs, attributes, rest)
 
     def branch(self, primitive: Any, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> Any:
-        """An application that follows the latest for the first time; where there are too many
-        already, it is left to the engine."""
+        """An application by another entry than the first that has followed the latest; by a new
+        one, unless there are too many, where it has not followed yet."""
         paths, before = self.paths, self.entry
+        for entry in before.next:
+            if entry.primitive is primitive and entry is not before.first:
+                out = entry.apply(self, inputs, attributes)
+                if out is not None:
+                    self.entry = before.first = entry  # most likely to come next
+                    return out
         if paths.count >= MOST_ENTRIES or len(before.next) >= MOST_BRANCHES:
             paths.full = True
             return go_on(primitive, inputs, attributes, ())
@@ -91,6 +102,7 @@ class Matcher(Ring):
         out = go_on(primitive, inputs, attributes, ())
         entry.before, entry.places = before, before.places
         before.next.append(entry)
+        before.first = entry
         paths.count += 1
         self.entry = entry
         return entry.finish(self, inputs, out)
@@ -125,15 +137,16 @@ class Matcher(Ring):
         gradients = entry.gradients
         if gradients is False or entry.place >= len(self.values):
             return False
-        rings = modes.rings
-        if (rings and rings is not self.rings) or modes.listener is not SILENCE:
+        state = modes.__dict__
+        rings = state.get("rings")
+        if (rings and rings is not self.rings) or state.get("anomaly"):
             return False
-        if modes.anomaly or not self.lock.acquire(blocking=False):
+        if modes.listener is not SILENCE or not self.lock.acquire(blocking=False):
             return False
         try:
             if gradients is None:
-                entry.gradients = Gradients.of(self, root) or False
+                entry.gradients = Gradients.of(self, root)
                 return False
-            return bool(gradients(self))
+            return bool(gradients.call(self))
         finally:
             self.lock.release()

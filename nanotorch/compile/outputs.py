@@ -21,6 +21,7 @@ class Output(Tensor):
 
     _run: Any
     _entry: Any
+    _requires_grad = True
 
     @property
     def _node(self) -> Node | None:
@@ -40,6 +41,7 @@ class Output(Tensor):
         node = self._node
         fields = self.__dict__
         fields.pop("_own_node"), fields.pop("_run"), fields.pop("_entry")
+        fields.setdefault("_requires_grad", True)
         self.__class__ = Tensor  # type: ignore[assignment]
         self._node = node
 

@@ -112,7 +112,11 @@ class Program:
         if not isinstance(note, Call) or root_of(note.out) in (root_of(a) for a in arrays_of(step)):
             return False
         writers = [n for n in notes if isinstance(n, Call) and root_of(n.out) == root_of(note.out)]
-        fixed = all(id(a) in self._fixed or not a.flags.writeable for a in note.arrays)
+        outside = {root_of(a) for a in step.operands if type(a) in MODULES}
+        fixed = all(  # what cannot be written to is a constant of a kernel, or somebody else's
+            id(a) in self._fixed or not (a.flags.writeable or root_of(a) in outside)
+            for a in note.arrays
+        )
         if not fixed or not note.arrays or len(writers) > 1:
             return False
         self._fixed.add(id(note.out))

@@ -30,7 +30,7 @@ class Step:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         rings = modes.rings
-        if modes.listener is not SILENCE or (rings and (on_tensors() or is_matched(rings))):
+        if (rings and (on_tensors() or is_matched(rings))) or modes.listener is not SILENCE:
             return self._function(*args, **kwargs)
         if not self._lock.acquire(blocking=False):  # another thread's call is matched
             return self._function(*args, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from nanotorch.backend import HOST
@@ -29,6 +30,22 @@ def identity(value: Any) -> Any:
     return type(value), repr(value) if isinstance(value, float | complex) else value
 
 
-def is_exact(value: Any) -> bool:
-    """Whether == alone tells a value from all others of its type."""
-    return isinstance(value, int | str) or (isinstance(value, float) and value != 0)
+def tests_of(text: str, value: Any, constant: Callable[[Any], str]) -> list[str]:
+    """Conditions, as source, under which what `text` stands for is the same plain value."""
+    if value is None or value is ... or isinstance(value, bool):
+        return [f"{text} is {value!r}"]
+    if isinstance(value, type):
+        return [f"{text} is {constant(value)}"]
+    tests = [f"type({text}) is {constant(type(value))}"]
+    if isinstance(value, tuple):
+        tests.append(f"len({text}) == {len(value)}")
+        for number, item in enumerate(value):
+            tests += tests_of(f"{text}[{number}]", item, constant)
+        return tests
+    if isinstance(value, slice):
+        for end in ("start", "stop", "step"):
+            tests += tests_of(f"{text}.{end}", getattr(value, end), constant)
+        return tests
+    if isinstance(value, int | str | HOST.dtype) or (isinstance(value, float) and value != 0):
+        return [*tests, f"{text} == {constant(value)}"]
+    return [*tests, f"identity({text}) == {constant(identity(value))}"]  # 0.0 is not -0.0
