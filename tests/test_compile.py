@@ -417,32 +417,33 @@ def test_the_plan_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
 # --- modules --------------------------------------------------------------------------------------
 
 
-def test_a_compiled_module_trains_to_the_same_bits_with_one_backward_node() -> None:
+@pytest.mark.parametrize("pure", [False, True])
+def test_a_compiled_module_trains_and_predicts_to_the_same_bits(pure: bool) -> None:
     results = []
     for compiled in (False, True):
         nt.manual_seed(0)
         model = perceptron()
         optimizer = optim.Adam(model.parameters(), lr=0.01)
-        call = nt.compile(model, pure=True) if compiled else model
+        call = nt.compile(model, pure=pure) if compiled else model
         nt.manual_seed(1)
-        losses = []
+        seen = []
         for x, y in batches(6):
             out = call(x)
             loss = nn.functional.binary_cross_entropy_with_logits(out, y)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            losses.append(loss.item())
-        results.append((losses, [p.tolist() for p in model.parameters()]))
+            with nt.no_grad():
+                seen.append((loss.item(), call(x).tolist()))
+        results.append((seen, [p.tolist() for p in model.parameters()]))
     assert results[0] == results[1]
-    assert out.grad_fn.name() == "CompiledModuleBackward"
-    leaves = [node.variable for node, _ in out.grad_fn.next_functions]
-    assert all(a is b for a, b in zip(leaves, model.parameters(), strict=True))
+    assert [len(call.plan().calls) > 0, out.grad_fn.name()] == [True, "AddmmBackward0"]
 
 
-def test_a_compiled_module_follows_modes_freezing_and_its_own_attributes() -> None:
+@pytest.mark.parametrize("pure", [False, True])
+def test_a_compiled_module_follows_modes_freezing_and_its_own_attributes(pure: bool) -> None:
     model = perceptron()
-    compiled = nt.compile(model, pure=True)
+    compiled = nt.compile(model, pure=pure)
     (x, _), (x2, _) = batches(2)
     compiled(x), compiled(x2)
     compiled.eval()
@@ -453,27 +454,11 @@ def test_a_compiled_module_follows_modes_freezing_and_its_own_attributes() -> No
     with nt.no_grad():
         assert nt.equal(compiled(x), model(x)) and not compiled(x).requires_grad
     model[0].weight.requires_grad_(False)
-    compiled(x).sum().backward()
-    compiled(x).sum().backward()
+    early, late = compiled(x), compiled(x)
+    (early.sum() + late.sum()).backward()
     assert model[0].weight.grad is None
     assert nt.allclose(model[5].bias.grad, nt.tensor([2.0 * ROWS]))
     assert list(compiled.state_dict()) == list(model.state_dict())
-
-
-def test_backward_through_an_earlier_call_of_a_compiled_module_is_refused() -> None:
-    compiled = nt.compile(logistic(), pure=True)
-    (x, _), (x2, _) = batches(2)
-    compiled(x)
-    early, late = compiled(x), compiled(x2)
-    with pytest.raises(RuntimeError, match="was called again since"):
-        early.sum().backward()
-    late.sum().backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match="a second time"):
-        late.sum().backward()
-    (g,) = nt.autograd.grad(compiled(x).sum(), [compiled.weight])
-    assert nt.allclose(g, x.sum(0, keepdim=True))
-    with pytest.raises(RuntimeError, match="no second derivatives"):
-        nt.autograd.grad(compiled(x).sum(), [compiled.weight], create_graph=True)
 
 
 # --- one pass over large batches ------------------------------------------------------------------

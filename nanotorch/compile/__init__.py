@@ -31,13 +31,13 @@ def compile(
     """`function`, or a module, with its kernels replayed; as a call or as a decorator.
 
     function: a training or evaluation step on tensors, such as one that computes a loss, calls
-        `backward()`, `optimizer.step()` and `zero_grad()`, and returns the loss. Or a `nn.Module`.
+        `backward()`, `optimizer.step()` and `zero_grad()`, and returns the loss. Or a `nn.Module`,
+        for calls without gradients; a training step gains if it is compiled as a whole.
         A compiled function has `steps(*stacked)`: as many steps as the arguments' first dimension
         says; with `pure` on a GPU at one launch.
     pure: the function's Python does the same at every call with the same arguments, so that it may
         run once for each kind of them; see docs/compile.md. Tensors that the function returns are
-        copies, outside of any graph. A module's output carries one backward node: its backward
-        pass is replayed as well, for the latest call.
+        copies, outside of any graph.
     explain: print what the third call does: its kernels, how long they took, the bytes they move,
         the memory they share; with `pure`, each plan with its first replay.
     warn: with `pure`: say why a function stays eager, or on a GPU is no CUDA graph.
@@ -45,10 +45,10 @@ def compile(
     if function is None:
         return functools.partial(compile, pure=pure, explain=explain, warn=warn)
     # Loaded here, because most programs that import nanotorch compile nothing.
-    from nanotorch.compile.modules import PureModule
+    from nanotorch.compile.modules import CompiledModule
     from nanotorch.compile.pure import PureStep
-    from nanotorch.compile.steps import ModuleStep, Step
+    from nanotorch.compile.steps import Step
 
-    if hasattr(function, "forward") and hasattr(function, "named_parameters"):
-        return PureModule(function, explain, warn) if pure else ModuleStep(function, explain)
-    return PureStep(function, explain, warn) if pure else Step(function, explain)
+    step = PureStep(function, explain, warn) if pure else Step(function, explain)
+    is_module = hasattr(function, "forward") and hasattr(function, "named_parameters")
+    return CompiledModule(function, step) if is_module else step

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from nanotorch.backend import MODULES
 from nanotorch.compile.cuda_graph import place_text
-from nanotorch.compile.recorder import Draw, Kernel, Live, Recorder, Where
+from nanotorch.compile.recorder import Kernel, Live, Recorder, Where
 from nanotorch.compile.values import identity, is_plain
 
 CHECK = os.environ.get("NANOTORCH_CHECK") == "1"
@@ -46,11 +46,9 @@ def events_of(recorder: Recorder) -> list[Event]:
             call: Any = step.call
             out, name = step.result, call.func.__name__
             what = (call.func, id(call.args[0]) if hasattr(call.args[0], "__dict__") else None)
-        elif isinstance(step, Draw):
+        else:
             out, name = step.out, "random numbers"
             what = (out.shape, out.dtype)
-        else:
-            name = "backward"
         if out is not None:
             sources[id(out)] = ("made", number)
         events.append(Event(name, what, getattr(step, "where", None)))

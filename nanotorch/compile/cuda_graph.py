@@ -42,15 +42,15 @@ from nanotorch.tensor import Tensor
 MOST_CAPTURES = 8  # of one plan, each because something else than numbers has changed
 
 
-def unfit(record: Recorder, moves: bool = True) -> str | None:
+def unfit(record: Recorder) -> str | None:
     """Why a record cannot be replayed, if some of it is on a GPU; None where it can.
 
-    `moves`: arguments and tensors from outside may be moved to the GPU by the step.
+    Arguments and tensors from outside may be moved to the GPU by the step.
     """
     if record.place is None:
         return None
     for step in record.steps:
-        if isinstance(step, Kernel) and not (moves and is_move(step, record)):
+        if isinstance(step, Kernel) and not is_move(step, record):
             if any(MODULES.get(type(a)) is HOST for a in (*step.operands, step.out)):
                 what = "moves" if step.primitive is ToDevice else "computes"
                 return f"{place_text(step.where)}{what} on the CPU what a step on the GPU needs"

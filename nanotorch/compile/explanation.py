@@ -75,9 +75,6 @@ class Explanation:
         """One row for each kernel, and below it one for each of its calls where it has several."""
         for found in self.kernels():
             first, last = self.calls[found[0]], self.calls[found[-1]]
-            if first.outside:
-                yield columns("", "", "", f"({first.kernel})")
-                continue
             times = [s for s in (self.seconds[n] for n in found) if s is not None]
             share = f"{sum(times) / total:.0%}" if times and total else ""
             nbytes = sum(self.calls[n].bytes for n in found)

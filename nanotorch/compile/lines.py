@@ -20,7 +20,6 @@ FAMILIES = {
     "statistics": "reductions",
 }
 LIVE, RANDOM, ROWS = "live calls", "random numbers", "pass over rows"
-OUTSIDE = "output given back; the gradient arrives"
 
 
 class Line(NamedTuple):
@@ -35,11 +34,6 @@ class Line(NamedTuple):
     dtype: str = ""
     bytes: int = 0  # read and written
     otherwise: bool = False  # runs only where a branch goes another way than in the recording
-
-    @property
-    def outside(self) -> bool:
-        """Whether the program waits here for what happens outside of it."""
-        return self.kernel == OUTSIDE
 
 
 def family_of(module: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from nanotorch.backend import HOST, MODULES, Array
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.program import REFERENCES, Program, Recorded, Slot, Step, arrays_of
-from nanotorch.compile.recorder import Draw, HandOver, Kernel, Live, Recorder
+from nanotorch.compile.recorder import Draw, Kernel, Live, Recorder
 from nanotorch.compile.rows import NotRowWise
 from nanotorch.compile.stopwatch import Stopwatch
 from nanotorch.compile.tiles import Tiling
@@ -175,10 +175,8 @@ class Plan(Program):
             program += self.written(after, last)
             self.targets = [(self.array_name(a), i) for a, i in self.tiling.counted()]
         results = ", ".join(self.array_name(a) for a in self.outputs)
-        two_phases = any(isinstance(step, HandOver) for step in steps)
-        arguments = ", ".join(f"x{i}" for i in range(len(self.record.inputs) - two_phases))
-        end = f"({results}{',' if results else ''})"
-        end = f"yield {end}[1:]" if two_phases else f"return {end}"
+        arguments = ", ".join(f"x{i}" for i in range(len(self.record.inputs)))
+        end = f"return ({results}{',' if results else ''})"
         body = "\n    ".join([*head, *program, end])
         self.source = f"def run({arguments}):\n    {body}\n"
         return self.built(self.source)

@@ -14,9 +14,9 @@ from typing import Any, ClassVar, NamedTuple
 from nanotorch.backend import HOST, MODULES, Array, promote
 from nanotorch.backend.halves import kernel_for, kernel_of
 from nanotorch.compile.calls import OUT_FIRST, Call, Choice, Note, View, calls_of, same_form
-from nanotorch.compile.lines import OUTSIDE, Line, call_name, family_of
+from nanotorch.compile.lines import Line, call_name, family_of
 from nanotorch.compile.memory import Memory, root_of
-from nanotorch.compile.recorder import Draw, HandOver, Kernel, Live
+from nanotorch.compile.recorder import Draw, Kernel, Live
 from nanotorch.ops.casting import Clone
 from nanotorch.tensor import Tensor
 
@@ -30,7 +30,7 @@ class Done(NamedTuple):
 # NumPy wants `out` of these by name: a third operand by position might be meant to be compared too.
 KEYWORD_ONLY = (HOST.maximum, HOST.minimum)
 
-Recorded = Kernel | Draw | Live | HandOver
+Recorded = Kernel | Draw | Live
 Step = Recorded | Call | View | Choice | Done
 
 
@@ -145,9 +145,6 @@ class Program:
             if isinstance(step, Live):
                 lines = self._live(step)
                 self.lines.append(Line(lines[-1], id(step), call_name(step.call)))
-            elif isinstance(step, HandOver):
-                lines = [f"{self.array_name(step.cotangent)} = yield {self.array_name(step.out)}"]
-                self.lines.append(Line(lines[-1], id(step), OUTSIDE))
             elif isinstance(step, Draw):
                 memory.hold(step.out)
                 lines = [f"{self.constant('draw', step.fill)}({self.array_name(step.out)})"]

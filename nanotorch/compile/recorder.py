@@ -57,13 +57,6 @@ class Draw(NamedTuple):
     out: Array
 
 
-class HandOver(NamedTuple):
-    """Where a module's program gives its output away, and goes on when the cotangent arrives."""
-
-    out: Array
-    cotangent: Array
-
-
 class Kernel(NamedTuple):
     """One kernel call: operands are arrays or plain values; `out` is what it made or wrote into."""
 
@@ -85,7 +78,7 @@ class Recorder(Ring, Listener):
 
     def __init__(self, inputs: Iterable[Tensor]) -> None:
         self.inputs = [x._array for x in inputs]
-        self.steps: list[Kernel | Draw | Live | HandOver] = []
+        self.steps: list[Kernel | Draw | Live] = []
         self.made: dict[int, Array] = {}  # arrays that exist only since the recording began
         self.constant: set[int] = set()  # those of them that are the same in every call
         self.external: dict[
@@ -254,12 +247,6 @@ class Recorder(Ring, Listener):
             not isinstance(step, Kernel) or (step.into_existing and id(step.out) not in self.made)
             for step in self.steps
         )
-
-    def hand_over(self, out: Tensor, g: Tensor) -> None:
-        """The program gives `out` away here and goes on with its cotangent g."""
-        self.inputs.append(g._array)
-        self._inputs[id(g._array)] = len(self.inputs) - 1
-        self.steps.append(HandOver(out._array, g._array))
 
     def refuse(self, what: str) -> None:
         """Ends the recording: a replay would get wrong what the step does. The step itself runs

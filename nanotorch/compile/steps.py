@@ -89,33 +89,3 @@ class Step:
 def is_matched(rings: Any) -> bool:
     """Whether the step that is called is part of another one."""
     return any(isinstance(ring, Matcher) for ring in rings)
-
-
-class ModuleStep:
-    """A module whose calls are matched; everything else is the module's own."""
-
-    _step: Step
-
-    def __init__(self, module: Any, explain: bool) -> None:
-        self.__dict__["module"] = module
-        self.__dict__["_step"] = Step(module, explain)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.module, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.module, name, value)
-
-    def __repr__(self) -> str:
-        return f"compiled {self.module!r}"
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._step(*args, **kwargs)
-
-    def plan(self) -> Explanation:
-        """As of a compiled function: what the latest call consists of."""
-        return self._step.plan()
-
-    def explain(self, *args: Any, **kwargs: Any) -> Explanation:
-        """As of a compiled function: calls the module once more, with a stopwatch."""
-        return self._step.explain(*args, **kwargs)

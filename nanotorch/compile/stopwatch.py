@@ -16,7 +16,6 @@ class Stopwatch:
     def __init__(self, plan: Program) -> None:
         count = len(plan.lines)
         self.took: list[list[float]] = [[] for _ in range(count)]  # seconds, one for each replay
-        self._outside = [line.outside for line in plan.lines]
         self._ends: list[float | None] = []
         plan.constants["clock"], plan.constants["ends"] = time.perf_counter, self._ends
         head, *body = plan.source.splitlines()
@@ -33,10 +32,9 @@ class Stopwatch:
     def stop(self) -> None:
         """After a replay: takes down its times."""
         before, *ends = self._ends
-        for took, outside, end in zip(self.took, self._outside, ends, strict=True):
+        for took, end in zip(self.took, ends, strict=True):
             if end is not None and before is not None:
-                if not outside:
-                    took.append(end - before)
+                took.append(end - before)
                 before = end
 
 

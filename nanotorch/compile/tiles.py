@@ -15,12 +15,11 @@ from nanotorch.backend import HOST, MODULES, Array, blas_threads, get_num_thread
 from nanotorch.compile.lines import Line
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.program import Program
-from nanotorch.compile.recorder import Draw, HandOver, Kernel, Live, Recorder
+from nanotorch.compile.recorder import Draw, Kernel, Live, Recorder
 from nanotorch.compile.rows import COLUMNS, ROWS, SUM, WHOLE, NotRowWise, Role, role
-from nanotorch.compile.tile_calls import TileCalls, calls_of_tile, texts_of
 from nanotorch.ops import losses
 
-Step = Kernel | Draw | Live | HandOver
+Step = Kernel | Draw | Live
 
 GROUPS = 32
 FEWER_GROUPS = 8  # where the sums of all groups would take more than MOST_SUM_BYTES
@@ -47,7 +46,6 @@ class Tiling:
         self.before: list[Step] = []
         self.within: list[tuple[Kernel, Role]] = []
         self.after: list[Step] = []
-        self._kept: list[TileCalls] = []  # so that identities stay those of these arrays
         self._sort(steps)
         if not any(r.output == SUM for _, r in self.within):
             raise NotRowWise("nothing is summed over the rows")
@@ -80,8 +78,6 @@ class Tiling:
         sealed = False
         root = root_of
         for step in steps:
-            if isinstance(step, HandOver):
-                raise NotRowWise("the output is needed before the backward pass")
             if not isinstance(step, Kernel):
                 if self.within:
                     sealed = True
@@ -144,16 +140,6 @@ class Tiling:
             buffers[made] = (like, cut)
             return made
 
-        def run(step: Kernel, found: Role, operands: list[str], out: str) -> None:
-            calls = calls_of_tile(step, [self._kind(a) for a in step.operands], found, height)
-            line = f"{whole(step, found, operands)}, out={out})"
-            if calls is None:
-                body.append(line)
-                return
-            self._kept.append(calls)
-            view = lambda: f"r{next(numbers)}"
-            body.extend(texts_of(calls, operands, out, line, buffer, view, program))
-
         def whole(step: Kernel, found: Role, operands: list[str]) -> str:
             kernel = program.constant(step.primitive.title(), step.primitive.kernel)
             attributes = {k: program.value_text(v) for k, v in step.attributes.items()}
@@ -170,7 +156,7 @@ class Tiling:
             if found.output == SUM:
                 place = len(sums)
                 sums.append((step, found))
-                run(step, found, operands, f"parts[{place}]")
+                body.append(f"{whole(step, found, operands)}, out=parts[{place}])")
                 body.append(f"sums[{place}] += parts[{place}]")
             elif shares:
                 local[id(step.out)] = target = f"r{next(numbers)}"
@@ -182,7 +168,7 @@ class Tiling:
                     body.append(f"{target} = {program.array_name(step.out)}[low:high]")
                 else:
                     local[id(step.out)] = target = buffer(step.out[:height])
-                run(step, found, operands, target)
+                body.append(f"{whole(step, found, operands)}, out={target})")
         for step, _ in sums:
             program.memory.apart(step.out)
         forms = [
@@ -215,7 +201,7 @@ class Tiling:
     def forget(self) -> None:
         """Lets go of the recording and its arrays, once the program is made; the names stay."""
         self.titles = [kernel.primitive.title() for kernel, _ in self.within]
-        del self._kept, self.program, self.seeds, self.kinds, self.before, self.within, self.after
+        del self.program, self.seeds, self.kinds, self.before, self.within, self.after
 
     def counted(self) -> list[tuple[Array, int]]:
         """The targets of the pass, and the class that must not be among them for it to be right."""

@@ -143,8 +143,6 @@ def _dress(axes: Any, explanation: Explanation) -> None:
     for number, found in enumerate(explanation.kernels()):
         if number % 2:
             axes.axvspan(found[0] - 0.5, found[-1] + 0.5, color=BAND, linewidth=0, zorder=0)
-        if explanation.calls[found[0]].outside:
-            axes.axvline(found[0], color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
     axes.set_xlim(-0.6, len(explanation.calls) - 0.4)
 
 
@@ -172,7 +170,7 @@ def _bars(axes: Any, explanation: Explanation, width: float) -> None:
                 text, (x, height), (0, 2), textcoords="offset points", ha="center",
                 fontsize=7, color=INK,
             )  # fmt: skip
-    families = [f for f in COLOURS if any(c.family == f and not c.outside for c in calls)]
+    families = [f for f in COLOURS if any(c.family == f for c in calls)]
     axes.legend(
         handles=[Patch(color=COLOURS[f], label=f) for f in families], ncols=len(families),
         loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False, fontsize=8, labelcolor=INK,
