@@ -79,7 +79,7 @@ RINGS = {
     "spellings": ("spellings.py", "functional.py", "utils/tensorboard.py"),
     "data loading": ("utils/data/",),
     "recomputation": ("utils/checkpoint.py",),
-    "training": ("training/",),
+    "training": ("training/", "__main__.py"),
     "datasets": ("datasets/",),
 }
 

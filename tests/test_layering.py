@@ -42,7 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("interop", "distributed", "functional"),
     ("",),  # nanotorch/__init__.py
     ("training",),
-    ("train",),
+    ("train", "__main__"),
 )
 # The parts that make up the Tensor's own layer may know each other; other neighbours may not.
 ONE_UNIT = {"tensor", "operators", "sampling", "creation", "random", "printing"}

@@ -73,12 +73,14 @@ BAD = {
         r"expected number \(> 0\), given -1", "--optimizer.lr", "-1", lines=2
     ),
     "a flag below a value": flags("seed: expected integer", "--seed.x", "1", lines=2),
-    "a seed that is no number": flags("sweep", "--seed", "0,x", lines=None),
+    "a seed that is no number": flags(
+        "command line: sweep: seed: expected integer", "--seed", "0,x", lines=None
+    ),
     "resume of nothing": flags("is not a run folder", "--resume", "runs/none-1"),
     # --- the configuration
     "not TOML": config(r"a.toml: not valid TOML: .*line 1", "[data\n", 1),
     "not text": config("not a text file in UTF-8", "", 1, files={"a.toml": b"\xff\xfe\x00"}),
-    "an empty file": config(r"data: is required", ""),
+    "an empty file": config(r"data.source: is required", ""),
     "no source": config(r"a.toml:1: data.source: is required", "[data]\n"),
     "an unknown section": config(
         "a.toml:5: datta: unknown key; did you mean `data`", GOOD + "[datta]\nx = 1\n"
@@ -210,10 +212,13 @@ BAD = {
     ),
     "a part of no rows": flags("is none; give a larger share", "--data.test", "0.001"),
     "groups without a column": flags(
-        'data.group: goes with data.split = "grouped"', "--data.split", "grouped"
+        'command line: data.split: "grouped" needs data.group', "--data.split", "grouped"
     ),
     "a column without groups": data(
-        'data.group: goes with data.split = "grouped"', CSV, "--data.group", "a"
+        'command line: data.group: is used by data.split = "grouped" alone',
+        CSV,
+        "--data.group",
+        "a",
     ),
     "a negative weight": data(
         "expected a weight >= 0, found -1", table(a=ROW, w=-1, y=ROW % 2), "--data.weight", "w"

@@ -14,6 +14,7 @@ from typing import Any
 from nanotorch.training.config import sections
 from nanotorch.training.curves import draw_curves
 from nanotorch.training.errors import needs_extra
+from nanotorch.training.exits import say
 from nanotorch.training.run import Run
 from nanotorch.training.run_state import save_state
 
@@ -178,7 +179,7 @@ class Lines:
         if self.bar is not None:
             self.bar.write(line)
         else:
-            print(line, flush=True)
+            say(line)
 
     def on_end(self, run: Run) -> None:
         if self.bar is not None:

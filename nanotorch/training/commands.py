@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import difflib
 import json
 import sys
 from pathlib import Path
 
+import nanotorch as nt
 from nanotorch.training.config.sections import Data
 from nanotorch.training.curves import chart_of_runs, figure, save_figure
 from nanotorch.training.doctor import print_findings
 from nanotorch.training.errors import InputError, RunFailure
 from nanotorch.training.evaluation import evaluate_file
 from nanotorch.training.exits import Command, exit_code, tell
+from nanotorch.training.files import refuse_to_replace
 from nanotorch.training.fit import train
 from nanotorch.training.inspection import inspect_file, write_toml
 from nanotorch.training.prediction import Wishes, predict_file
@@ -104,12 +107,21 @@ def plot(arguments: list[str]) -> None:
     parser.add_argument("--part", choices=("train", "validation", "both"), default="both")
     parser.add_argument("--log", action="store_true", help="logarithmic axis")
     parser.add_argument("--smooth", type=float, default=0.0, help="weight of the past, 0 to 1")
-    parser.add_argument("--output", type=Path, default=Path("curves"), help="path without ending")
+    parser.add_argument(
+        "--output", type=Path, default=Path("curves"), help="NAME.png, NAME.svg, or NAME for both"
+    )
+    parser.add_argument("--force", action="store_true", help="replace files that are there")
     options = parser.parse_args(arguments)
     if not 0 <= options.smooth < 1:
         raise InputError(f"--smooth: expected 0 <= weight < 1, given {options.smooth}")
+    stem = options.output
+    kinds: tuple[str, ...] = ("png", "svg")
+    if stem.suffix in (".png", ".svg"):
+        stem, kinds = stem.with_suffix(""), (stem.suffix[1:],)
+    for kind in kinds:
+        refuse_to_replace(stem.with_name(f"{stem.name}.{kind}"), options.force)
     chart = chart_of_runs(options.runs, options.quantity, options.part, options.log, options.smooth)
-    for path in save_figure(figure(chart), options.output):
+    for path in save_figure(figure(chart), stem, kinds):
         print(path)
 
 
@@ -180,14 +192,22 @@ def _parser(name: str, command: Command) -> argparse.ArgumentParser:
 
 def main() -> int:
     """`nanotorch COMMAND …`, for those who installed the package."""
-    name, *arguments = sys.argv[1:] or ["--help"]
-    if name in ("--help", "-h"):
-        print("usage: nanotorch COMMAND …\n")
-        for known, command in COMMANDS.items():
-            print(f"  {known:<11} {command.__doc__}")
-        print("\n`nanotorch COMMAND --help` says more.")
+    lines = [f"  {name:<11} {command.__doc__}" for name, command in COMMANDS.items()]
+    parser = argparse.ArgumentParser(
+        prog="nanotorch",
+        usage="nanotorch COMMAND …",
+        description="Train, measure and apply models from the command line.",
+        epilog="\n".join(["commands:", *lines, "", "`nanotorch COMMAND --help` says more."]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"nanotorch {nt.__version__}")
+    parser.add_argument("command", help=argparse.SUPPRESS)
+    if sys.argv[1:2] in ([], ["--help"], ["-h"]):
+        parser.print_help()
         return 0
+    name = parser.parse_args(sys.argv[1:2]).command
     if name not in COMMANDS:
-        expected = ", ".join(COMMANDS)
-        return tell("nanotorch", [f"there is no command {name!r}; there are {expected}"], 2)
-    return exit_code(COMMANDS[name], arguments, f"nanotorch {name}")
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
+        return tell("nanotorch", [f"there is no command {name!r}; {hint}"], 2)
+    return exit_code(COMMANDS[name], sys.argv[2:], f"nanotorch {name}")

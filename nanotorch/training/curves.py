@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from nanotorch.training.config.sections import flat_values
 from nanotorch.training.errors import InputError, reading
 from nanotorch.training.files import write_whole
 from nanotorch.training.metrics import METRICS as MEASURES
-from nanotorch.training.run_folder import CONFIG, EVENTS, METRICS, read_log
+from nanotorch.training.run_folder import CONFIG, EVENTS, METRICS, SUMMARY, read_log
 
 INK, FAINT, PAPER = "#1f2933", "#d8dee5", "#ffffff"
 COLOURS = {"train": "#2f6fb3", "validation": "#d9622b"}
@@ -120,6 +121,8 @@ def chart_of_runs(
 ) -> Chart:
     """One quantity of several runs; the legend names the keys in which they differ."""
     names = _labels(folders)
+    if quantity == "loss" and len(losses := {_loss_of(folder) for folder in folders} - {""}) > 1:
+        raise InputError(f"plot: {' and '.join(sorted(losses))} cannot share an axis")
     if len(folders) == 1 and part == "both":
         return chart_of_run(folders[0], quantity, log_scale, smoothing)
     parts = ("validation", "train") if part == "both" else (part,)
@@ -138,6 +141,15 @@ def chart_of_runs(
         raise InputError(f"no run has {quantity!r} of {part}; recorded are {', '.join(known)}")
     title = "solid: validation, dashed: train" if part == "both" else part
     return Chart(quantity, lines, title, log_scale=log_scale, smoothing=smoothing)
+
+
+def _loss_of(folder: Path) -> str:
+    """What the loss of a finished run is; empty where it is not known."""
+    if not (folder / SUMMARY).is_file():
+        return ""
+    with reading(folder / SUMMARY, "the summary of a run"):
+        task = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["data"]["task"]
+        return "squared errors" if task == "regression" else "cross-entropies"
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
@@ -271,14 +283,15 @@ def _mark_best(axes: Any, chart: Chart) -> None:
     )  # fmt: skip
 
 
-def save_figure(drawn: Any, stem: Path) -> list[Path]:
-    """Write STEM.png and STEM.svg, each whole or not at all; the same bytes for the same figure."""
+def save_figure(drawn: Any, stem: Path, kinds: Sequence[str] = ("png", "svg")) -> list[Path]:
+    """Write STEM.KIND for each kind, whole or not at all; the same bytes for the same figure."""
     import matplotlib
 
     written = []
     settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "nanotorch", "path.simplify": True}
     with matplotlib.rc_context(settings):
-        for kind, options in (("png", {"dpi": 160}), ("svg", {"metadata": {"Date": None}})):
+        for kind in kinds:
+            options: Any = {"dpi": 160} if kind == "png" else {"metadata": {"Date": None}}
             buffer = io.BytesIO()
             drawn.savefig(buffer, format=kind, **options)
             path = stem.with_name(f"{stem.name}.{kind}")

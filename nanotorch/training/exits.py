@@ -34,7 +34,7 @@ def exit_code(command: Command, arguments: list[str], program: str) -> int:
         return tell(program, ["stopped"], 130)
     except BrokenPipeError:
         # Whoever read the output has gone; writing to a closed pipe again at exit would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence()
         return 1
     except MemoryError as error:
         return tell(program, [f"out of memory ({error}): try a smaller training.batch_size"], 1)
@@ -55,6 +55,18 @@ def unexpected(error: Exception) -> str:
     place = f" in {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
     words = (str(error).splitlines() or [""])[0]
     return f"{type(error).__name__}{place}: {words}; {TRACEBACK}=1 shows the traceback"
+
+
+def say(text: str) -> None:
+    """Print a line at once; where nobody reads any more, be silent from now on and go on."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        silence()
+
+
+def silence() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def tell(program: str, lines: list[str], code: int) -> int:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from nanotorch.training.errors import InputError
+
 LEFT_BEHIND = 600  # seconds after which a temporary file is that of a process that was killed
 
 
@@ -55,6 +57,12 @@ def write_whole(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def refuse_to_replace(path: Path, force: bool, key: str = "--output") -> None:
+    """InputError where a file is there already, unless `force` is given."""
+    if path.exists() and not force:
+        raise InputError(f"{key}: {path} is there already; --force would replace it")
 
 
 def new_folder(parent: Path, name: str, files: Mapping[str, bytes]) -> Path:

@@ -25,6 +25,7 @@ from nanotorch.training.data.identity import IDENTITY, MARKS, marks_file, requir
 from nanotorch.training.data.prepare import prepare
 from nanotorch.training.devices import choose_device
 from nanotorch.training.errors import Interrupted, RunFailure, plain
+from nanotorch.training.exits import say
 from nanotorch.training.files import write_whole
 from nanotorch.training.metrics import Outcome, names_for
 from nanotorch.training.model_file import ModelFile, write_model_file
@@ -50,11 +51,12 @@ def train(arguments: list[str], program: str = "nanotorch train") -> None:
     """Train as configurations say, and compare several runs in a table."""
     request = read_request(arguments, program)
     runs = []
-    for config in request.configs:
-        runs.append(fit(config, request.resume, request.quiet, request.changed_data))
-        print(last_line(runs[-1]))
+    for config, source in zip(request.configs, request.sources, strict=True):
+        with source.named():
+            runs.append(fit(config, request.resume, request.quiet, request.changed_data))
+        say(last_line(runs[-1]))
     if len(runs) > 1:
-        print(comparison(runs))
+        say(comparison(runs))
 
 
 def fit(
@@ -160,15 +162,15 @@ def _go_on_later(run: Run, signal: Interrupted) -> Interrupted:
 def _introduce(run: Run, device_words: str) -> None:
     data, rows = run.data, run.data.summary()["rows"]
     parts = ", ".join(f"{count:,} {part}" for part, count in rows.items())
-    print(f"{run.config.name}: {plain(data.origin)}, rows: {parts}; {data.inputs} features")
-    print(f"device: {device_words}")
+    say(f"{run.config.name}: {plain(data.origin)}, rows: {parts}; {data.inputs} features")
+    say(f"device: {device_words}")
     if run.place_words is not None:
-        print(f"data: {run.place_words}")
+        say(f"data: {run.place_words}")
     for note in data.notes:
-        print(f"note: {plain(note)}")
-    print(parameter_table(run.model))
+        say(f"note: {plain(note)}")
+    say(parameter_table(run.model))
     if run.at.step:
-        print(f"goes on after step {run.at.step}, epoch {run.at.epoch}")
+        say(f"goes on after step {run.at.step}, epoch {run.at.epoch}")
 
 
 def _finish(run: Run, best: Best, failure: BaseException | None) -> Finished:

@@ -15,6 +15,7 @@ from nanotorch.training.data.encoding import Target, encode_target
 from nanotorch.training.data.prepare import guessed
 from nanotorch.training.data.tables import Table, read_table
 from nanotorch.training.errors import InputError, plain
+from nanotorch.training.files import refuse_to_replace
 
 TARGETS = ("target", "y", "label", "class", "outcome", "survived", "species", "diagnosis")
 EXAMPLES, WIDTH = 3, 24
@@ -192,6 +193,5 @@ def _toml(table: Table, data: Data, target: str, ignored: list[str], gaps: bool,
 
 def write_toml(inspection: Inspection, path: Path, force: bool) -> None:
     """Write the configuration; a file that is there stays, unless `force` is given."""
-    if path.exists() and not force:
-        raise InputError(f"--write: {path} is there already; --force would replace it")
+    refuse_to_replace(path, force, "--write")
     path.write_text(f"# made by nanotorch inspect {plain(inspection.source)}\n\n{inspection.toml}")

@@ -31,7 +31,7 @@ from nanotorch.training.data.prepare import Standardization
 from nanotorch.training.data.tables import Table, read_table, table_of_text
 from nanotorch.training.data.text_files import text_chunks
 from nanotorch.training.errors import InputError, plain, reading
-from nanotorch.training.files import remove_left_behind, write_whole
+from nanotorch.training.files import refuse_to_replace, remove_left_behind, write_whole
 from nanotorch.training.metrics import Outcome
 from nanotorch.training.model_file import ModelFile, read_model_file
 from nanotorch.training.models import build_model
@@ -199,8 +199,8 @@ def predict_file(
     predictor = Predictor.load(model, trusted)
     if wishes.threshold is not None:
         predictor.threshold = wishes.threshold
-    if output is not None and output.exists() and not wishes.force:
-        raise InputError(f"--output: {output} is there already; --force would replace it")
+    if output is not None:
+        refuse_to_replace(output, wishes.force)
     with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as file:
         count = _predict(predictor, source, file, wishes)
         file.seek(0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanotorch.training.config.help import help_text, json_schema
-from nanotorch.training.config.reader import Flag, load, sweep
+from nanotorch.training.config.reader import Flag, Source, find_config, load_source, sweep
 from nanotorch.training.config.sections import Config
 from nanotorch.training.errors import InputError
 from nanotorch.training.trust import require_trust
@@ -20,6 +20,7 @@ class Request:
     """One call of train.py, read but not yet carried out."""
 
     configs: list[Config]
+    sources: list[Source]  # of the same configurations: where each key was set
     resume: str | None = None  # None, NEWEST, or the folder of a run
     quiet: bool = False
     changed_data: bool = False  # go on though the data are not what they were
@@ -48,24 +49,27 @@ def read_request(arguments: list[str], program: str = "train.py") -> Request:
         folder = Path(resume)
         run = folder.parent.parent if folder.parent.name == "checkpoints" else folder
         paths = [run / CONFIG]
+    paths = [find_config(path) for path in paths]
     seeds = [flag for flag in flags if flag.path == ("seed",) and "," in flag.text]
     flags = [flag for flag in flags if flag not in seeds]
     flags += [Flag(("sweep", "seed"), f"[{flag.text.strip('[]')}]") for flag in seeds]
-    configs, mistakes = [], []
+    loaded: list[tuple[Config, Source]] = []
+    mistakes = []
     for path in paths:
         try:
-            configs += sweep(load(path, flags), flags, path)
+            loaded += sweep(*load_source(path, flags), flags, path)
         except InputError as error:
             mistakes += error.lines
     if mistakes:
         raise InputError(*mistakes)
+    configs = [config for config, _ in loaded]
     for path in paths:
         if path.name == CONFIG:  # of a run folder, and perhaps of somebody else's
             for config in configs:
                 require_trust(config.model, path, trusted)
     if resume is not None and len(configs) > 1:
         raise InputError(f"--resume goes on with one run, and these are {len(configs)}")
-    return Request(configs, resume, quiet, changed)
+    return Request(configs, [source for _, source in loaded], resume, quiet, changed)
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[Path], list[Flag], str | None, bool]:

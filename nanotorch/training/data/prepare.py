@@ -187,8 +187,13 @@ def _divide(table: Table, target: Target, data: Data, seed: int) -> Split:
     if data.split == "stratified" and target.task in ("binary", "classes"):
         classes = target.values.ravel()
     for key, kind in (("group", "grouped"), ("time", "time")):
-        if (getattr(data, key) is None) == (data.split == kind):
-            raise InputError(f'data.{key}: goes with data.split = "{kind}", and only with it')
+        if data.split == kind and getattr(data, key) is None:
+            raise InputError(f'data.split: "{kind}" needs data.{key}, the column to divide by')
+        if data.split != kind and getattr(data, key) is not None:
+            raise InputError(
+                f'data.{key}: is used by data.split = "{kind}" alone, and data.split is '
+                f'"{data.split}"'
+            )
     if data.group is not None:
         groups = np.asarray(table.values[:, table.column(data.group, "data.group")])
     if data.time is not None:

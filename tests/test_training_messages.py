@@ -1,0 +1,183 @@
+"""Messages at the right place, and the command line as people expect it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nanotorch as nt
+from nanotorch.training.commands import COMMANDS, main
+from nanotorch.training.exits import exit_code
+
+REPOSITORY = Path(__file__).parent.parent
+QUICK = ["--output.curves", "false", "--output.report", "false", "--device", "cpu", "--quiet"]
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def call(command: str, *arguments: str) -> int:
+    return exit_code(COMMANDS[command], list(arguments), f"nanotorch {command}")
+
+
+IRIS = '[data]\nsource = "iris"\n'
+PLACES = {
+    "seeds": (IRIS, ["--seed", "0,a"], "command line: sweep: seed: expected integer"),
+    "a sweep of a flag": (
+        IRIS,
+        ["--sweep.optimizer.lr", "0.1,-1"],
+        "command line: sweep: optimizer.lr",
+    ),
+    "a sweep of the file": (
+        IRIS + '[sweep]\n"optimizer.lr" = [-1]\n',
+        [],
+        r"a.toml:4: sweep: optimizer.lr: expected number",
+    ),
+    "an empty file": ("", [], r"a.toml: data.source: is required"),
+    "shares of the split": (
+        IRIS + "test = 0.6\nvalidation = 0.5\n",
+        [],
+        r"a.toml:[34]: data.test \+ data.validation",
+    ),
+    "class weights": (
+        IRIS + "[loss]\nclass_weight = [1.0]\n",
+        [],
+        "a.toml:4: loss.class_weight: expected 3",
+    ),
+    "a monitor": (
+        IRIS + '[stopping]\nmonitor = "f1"\n',
+        [],
+        "a.toml:4: stopping.monitor: expected",
+    ),
+    "what is frozen": (
+        IRIS + '[model]\nfreeze = ["q"]\n',
+        [],
+        "a.toml:4: model.freeze: no parameter",
+    ),
+    "what is frozen by a flag": (IRIS, ["--model.freeze", '["q"]'], "command line: model.freeze"),
+    "a key set twice": (
+        IRIS + 'source = "wine"\n',
+        [],
+        "a.toml:3: source is set a second time here",
+    ),
+    "a table set twice": (
+        IRIS + "[data]\ntest = 0.1\n",
+        [],
+        r"a.toml:3: \[data\] is set a second time",
+    ),
+    "a group that is missing": (
+        IRIS + 'split = "grouped"\n',
+        [],
+        'a.toml:3: data.split: "grouped" needs data.group',
+    ),
+    "a group without its split": (
+        IRIS + 'group = "target"\n',
+        [],
+        'a.toml:3: data.group: is used by data.split = "grouped" alone',
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_a_mistake_is_told_with_its_place(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text, flags, message = PLACES[kind]
+    Path("a.toml").write_text(text)
+    assert call("train", "a.toml", *QUICK, *flags) == 2
+    assert re.match(f"nanotorch train: {message}", error := capsys.readouterr().err), error
+
+
+def test_a_configuration_with_a_byte_order_mark_is_read() -> None:
+    Path("a.toml").write_text("\ufeff" + IRIS + "[training]\nepochs = 1\n")
+    assert call("train", "a.toml", *QUICK) == 0
+
+
+def test_a_missing_configuration_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(40):
+        Path(f"other{number}.toml").touch()
+    Path("titanic.toml").touch()
+    assert call("train", "titanik.toml") == 2
+    assert "beside it: titanic.toml" in capsys.readouterr().err
+    assert call("train", "breast_cancr") == 2
+    assert "did you mean 'breast_cancer'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["breast_cancer", "csv", "frozen"])
+def test_a_shipped_configuration_is_found_by_its_name_in_any_folder(name: str) -> None:
+    assert call("train", name, *QUICK, "--training.epochs", "1") == 0
+    assert Path(f"runs/{name}-1/model.safetensors").exists()
+
+
+def test_a_sweep_may_be_written_with_commas() -> None:
+    Path("a.toml").write_text(IRIS + "[training]\nepochs = 1\n")
+    assert call("train", "a.toml", *QUICK, "--sweep.optimizer.lr", "0.1,0.01") == 0
+    assert len(list(Path("runs").iterdir())) == 2
+
+
+# --- the command -------------------------------------------------------------------------------
+
+
+def test_the_module_and_the_version_can_be_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "nanotorch", "--version"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout == f"nanotorch {nt.__version__}\n"
+    monkeypatch.setattr(sys, "argv", ["nanotorch", "trian"])
+    assert main() == 2
+    assert "did you mean 'train'?" in capsys.readouterr().err
+
+
+def test_train_helps_under_the_name_it_was_called_by(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        COMMANDS["train"](["--help"])
+    assert capsys.readouterr().out.startswith("usage: nanotorch train CONFIG.toml")
+
+
+def test_a_closed_pipe_does_not_end_a_run(tmp_path: Path) -> None:
+    Path("a.toml").write_text(IRIS + "[training]\nepochs = 300\n")
+    flags = ["--output.curves", "false", "--output.report", "false"]
+    process = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "train.py"), "a.toml", *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert len(Path("runs/a-1/metrics.jsonl").read_text().splitlines()) == 300
+
+
+def test_plot_replaces_nothing_and_takes_a_name_with_its_ending(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call("train", "breast_cancer", *QUICK, "--training.epochs", "2") == 0
+    run = "runs/breast_cancer-1"
+    assert call("plot", run, "--output", "cmp.png") == 0
+    assert sorted(path.name for path in Path().glob("cmp*")) == ["cmp.png"]
+    assert call("plot", run, "--output", "cmp") == 2
+    assert not Path("cmp.svg").exists()
+    assert call("plot", run, "--output", "cmp", "--force") == 0
+    assert Path("cmp.svg").exists()
+
+
+def test_losses_of_two_kinds_do_not_share_an_axis(capsys: pytest.CaptureFixture[str]) -> None:
+    few = [*QUICK, "--training.epochs", "2"]
+    assert call("train", "breast_cancer", *few) == 0
+    Path("d.toml").write_text('[data]\nsource = "diabetes"\n[model]\nname = "linear"\n')
+    assert call("train", "d.toml", *few) == 0
+    assert call("plot", "runs/breast_cancer-1", "runs/d-1") == 2
+    assert "cross-entropies and squared errors cannot share an axis" in capsys.readouterr().err
