@@ -10,15 +10,16 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 import pytest
 import strict_cupy as cp
-from strict_cupy.kernels import CompileException, launched
+from strict_cupy.kernels import CompileException, launched, threads_that_fit
 
 from nanotorch import backend
 from nanotorch.backend.cuda import checks, fused, kernels
@@ -42,10 +43,19 @@ NVRTC = nvidia_file("libnvrtc.so.*")
 HEADER = nvidia_file("cuda_fp16.h")
 
 
-def nvrtc_complaints(source: str, names: tuple[str, ...], architecture: str) -> str:
-    """What NVRTC says of a source all of whose `names` it compiles to machine code; "" if it does.
+class Compiled(NamedTuple):
+    """What NVRTC says of a source: its complaints, and what each of its kernels takes."""
 
-    The options are those that CuPy adds to ours, as far as they change the code.
+    complaints: str
+    registers: dict[str, int]
+    shared: dict[str, int]  # bytes
+
+
+def compiled_by_nvrtc(source: str, names: tuple[str, ...], architecture: str) -> Compiled:
+    """The source with all of its `names`, compiled to machine code.
+
+    The options are those that CuPy adds to ours, as far as they change the code; and one that has
+    the assembler say what each kernel takes.
     """
     assert NVRTC is not None and HEADER is not None
     for builtins in NVRTC.parent.glob("libnvrtc-builtins.so.*"):
@@ -59,7 +69,7 @@ def nvrtc_complaints(source: str, names: tuple[str, ...], architecture: str) -> 
         assert library.nvrtcAddNameExpression(program, name.encode()) == 0
     options = [
         *kernels.OPTIONS, f"-arch={architecture}", f"-I{HEADER.parent}", "-ftz=true",
-        "--device-as-default-execution-space",
+        "--device-as-default-execution-space", "--ptxas-options=-v",
     ]  # fmt: skip
     given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
     failed = library.nvrtcCompileProgram(program, len(options), given)
@@ -71,7 +81,15 @@ def nvrtc_complaints(source: str, names: tuple[str, ...], architecture: str) -> 
         library.nvrtcGetCUBINSize(program, ctypes.byref(size))
         failed = size.value < 1000
     library.nvrtcDestroyProgram(ctypes.byref(program))
-    return (log.value.decode() or "no machine code") if failed else ""
+    said = log.value.decode()
+    registers, shared, entry = {}, {}, ""
+    for line in said.splitlines():
+        if started := re.search(r"Compiling entry function '(\w+)'", line):
+            entry = started[1]
+        if used := re.search(r"Used (\d+) registers", line):
+            registers[entry] = int(used[1])
+            shared[entry] = int(re.search(r"(\d+) bytes smem|$", line)[1] or 0)  # type: ignore[index]
+    return Compiled((said or "no machine code") if failed else "", registers, shared)
 
 
 needs_nvrtc = pytest.mark.skipif(
@@ -83,25 +101,33 @@ needs_nvrtc = pytest.mark.skipif(
 @needs_nvrtc
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
 @pytest.mark.parametrize("file", kernels.files())
-def test_every_kernel_compiles_for_the_device(file: str, architecture: str) -> None:
-    names = kernels.instances(file)
-    assert names
-    assert nvrtc_complaints(kernels.source(file), names, architecture) == ""
+def test_every_kernel_compiles_and_fits_on_the_device(file: str, architecture: str) -> None:
+    names, source = kernels.instances(file), kernels.source(file)
+    found = compiled_by_nvrtc(source, names, architecture)
+    assert found.complaints == ""
+    assert len(found.registers) == len(names) > 0
+    fits = threads_that_fit(source)
+    for entry, registers in found.registers.items():
+        length = re.match(r"_Z(\d+)", entry)
+        assert length is not None
+        name = entry[length.end() :][: int(length[1])]
+        assert -(-registers // 8) * 8 * fits[name] <= 65_536, entry  # they are given out by eights
+        assert found.shared[entry] <= 48 * 1024, entry
 
 
 @needs_nvrtc
 def test_an_instance_that_does_not_compile_is_found() -> None:
     source = "template <typename T> __global__ void f(T* x) { x->y = 1; }"
-    assert nvrtc_complaints(source, (), "sm_90") == ""
-    assert "class" in nvrtc_complaints(source, ("f<float>",), "sm_90")
+    assert compiled_by_nvrtc(source, (), "sm_90").complaints == ""
+    assert "class" in compiled_by_nvrtc(source, ("f<float>",), "sm_90").complaints
 
 
 @pytest.mark.parametrize("file", kernels.files())
 def test_a_file_declares_all_of_its_kernels(file: str) -> None:
     text = kernels.source(file)
     declared = {name.split("<")[0] for name in kernels.instances(file)}
-    written = [part.split("(")[0].split()[-1] for part in text.split("__global__")[1:]]
-    assert declared == set(written)
+    assert declared == set(threads_that_fit(text))
+    assert text.count("__global__") == len(declared)
 
 
 # --- what the compiled host code shows ------------------------------------------------------------
@@ -124,6 +150,7 @@ __global__ void left_over(float* y, int write) {
     y[0] = kept;
 }
 __global__ void take(float* y, long long n) { y[0] = n; }
+__global__ void __launch_bounds__(512) wide(float* y) { y[0] = 1; }
 """
 
 
@@ -174,6 +201,16 @@ def test_a_wrong_launch_is_refused(
     run = compiled(REVERSAL % "__syncthreads();", name)
     with pytest.raises((ValueError, TypeError), match=words):
         run((1,), (40,), arguments(x), shared_mem=shared)
+
+
+@needs_compiler
+def test_a_block_whose_registers_may_not_suffice_is_refused() -> None:
+    (x,) = on_device(numpy.zeros(4, "f"))
+    for name, arguments, most in (("take", (x, numpy.int64(1)), 256), ("wide", (x,), 512)):
+        run = compiled(REVERSAL % "", name)
+        run((1,), (most,), arguments)
+        with pytest.raises(ValueError, match="too many resources"):
+            run((1,), (most + 32,), arguments)
 
 
 @needs_compiler

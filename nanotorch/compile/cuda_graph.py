@@ -131,7 +131,7 @@ class CudaPlan:
         self.launches: dict[int | None, Launch] = {}
         with self.stage.here():
             self.stage.in_turn()  # the recording's constants are read by replays on any stream
-            self.pool = None if self.why_not else xp.cuda.MemoryPool()
+            self.pool = None if self.why_not else graphs.pool_of_graphs(xp)
             # Where the program reads what it is given: at first where the recording read it.
             self.places: list[Any] = [
                 None if MODULES[type(a)] is HOST else a for a in record.inputs
@@ -378,7 +378,7 @@ class CudaPlan:
                 self.program(*inputs)
 
             return Launch(None, inputs, [graphs.Outlet(a) for a in found]), one_step
-        stacked = [None if a is None else graphs.dense_like(a, (count,)) for a in inputs]
+        stacked = [None if a is None else graphs.slots_like(a, count) for a in inputs]
         outputs = [graphs.dense_like(a, (count,)) for a in found]
 
         def several() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nanotorch.backend import Array, cuda_parts, is_array
+from nanotorch.backend import Array, constant, cuda_parts, is_array
 from nanotorch.backend.cuda import (
     checks,
     contraction,
@@ -28,13 +28,18 @@ from nanotorch.backend.halves import DEVICE_KERNELS
 from nanotorch.ops import (
     activations,
     binary_losses,
+    broadcasting,
+    cumulative,
     indexing,
+    joining,
     linalg,
     losses,
     normalization,
     products,
     reductions,
     sorting,
+    statistics,
+    sums,
 )
 from nanotorch.ops.casting import into
 from nanotorch.ops.indexing import alike, copied, zeroed
@@ -156,6 +161,73 @@ def unchecked_classes(
     return NotImplemented
 
 
+def sum_to(xp: Any, x: Array, *, shape: Any, out: Array | None = None) -> Array:
+    count = x.ndim - len(shape)
+    rest = x.shape[count:] == tuple(shape)
+    return fused.leading_sum(xp, x, count, out) if rest else NotImplemented
+
+
+def sum_over(
+    xp: Any, x: Array, *, dim: Any = None, keepdim: bool = False, out: Array | None = None
+) -> Array:
+    reduced = sums.dims(x.shape, dim)
+    if keepdim or sorted(reduced) != list(range(len(reduced))):
+        return NotImplemented
+    return fused.leading_sum(xp, x, len(reduced), out)
+
+
+def mean_over(xp: Any, x: Array, *, dim: Any = None, out: Array | None = None, **how: Any) -> Array:
+    y = NotImplemented
+    if x.dtype.char in "fd":  # halves are rounded once, after dividing
+        y = sum_over(xp, x, dim=dim, out=out, **how)
+    return y if y is NotImplemented else xp.true_divide(y, constant(x, x.size // y.size), out=y)
+
+
+def reduction(primitive: Any, fused_kernel: Any = None) -> Callable[..., Array]:
+    """The kernel of a reduction: where x lies column by column, CuPy would give `out` that order of
+    memory as well, so the result is copied there."""
+
+    def run(xp: Any, x: Array, *others: Any, out: Array | None = None, **attributes: Any) -> Array:
+        y = NotImplemented
+        if fused_kernel is not None:
+            y = fused_kernel(xp, x, *others, out=out, **attributes)
+        if out is None or y is not NotImplemented or x.itemsize == 2:  # halves go without `out`
+            return y
+        if not x.flags.c_contiguous:
+            y = into(xp, primitive.kernel(xp, x, *others, **attributes), out)
+        return y
+
+    return run
+
+
+def joined(xp: Any, arrays: Any, axis: int, out: Array) -> Array:
+    """The arrays along an axis of `out`, eight at a time: of more, CuPy copies the addresses from
+    the host, which cannot be captured."""
+    start = 0
+    for first in range(0, len(arrays), 8):
+        some = arrays[first : first + 8]
+        end = start + sum(a.shape[axis] for a in some)
+        place = out[(*(slice(None),) * axis, slice(start, end))]
+        xp.concatenate(some, axis=axis, out=place)
+        start = end
+    return out
+
+
+def cat(xp: Any, *inputs: Array, dim: int, out: Array | None = None) -> Array:
+    if len(inputs) <= 8:
+        return NotImplemented
+    shape = list(inputs[0].shape)
+    shape[dim] = sum(a.shape[dim] for a in inputs)
+    return joined(xp, inputs, dim, xp.empty(tuple(shape), inputs[0].dtype) if out is None else out)
+
+
+def stack(xp: Any, *inputs: Array, dim: int, out: Array | None = None) -> Array:
+    if len(inputs) <= 8:
+        return NotImplemented
+    key = (*(slice(None),) * dim, None)
+    return cat(xp, *(a[key] for a in inputs), dim=dim, out=out)
+
+
 KERNELS: dict[type, Callable[..., Any]] = {
     activations.Sigmoid: fused.sigmoid,
     activations.SigmoidReverse: fused.sigmoid_reverse,
@@ -196,6 +268,19 @@ KERNELS: dict[type, Callable[..., Any]] = {
     indexing.Scatter: scatter,
     indexing.SlicesAt: slices_at,
     sorting.Bincount: bincount,
+    joining.Cat: cat,
+    joining.Stack: stack,
+    broadcasting.SumTo: reduction(broadcasting.SumTo, sum_to),
+    sums.Sum: reduction(sums.Sum, sum_over),
+    sums.Mean: reduction(sums.Mean, mean_over),
+    **{
+        primitive: reduction(primitive)
+        for primitive in (
+            reductions.Max, reductions.Min, reductions.Amax, reductions.Amin, reductions.Argmax,
+            reductions.Argmin, reductions.AllOf, reductions.AnyOf, reductions.LogSumExp,
+            cumulative.Prod, statistics.Norm, statistics.Var, statistics.Std,
+        )
+    },
 }  # fmt: skip
 
 DEVICE_KERNELS.update(KERNELS)

@@ -19,6 +19,7 @@ from strict_cupy.arrays import (
     computed,
     found,
     index,
+    keeps_order_of_out,
     ndarray as ndarray,
     one_device,
     operand,
@@ -64,6 +65,9 @@ TRUTHS = {"allclose", "array_equal", "array_equiv"}
 # What CuPy computes with cuBLAS, which it refuses to call while a stream captures.
 PRODUCTS = {"dot", "einsum", "inner", "matmul", "tensordot", "vdot"}
 ONE_ARRAY = {"a", "x", "m", "ary", "arr", "condition", "A", "v", "src"}
+# Of more than so many arrays of one dtype CuPy copies the addresses from the host.
+MOST_JOINED, COPIED_BY_ITSELF = 8, 2 * 1024 * 1024
+JOINS = {"concatenate", "stack", "hstack", "vstack", "dstack", "column_stack", "block"}
 WITHOUT_BFLOAT16 = {"cupy_divmod", "cupy_logical_not", "cupy_logical_xor"}
 NO_SCATTER = "cupyx.scatter_add only supports int32, float16, float32, float64, uint32 and uint64"
 
@@ -179,6 +183,11 @@ def function(owner: str, name: str, host: Callable[..., Any]) -> Callable[..., A
             happened("synchronizations", "where")
         if name in PRODUCTS or owner == "cupy.linalg":
             happened("products", name)
+        if name in JOINS and len(found(arguments)) > MOST_JOINED:
+            total = sum(a.nbytes for a in inputs)
+            if len({a.dtype for a in inputs}) == 1 and total < COPIED_BY_ITSELF * len(inputs):
+                happened("h2d", f"{name}: the addresses of more than {MOST_JOINED} arrays")
+        keeps_order_of_out(name, inputs[:1], options.get("out"))
 
         def run(*given: Any, **named: Any) -> Any:
             with numpy.errstate(all="ignore"):
@@ -186,7 +195,7 @@ def function(owner: str, name: str, host: Callable[..., Any]) -> Callable[..., A
             return numpy.asarray(result) if name in TRUTHS else result
 
         result = computed(run, arguments, {k: v for k, v in options.items() if v is not None})
-        if result is None:
+        if result is None or options.get("out") is not None:
             happened("launches", name)
         return wrap(result, inputs)
 

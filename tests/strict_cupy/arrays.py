@@ -434,6 +434,18 @@ def index(array: Any, key: Any) -> Any:
     return tuple(made) if isinstance(key, tuple) else made[0]
 
 
+REDUCTIONS = {"sum", "prod", "max", "min", "amax", "amin", "mean", "all", "any", "argmax", "argmin"}
+
+
+def keeps_order_of_out(name: str, inputs: Sequence[ndarray], out: Any) -> None:
+    """Refuses what would change the strides of `out`: CuPy reduces an array whose columns lie one
+    after the other into an `out` that it gives the same order, whatever it had."""
+    if name in REDUCTIONS and isinstance(out, ndarray) and inputs:
+        flags = inputs[0].flags
+        if flags.f_contiguous and not (flags.c_contiguous or out.flags.f_contiguous):
+            raise AssertionError(f"{name}: CuPy would change the strides of `out`")
+
+
 def method(name: str) -> Callable[..., Any]:
     """A method that NumPy's array has as well, with the parameters that CuPy's has."""
     signature = signature_of("cupy.ndarray", name)
@@ -457,8 +469,9 @@ def method(name: str) -> Callable[..., Any]:
             with numpy.errstate(all="ignore"):
                 return getattr(host, name)(*given, **named)
 
+        keeps_order_of_out(name, [self], options.get("out"))
         result = computed(run, (self, *arguments), plain)
-        if result is None:
+        if result is None or options.get("out") is not None:
             happened("launches", name)
         return wrap(result, inputs)
 

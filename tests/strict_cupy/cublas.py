@@ -177,6 +177,9 @@ class Library:
         scale = ctypes.c_float if single else ctypes.c_double
         scales = scale.from_address(alpha).value, scale.from_address(beta).value
 
+        # Other kernels, which add up in another order, where addresses are aligned otherwise.
+        order = 1 if all(operand[0] % 16 == 0 for operand in (a, b, c)) else -1
+
         def work() -> None:
             for i in range(count):
                 left = matrix(a, kind, i, *((k, m) if of_a else (m, k)))
@@ -188,7 +191,7 @@ class Library:
                     left, right = tf32(left), tf32(right)
                 out = matrix(c, kind, i, m, n)
                 with numpy.errstate(all="ignore"):
-                    y = scales[0] * numpy.matmul(left, right)
+                    y = scales[0] * numpy.matmul(left[:, ::order], right[::order])
                     out[...] = y if not scales[1] else y + scales[1] * out.astype(y.dtype)
 
         graphs.launched(work, [])

@@ -192,6 +192,8 @@ class MemoryPool:
 
     def __init__(self, allocator: Any = None) -> None:
         self.used, self.total = [0] * COUNT, [0] * COUNT
+        self.allocator = allocator
+        self.given_up = 0  # how often blocks went back to the driver
 
     def malloc(self, size: int) -> Any:
         raise NotImplementedError("the look-alike's pools hand out memory to arrays alone")
@@ -206,12 +208,21 @@ class MemoryPool:
         return self.total_bytes() - self.used_bytes()
 
     def free_all_blocks(self, stream: Any = None) -> None:
+        if self.total[current()] > self.used[current()]:
+            self.given_up += 1
         self.total[current()] = self.used[current()]
 
     def taken(self, nbytes: int, device: int) -> int:
         """Takes memory for an array; returns how much."""
         happened("allocations", "a pool of its own" if self.private else "the default pool")
         size = -(-nbytes // 512) * 512
+        more = self.used[device] + size - self.total[device]
+        if more > 0:
+            try:
+                (self.allocator or Memory)(more)
+            except CUDARuntimeError:  # as CuPy's pools do before they give up
+                self.free_all_blocks()
+                (self.allocator or Memory)(self.used[device] + size - self.total[device])
         self.used[device] += size
         self.total[device] = max(self.total[device], self.used[device])
         for hook in _hooks:
@@ -245,11 +256,14 @@ def pool() -> MemoryPool:
 
 
 class MemoryPointer:
-    """Where an array's memory begins."""
+    """Where an array's memory begins, or memory beside the pool."""
 
-    def __init__(self, array: Any) -> None:
+    def __init__(self, array: Any, offset: int = 0) -> None:
         self._array = array
-        self.ptr, self.device_id = array._host.ctypes.data, array._device
+        if isinstance(array, Memory):
+            self.ptr, self.device_id = array.ptr + offset, array.device_id
+        else:
+            self.ptr, self.device_id = array._host.ctypes.data, array._device
 
     def copy_from_device_async(self, src: Any, size: int, stream: Any = None) -> None:
         happened("device_copies", "copy_from_device_async")
@@ -267,7 +281,12 @@ _addresses = itertools.count(1 << 40, 1 << 30)
 class Memory:
     """Memory beside the pool: an address with nothing behind it."""
 
+    failures = 0  # of the next calls, as if the device were full
+
     def __init__(self, size: int) -> None:
+        if Memory.failures:
+            Memory.failures -= 1
+            raise CUDARuntimeError("cudaErrorMemoryAllocation: out of memory")
         self.size, self.ptr, self.device_id = size, next(_addresses), _current[-1]
 
 

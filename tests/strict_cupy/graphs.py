@@ -24,7 +24,8 @@ class Capture:
 
     def __init__(self) -> None:
         self.work: list[Callable[[], Any]] = []
-        self.memory: list[tuple[Any, Any]] = []  # weak references: to an array, to its pool
+        # Weak references to an array and to its pool, and how often that had given up blocks.
+        self.memory: list[tuple[Any, Any, int]] = []
         self.invalid = False
 
     def add(self, work: Callable[[], Any], arrays: Sequence[Any]) -> None:
@@ -37,7 +38,8 @@ class Capture:
         for array in arrays:
             while array._base is not None:
                 array = array._base
-            self.memory.append((weakref.ref(array), array._pool))
+            pool = array._pool()
+            self.memory.append((weakref.ref(array), array._pool, pool.given_up if pool else 0))
 
 
 class Graph:
@@ -48,12 +50,13 @@ class Graph:
 
     def launch(self, stream: Any = None) -> None:
         contract.happened("graph_launches", "Graph.launch")
-        for array, pool in self._memory:
+        for array, pool, given_up in self._memory:
             owner = pool()
-            if owner is None or (array() is None and not owner.private):
+            gone = owner is None or not owner.private or owner.given_up > given_up
+            if owner is None or (array() is None and gone):
                 raise AssertionError("a graph was launched that uses memory that was given back")
         queue = (stream or STREAMS[-1])._queue
-        alive = [a for a in (array() for array, _ in self._memory) if a is not None]
+        alive = [a for a in (array() for array, *_ in self._memory) if a is not None]
         order.writes(list({id(a): a for a in alive}.values()), queue, "Graph.launch")
         for work in self._work:
             work()

@@ -29,6 +29,10 @@ HEADER = Path(__file__).parent / "cuda_on_host.h"
 # No contraction: a product and a sum stay two roundings, as NumPy's are.
 FLAGS = ("-std=c++17", "-O1", "-w", "-fPIC", "-shared", "-ffp-contract=off", "-U_FORTIFY_SOURCE")
 LIMITS = {"grid": (2**31 - 1, 65535, 65535), "block": (1024, 1024, 64)}
+# A multiprocessor has 65,536 registers, and a thread may need 255 of them: that is enough for 256
+# threads. For more, the kernel says how many, and the compiler keeps to fewer registers.
+ALWAYS_FIT = 256
+BOUNDS = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\((\d+)\)\s+)?(\w+)\s*\(")
 # How often each kernel was launched, by its C++ name.
 launched: collections.Counter[str] = collections.Counter()
 
@@ -61,14 +65,20 @@ class RawModule:
         if name not in self.name_expressions:
             raise KeyError(f"{name} is none of {', '.join(self.name_expressions)}")
         library = compiled(self.code, self.name_expressions)
-        return RawKernel(name, library[f"run_{self.name_expressions.index(name)}"])
+        run = library[f"run_{self.name_expressions.index(name)}"]
+        return RawKernel(name, run, threads_that_fit(self.code)[name.partition("<")[0]])
+
+
+def threads_that_fit(code: str) -> dict[str, int]:
+    """For how many threads of a block the registers of each kernel suffice."""
+    return {name: int(bound or ALWAYS_FIT) for bound, name in BOUNDS.findall(code)}
 
 
 class RawKernel:
     """One kernel: `kernel(grid, block, arguments, shared_mem=0)` runs it at once."""
 
-    def __init__(self, name: str, run: Any) -> None:
-        self.name, self._run = name, run
+    def __init__(self, name: str, run: Any, most: int) -> None:
+        self.name, self._run, self._most = name, run, most
         run.restype = ctypes.c_char_p
 
     def __call__(
@@ -84,6 +94,11 @@ class RawKernel:
                 raise ValueError(f"{self.name}: invalid {what} {given}")
         if numpy.prod(block) > 1024 or not 0 <= shared_mem <= 48 * 1024:
             raise ValueError(f"{self.name}: block {block} with {shared_mem} bytes of shared memory")
+        if numpy.prod(block) > self._most:
+            raise ValueError(
+                f"{self.name}: too many resources requested for launch: {numpy.prod(block)} threads"
+                f" where the registers suffice for {self._most}"
+            )
         if not isinstance(args, tuple):
             raise TypeError(f"{self.name}: the arguments are a tuple, got {type(args).__name__}")
         values = [self.argument(number, value) for number, value in enumerate(args)]

@@ -119,7 +119,9 @@ def unavailable_reason(xp: Any) -> str | None:
 
 def _loaded_by_cupy() -> Any:
     """The very library that CuPy's own cuBLAS module has loaded into this process."""
-    import cupy_backends.cuda.libs.cublas  # noqa: F401 - loads it
+    # Through the package: its `__getattr__` loads NVIDIA's wheels, which `import` of the module
+    # would not find.
+    from cupy_backends.cuda.libs import cublas  # noqa: F401
 
     with open("/proc/self/maps", encoding="utf-8") as maps:
         paths = {line.split(maxsplit=5)[-1].strip() for line in maps}

@@ -245,7 +245,7 @@ def threads_for_rows(rows: int, n: int, inner: int) -> tuple[tuple[int], tuple[i
     # Neighbouring threads read neighbouring numbers: of one row, or of rows side by side.
     alone = n < 4 or (inner >= 32 and (n <= 64 or rows >= 2048))
     if n > 1024 and not alone:
-        threads = 256 if n <= 8192 else 1024
+        threads = 256 if n <= 8192 else 512
         return (min(rows, 2**16),), (threads,), numpy.int32(threads)
     group, threads = (1 if alone else 32), 128
     return (min(-(-rows * group // threads), 2**16),), (threads,), numpy.int32(group)
@@ -338,6 +338,36 @@ def layer_norm_weight(
         (g, x, statistics, parts, *sizes),
     )  # fmt: skip
     y = output(xp, out, x.shape[x.ndim - len(dims) :], x.dtype)
-    numbers = (numpy.int64(count), numpy.int64(n))
-    launch(xp, "normalization", "sum_of_parts", kind, grid_for(n), (THREADS,), (parts, y, *numbers))
+    add_rows(xp, parts, y)
     return written(xp, y, out)
+
+
+# --- columns --------------------------------------------------------------------------------------
+
+
+def leading_sum(xp: Any, x: Array, count: int, out: Array | None = None) -> Array:
+    """The sum of x over its first `count` dimensions: CuPy's own takes one block where few numbers
+    come out, however many go in."""
+    if not alike(xp, x) or not 0 < count < x.ndim:
+        return NotImplemented
+    y = output(xp, out, x.shape[count:], x.dtype)
+    if y.size > x.size // 2:
+        return NotImplemented
+    add_rows(xp, x, y)
+    return written(xp, y, out)
+
+
+def add_rows(xp: Any, x: Array, y: Array) -> None:
+    """y := the sum of the rows of x, each as large as y: in one launch, or in two by partial
+    sums."""
+    n, kind = y.size, x.dtype.char
+    rows, width = x.size // n, min(n, THREADS)
+    portion = max(ONE_BLOCK // 2 // width, -(-rows // 512))  # a function of the sizes alone
+    count = -(-rows // portion)
+    target = y if count == 1 else xp.empty((count, n), WIDE[kind])
+    launch(
+        xp, "columns", "column_sums", kind + target.dtype.char, (-(-n // width), count),
+        (THREADS,), (x, target, *map(numpy.int64, (rows, n, portion)), numpy.int32(width)),
+    )  # fmt: skip
+    if target is not y:
+        add_rows(xp, target, y)

@@ -21,6 +21,7 @@ from nanotorch.backend.devices import HERE, Array, array_module, device, on_devi
 # What a capture raises for what it cannot hold: copies to or from the host, waits, cuBLAS by CuPy.
 REFUSALS = (RuntimeError, TypeError, ValueError, IndexError, MemoryError)
 MOST_KEPT = 4  # copies of one output that are used again
+ALIGNMENT = 256  # bytes: of memory from the driver
 
 
 def missing(xp: Any) -> str | None:
@@ -33,6 +34,22 @@ def missing(xp: Any) -> str | None:
         if not hasattr(owner, name):
             return f"the array module has no {name}"
     return None
+
+
+def pool_of_graphs(xp: Any) -> Any:
+    """A pool for what graphs take meanwhile, whose blocks stay where they are: where memory runs
+    out, a pool of CuPy's gives back its free blocks, which graphs still write to."""
+
+    def allocate(size: int) -> Any:
+        for attempt in range(2):
+            try:
+                return xp.cuda.MemoryPointer(xp.cuda.Memory(size), 0)
+            except RuntimeError as error:
+                if attempt:  # a MemoryError the pool passes on as it is
+                    raise MemoryError(f"no memory left for {size:,} bytes of a graph") from error
+                xp.get_default_memory_pool().free_all_blocks()
+
+    return xp.cuda.MemoryPool(allocate)
 
 
 class Stage:
@@ -117,6 +134,19 @@ def stage_of(xp: Any, place: device) -> Stage:
 
 
 # --- memory that stays, and copies of it ----------------------------------------------------------
+
+
+def slots_like(array: Array, count: int) -> Array:
+    """Unwritten memory for so many arrays like this one, each aligned as memory of its own would
+    be: cuBLAS takes other kernels, and rounds otherwise, where addresses are aligned otherwise."""
+    xp = array_module(array)
+    step = -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+    if step == array.nbytes:
+        return dense_like(array, (count,))
+    memory = xp.empty((count, step // array.itemsize), array.dtype)[:, : array.size]
+    order = sorted(range(array.ndim), key=lambda d: -array.strides[d])
+    shaped = memory.reshape((count, *(array.shape[d] for d in order)))
+    return shaped.transpose((0, *(1 + order.index(d) for d in range(array.ndim))))
 
 
 def dense_like(array: Array, leading: Sequence[int] = ()) -> Array:

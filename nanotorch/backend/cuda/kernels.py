@@ -9,7 +9,8 @@ A file says in lines of its own which kernels it has, and for which element type
 The letters are those of NumPy's `dtype.char`. `#include "NAME.cuh"` is replaced by the file of that
 name in this folder. A kernel sees memory alone, neither shapes nor strides: whoever launches it
 gives it arrays that are C-contiguous and on the current device, and numbers as NumPy scalars of the
-parameter's size (`numpy.int64(n)` for `long long n`).
+parameter's size (`numpy.int64(n)` for `long long n`). A kernel that is launched with more than 256
+threads a block says so by `__launch_bounds__`, so that the compiler leaves registers for all.
 """
 
 from __future__ import annotations

@@ -59,15 +59,15 @@ __device__ __forceinline__ void elementwise_loss(
 
 // -(t log sigmoid(x) + (1 - t) log(1 - sigmoid(x)))
 template <typename T>
-__global__ void bce_with_logits(const T* x, const T* target, T* y, typename Wide<T>::type* parts,
-                                long long n, int reduction) {
+__global__ void __launch_bounds__(1024) bce_with_logits(
+    const T* x, const T* target, T* y, typename Wide<T>::type* parts, long long n, int reduction) {
     elementwise_loss(x, target, y, parts, n, reduction, Bce());
 }
 
 // (x - t)^2
 template <typename T>
-__global__ void mse(const T* x, const T* target, T* y, typename Wide<T>::type* parts, long long n,
-                    int reduction) {
+__global__ void __launch_bounds__(1024) mse(
+    const T* x, const T* target, T* y, typename Wide<T>::type* parts, long long n, int reduction) {
     elementwise_loss(x, target, y, parts, n, reduction, Mse());
 }
 
@@ -109,9 +109,10 @@ __device__ __forceinline__ typename Wide<T>::type weight_of(const T* weight, int
 // -weight[t] * x[…, t, …] of each of n samples, x (n / inner, classes, inner); or their sum; or that
 // divided by the sum of the weights. From several blocks: both partial sums of each in `parts`.
 template <typename T>
-__global__ void nll(const T* x, const long long* target, const T* weight, int weighted, T* y,
-                    typename Wide<T>::type* parts, long long n, long long classes,
-                    long long inner, long long ignored, int reduction, long long* word, int op) {
+__global__ void __launch_bounds__(1024) nll(
+    const T* x, const long long* target, const T* weight, int weighted, T* y,
+    typename Wide<T>::type* parts, long long n, long long classes, long long inner,
+    long long ignored, int reduction, long long* word, int op) {
     typedef typename Wide<T>::type W;
     long long stride = (long long)gridDim.x * blockDim.x;
     W sum = 0, weights = 0;

@@ -7,7 +7,6 @@
 // kernel layer_norm_reverse: e E f d
 // kernel row_statistics: e E f d
 // kernel sum_of_products: e E f d
-// kernel sum_of_parts: e E f d
 #include "numbers.cuh"
 #include "rows.cuh"
 
@@ -30,7 +29,8 @@ __device__ __forceinline__ Statistics<typename Wide<T>::type> statistics_of(
 }
 
 template <typename T>
-__global__ void standardize(const T* x, T* y, long long rows, long long n, double eps, int group) {
+__global__ void __launch_bounds__(512) standardize(
+    const T* x, T* y, long long rows, long long n, double eps, int group) {
     typedef typename Wide<T>::type W;
     for (Rows place(group); place.row < rows; place.row += place.stride) {
         long long first = place.row * n;
@@ -42,8 +42,8 @@ __global__ void standardize(const T* x, T* y, long long rows, long long n, doubl
 
 // (g - mean of g - s * mean of g * s) / sqrt(var + eps)
 template <typename T>
-__global__ void standardize_reverse(const T* g, const T* x, const T* s, T* y, long long rows,
-                                    long long n, double eps, int group) {
+__global__ void __launch_bounds__(512) standardize_reverse(
+    const T* g, const T* x, const T* s, T* y, long long rows, long long n, double eps, int group) {
     typedef typename Wide<T>::type W;
     for (Rows place(group); place.row < rows; place.row += place.stride) {
         long long first = place.row * n;
@@ -63,8 +63,9 @@ __global__ void standardize_reverse(const T* g, const T* x, const T* s, T* y, lo
 
 // s * weight + bias
 template <typename T>
-__global__ void layer_norm(const T* x, const T* weight, const T* bias, int shifted, T* y,
-                           long long rows, long long n, double eps, int group) {
+__global__ void __launch_bounds__(512) layer_norm(
+    const T* x, const T* weight, const T* bias, int shifted, T* y, long long rows, long long n,
+    double eps, int group) {
     typedef typename Wide<T>::type W;
     for (Rows place(group); place.row < rows; place.row += place.stride) {
         long long first = place.row * n;
@@ -78,8 +79,9 @@ __global__ void layer_norm(const T* x, const T* weight, const T* bias, int shift
 
 // The cotangent of x: that of standardizing, for the cotangent g * weight of s.
 template <typename T>
-__global__ void layer_norm_reverse(const T* g, const T* x, const T* weight, T* y, long long rows,
-                                   long long n, double eps, int group) {
+__global__ void __launch_bounds__(512) layer_norm_reverse(
+    const T* g, const T* x, const T* weight, T* y, long long rows, long long n, double eps,
+    int group) {
     typedef typename Wide<T>::type W;
     for (Rows place(group); place.row < rows; place.row += place.stride) {
         long long first = place.row * n;
@@ -102,8 +104,8 @@ __global__ void layer_norm_reverse(const T* g, const T* x, const T* weight, T* y
 
 // The means of all rows and, behind them, their scales.
 template <typename T>
-__global__ void row_statistics(const T* x, typename Wide<T>::type* found, long long rows,
-                               long long n, double eps, int group) {
+__global__ void __launch_bounds__(512) row_statistics(
+    const T* x, typename Wide<T>::type* found, long long rows, long long n, double eps, int group) {
     typedef typename Wide<T>::type W;
     for (Rows place(group); place.row < rows; place.row += place.stride) {
         Statistics<W> of_row = statistics_of(place, x + place.row * n, n, eps);
@@ -135,17 +137,4 @@ __global__ void sum_of_products(const T* g, const T* x, const typename Wide<T>::
     if (threadIdx.y || column >= n) return;
     for (int k = 1; k < 8; k++) sum += tile[k][threadIdx.x];
     parts[blockIdx.y * n + column] = sum;
-}
-
-// y: for each of n columns the sum of its parts (count, n).
-template <typename T>
-__global__ void sum_of_parts(const typename Wide<T>::type* parts, T* y, long long count,
-                             long long n) {
-    typedef typename Wide<T>::type W;
-    long long stride = (long long)gridDim.x * blockDim.x;
-    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
-        W sum = 0;
-        for (long long k = 0; k < count; k++) sum += parts[k * n + i];
-        y[i] = narrow<T>(sum);
-    }
 }

@@ -263,7 +263,8 @@ template <typename T> __global__ void squares(Table table, double *sums) {
 
 // norm = the square root of all sums, factor = min(1, most / (norm + 1e-6)); NaN stays NaN.
 template <typename T>
-__global__ void clipping(T *norm, double *factor, const double *sums, int count, double most) {
+__global__ void __launch_bounds__(1024) clipping(
+    T *norm, double *factor, const double *sums, int count, double most) {
     double total = 0;
     for (int i = threadIdx.x; i < count; i += blockDim.x) total += sums[i];
     total = over_block(total, Add(), 0.0);

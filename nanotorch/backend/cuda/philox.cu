@@ -163,7 +163,7 @@ __global__ void exponentials(T *out, long long count, Long *state, double rate)
 template <typename T>
 __global__ void bernoulli(T *out, long long count, Long *state, Long threshold, double value)
 {
-    const T chosen = narrow<T>((float)value);
+    const T chosen = narrow<T>((typename Wide<T>::type)value);
     fill<4>(out, count, state, [=](const Words &words, Long, T *values) {
         for (int i = 0; i < 4; i++)
             values[i] = words.w[i] < threshold ? chosen : narrow<T>(0.0f);

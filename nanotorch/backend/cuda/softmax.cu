@@ -7,8 +7,8 @@
 
 // exp(x - max) / sum of exp(x - max); or the logarithm of it
 template <typename T>
-__global__ void softmax(const T* x, T* y, long long rows, long long n, long long inner,
-                        int logarithmic, int group) {
+__global__ void __launch_bounds__(512) softmax(
+    const T* x, T* y, long long rows, long long n, long long inner, int logarithmic, int group) {
     typedef typename Wide<T>::type W;
     for (Rows place(group); place.row < rows; place.row += place.stride) {
         long long first = place.row / inner * n * inner + place.row % inner;
@@ -30,8 +30,9 @@ __global__ void softmax(const T* x, T* y, long long rows, long long n, long long
 
 // (g - sum of g * y) * y; for the logarithm g - exp(y) * sum of g
 template <typename T>
-__global__ void softmax_reverse(const T* g, const T* y, T* out, long long rows, long long n,
-                                long long inner, int logarithmic, int group) {
+__global__ void __launch_bounds__(512) softmax_reverse(
+    const T* g, const T* y, T* out, long long rows, long long n, long long inner, int logarithmic,
+    int group) {
     typedef typename Wide<T>::type W;
     for (Rows place(group); place.row < rows; place.row += place.stride) {
         long long first = place.row / inner * n * inner + place.row % inner;

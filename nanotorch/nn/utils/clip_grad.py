@@ -23,6 +23,7 @@ from nanotorch.backend import (
 )
 from nanotorch.backend.halves import is_half, widened
 from nanotorch.creation import zeros
+from nanotorch.ops.joining import stack
 from nanotorch.tensor import Tensor
 
 
@@ -101,7 +102,7 @@ def get_total_norm(
         with on_device_of(array):
             norms.append(to_device(_norm(xp, array, p), home))
     with on_device_of(arrays[0]):
-        return _checked(_norm(xp, xp.stack(norms), p), p, error_if_nonfinite)
+        return _checked(_norm(xp, stack(norms), p), p, error_if_nonfinite)
 
 
 def _checked(norm: Array, p: float, error_if_nonfinite: bool) -> Tensor:

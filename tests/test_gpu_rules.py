@@ -1,0 +1,259 @@
+"""Rules of CuPy and of devices that are easily broken, each with the code that keeps to it.
+
+The look-alike knows them from CuPy's source and CUDA's documentation; with `pytest -m gpu` the same
+steps run on a device.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+import pytest
+import strict_cupy
+from strict_cupy.devices import Memory
+
+import nanotorch as nt
+from nanotorch import nn
+from nanotorch.backend.cuda import graphs
+from nanotorch.compile.cuda_graph import CudaPlan
+
+
+def plan_of(compiled: Any) -> CudaPlan:
+    ((replay,),) = compiled._replays.values()
+    assert isinstance(replay.plan, CudaPlan)
+    return replay.plan
+
+
+def captured(step: Callable[..., Any], *inputs: Any, calls: int = 4) -> Any:
+    """The step, compiled, as one CUDA graph: a warning would say why there is none."""
+    compiled = nt.compile(step, pure=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(calls):
+            compiled(*inputs)
+    assert plan_of(compiled).why_not is None
+    return compiled
+
+
+# --- cuBLAS ---------------------------------------------------------------------------------------
+
+FRESH = """
+import importlib.util, sys
+if importlib.util.find_spec("cupy") is None:
+    sys.exit("CuPy is not installed")
+import cupy
+from nanotorch.backend.cuda import cublas
+print(cublas.unavailable_reason(cupy))
+"""
+
+
+def test_cublas_of_the_wheels_is_found_by_a_process_that_has_loaded_nothing() -> None:
+    answer = subprocess.run([sys.executable, "-c", FRESH], capture_output=True, text=True)
+    if "CuPy is not installed" in answer.stderr:
+        pytest.skip("CuPy is not installed")
+    if "libcublas" in answer.stdout and "nvidia" not in sys.modules:
+        pytest.importorskip("nvidia.cu13.lib", reason="NVIDIA's cuBLAS wheel is not installed")
+    assert (answer.returncode, answer.stdout.strip()) == (0, "None"), answer.stderr
+
+
+# --- joining --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [8, 9, 12, 20])
+@pytest.mark.parametrize("join", [nt.cat, nt.stack], ids=["cat", "stack"])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_any_number_of_tensors_is_joined_within_a_graph(
+    cuda: str, join: Callable[..., Any], dim: int, count: int
+) -> None:
+    parts = [nt.randn(2, 3, device="cuda") + i for i in range(count)]
+    found = captured(lambda *xs: join(xs, dim), *parts)(*parts)
+    numpy.testing.assert_array_equal(
+        found.cpu().numpy(), join([x.cpu() for x in parts], dim).numpy()
+    )
+
+
+def test_cat_of_many_writes_pieces_of_several_lengths(cuda: str) -> None:
+    parts = [nt.full((i % 3, 2), float(i), device="cuda") for i in range(11)]
+    expected = nt.cat([x.cpu() for x in parts]).tolist()
+    with strict_cupy.no_transfers(), strict_cupy.no_synchronization():
+        joined = nt.cat(parts)
+    assert joined.tolist() == expected
+
+
+@pytest.mark.parametrize("p", [1.0, float("inf")])
+def test_the_norm_of_many_gradients_copies_nothing(cuda: str, p: float) -> None:
+    tensors = [nt.full((3,), float(i), device="cuda") for i in range(12)]
+    with strict_cupy.no_transfers(), strict_cupy.no_synchronization():
+        norm = nn.utils.get_total_norm(tensors, p)
+    assert norm.item() == (11.0 if p == float("inf") else 3 * sum(range(12)))
+
+
+def test_the_look_alike_copies_addresses_as_cupy_does(look_alike: Any) -> None:
+    parts = [look_alike.ones(3, "f") for _ in range(9)]
+    with look_alike.no_transfers():
+        look_alike.concatenate(parts[:8])
+        with pytest.raises(look_alike.Crossing):
+            look_alike.concatenate(parts)
+
+
+# --- sums -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [1, 2, 10, 257, 700])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("rows", [2, 33, 9000])
+def test_the_sum_of_rows_is_that_of_float64(cuda: str, rows: int, columns: int, dtype: str) -> None:
+    x = numpy.random.default_rng(0).standard_normal((rows, columns)).astype(dtype)
+    tensor = nt.from_numpy(x).to("cuda")
+    exact, size = x.astype("d").sum(0), numpy.abs(x.astype("d")).sum(0).max()
+    limit = {"float16": 2e-3, "float32": 1e-6, "float64": 1e-14}[dtype]
+    for found in (tensor.sum(0), tensor.mean(0) * rows):
+        numpy.testing.assert_allclose(found.cpu().double().numpy(), exact, 0, limit * size)
+    bits = {tensor.sum(0).cpu().numpy().tobytes() for _ in range(3)}
+    assert len(bits) == 1
+
+
+@pytest.mark.parametrize("outputs", [1, 10])
+def test_the_gradient_of_a_bias_is_summed_by_many_blocks(cuda: str, outputs: int) -> None:
+    if cuda == "cupy":
+        pytest.skip("launches are counted by name on the look-alike")
+    from strict_cupy.kernels import launched
+
+    layer = nn.Linear(3, outputs).to("cuda")
+    before = launched["column_sums<float, float>"]
+    y = layer(nt.ones(20_000, 3, device="cuda"))
+    y.backward(nt.ones_like(y))
+    assert launched["column_sums<float, float>"] == before + 2  # partial sums, and their sum
+    assert layer.bias.grad is not None
+    assert layer.bias.grad.tolist() == [20_000.0] * outputs
+
+
+REDUCTIONS: dict[str, Callable[[nt.Tensor], Any]] = {
+    "sum": lambda x: x.sum(2), "mean": lambda x: x.mean((1,)), "amax": lambda x: x.amax(0),
+    "argmin": lambda x: x.argmin(2), "any": lambda x: (x > 0).any(1), "prod": lambda x: x.prod(0),
+    "logsumexp": lambda x: x.logsumexp(2), "norm": lambda x: x.norm(3, 0),
+    "var": lambda x: x.var(2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_a_replay_leaves_the_strides_of_its_arrays_alone(cuda: str, name: str) -> None:
+    x = nt.randn(4, 3, 5, device="cuda").permute(2, 1, 0)  # its columns lie one after the other
+    step = REDUCTIONS[name]
+    compiled = captured(step, x)
+    expected = step(x)
+    found = compiled(x)
+    assert found.stride() == expected.stride()
+    numpy.testing.assert_array_equal(found.cpu().numpy(), expected.cpu().numpy())
+
+
+def test_the_look_alike_counts_the_launch_of_a_sum_into_out(look_alike: Any) -> None:
+    x, out = look_alike.ones((3, 4), "f"), look_alike.empty(4, "f")
+    look_alike.counts.reset()
+    x.sum(axis=0, out=out)
+    look_alike.add.reduce(x, axis=0, out=out)
+    look_alike.sum(x, axis=0, out=out)
+    assert look_alike.counts.launches == 3
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [nt.float32, nt.float64])
+@pytest.mark.parametrize("chance", [0.1, 0.3, 1 / 3])
+def test_dropout_scales_in_the_dtype_of_its_input(cuda: str, dtype: Any, chance: float) -> None:
+    dropped = nn.functional.dropout(nt.ones(64, dtype=dtype, device="cuda"), chance)
+    scale = numpy.asarray(1 / (1 - chance), str(dtype).partition(".")[2])
+    assert set(dropped.tolist()) == {0.0, float(scale)}
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def odd_step(features: int) -> tuple[Callable[..., Any], Any]:
+    nt.manual_seed(0)
+    model = nn.Linear(features, 3).to("cuda")
+    optimizer = nt.optim.SGD(model.parameters(), lr=0.1)
+
+    def step(x: nt.Tensor) -> nt.Tensor:
+        optimizer.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step, model
+
+
+@pytest.mark.parametrize("shape", [(7, 13), (5, 3), (8, 16)], ids=str)
+def test_several_steps_at_a_launch_are_aligned_as_single_ones(
+    cuda: str, shape: tuple[int, int]
+) -> None:
+    batches = [nt.randn(*shape, device="cuda") for _ in range(16)]
+    results = []
+    for several in (False, True):
+        step, model = odd_step(shape[1])
+        compiled = nt.compile(step, pure=True)
+        losses: list[float] = []
+        for start in range(0, 16, 4):
+            some = batches[start : start + 4]
+            losses += (
+                compiled.steps(nt.stack(some)).tolist()
+                if several
+                else [step(x).item() for x in some]
+            )
+        results.append((losses, [p.detach().cpu().numpy().tobytes() for p in model.parameters()]))
+        if several:
+            inputs = plan_of(compiled).launches[4].inputs
+            assert {a[k].data.ptr % 16 for a in inputs for k in range(4)} == {0}
+            assert {a.strides[0] % graphs.ALIGNMENT for a in inputs} == {0}
+    assert results[0] == results[1]
+
+
+def test_a_graph_outlives_a_capture_that_finds_no_memory(cuda: str) -> None:
+    if cuda == "cupy":
+        pytest.skip("the device would have to be full")
+    step, _ = odd_step(5)
+    compiled = nt.compile(step, pure=True)
+    x = nt.ones(6, 5, device="cuda")
+    for _ in range(3):
+        first = compiled(x)
+    plan = plan_of(compiled)
+    assert set(plan.launches) == {None}
+    held = plan.pool.total_bytes()
+    Memory.failures = 2  # the driver has none, also after the pools' free blocks went back
+    allocator = strict_cupy.cuda.using_allocator
+    with pytest.raises(MemoryError, match=r"no memory left for .* of a graph"):  # noqa: SIM117
+        with allocator(plan.pool.malloc):
+            strict_cupy.empty(1 << 20, "f")
+    assert plan.pool.total_bytes() == held and plan.pool.given_up == 0
+    assert compiled(x).item() < first.item()
+    Memory.failures = 1  # then the default pool's blocks help
+    with strict_cupy.cuda.using_allocator(plan.pool.malloc):
+        strict_cupy.empty(1 << 20, "f")
+    assert plan.pool.given_up == 0
+
+
+def test_the_look_alike_refuses_a_graph_whose_blocks_went_back_to_the_driver(
+    look_alike: Any,
+) -> None:
+    cuda = look_alike.cuda
+    pool, stream = cuda.MemoryPool(), cuda.Stream(non_blocking=True)
+    with stream, cuda.using_allocator(pool.malloc):
+        x = look_alike.ones(4, "f")
+        stream.begin_capture()
+        y = x + 1
+        y.sum()
+        del y
+        graph = stream.end_capture()
+    graph.launch(stream)
+    Memory.failures = 1
+    with cuda.using_allocator(pool.malloc):
+        look_alike.empty(1 << 20, "f")
+    with pytest.raises(AssertionError, match="given back"):
+        graph.launch(stream)
