@@ -120,6 +120,10 @@ if TYPE_CHECKING:
         IntTensor,
         LongTensor,
         ShortTensor,
+        are_deterministic_algorithms_enabled,
+        asarray,
+        contiguous_format,
+        detach,
         e,
         inf,
         is_complex,
@@ -130,8 +134,11 @@ if TYPE_CHECKING:
         newaxis,
         numel,
         pi,
+        preserve_format,
         range,
         set_default_tensor_type,
+        strided,
+        use_deterministic_algorithms,
     )
 else:
     __getattr__, __dir__ = _on_demand(__name__)

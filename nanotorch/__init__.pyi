@@ -117,6 +117,10 @@ from nanotorch.spellings import HalfTensor as HalfTensor
 from nanotorch.spellings import IntTensor as IntTensor
 from nanotorch.spellings import LongTensor as LongTensor
 from nanotorch.spellings import ShortTensor as ShortTensor
+from nanotorch.spellings import are_deterministic_algorithms_enabled as are_deterministic_algorithms_enabled
+from nanotorch.spellings import asarray as asarray
+from nanotorch.spellings import contiguous_format as contiguous_format
+from nanotorch.spellings import detach as detach
 from nanotorch.spellings import e as e
 from nanotorch.spellings import inf as inf
 from nanotorch.spellings import is_complex as is_complex
@@ -127,8 +131,11 @@ from nanotorch.spellings import nan as nan
 from nanotorch.spellings import newaxis as newaxis
 from nanotorch.spellings import numel as numel
 from nanotorch.spellings import pi as pi
+from nanotorch.spellings import preserve_format as preserve_format
 from nanotorch.spellings import range as range
 from nanotorch.spellings import set_default_tensor_type as set_default_tensor_type
+from nanotorch.spellings import strided as strided
+from nanotorch.spellings import use_deterministic_algorithms as use_deterministic_algorithms
 from nanotorch.operators import Operand, ValuesAndIndices
 
 
@@ -174,6 +181,7 @@ def sub(
     out: Tensor | None = None,
 ) -> Tensor: ...
 def clone(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def get_device(input: Tensor) -> builtins.int: ...
 def allclose(
     input: Operand,
     b: Operand,
@@ -908,6 +916,7 @@ def multiply(input: Operand, other: Operand, *, out: Tensor | None = None) -> Te
 def negative(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
 def not_equal(input: Operand, other: Operand, *, out: Tensor | None = None) -> Tensor: ...
 def pow(input: Operand, exponent: Operand, *, out: Tensor | None = None) -> Tensor: ...
+def row_stack(tensors: Sequence[Tensor], *, out: Tensor | None = None) -> Tensor: ...
 def subtract(
     input: Operand,
     b: Operand,

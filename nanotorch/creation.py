@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy
 
@@ -25,10 +26,35 @@ from nanotorch.backend import (
     to_device,
 )
 from nanotorch.backend.dtypes import bool_, int64
+from nanotorch.ops.outputs import write
 from nanotorch.ops.shapes import sizes
 from nanotorch.tensor import Tensor
 
 Place = Device | str | int | None
+
+
+Made = TypeVar("Made", bound=Callable[..., Tensor])
+
+
+def maker(function: Made) -> Made:
+    """The function with the keywords that PyTorch's makers of tensors share.
+
+    out: a tensor that takes the result, and gives it its dtype and device. pin_memory: see
+    `Tensor.pin_memory`. There is one layout and one memory format, so those change nothing.
+    """
+
+    @functools.wraps(function)
+    def make(
+        *args: Any, out: Tensor | None = None, pin_memory: bool = False, layout: Any = None,
+        memory_format: Any = None, **options: Any,
+    ) -> Tensor:  # fmt: skip
+        if out is not None:
+            options = {"dtype": out.dtype, "device": out.device, **options}
+        y = function(*args, **options)
+        y = y.pin_memory() if pin_memory else y
+        return y if out is None else write(y, out)
+
+    return make  # type: ignore[return-value]
 
 
 def finished(array: Array, requires_grad: bool) -> Tensor:
@@ -58,6 +84,7 @@ def filled(
     return finished(array, requires_grad)
 
 
+@maker
 def tensor(
     data: Any, *, dtype: DType | None = None, device: Place = None, requires_grad: bool = False
 ) -> Tensor:
@@ -186,6 +213,7 @@ def from_dlpack(source: Any, *, device: Place = None, copy: bool | None = None) 
     return Tensor._wrap(moved)
 
 
+@maker
 def zeros(
     *shape: Any, size: Any = None, dtype: DType | None = None, device: Place = None,
     requires_grad: bool = False,
@@ -194,6 +222,7 @@ def zeros(
     return filled(shape, size, 0, dtype, device, requires_grad)
 
 
+@maker
 def ones(
     *shape: Any, size: Any = None, dtype: DType | None = None, device: Place = None,
     requires_grad: bool = False,
@@ -202,6 +231,7 @@ def ones(
     return filled(shape, size, 1, dtype, device, requires_grad)
 
 
+@maker
 def empty(
     *shape: Any, size: Any = None, dtype: DType | None = None, device: Place = None,
     requires_grad: bool = False,
@@ -210,6 +240,7 @@ def empty(
     return filled(shape, size, 0, dtype, device, requires_grad)
 
 
+@maker
 def full(
     size: Any, fill_value: Any, *, dtype: DType | None = None, device: Place = None,
     requires_grad: bool = False,
@@ -225,6 +256,7 @@ def like(x: Tensor, value: Any, dtype: DType | None, device: Place, requires_gra
     return filled((x.shape,), None, value, dtype or x.dtype, device or x.device, requires_grad)
 
 
+@maker
 def zeros_like(
     x: Tensor, *, dtype: DType | None = None, device: Place = None, requires_grad: bool = False
 ) -> Tensor:
@@ -232,6 +264,7 @@ def zeros_like(
     return like(x, 0, dtype, device, requires_grad)
 
 
+@maker
 def ones_like(
     x: Tensor, *, dtype: DType | None = None, device: Place = None, requires_grad: bool = False
 ) -> Tensor:
@@ -239,6 +272,7 @@ def ones_like(
     return like(x, 1, dtype, device, requires_grad)
 
 
+@maker
 def empty_like(
     x: Tensor, *, dtype: DType | None = None, device: Place = None, requires_grad: bool = False
 ) -> Tensor:
@@ -246,6 +280,7 @@ def empty_like(
     return like(x, 0, dtype, device, requires_grad)
 
 
+@maker
 def full_like(
     x: Tensor, fill_value: Any, *, dtype: DType | None = None, device: Place = None,
     requires_grad: bool = False,
@@ -254,6 +289,7 @@ def full_like(
     return like(x, fill_value, dtype, device, requires_grad)
 
 
+@maker
 def eye(
     n: int, m: int | None = None, *, dtype: DType | None = None, device: Place = None,
     requires_grad: bool = False,
@@ -269,6 +305,7 @@ def placed(array: Array, place: Place, requires_grad: bool) -> Tensor:
     return finished(array if target is CPU else to_device(array, target), requires_grad)
 
 
+@maker
 def arange(
     start: Any, end: Any = None, step: Any = 1, *, dtype: DType | None = None, device: Place = None,
     requires_grad: bool = False,
@@ -293,6 +330,7 @@ def arange(
     return placed(array, device, requires_grad)
 
 
+@maker
 def linspace(
     start: Any, end: Any, steps: int, *, dtype: DType | None = None, device: Place = None,
     requires_grad: bool = False,
@@ -303,6 +341,7 @@ def linspace(
     return placed(array, device, requires_grad)
 
 
+@maker
 def logspace(
     start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: DType | None = None,
     device: Place = None, requires_grad: bool = False,

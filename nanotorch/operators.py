@@ -18,7 +18,6 @@ from nanotorch import ops, sampling
 from nanotorch.autograd.engine import apply
 from nanotorch.autograd.inplace import apply_inplace
 from nanotorch.autograd.rings import modes
-from nanotorch.backend import dtypes
 from nanotorch.node import Traced
 from nanotorch.ops import (
     arithmetic,
@@ -65,34 +64,14 @@ def in_place(primitive: type[Primitive], **fixed: Any) -> Callable[..., Any]:
     return method
 
 
-def casting_to(kind: dtypes.dtype) -> Callable[[Any], Any]:
-    """The method that gives a tensor in another dtype; itself where it has that already."""
-
-    def method(self: Any) -> Any:
-        return ops.cast(self, kind.numpy)
-
-    method.__doc__ = f"Itself as {kind.name}."
-    return method
-
-
-# Methods that are named after dtypes.
-CASTS = {
-    "half": dtypes.float16, "bfloat16": dtypes.bfloat16, "float": dtypes.float32,
-    "double": dtypes.float64, "int": dtypes.int32, "long": dtypes.int64, "bool": dtypes.bool_,
-}  # fmt: skip
-
-NOT_IN_PLACE = {"logaddexp", "maximum", "minimum"}  # of which PyTorch has no such method
+IN_PLACE = ops.METHODS.keys() - {"logaddexp", "maximum", "minimum"}  # which PyTorch lacks
 
 
 def elementwise_in_place(kind: type[Primitive] = Elementwise) -> Iterator[tuple[str, Any]]:
     """("exp_", its method), … for the elementwise methods that a tensor's dtype can hold."""
     for primitive in kind.__subclasses__():
-        name, attributes = primitive.title(), primitive.kernel.__code__.co_kwonlyargcount
-        if (
-            primitive.differentiable
-            and not attributes
-            and name in ops.METHODS.keys() - NOT_IN_PLACE
-        ):
+        attributes, name = primitive.kernel.__code__.co_kwonlyargcount, primitive.title()
+        if primitive.differentiable and not attributes and name in IN_PLACE:
             yield f"{name}_", in_place(primitive)
         yield from elementwise_in_place(primitive)
 
@@ -108,9 +87,9 @@ class Operators(Traced):
     def _apply_inplace(self, primitive: type[Primitive], *operands: Any, **attributes: Any) -> Any:
         return apply_inplace(primitive, self, *operands, **attributes)
 
-    vars().update(ops.METHODS)
-    vars().update(elementwise_in_place())
-    vars().update({name: casting_to(kind) for name, kind in CASTS.items()})
+    vars().update(ops.METHODS)  # exp, sum, …
+    vars().update(casting.CASTS)  # float, half, …
+    vars().update(elementwise_in_place())  # exp_, add_, …
 
     __getitem__ = ops.getitem
     __setitem__ = ops.setitem
@@ -200,7 +179,7 @@ class Operators(Traced):
 
         `reduce` "add" or "multiply" combines them with what is there.
         """
-        if not self.ndim or reduce == "multiply":
+        if not self.ndim or reduce not in (None, "add") or (src is None) == (value is None):
             y = ops.scatter(self, dim, index, src, value=value, reduce=reduce)
             return apply_inplace(casting.Copy, self, y)
         source, add = value if src is None else src, reduce == "add"

@@ -16,6 +16,7 @@ from typing import Any, Unpack
 from nanotorch import backend, sampling
 from nanotorch.backend import HOST, Array, mersenne
 from nanotorch.backend.dtypes import int64, uint8
+from nanotorch.creation import maker
 from nanotorch.sampling import (
     Options,
     bernoulli as bernoulli,
@@ -156,6 +157,7 @@ def fork_rng(devices: Sequence[int] | None = None, enabled: bool = True) -> Iter
 # New tensors.
 
 
+@maker
 def rand(
     *sizes: Any,
     size: Size | None = None,
@@ -168,6 +170,7 @@ def rand(
     return _finish(engine.uniform(sampling.blank(engine, shape, kind)), options, place)
 
 
+@maker
 def randn(
     *sizes: Any,
     size: Size | None = None,
@@ -180,6 +183,7 @@ def randn(
     return _finish(engine.normal(sampling.blank(engine, shape, kind)), options, place)
 
 
+@maker
 def randint(
     *bounds_and_size: Any,
     low: int | None = None,
@@ -201,6 +205,7 @@ def randint(
     return _finish(sampling.integers("randint", out, limits, engine), options, place)
 
 
+@maker
 def randperm(n: int, *, generator: Generator | None = None, **options: Unpack[Options]) -> Tensor:
     """The integers from 0 to `n` - 1 in random order, int64."""
     if not isinstance(n, int):
@@ -215,6 +220,7 @@ def randperm(n: int, *, generator: Generator | None = None, **options: Unpack[Op
     return _finish(order, options, place)
 
 
+@maker
 def rand_like(
     input: Tensor, *, generator: Generator | None = None, **options: Unpack[Options]
 ) -> Tensor:
@@ -225,6 +231,7 @@ def rand_like(
     return _finish(engine.uniform(out), options, place)
 
 
+@maker
 def randn_like(
     input: Tensor, *, generator: Generator | None = None, **options: Unpack[Options]
 ) -> Tensor:
@@ -235,6 +242,7 @@ def randn_like(
     return _finish(engine.normal(out), options, place)
 
 
+@maker
 def randint_like(
     input: Tensor,
     *bounds: int,

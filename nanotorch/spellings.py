@@ -18,7 +18,7 @@ from nanotorch.backend import (
     set_default_device,
     set_default_dtype,
 )
-from nanotorch.creation import Place, arange, empty, tensor
+from nanotorch.creation import Place, arange, as_tensor, empty, tensor
 from nanotorch.tensor import Size, Tensor
 
 inf, nan, pi, e, newaxis = math.inf, math.nan, math.pi, math.e, None
@@ -169,3 +169,39 @@ def is_complex(x: Tensor) -> bool:
 def is_nonzero(x: Tensor) -> bool:
     """Whether the one element of x is not 0."""
     return bool(x)
+
+
+def detach(x: Tensor) -> Tensor:
+    """x outside the graph, over the same memory."""
+    return x.detach()
+
+
+def asarray(
+    data: Any, *, dtype: DType | None = None, device: Place = None, copy: bool | None = None
+) -> Tensor:
+    """A tensor of the data, over the same memory where that is possible, unless `copy`."""
+    x = as_tensor(data, dtype, device)
+    return x.clone() if copy else x
+
+
+def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
+    """Changes nothing: there are deterministic algorithms alone."""
+
+
+def are_deterministic_algorithms_enabled() -> bool:
+    """True: there are no others."""
+    return True
+
+
+class _Format:
+    """A name of PyTorch's for how elements lie in memory: always in the order of indices."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"torch.{self.name}"
+
+
+strided, contiguous_format = _Format("strided"), _Format("contiguous_format")
+preserve_format = _Format("preserve_format")

@@ -133,6 +133,40 @@ CASES: dict[str, Callable[[Any], Any]] = {
     ),
     "a name twice": lambda t: t.add(t.ones(1), t.ones(1), input=t.ones(1)),
     "a wrong name": lambda t: t.exp(y=t.ones(1)),
+    "casts": lambda t: [
+        getattr(t.tensor([1.5, 0.0]), name)()
+        for name in (
+            *("byte", "char", "short", "int", "long", "bool", "half", "bfloat16", "double"),
+            *("cfloat", "cdouble"),
+        )
+    ],
+    "new": lambda t: (
+        t.ones(2, dtype=t.int32).new(2, 3).shape,
+        t.ones(2, dtype=t.int32).new([1, 2]),
+        t.ones(2).new(t.ones(2, 3).size()).shape,
+        t.ones(2).new(),
+    ),
+    "place": lambda t: (t.ones(1, 2).ndimension(), t.ones(1).get_device()),
+    "out of makers": lambda t: (
+        t.zeros(2, out=t.ones(2)),
+        t.arange(3, out=t.empty(3)),
+        t.full((2,), 7, out=t.empty(2)),
+        t.eye(2, out=t.empty(0)),
+        t.linspace(0, 1, 3, out=t.empty(3, dtype=t.float64)),
+        t.ones(2, layout=t.strided),
+        t.zeros_like(t.ones(2), memory_format=t.preserve_format),
+    ),
+    "out of draws": lambda t: (
+        t.manual_seed(0),
+        t.randn(2, 2, out=t.empty(2, 2)),
+        t.rand(3, out=t.empty(3, dtype=t.float64)),
+        t.randperm(4, out=t.empty(4, dtype=t.int64)),
+    )[1:],
+    "asarray": lambda t: (t.asarray([1, 2]), t.asarray(numpy.ones(2), dtype=t.float32)),
+    "detach": lambda t: t.detach(t.ones(1, requires_grad=True) * 2),
+    "row_stack": lambda t: t.row_stack([t.ones(2), t.zeros(2)]),
+    "formats": lambda t: (t.strided, t.contiguous_format),
+    "an unknown keyword of a maker": lambda t: t.zeros(2, dtyp=t.int64),
     "histogram": lambda t: t.histc(t.arange(6.0).sqrt(), bins=4),
     "histogram of a range": lambda t: t.arange(6.0).double().histc(bins=3, min=1, max=4),
     "histogram of equal values": lambda t: t.histc(t.ones(3), 4),

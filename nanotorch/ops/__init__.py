@@ -37,7 +37,9 @@ from nanotorch.ops.casting import (
     Zero as Zero,
     cast as cast,
     clone as clone,
+    get_device as get_device,
     move as move,
+    new as new,
     ones_like as ones_like,
     zeros_like as zeros_like,
 )
@@ -226,6 +228,7 @@ from nanotorch.ops.shapes import (
     flatten as flatten,
     movedim as movedim,
     narrow as narrow,
+    ndimension as ndimension,
     permute as permute,
     ravel as ravel,
     reshape as reshape,
@@ -280,22 +283,37 @@ INTERNAL = {
 FUNCTIONS_ONLY = {
     *("broadcast_tensors", "bucketize", "cat", "cdist", "column_stack", "concat", "concatenate"),
     "cosine_similarity",
-    *("einsum", "hstack", "meshgrid", "rsub", "searchsorted", "stack", "std_mean", "tensordot"),
+    *(
+        "einsum",
+        "hstack",
+        "meshgrid",
+        "row_stack",
+        "rsub",
+        "searchsorted",
+        "stack",
+        "std_mean",
+        "tensordot",
+    ),
     *("var_mean", "vstack", "where"),
 }
-METHODS_ONLY = {"expand", "expand_as", "repeat", "reshape_as", "unfold", "view", "view_as"}
+METHODS_ONLY = {
+    *("expand", "expand_as", "ndimension", "new", "repeat", "reshape_as", "unfold", "view"),
+    "view_as",
+}
 # Further names.
 ALIASES: dict[str, Callable[..., Any]] = {
     "absolute": abs, "arccos": acos, "arccosh": acosh, "arcsin": asin, "arcsinh": asinh,
     "arctan": atan, "arctan2": atan2, "arctanh": atanh, "clip": clamp, "concat": cat,
     "concatenate": cat, "divide": div, "fix": trunc, "ger": outer, "greater": gt,
     "greater_equal": ge, "inverse": inv, "less": lt, "less_equal": le, "moveaxis": movedim,
-    "multiply": mul, "negative": neg, "not_equal": ne, "pow": power, "subtract": sub,
+    "multiply": mul, "negative": neg, "not_equal": ne, "pow": power, "row_stack": vstack,
+    "subtract": sub,
     "swapaxes": transpose, "swapdims": transpose, "true_divide": div,
 }  # fmt: skip
 
 # Functions without the keyword `out`: what they give is a view, several tensors, or none.
 WITHOUT_OUT = {
+    "get_device",
     *("allclose", "broadcast_tensors", "broadcast_to", "chunk", "diagonal", "equal", "flatten"),
     *("meshgrid", "moveaxis", "movedim", "narrow", "permute", "ravel", "reshape", "select"),
     *("slogdet", "split", "squeeze", "swapaxes", "swapdims", "t", "transpose", "unbind"),

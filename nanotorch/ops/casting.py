@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from nanotorch.backend import (
@@ -11,6 +12,8 @@ from nanotorch.backend import (
     cuda_module,
     device,
     device_of,
+    dtype as DType,
+    dtypes,
     fitting,
     to_device,
 )
@@ -132,6 +135,42 @@ def clone(x: Any) -> Any:
 def cast(x: Any, dtype: Any) -> Any:
     """x in the given NumPy dtype; x itself if it has it."""
     return x if getattr(x, "_array", x).dtype == dtype else apply(ToCopy, x, dtype=dtype)
+
+
+def casting_to(kind: DType) -> Callable[[Any], Any]:
+    """The method that gives a tensor in another dtype; itself where it has that already."""
+
+    def method(x: Any) -> Any:
+        return cast(x, kind.numpy)
+
+    method.__doc__ = f"Itself as {kind.name}."
+    return method
+
+
+# The methods that are named after dtypes.
+CASTS = {
+    name: casting_to(getattr(dtypes, kind))
+    for name, kind in {
+        "half": "float16", "bfloat16": "bfloat16", "float": "float32", "double": "float64",
+        "byte": "uint8", "char": "int8", "short": "int16", "int": "int32", "long": "int64",
+        "bool": "bool_", "cfloat": "complex64", "cdouble": "complex128",
+    }.items()
+}  # fmt: skip
+
+
+def new(x: Any, *data: Any) -> Any:
+    """A tensor of the dtype and device of x: new(2, 3) has that shape, new([1, 2]) those elements.
+
+    The older spelling of `new_empty` and `new_tensor`.
+    """
+    if len(data) == 1 and not isinstance(data[0], int) and type(data[0]) is not type(x.shape):
+        return x.new_tensor(data[0])
+    return x.new_empty(*data or (0,))
+
+
+def get_device(x: Any) -> int:
+    """The number of the GPU of x; -1 on the CPU."""
+    return -1 if x.device.index is None else int(x.device.index)
 
 
 def move(x: Any, place: device, non_blocking: bool = False) -> Any:

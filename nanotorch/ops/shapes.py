@@ -253,6 +253,11 @@ def dimension(dim: int, ndim: int) -> int:
     return dim % bound
 
 
+def ndimension(x: Any) -> int:
+    """The number of dimensions."""
+    return int(x.ndim)
+
+
 def required(dim: Any, axis: Any, op: str) -> Any:
     """`dim`, or NumPy's name for it; TypeError for neither."""
     if dim is None and axis is None:

@@ -20,4 +20,7 @@ from nanotorch.optim.lr_scheduler.multiplied import (
     StepLR as StepLR,
 )
 from nanotorch.optim.lr_scheduler.plateau import ReduceLROnPlateau as ReduceLROnPlateau
-from nanotorch.optim.lr_scheduler.scheduler import LRScheduler as LRScheduler
+from nanotorch.optim.lr_scheduler.scheduler import (
+    LRScheduler as LRScheduler,
+    LRScheduler as _LRScheduler,  # its older spelling
+)
