@@ -187,4 +187,4 @@ class Lines:
 
 
 def _number(value: float | None) -> str:
-    return "undefined" if value is None or math.isnan(value) else f"{value:.4f}"
+    return "–" if value is None or math.isnan(value) else f"{value:.4f}"

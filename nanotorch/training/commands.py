@@ -24,6 +24,8 @@ from nanotorch.training.prediction import Wishes, predict_file
 from nanotorch.training.run_folder import METRICS, read_log
 from nanotorch.training.synthetic import save, two_clouds
 
+UNDEFINED = "needs rows of each class, and rows of another one"
+
 
 def predict(arguments: list[str]) -> None:
     """Labels and probabilities for the rows of a file, as CSV."""
@@ -96,7 +98,8 @@ def evaluate(arguments: list[str]) -> None:
         if name == "confusion":
             print(f"{name:<{width}}  {value}")
         else:
-            print(f"{name:<{width}}  {'undefined' if value is None else f'{value:.6g}'}")
+            shown = f"– ({UNDEFINED})" if value is None else f"{value:.6g}"
+            print(f"{name:<{width}}  {shown}")
 
 
 def plot(arguments: list[str]) -> None:

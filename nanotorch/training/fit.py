@@ -18,11 +18,12 @@ from nanotorch.training.callbacks import (
     TimeLimit,
     Timer,
 )
+from nanotorch.training.coefficients import COEFFICIENTS, as_csv, coefficients
 from nanotorch.training.config.command_line import read_request
 from nanotorch.training.config.sections import Config
 from nanotorch.training.curves import draw_curves
 from nanotorch.training.data.identity import IDENTITY, MARKS, marks_file, require_same
-from nanotorch.training.data.prepare import prepare
+from nanotorch.training.data.prepare import Prepared, prepare
 from nanotorch.training.devices import choose_device
 from nanotorch.training.errors import Interrupted, RunFailure, plain
 from nanotorch.training.exits import say
@@ -32,7 +33,7 @@ from nanotorch.training.model_file import ModelFile, write_model_file
 from nanotorch.training.models import parameter_table
 from nanotorch.training.report import write_report
 from nanotorch.training.results import Finished, comparison, last_line
-from nanotorch.training.resuming import reopen
+from nanotorch.training.resuming import reopen, run_of
 from nanotorch.training.run import Run
 from nanotorch.training.run_folder import (
     MODEL,
@@ -53,7 +54,10 @@ def train(arguments: list[str], program: str = "nanotorch train") -> None:
     runs = []
     for config, source in zip(request.configs, request.sources, strict=True):
         with source.named():
-            runs.append(fit(config, request.resume, request.quiet, request.changed_data))
+            resume = request.resume
+            if len(request.configs) > 1 and resume is not None:  # a sweep: what is missing of it
+                resume = run_of(config)
+            runs.append(fit(config, resume, request.quiet, request.changed_data))
         say(last_line(runs[-1]))
     if len(runs) > 1:
         say(comparison(runs))
@@ -202,10 +206,21 @@ def _finish(run: Run, best: Best, failure: BaseException | None) -> Finished:
             clean = {key: None if value != value else value for key, value in measured.items()}
             summary[part] = clean
             if task in ("binary", "classes"):
+                summary[part]["baseline_accuracy"] = baseline(run.data, outcomes[part])
                 summary[part]["confusion"] = outcomes[part].confusion.tolist()
         write_model_file(run.folder / MODEL, model_file(run))
+        terms, notes = coefficients(run.data, run.weights(), run.config.penalty.l2)
+        if terms and not run.config.penalty.l1:
+            write_whole(run.folder / COEFFICIENTS, as_csv(terms))
+            summary["data"]["notes"] = [*summary["data"]["notes"], *notes]
     write_whole(run.folder / SUMMARY, json_text(summary).encode())
     return Finished(run.config, run.folder, summary, outcomes, run.data)
+
+
+def baseline(data: Prepared, outcome: Outcome) -> float:
+    """The accuracy of always saying the class that most training rows have."""
+    most = np.bincount(data.train.target.ravel().astype(np.int64)).argmax()
+    return float((outcome.truth == most).mean())
 
 
 def _draw(run: Finished) -> None:

@@ -93,6 +93,8 @@ def class_weights(loss: Loss, target: Target, train: Part) -> np.ndarray[Any, An
                 f"{', '.join(target.classes[:8])}, given {len(loss.class_weight)}"
             )
         weights = np.asarray(loss.class_weight)
+        if not weights.any():
+            raise InputError("loss.class_weight: every class weighs 0, nothing is learned")
     else:
         rows = np.bincount(train.target.ravel().astype(np.int64), minlength=count)
         weights = len(train) / (count * rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Sequence
 from html import escape
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from nanotorch.training.coefficients import COEFFICIENTS
 from nanotorch.training.config.writer import to_toml
 from nanotorch.training.curves import resume_points, series
 from nanotorch.training.drawing import Plot, Trace, bars, matrix
@@ -223,7 +225,27 @@ def _coefficients(run: Finished) -> str:
         title = "Coefficients by size over all classes"
     more = len(names) - len(order)
     note = f"<p>of standardized features; {more} smaller ones are not shown</p>" if more else ""
-    return _section(title, body + note)
+    return _section(title, body + note) + _all_coefficients(run)
+
+
+def _all_coefficients(run: Finished) -> str:
+    """Every term in original units with its uncertainty, from coefficients.csv."""
+    path = run.folder / COEFFICIENTS
+    if not path.is_file():
+        return ""
+    head, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
+    shown = "".join(f'<th scope="col">{escape(name.replace("_", " "))}</th>' for name in head)
+    body = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>'
+        + "".join(f"<td>{_number(float(cell)) if cell else '–'}</td>" for cell in cells)
+        + "</tr>"
+        for name, *cells in rows
+    )
+    caption = "<caption>in the units of the file</caption>"
+    table = f'<table class="lined">{caption}<tr>{shown}</tr>{body}</table>'
+    inner = f"<summary>all {len(rows)} terms</summary><div class='wide'>{table}</div>"
+    words = f"<details>{inner}</details>"
+    return _section("Coefficients, with 95% confidence intervals", words, full=True)
 
 
 def _metrics(run: Finished) -> str:

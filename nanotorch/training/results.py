@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,11 @@ def last_line(run: Finished) -> str:
     measured = run.summary[part]
     name = "r2" if "r2" in measured else "accuracy"
     best = run.summary["best_epoch"]
-    words = f"{part} {name} {measured[name]:.4f}, loss {measured['loss']:.4f}"
-    return f"{words} (weights of epoch {best}); run folder {run.folder}"
+    words = f"{part} {name} {_four(measured[name])}, loss {_four(measured['loss'])}"
+    baseline = ""
+    if "baseline_accuracy" in measured:
+        baseline = f"; the most frequent class alone: {measured['baseline_accuracy']:.4f}"
+    return f"{words} (weights of epoch {best}{baseline}); run folder {run.folder}"
 
 
 def comparison(runs: list[Finished]) -> str:
@@ -47,16 +51,51 @@ def comparison(runs: list[Finished]) -> str:
     for run in runs:
         values = flat_values(run.config)
         row = [_shown(values.get(key)) for key in varied]
-        row.append(f"{run.summary[part]['loss']:.4f}")
-        if "test" in run.summary:
-            row.append(f"{run.summary['test']['loss']:.4f}")
-        rows.append([*row, f"{run.summary[last][quality]:.4f}", str(run.folder)])
+        row += [_four(value) for value in _numbers(run, part, last, quality)]
+        rows.append([*row, str(run.folder)])
+    rows += _over_seeds(runs, varied, part, last, quality)
     widths = [max(len(row[at]) for row in [columns, *rows]) for at in range(len(columns))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         for row in [columns, *rows]
     ]
     return "\n".join(["", *(line.rstrip() for line in lines)])
+
+
+def _numbers(run: Finished, part: str, last: str, quality: str) -> list[float | None]:
+    """The numbers of a run in the table of several."""
+    losses = [run.summary[name]["loss"] for name in (part, "test") if name in run.summary]
+    return [*losses, run.summary[last][quality]]
+
+
+def _over_seeds(
+    runs: list[Finished], varied: list[str], part: str, last: str, quality: str
+) -> list[list[str]]:
+    """A row of mean ± standard deviation for each group of runs that differ in their seed alone."""
+    others = [key for key in varied if key != "seed"]
+    groups: dict[tuple[str, ...], list[Finished]] = {}
+    for run in runs if "seed" in varied else []:
+        values = flat_values(run.config)
+        groups.setdefault(tuple(_shown(values.get(key)) for key in others), []).append(run)
+    rows = []
+    for values_of_group, members in groups.items():
+        if len(members) > 1:
+            said = dict(zip(others, values_of_group, strict=True))
+            row = [said.get(key, f"mean of {len(members)}") for key in varied]
+            columns = zip(*(_numbers(run, part, last, quality) for run in members), strict=True)
+            rows.append([*row, *map(_spread, columns), "± standard deviation"])
+    return rows
+
+
+def _spread(values: tuple[float | None, ...]) -> str:
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return "–"
+    return f"{statistics.mean(known):.4f} ± {statistics.stdev(known):.4f}"
+
+
+def _four(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
 
 
 def _shown(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +66,16 @@ def reopen(config: Config, resume: str | None) -> Earlier | None:
         log.close()
         raise
     return Earlier(folder, log, state, changed)
+
+
+def run_of(config: Config) -> str | None:
+    """The newest run folder with this configuration, as it goes on with what is missing of a sweep;
+    None where there is none."""
+    for folder in reversed(runs_called(Path(config.output.folder), config.name)):
+        with contextlib.suppress(InputError):
+            _compare(load(folder / CONFIG), config, folder)
+            return str(folder)
+    return None
 
 
 def _state(folder: Path, checkpoint: Path | None) -> Checkpoint | None:

@@ -67,8 +67,8 @@ def read_request(arguments: list[str], program: str = "train.py") -> Request:
         if path.name == CONFIG:  # of a run folder, and perhaps of somebody else's
             for config in configs:
                 require_trust(config.model, path, trusted)
-    if resume is not None and len(configs) > 1:
-        raise InputError(f"--resume goes on with one run, and these are {len(configs)}")
+    if resume not in (None, NEWEST) and len(configs) > 1:
+        raise InputError(f"--resume RUN goes on with one run, and these are {len(configs)}")
     return Request(configs, [source for _, source in loaded], resume, quiet, changed)
 
 

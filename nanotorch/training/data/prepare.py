@@ -26,6 +26,7 @@ from nanotorch.training.data.tables import Table, read_table
 from nanotorch.training.data.values import date_format
 from nanotorch.training.errors import InputError
 
+FEW_ROWS = 5  # of a class in a part, below which numbers about it say little
 IN_MEMORY = 2**30  # bytes of features above which a memory-mapped file stays on the disk
 
 
@@ -326,7 +327,7 @@ def guessed(guesses: dict[str, Any]) -> list[str]:
 
 
 def _check_classes(prepared: Prepared) -> None:
-    """Every class must be met in training."""
+    """Every class must be met in training; those with few rows in a part are noted."""
     if prepared.target.task not in ("binary", "classes"):
         return
     counts = np.bincount(
@@ -335,6 +336,22 @@ def _check_classes(prepared: Prepared) -> None:
     for name, count in zip(prepared.target.classes, counts, strict=True):
         if count == 0:
             raise InputError(f"{prepared.origin}: no row of class {name!r} is in the training part")
+    parts = {"train": prepared.train, "validation": prepared.validation, "test": prepared.test}
+    few = []
+    for name, part in parts.items():
+        if part is not None:
+            codes = part.target.ravel().astype(np.int64)
+            counts = np.bincount(codes, minlength=len(prepared.target.classes))
+            few += [
+                f"{label!r} {count} in {name}"
+                for label, count in zip(prepared.target.classes, counts, strict=True)
+                if count < FEW_ROWS
+            ]
+    if few:
+        shown = ", ".join(few[:6]) + (f" and {len(few) - 6} more" if len(few) > 6 else "")
+        prepared.notes.append(
+            f"fewer than {FEW_ROWS} rows of a class: {shown}: numbers about it say little"
+        )
 
 
 def _duplicates(train: Part, test: Part) -> int:

@@ -1,0 +1,171 @@
+"""Honest numbers: baselines, few rows, spreads over seeds, coefficients with their uncertainty."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nanotorch.training import fit, read_request
+from nanotorch.training.coefficients import _two_sided
+from nanotorch.training.commands import COMMANDS
+from nanotorch.training.errors import InputError
+from nanotorch.training.exits import exit_code
+from nanotorch.training.results import Finished
+
+QUICK = ["--output.curves", "false", "--output.report", "false", "--device", "cpu"]
+EXACT = ["--optimizer.name", "lbfgs", "--training.batch_size", "0", "--training.epochs", "40",
+         "--training.dtype", "float64", "--data.test", "0", "--data.validation", "0"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def train(source: str, *flags: str) -> Finished:
+    Path("a.toml").write_text(f'[data]\nsource = "{source}"\n')
+    return fit(read_request(["a.toml", *QUICK, *flags]).configs[0], quiet=True)
+
+
+def call(command: str, *arguments: str) -> int:
+    return exit_code(COMMANDS[command], list(arguments), f"nanotorch {command}")
+
+
+def write(name: str, **columns: Any) -> str:
+    rows = zip(*columns.values(), strict=True)
+    Path(name).write_text(
+        "\n".join([",".join(columns), *(",".join(map(str, r)) for r in rows), ""])
+    )
+    return name
+
+
+def test_the_accuracy_of_the_most_frequent_class_stands_beside_that_of_the_model() -> None:
+    run = train("breast_cancer", "--training.epochs", "2")
+    share = run.outcomes["test"].truth.mean()
+    assert run.summary["test"]["baseline_accuracy"] == pytest.approx(max(share, 1 - share))
+
+
+def test_classes_with_few_rows_in_a_part_are_noted() -> None:
+    target = ["a"] * 40 + ["b"] * 40 + ["c"] * 8
+    write("d.csv", x=range(88), z=np.arange(88) % 7, y=target)
+    (note,) = (n for n in train("d.csv", "--training.epochs", "1").data.notes if "fewer" in n)
+    assert "'c' 2 in validation" in note and "'c' 2 in test" in note
+
+
+def test_class_weights_of_zero_are_refused() -> None:
+    with pytest.raises(InputError, match="every class weighs 0"):
+        train("breast_cancer", "--loss.class_weight", "[0.0, 0.0]")
+
+
+def test_what_cannot_be_measured_is_a_dash_with_its_reason(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write("d.csv", x=range(40), y=["a", "b"] * 20)
+    write("one.csv", x=range(4), y=["a"] * 4)
+    folder = str(train("d.csv", "--training.epochs", "1").folder)
+    assert call("evaluate", folder, "one.csv") == 0
+    assert "roc_auc            – (needs rows of each class" in capsys.readouterr().out
+
+
+def test_runs_that_differ_in_their_seed_are_summed_up(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.toml").write_text('[data]\nsource = "iris"\n[training]\nepochs = 2\n')
+    flags = ["--seed", "0,1,2", "--sweep.optimizer.lr", "0.1,0.01", "--quiet", *QUICK]
+    assert call("train", "a.toml", *flags) == 0
+    rows = [
+        line.split("  ") for line in capsys.readouterr().out.splitlines() if "mean of 3" in line
+    ]
+    assert len(rows) == 2
+    losses = []
+    for number in range(1, 7):
+        text = Path(f"runs/a-{number}/config.toml").read_text()
+        if "lr = 0.1\n" in text:
+            losses.append(
+                json.loads(Path(f"runs/a-{number}/summary.json").read_text())["test"]["loss"]
+            )
+    expected = f"{np.mean(losses):.4f} ± {np.std(losses, ddof=1):.4f}"
+    assert any(expected in cell for row in rows for cell in row)
+
+
+def test_a_sweep_goes_on_with_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.toml").write_text('[data]\nsource = "iris"\n[training]\nepochs = 2\n')
+    assert call("train", "a.toml", "--seed", "0,1", "--quiet", *QUICK) == 0
+    before = Path("runs/a-1/model.safetensors").read_bytes()
+    assert call("train", "a.toml", "--seed", "0,1,2", "--quiet", *QUICK, "--resume") == 0
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["a-1", "a-2", "a-3"]
+    assert Path("runs/a-1/model.safetensors").read_bytes() == before
+
+
+# --- coefficients ------------------------------------------------------------------------------
+
+
+def terms(run: Finished) -> dict[str, dict[str, float]]:
+    rows = csv.DictReader((run.folder / "coefficients.csv").read_text().splitlines())
+    return {r.pop("term"): {k: float(v or "nan") for k, v in r.items()} for r in rows}
+
+
+def test_linear_coefficients_are_those_of_least_squares() -> None:
+    random = np.random.default_rng(0)
+    a, b = random.standard_normal(60) * 3 + 100, random.standard_normal(60)
+    y = 2 * a - 0.1 * b + random.standard_normal(60)
+    found = terms(train(write("d.csv", a=a, b=b, y=y), "--model.name", "linear", *EXACT))
+    x = np.column_stack([np.ones(60), a, b])
+    beta, rest, *_ = np.linalg.lstsq(x, y, rcond=None)
+    errors = np.sqrt(rest[0] / 57 * np.diag(np.linalg.inv(x.T @ x)))
+    for name, value, error in zip(("(intercept)", "a", "b"), beta, errors, strict=True):
+        assert found[name]["coefficient"] == pytest.approx(value, rel=1e-5, abs=1e-3 * error)
+        assert found[name]["standard_error"] == pytest.approx(error, rel=1e-4)
+        low = value - 2.002465 * error  # of Student's t with 57 degrees of freedom
+        assert found[name]["low"] == pytest.approx(low, rel=1e-3, abs=2e-3 * error)
+
+
+def test_logistic_coefficients_are_those_of_maximum_likelihood() -> None:
+    random = np.random.default_rng(1)
+    a, b = random.standard_normal(300) * 5 - 20, random.standard_normal(300)
+    y = (random.random(300) < 1 / (1 + np.exp(-(0.3 * a + 6 - b)))).astype(int)
+    found = terms(train(write("d.csv", a=a, b=b, y=y), *EXACT))
+    x, beta = np.column_stack([np.ones(300), a, b]), np.zeros(3)
+    for _ in range(30):  # Newton's method
+        p = 1 / (1 + np.exp(-x @ beta))
+        information = x.T @ (x * (p * (1 - p))[:, None])
+        beta += np.linalg.solve(information, x.T @ (y - p))
+    errors = np.sqrt(np.diag(np.linalg.inv(information)))
+    for name, value, error in zip(("(intercept)", "a", "b"), beta, errors, strict=True):
+        assert found[name]["coefficient"] == pytest.approx(value, rel=1e-3)
+        assert found[name]["standard_error"] == pytest.approx(error, rel=1e-3)
+        assert found[name]["p"] == pytest.approx(math.erfc(abs(value / error) / 2**0.5), rel=0.02)
+        assert found[name]["odds_ratio"] == pytest.approx(math.exp(value), rel=0.01)
+
+
+def test_separable_rows_and_features_that_are_sums_are_noted() -> None:
+    write("d.csv", x=range(40), y=["a"] * 20 + ["b"] * 20)
+    notes = train("d.csv", *EXACT).summary["data"]["notes"]
+    assert any("separable" in note for note in notes)
+    write(
+        "c.csv", c=["u", "v", "w", "v"] * 10, x=np.arange(40) % 7, y=["a", "b", "b", "a", "a"] * 8
+    )
+    run = train("c.csv", *EXACT)
+    assert any("sums of others" in note for note in run.summary["data"]["notes"])
+    assert math.isnan(terms(run)["x"]["standard_error"])
+    assert not math.isnan(
+        terms(train("c.csv", *EXACT, "--penalty.l2", "0.1"))["x"]["standard_error"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "freedom", "p"),
+    [
+        (2.0, 5, 0.10193948),
+        (1.0, 1, 0.5),
+        (2.5705818, 5, 0.05),
+        (0.3, 100, 0.76480),
+        (4.0, 1e6, 6.334e-5),
+    ],
+)
+def test_p_values_are_those_of_students_t(size: float, freedom: float, p: float) -> None:
+    assert _two_sided(size, freedom) == pytest.approx(p, rel=1e-3)
