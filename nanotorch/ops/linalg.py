@@ -240,11 +240,13 @@ def einsum_reverse(
     others = [
         (term, x) for i, (term, x) in enumerate(zip(terms, inputs, strict=True)) if i != index
     ]
-    known = set(output).union(*(term for term, _ in others))
-    for term, x in others:  # a dimension of size 1 beside a larger one is repeated, and summed here
-        larger = {c for c, n in zip(term, x.shape, strict=True) if n > 1}
-        known -= {c for c, n in zip(own, shapes[index], strict=True) if n == 1 and c in larger}
-    kept = "".join(dict.fromkeys(letter for letter in own if letter in known))
+    sizes: dict[str, int] = {}
+    for term, x in ((output, g), *others):
+        for letter, n in zip(term, x.shape, strict=True):
+            sizes[letter] = max(n, sizes.get(letter, 1)) if n else 0
+    # A dimension of size 1 is repeated beside larger ones, so it is summed here, or repeated here.
+    pairs = zip(own, shapes[index], strict=True)
+    kept = "".join(dict.fromkeys(letter for letter, n in pairs if sizes.get(letter) == n))
     operands = [g, *(x for _, x in others)]
     y = apply(EinSum, *operands, equation=",".join([output, *(t for t, _ in others)]) + "->" + kept)
     shape = tuple(n if letter in kept else 1 for letter, n in zip(own, shapes[index], strict=True))

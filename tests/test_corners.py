@@ -1,0 +1,1137 @@
+"""What comes out at the corners: NaN, infinities, kinks, zeros, nothing at all.
+
+Each row is a program of `t`, NanoTorch or PyTorch: both must give the same arrays, or an error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+import pytest
+
+import nanotorch
+
+INF, NAN = math.inf, math.nan
+POINTS = [NAN, -INF, INF, 0.0, -0.0, -1000.0, 1000.0, -100.0, 100.0, -30.0, 30.0, -19.0, 19.0]
+KINKS = [-6.0, -3.0, -1.0, -0.5, 0.5, 1.0, 3.0, 6.0, 2.5, -2.5]
+
+Program = Callable[[Any], Any]
+ROWS: dict[str, Program] = {}
+
+
+def row(name: str, program: Program) -> None:
+    assert name not in ROWS, name
+    ROWS[name] = program
+
+
+def values_of(result: Any) -> list[Any]:
+    """The arrays in a result, in their order; what is no tensor as it is."""
+    if isinstance(result, (tuple, list)):
+        return [value for part in result for value in values_of(part)]
+    return [result.detach().numpy(force=True) if hasattr(result, "detach") else result]
+
+
+def outcome(program: Program, t: Any) -> Any:
+    try:
+        return values_of(program(t))
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        return error
+
+
+def slopes(f: Callable[..., Any], *inputs: Any, order: int = 2, dtype: str = "float64") -> Program:
+    """f's values, the slope of each input and, for `order` 2, the slopes of these slopes' sum."""
+
+    def program(t: Any) -> Any:
+        xs = [t.tensor(x, dtype=getattr(t, dtype), requires_grad=True) for x in inputs]
+        y = f(t, *xs)
+        results, level = [y], y
+        for k in range(order):
+            total = level.sum()
+            grads: Any = [None] * len(xs)
+            if total.requires_grad:
+                grads = t.autograd.grad(total, xs, create_graph=k + 1 < order, allow_unused=True)
+            grads = [t.zeros_like(x) if g is None else g for x, g in zip(xs, grads, strict=True)]
+            results.append(grads)
+            level = t.stack([g.sum() for g in grads])
+        return results
+
+    return program
+
+
+# --- activations and losses at NaN, infinities and kinks ------------------------------------------
+
+ACTIVATIONS: dict[str, Callable[[Any, Any], Any]] = {
+    **{
+        name: lambda t, x, name=name: getattr(t.nn.functional, name)(x)  # type: ignore[misc]
+        for name in [
+            "relu",
+            "relu6",
+            "hardtanh",
+            "hardsigmoid",
+            "hardswish",
+            "hardshrink",
+            "softshrink",
+            "tanhshrink",
+            "silu",
+            "mish",
+            "gelu",
+            "elu",
+            "selu",
+            "celu",
+            "leaky_relu",
+            "softplus",
+            "logsigmoid",
+            "softsign",
+        ]
+    },
+    "threshold": lambda t, x: t.nn.functional.threshold(x, 0.5, -7.0),
+    "gelu tanh": lambda t, x: t.nn.functional.gelu(x, approximate="tanh"),
+    "softplus 3": lambda t, x: t.nn.functional.softplus(x, beta=3, threshold=5),
+    "prelu": lambda t, x: t.nn.functional.prelu(x, t.tensor([0.25], dtype=x.dtype)),
+    "softmin": lambda t, x: t.nn.functional.softmin(t.stack([x, x * 2]), 0),
+    "softmax": lambda t, x: t.softmax(t.stack([x, x * 2]), 0),
+    "log_softmax": lambda t, x: t.log_softmax(t.stack([x, x * 2]), 0),
+}
+for name, f in ACTIVATIONS.items():
+    row(f"{name} at the far ends", slopes(f, POINTS))
+    row(f"{name} at kinks", slopes(f, KINKS))
+    row(f"{name} at the far ends, float32", slopes(f, POINTS, dtype="float32"))
+
+UNARY = (
+    "abs acos acosh asin asinh atan atanh ceil cos cosh erf erfc exp exp2 expm1 floor frac log "
+    "log10 log1p log2 logit neg reciprocal round rsqrt sigmoid sign sin sinh sqrt square tan "
+    "tanh trunc"
+)
+for name in UNARY.split():
+    f = lambda t, x, name=name: getattr(t, name)(x)
+    row(f"{name} at the far ends", slopes(f, POINTS, order=1))
+    row(f"{name} at kinks", slopes(f, KINKS, order=2))
+
+PAIRS = [(a, b) for a in (NAN, -INF, INF, 0.0, -1.0, 2.0) for b in (NAN, -INF, INF, 0.0, 1.0, -2.0)]
+LEFT, RIGHT = ([pair[i] for pair in PAIRS] for i in (0, 1))
+BINARY = (
+    "add sub mul div atan2 hypot logaddexp maximum minimum fmod remainder xlogy floor_divide pow"
+)
+for name in BINARY.split():
+    row(
+        f"{name} of corners",
+        slopes(lambda t, a, b, n=name: getattr(t, n)(a, b), LEFT, RIGHT, order=1),
+    )
+
+LOSSES = {
+    name: lambda t, a, b, r, name=name: getattr(t.nn.functional, name)(a, b, reduction=r)  # type: ignore[misc]
+    for name in [
+        "mse_loss",
+        "l1_loss",
+        "smooth_l1_loss",
+        "huber_loss",
+        "binary_cross_entropy_with_logits",
+        "kl_div",
+        "poisson_nll_loss",
+    ]
+}
+ENDS = [0.0, 1.0, 0.5]
+for name, loss in LOSSES.items():
+    for reduction in ("none", "sum"):
+        first = [x for x in (*POINTS, *KINKS) for _ in ENDS]
+        second = [y for _ in (*POINTS, *KINKS) for y in ENDS]
+        row(
+            f"{name} {reduction}",
+            slopes(lambda t, a, b, f=loss, r=reduction: f(t, a, b, r), first, second),
+        )
+row(
+    "huber and smooth l1 without error",
+    slopes(
+        lambda t, a, b: (
+            t.nn.functional.huber_loss(a, b) + t.nn.functional.smooth_l1_loss(a, b, beta=2.0)
+        ),
+        [1.0, 2.0, 5.0],
+        [1.0, 2.5, 2.0],
+    ),
+)
+row(
+    "bce at the ends",
+    slopes(
+        lambda t, a, b: t.nn.functional.binary_cross_entropy(a, b, reduction="none"),
+        [0.0, 1.0, 0.0, 1.0, 1e-40, 1 - 1e-16, 1e-300],
+        [0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 1.0],
+        order=1,
+    ),
+)
+row(
+    "bce at the ends, float32",
+    slopes(
+        lambda t, a, b: t.nn.functional.binary_cross_entropy(a, b, reduction="none"),
+        [0.0, 1.0, 0.0, 1.0, 1e-40, 1e-45, 0.99999994],
+        [0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0],
+        order=1,
+        dtype="float32",
+    ),
+)
+for x, y in ((NAN, 0.0), (0.5, NAN), (-0.1, 1.0), (1.1, 1.0), (INF, 0.0)):
+    row(
+        f"bce of {x} and {y}",
+        lambda t, x=x, y=y: t.nn.functional.binary_cross_entropy(t.tensor([x]), t.tensor([y])),
+    )
+
+F = lambda t: t.nn.functional
+row(
+    "hinge embedding at its kink",
+    slopes(
+        lambda t, x: F(t).hinge_embedding_loss(
+            x, t.tensor([-1.0, -1, -1, 1], dtype=x.dtype), reduction="none"
+        ),
+        [1.0, 0.0, 2.0, 1.0],
+    ),
+)
+row(
+    "margin ranking at its kink",
+    slopes(
+        lambda t, a, b: F(t).margin_ranking_loss(
+            a, b, t.tensor([1.0, 1, -1], dtype=a.dtype), margin=1.0, reduction="none"
+        ),
+        [2.0, 0.0, 0.0],
+        [1.0, 0.0, 1.0],
+    ),
+)
+row(
+    "cosine embedding at its kink",
+    slopes(
+        lambda t, a, b: F(t).cosine_embedding_loss(
+            a, b, t.tensor([-1.0, -1, 1], dtype=a.dtype), margin=0.0, reduction="none"
+        ),
+        [[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]],
+        [[0.0, 1.0], [1.0, -1.0], [1.0, 2.0]],
+        order=1,
+    ),
+)
+row(
+    "triplet at its kink",
+    slopes(
+        lambda t, a, p, n: F(t).triplet_margin_loss(a, p, n, margin=1.0, eps=0.0, reduction="none"),
+        [[0.0, 0.0], [0.0, 0.0]],
+        [[1.0, 0.0], [1.0, 0.0]],
+        [[2.0, 0.0], [0.0, 2.0]],
+        order=1,
+    ),
+)
+row(
+    "multi margin at its kink",
+    slopes(
+        lambda t, x: F(t).multi_margin_loss(x, t.tensor([0, 1]), reduction="none"),
+        [[1.0, 0.0, 0.5], [2.0, 3.0, 1.0]],
+        order=1,
+    ),
+)
+row(
+    "clamp at its bounds",
+    slopes(
+        lambda t, x: t.clamp(x, -1.0, 1.0) + t.clamp(x, min=t.tensor(0.5, dtype=x.dtype)),
+        [*KINKS, NAN, INF, -INF],
+    ),
+)
+
+# --- every target ignored -------------------------------------------------------------------------
+
+IGNORED = [-100, -100]
+for name, options in {
+    "plain": {},
+    "sum": {"reduction": "sum"},
+    "none": {"reduction": "none"},
+    "smoothing": {"label_smoothing": 0.1},
+    "smoothing, sum": {"label_smoothing": 0.1, "reduction": "sum"},
+}.items():
+    row(
+        f"cross entropy, all ignored, {name}",
+        slopes(
+            lambda t, x, o=options: F(t).cross_entropy(x, t.tensor(IGNORED), **o),
+            [[1.0, 2.0], [3.0, 4.0]],
+            order=1,
+        ),
+    )
+    row(
+        f"cross entropy, all ignored, weights, {name}",
+        slopes(
+            lambda t, x, o=options: F(t).cross_entropy(
+                x, t.tensor(IGNORED), weight=t.tensor([1.0, 2.0], dtype=x.dtype), **o
+            ),
+            [[1.0, 2.0], [3.0, 4.0]],
+            order=1,
+        ),
+    )
+    row(
+        f"cross entropy of a sequence, all ignored, {name}",
+        slopes(
+            lambda t, x, o=options: F(t).cross_entropy(x, t.tensor([IGNORED]), **o),
+            [[[1.0, 2.0], [3.0, 4.0]]],
+            order=1,
+        ),
+    )
+    row(
+        f"cross entropy of one row, ignored, {name}",
+        slopes(
+            lambda t, x, o=options: F(t).cross_entropy(x, t.tensor(-100), **o), [1.0, 2.0], order=1
+        ),
+    )
+    row(
+        f"cross entropy, ignored class 1, {name}",
+        slopes(
+            lambda t, x, o=options: F(t).cross_entropy(x, t.tensor([1, 1]), ignore_index=1, **o),
+            [[1.0, 2.0], [3.0, 4.0]],
+            order=1,
+        ),
+    )
+    row(
+        f"cross entropy, one ignored, {name}",
+        slopes(
+            lambda t, x, o=options: F(t).cross_entropy(x, t.tensor([-100, 1]), **o),
+            [[1.0, 2.0], [3.0, 4.0]],
+            order=2,
+        ),
+    )
+row(
+    "nll, all ignored",
+    slopes(lambda t, x: F(t).nll_loss(x, t.tensor(IGNORED)), [[1.0, 2.0], [3.0, 4.0]]),
+)
+row("nll, one row, ignored", slopes(lambda t, x: F(t).nll_loss(x, t.tensor(-100)), [1.0, 2.0]))
+row(
+    "nll, weights of nothing",
+    slopes(
+        lambda t, x: F(t).nll_loss(x, t.tensor([0, 0]), weight=t.tensor([0.0, 1.0], dtype=x.dtype)),
+        [[1.0, 2.0], [3.0, 4.0]],
+        order=1,
+    ),
+)
+row(
+    "nll, infinite and ignored",
+    slopes(lambda t, x: F(t).nll_loss(x, t.tensor([0, -100])), [[1.0, 2.0], [-INF, 4.0]], order=1),
+)
+
+# --- products with zeros --------------------------------------------------------------------------
+
+ZEROS = ([2.0, 0.0, 3.0], [0.0, 0.0, 3.0], [0.0, 0.0, 0.0], [2.0, 5.0, 3.0], [0.0], [])
+for x in ZEROS:
+    row(f"prod of {x}", slopes(lambda t, x: t.prod(x), x))
+    row(
+        f"hessian of the product of {x}",
+        lambda t, x=x: t.autograd.functional.hessian(
+            lambda v: v.prod(), t.tensor(x, dtype=t.float64)
+        ),
+    )
+    row(
+        f"cumprod of {x}",
+        slopes(lambda t, x: t.cumprod(x, 0) * t.arange(1, x.shape[0] + 1, dtype=x.dtype), x),
+    )
+    row(
+        f"hessian of the running product of {x}",
+        lambda t, x=x: t.autograd.functional.hessian(
+            lambda v: (v.cumprod(0) * t.arange(1, v.shape[0] + 1, dtype=v.dtype)).sum(),
+            t.tensor(x, dtype=t.float64),
+        ),
+    )
+MATRIX = [[2.0, 0.0, 3.0], [0.0, 0.0, 1.0], [4.0, 5.0, 6.0]]
+for dim in (0, 1, -1):
+    for keepdim in (False, True):
+        row(
+            f"prod along {dim} {keepdim}",
+            slopes(lambda t, x, d=dim, k=keepdim: t.prod(x, d, keepdim=k), MATRIX),
+        )
+    row(
+        f"hessian of prod along {dim}",
+        lambda t, d=dim: t.autograd.functional.hessian(
+            lambda v: (v.prod(d) ** 2).sum(), t.tensor(MATRIX, dtype=t.float64)
+        ),
+    )
+    row(
+        f"hessian of cumprod along {dim}",
+        lambda t, d=dim: t.autograd.functional.hessian(
+            lambda v: (v.cumprod(d) ** 2).sum(), t.tensor(MATRIX, dtype=t.float64)
+        ),
+    )
+row("prod of a number", slopes(lambda t, x: t.prod(x) + t.cumprod(x, 0), 0.0))
+
+# --- xlogy ----------------------------------------------------------------------------------------
+
+for number in (2.0, 0.0, NAN, INF):
+    row(
+        f"xlogy with {number} on the right",
+        slopes(lambda t, a, n=number: t.xlogy(a, n), [0.0, 1.0, NAN, -2.0]),
+    )
+    row(
+        f"xlogy with {number} on the left",
+        slopes(lambda t, b, n=number: t.xlogy(n, b), [0.0, 1.0, NAN, 2.0, INF]),
+    )
+row(
+    "xlogy of other dtypes",
+    lambda t: (
+        t.xlogy(t.tensor([1.0, 2.0]), t.tensor(3.0, dtype=t.float64)),
+        t.xlogy(t.tensor([1, 0]), t.tensor([2, 0])),
+        t.xlogy(t.tensor([1.0]), 2),
+    ),
+)
+row(
+    "xlogy, tangents",
+    lambda t: t.func.jvp(
+        t.xlogy,
+        (t.tensor([0.0, 1.0, 0.0]), t.tensor([2.0, 3.0, NAN])),
+        (t.tensor([1.0, 1.0, 1.0]), t.tensor([0.0, 1.0, 0.0])),
+    ),
+)
+row(
+    "xlogy, vmap",
+    lambda t: t.func.vmap(t.func.grad(t.xlogy))(t.tensor([0.0, 1.0]), t.tensor([2.0, 3.0])),
+)
+row(
+    "xlogy, second order",
+    slopes(lambda t, a, b: t.xlogy(a, b), [0.0, 1.0, 0.0, 2.0], [2.0, 3.0, 0.0, 1.0]),
+)
+
+# --- long reductions in float16 -------------------------------------------------------------------
+
+HALF_REDUCTIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "mean": lambda t, x: x.mean(),
+    "l1": lambda t, x: F(t).l1_loss(x, t.ones_like(x)),
+    "mse": lambda t, x: F(t).mse_loss(x, t.ones_like(x)),
+    "smooth l1": lambda t, x: F(t).smooth_l1_loss(x, t.ones_like(x)),
+    "huber": lambda t, x: F(t).huber_loss(x, t.ones_like(x)),
+    "bce with logits": lambda t, x: F(t).binary_cross_entropy_with_logits(x, t.ones_like(x)),
+    "max": lambda t, x: x.max(),
+    "min": lambda t, x: x.min(),
+    "amax": lambda t, x: x.amax(),
+    "amin": lambda t, x: x.amin(),
+    "median": lambda t, x: x.median(),
+    "infinity norm": lambda t, x: x.norm(INF),
+    "-infinity norm": lambda t, x: x.norm(-INF),
+    "amax along": lambda t, x: x.reshape(1, -1).amax(1).sum(),
+    "mean along": lambda t, x: x.reshape(1, -1).mean(1).sum(),
+    "cross entropy": lambda t, x: F(t).cross_entropy(
+        x.reshape(-1, 1), t.zeros(70_000, dtype=t.int64)
+    ),
+    "nll": lambda t, x: F(t).nll_loss(x.reshape(-1, 1), t.zeros(70_000, dtype=t.int64)),
+    "nanmean": lambda t, x: x.nanmean(),
+}
+for name, f in HALF_REDUCTIONS.items():
+    for kind in ("float16", "bfloat16"):
+
+        def gradient(t: Any, f: Any = f, kind: str = kind) -> Any:
+            x = t.zeros(70_000, dtype=getattr(t, kind), requires_grad=True)
+            f(t, x).backward()
+            return x.grad[:3].float()
+
+        row(f"{name} of 70,000 numbers of {kind}", gradient)
+
+# --- sigmoid and its kin, far out -----------------------------------------------------------------
+
+row("sigmoid's logarithm", lambda t: t.sigmoid(t.tensor([-1000.0, -104.0, -90.0, -88.8])).log())
+row(
+    "sigmoid of small floats", lambda t: t.sigmoid(t.tensor([-1000.0, -104.0, -90.0, -88.8, -87.0]))
+)
+row(
+    "sigmoid of small doubles",
+    lambda t: t.sigmoid(t.tensor([-1000.0, -745.0, -710.0, -709.0], dtype=t.float64)),
+)
+row(
+    "sigmoid of small halves",
+    lambda t: t.sigmoid(t.tensor([-1000.0, -20.0, -16.0, -11.5], dtype=t.float16)),
+)
+row(
+    "bce of a sigmoid",
+    slopes(
+        lambda t, x: F(t).binary_cross_entropy(t.sigmoid(x), t.ones_like(x), reduction="none"),
+        [-1000.0, -90.0, 50.0],
+        order=1,
+        dtype="float32",
+    ),
+)
+row(
+    "bce with weights, far out",
+    slopes(
+        lambda t, x: F(t).binary_cross_entropy_with_logits(
+            x,
+            t.tensor([1.0, 0, 1, 0], dtype=x.dtype),
+            weight=t.tensor(2.0, dtype=x.dtype),
+            pos_weight=t.tensor(3.0, dtype=x.dtype),
+            reduction="none",
+        ),
+        [1000.0, 1000, -1000, -1000],
+        order=2,
+    ),
+)
+
+# --- determinants, logsumexp, logit, cosines ------------------------------------------------------
+
+SINGULAR = [[1.0, 2.0], [2.0, 4.0]]
+for name, x in {
+    "regular": [[1.0, 2.0], [3.0, 4.0]],
+    "singular": SINGULAR,
+    "zero": [[0.0, 0.0], [0.0, 0.0]],
+    "rank one of three": [[1.0, 2, 3], [2, 4, 6], [3, 6, 9]],
+    "rank two of three": [[1.0, 2, 3], [4, 5, 6], [7, 8, 9.0]],
+    "one of a batch": [[[1.0, 2], [3, 4]], SINGULAR, [[0.0, 1], [0, 0]]],
+    "one number": [[0.0]],
+}.items():
+    row(f"det, {name}", slopes(lambda t, x: t.linalg.det(x), x, order=1))
+EXTREMES = [
+    [-INF, -INF],
+    [INF, 0.0],
+    [INF, INF],
+    [NAN, 0.0],
+    [-INF, 0.0],
+    [1.0, 2.0],
+    [INF, -INF],
+    [NAN, INF],
+]
+row("logsumexp at the far ends", slopes(lambda t, x: t.logsumexp(x, 1), EXTREMES, order=1))
+row("logsumexp of numbers", slopes(lambda t, x: t.logsumexp(x, 0), 1.5))
+row("logit, out of bounds", slopes(lambda t, x: t.logit(x), [-0.5, 0.0, 0.3, 1.0, 1.5, NAN]))
+row(
+    "logit with eps",
+    slopes(lambda t, x: t.logit(x, eps=0.1), [-0.5, 0.0, 0.05, 0.1, 0.3, 0.9, 0.95, 1.0, 1.5, NAN]),
+)
+row(
+    "cosine similarity, far out",
+    slopes(
+        lambda t, a, b: F(t).cosine_similarity(a, b, dim=1),
+        [[1e20, 1e20], [0.0, 0.0], [1e-30, 0.0], [1.0, 2.0]],
+        [[1e20, 0.0], [1.0, 1.0], [1e-30, 1e-30], [3.0, 4.0]],
+        order=1,
+        dtype="float32",
+    ),
+)
+for p in (0.0, 1.0, 2.0, 3.0, 0.5, INF, -INF):
+    row(f"norm {p} at 0", slopes(lambda t, x, p=p: t.norm(x, p), [0.0, 0.0], order=1))
+    row(
+        f"norm {p} of numbers",
+        slopes(lambda t, x, p=p: t.linalg.vector_norm(x, p), [3.0, -4.0, 0.0], order=1),
+    )
+row("norm's curvature at 0", slopes(lambda t, x: t.norm(x), [0.0, 0.0]))
+row("norm's curvature", slopes(lambda t, x: t.norm(x), [3.0, 4.0]))
+
+# --- integers -------------------------------------------------------------------------------------
+
+INTEGERS = ("uint8", "int8", "int16", "int32", "int64")
+for kind in INTEGERS:
+    for name, f in {
+        "//": lambda x, z: x // z,
+        "%": lambda x, z: x % z,
+        "fmod": lambda x, z: x.fmod(z),
+        "remainder": lambda x, z: x.remainder(z),
+        "floor_divide": lambda x, z: x.floor_divide(z),
+        "div floor": lambda x, z: x.div(z, rounding_mode="floor"),
+        "div trunc": lambda x, z: x.div(z, rounding_mode="trunc"),
+        "//=": lambda x, z: x.floor_divide_(z),
+        "%=": lambda x, z: x.remainder_(z),
+        "5 //": lambda x, z: 5 // (x * 0 + z),
+        "5 %": lambda x, z: 5 % (x * 0 + z),
+        "/": lambda x, z: x / z,
+    }.items():
+        for zero in ("tensor", "number", "one of several"):
+
+            def divide(t: Any, f: Any = f, zero: str = zero, kind: str = kind) -> Any:
+                x = t.tensor([7, 3, 0], dtype=getattr(t, kind))
+                z = {
+                    "tensor": t.zeros(3, dtype=x.dtype),
+                    "number": 0,
+                    "one of several": t.tensor([2, 0, 1], dtype=x.dtype),
+                }[zero]
+                return f(x, z)
+
+            row(f"{kind} {name} 0 ({zero})", divide)
+row(
+    "floats divided by 0",
+    lambda t: [
+        t.tensor([1.0, 0.0, -1.0]) // 0,
+        t.tensor([1.0, 0.0]) % 0,
+        t.fmod(t.tensor([1.0]), 0),
+    ],
+)
+row(
+    "negative integers divided",
+    lambda t: [
+        t.tensor([-7, 7]) // 2,
+        t.tensor([-7, 7]) % -3,
+        t.fmod(t.tensor([-7, 7]), 3),
+        t.div(t.tensor([-7, 7]), 2, rounding_mode="trunc"),
+        t.div(t.tensor([-7.5, 7.0]), 2, rounding_mode="trunc"),
+        t.tensor([-128], dtype=t.int8) // -1,
+        t.div(t.tensor([-128], dtype=t.int8), 2, rounding_mode="trunc"),
+    ],
+)
+row("booleans divided", lambda t: t.tensor([True]) // t.tensor([True]))
+
+for name, f in {
+    "int := nan": lambda t, x: x.__setitem__(0, NAN),
+    "int := inf": lambda t, x: x.__setitem__(0, INF),
+    "int filled with nan": lambda t, x: x.fill_(NAN),
+    "int filled with inf": lambda t, x: x.fill_(-INF),
+    "int masked with nan": lambda t, x: x.masked_fill_(x > 1, NAN),
+    "int := 2.7": lambda t, x: x.__setitem__(0, 2.7),
+    "int := -2.7": lambda t, x: x.__setitem__(slice(None), -2.7),
+    "int index_fill 2.5": lambda t, x: x.index_fill_(0, t.tensor([0]), 2.5),
+    "int of a nan tensor": lambda t, x: x.__setitem__(0, t.tensor(2.9)),
+    "int := complex": lambda t, x: x.fill_(1 + 2j),
+    "int index_put nan": lambda t, x: x.__setitem__(t.tensor([0]), NAN),
+    "int scatter": lambda t, x: x.scatter_(0, t.tensor([0]), 2.5),
+    "full int": lambda t, x: t.full((2,), NAN, dtype=x.dtype),
+    "full_like": lambda t, x: t.full_like(x, INF),
+}.items():
+    for kind in ("int64", "int8", "uint8", "int32"):
+
+        def write(t: Any, f: Any = f, kind: str = kind) -> Any:
+            x = t.tensor([1, 2, 3], dtype=getattr(t, kind))
+            y = f(t, x)
+            return x if y is None else y
+
+        row(f"{kind}: {name}", write)
+for name, f in {
+    "item": lambda t, x: x.__setitem__(0, 1 + 2j),
+    "fill": lambda t, x: x.fill_(1 + 2j),
+    "mask": lambda t, x: x.masked_fill_(x > 1, 1j),
+    "copy": lambda t, x: x.copy_(t.tensor([1 + 2j, 2, 3])),
+    "slice": lambda t, x: x.__setitem__(slice(0, 2), t.tensor([1 + 2j, 2])),
+    "add": lambda t, x: x.add_(1j),
+    "masked by a tensor": lambda t, x: x.masked_fill_(x > 1, t.tensor(1j)),
+    "real": lambda t, x: x.__setitem__(0, complex(2, 0)),
+}.items():
+    row(
+        f"float := complex, {name}",
+        lambda t, f=f: (lambda x: (f(t, x), x)[1])(t.tensor([1.0, 2.0, 3.0])),
+    )
+for name, f in {
+    "+ 200": lambda x: x + 200,
+    "* 300": lambda x: x * 300,
+    "- 200": lambda x: x - 200,
+    "200 +": lambda x: 200 + x,
+    "+= 200": lambda x: x.add_(200),
+    "*= 300": lambda x: x.mul_(300),
+    ":= 300": lambda x: (x.__setitem__(0, 300), x)[1],
+    "fill 300": lambda x: x.fill_(300),
+    "> 300": lambda x: x > 300,
+    "== 300": lambda x: x == 300,
+    "< -300": lambda x: x < -300,
+    "& 300": lambda x: x & 300,
+    "// 300": lambda x: x // 300,
+    "% 300": lambda x: x % 300,
+    "** 200": lambda x: x**3,
+    "clamp": lambda x: x.clamp(max=300),
+    "masked 300": lambda x: x.masked_fill(x > 1, 300),
+    "- -1": lambda x: x - -1,
+    "| -1": lambda x: x | -1,
+}.items():
+    for kind in ("int8", "uint8", "int16"):
+        row(
+            f"{kind} {name}",
+            lambda t, f=f, kind=kind: f(t.tensor([100, 1, 3], dtype=getattr(t, kind))),
+        )
+row("full of 300 in int8", lambda t: t.full((2,), 300, dtype=t.int8))
+row("tensor of 300 in int8", lambda t: t.tensor([300], dtype=t.int8))
+
+# --- indexing -------------------------------------------------------------------------------------
+
+KEYS: dict[str, Callable[[Any], Any]] = {
+    "0, (1, 2)": lambda t: (0, (1, 2)),
+    "((0, 1),)": lambda t: ((0, 1),),
+    "(0, 1), (1, 0)": lambda t: ((0, 1), (1, 0)),
+    "..., ...": lambda t: (..., ...),
+    "..., 0, ...": lambda t: (..., 0, ...),
+    "0, ..., ...": lambda t: (0, ..., ...),
+    ":, [0, 1], ..., [0, 1]": lambda t: (slice(None), [0, 1], ..., [0, 1]),
+    "[0, 1], ..., [0, 1], [1, 0]": lambda t: ([0, 1], ..., [0, 1], [1, 0]),
+    "[0, 1], [1, 0], ..., [0, 1]": lambda t: ([0, 1], [1, 0], ..., [0, 1]),
+    "[0, 1], ..., [0, 1]": lambda t: ([0, 1], ..., [0, 1]),
+    "..., [0, 1], [0, 1]": lambda t: (..., [0, 1], [0, 1]),
+    "[0, 1], :, [0, 1]": lambda t: ([0, 1], slice(None), [0, 1]),
+    "0, :, [0, 1]": lambda t: (0, slice(None), [0, 1]),
+    "[0, 1], 0, ..., [0, 1]": lambda t: ([0, 1], 0, ..., [0, 1]),
+    ":, [0, 1], None, [0, 1]": lambda t: (slice(None), [0, 1], None, [0, 1]),
+    "None, [0, 1], ..., [0, 1], [0, 1]": lambda t: (None, [0, 1], ..., [0, 1], [0, 1]),
+    "byte mask": lambda t: t.tensor([1, 0], dtype=t.uint8),
+    "byte mask of two": lambda t: t.tensor([[1, 0, 1], [0, 0, 1]], dtype=t.uint8),
+    "byte mask and more": lambda t: (t.tensor([1, 0], dtype=t.uint8), ..., [0]),
+    "True": lambda t: True,
+    "False": lambda t: False,
+    "None, True": lambda t: (None, True),
+    "0, True": lambda t: (0, True),
+    "mask, ..., list": lambda t: (t.tensor([True, True]), ..., [0, 1]),
+    "mask of three": lambda t: t.ones(2, 3, 4) > 0,
+    "empty list": lambda t: [],
+    "list of lists": lambda t: [[0, 1], [1, 0]],
+    "range": lambda t: range(2),
+    "tensor of none": lambda t: t.zeros(0, dtype=t.int64),
+    "0-dim tensor": lambda t: t.tensor(1),
+    "list of booleans": lambda t: [True, False],
+    "tuple of booleans": lambda t: ((True, False),),
+    "too many": lambda t: (0, 0, 0, 0),
+    "mask, list": lambda t: (t.tensor([[True, False, True], [False, True, False]]), [0, 1, 2]),
+}
+for name, key in KEYS.items():
+
+    def read(t: Any, key: Any = key) -> Any:
+        x = t.arange(24.0).reshape(2, 3, 4).requires_grad_()
+        y = x[key(t)]
+        (y * t.arange(1.0, y.numel() + 1).reshape(y.shape)).sum().backward()
+        return y, x.grad
+
+    def write(t: Any, key: Any = key) -> Any:
+        x = t.arange(24.0).reshape(2, 3, 4)
+        y = x[key(t)]
+        x[key(t)] = t.arange(100.0, 100 + y.numel()).reshape(y.shape)
+        return x
+
+    def write_gradient(t: Any, key: Any = key) -> Any:
+        x, base = t.arange(24.0).reshape(2, 3, 4).requires_grad_(), t.zeros(2, 3, 4)
+        y = x[key(t)]
+        base[key(t)] = y * 2
+        (base * t.arange(24.0).reshape(2, 3, 4)).sum().backward()
+        return base, x.grad
+
+    row(f"x[{name}]", read)
+    row(f"x[{name}] =", write)
+    if name != "False":  # nothing is written, and PyTorch records nothing
+        row(f"x[{name}] = y, gradients", write_gradient)
+
+# --- 0-dim tensors and empty ones -----------------------------------------------------------------
+
+
+def as_number(f: Callable[[Any, Any], Any]) -> Program:
+    def program(t: Any) -> Any:
+        x = t.tensor(2.5, requires_grad=True)
+        y = f(t, x)
+        values = [
+            v
+            for v in (y if isinstance(y, tuple) else (y,))
+            if v.is_floating_point() and v.requires_grad
+        ]
+        if values:
+            sum(v.sum() for v in values).backward()
+        return y, x.grad if x.grad is not None else 0
+
+    return program
+
+
+for name, f in {
+    "gather": lambda t, x: t.gather(x, 0, t.tensor(0)),
+    "gather 1-dim": lambda t, x: t.gather(x, 0, t.tensor([0])),
+    "scatter": lambda t, x: t.scatter(x, 0, t.tensor(0), t.tensor(7.0)),
+    "scatter 1-dim": lambda t, x: t.scatter(x, 0, t.tensor([0]), t.tensor([7.0])),
+    "scatter number": lambda t, x: t.scatter(x, 0, t.tensor(0), 7.0),
+    "scatter_add": lambda t, x: t.scatter_add(x, 0, t.tensor(0), t.tensor(7.0)),
+    "topk": lambda t, x: tuple(t.topk(x, 1)),
+    "topk 0": lambda t, x: tuple(t.topk(x, 0)),
+    "sort": lambda t, x: tuple(t.sort(x)),
+    "argsort": lambda t, x: t.argsort(x),
+    "median": lambda t, x: tuple(t.median(x, 0)),
+    "max": lambda t, x: tuple(t.max(x, 0)),
+    "min": lambda t, x: tuple(t.min(x, -1)),
+    "cumsum": lambda t, x: t.cumsum(x, 0),
+    "cumprod": lambda t, x: t.cumprod(x, 0),
+    "logsumexp": lambda t, x: t.logsumexp(x, 0),
+    "softmax": lambda t, x: t.softmax(x, 0),
+    "index_select": lambda t, x: t.index_select(x, 0, t.tensor([0])),
+    "index_fill": lambda t, x: t.index_fill(x, 0, t.tensor([0]), 9.0),
+    "index_add": lambda t, x: t.index_add(x, 0, t.tensor([0]), t.tensor(3.0)),
+    "index_copy": lambda t, x: t.index_copy(x, 0, t.tensor([0]), t.tensor([3.0])),
+    "flip": lambda t, x: t.flip(x, (0,)),
+    "prod": lambda t, x: t.prod(x, 0),
+    "sum": lambda t, x: t.sum(x, 0),
+    "mean": lambda t, x: t.mean(x, -1),
+    "var": lambda t, x: t.var(x, 0, unbiased=False),
+    "std": lambda t, x: t.std(x, dim=0, unbiased=False),
+    "norm": lambda t, x: t.norm(x, 2, 0),
+    "amax": lambda t, x: t.amax(x, 0),
+    "quantile": lambda t, x: t.quantile(x, 0.3),
+    "take": lambda t, x: t.take(x, t.tensor([0, 0])),
+    "unsqueeze": lambda t, x: x.unsqueeze(0),
+    "repeat": lambda t, x: x.repeat(3),
+    "expand": lambda t, x: x.expand(3),
+    "diff": lambda t, x: t.diff(x.reshape(1)),
+    "roll": lambda t, x: t.roll(x, 1),
+    "masked_select": lambda t, x: t.masked_select(x, t.tensor(True)),
+    "argmax": lambda t, x: t.argmax(x, 0),
+    "all": lambda t, x: t.all(x > 0, 0),
+    "count_nonzero": lambda t, x: t.count_nonzero(x),
+    "nonzero": lambda t, x: t.nonzero(x),
+    "unique": lambda t, x: t.unique(x.detach()),
+}.items():
+    row(f"0-dim {name}", as_number(f))
+row(
+    "gather of a 0-dim tensor is a copy",
+    lambda t: (lambda x: (t.gather(x, 0, t.tensor(0)).add_(5), x)[1])(t.tensor(1.0)),
+)
+
+EMPTY: dict[str, Callable[[Any, Any], Any]] = {
+    "median": lambda t, x: t.median(x),
+    "chunk": lambda t, x: list(t.chunk(x, 3)),
+    "split": lambda t, x: list(t.split(x, 2)),
+    "split 0": lambda t, x: list(t.split(x, 0)),
+    "tensor_split": lambda t, x: (
+        list(t.tensor_split(x, 3)) if hasattr(t, "tensor_split") else [x, x, x]
+    ),
+    "sum": lambda t, x: t.sum(x),
+    "mean": lambda t, x: t.mean(x),
+    "prod": lambda t, x: t.prod(x),
+    "max": lambda t, x: t.max(x),
+    "amax": lambda t, x: t.amax(x),
+    "argmax": lambda t, x: t.argmax(x),
+    "std": lambda t, x: t.std(x),
+    "var": lambda t, x: t.var(x),
+    "norm": lambda t, x: t.norm(x),
+    "norm inf": lambda t, x: t.norm(x, INF),
+    "logsumexp": lambda t, x: t.logsumexp(x, 0),
+    "softmax": lambda t, x: t.softmax(x, 0),
+    "sort": lambda t, x: list(t.sort(x)),
+    "topk": lambda t, x: list(t.topk(x, 0)),
+    "cumsum": lambda t, x: t.cumsum(x, 0),
+    "cumprod": lambda t, x: t.cumprod(x, 0),
+    "quantile": lambda t, x: t.quantile(x, 0.5),
+    "unique": lambda t, x: t.unique(x),
+    "nonzero": lambda t, x: t.nonzero(x),
+    "all": lambda t, x: t.all(x),
+    "any": lambda t, x: t.any(x),
+    "dot": lambda t, x: t.dot(x, x),
+    "outer": lambda t, x: t.outer(x, x),
+    "mm": lambda t, x: t.zeros(2, 0) @ t.zeros(0, 3),
+    "det": lambda t, x: t.linalg.det(t.zeros(0, 0)),
+    "stack": lambda t, x: t.stack([x, x]),
+    "cat": lambda t, x: t.cat([x, t.ones(2)]),
+    "flip": lambda t, x: t.flip(x, (0,)),
+    "roll": lambda t, x: t.roll(x, 1),
+    "diff": lambda t, x: t.diff(x),
+    "bincount": lambda t, x: t.bincount(x.long()),
+    "mse": lambda t, x: F(t).mse_loss(x, x),
+    "bce": lambda t, x: F(t).binary_cross_entropy_with_logits(x, x),
+    "l1": lambda t, x: F(t).l1_loss(x, x),
+    "nanmean": lambda t, x: x.nanmean(),
+    "median along": lambda t, x: list(t.median(t.zeros(0, 2), 0)),
+    "median along 1": lambda t, x: list(t.median(t.zeros(0, 2), 1)),
+    "min along": lambda t, x: list(t.min(t.zeros(2, 0), 0)),
+    "softmax 2": lambda t, x: t.softmax(t.zeros(2, 0), 1),
+    "chunk 2": lambda t, x: list(t.chunk(t.zeros(0, 3), 2)),
+    "chunk 1": lambda t, x: list(t.chunk(t.zeros(3, 0), 2, 1)),
+    "split 0 of 3": lambda t, x: list(t.split(t.zeros(3), 0)),
+}
+for name, f in EMPTY.items():
+    row(f"{name} of nothing", lambda t, f=f: f(t, t.zeros(0)))
+
+for interpolation in ("linear", "lower", "higher", "nearest", "midpoint"):
+    row(
+        f"quantile, {interpolation}",
+        slopes(
+            lambda t, x, i=interpolation: t.quantile(
+                x, t.tensor([0.0, 0.1, 0.375, 0.5, 0.9, 1.0], dtype=x.dtype), dim=0, interpolation=i
+            ),
+            [[3.0, 1], [1.0, NAN], [2.0, 5], [7.0, 4]],
+            order=1,
+        ),
+    )
+row(
+    "quantile of NaN",
+    lambda t: [
+        t.quantile(t.tensor([1.0, NAN, 2.0]), 0.5),
+    ],
+)
+row("quantile out of bounds", lambda t: t.quantile(t.tensor([1.0, 2.0]), 1.5))
+for kind in (*INTEGERS, "bool"):
+    row(
+        f"{kind} shifted",
+        lambda t, kind=kind: (
+            lambda x: [x << 1, x >> 1, x << t.tensor([1, 0, 2]), 1 << x, x >> 9, x << 70]
+        )(t.tensor([5, 3, 100]).to(getattr(t, kind))),
+    )
+row("floats shifted", lambda t: t.tensor([1.5]) << 2)
+row(
+    "shifted in place",
+    lambda t: (lambda x: [x.__ilshift__(2).clone(), x.__irshift__(1)])(t.tensor([1, 2, 3])),
+)
+for reduce in ("add", "multiply"):
+    row(
+        f"scatter_ {reduce}, a number",
+        lambda t, r=reduce: t.ones(4).scatter_(0, t.tensor([0, 0, 2]), 3.0, reduce=r),
+    )
+    row(
+        f"scatter_ {reduce}, a tensor",
+        lambda t, r=reduce: t.ones(4).scatter_(
+            0, t.tensor([0, 0, 2]), t.tensor([2.0, 3.0, 4.0]), reduce=r
+        ),
+    )
+row("scatter_ value=", lambda t: t.ones(4).scatter_(0, t.tensor([0, 2]), value=3.0))
+row("scatter value=", lambda t: t.ones(4).scatter(0, t.tensor([0, 2]), value=3.0))
+row(
+    "scatter reduce=",
+    lambda t: t.scatter(t.ones(4), 0, t.tensor([0, 2]), t.tensor([3.0, 4.0]), reduce="multiply"),
+)
+row("sign(nan)", slopes(lambda t, x: t.sign(x), [NAN, -0.0, INF]))
+row(
+    "index_fill_",
+    lambda t: (lambda x: (x.index_fill_(1, t.tensor([0, 2]), -1.0), x))(t.zeros(2, 3)),
+)
+for order in (None, 1, 2, 3, 0, INF, -INF, -1, 0.5, "fro", "nuc", -2):
+    row(
+        f"linalg.norm {order} of a vector",
+        slopes(lambda t, x, o=order: t.linalg.norm(x, o), [3.0, -4.0, 1.0], order=1),
+    )
+    row(
+        f"linalg.norm {order} of a matrix",
+        slopes(
+            lambda t, x, o=order: t.linalg.norm(x, o),
+            [[3.0, -4.0], [1.0, 2.0], [0.5, 7.0]],
+            order=1,
+        ),
+    )
+    row(
+        f"linalg.norm {order} of matrices",
+        slopes(
+            lambda t, x, o=order: t.linalg.norm(x, o, dim=(0, 2), keepdim=True),
+            [[[3.0, -4.0], [1.0, 2.0]], [[0.5, 7.0], [1.0, 5.0]]],
+            order=1,
+        ),
+    )
+    if order is not None:
+        row(
+            f"matrix_norm {order}",
+            slopes(
+                lambda t, x, o=order: t.linalg.matrix_norm(x, o),
+                [[[3.0, -4.0], [1.0, 2.0]], [[0.5, 7.0], [1.0, 5.0]]],
+                order=1,
+            ),
+        )
+row(
+    "solve, vectors in batches",
+    slopes(
+        lambda t, a, b: t.linalg.solve(a, b),
+        [[[2.0, 1.0], [1.0, 3.0]], [[4.0, 0.5], [0.0, 1.0]]],
+        [[1.0, 2.0], [3.0, 4.0]],
+        order=1,
+    ),
+)
+row(
+    "solve, one vector",
+    slopes(lambda t, a, b: t.linalg.solve(a, b), [[2.0, 1.0], [1.0, 3.0]], [1.0, 2.0], order=1),
+)
+row(
+    "solve, matrix",
+    slopes(
+        lambda t, a, b: t.linalg.solve(a, b),
+        [[2.0, 1.0], [1.0, 3.0]],
+        [[1.0, 2.0], [4.0, 5]],
+        order=1,
+    ),
+)
+row(
+    "solve, from the left",
+    slopes(
+        lambda t, a, b: t.linalg.solve(a, b, left=False),
+        [[2.0, 1.0], [1.0, 3.0]],
+        [[1.0, 2.0], [4.0, 5]],
+        order=1,
+    ),
+)
+
+for name in [
+    "add",
+    "sub",
+    "mul",
+    "div",
+    "matmul",
+    "maximum",
+    "minimum",
+    "atan2",
+    "remainder",
+    "floor_divide",
+    "fmod",
+    "pow",
+    "eq",
+    "gt",
+    "logical_and",
+]:
+    row(
+        f"{name}(out=)",
+        lambda t, n=name: (
+            lambda y: (
+                getattr(t, n)(
+                    t.tensor([[5.0, 2.0]]),
+                    t.tensor([[2.0], [3.0]]) if n == "matmul" else t.tensor([[2.0, 3.0]]),
+                    out=y,
+                ),
+                y,
+            )
+        )(t.empty(0, dtype=t.bool if n in ("eq", "gt", "logical_and") else t.float32)),
+    )
+for name in [
+    "exp",
+    "log",
+    "sqrt",
+    "abs",
+    "neg",
+    "sin",
+    "cos",
+    "tanh",
+    "sigmoid",
+    "reciprocal",
+    "square",
+    "floor",
+    "ceil",
+    "round",
+    "sign",
+    "rsqrt",
+]:
+    row(
+        f"{name}(out=)",
+        lambda t, n=name: (lambda y: (getattr(t, n)(t.tensor([0.5, 0.25]), out=y), y))(t.empty(2)),
+    )
+for name, f in {
+    "sum": lambda t, y: t.sum(t.ones(2, 3), 1, out=y),
+    "mean": lambda t, y: t.mean(t.ones(2, 3), 1, out=y),
+    "cat": lambda t, y: t.cat([t.ones(2), t.zeros(1)], out=y),
+    "stack": lambda t, y: t.stack([t.ones(2), t.zeros(2)], out=y),
+    "clamp": lambda t, y: t.clamp(t.tensor([1.0, 5.0]), max=2.0, out=y),
+    "where": lambda t, y: t.where(
+        t.tensor([True, False]), t.tensor([1.0, 2.0]), t.tensor([3.0, 4.0]), out=y
+    ),
+    "mm": lambda t, y: t.mm(t.ones(2, 2), t.ones(2, 2), out=y),
+    "cumsum": lambda t, y: t.cumsum(t.ones(3), 0, out=y),
+    "add alpha": lambda t, y: t.add(t.ones(2), t.ones(2), alpha=3, out=y),
+    "index_select": lambda t, y: t.index_select(t.arange(3.0), 0, t.tensor([1]), out=y),
+}.items():
+    row(f"{name}(out=)", lambda t, f=f: (lambda y: (f(t, y), y))(t.empty(0)))
+row(
+    "out= of another dtype",
+    lambda t: (lambda y: (t.add(t.ones(2), 1, out=y), y))(t.empty(2, dtype=t.float64)),
+)
+row("out= of integers", lambda t: t.add(t.ones(2), 1, out=t.empty(2, dtype=t.int64)))
+row("out= that requires grad", lambda t: t.add(t.ones(2, requires_grad=True), 1, out=t.empty(2)))
+
+
+# Rows in which PyTorch is not followed, and why.
+DIFFERENT = {
+    **dict.fromkeys(
+        ["relu6 at the far ends", "hardtanh at the far ends", "hardshrink at the far ends",
+         "softshrink at the far ends"],
+        "PyTorch's slope at NaN is 0 or 1 by the place in the array; here 1",
+    ),
+    **dict.fromkeys(
+        ["hardsigmoid at the far ends", "hardsigmoid at kinks",
+         "hardsigmoid at the far ends, float32", "floor_divide of corners"],
+        "PyTorch has no such derivative",
+    ),
+    **dict.fromkeys(
+        ["mish at the far ends", "mish at the far ends, float32", "gelu at the far ends, float32",
+         "softplus at the far ends, float32", "logsigmoid at the far ends, float32",
+         "gelu tanh at kinks", "binary_cross_entropy_with_logits none", "logit with eps"],
+        "PyTorch loses the value far out",
+    ),
+    **dict.fromkeys(
+        ["det, singular", "det, rank one of three", "det, rank two of three",
+         "det, one of a batch", "cosine similarity, far out", "nll of 70,000 numbers of float16",
+         "nll of 70,000 numbers of bfloat16"],
+        "PyTorch's is wrong; the values are below",
+    ),
+    **dict.fromkeys(
+        ["bce at the ends", "cosine embedding at its kink"],
+        "PyTorch's small constants are of float32",
+    ),
+    **dict.fromkeys(
+        ["hessian of the product of []", "hessian of the running product of []"],
+        "PyTorch fails on nothing",
+    ),
+    "xlogy with nan on the right": "PyTorch's slope with a NaN as number is another than as tensor",
+}  # fmt: skip
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [name for name in ROWS if name not in DIFFERENT])
+def test_a_corner_is_pytorchs(name: str) -> None:
+    import torch
+
+    expected, got = outcome(ROWS[name], torch), outcome(ROWS[name], nanotorch)
+    if isinstance(expected, Exception) or isinstance(got, Exception):
+        assert isinstance(expected, Exception) and isinstance(got, Exception), (expected, got)
+        return
+    assert len(expected) == len(got)
+    for a, b in zip(expected, got, strict=True):
+        assert numpy.shape(a) == numpy.shape(b)
+        assert getattr(a, "dtype", 0) == getattr(b, "dtype", 0)
+        relative, absolute = {"f": (1e-5, 1e-37), "e": (1e-3, 1e-15)}.get(
+            getattr(getattr(a, "dtype", None), "char", ""), (1e-8, 1e-15)
+        )
+        numpy.testing.assert_allclose(b, a, relative, absolute)
+
+
+def test_every_difference_is_of_a_row() -> None:
+    assert DIFFERENT.keys() - ROWS.keys() == set()
+
+
+# --- where PyTorch is wrong, or has no value ------------------------------------------------------
+
+nt = nanotorch
+
+
+@pytest.mark.parametrize(
+    ("matrix", "cofactors"),
+    [
+        ([[1.0, 2.0], [2.0, 4.0]], [[4.0, -2.0], [-2.0, 1.0]]),
+        ([[0.0, 1.0], [0.0, 0.0]], [[0.0, 0.0], [-1.0, 0.0]]),
+        ([[1.0, 2, 3], [4, 5, 6], [7, 8, 9]], [[-3.0, 6, -3], [6, -12, 6], [-3, 6, -3]]),
+        ([[1.0, 2, 3], [2, 4, 6], [3, 6, 9]], [[0.0] * 3] * 3),
+    ],
+)
+def test_the_slope_of_a_determinant_is_the_cofactors(matrix: Any, cofactors: Any) -> None:
+    regular = numpy.eye(len(matrix)) * 2
+    x = nt.tensor([matrix, regular.tolist()], dtype=nt.float64, requires_grad=True)
+    nt.linalg.det(x).sum().backward()
+    numpy.testing.assert_allclose(x.grad[0].numpy(), cofactors, 1e-12, 1e-12)
+    numpy.testing.assert_allclose(x.grad[1].numpy(), regular * 2 ** len(matrix) / 4, 1e-12)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+@pytest.mark.parametrize(
+    ("logit", "target", "loss", "slope"),
+    [(INF, 1.0, 0.0, 0.0), (INF, 0.0, INF, 1.0), (-INF, 0.0, 0.0, 0.0), (-INF, 1.0, INF, -1.0)],
+)
+def test_an_infinite_logit_is_right_or_infinitely_wrong(
+    logit: float, target: float, loss: float, slope: float, reduction: str, weighted: bool
+) -> None:
+    x, t = nt.tensor([logit], requires_grad=True), nt.tensor([target])
+    weight = nt.tensor([1.0]) if weighted else None
+    y = F(nt).binary_cross_entropy_with_logits(x, t, reduction=reduction, pos_weight=weight)
+    assert y.sum().item() == loss
+    y.sum().backward()
+    assert x.grad.tolist() == [slope]
+
+
+def test_logsigmoid_is_curved_alike_on_both_sides() -> None:
+    x = nt.tensor([-30.0, 30.0, -20.0, 20.0], requires_grad=True)
+    (slope,) = nt.autograd.grad(F(nt).logsigmoid(x).sum(), x, create_graph=True)
+    (curvature,) = nt.autograd.grad(slope.sum(), x)
+    expected = -numpy.exp([-30.0, -30.0, -20.0, -20.0])
+    numpy.testing.assert_allclose(curvature.numpy(), expected, 1e-6)
+
+
+def test_the_cosine_of_large_vectors_is_that_of_small_ones() -> None:
+    a, b = nt.tensor([[1e20, 1e20]], requires_grad=True), nt.tensor([[1e20, 0.0]])
+    y = F(nt).cosine_similarity(a, b)
+    y.sum().backward()
+    assert y.item() == pytest.approx(0.5**0.5)
+    numpy.testing.assert_allclose(a.grad.numpy(), [[0.5**1.5 * 1e-20, -(0.5**1.5) * 1e-20]], 1e-5)
+
+
+@pytest.mark.parametrize("name", ["nll", "cross entropy"])
+def test_a_mean_over_more_samples_than_float16_counts(name: str) -> None:
+    x = nt.zeros(70_000, dtype=nt.float16, requires_grad=True)
+    HALF_REDUCTIONS[name](nt, x).backward()
+    assert x.grad[0].item() == pytest.approx(-1 / 70_000 if name == "nll" else 0.0, rel=2e-2)
+
+
+@pytest.mark.parametrize("f", ["prod", "cumprod"])
+def test_products_with_zeros_have_derivatives_of_every_order(f: str) -> None:
+    x = nt.tensor([2.0, 0.0, 3.0, 0.0], dtype=nt.float64, requires_grad=True)
+    y = x.prod() if f == "prod" else x.cumprod(0)
+    for index in (1, 3, 0, 2):  # d4 (x0 x1 x2 x3) / dx1 dx3 dx0 dx2 = 1
+        (slope,) = nt.autograd.grad(y.sum(), x, create_graph=True)
+        y = slope[index]
+    assert y.item() == 1.0
