@@ -2,6 +2,7 @@
 
     python scripts/bench.py                              everything, about 20 minutes
     python scripts/bench.py --quick                      a rough look, about 3 minutes
+    python scripts/bench.py layers                       each layer, forward and with backward
     python scripts/bench.py steps --cases S,M --peers nanotorch-compile,torch,numpy
     python scripts/bench.py --results figures.json && python scripts/bench_page.py figures.json
     python scripts/bench.py --device cuda                the steps on a GPU, and its memory
@@ -34,6 +35,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import bench_cuda
+import bench_layers
 import bench_page
 from bench_peers import FLOORS, PEERS, Case
 
@@ -82,7 +84,7 @@ ENVIRONMENT["PYTHONPATH"] = os.pathsep.join(
 # Where no bytecode may be written, each process would compile its sources anew.
 ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None)
 RUNS = ("breast_cancer", "digits")
-PARTS = ("steps", "epochs", "fits", "processes", "memory", "curves")
+PARTS = ("steps", "epochs", "fits", "layers", "processes", "memory", "curves")
 CUDA_PARTS = ("steps", "memory")
 
 
@@ -253,7 +255,21 @@ def device_memory(cases: Sequence[str], peers: Sequence[str]) -> dict[str, dict[
     return found
 
 
-def memory(cases: Sequence[str], peers: Sequence[str]) -> dict[str, dict[str, Any]]:
+def layers(peers: Sequence[str], turns: int, seconds: float) -> dict[str, Any]:
+    """Microseconds of each layer, forward and with backward, and the memory of both."""
+    times: dict[str, dict[str, list[float]]] = {}
+    for name in bench_layers.LAYERS:
+        for passes in ("forward", "both"):
+            with workers("layer", peers, name, str(seconds), passes) as found:
+                results = {peer: w.ready["result"] for peer, w in found.items()}
+                check_same(f"{name}, {passes}", results)
+                times[name if passes == "both" else f"{name}, forward"] = take_turns(found, turns)
+        say(f"layer {name} done")
+    cases = {name: name for name in bench_layers.LAYERS}
+    return {"times": times, "memory": memory("layer-memory", cases, peers)}
+
+
+def memory(mode: str, cases: dict[str, str], peers: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Bytes and calls of the allocator; empty where the counting allocator cannot be built."""
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -269,10 +285,10 @@ def memory(cases: Sequence[str], peers: Sequence[str]) -> dict[str, dict[str, An
             found[case] = {}
             for peer in peers:
                 try:
-                    worker = Worker("memory", peer, str(CASES[case]), preload=library)
+                    worker = Worker(mode, peer, cases[case], preload=library)
                     found[case][peer] = worker.ready
                 except Failed as failure:
-                    say(f"{peer} cannot run memory {case}: {failure}")
+                    say(f"{peer} cannot run {mode} {case}: {failure}")
                     continue
                 worker.close()
     return found
@@ -388,7 +404,10 @@ def measure(part: str, options: argparse.Namespace) -> Any:
     if part == "processes":
         return processes(turns, RUNS[:1] if options.quick else RUNS)
     if part == "memory":
-        return memory(options.cases, [*(p for p in peers if p != bench_page.AHEAD), "gemms"])
+        cases = {case: str(CASES[case]) for case in options.cases}
+        return memory("memory", cases, [*(p for p in peers if p != bench_page.AHEAD), "gemms"])
+    if part == "layers":
+        return layers([p for p in bench_layers.PEERS if p in peers], turns, seconds)
     drawn = [peer for peer in CURVE_PEERS if peer in peers]
     curves: dict[str, dict[str, Any]] = {}
     for name, cases in CURVES.items():

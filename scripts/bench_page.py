@@ -226,6 +226,19 @@ def memory(found: dict[str, dict[str, Any]]) -> str:
     return text
 
 
+def layers(found: dict[str, Any]) -> str:
+    """Microseconds of each layer, and KB of its step."""
+    text = beside_torch(found["times"], "µs")
+    if found["memory"]:
+        peers = peers_in(found["memory"].values())
+        rows = [
+            [name, *(digits(each[p]["step"] / 1e3) if p in each else "–" for p in peers)]
+            for name, each in found["memory"].items()
+        ]
+        text += "\n" + table(["KB that a step needs", *(LABELS[p] for p in peers)], rows)
+    return text
+
+
 def curves(found: dict[str, dict[str, Times]]) -> str:
     picture = f"![Time of a step over batch, features and depth](images/{FIGURE.name})\n"
     tables = (beside_torch(points, f"{name}: µs per step") for name, points in found.items())
@@ -236,6 +249,7 @@ SECTIONS: dict[str, Callable[[Any], str]] = {
     "steps": steps,
     "epochs": epochs,
     "fits": fits,
+    "layers": layers,
     "processes": processes,
     "memory": memory,
     "curves": curves,

@@ -4,7 +4,9 @@ then answers each line that it reads with a measured time.
     python scripts/bench_worker.py step PEER CASE SECONDS [cuda]  microseconds per step
     python scripts/bench_worker.py epoch PEER CASE BATCH          seconds of a shuffled epoch
     python scripts/bench_worker.py fit PEER DATA                  seconds of a fit to convergence
+    python scripts/bench_worker.py layer PEER LAYER SECONDS PASS  microseconds; PASS: forward, both
     python scripts/bench_worker.py memory PEER CASE               bytes that a step needs; no turns
+    python scripts/bench_worker.py layer-memory PEER LAYER        the same of a layer
     python scripts/bench_worker.py device-memory PEER CASE        bytes of the GPU; no turns
 """
 
@@ -22,6 +24,7 @@ from collections.abc import Callable
 from typing import Any
 
 import bench_cuda
+import bench_layers
 import numpy as np
 from bench_peers import Case, Program, build, data
 
@@ -171,20 +174,33 @@ def fit(peer: str, name: str) -> None:
 # --- memory ---------------------------------------------------------------------------------------
 
 
-def memory(peer: str, case: Case) -> None:
-    """What a step needs besides model and batch; counting_allocator.c must be preloaded."""
+def layer(peer: str, name: str, seconds: float, backward: bool) -> None:
+    call = bench_layers.build(peer, name, backward)
+    results = [call() for _ in range(WARM_UP + 2)]
+    each = min(seconds_of(call) for _ in range(3))
+    count = max(1, int(seconds / max(each, 1e-7)))
+
+    def turn() -> float:
+        call()
+        return seconds_of(lambda: [call() for _ in range(count)]) / count * 1e6
+
+    serve({"result": results[0]}, turn)
+
+
+def memory(ready: Callable[[bool], Callable[[], Any]]) -> None:
+    """What a step needs besides model and batch; counting_allocator.c must be preloaded.
+
+    `ready` makes the call of a step, of a small one where its argument is True.
+    """
     allocator = ctypes.CDLL(None)
     for name in ("counting_live", "counting_peak", "counting_calls"):
         getattr(allocator, name).restype = ctypes.c_longlong
 
-    def run() -> None:
-        program.loss(program.step(x, y))
-
     # A first model on few rows loads code and starts threads, which no step is to blame for.
-    program, x, y = ready_program(peer, Case(min(case.rows, 16), case.widths))
+    run = ready(True)
     for _ in range(WARM_UP):
         run()
-    program, x, y = ready_program(peer, case)
+    run = ready(False)
     gc.collect()
     before = allocator.counting_live()
     for _ in range(WARM_UP):
@@ -204,6 +220,15 @@ def memory(peer: str, case: Case) -> None:
         "process": whole,  # bytes of the whole process at the highest, libraries and batch included
     }
     print(json.dumps(found), flush=True)
+
+
+def case_memory(peer: str, case: Case) -> None:
+    def ready(small: bool) -> Callable[[], Any]:
+        rows = min(case.rows, 16) if small else case.rows
+        program, x, y = ready_program(peer, Case(rows, case.widths))
+        return lambda: program.loss(program.step(x, y))
+
+    memory(ready)
 
 
 def device_memory(peer: str, case: Case) -> None:
@@ -227,8 +252,12 @@ def main() -> None:
         epoch(peer, Case.parse(what), int(rest[0]))
     elif mode == "fit":
         fit(peer, what)
+    elif mode == "layer":
+        layer(peer, what, float(rest[0]), rest[1] == "both")
+    elif mode == "layer-memory":
+        memory(lambda small: bench_layers.build(peer, what, True))
     else:
-        memory(peer, Case.parse(what))
+        case_memory(peer, Case.parse(what))
 
 
 if __name__ == "__main__":
