@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import pytest
 from nanotorch.training import fit, read_request
 from nanotorch.training.coefficients import _two_sided
 from nanotorch.training.commands import COMMANDS
+from nanotorch.training.data.split import divide
 from nanotorch.training.errors import InputError
 from nanotorch.training.exits import exit_code
+from nanotorch.training.metrics import Outcome
+from nanotorch.training.model_file import read_model_file
 from nanotorch.training.results import Finished
 
 QUICK = ["--output.curves", "false", "--output.report", "false", "--device", "cpu"]
@@ -169,3 +173,59 @@ def test_separable_rows_and_features_that_are_sums_are_noted() -> None:
 )
 def test_p_values_are_those_of_students_t(size: float, freedom: float, p: float) -> None:
     assert _two_sided(size, freedom) == pytest.approx(p, rel=1e-3)
+
+
+# --- cross-validation and thresholds -----------------------------------------------------------
+
+
+def test_every_row_beside_the_test_part_validates_once() -> None:
+    classes = np.repeat([0, 1], [30, 12])
+    splits = [divide(42, 0.2, 0.2, 0, classes=classes, folds=4, fold=fold) for fold in range(4)]
+    assert all((split.test == splits[0].test).all() for split in splits)
+    rows = np.concatenate([split.validation for split in splits])
+    assert sorted([*rows, *splits[0].test]) == list(range(42))
+    for split in splits:
+        assert sorted([*split.train, *split.validation, *split.test]) == list(range(42))
+        assert abs(np.bincount(classes[split.validation]) - [6, 2.5]).max() <= 1
+
+
+def test_folds_keep_groups_together_and_time_in_order() -> None:
+    groups = np.arange(60) % 12
+    for fold in range(3):
+        split = divide(60, 0.25, 0.2, 1, groups=groups, folds=3, fold=fold)
+        assert not set(groups[split.train]) & set(groups[split.validation])
+    times = np.random.default_rng(0).permutation(60)
+    sizes = []
+    for fold in range(3):
+        split = divide(60, 0.2, 0.2, 1, times=times, folds=3, fold=fold)
+        assert times[split.train].max() < times[split.validation].min()
+        assert times[split.validation].max() < times[split.test].min()
+        sizes.append(len(split.train))
+    assert sizes == [12, 24, 36]
+
+
+def test_a_cross_validation_trains_every_fold_and_sums_them_up(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("a.toml").write_text('[data]\nsource = "iris"\nfolds = 3\n[training]\nepochs = 2\n')
+    assert call("train", "a.toml", "--quiet", "--output.curves", "false") == 0
+    out = capsys.readouterr().out
+    assert re.search(r"\ndata\.fold +validation loss .*\n0 .*\n1 .*\n2 .*\nmean of 3 ", out)
+    page = Path("runs/a-1-to-a-3.html").read_text()
+    assert 'href="a-2/report.html"' in page and "mean of 3" in page
+
+
+def test_the_threshold_of_the_best_f1_is_chosen_on_validation_rows() -> None:
+    flags = ["--metrics.threshold", "f1", "--training.epochs", "2"]
+    run = train("breast_cancer", *flags)
+    chosen = run.summary["threshold"]
+    outcome = run.outcomes["validation"]
+    scores = {}
+    for threshold in [*np.linspace(0.01, 0.99, 99), chosen]:
+        outcome = Outcome("binary", outcome.outputs, outcome.target, float(threshold))
+        hits, predicted, there = (counts[1] for counts in outcome.counts)
+        scores[threshold] = 2 * hits / (predicted + there)
+    assert scores[chosen] == max(scores.values())
+    assert read_model_file(run.folder / "model.safetensors").facts["threshold"] == chosen
+    with pytest.raises(InputError, match="f1 needs two classes"):
+        train("iris", *flags)

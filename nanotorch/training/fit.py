@@ -28,10 +28,10 @@ from nanotorch.training.devices import choose_device
 from nanotorch.training.errors import Interrupted, RunFailure, plain
 from nanotorch.training.exits import say
 from nanotorch.training.files import write_whole
-from nanotorch.training.metrics import Outcome, names_for
+from nanotorch.training.metrics import Outcome, best_threshold, names_for
 from nanotorch.training.model_file import ModelFile, write_model_file
 from nanotorch.training.models import parameter_table
-from nanotorch.training.report import write_report
+from nanotorch.training.report import write_overview, write_report
 from nanotorch.training.results import Finished, comparison, last_line
 from nanotorch.training.resuming import reopen, run_of
 from nanotorch.training.run import Run
@@ -61,6 +61,8 @@ def train(arguments: list[str], program: str = "nanotorch train") -> None:
         say(last_line(runs[-1]))
     if len(runs) > 1:
         say(comparison(runs))
+        if runs[0].config.output.report:
+            say(f"report of all: {write_overview(runs)}")
 
 
 def fit(
@@ -200,6 +202,9 @@ def _finish(run: Run, best: Best, failure: BaseException | None) -> Finished:
         "data": run.data.summary(),
     }
     outcomes: dict[str, Outcome] = {}
+    if run.config.metrics.threshold == "f1" and (run.best is not None or failure is None):
+        _, outcome = run.evaluate("validation", [])
+        run.threshold = summary["threshold"] = best_threshold(outcome)
     if run.best is not None or failure is None:
         for part in run.parts:
             measured, outcomes[part] = run.evaluate(part, names_for(task))
@@ -243,7 +248,7 @@ def model_file(run: Run) -> ModelFile:
         "classes": data.target.classes,
         "targets": data.target.columns,
         "columns": data.encoding.to_json(),
-        "threshold": run.config.metrics.threshold,
+        "threshold": run.threshold,
         "dtype": run.config.training.dtype,
         "reading": {"missing_values": run.config.data.missing_values},
         "missing": run.config.data.missing,

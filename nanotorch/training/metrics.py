@@ -132,6 +132,16 @@ def f1(o: Outcome, micro: bool) -> float:
     return float(_ratio(2 * hits, predicted + there).mean())
 
 
+def best_threshold(o: Outcome) -> float:
+    """The probability with the highest F1 of the positive class; halfway to the next one below."""
+    truth, score = o.truth, o.probabilities[:, 1]
+    hits, misses = ranking(truth, score)
+    at = int((2 * hits / (hits + misses + max(1, truth.sum()))).argmax())
+    distinct = np.unique(score)[::-1]
+    low = distinct[at + 1] if at + 1 < len(distinct) else 0.0
+    return float(np.clip((distinct[at] + low) / 2, 1e-6, 1 - 1e-6))
+
+
 def ranking(truth: Array, score: Array) -> tuple[Array, Array]:
     """True and false positives at each distinct score, the highest first."""
     order = np.argsort(-score, kind="stable")

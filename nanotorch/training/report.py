@@ -18,7 +18,7 @@ from nanotorch.training.drawing import Plot, Trace, bars, matrix
 from nanotorch.training.files import write_whole
 from nanotorch.training.metrics import Outcome, calibration, roc_curve
 from nanotorch.training.model_file import read_model_file
-from nanotorch.training.results import Finished
+from nanotorch.training.results import Finished, comparison_table
 from nanotorch.training.run_folder import EVENTS, METRICS, MODEL, read_log
 
 SHOWN = 20  # coefficients, and classes of a ROC plot
@@ -90,6 +90,40 @@ def write_report(run: Finished) -> Path:
     return path
 
 
+def write_overview(runs: list[Finished]) -> Path:
+    """One page about several runs, beside their folders: their results, with links to each."""
+    first, last = runs[0].folder, runs[-1].folder
+    path = first.parent / f"{first.name}-to-{last.name}.html"
+    head, *rows = comparison_table(runs)
+    links = {str(run.folder): escape(run.folder.name) for run in runs}
+    shown = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td>{escape(cell)}</td>" for cell in row[:-1])
+        + (f'<td><a href="{links[row[-1]]}/report.html">{links[row[-1]]}</a></td>'
+           if row[-1] in links else f"<td>{escape(row[-1])}</td>")
+        + "</tr>"
+        for row in rows
+    )  # fmt: skip
+    table = (
+        f'<table class="lined"><caption>{len(runs)} runs</caption><tr>{shown}</tr>{body}</table>'
+    )
+    title = escape(f"{first.name} to {last.name}")
+    write_whole(
+        path, _document(title, f"<h1>{title}</h1>", _section("Results", table, True)).encode()
+    )
+    return path
+
+
+def _document(title: str, head: str, sections: str) -> str:
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<style>{STYLE}</style></head><body>{head}"
+        f'<main class="cards">{sections}</main></body></html>\n'
+    )
+
+
 def page(run: Finished) -> str:
     """The report of a finished run as HTML."""
     records = read_log(run.folder / METRICS)
@@ -99,12 +133,7 @@ def page(run: Finished) -> str:
         sections += _quality(run, part)
     sections += [_coefficients(run), _metrics(run), _data(run), _timings(run), _config(run)]
     name = escape(run.folder.name)
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
-        f'<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<style>{STYLE}</style></head><body>{_head(run, part)}"
-        f'<main class="cards">{"".join(sections)}</main></body></html>\n'
-    )
+    return _document(name, _head(run, part), "".join(sections))
 
 
 def _main_part(run: Finished) -> str:

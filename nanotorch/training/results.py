@@ -12,6 +12,8 @@ from nanotorch.training.data.prepare import Prepared
 from nanotorch.training.errors import plain
 from nanotorch.training.metrics import Outcome
 
+REPEATED = ("seed", "data.fold")  # keys in which runs of one configuration differ
+
 
 @dataclass
 class Finished:
@@ -38,7 +40,19 @@ def last_line(run: Finished) -> str:
 
 
 def comparison(runs: list[Finished]) -> str:
-    """A table of several runs: the keys in which they differ, and their results."""
+    """The table of several runs as text."""
+    table = comparison_table(runs)
+    widths = [max(len(row[at]) for row in table) for at in range(len(table[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in table
+    ]
+    return "\n".join(["", *(line.rstrip() for line in lines)])
+
+
+def comparison_table(runs: list[Finished]) -> list[list[str]]:
+    """The names of the columns, and a row for each run: the keys in which they differ, and their
+    results; then a row for the runs that differ in seed or fold alone."""
     varied = list(
         dict.fromkeys(key for run in runs[1:] for key in differences(runs[0].config, run.config))
     )
@@ -54,12 +68,7 @@ def comparison(runs: list[Finished]) -> str:
         row += [_four(value) for value in _numbers(run, part, last, quality)]
         rows.append([*row, str(run.folder)])
     rows += _over_seeds(runs, varied, part, last, quality)
-    widths = [max(len(row[at]) for row in [columns, *rows]) for at in range(len(columns))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in [columns, *rows]
-    ]
-    return "\n".join(["", *(line.rstrip() for line in lines)])
+    return [columns, *rows]
 
 
 def _numbers(run: Finished, part: str, last: str, quality: str) -> list[float | None]:
@@ -71,10 +80,10 @@ def _numbers(run: Finished, part: str, last: str, quality: str) -> list[float | 
 def _over_seeds(
     runs: list[Finished], varied: list[str], part: str, last: str, quality: str
 ) -> list[list[str]]:
-    """A row of mean ± standard deviation for each group of runs that differ in their seed alone."""
-    others = [key for key in varied if key != "seed"]
+    """A row of mean ± standard deviation for the runs that differ in seed or fold alone."""
+    others = [key for key in varied if key not in REPEATED]
     groups: dict[tuple[str, ...], list[Finished]] = {}
-    for run in runs if "seed" in varied else []:
+    for run in runs if set(varied) & set(REPEATED) else []:
         values = flat_values(run.config)
         groups.setdefault(tuple(_shown(values.get(key)) for key in others), []).append(run)
     rows = []

@@ -77,6 +77,10 @@ class Run:
         for name in ("validation", "test"):
             if (part := getattr(data, name)) is not None:
                 self.parts[name] = self._batches(part, training.evaluation_batch)
+        chosen = config.metrics.threshold
+        self.threshold = 0.5 if isinstance(chosen, str) else chosen
+        if isinstance(chosen, str) and (target.task != "binary" or data.validation is None):
+            raise InputError("metrics.threshold: f1 needs two classes and validation rows")
         self.callbacks: list[Any] = []
         self.best: dict[str, np.ndarray[Any, Any]] | None = None
         self._unread = 0
@@ -258,7 +262,7 @@ class Run:
         target = getattr(self.data, part).target
         metrics = self.config.metrics
         outcome = Outcome(
-            self.data.target.task, everything, target, metrics.threshold, metrics.calibration_bins
+            self.data.target.task, everything, target, self.threshold, metrics.calibration_bins
         )
         loss = total / rows if rows else math.nan
         return {"loss": loss, **measure(outcome, names)}, outcome

@@ -62,6 +62,7 @@ def read_request(arguments: list[str], program: str = "train.py") -> Request:
             mistakes += error.lines
     if mistakes:
         raise InputError(*mistakes)
+    loaded = [(each, source) for config, source in loaded for each in _folds(config)]
     configs = [config for config, _ in loaded]
     for path in paths:
         if path.name == CONFIG:  # of a run folder, and perhaps of somebody else's
@@ -70,6 +71,16 @@ def read_request(arguments: list[str], program: str = "train.py") -> Request:
     if resume not in (None, NEWEST) and len(configs) > 1:
         raise InputError(f"--resume RUN goes on with one run, and these are {len(configs)}")
     return Request(configs, [source for _, source in loaded], resume, quiet, changed)
+
+
+def _folds(config: Config) -> list[Config]:
+    """A configuration for each fold of a cross-validation, or just the one."""
+    if config.data.folds is None or config.data.fold is not None:
+        return [config]
+    return [
+        config.model_copy(update={"data": config.data.model_copy(update={"fold": fold})})
+        for fold in range(config.data.folds)
+    ]
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[Path], list[Flag], str | None, bool]:

@@ -117,6 +117,14 @@ class Data(Reading):
         default="stratified",
         description="how rows are divided: by class, at random, by group, by time",
     )
+    folds: Annotated[int, Field(ge=2)] | None = Field(
+        default=None,
+        description="cross-validation: so many runs, each with another part of the rows that are "
+        "not held out for the test as its validation rows",
+    )
+    fold: Natural | None = Field(
+        default=None, description="the one fold to train, counted from 0; all if not set"
+    )
     group: Column | None = Field(default=None, description="column whose values stay in one part")
     time: Column | None = Field(
         default=None, description="column that orders the rows, oldest first"
@@ -220,8 +228,10 @@ class Metrics(Section):
     training_part: bool = Field(
         default=False, description="measure the training part too, with an evaluation of its own"
     )
-    threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.5, description="probability from which a row counts as positive"
+    threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["f1"] = Field(
+        default=0.5,
+        description="probability from which a row counts as positive; f1 chooses it at the end, by "
+        "the F1 of the validation rows (two classes)",
     )
     calibration_bins: Count = Field(default=10, description="bins of the calibration error")
 

@@ -201,7 +201,12 @@ def _divide(table: Table, target: Target, data: Data, seed: int) -> Split:
         times = _times(table, table.column(data.time, "data.time"))
     test = 0.0 if data.test_file is not None else data.test
     split_seed = seed if data.split_seed is None else data.split_seed
-    return divide(count, test, data.validation, split_seed, classes, groups, times)
+    if data.fold is not None and not (data.folds and data.fold < data.folds):
+        raise InputError(f"data.fold: expected less than data.folds, given {data.fold}")
+    if data.folds is not None and data.fold is None:
+        raise InputError("data.folds: one run trains one fold: data.fold says which")
+    fold = (data.folds, data.fold or 0)
+    return divide(count, test, data.validation, split_seed, classes, groups, times, *fold)
 
 
 def _times(table: Table, position: int) -> NDArray[Any]:

@@ -30,12 +30,18 @@ def divide(
     classes: NDArray[Any] | None = None,
     groups: NDArray[Any] | None = None,
     times: NDArray[Any] | None = None,
+    folds: int | None = None,
+    fold: int = 0,
 ) -> Split:
     """Divide `count` rows into parts of about the given shares of all rows.
 
     By time (oldest train, newest test) if `times` is given; else whole groups, if `groups` is;
-    else every class by the same shares, if `classes` is; else at random.
+    else every class by the same shares, if `classes` is; else at random. With `folds`, what is not
+    the test part is cut into so many pieces, and the validation part is piece number `fold`; by
+    time, it is the piece after the rows that train, which are all before it.
     """
+    if folds is not None:
+        validation = 1 / folds if test + 1 / folds < 1 else 0.0
     if test + validation >= 1:
         raise InputError(
             f"data.test + data.validation: expected less than 1, given {test} + {validation}"
@@ -43,19 +49,22 @@ def divide(
     random = np.random.default_rng([seed, 0x5917])  # a stream of its own, apart from the batches
     if times is not None:
         order = np.argsort(times, kind="stable")
-        labels = _cut(order, test, validation, newest_last=True)
+        labels = _cut(order, test, validation, folds, fold, newest_last=True)
     elif groups is not None:
         names, members = np.unique(groups, return_inverse=True)
         if len(names) < 3:
             raise InputError(f"data.group: expected at least 3 groups, found {len(names)}")
-        labels = _cut(random.permutation(len(names)), test, validation)[members]
+        if folds is not None and len(names) * (1 - test) < folds:
+            raise InputError(f"data.folds: {folds} folds need as many groups beside the test part")
+        labels = _cut(random.permutation(len(names)), test, validation, folds, fold)[members]
     elif classes is not None:
         labels = np.empty(count, dtype=np.int8)
         for value in np.unique(classes):
             members = np.flatnonzero(classes == value)
-            labels[members] = _cut(random.permutation(len(members)), test, validation)
+            order = random.permutation(len(members))
+            labels[members] = _cut(order, test, validation, folds, fold)
     else:
-        labels = _cut(random.permutation(count), test, validation)
+        labels = _cut(random.permutation(count), test, validation, folds, fold)
     parts = [np.flatnonzero(labels == part) for part in range(3)]
     for name, share, rows in zip(
         ("validation", "test"), (validation, test), parts[1:], strict=True
@@ -69,15 +78,32 @@ def divide(
     return Split(*parts)
 
 
-def _cut(order: Rows, test: float, validation: float, newest_last: bool = False) -> Any:
-    """For each row 0 (train), 1 (validation) or 2 (test), by its place in `order`."""
+def _cut(
+    order: Rows,
+    test: float,
+    validation: float,
+    folds: int | None = None,
+    fold: int = 0,
+    newest_last: bool = False,
+) -> Any:
+    """For each row 0 (train), 1 (validation), 2 (test) or 3 (none), by its place in `order`."""
     count = len(order)
     tests, validations = round(count * test), round(count * validation)
     labels = np.zeros(count, dtype=np.int8)
     if newest_last:
-        labels[order[count - tests - validations :]] = 1
         labels[order[count - tests :]] = 2
+        rest = order[: count - tests]
     else:
         labels[order[:tests]] = 2
-        labels[order[tests : tests + validations]] = 1
+        rest = order[tests:]
+    if folds is not None and newest_last:
+        pieces = np.array_split(rest, folds + 1)
+        labels[pieces[fold + 1]] = 1
+        labels[np.concatenate([rest[:0], *pieces[fold + 2 :]])] = 3
+    elif folds is not None:
+        labels[np.array_split(rest, folds)[fold]] = 1
+    elif newest_last:
+        labels[rest[len(rest) - validations :]] = 1
+    else:
+        labels[rest[:validations]] = 1
     return labels
