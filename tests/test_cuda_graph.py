@@ -983,7 +983,6 @@ def test_numbers_of_steps_that_differ_are_refused(cuda: str) -> None:
 WITHOUT_GRAPH = {
     *("matrix_norm nuc", "matrix_norm 2", "matrix_norm -2"),
     *("inverse", "inverse batched", "solve", "solve vector", "det", "det batched", "logdet"),
-    *("matrix_norm nuc", "matrix_norm 2", "matrix_norm -2"),
     *("slogdet", "einsum ij->", "einsum ii", "einsum iij->j"),
 }
 
