@@ -324,6 +324,36 @@ def a_learning_rate_that_the_step_reads() -> Any:
 
 
 @kind
+def numbers_that_change_at_every_call() -> Any:
+    model, optimizer = model_and_optimizer()
+
+    def step(x: Any, number: int) -> Any:
+        optimizer.zero_grad()
+        h = model(x) * (1 / (number + 3)) + number / 7 - 0.1 * number
+        loss = ((3.3 * number - h) ** 2).mean() / (number + 0.3) * number
+        loss.backward()
+        optimizer.step()
+        return loss, h
+
+    return step, state_of(model)
+
+
+@kind
+def a_loss_that_is_not_one_number() -> Any:
+    model, _ = model_and_optimizer()
+
+    def step(x: Any, number: int) -> Any:
+        loss = model(x).mean(0)
+        if number < 2 or number > 4:
+            loss.backward(nt.ones(2))
+        else:
+            loss.backward()
+        return loss
+
+    return step, state_of(model)
+
+
+@kind
 def a_loss_that_is_read_in_the_middle() -> Any:
     model, optimizer = model_and_optimizer()
 

@@ -22,9 +22,12 @@ from nanotorch.compile.program import Program, arrays_of
 from nanotorch.compile.recorder import Kernel, Where, line_outside
 from nanotorch.compile.values import identity, is_plain, tests_of
 from nanotorch.node import RELEASED, Node, Traced
+from nanotorch.ops import arithmetic
 from nanotorch.primitive import Primitive, run
 from nanotorch.tensor import Tensor
 
+# Primitives whose rules take a number as they take an array of one element.
+LIFTING = (arithmetic.Add, arithmetic.Sub, arithmetic.Rsub, arithmetic.Mul, arithmetic.Div)
 MOST_BRANCHES = 8  # applications that may follow one another application
 
 
@@ -67,7 +70,7 @@ class Operand(NamedTuple):
             array = constant(self.array)
             return [
                 f"{x} is {constant(self.value)} and ({a} := {x}._array) is {array}",
-                f"{x}._requires_grad and {x}._node is None and {x}._base is None",
+                f"{x}._requires_grad and {x}._node is None",
             ]
         tests = [f"type({x}) is {constant(kind)}"]
         if self.kind == "leaf":
@@ -189,6 +192,24 @@ class Entry:
     def _is_strict(self) -> bool:
         """Whether it matters which inputs require grad."""
         return self.place >= 0 or (bool(self.primitive.vjp) and not self.grad_off)
+
+    def lift(self, inputs: Any) -> bool:
+        """Takes numbers that are others now as changing ones; False where they are part of what is
+        known of the application."""
+        if self.why_eager or self.primitive not in LIFTING or len(inputs) != len(self.operands):
+            return False
+        for number, (operand, x) in enumerate(zip(self.operands, inputs, strict=True)):
+            if operand.kind == "number" and type(x) is type(operand.value) in (int, float):
+                self.operands[number] = operand._replace(kind="changing")
+                self.apply = self._first
+        if self.apply != self._first:
+            return False
+        below = [self]
+        while below:  # whose backward passes hold the number
+            entry = below.pop()
+            entry.gradients = None
+            below += entry.next
+        return True
 
     # --- the second time --------------------------------------------------------------------------
 
@@ -342,12 +363,18 @@ class Entry:
         lines = program.written(calls, last)
         self.lines = [line._replace(step=id(self)) for line in program.lines]
         program.forget()
-        last_call = calls[-1]
-        alone = not any("y" in names_in(line) for line in lines[:-1])
-        if alone and isinstance(last_call, Call) and makes_alike(last_call, out):
-            head = lines[-1].removesuffix(", y)").removesuffix(", out=y)")
-            if head != lines[-1] and "y" not in names_in(head):
-                return [*lines[:-1], f"y = {head})"], program.constants
+        first = next(n for n, line in enumerate(lines) if "y" in names_in(line))
+        call = next((c for c in calls if isinstance(c, Call) and c.out is out), None)
+        head = lines[first].removesuffix(", y)").removesuffix(", out=y)")
+        if (
+            call
+            and head[0] != " "
+            and head != lines[first]
+            and "y" not in names_in(head)
+            and makes_alike(call, out)
+        ):
+            lines[first] = f"y = {head})"  # new memory takes NumPy less time than we do
+            return lines, program.constants
         return ["y = empty(shape, dtype)", *lines], program.constants
 
     def _handing_out(self) -> list[str]:

@@ -41,6 +41,7 @@ class Gradients:
         self._checks: list[str] = []
         self._scope: dict[str, Any] = {}
         self._arrays: dict[int, tuple[str, Array]] = {}  # what is another array at each call
+        self._numbers: list[tuple[int, int, Array]] = []  # of places and inputs, that change
         self.leaves: dict[Tensor, str] = {}  # and the name of each
         self._read()
         self.plan: Plan | None = None
@@ -64,14 +65,21 @@ class Gradients:
             return None
         if any(leaf._hooks or leaf._post_hooks for leaf in self.leaves):
             return None
-        if any(kind == "changing" for entry in self.entries for kind, _, _ in entry.layout):
-            return False
         array = root._array
         leaves = list(self.leaves)
         options: Any = {"retain_graph": True, "create_graph": False, "accumulate": False}
-        with Recorder([Tensor._wrap(a) for _, a in self._arrays.values()]) as recorder:
-            ones = Tensor._wrap(HOST.ones(array.shape, array.dtype))
-            noted = walk([root], [ones], targets=leaves, **options)
+        numbers = [(run.nodes[place].inputs, n, x) for place, n, x in self._numbers]
+        values = [saved[n] for saved, n, _ in numbers]
+        for saved, n, x in numbers:
+            saved[n] = Tensor._wrap(x)
+        try:
+            with Recorder([Tensor._wrap(a) for _, a in self._arrays.values()]) as recorder:
+                ones = Tensor._wrap(HOST.ones(array.shape, array.dtype))
+                recorder.constant.add(id(ones._array))
+                noted = walk([root], [ones], targets=leaves, **options)
+        finally:
+            for (saved, n, _), value in zip(numbers, values, strict=True):
+                saved[n] = value
         if recorder.refusal is not None or root._node is not node:
             return False
         one = ones._array if array.ndim else array.dtype.type(1)
@@ -108,7 +116,13 @@ class Gradients:
             if entry.layout:
                 self._checks.append(f"{v}[2] is not None")
             for kind, number, place in entry.layout:
-                if kind in ("number", "changing"):
+                if kind == "number":
+                    continue
+                if kind == "changing":
+                    known = self._constant(entry.form[1])
+                    number_array = HOST.asarray(value[place], entry.form[1])
+                    self._array(f"asarray({v}[{place}], {known})", number_array)
+                    self._numbers.append((entry.place, number, number_array))
                     continue
                 if kind in ("output", "result"):
                     self._array(f"{v}[{place}]", value[place])
@@ -183,6 +197,7 @@ class Gradients:
         scope = {
             **self._scope, "program": self.plan.run, "deposit": deposit, "wrap": Tensor._wrap,
             "create": object.__new__, "RELEASED": RELEASED, "Tensor": Tensor, "nothing": {},
+            "asarray": HOST.asarray,
         }  # fmt: skip
         source = "\n".join(["def backward(run):", *(f"    {line}" for line in lines)])
         exec(compile(source + "\n", "<compiled backward>", "exec"), scope)

@@ -47,24 +47,22 @@ class Matcher(Ring):
     rank = 50  # what the other rings make of a primitive is matched
     closed_in_backward = True
 
-    def __init__(self, paths: Paths, lock: Any) -> None:
+    nodes: Any = ()  # those that have been made
+
+    def __init__(self, paths: Paths, lock: Any, state: dict[str, Any], outer: Rings) -> None:
         self.paths, self.lock = paths, lock
         self.entry = paths.start  # the latest that was matched
         self.values: list[tuple[Any, ...]] = []  # what the nodes of its outputs would keep
-        self.nodes: list[Node] = []  # those that have been made
-        self.modes = modes.__dict__
-        self.rings: Rings = (self,)
-
-    def __enter__(self) -> None:
-        state = self.modes
-        if "saved_hooks" not in state or state.get("rings"):
+        self.modes = state  # of this thread
+        if "saved_hooks" not in state:
             for name in ("grad", "inference", "anomaly", "saved_hooks"):
                 setattr(modes, name, getattr(modes, name))  # so that the thread has all of them
-            self.rings = with_ring(modes.rings, self)
-        state["rings"] = self.rings
+        state["rings"] = self.rings = with_ring(outer, self) if outer else (self,)
 
-    def __exit__(self, *error: object) -> None:
-        self.modes["rings"] = () if len(self.rings) == 1 else without_ring(modes.rings, self)
+    def close(self) -> None:
+        """At the end of the call."""
+        rings = self.modes["rings"]
+        self.modes["rings"] = () if rings == (self,) else without_ring(rings, self)
         self.paths.latest = self.entry
 
     def __call__(
@@ -95,6 +93,12 @@ class Matcher(Ring):
                 if out is not None:
                     self.entry = before.first = entry  # most likely to come next
                     return out
+        for entry in before.next:
+            if entry.primitive is primitive and entry.lift(inputs):
+                out = entry.apply(self, inputs, attributes)
+                if out is not None:
+                    self.entry = before.first = entry
+                    return out
         if paths.count >= MOST_ENTRIES or len(before.next) >= MOST_BRANCHES:
             paths.full = True
             return go_on(primitive, inputs, attributes, ())
@@ -111,10 +115,13 @@ class Matcher(Ring):
 
     def node(self, entry: Entry) -> Node:
         """The node of an output of this call; makes those of all applications up to it."""
-        while len(self.nodes) <= entry.place:
-            value = self.values[len(self.nodes)]
-            self.nodes.append(value[0].node(value, self.nodes))
-        return self.nodes[entry.place]
+        nodes = self.nodes
+        if not nodes:
+            nodes = self.nodes = []
+        while len(nodes) <= entry.place:
+            value = self.values[len(nodes)]
+            nodes.append(value[0].node(value, nodes))
+        return nodes[entry.place]  # type: ignore[no-any-return]
 
     def replace(self, x: Output, value: Tensor) -> None:
         """Has the nodes keep another array, as x, which they keep, gets one."""
@@ -134,6 +141,8 @@ class Matcher(Ring):
         False where there is none, or not for what is found now: then its graph is to be walked.
         """
         entry: Entry = root._entry
+        if root._array.size != 1:  # which is refused
+            return False
         gradients = entry.gradients
         if gradients is False or entry.place >= len(self.values):
             return False

@@ -75,10 +75,6 @@ class Memory:
         self._begins(array, len(self.blocks))
         self.blocks.append(place)
 
-    def is_held(self, array: Array) -> bool:
-        """Whether the array has a block now."""
-        return root_of(array) in self._held
-
     def dies(self, array: Array, position: int) -> bool:
         """Whether the block of this very array is free after that position."""
         root = root_of(array)

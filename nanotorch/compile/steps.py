@@ -32,7 +32,7 @@ class Step:
         rings = modes.rings
         if (rings and (on_tensors() or is_matched(rings))) or modes.listener is not SILENCE:
             return self._function(*args, **kwargs)
-        if not self._lock.acquire(blocking=False):  # another thread's call is matched
+        if not self._lock.acquire(False):  # another thread's call is matched
             return self._function(*args, **kwargs)
         try:
             if self._calls_to_explain:
@@ -41,8 +41,11 @@ class Step:
                     result, plan = self._timed(args, kwargs)
                     print(Explanation(plan, self._name))
                     return result
-            with Matcher(self._paths, self._lock):
+            matcher = Matcher(self._paths, self._lock, modes.__dict__, rings)
+            try:
                 return self._function(*args, **kwargs)
+            finally:
+                matcher.close()
         finally:
             self._lock.release()
 
@@ -53,9 +56,11 @@ class Step:
 
     def _timed(self, args: Any, kwargs: Any) -> tuple[Any, PathPlan]:
         """A call with a stopwatch around each kernel, and what it found."""
-        matcher = TimedMatcher(self._paths, self._lock)
-        with matcher:
+        matcher = TimedMatcher(self._paths, self._lock, modes.__dict__, modes.rings)
+        try:
             result = self._function(*args, **kwargs)
+        finally:
+            matcher.close()
         return result, PathPlan(matcher.path, matcher.roots, matcher.took)
 
     def plan(self) -> Explanation:
