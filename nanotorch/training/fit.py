@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from nanotorch.training.callbacks import (
 )
 from nanotorch.training.coefficients import COEFFICIENTS, as_csv, coefficients
 from nanotorch.training.config.command_line import read_request
+from nanotorch.training.config.reader import config_of
 from nanotorch.training.config.sections import Config
 from nanotorch.training.curves import draw_curves
 from nanotorch.training.data.identity import IDENTITY, MARKS, marks_file, require_same
@@ -66,21 +68,40 @@ def train(arguments: list[str], program: str = "nanotorch train") -> None:
 
 
 def fit(
-    config: Config, resume: str | None = None, quiet: bool = False, changed_data: bool = False
+    config: Config | Mapping[str, Any],
+    resume: str | None = None,
+    quiet: bool = False,
+    changed_data: bool = False,
+    data: Any = None,
 ) -> Finished:
     """Train as `config` says and leave a run folder; with `resume`, go on with one.
 
-    `resume` is None, the folder of a run or of a checkpoint, or "newest"; `changed_data` lets a run
-    go on though its data are not what they were. Raises InputError for
-    anything that cannot be used, RunFailure where training cannot go on, and Interrupted (with
-    the state saved) after a signal.
+    - `config`: a Config, or the tables of one, as `{"data": {"target": "price"}}`
+    - `resume`: None, the folder of a run or of a checkpoint, or "newest"
+    - `changed_data` lets a run go on though its data are not what they were
+    - `data`: a pandas, polars or Arrow frame, arrays by name, or a pair (features, target) of
+      arrays, in the place of the file `data.source`
+
+    Raises InputError for anything that cannot be used, RunFailure where training cannot go on, and
+    Interrupted (with the state saved) after a signal.
+
+    >>> import numpy as np
+    >>> x = np.arange(60.0)
+    >>> tables = {"training": {"epochs": 2}, "output": {"folder": "/tmp/nanotorch-example"}}
+    >>> run = fit(tables, quiet=True, data={"x": x, "z": x % 7, "y": x > 29})
+    >>> run.data.target.classes
+    ['0', '1']
     """
+    if not isinstance(config, Config):
+        config = config_of(config)
+    frame = data
     device, device_words = choose_device(config.device)
     earlier = reopen(config, resume)
     with contextlib.ExitStack() as stack:
         if earlier:
             stack.enter_context(contextlib.closing(earlier.log))
-        data = prepare(config.data, config.model.name, config.seed, dtype=config.training.dtype)
+        dtype = config.training.dtype
+        data = prepare(config.data, config.model.name, config.seed, dtype=dtype, frame=frame)
         config = config.model_copy(update={"data": config.data.model_copy(update=data.guesses)})
         if earlier:
             require_same(earlier.folder, data.identity, changed_data)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from nanotorch.training.config.sections import Config, differences, flat_values
+from nanotorch.training.curves import chart_of_run, figure
 from nanotorch.training.data.prepare import Prepared
 from nanotorch.training.errors import plain
 from nanotorch.training.metrics import Outcome
@@ -24,6 +26,16 @@ class Finished:
     summary: dict[str, Any]
     outcomes: dict[str, Outcome]
     data: Prepared
+
+    def figure(self, quantity: str = "loss") -> Any:
+        """The curves of the loss or of a metric of every epoch, as a matplotlib Figure."""
+        return figure(chart_of_run(self.folder, quantity))
+
+    def _repr_html_(self) -> str:
+        """The report inline, as notebooks show it."""
+        path = self.folder / "report.html"
+        page = escape(path.read_text(encoding="utf-8")) if path.is_file() else last_line(self)
+        return f'<iframe srcdoc="{page}" style="width:100%;height:800px;border:0"></iframe>'
 
 
 def last_line(run: Finished) -> str:

@@ -8,7 +8,7 @@ import difflib
 import itertools
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -191,6 +191,17 @@ def load_source(path: Path, flags: list[Flag]) -> tuple[Config, Source]:
     if config is None or mistakes:
         raise InputError(*mistakes, _closing(len(mistakes)))
     return config, source
+
+
+def config_of(tables: Mapping[str, Any]) -> Config:
+    """The configuration in tables of Python; InputError lists every mistake."""
+    source = Source(copy.deepcopy(dict(tables)))
+    if isinstance(data := source.tables.setdefault("data", {}), dict):
+        data.setdefault("source", "data")
+    config, mistakes = check(source)
+    if config is None:
+        raise InputError(*mistakes)
+    return config
 
 
 def _closing(count: int) -> str:

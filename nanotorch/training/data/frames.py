@@ -6,15 +6,16 @@ import contextlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nanotorch.training.errors import needs_extra, reading
+from nanotorch.training.errors import InputError, needs_extra, reading
 
+GAPS = ("NoneType", "NAType", "NaTType")  # types of what is missing, in Python and pandas
 Columns = tuple[list[str], NDArray[np.float64], dict[str, list[str]]]
 
 
@@ -109,3 +110,58 @@ def columns_of(origin: str, frame: Any, polars: Any) -> Columns:
             column = polars.Series(name, [None] * len(column), dtype=polars.Float64)
         values[:, number] = column.cast(polars.Float64).fill_null(float("nan")).to_numpy()
     return list(frame.columns), values, categories
+
+
+def columns_of_objects(data: Any) -> Columns:
+    """Names, numbers and categories of a pandas, polars or Arrow frame, of a table of arrays by
+    name, or of a pair (features, target) of arrays."""
+    if isinstance(data, tuple) and len(data) == 2:
+        features, target = (np.asarray(part) for part in data)
+        if features.ndim != 2 or target.shape[:1] != features.shape[:1]:
+            raise InputError(
+                f"data: expected features (rows, columns) and a target of as many rows, given "
+                f"shapes {features.shape} and {target.shape}"
+            )
+        targets = target.reshape(len(target), -1)
+        arrays = {str(at): features[:, at] for at in range(features.shape[1])}
+        names = (
+            ["target"]
+            if targets.shape[1] == 1
+            else [f"target{at}" for at in range(targets.shape[1])]
+        )
+        arrays |= {name: targets[:, at] for at, name in enumerate(names)}
+    elif isinstance(data, Mapping):
+        arrays = {str(name): np.asarray(column) for name, column in data.items()}
+    elif hasattr(data, "column_names") or hasattr(data, "columns"):
+        names = getattr(data, "column_names", None) or list(data.columns)
+        arrays = {str(name): np.asarray(data[name]) for name in names}
+    else:
+        raise InputError(
+            f"data: expected a frame of pandas, polars or Arrow, arrays by name, or a pair "
+            f"(features, target), given {type(data).__name__}"
+        )
+    lengths = {len(array) if array.ndim == 1 else -1 for array in arrays.values()}
+    if len(lengths) != 1 or -1 in lengths:
+        raise InputError("data: expected columns of one length, one number or text for each row")
+    values = np.empty((lengths.pop(), len(arrays)))
+    categories = {}
+    for at, (name, array) in enumerate(arrays.items()):
+        values[:, at], texts = _column_of_objects(array)
+        if texts is not None:
+            categories[name] = texts
+    return list(arrays), values, categories
+
+
+def _column_of_objects(array: NDArray[Any]) -> tuple[NDArray[np.float64], list[str] | None]:
+    if array.dtype.kind in "iufb":
+        return array.astype(np.float64), None
+    if array.dtype.kind == "M":
+        days = array.astype("datetime64[us]").astype(np.float64) / 86_400e6
+        return np.where(np.isnat(array), np.nan, days), None
+    gaps = (type(cell).__name__ in GAPS or cell != cell for cell in array.tolist())
+    cells = [None if gap else cell for gap, cell in zip(gaps, array.tolist(), strict=True)]
+    if all(cell is None or isinstance(cell, int | float) for cell in cells):
+        return np.array([np.nan if cell is None else float(cell) for cell in cells]), None
+    texts = sorted({str(cell) for cell in cells if cell is not None})
+    places = {text: float(at) for at, text in enumerate(texts)}
+    return np.array([np.nan if cell is None else places[str(cell)] for cell in cells]), texts

@@ -19,7 +19,7 @@ CHUNK = 2**22  # values marked at once
 
 
 def file_digest(source: str) -> str | None:
-    """SHA-256 of a data file; None for what is no file, as a bundled data set."""
+    """SHA-256 of a data file; None for what is no file, as a bundled data set or a frame."""
     path = Path(source)
     return content_digest(path) if path.is_file() else None
 

@@ -22,9 +22,10 @@ from nanotorch.training.data.encoding import (
 )
 from nanotorch.training.data.identity import file_digest, marks_of, rows_digest
 from nanotorch.training.data.split import Split, divide
-from nanotorch.training.data.tables import Table, read_table
+from nanotorch.training.data.tables import Table, read_table, table_of
 from nanotorch.training.data.values import date_format
 from nanotorch.training.errors import InputError
+from nanotorch.training.files import sha256
 
 FEW_ROWS = 5  # of a class in a part, below which numbers about it say little
 IN_MEMORY = 2**30  # bytes of features above which a memory-mapped file stays on the disk
@@ -129,15 +130,21 @@ class Prepared:
 
 
 def prepare(
-    data: Data, model: str, seed: int, keep_table: bool = False, dtype: str = "float32"
+    data: Data,
+    model: str,
+    seed: int,
+    keep_table: bool = False,
+    dtype: str = "float32",
+    frame: Any = None,
 ) -> Prepared:
     """Read, check, divide, encode and standardize the data of a run.
 
     `model` is the name of the model (linear regression takes its target as numbers) and `seed`
-    that of the run. `keep_table` keeps the raw table in memory as well. InputError has one line
+    that of the run. `keep_table` keeps the raw table in memory as well; `frame` are the data, where
+    they are in memory and not in the file `data.source`. InputError has one line
     for anything that cannot be trained on.
     """
-    table = read_table(data.source, data)
+    table = read_table(data.source, data) if frame is None else table_of(frame, data.source)
     files = {data.source: _file(data.source, table)}
     features, targets = choose_columns(table, data)
     notes = [*guessed(table.guesses), *table.notes]
@@ -304,7 +311,10 @@ class _Builder:
 
 def _file(source: str, table: Table) -> dict[str, Any]:
     """What tells a file from another one."""
-    return {"sha256": file_digest(source), "rows": len(table.values), "columns": table.names}
+    digest = file_digest(source)
+    if digest is None:
+        digest = sha256(np.ascontiguousarray(table.values).tobytes())
+    return {"sha256": digest, "rows": len(table.values), "columns": table.names}
 
 
 def _test_file(data: Data, model: str, build: _Builder, files: dict[str, Any]) -> Part:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nanotorch import datasets
 from nanotorch.training.config.sections import Reading
-from nanotorch.training.data.frames import read_frame
+from nanotorch.training.data.frames import columns_of_objects, read_frame
 from nanotorch.training.data.layout import PACKED
 from nanotorch.training.data.text_files import TextTable, read_text_table
 from nanotorch.training.errors import InputError, needs_extra, reading as reading_of
@@ -115,6 +115,14 @@ def read_table(source: str, reading: Reading | None = None) -> Table:
         raise InputError(f"{path}: there is no such file (in {Path.cwd()})") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def table_of(data: Any, name: str) -> Table:
+    """A table out of memory: a frame, arrays by name, or a pair (features, target)."""
+    names, values, categories = columns_of_objects(data)
+    pair = isinstance(data, tuple)
+    targets = [known for known in names if pair and known.startswith("target")]
+    return Table(name, names, values, categories, targets)
 
 
 def _bundled(name: str) -> Table:
