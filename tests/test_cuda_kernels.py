@@ -440,7 +440,7 @@ def kind_of(dtype: str) -> Any:
 def close(found: Any, expected: Any, dtype: str) -> None:
     """Equal up to the rounding of a few operations, at the scale of the whole."""
     assert found.dtype == kind_of(dtype) and found.shape == expected.shape
-    scale = float(numpy.abs(expected).max())
+    scale = float(numpy.abs(expected).max()) or 1.0
     numpy.testing.assert_allclose(
         found.astype("float64"), expected, rtol=TOLERANCES[dtype], atol=TOLERANCES[dtype] * scale
     )

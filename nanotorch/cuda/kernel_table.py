@@ -109,6 +109,24 @@ def scatter(
     return device.add_along(xp, copied(xp, x, out), dim, index, source, "scatter_add")
 
 
+def scatter_multiply(
+    xp: Any, x: Array, index: Array, source: Any, *, dim: int, out: Array | None = None
+) -> Array:
+    """One step along `dim` after the other, within which no place is named twice: CuPy's multiply
+    has no `at`."""
+    out = copied(xp, x, out)
+    for k in range(index.shape[dim] if index.ndim else 1):
+        part = (slice(None),) * dim + (slice(k, k + 1),) if index.ndim else ()
+        factor = (
+            source[tuple(slice(n) for n in index.shape)][part]
+            if is_array(source) and source.ndim
+            else source
+        )
+        place = indexing.places(xp, x, index[part], dim, "scatter")
+        out[place] = out[place] * factor
+    return out
+
+
 def slices_at(xp: Any, index: Array, *, dim: int, shape: Any, out: Array | None = None) -> Array:
     if kernels.available(xp):
         device.check(xp, shape, [(dim, index)], "index_fill")
@@ -183,9 +201,12 @@ def mean_over(xp: Any, x: Array, *, dim: Any = None, out: Array | None = None, *
     return y if y is NotImplemented else xp.true_divide(y, constant(x, x.size // y.size), out=y)
 
 
+BY_MINIMUM = (reductions.Min, reductions.Amin, statistics.Norm)
+
+
 def reduction(primitive: Any, fused_kernel: Any = None) -> Callable[..., Array]:
-    """The kernel of a reduction: where x lies column by column, CuPy would give `out` that order of
-    memory as well, so the result is copied there."""
+    """The kernel of a reduction whose result is copied into `out` where CuPy cannot write there: it
+    would give `out` the order of x's memory, and its minimum takes `out` for a dtype."""
 
     def run(xp: Any, x: Array, *others: Any, out: Array | None = None, **attributes: Any) -> Array:
         y = NotImplemented
@@ -193,7 +214,7 @@ def reduction(primitive: Any, fused_kernel: Any = None) -> Callable[..., Array]:
             y = fused_kernel(xp, x, *others, out=out, **attributes)
         if out is None or y is not NotImplemented or x.itemsize == 2:  # halves go without `out`
             return y
-        if not x.flags.c_contiguous:
+        if primitive in BY_MINIMUM or not x.flags.c_contiguous:
             y = into(xp, primitive.kernel(xp, x, *others, **attributes), out)
         return y
 
@@ -266,6 +287,7 @@ KERNELS: dict[type, Callable[..., Any]] = {
     ),
     indexing.GatherReverse: gather_reverse,
     indexing.Scatter: scatter,
+    indexing.ScatterMultiply: scatter_multiply,
     indexing.SlicesAt: slices_at,
     sorting.Bincount: bincount,
     joining.Cat: cat,

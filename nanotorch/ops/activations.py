@@ -229,7 +229,7 @@ def total_along(xp: Any, x: Array, dim: int) -> Array:
     """The sum along a dimension, which is kept with size 1."""
     if xp is HOST and is_narrow(x, dim):
         return x.T.copy().sum(axis=0).reshape(-1, 1)
-    return x.sum(axis=dim, keepdims=True)
+    return x.sum(axis=dim if x.ndim else None, keepdims=True)
 
 
 class Softmax(Primitive):
@@ -248,10 +248,11 @@ class Softmax(Primitive):
             columns = xp.subtract(columns, columns.max(axis=0), out=columns)
             columns = xp.exp(columns, out=columns)
             return rows_of(xp, xp.true_divide(columns, columns.sum(axis=0), out=columns), out)
-        y = xp.subtract(x, x.max(axis=dim, keepdims=True), out=out)
+        axis = dim if x.ndim else None
+        y = xp.subtract(x, x.max(axis=axis, keepdims=True), out=out)
         own = y if y.ndim else out
         y = xp.exp(y, out=own)
-        return xp.true_divide(y, y.sum(axis=dim, keepdims=True), out=own)
+        return xp.true_divide(y, y.sum(axis=axis, keepdims=True), out=own)
 
 
 class SoftmaxReverse(Primitive):
@@ -292,8 +293,9 @@ class LogSoftmax(Primitive):
             total = xp.exp(columns).sum(axis=0)
             total = xp.log(total, out=total)
             return rows_of(xp, xp.subtract(columns, total, out=columns), out)
-        y = xp.subtract(x, x.max(axis=dim, keepdims=True), out=out)
-        total = xp.exp(y).sum(axis=dim, keepdims=True)
+        axis = dim if x.ndim else None
+        y = xp.subtract(x, x.max(axis=axis, keepdims=True), out=out)
+        total = xp.exp(y).sum(axis=axis, keepdims=True)
         return xp.subtract(y, xp.log(total), out=y if y.ndim else out)
 
 

@@ -197,8 +197,8 @@ class Where(Linear):
         kinds = [x.dtype for x in (a, b) if is_array(x)]
         if not kinds and y.dtype.kind == "f":
             y = y.astype(get_default_dtype().numpy)
-        elif len(kinds) == 1 and kinds[0].char == "E":  # which a Python number widens
-            y = y.astype(kinds[0])
+        elif kinds and kinds[0].char == "E" and kinds == [kinds[0]] * len(kinds):
+            y = y.astype(kinds[0])  # which Python numbers widen, and CuPy in any case
         return into(xp, y, out)
 
 

@@ -93,8 +93,8 @@ class Inv(Primitive):
     """y = the inverse of each square matrix x"""
 
     backward_name = "LinalgInvExBackward0"
-    vjp = (lambda g, y: -(transpose(y, -2, -1) @ g @ transpose(y, -2, -1)),)
-    jvp = (lambda t, y: -(y @ t @ y),)
+    vjp = (lambda g, y: -matmul(matmul(transpose(y, -2, -1), g), transpose(y, -2, -1)),)
+    jvp = (lambda t, y: -matmul(matmul(y, t), y),)
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
@@ -107,10 +107,10 @@ class Solve(Primitive):
 
     backward_name = "LinalgSolveExBackward0"
     vjp = (
-        lambda g, a, y: -(solve(transpose(a, -2, -1), g) @ transpose(y, -2, -1)),
+        lambda g, a, y: -matmul(solve(transpose(a, -2, -1), g), transpose(y, -2, -1)),
         lambda g, a: solve(transpose(a, -2, -1), g),
     )
-    jvp = (lambda t, a, y: -solve(a, t @ y), lambda t, a: solve(a, t))
+    jvp = (lambda t, a, y: -solve(a, matmul(t, y)), lambda t, a: solve(a, t))
 
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
@@ -122,7 +122,7 @@ class LogAbsDet(Primitive):
     """y = log |det x| of each square matrix"""
 
     vjp = (lambda g, x: reshape(g, (*g.shape, 1, 1)) * transpose(inv(x), -2, -1),)
-    jvp = (lambda t, x: trace_of(inv(x) @ t),)
+    jvp = (lambda t, x: trace_of(matmul(inv(x), t)),)
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
@@ -182,7 +182,7 @@ def cofactors_reverse(h: Any, g: Any, inverse: Any) -> Any:
     """The cotangent of x in DetReverse, for regular matrices; g is times the determinant."""
     turned = transpose(inverse, -2, -1)
     total = sum(h * turned, (-2, -1), True)
-    return g * (total * turned - turned @ transpose(h, -2, -1) @ turned)
+    return g * (total * turned - matmul(matmul(turned, transpose(h, -2, -1)), turned))
 
 
 class SingularValues(Primitive):

@@ -7,6 +7,7 @@ from typing import Any
 
 from nanotorch.backend import Array, array_module
 from nanotorch.backend.dtypes import int64
+from nanotorch.backend.halves import widened
 from nanotorch.ops.casting import cast, full_of, into
 from nanotorch.ops.comparisons import isnan, where
 from nanotorch.ops.elementwise import ceil, floor, round as round_
@@ -172,9 +173,9 @@ def unique(
     """The different elements (or slices along `dim`), sorted; where each went, and how often."""
     xp = array_module(x._array)
     y, inverse, counts = xp.unique(
-        x._array, return_inverse=True, return_counts=True, axis=dim, equal_nan=False
+        widened(x._array), return_inverse=True, return_counts=True, axis=dim, equal_nan=False
     )
-    found = [y]
+    found = [y.astype(x._array.dtype)]
     if return_inverse:
         found.append(inverse.reshape(x.shape) if dim is None else inverse.reshape(-1))
     if return_counts:

@@ -440,6 +440,8 @@ REDUCTIONS = {"sum", "prod", "max", "min", "amax", "amin", "mean", "all", "any",
 def keeps_order_of_out(name: str, inputs: Sequence[ndarray], out: Any) -> None:
     """Refuses what would change the strides of `out`: CuPy reduces an array whose columns lie one
     after the other into an `out` that it gives the same order, whatever it had."""
+    if name in ("min", "amin") and isinstance(out, ndarray) and inputs:  # seen on an H100
+        raise TypeError(f"{name}: CuPy's minimum takes `out` for a dtype")
     if name in REDUCTIONS and isinstance(out, ndarray) and inputs:
         flags = inputs[0].flags
         if flags.f_contiguous and not (flags.c_contiguous or out.flags.f_contiguous):
@@ -470,6 +472,8 @@ def method(name: str) -> Callable[..., Any]:
                 return getattr(host, name)(*given, **named)
 
         keeps_order_of_out(name, [self], options.get("out"))
+        if name in ("max", "min") and not self.ndim and options.get("axis") is not None:
+            raise numpy.exceptions.AxisError(options["axis"], 0)  # NumPy allows 0 and -1
         result = computed(run, (self, *arguments), plain)
         if result is None or options.get("out") is not None:
             happened("launches", name)
