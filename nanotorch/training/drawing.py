@@ -63,10 +63,26 @@ class Plot:
         name = escape(f"{self.y_words} over {self.x_words}")
         drawing = (
             f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">'
+            + f"<desc>{escape(self._words())}</desc>"
             + "".join(parts)
             + "</svg>"
         )
-        return drawing + (_legend(legend) if len(legend) > 1 else "")
+        return drawing + (_legend(legend) if legend else "")
+
+    def _words(self) -> str:
+        """What the drawing shows, in a sentence for each trace."""
+        sentences = []
+        for trace in self.traces:
+            known = np.flatnonzero(np.isfinite(trace.y))
+            if len(known):
+                first, last = known[0], known[-1]
+                low, high = trace.y[known].min(), trace.y[known].max()
+                sentences.append(
+                    f"{trace.label or self.y_words}: {len(known)} points from "
+                    f"({trace.x[first]:.4g}, {trace.y[first]:.4g}) to ({trace.x[last]:.4g}, "
+                    f"{trace.y[last]:.4g}), between {low:.4g} and {high:.4g}."
+                )
+        return " ".join([*sentences, *(f"{words}." for *_, words in self.marks)])
 
 
 def _range(values: Sequence[Values], margin: float) -> tuple[float, float]:
@@ -158,26 +174,23 @@ def bars(names: Sequence[str], values: Sequence[float]) -> str:
         start = 50 - share if value < 0 else 50
         colour = "c1" if value < 0 else "c0"
         rows.append(
-            f'<tr><th>{escape(name)}</th><td class="bar"><i class="{colour}" '
+            f'<tr><th scope="row">{escape(name)}</th><td class="bar"><i class="{colour}" '
             f'style="left:{start:.2f}%;width:{share:.2f}%"></i></td><td>{value:+.3f}</td></tr>'
         )
-    return f'<table class="bars">{"".join(rows)}</table>'
+    caption = "<caption>of standardized features</caption>"
+    return f'<table class="bars">{caption}{"".join(rows)}</table>'
 
 
 def matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
     """A confusion matrix: rows are the truth, columns what was predicted."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
     rows = []
     for name, row in zip(names, counts, strict=True):
         total = sum(row) or 1
-        cells = "".join(
-            f'<td style="--share:{count / total:.3f}" '
-            f'class="{"strong" if count / total > 0.5 else ""}">{count:,}</td>'
-            for count in row
-        )
-        rows.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
+        cells = "".join(f'<td style="--share:{count / total:.3f}">{count:,}</td>' for count in row)
+        rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
     # The first column is as wide as the longest name; all others share the rest.
     width = 0.6 * min(14, max(len(name) for name in names)) + 1
-    body = f'<col style="width:{width:.1f}em"><tr><th></th>{head}</tr>{"".join(rows)}'
-    words = "<p>rows are the truth, columns what was predicted</p>"
-    return f'{words}<div class="wide"><table class="matrix">{body}</table></div>'
+    body = f'<col style="width:{width:.1f}em"><tr><td></td>{head}</tr>{"".join(rows)}'
+    caption = "<caption>rows are the truth, columns what was predicted</caption>"
+    return f'<div class="wide" tabindex="0"><table class="matrix">{caption}{body}</table></div>'

@@ -91,6 +91,16 @@ class Outcome:
         return self.confusion.diagonal(), self.confusion.sum(axis=0), self.confusion.sum(axis=1)
 
 
+def label_confusions(o: Outcome) -> list[list[list[int]]]:
+    """For each label [[true no, false yes], [false no, true yes]]."""
+    hits, predicted, there = o.counts
+    rows = len(o.truth)
+    return [
+        [[int(rows - p - t + h), int(p - h)], [int(t - h), int(h)]]
+        for h, p, t in zip(hits, predicted, there, strict=True)
+    ]
+
+
 # --- classification ----------------------------------------------------------------------------
 
 

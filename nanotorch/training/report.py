@@ -16,19 +16,21 @@ from nanotorch.training.config.writer import to_toml
 from nanotorch.training.curves import resume_points, series
 from nanotorch.training.drawing import Plot, Trace, bars, matrix
 from nanotorch.training.files import write_whole
-from nanotorch.training.metrics import Outcome, calibration, roc_curve
+from nanotorch.training.metrics import Outcome, calibration, label_confusions, roc_curve
 from nanotorch.training.model_file import read_model_file
 from nanotorch.training.results import Finished, comparison_table
 from nanotorch.training.run_folder import EVENTS, METRICS, MODEL, read_log
 
 SHOWN = 20  # coefficients, and classes of a ROC plot
+COLOURS = 10  # that can be told apart; further lines are dashed
 
 STYLE = """
 :root{--ink:#1f2933;--soft:#5f6b76;--line:#d8dee5;--paper:#fff;--card:#f6f8fa;
---c0:#2f6fb3;--c1:#d9622b;--c2:#3a9a5b;--c3:#8a56b8;--c4:#b8952c;--c5:#5f6b76;--c6:#c2447e}
+--c0:#2f6fb3;--c1:#d9622b;--c2:#3a9a5b;--c3:#8a56b8;--c4:#a17f14;--c5:#5f6b76;--c6:#c2447e;
+--c7:#0f8c8c;--c8:#7a4a21;--c9:#1f2933}
 @media(prefers-color-scheme:dark){:root{--ink:#e4e9ee;--soft:#9aa7b4;--line:#38434e;
 --paper:#14191f;--card:#1c232b;--c0:#6ea8e0;--c1:#f0915f;--c2:#6cc58b;--c3:#b58be0;--c4:#dcbf62;
---c5:#9aa7b4;--c6:#e57fae}}
+--c5:#9aa7b4;--c6:#e57fae;--c7:#5fcaca;--c8:#c99b6f;--c9:#e4e9ee}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:1080px;padding:24px 16px 64px;color:var(--ink);
 background:var(--paper);font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
@@ -49,7 +51,8 @@ svg text{fill:var(--soft);font-size:12px}svg .words{fill:var(--ink);font-size:13
 .line.c0,.mark.c0{stroke:var(--c0)}.line.c1,.mark.c1{stroke:var(--c1)}
 .line.c2,.mark.c2{stroke:var(--c2)}.line.c3,.mark.c3{stroke:var(--c3)}
 .line.c4,.mark.c4{stroke:var(--c4)}.line.c5,.mark.c5{stroke:var(--c5)}
-.line.c6,.mark.c6{stroke:var(--c6)}
+.line.c6,.mark.c6{stroke:var(--c6)}.line.c7{stroke:var(--c7)}.line.c8{stroke:var(--c8)}
+.line.c9{stroke:var(--c9)}.line.again{stroke-dasharray:6 4}
 .dot.c0{fill:var(--c0)}.dot.c1{fill:var(--c1)}
 .legend{display:flex;flex-wrap:wrap;gap:2px 16px;font-size:13px;padding:6px 0 0 12px}
 .legend i{display:inline-block;width:14px;height:4px;border-radius:2px;margin-right:6px;
@@ -57,7 +60,9 @@ vertical-align:middle}
 .legend i.ring{width:11px;height:11px;border-radius:50%;background:none!important}
 i.c0{background:var(--c0)}i.c1{background:var(--c1)}i.c2{background:var(--c2)}
 i.c3{background:var(--c3)}i.c4{background:var(--c4)}i.c5{background:var(--c5)}
-i.c6{background:var(--c6)}
+i.c6{background:var(--c6)}i.c7{background:var(--c7)}i.c8{background:var(--c8)}
+i.c9{background:var(--c9)}i.again{opacity:.55}caption{text-align:left;color:var(--soft);
+font-size:13px;padding-bottom:4px}
 .legend i.ring.c0{border:2.2px solid var(--c0)}.legend i.ring.c1{border:2.2px solid var(--c1)}
 .wide{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:14px}
@@ -68,8 +73,7 @@ td{text-align:right;padding:4px 0 4px 8px}
 .lined tr:first-child th:first-child{text-align:left}
 .words td{text-align:left}
 .matrix td{text-align:center;padding:8px 6px;border-radius:6px;min-width:38px;
-background:color-mix(in srgb,var(--c0) calc(var(--share)*85%),transparent)}
-.matrix td.strong{color:#fff}@media(prefers-color-scheme:dark){.matrix td.strong{color:#10151a}}
+background:color-mix(in srgb,var(--c0) calc(var(--share)*50%),transparent)}
 .matrix th{text-align:center}.matrix tr th:first-child{text-align:right}
 .matrix{border-collapse:separate;border-spacing:3px;table-layout:fixed}
 @media(max-width:560px){.matrix td{padding:6px 1px;min-width:0;font-size:12px}
@@ -157,6 +161,9 @@ def _head(run: Finished, part: str) -> str:
     for key in ("accuracy", "roc_auc", "f1_macro", "r2", "mae", "loss"):
         if key in summary.get(part, {}):
             tiles.append((f"{part} {key.replace('_', ' ')}", _number(summary[part][key])))
+    if "baseline_accuracy" in summary.get(part, {}):
+        share = _number(summary[part]["baseline_accuracy"])
+        tiles.append(("accuracy of the most frequent class", share))
     tiles.append(("best epoch", f"{_number(summary['best_epoch'])} of {summary['epochs']}"))
     tiles.append(("trained parameters", _number(summary["trained_parameters"])))
     shown = "".join(
@@ -208,6 +215,12 @@ def _quality(run: Finished, part: str) -> list[str]:
         plot = Plot([trace], "truth", "prediction", limits, limits, diagonal=True)
         return [_section(f"Predictions, {part} rows", plot.svg())]
     sections = []
+    if outcome.task == "labels":
+        body = "".join(
+            f"<h3>{escape(name)}</h3>{matrix(counts, ['no', 'yes'])}"
+            for name, counts in zip(names, label_confusions(outcome), strict=True)
+        )
+        sections.append(_section(f"Confusion by label, {part} rows", body))
     if outcome.task in ("binary", "classes"):
         body = matrix(outcome.confusion.tolist(), names)
         sections.append(_section(f"Confusion, {part} rows", body, full=len(names) > 6))
@@ -228,7 +241,8 @@ def _roc(outcome: Outcome, names: Sequence[str]) -> str:
         truth = outcome.indicators[:, at]
         if 0 < truth.sum() < len(truth):
             x, y = roc_curve(truth, outcome.scores[:, at])
-            traces.append(Trace(labels[at], x, y, f"c{at % 7}"))
+            again = " again" if at >= COLOURS else ""
+            traces.append(Trace(labels[at], x, y, f"c{at % COLOURS}{again}"))
     if not traces:
         return "<p>needs rows of at least two classes</p>"
     ranges = ((0.0, 1.0), (0.0, 1.02))
@@ -282,14 +296,16 @@ def _metrics(run: Finished) -> str:
     if not parts:
         return ""
     keys = [key for key in run.summary[parts[0]] if key != "confusion"]
-    head = "".join(f"<th>{part}</th>" for part in parts)
+    head = "".join(f'<th scope="col">{part}</th>' for part in parts)
     rows = "".join(
-        f"<tr><th>{key.replace('_', ' ')}</th>"
+        f"<tr><th scope='row'>{key.replace('_', ' ')}</th>"
         + "".join(f"<td>{_number(run.summary[part].get(key))}</td>" for part in parts)
         + "</tr>"
         for key in keys
     )
-    return _section("Metrics", f'<table class="lined"><tr><th></th>{head}</tr>{rows}</table>')
+    caption = "<caption>every metric, by part</caption>"
+    body = f"<tr><td></td>{head}</tr>{rows}"
+    return _section("Metrics", f'<table class="lined">{caption}{body}</table>')
 
 
 def _data(run: Finished) -> str:
@@ -298,8 +314,16 @@ def _data(run: Finished) -> str:
     rows.append(("classes" if data["task"] != "regression" else "target", _few(data["classes"])))
     rows += [(f"{part} rows", f"{count:,}") for part, count in data["rows"].items()]
     rows += [("note", note) for note in data["notes"]]
-    body = "".join(f"<tr><th>{k}</th><td>{escape(str(v))}</td></tr>" for k, v in rows)
-    return _section("Data", f'<table class="lined words">{body}</table>')
+    return _section("Data", _facts("what was learned from", rows))
+
+
+def _facts(caption: str, rows: Sequence[tuple[str, Any]]) -> str:
+    """A table of names and what they are."""
+    body = "".join(
+        f"<tr><th scope='row'>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
+        for name, value in rows
+    )
+    return f'<table class="lined words"><caption>{escape(caption)}</caption>{body}</table>'
 
 
 def _few(names: Sequence[str]) -> str:
@@ -317,8 +341,7 @@ def _timings(run: Finished) -> str:
     if ends and (seconds := [s for s in ends[-1].get("epoch_seconds", []) if math.isfinite(s)]):
         rows.append(("training, seconds", f"{sum(seconds):.3g}"))
         rows.append(("median epoch, milliseconds", f"{1000 * float(np.median(seconds)):.3g}"))
-    body = "".join(f"<tr><th>{k}</th><td>{escape(str(v))}</td></tr>" for k, v in rows)
-    return _section("Timings and versions", f'<table class="lined words">{body}</table>')
+    return _section("Timings and versions", _facts("how long it took, on what", rows))
 
 
 def _config(run: Finished) -> str:
