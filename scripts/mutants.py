@@ -7,10 +7,10 @@
 A change is a swapped comparison or operator, a number one larger, a call or a `raise` left out. The
 rooms of scripts/rooms.py take turns in the draw. First every test runs once, and the functions that
 it calls are noted. Each change then meets the tests that call the changed function, in a fork of a
-process that has collected all tests. What nobody notices there meets, written into a copy of the
-tree, the likeliest of them and those that start processes. Each change is printed with the test
-that noticed it; EXPLAINED says of some why they make no difference. The exit status is 1 where
-fewer of the others were noticed than --at-least.
+process that has collected all tests. What runs at import, and what tests that start processes may
+notice, is written into a copy of the tree. Each change is printed with the test that noticed it;
+EXPLAINED says of some why they make no difference. The exit status is 1 where fewer of the others
+were noticed than --at-least.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ class Change:
     after: str
     start: int = field(repr=False)
     end: int = field(repr=False)
+    at_import: bool = False  # runs when the file is imported, as defaults of arguments do
 
     @property
     def words(self) -> str:
@@ -119,7 +120,7 @@ def changes_of(path: str, source: str) -> list[Change]:
         starts.append(starts[-1] + len(line))
     changes: list[Change] = []
 
-    def visit(node: ast.AST, function: str) -> None:
+    def visit(node: ast.AST, function: str, inside: bool) -> None:
         if isinstance(node, ast.JoinedStr | ast.Assert):
             return
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -133,9 +134,10 @@ def changes_of(path: str, source: str) -> list[Change]:
             end = starts[at.end_lineno - 1] + at.end_col_offset
             before = source.encode()[start:end].decode()
             after = ast.unparse(twin)
-            changes.append(Change(path, function, at.lineno, before, after, start, end))
+            changes.append(Change(path, function, at.lineno, before, after, start, end, not inside))
         if isinstance(node, ast.Raise):
             return
+        is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
             function = f"{function}.{node.name}".lstrip(".")
         elif isinstance(node, ast.Lambda):
@@ -145,9 +147,9 @@ def changes_of(path: str, source: str) -> list[Change]:
                 continue
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, ast.AST):
-                    visit(child, function)
+                    visit(child, function, inside or (name == "body" and is_function))
 
-    visit(ast.parse(source), "")
+    visit(ast.parse(source), "", False)
     return changes
 
 
@@ -190,8 +192,12 @@ def codes_in(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from codes_in(constant)
 
 
-def place_of(code: types.CodeType) -> tuple[str, int, str]:
-    return code.co_filename, code.co_firstlineno, code.co_qualname
+def by_place(code: types.CodeType) -> dict[tuple[int, str], list[types.CodeType]]:
+    """The codes inside a file's, by their first line and name, which lambdas may share."""
+    places: dict[tuple[int, str], list[types.CodeType]] = {}
+    for inner in codes_in(code):
+        places.setdefault((inner.co_firstlineno, inner.co_qualname), []).append(inner)
+    return places
 
 
 def functions_of_the_package() -> list[types.FunctionType]:
@@ -213,11 +219,20 @@ def put_in_place(change: Change, functions: list[types.FunctionType]) -> None:
     """Gives the functions that live in this process the changed code."""
     file = str(ROOT / "nanotorch" / change.path)
     source = Path(file).read_bytes()
-    before = list(codes_in(compile(source, file, "exec", dont_inherit=True)))
-    after = list(codes_in(compile(change.applied(source), file, "exec", dont_inherit=True)))
-    differing = {place_of(a): b for a, b in zip(before[1:], after[1:], strict=True) if a != b}
+    before, after = (
+        by_place(compile(text, file, "exec", dont_inherit=True))
+        for text in (source, change.applied(source))
+    )
+    twins = {
+        old: new
+        for place, codes in before.items()
+        if len(codes) == len(after.get(place, ()))
+        for old, new in zip(codes, after[place], strict=True)
+        if old != new
+    }
     for function in functions:
-        function.__code__ = differing.get(place_of(function.__code__), function.__code__)
+        if function.__code__.co_filename == file:
+            function.__code__ = twins.get(function.__code__, function.__code__)
 
 
 class Recorder:
@@ -329,7 +344,7 @@ def pytest_runtestloop(session: Any) -> bool:
 # --- the process that gives the orders ------------------------------------------------------------
 
 
-LIKELIEST = 300  # tests that a change meets once more, in a process of their own
+LIKELIEST = 200  # tests that a change which runs at import meets
 
 
 class Collected:
@@ -444,18 +459,20 @@ def covering(
     return [test for (*_, test), time in zip(ordered, times, strict=True) if time < limit]
 
 
-def noticed_afresh(tree: Path, change: Change, tests: list[str], folder: Path) -> str:
+def noticed_afresh(tree: Path, change: Change, tests: list[str]) -> str:
     """What notices the change where it stands in the file: a test's name, or "" for nothing."""
-    file = tree / "nanotorch" / change.path
-    source = file.read_bytes()
-    kind = "test_training_*.py" if change.path.startswith("training/") else "test_[!tr]*.py"
+    training = change.path.startswith("training/")
     starting = [
         f"tests/{test.name}"
-        for test in sorted((tree / "tests").glob(kind))
-        if "subprocess" in test.read_text(encoding="utf-8")
+        for test in sorted((tree / "tests").glob("test_training_*.py"))
+        if training and "subprocess" in test.read_text(encoding="utf-8")
     ]
-    names = folder / "tests.txt"
-    names.write_text("\n".join([*tests[:LIKELIEST], *starting]))
+    chosen = [*(tests[:LIKELIEST] if change.at_import else []), *starting]
+    if not chosen:
+        return ""
+    file, names = tree / "nanotorch" / change.path, tree / "tests.txt"
+    names.write_text("\n".join(chosen))
+    source = file.read_bytes()
     file.write_bytes(change.applied(source))
     try:
         run = subprocess.run(
@@ -501,16 +518,22 @@ def main() -> int:
         results = try_all(changes, workers, calls, seconds, options.seconds)
         for worker in workers:
             worker.process.kill()
-        survivors = []
-        for change in changes:
-            test, tests = results[change]
-            if test:
-                continue
-            if change.key not in EXPLAINED:
-                test = noticed_afresh(tree, change, tests, folder)
-            if not test:
-                survivors.append(change)
-            show(change, test or EXPLAINED.get(change.key, "NOT NOTICED"))
+        rest = [change for change in changes if not results[change][0]]
+        survivors: list[Change] = []
+
+        def once_more(number: int) -> None:
+            copy = copy_of_the_tree(folder / str(number))
+            while rest:
+                change = rest.pop(0)
+                test = ""
+                if change.key not in EXPLAINED:
+                    test = noticed_afresh(copy, change, results[change][1])
+                if not test:
+                    survivors.append(change)
+                show(change, test or EXPLAINED.get(change.key, "NOT NOTICED"))
+
+        with ThreadPoolExecutor(options.jobs) as pool:
+            list(pool.map(once_more, range(options.jobs)))
 
     explained = [change for change in survivors if change.key in EXPLAINED]
     count = len(changes) - len(explained)
@@ -542,7 +565,9 @@ def try_all(
             change = queue.pop(0)
             source = (ROOT / "nanotorch" / change.path).read_text(encoding="utf-8")
             tests = covering(change, source, calls, seconds, limit)
-            test = "" if change.key in EXPLAINED else noticed_by(worker, change, tests, seconds)
+            test = ""
+            if change.key not in EXPLAINED and not change.at_import:
+                test = noticed_by(worker, change, tests, seconds)
             results[change] = test, tests
             if test:
                 show(change, test)

@@ -243,6 +243,8 @@ row("median of all", lambda t, x: t.median(x), distinct(3, 4))
 row("median dim", lambda t, x: t.median(x, 1), distinct(3, 4))
 row("median keepdim", lambda t, x: x.median(0, keepdim=True), distinct(3, 4))
 row("quantile", lambda t, x: t.quantile(x, 0.3), distinct(3, 4))
+row("quantile keepdim", lambda t, x: t.quantile(x, 0.3, dim=1, keepdim=True), distinct(3, 4))
+row("quantile of all keepdim", lambda t, x: t.quantile(x, 0.3, keepdim=True), distinct(3, 4))
 row(
     "quantile dim",
     lambda t, x, q: t.quantile(x, q, dim=1),

@@ -89,6 +89,46 @@ def test_an_output_that_is_kept_keeps_its_place_in_the_graph() -> None:
     assert nanotorch.autograd.gradgradcheck(Exponential.apply, x, check_fwd_over_rev=True)
 
 
+class SquareOnce(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return 2 * g * x
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_only_a_gradient_of_a_gradient_that_is_recorded_is_refused(wanted: bool) -> None:
+    x, weight = leaf(3), nanotorch.ones(1, dtype=nanotorch.float64, requires_grad=wanted)
+    (g,) = nanotorch.autograd.grad(SquareOnce.apply(x), x, weight, create_graph=True)
+    assert (g.tolist(), g.requires_grad) == ([6], wanted)
+    if wanted:
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            g.backward()
+
+
+def test_tangents_follow_writes_in_place() -> None:
+    with forward_ad.dual_level():
+        x = forward_ad.make_dual(leaf(2, 3), leaf(1, 10))
+        y = x * 1
+        y.mul_(x)  # x ** 2
+        y[0:1].add_(5)
+        assert forward_ad.unpack_dual(y).tangent.tolist() == [4, 60]
+        y.copy_(nanotorch.zeros(2))
+        tangent = forward_ad.unpack_dual(y).tangent
+        assert tangent is None or tangent.tolist() == [0, 0]
+
+
+def test_tangents_exist_within_a_level_alone() -> None:
+    with pytest.raises(RuntimeError, match="outside a dual_level"):
+        forward_ad.make_dual(leaf(1), leaf(1))
+
+
 def test_forward_mode_uses_jvp() -> None:
     with forward_ad.dual_level():
         y = Exponential.apply(forward_ad.make_dual(leaf(0), leaf(2)))

@@ -451,6 +451,11 @@ def test_lbfgs_goes_on_from_a_saved_state() -> None:
 # Lines on which the search has to bracket, to narrow, to move trials inwards, and to give up.
 LINES: dict[str, tuple[Any, Any, float]] = {
     "a parabola": (lambda t: (t - 1) ** 2, lambda t: 2 * (t - 1), 1.0),
+    "a shallow slope": (
+        lambda t: -t + 0.99995 * max(0.0, t - 1e-9) + t**2 * 1e-12,
+        lambda t: -1 + 0.99995 * (t > 1e-9) + t * 2e-12,
+        1.0,
+    ),
     "a far parabola": (lambda t: (t - 900) ** 2, lambda t: 2 * (t - 900), 1.0),
     "a narrow valley": (lambda t: (t - 1e-3) ** 2, lambda t: 2 * (t - 1e-3), 1.0),
     "waves": (lambda t: np.sin(3 * t) - 0.1 * t, lambda t: 3 * np.cos(3 * t) - 0.1, -1.0),

@@ -41,7 +41,7 @@ CASES: dict[str, Callable[[Any], Any]] = {
     "is_tensor": lambda t: (t.is_tensor(t.ones(1)), t.is_tensor(1)),
     "numel": lambda t: (t.numel(t.ones(2, 3)), t.is_complex(t.ones(1)), t.is_nonzero(t.ones(1))),
     "is_floating_point": lambda t: t.is_floating_point(t.ones(1)),
-    "range": lambda t: (t.range(0, 3), t.range(1, 2, 0.25), t.range(3, 1, -1)),
+    "range": lambda t: (t.range(0, 3), t.range(1, 2, 0.25), t.range(3, 1, -1), t.range(2, 2)),
     "range of integers": lambda t: t.range(0, 3, dtype=t.int64),
     "concatenate": lambda t: (t.concatenate([t.ones(1), t.ones(2)]), t.concat([t.ones(1)])),
     "functional": lambda t: t.functional.F.relu(t.tensor([-1.0, 1.0])),

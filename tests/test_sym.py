@@ -368,3 +368,11 @@ def test_json_holds_constants_groups_and_infinities() -> None:
     assert json.loads(text)["nodes"][1]["inputs"][0] == {"node": 0}
     first, second = sym.load_json(text).eval(a=nanotorch.ones(2))
     assert (first.tolist(), second.tolist()) == ([1, 2], [float("inf")] * 2)
+
+
+def test_dtypes_of_arguments_are_declared_by_name() -> None:
+    x, y = sym.var("x", shape=(2,)), sym.var("y", shape=(2,))
+    graph = x * y
+    assert graph.infer_type() == ([nanotorch.float32, nanotorch.float32], [nanotorch.float32], [])
+    types = graph.infer_type(y=nanotorch.float64)
+    assert types == ([nanotorch.float32, nanotorch.float64], [nanotorch.float64], [])

@@ -87,6 +87,8 @@ def test_a_variant_chosen_by_flag_has_its_own_defaults(tmp_path: Path) -> None:
         ("name", "5", "5"),
         ("data.target", "-1", -1),
         ("data.target", "species", "species"),
+        ("optimizer.name", "adam", "adam"),
+        ("output.folder", "5", "5"),
         ("penalty.l2", "0", 0.0),
     ],
 )

@@ -30,7 +30,9 @@ from nanotorch.training.curves import (
     spans,
 )
 from nanotorch.training.drawing import ticks
+from nanotorch.training.errors import InputError
 from nanotorch.training.exits import exit_code
+from nanotorch.training.prediction import predict_file
 from nanotorch.training.results import Finished, comparison, last_line
 
 FLAGS = ["--device", "cpu", "--training.epochs", "4", "--output.curves", "false"]
@@ -236,6 +238,14 @@ def test_predictions_are_those_of_the_run(run: Finished, tmp_path: Path) -> None
     np.testing.assert_array_equal(said, run.outcomes["test"].predicted)
     positive = [float(rows[at]["probability_benign"]) for at in test_rows]
     np.testing.assert_allclose(positive, run.outcomes["test"].probabilities[:, 1], rtol=1e-4)
+
+
+def test_a_prediction_that_fails_leaves_no_file(run: Finished, tmp_path: Path) -> None:
+    (tmp_path / "short.csv").write_text("a,b\n1,2\n")
+    output = tmp_path / "p.csv"
+    with pytest.raises(InputError):
+        predict_file(run.folder, str(tmp_path / "short.csv"), output)
+    assert [path.name for path in tmp_path.iterdir()] == ["short.csv"]
 
 
 def test_large_files_are_predicted_in_chunks(
