@@ -25,6 +25,7 @@ FIGURE = ROOT / "docs" / "images" / "performance.png"
 LABELS = {
     "nanotorch": "NanoTorch",
     "nanotorch-compile": "NanoTorch compiled",
+    "nanotorch-matched": "NanoTorch matched",
     "nanotorch-steps": "NanoTorch, 16 steps a launch",
     "torch": "PyTorch",
     "torch-compile": "torch.compile",
@@ -58,6 +59,7 @@ RUN_LIMIT = 0.8  # the run of configs/breast_cancer.toml / `import torch`
 COLORS = {
     "nanotorch": "#e08a2c",
     "nanotorch-compile": "#c2410c",
+    "nanotorch-matched": "#e8954a",
     "torch": "#4b5563",
     "torch-compile": "#9ca3af",
     "numpy": "#2563eb",

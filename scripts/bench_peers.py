@@ -24,6 +24,7 @@ DRAWN = 2**18  # random rows of a batch
 PEERS = {
     "nanotorch": "nanotorch",
     "nanotorch-compile": "nanotorch",
+    "nanotorch-matched": "nanotorch",
     "torch": "torch",
     "torch-compile": "torch",
     "numpy": "numpy",
@@ -142,7 +143,7 @@ def framework(library: str, variant: str, case: Case, device: str) -> Program:
 
     many = None
     if library == "nanotorch" and variant:
-        step = torch.compile(step, pure=True)
+        step = torch.compile(step, pure=variant != "matched")
         if variant == "steps":
             many = bench_cuda.steps_at_once(torch, step, case)
     elif variant == "graph":

@@ -76,8 +76,10 @@ class Operand(NamedTuple):
         if self.kind == "leaf":
             tests.append(f"{x}._requires_grad and {x}._node is None and {x}._base is None")
         elif tracked:
-            tests.append(f"not {x}._requires_grad")
-            tests.append(f"((base := {x}._base) is None or not base._requires_grad)")
+            base = f"((base := {x}._base) is None or not base._requires_grad)"
+            plain = f"not {x}._requires_grad and {base}"
+            # A tensor that has an array alone has all else by default.
+            tests.append(f"(len({x}.__dict__) == 1 or ({plain}))" if kind is Tensor else plain)
         tests.append(f"type({a} := {x}._array) is ndarray and {a}.shape == {constant(shape)}")
         tests.append(f"{a}.dtype is {constant(dtype)} and {a}.strides == {constant(strides)}")
         return tests
@@ -409,8 +411,10 @@ class Entry:
                 lines.append(f"if (c{number} := {x}._cell) is None: {x}._cell = c{number} = [0]")
                 parts += [a, f"c{number}", f"c{number}[0]"]
             else:
-                lines.append(f"if {x}._inference: return None")
-                lines.append(f"c{number} = {x}._cell")
+                lines.append(f"c{number} = None")
+                lines.append(f"if len({x}.__dict__) > 1:")
+                lines.append(f"    if {x}._inference: return None")
+                lines.append(f"    c{number} = {x}._cell")
                 parts += [x, a, f"0 if c{number} is None else c{number}[0]"]
         if self.saves_output:
             if primitive.view:

@@ -59,11 +59,12 @@ class Matcher(Ring):
                 setattr(modes, name, getattr(modes, name))  # so that the thread has all of them
         state["rings"] = self.rings = with_ring(outer, self) if outer else (self,)
 
-    def close(self) -> None:
-        """At the end of the call."""
-        rings = self.modes["rings"]
-        self.modes["rings"] = () if rings == (self,) else without_ring(rings, self)
-        self.paths.latest = self.entry
+    def close(self, outer: Rings) -> None:
+        """At the end of the call, before which the rings were others."""
+        state, paths = self.modes, self.paths
+        as_it_was = state["rings"] is self.rings
+        state["rings"] = outer if as_it_was else without_ring(state["rings"], self)
+        paths.latest = self.entry
 
     def __call__(
         self, primitive: Any, inputs: tuple[Any, ...], attributes: dict[str, Any], rest: Rings
@@ -141,21 +142,20 @@ class Matcher(Ring):
         False where there is none, or not for what is found now: then its graph is to be walked.
         """
         entry: Entry = root._entry
-        if root._array.size != 1:  # which is refused
+        gradients, state = entry.gradients, modes.__dict__
+        if gradients is False or entry.place >= len(self.values) or root._array.size != 1:
             return False
-        gradients = entry.gradients
-        if gradients is False or entry.place >= len(self.values):
+        rings = modes.rings
+        if state.get("anomaly") or modes.listener is not SILENCE:
             return False
-        state = modes.__dict__
-        rings = state.get("rings")
-        if (rings and rings is not self.rings) or state.get("anomaly"):
-            return False
-        if modes.listener is not SILENCE or not self.lock.acquire(blocking=False):
+        if rings is self.rings and gradients is not None:  # within the call, which has the lock
+            return gradients.call(self)  # type: ignore[no-any-return]
+        if (rings and rings is not self.rings) or not self.lock.acquire(False):
             return False
         try:
             if gradients is None:
                 entry.gradients = Gradients.of(self, root)
                 return False
-            return bool(gradients.call(self))
+            return gradients.call(self)  # type: ignore[no-any-return]
         finally:
             self.lock.release()

@@ -45,7 +45,7 @@ class Step:
             try:
                 return self._function(*args, **kwargs)
             finally:
-                matcher.close()
+                matcher.close(rings)
         finally:
             self._lock.release()
 
@@ -56,11 +56,12 @@ class Step:
 
     def _timed(self, args: Any, kwargs: Any) -> tuple[Any, PathPlan]:
         """A call with a stopwatch around each kernel, and what it found."""
-        matcher = TimedMatcher(self._paths, self._lock, modes.__dict__, modes.rings)
+        rings = modes.rings
+        matcher = TimedMatcher(self._paths, self._lock, modes.__dict__, rings)
         try:
             result = self._function(*args, **kwargs)
         finally:
-            matcher.close()
+            matcher.close(rings)
         return result, PathPlan(matcher.path, matcher.roots, matcher.took)
 
     def plan(self) -> Explanation:
