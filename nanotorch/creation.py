@@ -337,7 +337,8 @@ def linspace(
 ) -> Tensor:  # fmt: skip
     """`steps` numbers evenly spaced from start to end, both included."""
     kind = (dtype or get_default_dtype()).numpy
-    array = as_dtype(numpy.linspace(float(start), float(end), steps), kind)
+    with numpy.errstate(all="ignore"):
+        array = as_dtype(numpy.linspace(float(start), float(end), steps), kind)
     return placed(array, device, requires_grad)
 
 

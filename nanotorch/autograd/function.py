@@ -29,7 +29,7 @@ from nanotorch.autograd.context import Context, Kept, Output
 from nanotorch.autograd.engine import next_sequence, requires_grad
 from nanotorch.autograd.forward_ad import FORWARD, push_to_base, tangents_of
 from nanotorch.autograd.grad_mode import modes, no_grad
-from nanotorch.autograd.inplace import write_through
+from nanotorch.autograd.inplace import OF_FUNCTION, write_through
 from nanotorch.autograd.rings import closed
 from nanotorch.backend import device_of
 from nanotorch.node import Node, Traced
@@ -189,7 +189,7 @@ def attach(ctx: Context, index: int, value: Any, dirty: bool) -> None:
         if dirty:
             write_through(value)
         else:
-            value._base, value._path = None, ()
+            value._base, value._path = None, OF_FUNCTION
 
 
 def push(

@@ -103,6 +103,10 @@ def write(primitive: type[Primitive], inputs: Inputs, attributes: Attributes) ->
     return x
 
 
+# The path of a view that a custom Function returned: what it shows is the Function's affair.
+OF_FUNCTION: Any = ((None, {}),)
+
+
 def check_inplace(x: Any, operands: Iterable[Any] = ()) -> None:
     """Refuses to write, while it is recorded, to a leaf that requires grad or a view of one."""
     if x._inference and not modes.inference:
@@ -118,6 +122,11 @@ def check_inplace(x: Any, operands: Iterable[Any] = ()) -> None:
             "do it within no_grad(), or on its detach()"
         )
     base = x._base
+    if x._path is OF_FUNCTION:
+        raise RuntimeError(
+            "an output of a custom Function that is a view is being modified inplace, which its "
+            "backward knows nothing of; clone() it in the Function's forward"
+        )
     if base is not None and base._node is None and (base._requires_grad or x._requires_grad):
         raise RuntimeError(
             "a view of a leaf Variable that requires grad is being used in an in-place operation; "

@@ -16,7 +16,15 @@ from nanotorch import ops
 from nanotorch.autograd.errors import check_finite, with_forward_line
 from nanotorch.autograd.inplace import apply_inplace, bump
 from nanotorch.autograd.rings import modes, without_ring
-from nanotorch.backend import add_into, as_array, copy_of, cuda_is_absent, on_device_of, plus
+from nanotorch.backend import (
+    add_into,
+    as_array,
+    copy_of,
+    cuda_is_absent,
+    dtype_of,
+    on_device_of,
+    plus,
+)
 from nanotorch.node import Node, Traced
 
 Cotangent = Any  # a raw array, or a tensor where the rules are computed on tensors
@@ -245,6 +253,12 @@ def run_hooks(
                     f"hook {getattr(hook, '__name__', hook)} has changed the size of the "
                     "gradient from "
                     f"{tuple(value._array.shape)} to {tuple(result._array.shape)}"
+                )
+            if result._array.dtype != value._array.dtype:
+                before, after = (dtype_of(x._array.dtype).title for x in (value, result))
+                raise RuntimeError(
+                    f"hook {getattr(hook, '__name__', hook)} has changed the type of value (was "
+                    f"torch.{before}Tensor got torch.{after}Tensor)"
                 )
             value = result
     return value if tensors else value._array

@@ -150,7 +150,8 @@ def _replacement(result: Any, gradients: Cotangents, name: str) -> Cotangents:
     """What a hook returned, as a tuple of as many gradients as there were."""
     if result is None:
         return gradients
-    replacement: Cotangents = result if isinstance(result, tuple) else (result,)
+    # As in PyTorch: a tensor that is returned bare is taken apart, along its first dimension.
+    replacement: Cotangents = tuple(result)
     if len(replacement) != len(gradients):
         raise RuntimeError(
             f"backward hook: expected {len(gradients)} gradients for {name}, got {len(replacement)}"

@@ -350,6 +350,16 @@ class ParameterDict(Module):
         """(name, parameter) pairs."""
         return self._parameters.items()
 
+    def extra_repr(self) -> str:
+        """One parameter a line, with its type and its size."""
+        lines = []
+        for name, p in self.items():
+            size = "x".join(map(str, p.shape))
+            place = f" ({p.device})" if p.is_cuda else ""
+            kind = f"{'torch.cuda' if p.is_cuda else 'torch'}.{p.dtype.title}Tensor"
+            lines.append(f"  ({name}): Parameter containing: [{kind} of size {size}{place}]")
+        return "\n".join(lines)
+
     def update(self, parameters: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
         """Adds or replaces parameters by name."""
         pairs: Sequence[tuple[str, Any]] = (

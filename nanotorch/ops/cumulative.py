@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import Array
+from nanotorch.backend import HOST, Array
 from nanotorch.ops.casting import cast, into, ones_like, zeros_like
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.indexing import flip
@@ -37,7 +37,8 @@ class Prod(Primitive):
         out: Array | None = None,
     ) -> Array:
         dtype = xp.int64 if x.dtype.kind in "bui" else None
-        return x.prod(axis=dim, keepdims=keepdim, dtype=dtype, out=out)
+        with HOST.errstate(all="ignore"):
+            return x.prod(axis=dim, keepdims=keepdim, dtype=dtype, out=out)
 
 
 class ProdReverse(Primitive):
@@ -68,7 +69,8 @@ class Cumsum(Linear):
         dtype = xp.int64 if x.dtype.kind in "bui" else None
         if x.ndim == 0:
             return into(xp, x.astype(dtype or x.dtype), out)
-        return xp.cumsum(x, axis=dim, dtype=dtype, out=out)
+        with HOST.errstate(all="ignore"):
+            return xp.cumsum(x, axis=dim, dtype=dtype, out=out)
 
 
 class Cumprod(Primitive):
@@ -82,7 +84,8 @@ class Cumprod(Primitive):
         dtype = xp.int64 if x.dtype.kind in "bui" else None
         if x.ndim == 0:
             return into(xp, x.astype(dtype or x.dtype), out)
-        return xp.cumprod(x, axis=dim, dtype=dtype, out=out)
+        with HOST.errstate(all="ignore"):
+            return xp.cumprod(x, axis=dim, dtype=dtype, out=out)
 
 
 class CumprodReverse(Primitive):

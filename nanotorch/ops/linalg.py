@@ -126,7 +126,8 @@ class LogAbsDet(Primitive):
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        y = xp.linalg.slogdet(x)[1]
+        with HOST.errstate(all="ignore"):
+            y = xp.linalg.slogdet(x)[1]
         return into(xp, y, out)
 
 
@@ -139,7 +140,8 @@ class Det(Primitive):
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        y = xp.linalg.det(x)
+        with HOST.errstate(all="ignore"):
+            y = xp.linalg.det(x)
         if out is None:
             return xp.asarray(y)
         xp.copyto(out, y)
@@ -167,14 +169,15 @@ class DetReverse(Primitive):
 
     @staticmethod
     def kernel(xp: Any, g: Array, x: Array, y: Array, out: Array | None = None) -> Array:
-        singular = (y == 0)[..., None, None]
-        regular = xp.where(singular, xp.eye(x.shape[-1], dtype=x.dtype), x)
-        z = (g * y)[..., None, None] * xp.linalg.inv(regular).swapaxes(-2, -1)
-        if xp is HOST and singular.any():
-            u, s, v = xp.linalg.svd(x)
-            cofactors = (u * products_of_others(s, -1)[..., None, :]) @ v
-            cofactors *= (xp.linalg.det(u) * xp.linalg.det(v))[..., None, None]
-            z = xp.where(singular, g[..., None, None] * cofactors, z)
+        with HOST.errstate(all="ignore"):
+            singular = (y == 0)[..., None, None]
+            regular = xp.where(singular, xp.eye(x.shape[-1], dtype=x.dtype), x)
+            z = (g * y)[..., None, None] * xp.linalg.inv(regular).swapaxes(-2, -1)
+            if xp is HOST and singular.any():
+                u, s, v = xp.linalg.svd(x)
+                cofactors = (u * products_of_others(s, -1)[..., None, :]) @ v
+                cofactors *= (xp.linalg.det(u) * xp.linalg.det(v))[..., None, None]
+                z = xp.where(singular, g[..., None, None] * cofactors, z)
         return into(xp, z, out)
 
 

@@ -41,7 +41,7 @@ class Norm(Primitive):
         out: Array | None = None,
     ) -> Array:  # fmt: skip
         if p == 2:
-            total = xp.square(x).sum(axis=dim, keepdims=keepdim, out=out)
+            total = xp.add.reduce(xp.square(x), axis=dim, keepdims=keepdim, out=out)
             return xp.sqrt(total, out=out)
         size = xp.absolute(x)
         if p == float("inf"):
@@ -52,7 +52,7 @@ class Norm(Primitive):
             return size.sum(axis=dim, keepdims=keepdim, out=out)
         if p == 0:
             return (size != 0).sum(axis=dim, keepdims=keepdim, dtype=x.dtype, out=out)
-        total = xp.power(size, p).sum(axis=dim, keepdims=keepdim, out=out)
+        total = xp.add.reduce(xp.power(size, p), axis=dim, keepdims=keepdim, out=out)
         return xp.power(total, 1 / p, out=out)
 
 
@@ -86,8 +86,8 @@ class Var(Primitive):
         out: Array | None = None,
     ) -> Array:  # fmt: skip
         n = count(x.shape, dim)
-        centered = x - x.sum(axis=dim, keepdims=True) / x.dtype.type(builtins.max(n, 1))
-        total = xp.square(centered).sum(axis=dim, keepdims=keepdim, out=out)
+        centered = x - xp.add.reduce(x, axis=dim, keepdims=True) / x.dtype.type(builtins.max(n, 1))
+        total = xp.add.reduce(xp.square(centered), axis=dim, keepdims=keepdim, out=out)
         return xp.true_divide(total, x.dtype.type(builtins.max(n - correction, 0)), out=out)
 
 

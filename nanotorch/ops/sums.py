@@ -27,7 +27,7 @@ class Sum(Linear):
         xp: Any, x: Array, *, dim: Dim = None, keepdim: bool = False, out: Array | None = None
     ) -> Array:
         dtype = xp.int64 if x.dtype.kind in "bui" else None
-        return x.sum(axis=dim, keepdims=keepdim, dtype=dtype, out=out)
+        return xp.add.reduce(x, axis=dim, keepdims=keepdim, dtype=dtype, out=out)
 
     def name(self) -> str:
         return "SumBackward0" if self.attributes["dim"] is None else "SumBackward1"
@@ -46,7 +46,7 @@ class Mean(Linear):
     def kernel(
         xp: Any, x: Array, *, dim: Dim = None, keepdim: bool = False, out: Array | None = None
     ) -> Array:
-        total = x.sum(axis=dim, keepdims=keepdim, out=out)
+        total = xp.add.reduce(x, axis=dim, keepdims=keepdim, out=out)
         divisor = count(x.shape, dim)
         return xp.true_divide(total, constant(x, divisor), out=out)
 

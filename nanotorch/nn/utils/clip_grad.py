@@ -7,7 +7,8 @@ host waits only for `error_if_nonfinite`. Three launches clip up to 64 gradients
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from nanotorch.autograd.grad_mode import live
@@ -28,7 +29,16 @@ from nanotorch.tensor import Tensor
 
 
 def _listed(tensors: Tensor | Iterable[Tensor]) -> list[Tensor]:
-    return [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    if isinstance(tensors, Tensor):
+        return [tensors]
+    members = list(tensors)
+    if not members and isinstance(tensors, Iterator):
+        warnings.warn(
+            "clip_grad: the parameters are an empty generator, so nothing is clipped; was it used "
+            "up before? pass model.parameters() itself",
+            stacklevel=4,
+        )
+    return members
 
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
