@@ -136,12 +136,14 @@ def test_results_and_derivatives_are_those_of_the_cpu(case: Case, dtype: str, cu
         found.append([y.detach().cpu().numpy() for y in values])
     if cuda == "look-alike":
         assert (crossings == (0, 0, 0)) == (title(case) not in WAITING)
-    tolerance = (
-        {"rtol": 1e-4, "atol": 2e-5} if dtype == "float32" else {"rtol": 1e-11, "atol": 1e-12}
-    )
+    rtol, atol = (1e-4, 1e-5) if dtype == "float32" else (1e-11, 1e-12)
+    # A device contracts a * b + c and flushes subnormals: what cancels is off at the scale of all.
+    share = 5e-4 if cuda == "cupy" and dtype == "float32" else 0.0
     for expected, got in zip(*found, strict=True):
         assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
-        numpy.testing.assert_allclose(got, expected, **tolerance)
+        scale = float(numpy.abs(expected).max()) if share and expected.size else 0.0
+        scale = scale if numpy.isfinite(scale) else 0.0
+        numpy.testing.assert_allclose(got, expected, rtol=rtol, atol=atol + share * scale)
 
 
 def test_every_row_that_may_wait_exists() -> None:
@@ -193,7 +195,7 @@ def test_kernels_fill_the_memory_of_the_device_that_they_are_given(
 ) -> None:
     filled: set[str] = set()
     for primitive in all_below(Primitive):
-        filled_elsewhere = primitive in kernel_table.BY_MINIMUM  # CuPy's minimum cannot
+        filled_elsewhere = primitive in kernel_table.COPIED  # what CuPy cannot
         if "out" in inspect.signature(primitive.kernel).parameters and not filled_elsewhere:
             monkeypatch.setattr(primitive, "kernel", filling(primitive, filled))
     with nanotorch.device("cuda"):

@@ -201,12 +201,16 @@ def mean_over(xp: Any, x: Array, *, dim: Any = None, out: Array | None = None, *
     return y if y is NotImplemented else xp.true_divide(y, constant(x, x.size // y.size), out=y)
 
 
-BY_MINIMUM = (reductions.Min, reductions.Amin, statistics.Norm)
+# Whose functions of CuPy do not write to `out` as NumPy's do: the minimum takes it for a dtype, and
+# running sums come back in another array.
+COPIED = (
+    reductions.Min, reductions.Amin, statistics.Norm, cumulative.Cumsum, cumulative.Cumprod
+)  # fmt: skip
 
 
 def reduction(primitive: Any, fused_kernel: Any = None) -> Callable[..., Array]:
     """The kernel of a reduction whose result is copied into `out` where CuPy cannot write there: it
-    would give `out` the order of x's memory, and its minimum takes `out` for a dtype."""
+    would give `out` the order of x's memory, or see COPIED."""
 
     def run(xp: Any, x: Array, *others: Any, out: Array | None = None, **attributes: Any) -> Array:
         y = NotImplemented
@@ -214,7 +218,7 @@ def reduction(primitive: Any, fused_kernel: Any = None) -> Callable[..., Array]:
             y = fused_kernel(xp, x, *others, out=out, **attributes)
         if out is None or y is not NotImplemented or x.itemsize == 2:  # halves go without `out`
             return y
-        if primitive in BY_MINIMUM or not x.flags.c_contiguous:
+        if primitive in COPIED or not x.flags.c_contiguous:
             y = into(xp, primitive.kernel(xp, x, *others, **attributes), out)
         return y
 
@@ -300,7 +304,8 @@ KERNELS: dict[type, Callable[..., Any]] = {
         for primitive in (
             reductions.Max, reductions.Min, reductions.Amax, reductions.Amin, reductions.Argmax,
             reductions.Argmin, reductions.AllOf, reductions.AnyOf, reductions.LogSumExp,
-            cumulative.Prod, statistics.Norm, statistics.Var, statistics.Std,
+            cumulative.Prod, cumulative.Cumsum, cumulative.Cumprod, statistics.Norm,
+            statistics.Var, statistics.Std,
         )
     },
 }  # fmt: skip

@@ -103,7 +103,7 @@ class ufunc:  # noqa: N801 - CuPy's name
                 return result
             several = isinstance(result, tuple)
             made = tuple(
-                numpy.asarray(r).astype(k, copy=False)
+                numpy.asarray(r, order="C").astype(k, copy=False)  # CuPy's results are C-ordered
                 for r, k in zip(result if several else (result,), kinds, strict=True)
             )
             return made if several else made[0]

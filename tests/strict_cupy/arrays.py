@@ -442,6 +442,8 @@ def keeps_order_of_out(name: str, inputs: Sequence[ndarray], out: Any) -> None:
     after the other into an `out` that it gives the same order, whatever it had."""
     if name in ("min", "amin") and isinstance(out, ndarray) and inputs:  # seen on an H100
         raise TypeError(f"{name}: CuPy's minimum takes `out` for a dtype")
+    if name in ("cumsum", "cumprod") and isinstance(out, ndarray):  # seen on an H100
+        raise AssertionError(f"{name}: CuPy returns another array than `out`")
     if name in REDUCTIONS and isinstance(out, ndarray) and inputs:
         flags = inputs[0].flags
         if flags.f_contiguous and not (flags.c_contiguous or out.flags.f_contiguous):
