@@ -19,16 +19,6 @@ from nanotorch.autograd.engine import apply
 from nanotorch.autograd.inplace import apply_inplace
 from nanotorch.autograd.rings import modes
 from nanotorch.node import Traced
-from nanotorch.ops import (
-    arithmetic,
-    casting,
-    comparisons,
-    division,
-    elementwise,
-    indexing,
-    pairs,
-    powers,
-)  # fmt: skip
 from nanotorch.primitive import Elementwise, Primitive
 
 Operand = (Traced, int, float, complex, numpy.ndarray, numpy.generic)
@@ -54,26 +44,40 @@ def reflected(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     return method
 
 
-def in_place(primitive: type[Primitive], **fixed: Any) -> Callable[..., Any]:
-    """The method that writes primitive(self, operands) into self."""
+def in_place(
+    primitive: type[Primitive], function: Callable[..., Any] | None = None, **fixed: Any
+) -> Callable[..., Any]:
+    """The method that writes primitive(self, operands) into self; with options, what `function`
+    gives."""
+    count = len(primitive.input_names) - 1
 
-    def method(self: Any, *operands: Any, **attributes: Any) -> Any:
-        return apply_inplace(primitive, self, *operands, **fixed, **attributes)
+    def method(self: Any, *operands: Any, **options: Any) -> Any:
+        if function is not None and (options or len(operands) != count):
+            return ops.in_place(function)(self, *operands, **options)
+        return apply_inplace(primitive, self, *operands, **fixed, **options)
 
     method.__doc__ = f"{primitive.__doc__}, in place."
     return method
 
 
-IN_PLACE = ops.METHODS.keys() - {"logaddexp", "maximum", "minimum"}  # which PyTorch lacks
-
-
-def elementwise_in_place(kind: type[Primitive] = Elementwise) -> Iterator[tuple[str, Any]]:
-    """("exp_", its method), … for the elementwise methods that a tensor's dtype can hold."""
+def without_attributes(kind: type[Primitive] = Elementwise) -> Iterator[type[Primitive]]:
+    """The differentiable elementwise primitives without attributes: a tensor can hold their y."""
     for primitive in kind.__subclasses__():
-        attributes, name = primitive.kernel.__code__.co_kwonlyargcount, primitive.title()
-        if primitive.differentiable and not attributes and name in IN_PLACE:
-            yield f"{name}_", in_place(primitive)
-        yield from elementwise_in_place(primitive)
+        if primitive.differentiable and not primitive.kernel.__code__.co_kwonlyargcount:
+            yield primitive
+        yield from without_attributes(primitive)
+
+
+def elementwise_in_place() -> dict[str, Callable[..., Any]]:
+    """`exp_`, `add_` …: the methods of `ops.METHODS` that are such a primitive's, in place."""
+    primitives = {primitive.title(): primitive for primitive in without_attributes()}
+    for name in ("logaddexp", "maximum", "minimum"):  # of which PyTorch has none
+        del primitives[name]
+    return {
+        f"{name}_": in_place(primitives[function.__name__], function)
+        for name, function in ops.METHODS.items()
+        if function.__name__ in primitives
+    }
 
 
 class Operators(Traced):
@@ -88,30 +92,33 @@ class Operators(Traced):
         return apply_inplace(primitive, self, *operands, **attributes)
 
     vars().update(ops.METHODS)  # exp, sum, …
-    vars().update(casting.CASTS)  # float, half, …
+    vars().update(ops.casting.CASTS)  # float, half, …
     vars().update(elementwise_in_place())  # exp_, add_, …
 
     __getitem__ = ops.getitem
     __setitem__ = ops.setitem
 
-    __add__ = __radd__ = operator(arithmetic.Add)
-    __sub__, __rsub__ = operator(arithmetic.Sub), operator(arithmetic.Rsub)
-    __mul__ = __rmul__ = operator(arithmetic.Mul)
-    __truediv__ = operator(arithmetic.Div)
+    __add__ = __radd__ = operator(ops.arithmetic.Add)
+    __sub__, __rsub__ = operator(ops.arithmetic.Sub), operator(ops.arithmetic.Rsub)
+    __mul__ = __rmul__ = operator(ops.arithmetic.Mul)
+    __truediv__ = operator(ops.arithmetic.Div)
     __rtruediv__ = reflected(lambda a, b: ops.reciprocal(b) * a)
-    __floordiv__, __rfloordiv__ = operator(division.FloorDivide), reflected(ops.floor_divide)
-    __mod__, __rmod__ = operator(division.Remainder), reflected(ops.remainder)
+    __floordiv__, __rfloordiv__ = operator(ops.division.FloorDivide), reflected(ops.floor_divide)
+    __mod__, __rmod__ = operator(ops.division.Remainder), reflected(ops.remainder)
     __pow__, __rpow__ = ops.power, reflected(ops.power)
     __matmul__, __rmatmul__ = ops.matmul, reflected(ops.matmul)
     __neg__, __abs__, __invert__ = ops.neg, ops.abs, ops.bitwise_not
-    __eq__, __ne__ = operator(comparisons.Eq), operator(comparisons.Ne)
-    __lt__, __le__ = operator(comparisons.Lt), operator(comparisons.Le)
-    __gt__, __ge__ = operator(comparisons.Gt), operator(comparisons.Ge)
-    __and__ = __rand__ = operator(comparisons.BitwiseAnd)
-    __or__ = __ror__ = operator(comparisons.BitwiseOr)
-    __xor__ = __rxor__ = operator(comparisons.BitwiseXor)
-    __lshift__, __rlshift__ = operator(comparisons.LeftShift), reflected(ops.bitwise_left_shift)
-    __rshift__, __rrshift__ = operator(comparisons.RightShift), reflected(ops.bitwise_right_shift)
+    __eq__, __ne__ = operator(ops.comparisons.Eq), operator(ops.comparisons.Ne)
+    __lt__, __le__ = operator(ops.comparisons.Lt), operator(ops.comparisons.Le)
+    __gt__, __ge__ = operator(ops.comparisons.Gt), operator(ops.comparisons.Ge)
+    __and__ = __rand__ = operator(ops.comparisons.BitwiseAnd)
+    __or__ = __ror__ = operator(ops.comparisons.BitwiseOr)
+    __xor__ = __rxor__ = operator(ops.comparisons.BitwiseXor)
+    __lshift__, __rlshift__ = operator(ops.comparisons.LeftShift), reflected(ops.bitwise_left_shift)
+    __rshift__, __rrshift__ = (
+        operator(ops.comparisons.RightShift),
+        reflected(ops.bitwise_right_shift),
+    )
     __hash__ = object.__hash__
 
     def __pos__(self) -> Any:
@@ -122,16 +129,19 @@ class Operators(Traced):
     )
     mT = property(lambda x: ops.transpose(x, -2, -1), doc="The last two dimensions exchanged.")
 
-    __iadd__, __isub__ = in_place(arithmetic.Add), in_place(arithmetic.Sub)
-    __imul__, __itruediv__ = in_place(arithmetic.Mul), in_place(arithmetic.Div)
-    __ifloordiv__, __imod__ = in_place(division.FloorDivide), in_place(division.Remainder)
-    __iand__, __ior__ = in_place(comparisons.BitwiseAnd), in_place(comparisons.BitwiseOr)
-    __ixor__ = in_place(comparisons.BitwiseXor)
-    __ilshift__, __irshift__ = in_place(comparisons.LeftShift), in_place(comparisons.RightShift)
+    __iadd__, __isub__ = in_place(ops.arithmetic.Add), in_place(ops.arithmetic.Sub)
+    __imul__, __itruediv__ = in_place(ops.arithmetic.Mul), in_place(ops.arithmetic.Div)
+    __ifloordiv__, __imod__ = in_place(ops.division.FloorDivide), in_place(ops.division.Remainder)
+    __iand__, __ior__ = in_place(ops.comparisons.BitwiseAnd), in_place(ops.comparisons.BitwiseOr)
+    __ixor__ = in_place(ops.comparisons.BitwiseXor)
+    __ilshift__, __irshift__ = (
+        in_place(ops.comparisons.LeftShift),
+        in_place(ops.comparisons.RightShift),
+    )
 
-    square_ = in_place(powers.Pow, exponent=2)
-    copy_, fill_ = in_place(casting.Copy), in_place(casting.Fill)
-    zero_, masked_fill_ = in_place(casting.Zero), in_place(comparisons.MaskedFill)
+    square_ = in_place(ops.powers.Pow, exponent=2)
+    copy_, fill_ = in_place(ops.casting.Copy), in_place(ops.casting.Fill)
+    zero_, masked_fill_ = in_place(ops.casting.Zero), in_place(ops.comparisons.MaskedFill)
 
     uniform_, normal_, exponential_ = sampling.uniform_, sampling.normal_, sampling.exponential_
     bernoulli_, random_ = sampling.bernoulli_, sampling.random_
@@ -139,11 +149,11 @@ class Operators(Traced):
 
     def add_(self, other: Any, *, alpha: float = 1) -> Any:
         """x + alpha * other, in place."""
-        return apply_inplace(arithmetic.Add, self, other if alpha == 1 else other * alpha)
+        return apply_inplace(ops.arithmetic.Add, self, other if alpha == 1 else other * alpha)
 
     def sub_(self, other: Any, *, alpha: float = 1) -> Any:
         """x - alpha * other, in place."""
-        return apply_inplace(arithmetic.Sub, self, other if alpha == 1 else other * alpha)
+        return apply_inplace(ops.arithmetic.Sub, self, other if alpha == 1 else other * alpha)
 
     def addcmul_(self, a: Any, b: Any, *, value: float = 1) -> Any:
         """x + value * a * b, in place."""
@@ -155,25 +165,31 @@ class Operators(Traced):
 
     def lerp_(self, end: Any, weight: Any) -> Any:
         """x + weight * (end - x), in place."""
-        pairs.same_dtype(self, end, weight)
+        ops.pairs.same_dtype(self, end, weight)
         if isinstance(weight, Traced):
-            return apply_inplace(pairs.LerpTensor, self, end, weight)
-        return apply_inplace(pairs.Lerp, self, end, weight=weight)
+            return apply_inplace(ops.pairs.LerpTensor, self, end, weight)
+        return apply_inplace(ops.pairs.Lerp, self, end, weight=weight)
 
     def pow_(self, exponent: Any) -> Any:
         """x ** exponent, in place."""
         if isinstance(exponent, Traced):
-            return apply_inplace(powers.PowTensor, self, exponent)
-        return apply_inplace(powers.Pow, self, exponent=exponent)
+            return apply_inplace(ops.powers.PowTensor, self, exponent)
+        return apply_inplace(ops.powers.Pow, self, exponent=exponent)
 
     __ipow__ = pow_
 
     def clamp_(self, min: Any = None, max: Any = None) -> Any:
         """x held within [min, max], numbers, in place."""
-        return apply_inplace(elementwise.Clamp, self, low=min, high=max)
+        return apply_inplace(ops.elementwise.Clamp, self, low=min, high=max)
 
     def scatter_(
-        self, dim: int, index: Any, src: Any = None, *, value: Any = None, reduce: str | None = None
+        self: Any,
+        dim: int,
+        index: Any,
+        src: Any = None,
+        *,
+        value: Any = None,
+        reduce: str | None = None,
     ) -> Any:
         """Writes the elements of `src` (or a number, `value`) at `index` along `dim`.
 
@@ -181,9 +197,9 @@ class Operators(Traced):
         """
         if not self.ndim or reduce not in (None, "add") or (src is None) == (value is None):
             y = ops.scatter(self, dim, index, src, value=value, reduce=reduce)
-            return apply_inplace(casting.Copy, self, y)
+            return apply_inplace(ops.casting.Copy, self, y)
         source, add = value if src is None else src, reduce == "add"
-        return apply_inplace(indexing.Scatter, self, index, source, dim=dim, add=add)
+        return apply_inplace(ops.indexing.Scatter, self, index, source, dim=dim, add=add)
 
     def scatter_add_(self, dim: int, index: Any, src: Any) -> Any:
         """Adds the elements of `src` at `index` along `dim`."""
@@ -192,14 +208,14 @@ class Operators(Traced):
     def index_fill_(self: Any, dim: int, index: Any, value: Any) -> Any:
         """Writes `value`, a number or a 0-dim tensor, into the slices at `index` along `dim`."""
         if not self.ndim:
-            return apply_inplace(casting.Copy, self, ops.index_fill(self, dim, index, value))
-        mask = indexing.slices_at(self, dim, index)
-        return apply_inplace(comparisons.MaskedFill, self, mask, value)
+            return apply_inplace(ops.casting.Copy, self, ops.index_fill(self, dim, index, value))
+        mask = ops.indexing.slices_at(self, dim, index)
+        return apply_inplace(ops.comparisons.MaskedFill, self, mask, value)
 
     def index_put_(self, indices: tuple[Any, ...], values: Any, accumulate: bool = False) -> Any:
         """Writes `values` at the index tensors, or adds them there."""
         return apply_inplace(
-            indexing.IndexPut, self, values, *indices, accumulate=accumulate,
+            ops.indexing.IndexPut, self, values, *indices, accumulate=accumulate,
             key=("index_put",) * len(indices),
         )  # fmt: skip
 
@@ -207,4 +223,4 @@ class Operators(Traced):
         """Adds the slices of `source`, times alpha, at `index` along `dim`."""
         key = ops.keys.along(ops.shapes.dimension(dim, self.ndim), "index_add")
         value = source if alpha == 1 else source * alpha
-        return apply_inplace(indexing.IndexPut, self, value, index, key=key, accumulate=True)
+        return apply_inplace(ops.indexing.IndexPut, self, value, index, key=key, accumulate=True)

@@ -253,7 +253,7 @@ def signature(name: str, function: Callable[..., Any]) -> ast.FunctionDef:
     inputs = str(shown.replace(return_annotation=inspect.Signature.empty))[1:-1]
     inputs = re.sub(r": '([^']*)'", r": \1", inputs)
     node = parsed(name, inputs, str(shown.return_annotation).strip("'"))
-    if hasattr(function, "__wrapped__"):  # by ops.outputs.public
+    if function is ops.FUNCTIONS.get(name):  # which ops.outputs.public wraps
         first = (node.args.posonlyargs + node.args.args + [ast.arg("")])[0]
         if first.arg in ops.outputs.OPERANDS["input"]:
             first.arg = "input"

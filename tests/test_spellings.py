@@ -167,6 +167,41 @@ CASES: dict[str, Callable[[Any], Any]] = {
     "row_stack": lambda t: t.row_stack([t.ones(2), t.zeros(2)]),
     "formats": lambda t: (t.strided, t.contiguous_format),
     "an unknown keyword of a maker": lambda t: t.zeros(2, dtyp=t.int64),
+    "in place": lambda t: [
+        getattr(t.tensor([[0.25, 0.5], [0.75, 0.5]]), f"{name}_")(*operands)
+        for name, operands in {
+            "clip": (0.4, 0.6),
+            "clamp_min": (0.5,),
+            "clamp_max": (0.5,),
+            "cumsum": (0,),
+            "cumprod": (1,),
+            "eq": (0.5,),
+            "gt": (0.3,),
+            "frac": (),
+            "logical_not": (),
+            "logit": (),
+            "nan_to_num": (),
+            "ne": (0.5,),
+            "tril": (),
+            "triu": (1,),
+            "xlogy": (2.0,),
+            "multiply": (2.0,),
+            "subtract": (1.0,),
+            "arcsin": (),
+            "fill_diagonal": (7.0,),
+        }.items()
+    ],
+    "in place with options": lambda t: (
+        t.tensor([1.25, 2.0]).round_(decimals=1),
+        t.tensor([5.0, 3.0]).div_(2.0, rounding_mode="floor"),
+        t.tensor([0.0, 0.5]).logit_(0.25),
+        t.tensor([1.0]).subtract_(2.0, alpha=3.0),
+    ),
+    "in place of integers": lambda t: t.tensor([3, 5]).bitwise_and_(6),
+    "in place of a lower category": lambda t: t.tensor([3, 5]).logit_(),
+    "in place with a gradient": lambda t: (lambda x: ((x * 2).tril_().sum().backward(), x.grad)[1])(
+        t.ones(2, 2, requires_grad=True)
+    ),
     "histogram": lambda t: t.histc(t.arange(6.0).sqrt(), bins=4),
     "histogram of a range": lambda t: t.arange(6.0).double().histc(bins=3, min=1, max=4),
     "histogram of equal values": lambda t: t.histc(t.ones(3), 4),

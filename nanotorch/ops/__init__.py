@@ -88,6 +88,8 @@ from nanotorch.ops.elementwise import (
     atanh as atanh,
     ceil as ceil,
     clamp as clamp,
+    clamp_max as clamp_max,
+    clamp_min as clamp_min,
     cos as cos,
     cosh as cosh,
     exp as exp,
@@ -181,7 +183,7 @@ from nanotorch.ops.losses import (
     smooth_l1_loss as smooth_l1_loss,
 )
 from nanotorch.ops.normalization import layer_norm as layer_norm, standardize as standardize
-from nanotorch.ops.outputs import public as public, write as write
+from nanotorch.ops.outputs import in_place as in_place, public as public, write as write
 from nanotorch.ops.pairs import (
     addcdiv as addcdiv,
     addcmul as addcmul,
@@ -225,6 +227,7 @@ from nanotorch.ops.shapes import (
     diagonal as diagonal,
     expand as expand,
     expand_as as expand_as,
+    fill_diagonal_ as fill_diagonal_,
     flatten as flatten,
     movedim as movedim,
     narrow as narrow,
@@ -271,7 +274,7 @@ from nanotorch.ops.windows import unfold as unfold
 
 # Neither functions of the package nor methods: they serve rules, layers and `nanotorch.linalg`.
 INTERNAL = {
-    *("public", "write"),
+    *("in_place", "public", "write"),
     "where_else",
     *("alias", "cast", "embed", "getitem", "inv", "move", "ones_like", "power", "setitem"),
     *("solve", "standardize", "sum_to", "zeros_like", "elu", "gelu", "leaky_relu", "logsigmoid"),
@@ -297,8 +300,8 @@ FUNCTIONS_ONLY = {
     *("var_mean", "vstack", "where"),
 }
 METHODS_ONLY = {
-    *("expand", "expand_as", "ndimension", "new", "repeat", "reshape_as", "unfold", "view"),
-    "view_as",
+    *("expand", "expand_as", "fill_diagonal_", "ndimension", "new", "repeat", "reshape_as"),
+    *("unfold", "view", "view_as"),
 }
 # Further names.
 ALIASES: dict[str, Callable[..., Any]] = {
@@ -333,3 +336,13 @@ FUNCTIONS = {
 }
 METHODS = {name: f for name, f in _public.items() if name not in FUNCTIONS_ONLY}
 METHODS["where"] = where_else  # whose condition comes second
+# Methods that write what others give over the tensor. Those of elementwise primitives, such as
+# `exp_`, are made in operators.py, which write without a copy.
+_WRITING = (
+    *("addmm", "baddbmm", "bitwise_and", "bitwise_left_shift", "bitwise_not", "bitwise_or"),
+    *("bitwise_right_shift", "bitwise_xor", "clamp_max", "clamp_min", "clip", "cumprod"),
+    *("cumsum", "eq", "frac", "ge", "greater", "greater_equal", "gt", "index_copy", "le", "less"),
+    *("less_equal", "logical_and", "logical_not", "logical_or", "logical_xor", "lt"),
+    *("nan_to_num", "ne", "not_equal", "tril", "triu"),
+)
+METHODS |= {f"{name}_": in_place(METHODS[name]) for name in _WRITING}

@@ -454,6 +454,16 @@ def square(x: Any) -> Any:
     return x**2
 
 
+def clamp_min(x: Any, min: Any) -> Any:
+    """x, or `min` where that is greater."""
+    return clamp(x, min=min)
+
+
+def clamp_max(x: Any, max: Any) -> Any:
+    """x, or `max` where that is less."""
+    return clamp(x, max=max)
+
+
 def clamp(x: Any, min: Any = None, max: Any = None) -> Any:
     """x held within [min, max]: numbers or tensors, either of which may be left out."""
     if min is None and max is None:

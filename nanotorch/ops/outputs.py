@@ -31,11 +31,7 @@ def write(y: Any, out: Any) -> Any:
             "functions with out=... arguments don't support automatic differentiation, but one of "
             "the arguments requires grad."
         )
-    if y.dtype.category > out.dtype.category:
-        raise RuntimeError(
-            f"result type {y.dtype.title} can't be cast to the desired output type "
-            f"{out.dtype.title}"
-        )
+    check_category(y, out)
     if out.shape == y.shape:
         return out.copy_(y)
     if out.numel():
@@ -46,6 +42,28 @@ def write(y: Any, out: Any) -> Any:
         )
     out.data = y.to(out.dtype)
     return out
+
+
+def check_category(y: Any, out: Any) -> None:
+    """RuntimeError where `out` is of a lower category than y: bool, integer, floating, complex."""
+    if y.dtype.category > out.dtype.category:
+        raise RuntimeError(
+            f"result type {y.dtype.title} can't be cast to the desired output type "
+            f"{out.dtype.title}"
+        )
+
+
+def in_place(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The method that writes function(x, …) over x."""
+
+    @functools.wraps(function)
+    def method(x: Any, *args: Any, **options: Any) -> Any:
+        y = function(x, *args, **options)
+        check_category(y, x)
+        return x.copy_(y)
+
+    method.__name__, method.__doc__ = f"{function.__name__}_", f"{function.__doc__} In place."
+    return method
 
 
 def public(function: Callable[..., Any], writes: bool) -> Callable[..., Any]:

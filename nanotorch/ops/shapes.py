@@ -253,6 +253,14 @@ def dimension(dim: int, ndim: int) -> int:
     return dim % bound
 
 
+def fill_diagonal_(x: Any, fill_value: Any) -> Any:
+    """Writes a number into the diagonal of a matrix."""
+    if x.ndim != 2:
+        raise RuntimeError(f"fill_diagonal_: expected a matrix, got {x.ndim} dimensions")
+    diagonal(x).fill_(fill_value)
+    return x
+
+
 def ndimension(x: Any) -> int:
     """The number of dimensions."""
     return int(x.ndim)
