@@ -363,3 +363,41 @@ def test_a_compiled_step_has_the_bits_of_an_eager_one(pure: bool) -> None:
         ]
 
     assert trained(True) == trained(False)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("name", "arguments", "shape"),
+    [
+        ("Conv2d", (3, 4, 3), (2, 3, 8, 8)),
+        ("ConvTranspose2d", (3, 4, 3), (2, 3, 4, 4)),
+        ("MaxPool2d", (2,), (2, 3, 8, 8)),
+        ("AvgPool2d", (3, 2, 1), (2, 3, 8, 8)),
+        ("Unfold", (2,), (2, 3, 8, 8)),
+        ("LSTM", (3, 4), (5, 2, 3)),
+        ("GRU", (3, 4), (5, 2, 3)),
+    ],
+)
+def test_16_bits_give_pytorchs_numbers(
+    kind: str, name: str, arguments: Any, shape: tuple[int, ...]
+) -> None:
+    results = []
+    for module in (pytest.importorskip("torch"), nt):
+        module.manual_seed(0)
+        layer = getattr(module.nn, name)(*arguments).to(getattr(module, kind))
+        x = module.randn(*shape).to(getattr(module, kind)).requires_grad_()
+        y = first(layer(x))
+        y.sum().backward()
+        results.append((y.float(), x.grad.float()))
+    theirs, ours = results
+    same(ours, theirs, 2e-3 if kind == "float16" else 1.6e-2)
+
+
+def test_autocast_convolves_in_16_bits() -> None:
+    layer, x = nn.Conv2d(3, 4, 3), nt.ones(2, 3, 5, 5)
+    with nt.autocast("cpu", dtype=nt.bfloat16):
+        assert nn.MaxPool2d(2)(layer(x)).dtype is nt.bfloat16
+        assert nn.ConvTranspose2d(3, 4, 3)(x).dtype is nt.bfloat16
+        layer(x).sum().backward()
+    assert layer.weight.grad.dtype is nt.float32

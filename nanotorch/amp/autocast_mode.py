@@ -32,7 +32,19 @@ LOW, FULL, WIDEST = "in 16 bits", "in float32", "in the widest dtype of its oper
 REFUSED = "not within autocast"
 
 # How the primitives compute, by their names; those not named, in the dtype of their operands.
-PRODUCTS = dict.fromkeys(("Mm", "Mv", "Bmm", "BatchedMatMul", "LinearLayer", "EinSum"), LOW)
+PRODUCTS = dict.fromkeys(
+    (
+        "Mm",
+        "Mv",
+        "Bmm",
+        "BatchedMatMul",
+        "LinearLayer",
+        "EinSum",
+        "Convolution",
+        "ConvolutionInput",
+    ),
+    LOW,
+)
 LOSSES = dict.fromkeys(("MseLoss", "NllLoss", "BinaryCrossEntropyWithLogits"), FULL)
 JOINED = dict.fromkeys(("Cat", "Stack"), WIDEST)
 POLICIES: dict[str, dict[str, str]] = {

@@ -41,7 +41,7 @@ def is_half(x: Any) -> bool:
 
 def widened(x: Any) -> Any:
     """A raw array of float16 or bfloat16 in float32; everything else as it is."""
-    if isinstance(x, tuple):
+    if type(x) is tuple:
         return tuple(widened(part) for part in x)
     return x.astype("f") if is_half(x) else x
 
