@@ -6,7 +6,6 @@ there is a device, on CuPy itself (`pytest -m gpu`).
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ import strict_cupy
 
 import nanotorch as nt
 import nanotorch.nn.functional as F
+from nanotorch import backend
 from nanotorch.backend.cuda import indexing, kernels
 
 pytestmark = pytest.mark.skipif(strict_cupy.COMPILER is None, reason="there is no g++")
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.skipif(strict_cupy.COMPILER is None, reason="there is n
 KINDS = ["float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"]
 KINDS += ["complex64", "complex128"]
 ADDED = ["float16", "float32", "float64", "int8", "int64", "bool", "complex64"]
-# How sums are made: by comparing the index with itself, or by listing the positions of each place.
-WAYS = {"compared": 2**24, "listed": 0}
+# How many positions a block sorts: one block has them all, or several have their share.
+WAYS = {"one block": 4096, "several blocks": 32}
 
 
 @pytest.fixture
@@ -58,9 +58,24 @@ def wide(kind: Any) -> Any:
 
 
 def added(x: Any, place: tuple[Any, ...], values: Any) -> Any:
-    """x with the values added at the places one after the other, as the batch has them."""
+    """x with the values added at the places one after the other, as the batch has them; those of a
+    place that is named more often than PIECE in pieces of so many."""
     out = x.astype(wide(x.dtype))
-    numpy.add.at(out, place, values.astype(out.dtype))
+    values = values.astype(out.dtype)
+    if len(place) > 1 or place[0].size <= indexing.PIECE:
+        numpy.add.at(out, place, values)
+        return out.astype(x.dtype)
+    (index,) = place
+    pieces = numpy.empty(index.size, int)
+    for n in numpy.unique(index):
+        pieces[index == n] = numpy.arange((index == n).sum()) // indexing.PIECE
+    for number in range(pieces.max() + 1):
+        chosen = pieces == number
+        part = out if number == 0 else numpy.zeros_like(out)
+        numpy.add.at(part, index[chosen], values[chosen])
+        if number:
+            named = numpy.unique(index[chosen])
+            out[named] += part[named]
     return out.astype(x.dtype)
 
 
@@ -137,9 +152,10 @@ def test_a_thread_that_copies_several_elements_finds_them_all(
 # --- adding ---------------------------------------------------------------------------------------
 
 MANY_PLACES = numpy.random.default_rng(1).integers(0, 7, 90)
-FEW_PLACES = numpy.repeat(
-    numpy.array([1, 0, 1]), [3, 2, 2100]
-)  # one of them more often than listed
+# Some of them more often than a piece has positions, one exactly as often.
+FEW_PLACES = numpy.random.default_rng(4).permutation(
+    numpy.repeat([0, 1, 2, 4], [3, indexing.PIECE, indexing.PIECE + 1, 1584])
+)
 APART = numpy.random.default_rng(2).integers(0, 3, 90)
 LONG = numpy.random.default_rng(3).integers(0, 5, (70, 3))
 # x's shape, the values' shape, the op, and the places that it adds to.
@@ -152,8 +168,8 @@ SUMS: dict[str, tuple[Any, Any, Callable[[Any, Any, Any], Any], Callable[[], Any
         (2, 7, 20), (2, 90, 20), lambda x, v, i: x.index_add(1, i(MANY_PLACES), v),
         lambda: (slice(None), MANY_PLACES),
     ),
-    "index_add of one place": (
-        (2,), (2105,), lambda x, v, i: x.index_add(0, i(FEW_PLACES), v), lambda: (FEW_PLACES,),
+    "index_add of few places": (
+        (5,), (2612,), lambda x, v, i: x.index_add(0, i(FEW_PLACES), v), lambda: (FEW_PLACES,),
     ),
     "index_put": (
         (3, 7, 2), (90, 2), lambda x, v, i: x.index_put((i(APART), i(MANY_PLACES)), v, True),
@@ -184,7 +200,7 @@ SUMS: dict[str, tuple[Any, Any, Callable[[Any, Any, Any], Any], Callable[[], Any
 def test_each_place_is_added_up_in_the_order_of_the_batch(
     name: str, kind: str, way: str, cuda: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexing, "COMPARED", WAYS[way])
+    monkeypatch.setattr(indexing, "SORTED", WAYS[way])
     shape, of_values, op, place = SUMS[name]
     x, values = drawn(shape, kind), drawn(of_values, kind, 1)
     tensors = [nt.from_numpy(a).to("cuda") for a in (x, values)]
@@ -219,7 +235,7 @@ GRADIENTS: dict[str, tuple[tuple[int, ...], Callable[[Any, Any], Any], Any]] = {
 def test_the_gradient_of_reading_is_the_same_in_every_run(
     name: str, kind: str, way: str, cuda: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexing, "COMPARED", WAYS[way])
+    monkeypatch.setattr(indexing, "SORTED", WAYS[way])
     shape, read, place = GRADIENTS[name]
     gradients = []
     for _ in range(5):
@@ -232,25 +248,21 @@ def test_the_gradient_of_reading_is_the_same_in_every_run(
     assert [same(found, expected) for found in gradients] == [True] * 5
 
 
-def test_lists_in_any_order_give_the_same_sums(cuda: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a device, threads list the positions of a place in an order that is left to chance."""
-    monkeypatch.setattr(indexing, "COMPARED", 0)
-
-    def launch(xp: Any, file: str, kernel: str, kinds: str, *rest: Any) -> None:
-        kernels.launch(xp, file, kernel, kinds, *rest)
-        if kernel == "list_places":
-            found, ends, starts = rest[2][0], rest[2][1].copy(), [0, *numpy.cumsum(lengths)]
-            for place, (start, end) in enumerate(itertools.pairwise(starts)):
-                assert ends[place] == end
-                found[start:end] = found[start:end][::-1].copy()
-
-    lengths = numpy.bincount(MANY_PLACES)
-    monkeypatch.setattr(indexing, "launch", launch)
-    values = drawn((90, 3), "float32")
-    y = nt.zeros(7, 3, device="cuda").index_add(
-        0, nt.tensor(MANY_PLACES, device="cuda"), nt.from_numpy(values).to("cuda")
-    )
-    assert same(y, added(numpy.zeros((7, 3), "float32"), (MANY_PLACES,), values))
+@pytest.mark.parametrize("rows", [2, 255, 256, 300, 70_000])
+@pytest.mark.parametrize("count", [1, 255, 257, 5000])
+@pytest.mark.parametrize("way", WAYS)
+def test_positions_are_sorted_by_place_and_else_stay_in_order(
+    way: str, count: int, rows: int, cuda: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "SORTED", WAYS[way])
+    xp = backend.cuda_module()
+    index = numpy.random.default_rng(count + rows).integers(-rows, rows + 2, count)
+    found = indexing._sorted(xp, xp.asarray(index), None, True, count, rows)
+    places = numpy.where(index < 0, index + rows, index)
+    places = numpy.where(places < rows, places, rows)  # outside
+    order = numpy.argsort(places, kind="stable")
+    for array, expected in zip(found, (places[order], order), strict=True):
+        numpy.testing.assert_array_equal(array.get(), expected)
 
 
 def test_weights_are_counted_in_order(cuda: str) -> None:
@@ -272,7 +284,7 @@ def test_every_kernel_is_among_those_tried(
         for shape, read, _ in READS.values():
             read(nt.from_numpy(drawn(shape, kind)).to("cuda"), index)
         for way in WAYS.values():
-            monkeypatch.setattr(indexing, "COMPARED", way)
+            monkeypatch.setattr(indexing, "SORTED", way)
             for shape, of_values, op, _ in SUMS.values():
                 op(*(nt.from_numpy(drawn(s, kind)).to("cuda") for s in (shape, of_values)), index)
     assert set(launched) == {*kernels.instances("indexing"), *kernels.instances("sums")}
@@ -281,7 +293,7 @@ def test_every_kernel_is_among_those_tried(
 # --- launches -------------------------------------------------------------------------------------
 
 
-def test_a_lookup_is_one_launch_and_its_gradient_a_fill_and_another(launched: list[str]) -> None:
+def test_a_lookup_is_one_launch_and_its_gradient_a_fill_and_two(launched: list[str]) -> None:
     table = nt.randn(50, 8, device="cuda").requires_grad_()
     places = nt.tensor([[1, 4], [4, 0]], device="cuda")
     F.embedding(places, table)  # makes the word that notes indices out of range
@@ -290,17 +302,17 @@ def test_a_lookup_is_one_launch_and_its_gradient_a_fill_and_another(launched: li
     y = F.embedding(places, table)
     assert (launched, strict_cupy.counts.launches - before <= 1) == (["take_wide_rows"], True)
     y.backward(nt.ones_like(y))
-    assert launched == ["take_wide_rows", "add_first<float>"]
+    assert launched == ["take_wide_rows", "sort_by_digit", "add_sorted<float>"]
 
 
 def test_large_sums_take_launches_whose_number_depends_on_shapes_alone(
     launched: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexing, "COMPARED", 100)
-    names = ["count_places", "allot_places", "list_places", "add_listed<float>"]
-    for places in (MANY_PLACES, MANY_PLACES * 0):
+    monkeypatch.setattr(indexing, "SORTED", 100)
+    names = ["count_digits", "sort_by_digit", "add_sorted<float>", "add_pieces<float>"]
+    for places in (FEW_PLACES, FEW_PLACES * 0):
         nt.zeros(7, device="cuda").index_add(
-            0, nt.tensor(places, device="cuda"), nt.ones(90, device="cuda")
+            0, nt.tensor(places, device="cuda"), nt.ones(len(places), device="cuda")
         )
         assert launched == names
         launched.clear()

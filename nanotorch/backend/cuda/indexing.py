@@ -1,10 +1,9 @@
 """Reading and adding by index on a CUDA device: the kernels of `indexing.cu` and `sums.cu`.
 
-Sums at repeated places are the same in every run: each place is added up in the order of the batch,
-by one warp or thread. A position of the index that names its place first adds up the whole place;
-finding the others means comparing the index with itself, which is cheapest up to some millions of
-comparisons: no memory and one launch. Above that, the positions of each place are listed first.
-Neither waits for the device, and no shape depends on values.
+Sums at repeated places are the same in every run: the positions of the index are sorted by place,
+and each place is added up in the order of the batch; one that is named more often than PIECE in
+pieces of so many, whose sums are added up. None of it waits for the device, and no shape depends on
+values.
 """
 
 from __future__ import annotations
@@ -17,18 +16,21 @@ import numpy
 
 from nanotorch.backend.cuda import checks
 from nanotorch.backend.cuda.kernels import available as available, launch
+from nanotorch.backend.cuda.tables import NOWHERE
 from nanotorch.backend.devices import broadcast_shapes
 from nanotorch.backend.errors import WRAPPING, out_of_range
 
 Array = Any
 Where = Sequence[tuple[int, Array]]  # axes in ascending order, each with its array of integers
 
-COMPARED = 2**24  # about what is compared while the launches of listing take place (estimated)
+PIECE = 512  # positions of one place that are added up by themselves, as sums.cu has it
+SORTED, MOST_SORTING = 4096, 256  # positions that a block sorts, unless it takes too many blocks
 WALKED = 64  # positions that a thread adds one after the other, if it is one of few
 MANY = 4096  # threads that keep a device busy
 THREADS, WARPS, MOST_BLOCKS = 256, 4, 4096
 _OPAQUE = ((8, "L"), (4, "I"), (2, "H"), (1, "B"))  # elements that are copied, by their size
 _int32, _int64 = numpy.int32, numpy.int64
+WIDE = {"e": "f"}  # what sums are taken in, if in another dtype
 
 
 def take(
@@ -160,23 +162,40 @@ def _add_rows(
 ) -> None:  # fmt: skip
     """out (outer, rows, inner) += values (outer, count, inner) at places (count) of int64."""
     outer, count, rows, inner = extent
-    warps = count * -(-outer * inner // 32)
-    numbers = tuple(map(_int64, (outer, count, rows, inner)))
-    noting, wrapping = checks.arguments(xp, op), _int32(wraps)
-    if min(rows, count) * warps <= COMPARED:
-        arguments = (out, values, places, *noting, wrapping, *numbers)
-        launch(xp, "sums", "add_first", letter, (-(-warps // WARPS),), (32 * WARPS,), arguments)
-        return
-    if max(count, rows) >= 2**31:
+    if max(count, rows) >= 2**31 - 1:
         raise ValueError(f"{count} values cannot be added to {rows} places at once: 2**31 at most")
-    counts = xp.zeros(rows + 1, _int32)
-    ends, found = xp.empty(rows, _int32), xp.empty(count, _int32)
-    sizes = numbers[1], numbers[2]
-    _run(xp, "sums", "count_places", "", count, (counts, places, *noting, wrapping, *sizes))
-    _run(xp, "sums", "allot_places", "", rows, (ends, counts, sizes[1]), one_each=True)
-    _run(xp, "sums", "list_places", "", count, (found, ends, places, wrapping, *sizes))
-    arguments = (out, values, places, found, ends, counts, wrapping, *numbers)
-    launch(xp, "sums", "add_listed", letter, (-(-warps // WARPS),), (32 * WARPS,), arguments)
+    named, positions = _sorted(xp, places, op, wraps, count, rows)
+    tiles, pieces = -(-outer * inner // 32), -(-count // PIECE)
+    numbers = tuple(map(_int64, (outer, count, rows, inner)))
+    parts = out if pieces == 1 else xp.empty((2 * pieces, outer * inner), WIDE.get(letter, letter))
+    grid, block = (-(-count * tiles // WARPS),), (32 * WARPS,)
+    arguments = (out, parts, values, named, positions, *numbers)
+    launch(xp, "sums", "add_sorted", letter, grid, block, arguments)
+    if pieces > 1:
+        grid, arguments = (-(-pieces * tiles // WARPS),), (out, parts, named, *numbers)
+        launch(xp, "sums", "add_pieces", letter, grid, block, arguments)
+
+
+def _sorted(
+    xp: Any, index: Array, op: str | None, wraps: bool, count: int, rows: int
+) -> tuple[Array, Array]:
+    """The places that an index names, sorted, and the position that each had; places outside come
+    last, as place `rows`."""
+    blocks = min(-(-count // SORTED), MOST_SORTING)
+    span = -(-count // blocks)
+    counts = index if blocks == 1 else xp.empty((blocks, THREADS), _int32)
+    named, positions = NOWHERE, NOWHERE
+    checked = *checks.arguments(xp, op), _int32(wraps)
+    for shift in range(0, rows.bit_length(), 8):
+        numbers = (*map(_int64, (count, rows, span)), _int32(shift))
+        keys = index, named, positions
+        if blocks > 1:
+            given = (counts, *keys, _int32(wraps), *numbers)
+            launch(xp, "sums", "count_digits", "", (blocks,), (THREADS,), given)
+        named, positions = xp.empty(count, _int32), xp.empty(count, _int32)
+        given = (named, positions, counts, *keys, *checked, *numbers)
+        launch(xp, "sums", "sort_by_digit", "", (blocks,), (THREADS,), given)
+    return named, positions
 
 
 # --- what kernels are given -----------------------------------------------------------------------

@@ -1,192 +1,214 @@
 // Elements added up by index, in an order that never changes.
 //
-// An array is seen as (outer, rows, inner): the index counts rows, the rest is added whole. Every place
-// gets its sum in the order of the batch, ((x + v0) + v1) + …, in float32 for float16: no launch shape
-// and no race shows in the result. Atomics count and list integers alone.
+// An array is seen as (outer, rows, inner): the index counts rows, the rest is added whole. The
+// positions of the index are sorted by the place they name, by a stable radix sort of 8 bits at a
+// time. Then every place gets its sum in the order of the batch, ((x + v0) + v1) + …, in float32 for
+// float16; a place named more than PIECE times gets the sums of pieces of so many, in their order.
+// No launch shape and no race shows in the result: atomics count integers alone.
 //
-// kernel add_first: e f d I L
-// kernel add_listed: e f d I L
+// kernel count_digits:
+// kernel sort_by_digit:
+// kernel add_sorted: e f d I L
+// kernel add_pieces: e f d I L
 // kernel add_along: e f d I L
-// kernel count_places:
-// kernel allot_places:
-// kernel list_places:
 #include "numbers.cuh"
 #include "checks.cuh"
 
 typedef long long Long;
 
 const int WARPS = 4;     // of a block that adds; each of its warps works alone
-const int AHEAD = 8;     // loads of 32 indices that a warp has under way at once
 const int TOGETHER = 8;  // values of a column that are loaded before they are added, in order
-const int LISTED = 512;  // positions that a warp sorts in shared memory; at least 32 * AHEAD
+const int PIECE = 512;   // positions of a place that one warp adds up
+const int DIGITS = 256;  // and threads of a block that sorts
 const unsigned ALL = 0xffffffffu;
 
-// sum + the values of one column at n positions, in this order; `inner` lies between two positions.
-template <typename T, typename W>
-__device__ __noinline__ W add_positions(
-    W sum, const T* __restrict__ column, Long inner, const int* positions, int n)
-{
-    for (int t = 0; t < n; t += TOGETHER) {
-        T value[TOGETHER];
-#pragma unroll
-        for (int u = 0; u < TOGETHER; u++)
-            if (t + u < n) value[u] = column[positions[t + u] * inner];
-#pragma unroll
-        for (int u = 0; u < TOGETHER; u++)
-            if (t + u < n) sum = (W)(sum + (W)value[u]);
+// What is sorted: at first an index, where a place outside counts as the one behind all others; and
+// from then on places, with the positions that they had in the index.
+struct Keys {
+    const Long* index;
+    const int *places, *positions;
+    int wraps;
+    Long count, rows;
+
+    __device__ __forceinline__ int operator[](Long n) const {
+        if (positions) return places[n];
+        const Long place = place_of(index[n], rows, wraps);
+        return (int)(place < 0 ? rows : place);
     }
-    return sum;
+};
+
+// How often each digit occurs from `first` up to `end`.
+__device__ __forceinline__ void count_share(
+    int* counts, const Keys& keys, Long first, Long end, int shift)
+{
+    counts[threadIdx.x] = 0;
+    __syncthreads();
+    for (Long n = first + threadIdx.x; n < end; n += DIGITS)
+        atomicAdd(&counts[keys[n] >> shift & (DIGITS - 1)], 1);
+    __syncthreads();
 }
 
-// sum + the values of one column wherever the index, from position `from` on, names the place.
-// The warp reads the index together and queues what it finds in order.
-template <typename T, typename W>
-__device__ __noinline__ W add_matching(
-    W sum, const T* column, Long inner, const Long* __restrict__ index, int wraps, Long rows, Long place,
-    Long from, Long count, int* queue, bool active)
+// counts (gridDim.x, DIGITS): how often each digit occurs in each block's share of `span` keys.
+__global__ void count_digits(
+    int* counts, const Long* index, const int* places, const int* positions, int wraps, Long count,
+    Long rows, Long span, int shift)
 {
-    const int lane = threadIdx.x % 32;
-    for (Long base = from / 32 * 32; base < count; base += 32 * AHEAD) {
-        bool here[AHEAD];
-#pragma unroll
-        for (int k = 0; k < AHEAD; k++) {
-            const Long j = base + 32 * k + lane;
-            here[k] = j >= from && j < count && place_of(index[j], rows, wraps) == place;
-        }
-        int n = 0;
-#pragma unroll
-        for (int k = 0; k < AHEAD; k++) {
-            if (base + 32 * k >= count) continue;
-            const unsigned found = __ballot_sync(ALL, here[k]);
-            if (here[k])
-                queue[n + __popc(found & ((1u << lane) - 1))] = (int)(base + 32 * k + lane);
-            n += __popc(found);
-        }
-        __syncwarp();
-        if (active) sum = add_positions(sum, column, inner, queue, n);
-        __syncwarp();
-    }
-    return sum;
+    __shared__ int own[DIGITS];
+    const Keys keys = {index, places, positions, wraps, count, rows};
+    const Long first = blockIdx.x * span, end = first + span < count ? first + span : count;
+    count_share(own, keys, first, end, shift);
+    counts[(Long)blockIdx.x * DIGITS + threadIdx.x] = own[threadIdx.x];
 }
 
-// out (outer, rows, inner) += values (outer, count, inner) at index (count). A warp per position of
-// the index and 32 columns: the first of its place adds up all of them, the others have nothing to do.
+// The keys and their positions, sorted by one digit and else as they were. Thread d of a block looks
+// after digit d. One block counts by itself; several are given the counts of all.
+__global__ void sort_by_digit(
+    int* sorted, int* sorted_positions, const int* counts, const Long* index, const int* places,
+    const int* positions, Long* word, int op, int wraps, Long count, Long rows, Long span, int shift)
+{
+    __shared__ int warps[DIGITS / 32][DIGITS];
+    const Keys keys = {index, places, positions, wraps, count, rows};
+    const Long first = blockIdx.x * span, end = first + span < count ? first + span : count;
+    const int digit = threadIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int total = 0, next = 0;  // of all blocks; where this block's next key of the digit goes
+    if (gridDim.x == 1) {
+        count_share(warps[0], keys, first, end, shift);
+        total = warps[0][digit];
+    }
+    else
+        for (int block = 0; block < gridDim.x; block++) {
+            const int of_block = counts[(Long)block * DIGITS + digit];
+            if (block < blockIdx.x) next += of_block;
+            total += of_block;
+        }
+    warps[1][digit] = total;
+    for (int distance = 1; distance < DIGITS; distance *= 2) {
+        __syncthreads();
+        const int before = digit >= distance ? warps[1][digit - distance] : 0;
+        __syncthreads();
+        warps[1][digit] += before;
+    }
+    next += warps[1][digit] - total;
+    __syncthreads();
+
+    for (Long base = first; base < end; base += DIGITS) {
+        const Long n = base + threadIdx.x;
+        const bool here = n < end;
+        const int key = here ? keys[n] : 0, own = key >> shift & (DIGITS - 1);
+        if (here && !positions && key == rows) flag(word, op, index[n], rows);
+        unsigned alike = __ballot_sync(ALL, here);  // the lanes with the same digit
+#pragma unroll
+        for (int bit = 0; bit < 8; bit++) {
+            const unsigned set = __ballot_sync(ALL, own >> bit & 1);
+            alike &= own >> bit & 1 ? set : ~set;
+        }
+        const int earlier = __popc(alike & ((1u << lane) - 1));
+        for (int w = 0; w < DIGITS / 32; w++) warps[w][digit] = 0;
+        __syncthreads();
+        if (here && earlier == 0) warps[warp][own] = __popc(alike);
+        __syncthreads();
+        for (int w = 0; w < DIGITS / 32; w++) {
+            const int of_warp = warps[w][digit];
+            warps[w][digit] = next;
+            next += of_warp;
+        }
+        __syncthreads();
+        if (here) {
+            const int to = warps[warp][own] + earlier;
+            sorted[to] = key;
+            sorted_positions[to] = positions ? positions[n] : (int)n;
+        }
+        __syncthreads();
+    }
+}
+
+// The first of the sorted places from `low` up to `high` that is not below `place`.
+__device__ __forceinline__ Long first_of(const int* places, int place, Long low, Long high) {
+    while (low < high) {
+        const Long middle = (low + high) / 2;
+        if (places[middle] < place) low = middle + 1; else high = middle;
+    }
+    return low;
+}
+
+// Where the sum of the piece that begins at i is kept: of the pieces that begin among PIECE
+// positions, one at most is the first of its place and has others, and one at most is another.
+__device__ __forceinline__ Long slot_of(Long i, bool first) { return 2 * (i / PIECE) + first; }
+
+// out (outer, rows, inner) += values (outer, count, inner) by the sorted places and their positions;
+// of places with several pieces, the pieces' sums go to `parts`. A warp per position and 32 columns:
+// the first of a piece adds up all of it, the others have nothing to do.
 template <typename T>
-__global__ void add_first(
-    T* out, const T* values, const Long* index, Long* word, int op, int wraps, Long outer, Long count,
+__global__ void add_sorted(
+    T* out, typename Wide<T>::type* parts, const T* __restrict__ values,
+    const int* __restrict__ places, const int* __restrict__ positions, Long outer, Long count,
     Long rows, Long inner)
 {
     typedef typename Wide<T>::type W;
-    __shared__ int queues[WARPS][32 * AHEAD];
     const int lane = threadIdx.x % 32;
     const Long columns = outer * inner, tiles = (columns + 31) / 32;
     const Long warp = (Long)blockIdx.x * WARPS + threadIdx.x / 32;
     const Long i = warp / tiles, column = warp % tiles * 32 + lane;
-    if (i >= count) return;
-    const Long place = place_of(index[i], rows, wraps);
-    if (place < 0) {
-        if (column == 0) flag(word, op, index[i], rows);
-        return;
+    if (i >= count || places[i] >= rows) return;
+    const int place = places[i];
+    const bool first = i == 0 || places[i - 1] != place;
+    if (!first) {
+        if (i < PIECE || places[i - PIECE] != place) return;
+        if ((i - first_of(places, place, 0, i)) % PIECE) return;
     }
-    for (Long base = 0; base < i; base += 32 * AHEAD) {
-        bool earlier = false;
-#pragma unroll
-        for (int k = 0; k < AHEAD; k++) {
-            const Long j = base + 32 * k + lane;
-            earlier |= j < i && place_of(index[j], rows, wraps) == place;
-        }
-        if (__any_sync(ALL, earlier)) return;
-    }
-    const bool active = column < columns;
-    const Long o = active ? column / inner : 0, q = active ? column % inner : 0;
+    const Long limit = i + PIECE < count ? i + PIECE : count;
+    const int n = (int)(first_of(places, place + 1, i, limit) - i);
+    const bool whole = first && (limit == count || places[limit] != place);
+    if (column >= columns) return;
+    const Long o = column / inner, q = column % inner;
     T* target = out + (o * rows + place) * inner + q;
-    const W sum = add_matching<T, W>(
-        active ? (W)*target : W(), values + o * count * inner + q, inner, index, wraps, rows, place, i,
-        count, queues[threadIdx.x / 32], active);
-    if (active) *target = narrow<T, W>(sum);
-}
-
-// How often each place is named; counts[rows] is to be 0 as well.
-__global__ void count_places(
-    int* counts, const Long* index, Long* word, int op, int wraps, Long count, Long rows)
-{
-    for (Long n = (Long)blockIdx.x * blockDim.x + threadIdx.x; n < count;
-         n += (Long)gridDim.x * blockDim.x) {
-        const Long place = place_of(index[n], rows, wraps);
-        if (place < 0)
-            flag(word, op, index[n], rows);
-        else
-            atomicAdd(&counts[place], 1);
-    }
-}
-
-// A stretch of the list for each place, in any order; counts[rows] counts how much is taken.
-__global__ void allot_places(int* ends, int* counts, Long rows)
-{
-    const int lane = threadIdx.x % 32;
-    const Long place = (Long)blockIdx.x * blockDim.x + threadIdx.x;
-    const int own = place < rows ? counts[place] : 0;
-    int upto = own;
+    values += o * count * inner + q;
+    W sum = first ? (W)*target : W();
+    for (int t = 0; t < n; t += TOGETHER) {
+        T value[TOGETHER];
 #pragma unroll
-    for (int distance = 1; distance < 32; distance *= 2) {
-        const int below = __shfl_up_sync(ALL, upto, distance);
-        if (lane >= distance) upto += below;
+        for (int u = 0; u < TOGETHER; u++)
+            if (t + u < n) value[u] = values[positions[i + t + u] * inner];
+#pragma unroll
+        for (int u = 0; u < TOGETHER; u++)
+            if (t + u < n) sum = (W)(sum + (W)value[u]);
     }
-    int start = 0;
-    if (lane == 31 && upto) start = atomicAdd(&counts[rows], upto);
-    start = __shfl_sync(ALL, start, 31);
-    if (place < rows) ends[place] = start + upto - own;
+    if (whole)
+        *target = narrow<T, W>(sum);
+    else
+        parts[slot_of(i, first) * columns + column] = sum;
 }
 
-// The positions that name each place, in any order; moves the start of its stretch to the end.
-__global__ void list_places(int* list, int* ends, const Long* index, int wraps, Long count, Long rows)
-{
-    for (Long n = (Long)blockIdx.x * blockDim.x + threadIdx.x; n < count;
-         n += (Long)gridDim.x * blockDim.x) {
-        const Long place = place_of(index[n], rows, wraps);
-        if (place >= 0) list[atomicAdd(&ends[place], 1)] = (int)n;
-    }
-}
-
-// The sums of add_first out of the lists. The warp at the first entry of a stretch sorts it; a place
-// that is named more than LISTED times is looked for in the whole index, in order.
+// The sums of the places with several pieces. A warp per PIECE positions and 32 columns: one such
+// place at most begins there.
 template <typename T>
-__global__ void add_listed(
-    T* out, const T* values, const Long* index, const int* list, const int* ends, const int* counts,
-    int wraps, Long outer, Long count, Long rows, Long inner)
+__global__ void add_pieces(
+    T* out, const typename Wide<T>::type* __restrict__ parts, const int* __restrict__ places,
+    Long outer, Long count, Long rows, Long inner)
 {
     typedef typename Wide<T>::type W;
-    __shared__ int unsorted_lists[WARPS][LISTED], sorted_lists[WARPS][LISTED];
-    int* unsorted = unsorted_lists[threadIdx.x / 32];
-    int* sorted = sorted_lists[threadIdx.x / 32];
     const int lane = threadIdx.x % 32;
     const Long columns = outer * inner, tiles = (columns + 31) / 32;
     const Long warp = (Long)blockIdx.x * WARPS + threadIdx.x / 32;
-    const Long first = warp / tiles, column = warp % tiles * 32 + lane;
-    if (first >= counts[rows]) return;
-    const Long place = place_of(index[list[first]], rows, wraps);
-    const int n = counts[place];
-    if (first != ends[place] - n) return;
-    const bool active = column < columns;
-    const Long o = active ? column / inner : 0, q = active ? column % inner : 0;
-    T* target = out + (o * rows + place) * inner + q;
-    values += o * count * inner + q;
-    W sum = active ? (W)*target : W();
-    if (n <= LISTED) {
-        for (int k = lane; k < n; k += 32) unsorted[k] = list[first + k];
-        __syncwarp();
-        for (int k = lane; k < n; k += 32) {
-            int rank = 0;
-            for (int m = 0; m < n; m++) rank += unsorted[m] < unsorted[k];
-            sorted[rank] = unsorted[k];
-        }
-        __syncwarp();
-        if (active) sum = add_positions(sum, values, inner, sorted, n);
-    } else {
-        sum = add_matching<T, W>(
-            sum, values, inner, index, wraps, rows, place, 0, count, unsorted, active);
+    const Long low = warp / tiles * PIECE, column = warp % tiles * 32 + lane;
+    unsigned begins = 0;
+    Long start = low;
+    for (; start < low + PIECE && !begins; start += 32) {
+        const Long i = start + lane;
+        begins = __ballot_sync(
+            ALL, i + PIECE < count && places[i] < rows && places[i + PIECE] == places[i] &&
+                     (i == 0 || places[i - 1] != places[i]));
     }
-    if (active) *target = narrow<T, W>(sum);
+    if (!begins || column >= columns) return;
+    start += __popc((begins & (~begins + 1)) - 1) - 32;
+    const int place = places[start];
+    const Long end = first_of(places, place + 1, start, count);
+    W sum = parts[slot_of(start, true) * columns + column];
+#pragma unroll 8
+    for (Long i = start + PIECE; i < end; i += PIECE)
+        sum = (W)(sum + parts[slot_of(i, false) * columns + column]);
+    const Long o = column / inner, q = column % inner;
+    out[(o * rows + place) * inner + q] = narrow<T, W>(sum);
 }
 
 // out (outer, rows, inner, parts)[o, index[o, i, q], q] += values (outer, length, inner, parts)
