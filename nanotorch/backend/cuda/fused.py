@@ -15,6 +15,7 @@ import numpy
 
 from nanotorch.backend.cuda import checks
 from nanotorch.backend.cuda.kernels import available, launch
+from nanotorch.backend.cuda.tables import NOWHERE
 
 Array = Any
 Kernel = Callable[..., Array]
@@ -251,23 +252,19 @@ def threads_for_rows(rows: int, n: int, inner: int) -> tuple[tuple[int], tuple[i
     return (min(-(-rows * group // threads), 2**16),), (threads,), numpy.int32(group)
 
 
-def by_rows(kernel: str) -> Kernel:
-    """A kernel of rows that are made of the last dimensions."""
-
-    def run(
-        xp: Any, *arrays: Array, dims: tuple[int, ...], eps: float, out: Array | None = None
-    ) -> Array:
-        x = arrays[0]
-        if not (alike(xp, *arrays) and are_last(dims, x.ndim)):
-            return NotImplemented
-        y = output(xp, out, x.shape, x.dtype)
-        launch_rows(xp, kernel, x, len(dims), eps, (*arrays, y))
-        return written(xp, y, out)
-
-    return run
+def standardize(
+    xp: Any, x: Array, *, dims: tuple[int, ...], eps: float, out: Array | None = None
+) -> Array:
+    return layer_norm(xp, x, None, None, dims=dims, eps=eps, out=out)
 
 
-standardize, standardize_reverse = by_rows("standardize"), by_rows("standardize_reverse")
+def standardize_reverse(
+    xp: Any, g: Array, x: Array, s: Array, *, dims: tuple[int, ...], eps: float,
+    out: Array | None = None,
+) -> Array:  # fmt: skip
+    if not alike(xp, x, s):
+        return NotImplemented
+    return layer_norm_reverse(xp, g, x, None, s, dims=dims, eps=eps, out=out)
 
 
 def are_last(dims: tuple[int, ...], ndim: int) -> bool:
@@ -292,32 +289,35 @@ def rows_of(x: Array, count: int) -> tuple[int, int]:
 
 
 def layer_norm(
-    xp: Any, x: Array, weight: Array, bias: Any, *, dims: tuple[int, ...], eps: float,
+    xp: Any, x: Array, weight: Any, bias: Any, *, dims: tuple[int, ...], eps: float,
     out: Array | None = None,
 ) -> Array:  # fmt: skip
-    factors = (weight,) if bias is None else (weight, bias)
-    if not (alike(xp, x) and alike(xp, *factors) and fits(x, weight, dims)):
+    factors = [a for a in (weight, bias) if a is not None]
+    if not (alike(xp, x) and fits(xp, x, factors, dims)):
         return NotImplemented
-    shift = (weight, ZERO) if bias is None else (bias, ONE)  # without one, any address will do
     y = output(xp, out, x.shape, x.dtype)
-    launch_rows(xp, "layer_norm", x, len(dims), eps, (x, weight, *shift, y))
+    pointers = (NOWHERE if a is None else a for a in (weight, bias))
+    launch_rows(xp, "layer_norm", x, len(dims), eps, (x, *pointers, y))
     return written(xp, y, out)
 
 
-def fits(x: Array, weight: Array, dims: tuple[int, ...]) -> bool:
-    """Whether x can be normalized over its last dimensions with these weights."""
-    shape = x.shape[x.ndim - len(dims) :]
-    return are_last(dims, x.ndim) and weight.shape == shape and weight.dtype == x.dtype
+def fits(xp: Any, x: Array, factors: list[Array], dims: tuple[int, ...]) -> bool:
+    """Whether x can be normalized over its last dimensions with this weight and bias."""
+    row = x.shape[x.ndim - len(dims) :]
+    return are_last(dims, x.ndim) and all(
+        alike(xp, a) and (a.shape, a.dtype) == (row, x.dtype) for a in factors
+    )
 
 
 def layer_norm_reverse(
-    xp: Any, g: Array, x: Array, weight: Array, *, dims: tuple[int, ...], eps: float,
+    xp: Any, g: Array, x: Array, weight: Any, s: Any = None, *, dims: tuple[int, ...], eps: float,
     out: Array | None = None,
 ) -> Array:  # fmt: skip
-    if not (alike(xp, g, x) and alike(xp, weight) and fits(x, weight, dims)):
+    if not (alike(xp, g, x) and fits(xp, x, [] if weight is None else [weight], dims)):
         return NotImplemented
     y = output(xp, out, x.shape, x.dtype)
-    launch_rows(xp, "layer_norm_reverse", x, len(dims), eps, (g, x, weight, y))
+    pointers = (NOWHERE if a is None else a for a in (weight, s))
+    launch_rows(xp, "layer_norm_reverse", x, len(dims), eps, (g, x, *pointers, y))
     return written(xp, y, out)
 
 

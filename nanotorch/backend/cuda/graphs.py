@@ -139,28 +139,28 @@ def stage_of(xp: Any, place: device) -> Stage:
 def slots_like(array: Array, count: int) -> Array:
     """Unwritten memory for so many arrays like this one, each aligned as memory of its own would
     be: cuBLAS takes other kernels, and rounds otherwise, where addresses are aligned otherwise."""
-    xp = array_module(array)
-    step = -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+    xp, step = array_module(array), -(-array.nbytes // ALIGNMENT) * ALIGNMENT
     if step == array.nbytes:
         return dense_like(array, (count,))
     memory = xp.empty((count, step // array.itemsize), array.dtype)[:, : array.size]
-    order = sorted(range(array.ndim), key=lambda d: -array.strides[d])
-    shaped = memory.reshape((count, *(array.shape[d] for d in order)))
-    return shaped.transpose((0, *(1 + order.index(d) for d in range(array.ndim))))
+    return in_its_order(array, lambda shape: memory.reshape((count, *shape)))
 
 
 def dense_like(array: Array, leading: Sequence[int] = ()) -> Array:
-    """Unwritten memory in the shape of an array, and in the order of its memory.
-
-    `leading`: dimensions that come before.
-    """
+    """Unwritten memory in the shape of an array, and in the order of its memory; `leading`:
+    dimensions that come before."""
     xp = array_module(array)
+    return in_its_order(array, lambda shape: xp.empty((*leading, *shape), array.dtype))
+
+
+def in_its_order(array: Array, made: Callable[[tuple[int, ...]], Array]) -> Array:
+    """What is made for a shape, its last dimensions in the order of the array's memory."""
     if array.flags.c_contiguous:
-        return xp.empty((*leading, *array.shape), array.dtype)
+        return made(array.shape)
     order = sorted(range(array.ndim), key=lambda d: -array.strides[d])
-    first = len(leading)
-    flat = xp.empty((*leading, *(array.shape[d] for d in order)), array.dtype)
-    return flat.transpose([*range(first), *(first + order.index(d) for d in range(array.ndim))])
+    y = made(tuple(array.shape[d] for d in order))
+    first = y.ndim - array.ndim
+    return y.transpose([*range(first), *(first + order.index(d) for d in range(array.ndim))])
 
 
 def copy(target: Array, source: Array) -> None:

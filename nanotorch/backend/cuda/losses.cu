@@ -14,23 +14,18 @@
 // What a loss does with its elements: the numbers that nanotorch/backend/cuda/losses.py passes.
 enum Reduction { NONE, MEAN, SUM };
 
-// Element i of a loss of logits x and targets t.
-template <typename W> __device__ __forceinline__ W bce_element(W x, W t) {
-    W size = x < 0 ? x : -x;
-    if (size == -INFINITE(W)) return t == (W)(x > 0) ? (W)0 : INFINITE(W);  // right or wrong
-    return (larger(x, (W)0) - x * t) + logarithm1p(exponential(size));
-}
-
-template <typename W> __device__ __forceinline__ W mse_element(W x, W t) {
-    W difference = x - t;
-    return difference * difference;
-}
-
+// A loss of logit x and target t, and its slope.
 struct Bce {
-    template <typename W> __device__ W operator()(W x, W t) const { return bce_element(x, t); }
+    template <typename W> __device__ W operator()(W x, W t) const {
+        W size = x < 0 ? x : -x;
+        if (size == -INFINITE(W)) return t == (W)(x > 0) ? (W)0 : INFINITE(W);  // right or wrong
+        return (larger(x, (W)0) - x * t) + logarithm1p(exponential(size));
+    }
+    template <typename W> __device__ W slope(W x, W t) const { return 1 / (1 + exponential(-x)) - t; }
 };
 struct Mse {
-    template <typename W> __device__ W operator()(W x, W t) const { return mse_element(x, t); }
+    template <typename W> __device__ W operator()(W x, W t) const { return (x - t) * (x - t); }
+    template <typename W> __device__ W slope(W x, W t) const { return 2 * (x - t); }
 };
 
 // y: n losses; or their sum or mean; or, from several blocks, one partial sum of each in `parts`.
@@ -71,28 +66,28 @@ __global__ void __launch_bounds__(1024) mse(
     elementwise_loss(x, target, y, parts, n, reduction, Mse());
 }
 
-// g / divisor * (sigmoid(x) - t), with a g of each element or one for all
+// g / divisor * slope, with a g of each element or one for all
+template <typename T, typename Loss>
+__device__ __forceinline__ void elementwise_reverse(
+    const T* g, const T* x, const T* target, T* y, long long n, int each, double divisor, Loss loss) {
+    typedef typename Wide<T>::type W;
+    long long stride = (long long)gridDim.x * blockDim.x;
+    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride)
+        y[i] = narrow<T>(wide(g[each ? i : 0]) / (W)divisor * loss.slope(wide(x[i]), wide(target[i])));
+}
+
+// g / divisor * (sigmoid(x) - t)
 template <typename T>
 __global__ void bce_with_logits_reverse(const T* g, const T* x, const T* target, T* y, long long n,
                                         int each, double divisor) {
-    typedef typename Wide<T>::type W;
-    long long stride = (long long)gridDim.x * blockDim.x;
-    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
-        W sigmoid = 1 / (1 + exponential(-wide(x[i])));
-        y[i] = narrow<T>(wide(g[each ? i : 0]) / (W)divisor * (sigmoid - wide(target[i])));
-    }
+    elementwise_reverse(g, x, target, y, n, each, divisor, Bce());
 }
 
 // g / divisor * 2 (x - t)
 template <typename T>
 __global__ void mse_reverse(const T* g, const T* x, const T* target, T* y, long long n, int each,
                             double divisor) {
-    typedef typename Wide<T>::type W;
-    long long stride = (long long)gridDim.x * blockDim.x;
-    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
-        W slope = 2 * (wide(x[i]) - wide(target[i]));
-        y[i] = narrow<T>(wide(g[each ? i : 0]) / (W)divisor * slope);
-    }
+    elementwise_reverse(g, x, target, y, n, each, divisor, Mse());
 }
 
 // The weight of a sample of class t: 0 for those to ignore, NaN for a class that does not exist.

@@ -1,8 +1,6 @@
 // Standardizing each row of n numbers, s = (x - mean) / sqrt(var + eps); layer normalization, which
 // is s * weight + bias; and their derivatives.
 //
-// kernel standardize: e E f d
-// kernel standardize_reverse: e E f d
 // kernel layer_norm: e E f d
 // kernel layer_norm_reverse: e E f d
 // kernel row_statistics: e E f d
@@ -28,77 +26,49 @@ __device__ __forceinline__ Statistics<typename Wide<T>::type> statistics_of(
     return Statistics<W>{mean, 1 / square_root(var + (W)eps)};
 }
 
-template <typename T>
-__global__ void __launch_bounds__(512) standardize(
-    const T* x, T* y, long long rows, long long n, double eps, int group) {
-    typedef typename Wide<T>::type W;
-    for (Rows place(group); place.row < rows; place.row += place.stride) {
-        long long first = place.row * n;
-        Statistics<W> of_row = statistics_of(place, x + first, n, eps);
-        for (long long k = place.thread; k < n; k += place.threads)
-            y[first + k] = narrow<T>((wide(x[first + k]) - of_row.mean) * of_row.scale);
-    }
-}
-
-// (g - mean of g - s * mean of g * s) / sqrt(var + eps)
-template <typename T>
-__global__ void __launch_bounds__(512) standardize_reverse(
-    const T* g, const T* x, const T* s, T* y, long long rows, long long n, double eps, int group) {
-    typedef typename Wide<T>::type W;
-    for (Rows place(group); place.row < rows; place.row += place.stride) {
-        long long first = place.row * n;
-        Statistics<W> of_row = statistics_of(place, x + first, n, eps);
-        W of_g = 0, of_products = 0;
-        for (long long k = first + place.thread; k < first + n; k += place.threads) {
-            W a = wide(g[k]);
-            of_g += a;
-            of_products += a * wide(s[k]);
-        }
-        of_g = place.combined(of_g, Add(), (W)0) / (W)n;
-        of_products = place.combined(of_products, Add(), (W)0) / (W)n;
-        for (long long k = first + place.thread; k < first + n; k += place.threads)
-            y[k] = narrow<T>((wide(g[k]) - (wide(s[k]) * of_products + of_g)) * of_row.scale);
-    }
-}
-
-// s * weight + bias
+// s * weight + bias; without a weight or bias, whose pointer is null then, 1 or 0 in its place
 template <typename T>
 __global__ void __launch_bounds__(512) layer_norm(
-    const T* x, const T* weight, const T* bias, int shifted, T* y, long long rows, long long n,
-    double eps, int group) {
-    typedef typename Wide<T>::type W;
-    for (Rows place(group); place.row < rows; place.row += place.stride) {
-        long long first = place.row * n;
-        Statistics<W> of_row = statistics_of(place, x + first, n, eps);
-        for (long long k = place.thread; k < n; k += place.threads) {
-            W s = (wide(x[first + k]) - of_row.mean) * of_row.scale;
-            y[first + k] = narrow<T>(s * wide(weight[k]) + (shifted ? wide(bias[k]) : (W)0));
-        }
-    }
-}
-
-// The cotangent of x: that of standardizing, for the cotangent g * weight of s.
-template <typename T>
-__global__ void __launch_bounds__(512) layer_norm_reverse(
-    const T* g, const T* x, const T* weight, T* y, long long rows, long long n, double eps,
+    const T* x, const T* weight, const T* bias, T* y, long long rows, long long n, double eps,
     int group) {
     typedef typename Wide<T>::type W;
     for (Rows place(group); place.row < rows; place.row += place.stride) {
         long long first = place.row * n;
         Statistics<W> of_row = statistics_of(place, x + first, n, eps);
+        for (long long k = place.thread; k < n; k += place.threads) {
+            W s = (wide(x[first + k]) - of_row.mean) * of_row.scale;
+            if (weight) s *= wide(weight[k]);
+            y[first + k] = narrow<T>(s + (bias ? wide(bias[k]) : (W)0));
+        }
+    }
+}
+
+// The cotangent of x: that of standardizing, for the cotangent g * weight of s, which is computed
+// anew where its pointer is null.
+template <typename T>
+__global__ void __launch_bounds__(512) layer_norm_reverse(
+    const T* g, const T* x, const T* weight, const T* s, T* y, long long rows, long long n,
+    double eps, int group) {
+    typedef typename Wide<T>::type W;
+    for (Rows place(group); place.row < rows; place.row += place.stride) {
+        long long first = place.row * n;
+        Statistics<W> of_row = statistics_of(place, x + first, n, eps);
+        auto weighted = [&](long long k) {
+            return wide(g[first + k]) * (weight ? wide(weight[k]) : (W)1);
+        };
+        auto standard = [&](long long k) {
+            return s ? wide(s[first + k]) : (wide(x[first + k]) - of_row.mean) * of_row.scale;
+        };
         W of_g = 0, of_products = 0;
         for (long long k = place.thread; k < n; k += place.threads) {
-            W a = wide(g[first + k]) * wide(weight[k]);
-            of_g += a;
-            of_products += a * ((wide(x[first + k]) - of_row.mean) * of_row.scale);
+            of_g += weighted(k);
+            of_products += weighted(k) * standard(k);
         }
         of_g = place.combined(of_g, Add(), (W)0) / (W)n;
         of_products = place.combined(of_products, Add(), (W)0) / (W)n;
-        for (long long k = place.thread; k < n; k += place.threads) {
-            W s = (wide(x[first + k]) - of_row.mean) * of_row.scale;
-            W a = wide(g[first + k]) * wide(weight[k]);
-            y[first + k] = narrow<T>((a - (s * of_products + of_g)) * of_row.scale);
-        }
+        for (long long k = place.thread; k < n; k += place.threads)
+            y[first + k] = narrow<T>(
+                (weighted(k) - (standard(k) * of_products + of_g)) * of_row.scale);
     }
 }
 

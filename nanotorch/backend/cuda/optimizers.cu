@@ -239,23 +239,37 @@ template <typename T> __global__ void write(Values values, T *out) {
     if (i < values.count) out[values.place[i]] = (T)values.value[i];
 }
 
+// change(element, its place among four) for each element of the span's gradient, which is written
+// where that says so.
+template <typename T, typename Change>
+__device__ __forceinline__ void each_of_gradient(const Table &table, const Span &span,
+                                                 Change change) {
+    T *gradient = (T *)table.at[1][span.which];
+    const bool aligned = (unsigned long long)gradient % alignof(Four<T>) == 0;
+    for (long long i = span.begin + 4 * threadIdx.x; i < span.end; i += 4 * blockDim.x) {
+        const bool whole = aligned && i + 4 <= span.end;
+        Four<T> held;
+        bool changed = false;
+        if (whole) held = *(const Four<T> *)(gradient + i);
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            if (i + k >= span.end) break;
+            if (!whole) held.at[k] = gradient[i + k];
+            changed = change(held.at[k], k);
+            if (changed && !whole) gradient[i + k] = held.at[k];
+        }
+        if (changed && whole) *(Four<T> *)(gradient + i) = held;
+    }
+}
+
 // The sum of the squares of each block's elements, at a place of its own.
 template <typename T> __global__ void squares(Table table, double *sums) {
     typedef typename Wide<T>::type W;
-    const Span span = span_of_block(table, LONG_CHUNK);
-    const T *gradient = (const T *)table.at[1][span.which];
-    const bool aligned = (unsigned long long)gradient % alignof(Four<T>) == 0;
     W sum[4] = {0, 0, 0, 0};
-    for (long long i = span.begin + 4 * threadIdx.x; i < span.end; i += 4 * blockDim.x) {
-        if (aligned && i + 4 <= span.end) {
-            const Four<T> held = *(const Four<T> *)(gradient + i);
-#pragma unroll
-            for (int k = 0; k < 4; k++) sum[k] += wide(held.at[k]) * wide(held.at[k]);
-        } else {
-            for (int k = 0; k < 4 && i + k < span.end; k++)
-                sum[k] += wide(gradient[i + k]) * wide(gradient[i + k]);
-        }
-    }
+    each_of_gradient<T>(table, span_of_block(table, LONG_CHUNK), [&](T &g, int k) {
+        sum[k] += wide(g) * wide(g);
+        return false;
+    });
     double total = (double)sum[0] + (double)sum[1] + (double)sum[2] + (double)sum[3];
     total = over_block(total, Add(), 0.0);
     if (threadIdx.x == 0) sums[blockIdx.x] = total;
@@ -277,37 +291,24 @@ __global__ void __launch_bounds__(1024) clipping(
 
 // gradient = gradient · factor
 template <typename T> __global__ void scale(Table table, const double *factor) {
-    typedef typename Wide<T>::type W;
-    const Span span = span_of_block(table, CHUNK);
-    T *gradient = (T *)table.at[1][span.which];
-    const bool aligned = (unsigned long long)gradient % alignof(Four<T>) == 0;
-    const W by = *factor;
-    for (long long i = span.begin + 4 * threadIdx.x; i < span.end; i += 4 * blockDim.x) {
-        if (aligned && i + 4 <= span.end) {
-            Four<T> held = *(const Four<T> *)(gradient + i);
-#pragma unroll
-            for (int k = 0; k < 4; k++) held.at[k] = narrow<T>(wide(held.at[k]) * by);
-            *(Four<T> *)(gradient + i) = held;
-        } else {
-            for (int k = 0; k < 4 && i + k < span.end; k++)
-                gradient[i + k] = narrow<T>(wide(gradient[i + k]) * by);
-        }
-    }
+    const typename Wide<T>::type by = *factor;
+    each_of_gradient<T>(table, span_of_block(table, CHUNK), [=](T &g, int) {
+        g = narrow<T>(wide(g) * by);
+        return true;
+    });
 }
 
 // Notes whether a gradient is infinite or NaN, and divides it by the loss scale, where there is one.
 template <typename T>
 __global__ void unscale(Table table, const float *scale, float *found_inf) {
     typedef typename Wide<T>::type W;
-    const Span span = span_of_block(table, CHUNK);
-    T *gradient = (T *)table.at[1][span.which];
     const W divisor = scale ? (W)*scale : (W)1;
     bool found = false;
-    for (long long i = span.begin + threadIdx.x; i < span.end; i += blockDim.x) {
-        const W g = wide(gradient[i]);
-        found = found || !(g - g == 0);  // infinity less infinity is NaN
-        if (scale) gradient[i] = narrow<T>(g / divisor);
-    }
+    each_of_gradient<T>(table, span_of_block(table, CHUNK), [&](T &g, int) {
+        found = found || !(wide(g) - wide(g) == 0);  // infinity less infinity is NaN
+        g = narrow<T>(wide(g) / divisor);
+        return scale != 0;
+    });
     if (found) *found_inf = 1;  // whoever writes it writes the same
 }
 
