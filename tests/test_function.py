@@ -127,6 +127,14 @@ def test_tangents_follow_writes_in_place() -> None:
 def test_tangents_exist_within_a_level_alone() -> None:
     with pytest.raises(RuntimeError, match="outside a dual_level"):
         forward_ad.make_dual(leaf(1), leaf(1))
+    level = forward_ad.dual_level()
+    reference = weakref.ref(level)
+    with level as number:
+        assert number == 0
+        with pytest.raises(ValueError, match="floating point"):
+            forward_ad.make_dual(nanotorch.arange(2), nanotorch.arange(2))
+    del level
+    assert reference() is None
 
 
 def test_forward_mode_uses_jvp() -> None:

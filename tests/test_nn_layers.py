@@ -103,6 +103,13 @@ LAYERS: dict[str, tuple[Make, list[Any]]] = {
 }
 
 
+@pytest.mark.parametrize("name", [name for name in LAYERS if "evaluation" not in name])
+def test_a_layer_begins_in_training_mode_and_can_leave_it(name: str) -> None:
+    layer = LAYERS[name][0](nn)
+    assert vars(layer)["training"] is True
+    assert not layer.eval().training
+
+
 @pytest.mark.torch
 @pytest.mark.parametrize("name", LAYERS)
 def test_values_gradients_and_print_are_pytorchs(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -299,3 +300,21 @@ def test_a_summary_writer_takes_tensors(tmp_path: Path) -> None:
         with pytest.raises(AttributeError, match="viz"):
             writer.add_graph(None)
     assert sum(path.stat().st_size for path in tmp_path.glob("events*")) > 300
+
+
+def test_a_variable_warns_of_volatile_alone() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert nt.autograd.Variable(nt.ones(1)).tolist() == [1]
+    with pytest.warns(UserWarning, match="volatile was removed"):
+        nt.autograd.Variable(nt.ones(1), volatile=True)
+
+
+def test_a_writer_of_events_names_the_extra_that_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from nanotorch.utils.tensorboard import SummaryWriter
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(RuntimeError, match=r"nanotorch\[tensorboard\]"):
+        SummaryWriter()
