@@ -975,6 +975,32 @@ def test_numbers_of_steps_that_differ_are_refused(cuda: str) -> None:
         step.steps(nt.ones(2), nt.tensor(1.0))
 
 
+def test_a_step_that_is_not_pure_runs_eagerly_on_a_gpu_and_follows_python(cuda: str) -> None:
+    results = []
+    for compiled in (False, True):
+        nt.manual_seed(0)
+        model = perceptron().to("cuda")
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+        scale = 1.0
+
+        def step(x: nt.Tensor, y: nt.Tensor, model: Any = model, optimizer: Any = optimizer) -> Any:
+            optimizer.zero_grad()
+            loss = nn.functional.mse_loss(model(x), y) * scale  # noqa: B023
+            loss.backward()
+            optimizer.step()
+            return loss.item()
+
+        run = nt.compile(step) if compiled else step
+        losses = []
+        for x, y in batches(4):
+            losses.append(run(x, y))
+            scale *= 0.5
+        results.append((losses, bits(model.parameters())))
+        if compiled:
+            assert "by the engine: it computes elsewhere than on the CPU" in str(run.plan())
+    assert results[0] == results[1]
+
+
 # --- every op -------------------------------------------------------------------------------------
 
 
