@@ -221,6 +221,8 @@ class Entry:
             return None
         for number, (operand, x) in enumerate(zip(self.operands, inputs, strict=True)):
             if operand.is_fixed and (operand.value is not x or x._array is not operand.array):
+                if self.layout:  # which what is left of earlier calls keeps to
+                    return None
                 self.operands[number] = operand._replace(value=None, array=None)
         holds = self._built("holds", [], {})
         if holds(run, inputs, attributes) is None:
@@ -233,6 +235,7 @@ class Entry:
 
     def _generate(self, inputs: Any) -> None:
         arrays = [x._array if isinstance(x, Traced) else x for x in inputs]
+        self.same = []
         for second, array in enumerate(arrays):
             first = next(n for n, other in enumerate(arrays) if other is array)
             if first != second and type(array) is HOST.ndarray:
@@ -394,7 +397,7 @@ class Entry:
             return [*lines, "return out"]
         lines.append("out._run, out._entry = run, entry")
         parts: list[str] = ["entry", "next_sequence()"]
-        self.layout = []
+        self.layout, self.moving_leaves = [], []
         for number, operand in enumerate(self.operands):
             x, a = f"x{number}", f"a{number}"
             saved = number in self.saved

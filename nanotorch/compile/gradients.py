@@ -19,16 +19,16 @@ from nanotorch.node import RELEASED
 from nanotorch.tensor import Tensor
 
 
-def made_of(root: Entry) -> list[Entry]:
+def entries_behind(root: Entry) -> list[Entry]:
     """The entries that lead to a root, in the order of their application."""
-    found: dict[int, Entry] = {}
+    entries: dict[int, Entry] = {}
     stack = [root]
     while stack:
         entry = stack.pop()
-        if entry.place not in found:
-            found[entry.place] = entry
+        if entry.place not in entries:
+            entries[entry.place] = entry
             stack += entry.sources
-    return [found[place] for place in sorted(found)]
+    return [entries[place] for place in sorted(entries)]
 
 
 class Gradients:
@@ -36,7 +36,7 @@ class Gradients:
     is False, and does nothing, where something is not as it was."""
 
     def __init__(self, run: Any, root: Any) -> None:
-        self.entries = made_of(root._entry)
+        self.entries = entries_behind(root._entry)
         self.values = run.values
         self._checks: list[str] = []
         self._scope: dict[str, Any] = {}
@@ -51,16 +51,17 @@ class Gradients:
     def of(cls, run: Any, root: Any) -> Any:
         """The program of a root; None where it could be made at another call, False if never."""
         node, outer = root._node, run.modes["rings"]
-        if any(e.layout and run.values[e.place][2] is None for e in made_of(root._entry)):
+        if any(e.layout and run.values[e.place][2] is None for e in entries_behind(root._entry)):
             return None  # another backward pass has used it
         try:
-            return cls(run, root)._made(run, root, node)
+            return cls(run, root)._compared(run, root, node)
         except Exception:  # the walk that follows fails as it does in an eager step
             return False
         finally:
             run.modes["rings"] = outer
 
-    def _made(self, run: Any, root: Any, node: Any) -> Any:
+    def _compared(self, run: Any, root: Any, node: Any) -> Any:
+        """Itself, once its gradients are those of a walk; None or False as `of` says."""
         if any(n.hooks or n.post_hooks for n in run.nodes):
             return None
         if any(leaf._hooks or leaf._post_hooks for leaf in self.leaves):
@@ -76,7 +77,7 @@ class Gradients:
             with Recorder([Tensor._wrap(a) for _, a in self._arrays.values()]) as recorder:
                 ones = Tensor._wrap(HOST.ones(array.shape, array.dtype))
                 recorder.constant.add(id(ones._array))
-                noted = walk([root], [ones], targets=leaves, **options)
+                recorded = walk([root], [ones], targets=leaves, **options)
         finally:
             for (saved, n, _), value in zip(numbers, values, strict=True):
                 saved[n] = value
@@ -84,12 +85,14 @@ class Gradients:
             return False
         one = ones._array if array.ndim else array.dtype.type(1)
         walked = walk([root], [one], targets=leaves, **options)
-        self.leaves = {leaf: name for leaf, name in self.leaves.items() if noted[leaf] is not None}
-        outputs = [noted[leaf]._array for leaf in self.leaves]
+        self.leaves = {
+            leaf: name for leaf, name in self.leaves.items() if recorded[leaf] is not None
+        }
+        outputs = [recorded[leaf]._array for leaf in self.leaves]
         fresh = new_arrays(recorder, outputs)
         self.plan = Plan(recorder, outputs, fresh)
-        found = self.plan.run(*(a for _, a in self._arrays.values()))
-        for leaf, g in zip(self.leaves, found, strict=True):
+        replayed = self.plan.run(*(a for _, a in self._arrays.values()))
+        for leaf, g in zip(self.leaves, replayed, strict=True):
             if not same_bits(g, HOST.asarray(walked[leaf])):
                 return False
         self._build([any(a is b for b in fresh) for a in outputs])
@@ -207,7 +210,7 @@ class Gradients:
 
 def new_arrays(recorder: Recorder, outputs: Sequence[Array]) -> list[Array]:
     """The outputs that kernels make for themselves, of which each leaf may get its own."""
-    made = {
+    outs = {
         id(step.out)
         for step in recorder.steps
         if isinstance(step, Kernel) and not step.into_existing and not step.primitive.view
@@ -215,8 +218,8 @@ def new_arrays(recorder: Recorder, outputs: Sequence[Array]) -> list[Array]:
     }
     fresh: list[Array] = []
     for array in outputs:
-        lies = array.ndim > 0 and array.base is None and array.flags.c_contiguous
-        if lies and id(array) in made and not any(array is other for other in fresh):
+        is_whole = array.ndim > 0 and array.base is None and array.flags.c_contiguous
+        if is_whole and id(array) in outs and not any(array is other for other in fresh):
             fresh.append(array)
     return fresh
 

@@ -125,14 +125,14 @@ class Matcher(Ring):
         return nodes[entry.place]  # type: ignore[no-any-return]
 
     def replace(self, x: Output, value: Tensor) -> None:
-        """Has the nodes keep another array, as x, which they keep, gets one."""
+        """Gives the nodes that saved x the array that x gets."""
         node, array = x._node, x._array
         if self.values:
             self.node(self.values[-1][0])
-        for keeper in self.nodes:
-            for kept in keeper.inputs or ():
-                if isinstance(kept, Tensor) and kept._node is node and kept._array is array:
-                    kept._array = value._array
+        for consumer in self.nodes:
+            for saved in consumer.inputs or ():
+                if isinstance(saved, Tensor) and saved._node is node and saved._array is array:
+                    saved._array = value._array
 
     # --- backward ---------------------------------------------------------------------------------
 

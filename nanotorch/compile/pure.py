@@ -71,7 +71,7 @@ class PureStep:
     def __init__(
         self, function: Callable[..., Any], explain: bool = False, warn: bool = True
     ) -> None:
-        functools.update_wrapper(self, function)
+        functools.update_wrapper(self, function, updated=())
         self._function = function
         self._explain, self._warn = explain, warn
         self._replays: dict[Any, list[Replay]] = {}
