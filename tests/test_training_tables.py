@@ -100,6 +100,10 @@ TEXTS = {
     "years and numbers": Text(
         "5,2010,2011\nx,1,5\ny,2,6\n", [["5", 2010, 2011], ["x", 1, 5], ["y", 2, 6]], BARE
     ),
+    "years as names": Text(
+        "2010,2011,y\n1,5,a\n2,6,b\n", ROWS, ["2010", "2011", "y"], keys={"target": "y"}
+    ),
+    "names in other quotes": Text("'x' 'z' 'y'\n1 5 a\n2 6 b\n", ROWS),
     "a header by word": Text(
         "1,2,3\n1,5,7\n2,6,8\n", [[1, 5, 7], [2, 6, 8]], ["1", "2", "3"], keys={"header": True}
     ),
@@ -421,6 +425,12 @@ KINDS = {
     ),
     "a target that is missing": Kind(
         "x,z,y\n1,5,a\n2,6,b\n3,7,", ["x", "z"], "1 of 3 rows are left out", {"missing": "drop"}
+    ),
+    "a target that is missing, and gaps that are filled": Kind(
+        "x,z,y\n1,,a\n2,6,b\n3,7,",
+        ["x", "z"],
+        "1 missing values .y 1.: 1 of 3 rows are left out",
+        {"missing": "mean"},
     ),
 }
 

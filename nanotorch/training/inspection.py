@@ -19,6 +19,7 @@ from nanotorch.training.files import refuse_to_replace
 
 TARGETS = ("target", "y", "label", "class", "outcome", "survived", "species", "diagnosis")
 EXAMPLES, WIDTH = 3, 24
+CLASSES = 20  # numbers up to which a target may be one of classes
 MANY = 50_000  # rows from which batches are faster than all rows at once
 
 
@@ -73,7 +74,10 @@ def inspect_table(table: Table, data: Data) -> Inspection:
     if not known.any():
         raise InputError(f"{table.origin}: column {target!r}, the target, is empty")
     with_target = Table(table.origin, table.names, table.values[known], table.categories)
+    distinct = len(np.unique(values[known]))
     try:
+        if target not in table.categories and distinct > min(CLASSES, known.sum() / 3):
+            raise InputError("numbers, rather than classes")
         wanted = encode_target(with_target, [at], data, "logistic")
         model = "logistic"
     except InputError:
@@ -177,10 +181,7 @@ def _toml(table: Table, data: Data, target: str, ignored: list[str], gaps: bool,
         patterns = [name.replace("[", "[[]").replace("*", "[*]") for name in ignored]
         rows.append(f"ignore = {toml_value(patterns)}  # each tells the target by itself")
     if gaps:
-        lost = bool(np.isnan(table.values[:, table.names.index(target)]).any())
-        rule = "drop" if lost else "mean"
-        why = "rows without a target, or with another gap" if lost else "gaps take the mean"
-        rows.append(f'missing = "{rule}"  # {why}')
+        rows.append('missing = "mean"  # gaps take the mean; rows without a target are left out')
     rows += ["", "[model]", f'name = "{model}"', ""]
     if len(table.values) < MANY:
         rows += ["[optimizer]", 'name = "lbfgs"', "max_iter = 5", ""]

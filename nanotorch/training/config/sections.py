@@ -102,7 +102,9 @@ class Data(Reading):
         description="features that a text column becomes at most; its rarest values share one",
     )
     missing: Literal["refuse", "mean", "median", "drop"] = Field(
-        default="refuse", description="what is done with missing feature values"
+        default="refuse",
+        description="what is done with missing feature values; all but refuse also leave out rows "
+        "without a target",
     )
     standardize: bool = Field(
         default=True,

@@ -180,7 +180,7 @@ def find_gaps(table: Table, features: list[int], targets: list[int], missing: st
         _refuse_infinite(table, chunk, start, [*features, *targets])
         holes = np.isnan(chunk)
         for target in targets:
-            if holes[:, target].any() and missing != "drop":
+            if holes[:, target].any() and missing == "refuse":
                 row = start + int(holes[:, target].argmax())
                 raise InputError(
                     f"{table.place(row, target)}: the target is missing; "
@@ -193,14 +193,17 @@ def find_gaps(table: Table, features: list[int], targets: list[int], missing: st
                 f'data.missing = "mean", "median" or "drop" would go on'
             )
         counts += holes.sum(axis=0)
-        keep[start : start + step] = ~holes[:, [*features, *targets]].any(axis=1)
+        needed = [*features, *targets] if missing == "drop" else targets
+        keep[start : start + step] = ~holes[:, needed].any(axis=1)
     gaps = Gaps(any=bool(counts[features].any()))
-    if missing == "drop":
-        if shown := _counted(table, counts, [*features, *targets]):
+    if missing == "drop" or not keep.all():
+        places = [*features, *targets] if missing == "drop" else targets
+        if shown := _counted(table, counts, places):
             gaps.keep = keep
             gaps.notes.append(f"{shown}: {int((~keep).sum())} of {len(keep)} rows are left out")
             if not keep.any():
                 raise InputError(f"{table.origin}: every row has a missing value: {shown}")
+    if missing == "drop":
         return gaps
     text = [at for at in features if table.names[at] in table.categories]
     for places, done in (

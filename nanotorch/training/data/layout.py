@@ -141,11 +141,21 @@ def guess_layout(path: Path, reading: Reading) -> Layout:
     else:
         first = table[0]
         layout.header = _is_header(table) if reading.header is None else reading.header
+        if reading.header is None and _named(reading) & set(first):
+            layout.header = True  # the configuration calls a column by a word of the first line
         names = first if layout.header else []
         lines_of_first = rows[0][0] - 1  # further lines of a quoted cell
         layout.skip = body[0][0] + (1 + lines_of_first if layout.header else 0)
     layout.names = _names(names, table[1:] if layout.header and header is None else table)
     return layout
+
+
+def _named(reading: Reading) -> set[str]:
+    """The columns that a configuration names."""
+    wanted = [getattr(reading, key, None) for key in ("target", "weight", "group", "time")]
+    flat = [name for item in wanted for name in (item if isinstance(item, list) else [item])]
+    # Columns without names are called 0, 1, 2 …: such a name says nothing about the first line.
+    return {name for name in flat if isinstance(name, str) and not name.isdigit()}
 
 
 def _encoding(path: Path, head: bytes) -> str:
@@ -289,6 +299,8 @@ def _names(first: list[str], rest: list[list[str]]) -> list[str]:
     width = _widths(rest)[0] if rest else len(first)
     if not first:
         return [str(number) for number in range(width)]
+    if all(len(name) > 2 and name[0] == name[-1] == "'" for name in first):
+        first = [name[1:-1] for name in first]
     names = [name or f"Unnamed: {number}" for number, name in enumerate(first)]
     if width == len(names) + 1:  # a delimiter at the end of each row, or names of rows before it
         ends = all(not row[-1] for row in rest if len(row) == width)

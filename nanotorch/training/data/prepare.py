@@ -107,7 +107,8 @@ class Prepared:
     test: Part | None
     notes: list[str] = field(default_factory=list)
     table: Table | None = None  # the raw table, where it was asked for
-    test_rows: NDArray[np.int64] | None = None  # rows of the table that the test part is
+    train_rows: NDArray[np.int64] | None = None  # rows of the table that the parts are
+    test_rows: NDArray[np.int64] | None = None
     guesses: dict[str, Any] = field(default_factory=dict)  # keys of [data] that were not set
     identity: dict[str, Any] = field(default_factory=dict)  # of the files and the parts
     marks: NDArray[np.uint64] | None = None  # of the training rows
@@ -174,6 +175,7 @@ def prepare(
         test=test,
         notes=notes,
         table=table if keep_table else None,
+        train_rows=split.train,
         test_rows=split.test if data.test_file is None else None,
         guesses=table.guesses,
         identity={
