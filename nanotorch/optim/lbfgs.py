@@ -283,7 +283,7 @@ def strong_wolfe(
 def cubic_minimum(a: Trial, b: Trial, bounds: tuple[float, float] | None = None) -> float:
     """Where the cubic through two points with their slopes is least, within `bounds`.
 
-    The middle of the bounds where the cubic has no minimum. Source: Nocedal and Wright, equation
+    The middle of the bounds where the cubic has no minimum, or is NaN. Source: Nocedal and Wright, equation
     3.59.
     """
     if a.t == b.t:
@@ -293,7 +293,7 @@ def cubic_minimum(a: Trial, b: Trial, bounds: tuple[float, float] | None = None)
     low, high = bounds if bounds is not None else (a.t, b.t)
     d1 = a.slope + b.slope - 3 * (a.loss - b.loss) / (a.t - b.t)
     square = d1 * d1 - a.slope * b.slope
-    if square < 0:
+    if not square >= 0:  # which NaN is not either
         return (low + high) / 2
     d2 = math.sqrt(square)
     numerator, denominator = b.slope + d2 - d1, b.slope - a.slope + 2 * d2
