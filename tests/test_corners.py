@@ -1005,6 +1005,27 @@ row("out= of integers", lambda t: t.add(t.ones(2), 1, out=t.empty(2, dtype=t.int
 row("out= that requires grad", lambda t: t.add(t.ones(2, requires_grad=True), 1, out=t.empty(2)))
 
 
+def searched(t: Any, start: float) -> Any:
+    """L-BFGS with a line search from where the loss is NaN: the point and the evaluations."""
+    x = t.tensor([start], dtype=t.float64, requires_grad=True)
+    optimizer = t.optim.LBFGS([x], line_search_fn="strong_wolfe")
+    evaluations = []
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        loss = t.log(x - 1).sum()
+        loss.backward()
+        evaluations.append(1)
+        return loss
+
+    for _ in range(3):
+        optimizer.step(closure)
+    return x, len(evaluations)
+
+
+for start in (0.0, 0.5):
+    row(f"a line search from NaN at {start}", lambda t, s=start: searched(t, s))
+
 # Rows in which PyTorch is not followed, and why.
 DIFFERENT = {
     **dict.fromkeys(

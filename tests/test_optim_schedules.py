@@ -45,6 +45,10 @@ SCHEDULES: dict[str, Make] = {
     "cosine over and over": lambda s, o: s.CosineAnnealingLR(o, T_max=4),
     "restarts": lambda s, o: s.CosineAnnealingWarmRestarts(o, 10, eta_min=1e-4),
     "growing restarts": lambda s, o: s.CosineAnnealingWarmRestarts(o, 5, T_mult=2),
+    "cyclic": lambda s, o: s.CyclicLR(o, 0.01, 0.4, step_size_up=7, step_size_down=4),
+    "cyclic, halved": lambda s, o: s.CyclicLR(o, 0.01, 0.4, 5, mode="triangular2"),
+    "cyclic, shrinking": lambda s, o: s.CyclicLR(o, 0.01, 0.4, 5, mode="exp_range", gamma=0.97),
+    "cyclic, by a function": lambda s, o: s.CyclicLR(o, 0.1, 0.4, 3, scale_fn=lambda n: 1 / n),
     "one cycle": lambda s, o: s.OneCycleLR(o, max_lr=0.5, total_steps=101),
     "one cycle, linear": lambda s, o: s.OneCycleLR(
         o, [0.5, 0.1], epochs=11, steps_per_epoch=10, anneal_strategy="linear", pct_start=0.2
@@ -275,6 +279,7 @@ ERRORS: list[tuple[str, Callable[[Any], Any], type[Exception], str]] = [
     ("end", lambda o: lr_scheduler.LinearLR(o, 0.5, 1.5), ValueError, "end_factor"),
     ("T_0", lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 0), ValueError, "T_0"),
     ("T_mult", lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 1, 0), ValueError, "T_mult"),
+    ("mode", lambda o: lr_scheduler.CyclicLR(o, 0.1, 1.0, mode="saw"), ValueError, "'saw'"),
     ("no steps", lambda o: lr_scheduler.OneCycleLR(o, 0.1), ValueError, "total_steps"),
     ("steps", lambda o: lr_scheduler.OneCycleLR(o, 0.1, total_steps=-1), ValueError, "-1"),
     (

@@ -283,8 +283,8 @@ def strong_wolfe(
 def cubic_minimum(a: Trial, b: Trial, bounds: tuple[float, float] | None = None) -> float:
     """Where the cubic through two points with their slopes is least, within `bounds`.
 
-    The middle of the bounds where the cubic has no minimum, or is NaN. Source: Nocedal and Wright, equation
-    3.59.
+    The middle of the bounds where the cubic has no minimum, or is NaN. Source: Nocedal and Wright,
+    equation 3.59.
     """
     if a.t == b.t:
         return a.t

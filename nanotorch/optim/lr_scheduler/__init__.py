@@ -9,6 +9,7 @@ from nanotorch.optim.lr_scheduler.composite import (
     ChainedScheduler as ChainedScheduler,
     SequentialLR as SequentialLR,
 )
+from nanotorch.optim.lr_scheduler.cyclic import CyclicLR as CyclicLR
 from nanotorch.optim.lr_scheduler.multiplied import (
     ConstantLR as ConstantLR,
     ExponentialLR as ExponentialLR,

@@ -89,6 +89,14 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         self._update_lr(math.floor(epoch))
 
 
+def set_momentum(group: dict[str, Any], value: float) -> None:
+    """Sets a group's momentum, or its first beta where it has betas."""
+    if "betas" in group:
+        group["betas"] = (value, *group["betas"][1:])
+    else:
+        group["momentum"] = value
+
+
 class OneCycleLR(LRScheduler):
     """lr rises from max_lr / div_factor to max_lr, then falls to that start / final_div_factor.
 
@@ -146,7 +154,6 @@ class OneCycleLR(LRScheduler):
                     f"OneCycleLR: {type(optimizer).__name__} has neither momentum nor betas; "
                     "use cycle_momentum=False"
                 )
-            self.use_beta1 = "betas" in optimizer.defaults
         if last_epoch == -1:
             highest = per_group("max_lr", max_lr, optimizer)
             for group, high in zip(optimizer.param_groups, highest):
@@ -157,15 +164,9 @@ class OneCycleLR(LRScheduler):
                 most = per_group("max_momentum", max_momentum, optimizer)
                 least = per_group("base_momentum", base_momentum, optimizer)
                 for group, high, low in zip(optimizer.param_groups, most, least):
-                    self._set_momentum(group, high)
+                    set_momentum(group, high)
                     group["max_momentum"], group["base_momentum"] = high, low
         super().__init__(optimizer, last_epoch)
-
-    def _set_momentum(self, group: dict[str, Any], value: float) -> None:
-        if self.use_beta1:
-            group["betas"] = (value, *group["betas"][1:])
-        else:
-            group["momentum"] = value
 
     def _between(self, start: float, end: float, share: float) -> float:
         if self._anneal_func_type == "linear":
@@ -193,5 +194,5 @@ class OneCycleLR(LRScheduler):
             )
             lrs.append(self._between(start_lr, end_lr, share))
             if self.cycle_momentum:
-                self._set_momentum(group, self._between(start_momentum, end_momentum, share))
+                set_momentum(group, self._between(start_momentum, end_momentum, share))
         return lrs
