@@ -16,7 +16,6 @@ from nanotorch.backend import Array
 from nanotorch.creation import empty
 from nanotorch.nn import init
 from nanotorch.nn.module import Module
-from nanotorch.nn.padding import pad
 from nanotorch.nn.parameter import Parameter
 from nanotorch.nn.windows import Columns, Shape, Windows, each
 from nanotorch.primitive import Primitive, apply
@@ -347,7 +346,7 @@ class _ConvNd(Module):
             pairs: Any = [(p, p) for p in around]
             if isinstance(around, str):
                 pairs = _named_padding(name, around, self.kernel_size, self.stride, self.dilation)
-            x = pad(x, [n for pair in reversed(pairs) for n in pair], self.padding_mode)
+            x = ops.pad(x, [n for pair in reversed(pairs) for n in pair], self.padding_mode)
             around = 0
         return _convolution(  # type: ignore[no-any-return]
             name, self.dims, x, self.weight, self.bias, self.stride, around, self.dilation,

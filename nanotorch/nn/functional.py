@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from nanotorch.nn.dropout import dropout1d as dropout1d, dropout2d as dropout2d
     from nanotorch.nn.folding import fold as fold, unfold as unfold
     from nanotorch.nn.normalization import instance_norm as instance_norm
-    from nanotorch.nn.padding import pad as pad
     from nanotorch.nn.pooling import (
         adaptive_avg_pool1d as adaptive_avg_pool1d,
         adaptive_avg_pool2d as adaptive_avg_pool2d,
@@ -57,6 +56,7 @@ else:
 
 # What takes PyTorch's arguments already is the op itself.
 linear: Function = ops.linear
+pad: Function = ops.pad
 cosine_similarity: Function = ops.cosine_similarity
 sigmoid: Function = ops.sigmoid
 tanh: Function = ops.tanh
