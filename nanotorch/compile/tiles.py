@@ -118,7 +118,7 @@ class Tiling:
         """The lines of the pass, for the plan's program."""
         program, body = self.program, []
         local: dict[int, str] = {}
-        buffers: dict[str, tuple[Array, str]] = {}  # by name: the form, and the slice for n rows
+        buffers: dict[str, Array] = {}  # by name, the form of a whole tile
         sums: list[tuple[Kernel, Role]] = []
         numbers = itertools.count()
         groups = self._groups()
@@ -134,11 +134,6 @@ class Tiling:
                 local[id(value)] = f"r{next(numbers)}"
                 body.append(f"{local[id(value)]} = {program.array_name(value)}[low:high]")
             return local[id(value)]
-
-        def buffer(like: Array, cut: str = "[:n]") -> str:
-            made = f"r{next(numbers)}"
-            buffers[made] = (like, cut)
-            return made
 
         def whole(step: Kernel, found: Role, operands: list[str]) -> str:
             kernel = program.constant(step.primitive.title(), step.primitive.kernel)
@@ -167,7 +162,8 @@ class Tiling:
                     local[id(step.out)] = target = f"r{next(numbers)}"
                     body.append(f"{target} = {program.array_name(step.out)}[low:high]")
                 else:
-                    local[id(step.out)] = target = buffer(step.out[:height])
+                    local[id(step.out)] = target = f"r{next(numbers)}"
+                    buffers[target] = step.out[:height]
                 body.append(f"{whole(step, found, operands)}, out={target})")
         for step, _ in sums:
             program.memory.apart(step.out)
@@ -178,11 +174,8 @@ class Tiling:
         head = ["def tile(low, high, buffers, parts, sums):", "    n = high - low"]
         if buffers:
             head.append(f"    {', '.join(buffers)}, = buffers")
-        return [
-            *head,
-            *(f"    {line}" for line in body),
-            f"{program.constant('rows', runner)}(tile)",
-        ]
+        run = f"{program.constant('rows', runner)}(tile)"
+        return [*head, *(f"    {line}" for line in body), run]
 
     def _groups(self) -> list[list[tuple[int, int]]]:
         """The tiles, first row and end, of each group; all of nearly the same height."""
@@ -223,14 +216,9 @@ class Worker:
     """The memory of one thread: buffers, cut for each number of rows that a tile may have, and an
     array for each sum."""
 
-    def __init__(
-        self, heights: set[int], buffers: list[tuple[Array, str]], sums: list[Any]
-    ) -> None:
-        whole = [HOST.empty(like.shape, like.dtype) for like, _ in buffers]
-        cuts = [eval(f"lambda a, n: a{cut}") for _, cut in buffers]
-        self.buffers = {
-            n: tuple(cut(a, n) for cut, a in zip(cuts, whole, strict=True)) for n in heights
-        }
+    def __init__(self, heights: set[int], forms: list[Array], sums: list[Any]) -> None:
+        whole = [HOST.empty(form.shape, form.dtype) for form in forms]
+        self.buffers = {n: tuple(a[:n] for a in whole) for n in heights}
         self.parts = [HOST.empty(shape, kind) for shape, kind, _, _ in sums]
 
 
@@ -238,10 +226,10 @@ class Runner:
     """Runs the tile function over all rows, on several threads, and adds up what is summed."""
 
     def __init__(
-        self, groups: list[list[tuple[int, int]]], buffers: list[tuple[Array, str]], sums: list[Any]
+        self, groups: list[list[tuple[int, int]]], buffers: list[Array], sums: list[Any]
     ) -> None:
         self.groups, self._sums = groups, sums
-        self._forms = [(HOST.empty(like.shape, like.dtype), cut) for like, cut in buffers]
+        self._forms = [HOST.empty(a.shape, a.dtype) for a in buffers]
         self._heights = {high - low for group in groups for low, high in group}
         self._workers: list[Worker] = []
         self._totals = [[HOST.zeros(shape, kind) for shape, kind, _, _ in sums] for _ in groups]
