@@ -127,7 +127,7 @@ def by_scikit_learn(config: Any, data: Any, path: Path) -> float:
         lines = lines + np.arange(len(table.values))
     with path.open(encoding="utf-8", errors="replace") as file:
         text = file.read().splitlines()
-    delimiter = table.guesses.get("delimiter", ",")
+    delimiter = config.data.delimiter
     if delimiter == "spaces":
         cells = {number: line.split() for number, line in enumerate(text, 1)}
     else:
