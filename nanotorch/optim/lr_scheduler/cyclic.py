@@ -66,7 +66,7 @@ class CyclicLR(LRScheduler):
         if self._scale_fn is not None:
             return float(self._scale_fn(x))
         if self.mode == "triangular2":
-            return 1 / 2.0 ** (x - 1)
+            return float(0.5 ** (x - 1))
         return float(self.gamma**x) if self.mode == "exp_range" else 1.0
 
     def _next(self) -> list[float]:
