@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy
 import pytest
 import strict_cupy
 from optimizer_table import FEW, named
+from strict_cupy.kernels import AS_A_DEVICE, AS_NUMPY, rounding
 
 import nanotorch as nt
 from nanotorch import backend, optim
@@ -70,6 +73,45 @@ def test_updates_and_states_are_the_cpus(
             found, wanted = x.detach().cpu().double().numpy(), y.detach().double().numpy()
             bound = ACCURACY[dtype] * max(1.0, float(numpy.abs(wanted).max(initial=0.0)))
             assert numpy.abs(found - wanted).max(initial=0.0) <= bound
+
+
+@pytest.fixture
+def rounds_as_a_device(cuda: str) -> Iterator[None]:
+    """Kernels of the look-alike round a product and a sum once, and flush small numbers to 0."""
+    if cuda == "cupy":
+        pytest.skip("a device does so anyway")
+    if "fma" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("this processor cannot multiply and add at once")
+    caches = kernels._kernels.clear, kernels._module.cache_clear
+    for clear in caches:
+        clear()
+    rounding.append(AS_A_DEVICE)
+    yield
+    rounding.pop()
+    for clear in caches:
+        clear()
+
+
+@pytest.mark.parametrize("dtype", ACCURACY, ids=str)
+@pytest.mark.parametrize("name, options", FUSED, ids=named)
+def test_updates_are_as_accurate_where_products_and_sums_are_rounded_once(
+    cuda: str, rounds_as_a_device: None, name: str, options: dict[str, Any], dtype: Any
+) -> None:
+    test_updates_and_states_are_the_cpus(cuda, name, options, dtype)
+
+
+def test_the_look_alike_rounds_as_it_is_told(cuda: str, rounds_as_a_device: None) -> None:
+    code = "__global__ void f(float* y, float a, float b) { y[0] = a * b + y[0]; y[1] *= y[1]; }"
+    a = numpy.float32(1 + 2**-20)
+    module = strict_cupy.RawModule(code=code, name_expressions=("f",))
+    found = []
+    for rounded in (AS_A_DEVICE, AS_NUMPY):
+        rounding.append(rounded)
+        y = strict_cupy.asarray(numpy.array([-1 - 2**-19, 1e-20], "f"))
+        module.get_function("f")((1,), (1,), (y, a, a))
+        rounding.pop()
+        found.append(y.get().tolist())
+    assert found == [[2.0**-40, 0.0], [0.0, float(numpy.float32(1e-20) ** 2)]]
 
 
 @contextlib.contextmanager

@@ -189,6 +189,13 @@ static const char* start(void (*kernel)(P...), void** arguments, unsigned given,
     for (unsigned i = 0; i < given; i++)
         if (sizes[i] != expected[i]) return "an argument has another size than its parameter";
     Call<P...> call = {kernel, arguments};
+#ifdef FLUSH_TO_ZERO
+    struct Flushing {
+        unsigned before = __builtin_ia32_stmxcsr();
+        Flushing() { __builtin_ia32_ldmxcsr(before | 0x8040); }  // results and operands
+        ~Flushing() { __builtin_ia32_ldmxcsr(before); }
+    } flushing;
+#endif
     return launch(Call<P...>::entry, &call, grid, block, shared);
 }
 

@@ -26,8 +26,12 @@ from strict_cupy.contract import happened
 
 COMPILER = shutil.which("g++")
 HEADER = Path(__file__).parent / "cuda_on_host.h"
-# No contraction: a product and a sum stay two roundings, as NumPy's are.
-FLAGS = ("-std=c++17", "-O1", "-w", "-fPIC", "-shared", "-ffp-contract=off", "-U_FORTIFY_SOURCE")
+FLAGS = ("-std=c++17", "-O1", "-w", "-fPIC", "-shared", "-U_FORTIFY_SOURCE")
+# How numbers are rounded: a product and a sum twice, as NumPy does; or as a device does, where both
+# are one operation, and numbers too small to be normal become 0.
+AS_NUMPY = ("-ffp-contract=off",)
+AS_A_DEVICE = ("-ffp-contract=fast", "-fexpensive-optimizations", "-mfma", "-DFLUSH_TO_ZERO")
+rounding = [AS_NUMPY]  # the last one holds for kernels that are compiled from now on
 LIMITS = {"grid": (2**31 - 1, 65535, 65535), "block": (1024, 1024, 64)}
 # A multiprocessor has 65,536 registers, and a thread may need 255 of them: that is enough for 256
 # threads. For more, the kernel says how many, and the compiler keeps to fewer registers.
@@ -64,7 +68,7 @@ class RawModule:
         """A kernel, for the device that is current now."""
         if name not in self.name_expressions:
             raise KeyError(f"{name} is none of {', '.join(self.name_expressions)}")
-        library = compiled(self.code, self.name_expressions)
+        library = compiled(self.code, self.name_expressions, rounding[-1])
         run = library[f"run_{self.name_expressions.index(name)}"]
         return RawKernel(name, run, threads_that_fit(self.code)[name.partition("<")[0]])
 
@@ -139,11 +143,13 @@ class RawKernel:
 
 
 @functools.cache
-def compiled(code: str, names: tuple[str, ...]) -> ctypes.PyDLL:
+def compiled(
+    code: str, names: tuple[str, ...], rounded: tuple[str, ...] = AS_NUMPY
+) -> ctypes.PyDLL:
     """The library of the kernels, kept in a folder of temporary files from one process to the
     next."""
     text = host_source(code, names)
-    sign = "\0".join([text, HEADER.read_text(encoding="utf-8"), *FLAGS])
+    sign = "\0".join([text, HEADER.read_text(encoding="utf-8"), *FLAGS, *rounded])
     digest = hashlib.sha256(sign.encode()).hexdigest()[:24]
     folder = Path(tempfile.gettempdir()) / f"kernels-on-host-{getpass.getuser()}"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -154,7 +160,7 @@ def compiled(code: str, names: tuple[str, ...]) -> ctypes.PyDLL:
                 (Path(work) / name).write_text("")  # what they declare is in HEADER
             (Path(work) / "kernels.cpp").write_text(text, encoding="utf-8")
             made = subprocess.run(
-                [str(COMPILER), *FLAGS, f"-I{HEADER.parent}", f"-I{work}", "kernels.cpp",
+                [str(COMPILER), *FLAGS, *rounded, f"-I{HEADER.parent}", f"-I{work}", "kernels.cpp",
                  "-o", "kernels.so"],
                 cwd=work, capture_output=True, text=True, check=False,
             )  # fmt: skip
