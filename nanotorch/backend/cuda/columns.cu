@@ -1,4 +1,4 @@
-// Sums over the rows of x (rows, n), for each of its n columns.
+// Sums over the rows of x (rows, n), or of its products with g, for each of its n columns.
 //
 // kernel column_sums: ff dd ee EE ef Ef fe fE
 #include "numbers.cuh"
@@ -6,8 +6,8 @@
 // y (gridDim.y, n): the sums over `portion` rows each. A block has `width` columns side by side, and
 // its threads read as many rows at once as there are threads for.
 template <typename T, typename Y>
-__global__ void column_sums(const T* x, Y* y, long long rows, long long n, long long portion,
-                            int width) {
+__global__ void column_sums(const T* x, const T* g, Y* y, long long rows, long long n,
+                            long long portion, int width) {
     typedef typename Wide<T>::type W;
     __shared__ W sums[256];
     const int together = blockDim.x / width, row = threadIdx.x / width;
@@ -17,7 +17,8 @@ __global__ void column_sums(const T* x, Y* y, long long rows, long long n, long 
     W sum = 0;
     if (row < together && column < n)
 #pragma unroll 4
-        for (long long k = first + row; k < end; k += together) sum += wide(x[k * n + column]);
+        for (long long k = first + row; k < end; k += together)
+            sum += wide(x[k * n + column]) * (g ? wide(g[k * n + column]) : (W)1);
     sums[threadIdx.x] = sum;
     for (int left = together; left > 1; left = (left + 1) / 2) {
         const int half = (left + 1) / 2;

@@ -276,16 +276,11 @@ def launch_rows(
     xp: Any, kernel: str, x: Array, count: int, eps: float, arguments: tuple[Any, ...]
 ) -> None:
     """Launches a kernel of normalization.cu for the rows of x that `count` dimensions make up."""
-    rows, n = rows_of(x, count)
+    n = math.prod(x.shape[x.ndim - count :])
+    rows = x.size // n
     grid, block, group = threads_for_rows(rows, n, 1)
     numbers = (numpy.int64(rows), numpy.int64(n), numpy.float64(eps), group)
     launch(xp, "normalization", kernel, x.dtype.char, grid, block, (*arguments, *numbers))
-
-
-def rows_of(x: Array, count: int) -> tuple[int, int]:
-    """How many rows the last `count` dimensions make, and of how many numbers each."""
-    n = math.prod(x.shape[x.ndim - count :])
-    return x.size // n, n
 
 
 def layer_norm(
@@ -326,19 +321,8 @@ def layer_norm_weight(
 ) -> Array:
     if not (alike(xp, g, x) and are_last(dims, x.ndim)):
         return NotImplemented
-    kind, (rows, n) = x.dtype.char, rows_of(x, len(dims))
-    statistics = xp.empty(2 * rows, WIDE[kind])
-    launch_rows(xp, "row_statistics", x, len(dims), eps, (x, statistics))
-    portion = max(64, -(-rows // 256))  # a function of the rows alone, as the rounding is
-    count = -(-rows // portion)
-    parts = xp.empty((count, n), WIDE[kind])
-    sizes = (numpy.int64(rows), numpy.int64(n), numpy.int64(portion))
-    launch(
-        xp, "normalization", "sum_of_products", kind, (-(-n // 32), count), (32, 8),
-        (g, x, statistics, parts, *sizes),
-    )  # fmt: skip
     y = output(xp, out, x.shape[x.ndim - len(dims) :], x.dtype)
-    add_rows(xp, parts, y)
+    add_rows(xp, standardize(xp, x, dims=dims, eps=eps), y, g)
     return written(xp, y, out)
 
 
@@ -357,9 +341,9 @@ def leading_sum(xp: Any, x: Array, count: int, out: Array | None = None) -> Arra
     return written(xp, y, out)
 
 
-def add_rows(xp: Any, x: Array, y: Array) -> None:
-    """y := the sum of the rows of x, each as large as y: in one launch, or in two by partial
-    sums."""
+def add_rows(xp: Any, x: Array, y: Array, g: Any = NOWHERE) -> None:
+    """y := the sum of the rows of x, or of g * x, each as large as y: in one launch, or in two by
+    partial sums."""
     n, kind = y.size, x.dtype.char
     rows, width = x.size // n, min(n, THREADS)
     portion = max(ONE_BLOCK // 2 // width, -(-rows // 512))  # a function of the sizes alone
@@ -367,7 +351,7 @@ def add_rows(xp: Any, x: Array, y: Array) -> None:
     target = y if count == 1 else xp.empty((count, n), WIDE[kind])
     launch(
         xp, "columns", "column_sums", kind + target.dtype.char, (-(-n // width), count),
-        (THREADS,), (x, target, *map(numpy.int64, (rows, n, portion)), numpy.int32(width)),
+        (THREADS,), (x, g, target, *map(numpy.int64, (rows, n, portion)), numpy.int32(width)),
     )  # fmt: skip
     if target is not y:
         add_rows(xp, target, y)

@@ -3,8 +3,6 @@
 //
 // kernel layer_norm: e E f d
 // kernel layer_norm_reverse: e E f d
-// kernel row_statistics: e E f d
-// kernel sum_of_products: e E f d
 #include "numbers.cuh"
 #include "rows.cuh"
 
@@ -70,41 +68,4 @@ __global__ void __launch_bounds__(512) layer_norm_reverse(
             y[first + k] = narrow<T>(
                 (weighted(k) - (standard(k) * of_products + of_g)) * of_row.scale);
     }
-}
-
-// The means of all rows and, behind them, their scales.
-template <typename T>
-__global__ void __launch_bounds__(512) row_statistics(
-    const T* x, typename Wide<T>::type* found, long long rows, long long n, double eps, int group) {
-    typedef typename Wide<T>::type W;
-    for (Rows place(group); place.row < rows; place.row += place.stride) {
-        Statistics<W> of_row = statistics_of(place, x + place.row * n, n, eps);
-        if (place.thread == 0) {
-            found[place.row] = of_row.mean;
-            found[rows + place.row] = of_row.scale;
-        }
-    }
-}
-
-// The sum of g * s over some rows for each of n columns: the cotangent of the weight. A block of
-// (32, 8) threads has 32 columns, of `portion` rows that are its own: parts (gridDim.y, n).
-template <typename T>
-__global__ void sum_of_products(const T* g, const T* x, const typename Wide<T>::type* statistics,
-                                typename Wide<T>::type* parts, long long rows, long long n,
-                                long long portion) {
-    typedef typename Wide<T>::type W;
-    __shared__ W tile[8][32];
-    long long column = (long long)blockIdx.x * 32 + threadIdx.x;
-    long long first = blockIdx.y * portion, end = first + portion < rows ? first + portion : rows;
-    W sum = 0;
-    if (column < n)
-        for (long long row = first + threadIdx.y; row < end; row += 8) {
-            W s = (wide(x[row * n + column]) - statistics[row]) * statistics[rows + row];
-            sum += wide(g[row * n + column]) * s;
-        }
-    tile[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.y || column >= n) return;
-    for (int k = 1; k < 8; k++) sum += tile[k][threadIdx.x];
-    parts[blockIdx.y * n + column] = sum;
 }
