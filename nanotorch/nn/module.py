@@ -256,10 +256,8 @@ class Module:
             gradient = parameter.grad
             if gradient is None or set_to_none:
                 parameter.grad = None
-            elif gradient.grad_fn is None:
-                gradient.requires_grad_(False).zero_()
             else:
-                gradient.detach_().zero_()
+                (gradient.detach_() if gradient.grad_fn else gradient.requires_grad_(False)).zero_()
 
     def apply(self, fn: Callable[[Module], Any]) -> Self:
         """Calls `fn` on every module, this one last; used to initialize parameters."""
@@ -348,9 +346,7 @@ class Module:
 
         The tensors share memory with the module.
         """
-        state = OrderedDict() if destination is None else destination
-        save(self, state, prefix, keep_vars)
-        return state
+        return save(self, OrderedDict() if destination is None else destination, prefix, keep_vars)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False

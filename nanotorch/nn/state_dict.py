@@ -41,8 +41,8 @@ def saved_parts(module: Any) -> dict[str, Tensor]:
     return {name: value for name, value in parts.items() if value is not None}
 
 
-def save(module: Any, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
-    """Puts the state of a module and all below it into `destination`, under `prefix`."""
+def save(module: Any, destination: dict[str, Any], prefix: str, keep_vars: bool) -> dict[str, Any]:
+    """`destination`, with the state of a module and all below it put there under `prefix`."""
     for name, value in saved_parts(module).items():
         destination[prefix + name] = value if keep_vars else value.detach()
     if has_extra_state(module):
@@ -52,6 +52,7 @@ def save(module: Any, destination: dict[str, Any], prefix: str, keep_vars: bool)
             child.state_dict(
                 destination=destination, prefix=f"{prefix}{name}.", keep_vars=keep_vars
             )
+    return destination
 
 
 def load(module: Any, state: Mapping[str, Any], strict: bool, assign: bool) -> IncompatibleKeys:
