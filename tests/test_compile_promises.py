@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import collections
 import functools
+import gc
 import os
 import random
 import types
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -837,3 +839,30 @@ def test_a_compiled_step_does_what_the_eager_one_does(
     for eager, compiled_ in zip(results[0][0], results[1][0], strict=True):
         assert eager == compiled_
     assert results[0][1] == results[1][1]
+
+
+def test_what_a_call_has_computed_is_freed_without_the_garbage_collector() -> None:
+    model, _ = model_and_optimizer()
+    alive: list[weakref.ref[Any]] = []
+
+    @nt.compile
+    def step(x: Any, backward: bool) -> Any:
+        h = model[0](x)
+        y = h.exp() * h.t().t()
+        loss = (model[2](y.tanh()) ** 2).mean()
+        alive[:] = [weakref.ref(value) for value in (h, y, loss)]
+        if backward:
+            loss.backward()
+        return loss
+
+    gc.disable()
+    try:
+        for number in range(8):
+            loss = step(nt.randn(4, 3), number % 2 == 0)
+            assert alive[2]() is loss
+            if number % 3 == 0:
+                assert loss.grad_fn is not None
+            del loss
+            assert [value() for value in alive] == [None] * 3
+    finally:
+        gc.enable()
