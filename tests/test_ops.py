@@ -281,6 +281,7 @@ ON_CUDA = {"LayerNorm", "LayerNormReverse", "LayerNormWeight"}
 ELSEWHERE = {"AsStrided", "ToDevice", "Zero", "Fill", "Copy", "Alias", *ON_CUDA}
 
 
+@pytest.mark.ring  # some rows do
 def test_the_table_calls_every_primitive(calls: Calls) -> None:
     for case in CASES:
         run_through(case)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, TypeVar
 
 from nanotorch.autograd.rings import (
@@ -34,12 +33,7 @@ class Mode:
         self._outer.append(getattr(modes, self.field))
         setattr(modes, self.field, self.value)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         setattr(modes, self.field, self._outer.pop())
 
     def __call__(self, function: Function) -> Function:
@@ -153,10 +147,10 @@ class inference_mode(Mode):  # noqa: N801 - PyTorch's name
         if self.value:
             self._grad.__enter__()
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.value:
-            self._grad.__exit__(kind, error, trace)
-        super().__exit__(kind, error, trace)
+            self._grad.__exit__(*error)
+        super().__exit__(*error)
 
     def _again(self) -> Mode:
         return inference_mode(self.value)

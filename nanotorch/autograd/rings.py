@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Any, ClassVar, TypeVar
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -123,12 +122,7 @@ class opened:  # noqa: N801 - reads as a word in `with opened(ring)`
         modes.rings = with_ring(modes.rings, self.ring)
         return self.ring
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         modes.rings = without_ring(modes.rings, self.ring)
 
 
@@ -143,12 +137,7 @@ class closed:  # noqa: N801 - reads as a word in `with closed(ring)`
         for ring in self.rings:
             modes.rings = without_ring(modes.rings, ring)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for ring in self.rings:
             modes.rings = with_ring(modes.rings, ring)
 

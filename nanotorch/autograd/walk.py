@@ -81,10 +81,7 @@ class Walk:
     )  # fmt: skip
 
     def __init__(
-        self,
-        roots: Sequence[Any],
-        create_graph: bool,
-        targets: Sequence[Place] | None,
+        self, roots: Sequence[Any], create_graph: bool, targets: Sequence[Place] | None
     ) -> None:
         self.wrap, self.create_graph = roots[0]._wrap, create_graph
         self.tensors, self.listener = on_tensors(create_graph), modes.listener
@@ -248,17 +245,17 @@ def run_hooks(
                 raise TypeError(
                     f"hook: expected a Tensor or None to be returned, got {type(result).__name__}"
                 )
-            if result._array.shape != value._array.shape:
+            name, before, after = getattr(hook, "__name__", hook), value._array, result._array
+            if after.shape != before.shape:
                 raise RuntimeError(
-                    f"hook {getattr(hook, '__name__', hook)} has changed the size of the "
-                    "gradient from "
-                    f"{tuple(value._array.shape)} to {tuple(result._array.shape)}"
+                    f"hook {name} has changed the size of the gradient from {before.shape} to "
+                    f"{after.shape}"
                 )
-            if result._array.dtype != value._array.dtype:
-                before, after = (dtype_of(x._array.dtype).title for x in (value, result))
+            if after.dtype != before.dtype:
+                was, is_now = dtype_of(before.dtype).title, dtype_of(after.dtype).title
                 raise RuntimeError(
-                    f"hook {getattr(hook, '__name__', hook)} has changed the type of value (was "
-                    f"torch.{before}Tensor got torch.{after}Tensor)"
+                    f"hook {name} has changed the type of value (was torch.{was}Tensor got "
+                    f"torch.{is_now}Tensor)"
                 )
             value = result
     return value if tensors else value._array
