@@ -187,8 +187,15 @@ class Wishes:
     force: bool = False
 
 
+AS_USUAL = Wishes()
+
+
 def predict_file(
-    model: Path, source: str, output: Path | None, trusted: bool, wishes: Wishes
+    model: Path,
+    source: str,
+    output: Path | None,
+    trusted: bool = False,
+    wishes: Wishes = AS_USUAL,
 ) -> int:
     """Write predictions for every row of `source` as CSV; how many rows there were.
 
