@@ -115,18 +115,14 @@ class Operators(Traced):
     __or__ = __ror__ = operator(ops.comparisons.BitwiseOr)
     __xor__ = __rxor__ = operator(ops.comparisons.BitwiseXor)
     __lshift__, __rlshift__ = operator(ops.comparisons.LeftShift), reflected(ops.bitwise_left_shift)
-    __rshift__, __rrshift__ = (
-        operator(ops.comparisons.RightShift),
-        reflected(ops.bitwise_right_shift),
-    )
+    __rshift__ = operator(ops.comparisons.RightShift)
+    __rrshift__ = reflected(ops.bitwise_right_shift)
     __hash__ = object.__hash__
 
     def __pos__(self) -> Any:
         return self
 
-    T = property(
-        lambda x: ops.permute(x, tuple(reversed(range(x.ndim)))), doc="Dimensions reversed."
-    )
+    T = property(lambda x: ops.permute(x, range(x.ndim)[::-1]), doc="Dimensions reversed.")
     mT = property(lambda x: ops.transpose(x, -2, -1), doc="The last two dimensions exchanged.")
 
     __iadd__, __isub__ = in_place(ops.arithmetic.Add), in_place(ops.arithmetic.Sub)
@@ -134,10 +130,8 @@ class Operators(Traced):
     __ifloordiv__, __imod__ = in_place(ops.division.FloorDivide), in_place(ops.division.Remainder)
     __iand__, __ior__ = in_place(ops.comparisons.BitwiseAnd), in_place(ops.comparisons.BitwiseOr)
     __ixor__ = in_place(ops.comparisons.BitwiseXor)
-    __ilshift__, __irshift__ = (
-        in_place(ops.comparisons.LeftShift),
-        in_place(ops.comparisons.RightShift),
-    )
+    __ilshift__ = in_place(ops.comparisons.LeftShift)
+    __irshift__ = in_place(ops.comparisons.RightShift)
 
     square_ = in_place(ops.powers.Pow, exponent=2)
     copy_, fill_ = in_place(ops.casting.Copy), in_place(ops.casting.Fill)
