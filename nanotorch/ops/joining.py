@@ -214,8 +214,10 @@ def broadcast_tensors(*tensors: Any) -> tuple[Any, ...]:
 
 def continued(x: Any, dim: int, before: int, after: int, mode: str) -> Any:
     """x with so many elements more before and after it along one dimension, as the mode says."""
-    x = narrow(x, dim, max(-before, 0), x.shape[dim] - max(-before, 0) - max(-after, 0))
-    before, after, size = max(before, 0), max(after, 0), x.shape[dim]
+    if mode != "replicate":  # which may begin and end anywhere
+        x = narrow(x, dim, max(-before, 0), x.shape[dim] - max(-before, 0) - max(-after, 0))
+        before, after = max(before, 0), max(after, 0)
+    size = x.shape[dim]
     most = size - (mode == "reflect") if mode != "replicate" else max(before, after)
     if before > most or after > most or not size:
         raise RuntimeError(
