@@ -215,8 +215,8 @@ def functions_of_the_package() -> list[types.FunctionType]:
     ]
 
 
-def put_in_place(change: Change, functions: list[types.FunctionType]) -> None:
-    """Gives the functions that live in this process the changed code."""
+def put_in_place(change: Change, functions: list[types.FunctionType]) -> bool:
+    """Gives the functions that live in this process the changed code; whether that can be done."""
     file = str(ROOT / "nanotorch" / change.path)
     source = Path(file).read_bytes()
     before, after = (
@@ -230,9 +230,15 @@ def put_in_place(change: Change, functions: list[types.FunctionType]) -> None:
         for old, new in zip(codes, after[place], strict=True)
         if old != new
     }
+    if any(old.co_freevars != new.co_freevars for old, new in twins.items()):
+        return False
     for function in functions:
         if function.__code__.co_filename == file:
             function.__code__ = twins.get(function.__code__, function.__code__)
+    return True
+
+
+AFRESH = "a process of its own is needed"
 
 
 class Recorder:
@@ -331,8 +337,8 @@ def pytest_runtestloop(session: Any) -> bool:
             tests = [items[name] for name in order["tests"] if name in items]
 
             def attempt(change: Change | None = change, tests: list[Any] = tests) -> str:
-                if change is not None:
-                    put_in_place(change, functions)
+                if change is not None and not put_in_place(change, functions):
+                    return AFRESH
                 return first_failure(tests)
 
             answer = forked(attempt, order["seconds"])
@@ -459,7 +465,7 @@ def covering(
     return [test for (*_, test), time in zip(ordered, times, strict=True) if time < limit]
 
 
-def noticed_afresh(tree: Path, change: Change, tests: list[str]) -> str:
+def noticed_afresh(tree: Path, change: Change, tests: list[str], all_of_them: bool) -> str:
     """What notices the change where it stands in the file: a test's name, or "" for nothing."""
     training = change.path.startswith("training/")
     starting = [
@@ -467,7 +473,7 @@ def noticed_afresh(tree: Path, change: Change, tests: list[str]) -> str:
         for test in sorted((tree / "tests").glob("test_training_*.py"))
         if training and "subprocess" in test.read_text(encoding="utf-8")
     ]
-    chosen = [*(tests[:LIKELIEST] if change.at_import else []), *starting]
+    chosen = [*(tests[:LIKELIEST] if all_of_them else []), *starting]
     if not chosen:
         return ""
     file, names = tree / "nanotorch" / change.path, tree / "tests.txt"
@@ -518,7 +524,7 @@ def main() -> int:
         results = try_all(changes, workers, calls, seconds, options.seconds)
         for worker in workers:
             worker.process.kill()
-        rest = [change for change in changes if not results[change][0]]
+        rest = [change for change in changes if results[change][0] in ("", AFRESH)]
         survivors: list[Change] = []
 
         def once_more(number: int) -> None:
@@ -527,7 +533,8 @@ def main() -> int:
                 change = rest.pop(0)
                 test = ""
                 if change.key not in EXPLAINED:
-                    test = noticed_afresh(copy, change, results[change][1])
+                    answer, tests = results[change]
+                    test = noticed_afresh(copy, change, tests, answer == AFRESH)
                 if not test:
                     survivors.append(change)
                 show(change, test or EXPLAINED.get(change.key, "NOT NOTICED"))
@@ -565,11 +572,11 @@ def try_all(
             change = queue.pop(0)
             source = (ROOT / "nanotorch" / change.path).read_text(encoding="utf-8")
             tests = covering(change, source, calls, seconds, limit)
-            test = ""
-            if change.key not in EXPLAINED and not change.at_import:
+            test = AFRESH if change.at_import else ""
+            if change.key not in EXPLAINED and not test:
                 test = noticed_by(worker, change, tests, seconds)
             results[change] = test, tests
-            if test:
+            if test not in ("", AFRESH):
                 show(change, test)
 
     with ThreadPoolExecutor(len(workers)) as pool:

@@ -184,6 +184,8 @@ def test_results_are_recorded_only_where_something_outside_requires_grad() -> No
     x, w = nanotorch.ones(2), nanotorch.ones(2, requires_grad=True)
     assert not func.grad(lambda x: (x * x).sum())(x).requires_grad
     assert not func.jacrev(lambda x: x * x)(x).requires_grad
+    assert not func.grad_and_value(lambda x: (x * x).sum())(x)[1].requires_grad
+    assert not func.vjp(lambda x: x * x, x)[0].requires_grad
     found, value = func.grad_and_value(lambda x: (w * x * x).sum())(x)
     assert found.requires_grad
     assert value.requires_grad

@@ -104,6 +104,15 @@ def test_flags_are_read_as_toml_or_as_text(
         assert type(found) is type(read)
 
 
+def test_a_line_of_an_array_is_not_taken_for_a_table(tmp_path: Path) -> None:
+    text = MINIMAL + '[model]\nfreeze = [\n["weight"]\n, ["bias"], # no end: [\n]\nhiden = 3\n'
+    path = write(tmp_path / "a.toml", text)
+    with pytest.raises(InputError) as refused:
+        load(path)
+    line = text.splitlines().index("hiden = 3") + 1
+    assert any(f"a.toml:{line}: model.hiden: unknown key" in told for told in refused.value.lines)
+
+
 def test_the_name_is_that_of_the_file_unless_it_is_given(tmp_path: Path) -> None:
     assert load(write(tmp_path / "some-name.toml", MINIMAL)).name == "some-name"
     assert load(write(tmp_path / "b.toml", 'name = "other"\n' + MINIMAL)).name == "other"
