@@ -350,9 +350,11 @@ def test_sizes_beyond_31_bits_take_the_functions_of_64(
 
 
 def test_a_failure_is_told_in_one_line(xp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = cublas.declared(imitated.Library())
+
     class Failing:
         def __getattr__(self, name: str) -> Any:
-            return getattr(imitated.Library(), name)
+            return getattr(library, name)
 
         @staticmethod
         def cublasGemmEx(*arguments: Any) -> int:
