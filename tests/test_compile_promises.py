@@ -798,6 +798,22 @@ def data_of_an_output_that_is_replaced() -> Any:
 
 
 @kind
+def data_of_an_output_that_is_replaced_beside_its_consumer() -> Any:
+    model, _ = model_and_optimizer()
+    w = nt.randn(4, 2, requires_grad=True)
+
+    def step(x: Any, number: int) -> Any:
+        h = model[0](x)
+        y = h @ w
+        h.data = nt.full((4, 4), float(number))
+        loss = y.sum()
+        loss.backward()
+        return loss, w.grad
+
+    return step, state_of(model)
+
+
+@kind
 def a_leaf_in_two_roles() -> Any:
     w = nt.randn(3, 3, requires_grad=True)
 

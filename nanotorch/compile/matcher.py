@@ -48,6 +48,7 @@ class Matcher(Ring):
     closed_in_backward = True
 
     nodes: Any = ()  # those that have been made
+    replaced = False  # whether an output has got another array: only the nodes know of it
 
     def __init__(self, paths: Paths, lock: Any, state: dict[str, Any], outer: Rings) -> None:
         self.paths, self.lock = paths, lock
@@ -126,6 +127,7 @@ class Matcher(Ring):
 
     def replace(self, x: Output, value: Tensor) -> None:
         """Gives the nodes that saved x the array that x gets."""
+        self.replaced = True
         node, array = x._node, x._array
         if self.values:
             self.node(self.values[-1][0])
@@ -146,7 +148,7 @@ class Matcher(Ring):
         if gradients is False or entry.place >= len(self.values) or root._array.size != 1:
             return False
         rings = modes.rings
-        if state.get("anomaly") or modes.listener is not SILENCE:
+        if self.replaced or state.get("anomaly") or modes.listener is not SILENCE:
             return False
         if rings is self.rings and gradients is not None:  # within the call, which has the lock
             return gradients.call(self)  # type: ignore[no-any-return]
