@@ -125,16 +125,16 @@ class Matcher(Ring):
             nodes.append(value[0].node(value, nodes))
         return nodes[entry.place]  # type: ignore[no-any-return]
 
-    def replace(self, x: Output, value: Tensor) -> None:
-        """Gives the nodes that saved x the array that x gets."""
+    def replace(self, x: Output) -> None:
+        """Lets the nodes that saved x have x itself, whose array is about to be another one."""
         self.replaced = True
         node, array = x._node, x._array
         if self.values:
             self.node(self.values[-1][0])
         for consumer in self.nodes:
-            for saved in consumer.inputs or ():
+            for n, saved in enumerate(consumer.inputs or ()):
                 if isinstance(saved, Tensor) and saved._node is node and saved._array is array:
-                    saved._array = value._array
+                    consumer.inputs[n] = x
 
     # --- backward ---------------------------------------------------------------------------------
 

@@ -52,7 +52,7 @@ class Output(Tensor):
 
     @data.setter
     def data(self, value: Tensor) -> None:
-        self._run.replace(self, value)
+        self._run.replace(self)
         self._become_plain()
         self.data = value
 
