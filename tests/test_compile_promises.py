@@ -12,6 +12,7 @@ import functools
 import gc
 import os
 import random
+import threading
 import types
 import weakref
 from collections.abc import Callable
@@ -883,3 +884,31 @@ def test_what_a_call_has_computed_is_freed_without_the_garbage_collector() -> No
             assert [value() for value in alive] == [None] * 3
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        nt.no_grad,
+        nt.inference_mode,
+        lambda: nt.autograd.graph.save_on_cpu(),
+        nt.autograd.detect_anomaly,
+    ],
+    ids=["no_grad", "inference_mode", "saved-tensor hooks", "anomaly"],
+)
+def test_a_step_is_matched_in_a_thread_that_has_set_one_mode_before(mode: Any) -> None:
+    seen: list[str] = []
+
+    def work() -> None:
+        with mode():
+            pass
+        layer, x = nt.nn.Linear(3, 1), nt.ones(2, 3)
+        step = nt.compile(lambda: layer(x).sum().backward())
+        for _ in range(3):
+            step()
+        seen.append(str(step.plan()))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen and "by the engine" not in seen[0]

@@ -55,9 +55,10 @@ class Matcher(Ring):
         self.entry = paths.start  # the latest that was matched
         self.values: list[tuple[Any, ...]] = []  # what the nodes of its outputs would keep
         self.modes = state  # of this thread
-        if "saved_hooks" not in state:
+        if "_read by entries" not in state:  # the functions of entries look modes up by name
             for name in ("grad", "inference", "anomaly", "saved_hooks"):
-                setattr(modes, name, getattr(modes, name))  # so that the thread has all of them
+                setattr(modes, name, getattr(modes, name))
+            state["_read by entries"] = True
         state["rings"] = self.rings = with_ring(outer, self) if outer else (self,)
 
     def close(self, outer: Rings) -> None:
