@@ -34,7 +34,9 @@ class Progress:
     def __init__(self) -> None:
         self.stage = READY
         self.unscaled_before = False  # the latest step
-        self.found: dict[Device, Tensor] = {}  # 0-dim float32 on each device: 1 if one is infinite
+        self.overflows: dict[
+            Device, Tensor
+        ] = {}  # 0-dim float32 on each device: 1 if one is infinite
 
     def note(self, stage: str) -> None:
         """Notes what was done."""
@@ -136,7 +138,7 @@ class GradScaler:
         if new_scale is None:
             _update(scale, self)
             return
-        self._forget(self._found())
+        self._forget(self._overflows())
         with on_device(scale.device):
             if isinstance(new_scale, Tensor):
                 scale._array[...] = to_device(new_scale._array, scale.device)
@@ -244,46 +246,46 @@ class GradScaler:
         for place, gradients in by_device.items():
             with on_device(place):
                 xp = array_module(gradients[0])
-                if place not in progress.found:
-                    progress.found[place] = Tensor._wrap(xp.zeros((), "f"))
-                found = progress.found[place]._array
+                if place not in progress.overflows:
+                    progress.overflows[place] = Tensor._wrap(xp.zeros((), "f"))
+                overflow = progress.overflows[place]._array
                 scaling.unscale(
-                    xp, gradients, to_device(scale._array, place) if divide else None, found
+                    xp, gradients, to_device(scale._array, place) if divide else None, overflow
                 )
-        for place in progress.found.keys() - by_device.keys():
-            del progress.found[place]
-        if not progress.found:
+        for place in progress.overflows.keys() - by_device.keys():
+            del progress.overflows[place]
+        if not progress.overflows:
             raise RuntimeError("GradScaler: the optimizer has no gradients to look at")
 
-    def _found(self) -> list[Any]:
-        return [t._array for _, p in self._progress.values() for t in p.found.values()]
+    def _overflows(self) -> list[Any]:
+        return [t._array for _, p in self._progress.values() for t in p.overflows.values()]
 
     def _grow(self) -> None:
         """The next scale, by what the optimizers' latest gradients showed."""
         scale, steps = self._scale, self._growth_tracker
-        found = self._found()
+        overflows = self._overflows()
         with on_device(scale.device):
             xp = array_module(scale._array)
-            worst = to_device(found[0], scale.device)
-            for other in found[1:]:
+            worst = to_device(overflows[0], scale.device)
+            for other in overflows[1:]:
                 worst = xp.maximum(worst, to_device(other, scale.device))
             factors = self._growth_factor, self._backoff_factor, self._growth_interval
             scaling.grow(xp, scale._array, steps._array, worst, *factors)
-        self._forget(array for array in found if array is not worst)
+        self._forget(array for array in overflows if array is not worst)
         scale._bump()
 
     @staticmethod
-    def _forget(found: Iterable[Any]) -> None:
-        for array in found:
+    def _forget(overflows: Iterable[Any]) -> None:
+        for array in overflows:
             with on_device(device_of(array)):
                 array.fill(0)
 
     @contextlib.contextmanager
     def _given_to(self, optimizer: Any, unscaled: bool) -> Iterator[None]:
         """Within it the optimizer's own kernels divide by the scale, and skip an infinite step."""
-        found = next(iter(self._of(optimizer).found.values()))
+        overflow = next(iter(self._of(optimizer).overflows.values()))
         optimizer.grad_scale = None if unscaled else self._scale
-        optimizer.found_inf = found
+        optimizer.found_inf = overflow
         try:
             yield
         finally:
@@ -382,7 +384,7 @@ def _step_now(optimizer: Any, scaler: GradScaler, *args: Any, **kwargs: Any) -> 
     else:
         if not unscaled:
             scaler._check(optimizer, divide=True)
-        overflowed = any(found.item() for found in progress.found.values())
+        overflowed = any(overflow.item() for overflow in progress.overflows.values())
         result = None if overflowed else optimizer.step(*args, **kwargs)
     progress.note(STEPPED)
     return result

@@ -120,8 +120,10 @@ def gradgradcheck(
         targets = [x for x in points if wanted(x)]
         outputs = differentiable(evaluated(func, points))
         with enable_grad():
-            found = grad(outputs, targets, arguments[count:], create_graph=True, allow_unused=True)
-        return tuple(g for g in found if g is not None)
+            gradients = grad(
+                outputs, targets, arguments[count:], create_graph=True, allow_unused=True
+            )
+        return tuple(g for g in gradients if g is not None)
 
     return gradcheck(
         gradients,
@@ -193,10 +195,10 @@ def fixed_vector(x: Any, strided: bool = False) -> Any:
 
 def positions(x: Any) -> list[tuple[int, ...]]:
     """The indices of the elements, in order."""
-    found: list[tuple[int, ...]] = [()]
+    places: list[tuple[int, ...]] = [()]
     for size in x._array.shape:
-        found = [(*place, k) for place in found for k in range(size)]
-    return found
+        places = [(*place, k) for place in places for k in range(size)]
+    return places
 
 
 class Numerical:
@@ -278,9 +280,10 @@ def backward(
     if not requires_grad(y):
         return [ops.zeros_like(x)._array for x in targets]
     zeros = [ops.zeros_like(other) for other in rest]
-    found = grad([y, *rest], targets, [g, *zeros], retain_graph=True, allow_unused=True)
+    gradients = grad([y, *rest], targets, [g, *zeros], retain_graph=True, allow_unused=True)
     return [
-        (ops.zeros_like(x) if d is None else d)._array for x, d in zip(targets, found, strict=True)
+        (ops.zeros_like(x) if d is None else d)._array
+        for x, d in zip(targets, gradients, strict=True)
     ]
 
 
@@ -305,19 +308,19 @@ def compare_jacobians(
     rtol: float,
 ) -> None:
     """Refuses a Jacobian that is not the numerical one."""
-    found = analytical(func, xs, checked, mode)
+    jacobians = analytical(func, xs, checked, mode)
     for j, i in enumerate(checked):
         columns = transposed([numerical.along(i, unit(xs[i], p)) for p in positions(xs[i])])
         for k, column in enumerate(columns):
             if column[0].size == 0:
                 continue
             expected = matrix(xs[i], column, True)
-            given = matrix(xs[i], found[j][k], mode == "forward")
-            if not ops.allclose(given, expected, rtol, atol, equal_nan=True):
+            analytic = matrix(xs[i], jacobians[j][k], mode == "forward")
+            if not ops.allclose(analytic, expected, rtol, atol, equal_nan=True):
                 how = " computed with forward mode" if mode == "forward" else ""
                 raise GradcheckError(
                     f"Jacobian{how} mismatch for output {k} with respect to input {i},\n"
-                    f"numerical:{expected}\nanalytical:{given}\n"
+                    f"numerical:{expected}\nanalytical:{analytic}\n"
                 )
 
 

@@ -58,8 +58,8 @@ class View(NamedTuple):
 
     def of(self, base: Array) -> Array:
         """The same view of another array of that form."""
-        found = getattr(base, self.method)
-        return found if self.arguments is None else found(*self.arguments)
+        method = getattr(base, self.method)
+        return method if self.arguments is None else method(*self.arguments)
 
 
 class Choice(NamedTuple):
@@ -88,12 +88,12 @@ def calls_of(
     result = StandIn(notes, out, numpy.empty_like(out))
     given = [StandIn(notes, a, a) if type(a) is numpy.ndarray else a for a in operands]
     try:
-        found = kernel(numpy, *given, **attributes, out=result)
+        y = kernel(numpy, *given, **attributes, out=result)
         expected = numpy.empty_like(out)
         kernel(numpy, *operands, **attributes, out=expected)
     except Exception:  # whatever it was: the kernel as a whole is right
         return None
-    if found is not result or expected.tobytes() != result.values.tobytes():
+    if y is not result or expected.tobytes() != result.values.tobytes():
         return None
     return notes.settled()
 
@@ -403,9 +403,9 @@ def of_bits(notes: Notes, condition: StandIn, a: Any, b: Any, result: Array) -> 
     def bits(x: Any) -> Any:
         if isinstance(x, StandIn):
             return x.view(kind)
-        found = numpy.asarray(x, result.dtype).view(kind)
-        found.flags.writeable = False
-        return found
+        array = numpy.asarray(x, result.dtype).view(kind)
+        array.flags.writeable = False
+        return array
 
     flags = condition.values.astype(kind)
     mask = notes.call(numpy.copyto, (condition,), {"casting": "unsafe"}, flags)

@@ -56,12 +56,12 @@ class Explanation:
     def kernels(self) -> Iterator[list[int]]:
         """The numbers of the calls of each kernel, kernel by kernel."""
         numbers = range(len(self.calls))
-        for _, found in itertools.groupby(numbers, key=lambda n: self.calls[n].step):
-            yield list(found)
+        for _, group in itertools.groupby(numbers, key=lambda n: self.calls[n].step):
+            yield list(group)
 
     def __str__(self) -> str:
         total = sum(s for s in self.seconds if s is not None)
-        kernels = [found for found in self.kernels() if self.calls[found[0]].family != LIVE]
+        kernels = [group for group in self.kernels() if self.calls[group[0]].family != LIVE]
         title = f"plan of {self.name}: {len(kernels)} kernels in {sum(map(len, kernels))} calls"
         title += self.how
         if self.replays:
@@ -73,14 +73,14 @@ class Explanation:
 
     def _rows(self, total: float) -> Iterator[str]:
         """One row for each kernel, and below it one for each of its calls where it has several."""
-        for found in self.kernels():
-            first, last = self.calls[found[0]], self.calls[found[-1]]
-            times = [s for s in (self.seconds[n] for n in found) if s is not None]
+        for group in self.kernels():
+            first, last = self.calls[group[0]], self.calls[group[-1]]
+            times = [s for s in (self.seconds[n] for n in group) if s is not None]
             share = f"{sum(times) / total:.0%}" if times and total else ""
-            nbytes = sum(self.calls[n].bytes for n in found)
+            nbytes = sum(self.calls[n].bytes for n in group)
             shape = "" if last.shape is None else f" {last.shape}"
             yield columns(microseconds(times), share, f"{nbytes:,}", first.kernel + shape)
-            for n in found if len(found) > 1 else ():
+            for n in group if len(group) > 1 else ():
                 call, took = self.calls[n], self.seconds[n]
                 name = call.call or "as a whole, where it branches"
                 took_text = "" if took is None else microseconds([took])

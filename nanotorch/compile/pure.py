@@ -52,7 +52,7 @@ class Other:
 def other_in(signature: Any) -> Other | None:
     """The first argument that is not compared by value."""
     if isinstance(signature, tuple):
-        return next((found for part in signature if (found := other_in(part))), None)
+        return next((other for part in signature if (other := other_in(part))), None)
     return signature if isinstance(signature, Other) else None
 
 
@@ -94,15 +94,15 @@ class PureStep:
                     return result
             inputs: list[Tensor] = []
             signature = (flatten(args, inputs), flatten(kwargs, inputs), mode)
-            found = self._replays.setdefault(signature, [])
-            replay = next((r for r in found if r.holds()), None)
+            replays = self._replays.setdefault(signature, [])
+            replay = next((r for r in replays if r.holds()), None)
             if replay is None:
                 other = other_in(signature)
                 if other is not None:
                     del self._replays[signature]
                     self.give_up(f"an argument is a {other.kind}, which is not compared by value")
                     return self._function(*args, **kwargs)
-                return self._record(found, inputs, args, kwargs)
+                return self._record(replays, inputs, args, kwargs)
             if id(replay) in self._checked:
                 return self._compared(self._checked[id(replay)], inputs, args, kwargs)
             self._enter, self._last_mode = None, mode
@@ -115,8 +115,8 @@ class PureStep:
                 return result
             return replay(inputs)
 
-    def _record(self, found: list[Replay], inputs: list[Tensor], args: Any, kwargs: Any) -> Any:
-        """Runs the function as it is and keeps a recording of it among those found for its
+    def _record(self, replays: list[Replay], inputs: list[Tensor], args: Any, kwargs: Any) -> Any:
+        """Runs the function as it is and keeps a recording of it among those for its
         signature."""
         if self._recordings == MOST_PLANS:
             self.give_up(
@@ -147,7 +147,7 @@ class PureStep:
         if self._explain:
             replay.watch = lambda: print(Explanation(replay.plan, self._name))
         self._latest = replay
-        found.append(replay)
+        replays.append(replay)
         if events:
             self._checked[id(replay)] = events
             return result
@@ -195,8 +195,8 @@ class PureStep:
         with self._lock:
             inputs: list[Tensor] = []
             signature = (flatten(args, inputs), flatten(kwargs, inputs), modes_now())
-            found = self._replays.get(signature, ())
-            replay = next((r for r in found if r.holds()), None)
+            replays = self._replays.get(signature, ())
+            replay = next((r for r in replays if r.holds()), None)
             if replay is None:
                 raise RuntimeError(unrecorded(self._name, self._eager, " with these arguments"))
             replay.watch, self._enter = lambda: None, None
@@ -222,9 +222,9 @@ class PureStep:
                 signature = (flatten(slices(stacked, 0), one), flatten({}, []), modes_now())
                 replay = next((r for r in self._replays.get(signature, ()) if r.holds()), None)
                 if replay is not None:
-                    found = replay.several(count, stacked)
-                    if found is not None:
-                        return found
+                    results = replay.several(count, stacked)
+                    if results is not None:
+                        return results
                     first = replay.first_of_several(count, one)
             results = [self(*slices(stacked, 0)) if first is None else first]
             results += [self(*slices(stacked, k)) for k in range(1, count)]

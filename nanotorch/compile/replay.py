@@ -66,22 +66,22 @@ class Replay:
         if isinstance(result, Tensor):
             for position, x in enumerate(inputs):
                 if result is x:
-                    return lambda found, given: given[position]
+                    return lambda outputs, inputs: inputs[position]
             place = len(arrays)
             arrays.append(result._array)
             if self.on_gpu:  # whose plan gives away copies
-                return lambda found, given: Tensor._wrap(found[place])
-            return lambda found, given: Tensor._wrap(found[place].copy())
+                return lambda outputs, inputs: Tensor._wrap(outputs[place])
+            return lambda outputs, inputs: Tensor._wrap(outputs[place].copy())
         if isinstance(result, tuple | list):
             parts = [self._form(item, arrays, inputs) for item in result]
             kind = type(result)
             if hasattr(result, "_fields"):
-                return lambda found, given: kind(*(part(found, given) for part in parts))
-            return lambda found, given: kind(part(found, given) for part in parts)
+                return lambda outputs, inputs: kind(*(part(outputs, inputs) for part in parts))
+            return lambda outputs, inputs: kind(part(outputs, inputs) for part in parts)
         if isinstance(result, dict):
             named = {key: self._form(item, arrays, inputs) for key, item in result.items()}
-            return lambda found, given: {k: part(found, given) for k, part in named.items()}
-        return lambda found, given: result
+            return lambda outputs, inputs: {k: part(outputs, inputs) for k, part in named.items()}
+        return lambda outputs, inputs: result
 
     def __call__(self, inputs: list[Tensor]) -> Any:
         self.plan.begin()
@@ -93,32 +93,32 @@ class Replay:
         told()
         return result
 
-    def _ended(self, found: Any, inputs: Sequence[Tensor]) -> Any:
+    def _ended(self, outputs: Any, inputs: Sequence[Tensor]) -> Any:
         """The step's result, and its marks on the tensors that it has changed."""
         self.plan.end()
         for tensor in self.written:
             tensor._bump()
         for position in self.written_inputs:
             inputs[position]._bump()
-        return self.rebuild(found, inputs)
+        return self.rebuild(outputs, inputs)
 
     def several(self, count: int, stacked: Sequence[Tensor]) -> Any:
         """So many steps as one launch, on a GPU; None where that is not captured."""
         plan = self.plan
         if not isinstance(plan, CudaPlan) or not plan.ready(count) or not plan.begin():
             return None
-        found = plan.run_several(count, [x._array for x in stacked])
-        return None if found is None else self._ended(found, stacked)
+        outputs = plan.run_several(count, [x._array for x in stacked])
+        return None if outputs is None else self._ended(outputs, stacked)
 
     def first_of_several(self, count: int, inputs: Sequence[Tensor]) -> Any:
         """One step, after which so many may be one launch; None where that cannot be."""
         plan = self.plan
         if not isinstance(plan, CudaPlan) or not plan.begin():
             return None
-        found = plan.prepare_several(count, [x._array for x in inputs])
-        if found is None:
+        outputs = plan.prepare_several(count, [x._array for x in inputs])
+        if outputs is None:
             return None
-        result = self._ended(found, inputs)
+        result = self._ended(outputs, inputs)
         if not self.holds():  # the next step finds other gradients than this one
             plan.forget(count)
         return result

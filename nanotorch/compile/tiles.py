@@ -86,9 +86,9 @@ class Tiling:
                 (self.after if self.within else self.before).append(step)
                 continue
             arrays = [a for a in step.operands if type(a) in MODULES]
-            found = role(step, [self._kind(a) for a in step.operands], self.rows)
-            self.kinds[id(step.out)] = found.output
-            if found.output in (ROWS, COLUMNS) or any(
+            part = role(step, [self._kind(a) for a in step.operands], self.rows)
+            self.kinds[id(step.out)] = part.output
+            if part.output in (ROWS, COLUMNS) or any(
                 self._kind(a) in (ROWS, COLUMNS) for a in arrays
             ):
                 if (
@@ -99,8 +99,8 @@ class Tiling:
                 ):
                     raise NotRowWise("rows are read again after an update")
                 read |= {root(a) for a in arrays}
-                self.within.append((step, found))
-            elif found.output == SUM or changed & {root(a) for a in arrays} or sealed:
+                self.within.append((step, part))
+            elif part.output == SUM or changed & {root(a) for a in arrays} or sealed:
                 if step.into_existing:
                     changed.add(root(step.out))
                 self.kinds[id(step.out)] = SUM
@@ -135,27 +135,27 @@ class Tiling:
                 body.append(f"{local[id(value)]} = {program.array_name(value)}[low:high]")
             return local[id(value)]
 
-        def whole(step: Kernel, found: Role, operands: list[str]) -> str:
+        def whole(step: Kernel, part: Role, operands: list[str]) -> str:
             kernel = program.constant(step.primitive.title(), step.primitive.kernel)
             attributes = {k: program.value_text(v) for k, v in step.attributes.items()}
-            attributes.update(found.attributes)
+            attributes.update(part.attributes)
             given = [*operands, *(f"{k}={v}" for k, v in attributes.items())]
             return f"{kernel}({', '.join([program.constant('xp', step.xp), *given])}"
 
-        for step, found in self.within:
+        for step, part in self.within:
             operands = [name(a) for a in step.operands]
-            if found.shared >= 0:
-                operands[found.shared] += f" / {step.operands[1].size}"
+            if part.shared >= 0:
+                operands[part.shared] += f" / {step.operands[1].size}"
             arrays = [a for a in step.operands if type(a) in MODULES]
             shares = any(root_of(a) == root_of(step.out) for a in arrays)
-            if found.output == SUM:
+            if part.output == SUM:
                 place = len(sums)
-                sums.append((step, found))
-                body.append(f"{whole(step, found, operands)}, out=parts[{place}])")
+                sums.append((step, part))
+                body.append(f"{whole(step, part, operands)}, out=parts[{place}])")
                 body.append(f"sums[{place}] += parts[{place}]")
             elif shares:
                 local[id(step.out)] = target = f"r{next(numbers)}"
-                body.append(f"{target} = {whole(step, found, operands)})")
+                body.append(f"{target} = {whole(step, part, operands)})")
             else:
                 if root_of(step.out) in self.escaping:
                     program.memory.apart(step.out)
@@ -164,7 +164,7 @@ class Tiling:
                 else:
                     local[id(step.out)] = target = f"r{next(numbers)}"
                     buffers[target] = step.out[:height]
-                body.append(f"{whole(step, found, operands)}, out={target})")
+                body.append(f"{whole(step, part, operands)}, out={target})")
         for step, _ in sums:
             program.memory.apart(step.out)
         forms = [
@@ -179,7 +179,7 @@ class Tiling:
 
     def _groups(self) -> list[list[tuple[int, int]]]:
         """The tiles, first row and end, of each group; all of nearly the same height."""
-        sums = sum(k.out.nbytes for k, found in self.within if found.output == SUM)
+        sums = sum(k.out.nbytes for k, part in self.within if part.output == SUM)
         most = GROUPS if sums * GROUPS <= MOST_SUM_BYTES else FEWER_GROUPS
         count = max(1, min(most, self.rows // self.tile))
         bounds = [self.rows * g // count for g in range(count + 1)]

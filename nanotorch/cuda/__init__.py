@@ -97,14 +97,14 @@ def is_bf16_supported(including_emulation: bool = True) -> bool:
 
 def get_device_properties(device: Place = None) -> SimpleNamespace:
     """name, major, minor, total_memory (bytes) and multi_processor_count of a GPU."""
-    found = _runtime().getDeviceProperties(_chosen(device).id)
-    name = found["name"]
+    properties = _runtime().getDeviceProperties(_chosen(device).id)
+    name = properties["name"]
     return SimpleNamespace(
         name=name.decode() if isinstance(name, bytes) else name,
-        major=found["major"],
-        minor=found["minor"],
-        total_memory=found["totalGlobalMem"],
-        multi_processor_count=found["multiProcessorCount"],
+        major=properties["major"],
+        minor=properties["minor"],
+        total_memory=properties["totalGlobalMem"],
+        multi_processor_count=properties["multiProcessorCount"],
     )
 
 

@@ -175,13 +175,13 @@ def unique(
     y, inverse, counts = xp.unique(
         widened(x._array), return_inverse=True, return_counts=True, axis=dim, equal_nan=False
     )
-    found = [y.astype(x._array.dtype)]
+    parts = [y.astype(x._array.dtype)]
     if return_inverse:
-        found.append(inverse.reshape(x.shape) if dim is None else inverse.reshape(-1))
+        parts.append(inverse.reshape(x.shape) if dim is None else inverse.reshape(-1))
     if return_counts:
-        found.append(counts)
-    made = tuple(x._wrap(part) for part in found)
-    return made if len(made) > 1 else made[0]
+        parts.append(counts)
+    tensors = tuple(x._wrap(part) for part in parts)
+    return tensors if len(tensors) > 1 else tensors[0]
 
 
 def searchsorted(
@@ -209,8 +209,8 @@ def searchsorted(
         count = math.prod(sequence.shape[:-1])
         rows = ordered._array.reshape(count, sequence.shape[-1])
         queries = wanted.reshape(count, wanted.shape[-1])
-        found = [xp.searchsorted(row, query, side) for row, query in zip(rows, queries)]
-        places = xp.stack(found).reshape(wanted.shape) if found else xp.zeros(wanted.shape, "l")
+        ranks = [xp.searchsorted(row, query, side) for row, query in zip(rows, queries)]
+        places = xp.stack(ranks).reshape(wanted.shape) if ranks else xp.zeros(wanted.shape, "l")
     return sequence._wrap(places.astype(xp.int32 if out_int32 else xp.int64))
 
 

@@ -140,9 +140,9 @@ def _dress(axes: Any, explanation: Explanation) -> None:
     for side in ("left", "bottom"):
         axes.spines[side].set_color("#9aa5b1")
     axes.tick_params(colors=INK, labelsize=8, length=0)
-    for number, found in enumerate(explanation.kernels()):
+    for number, numbers in enumerate(explanation.kernels()):
         if number % 2:
-            axes.axvspan(found[0] - 0.5, found[-1] + 0.5, color=BAND, linewidth=0, zorder=0)
+            axes.axvspan(numbers[0] - 0.5, numbers[-1] + 0.5, color=BAND, linewidth=0, zorder=0)
     axes.set_xlim(-0.6, len(explanation.calls) - 0.4)
 
 
@@ -181,22 +181,22 @@ def _bars(axes: Any, explanation: Explanation, width: float) -> None:
 def _headings(explanation: Explanation, width: float) -> dict[int, tuple[float, str]]:
     """Of kernels with several calls, by the first one: where the name stands, if it has room."""
     headings = {}
-    for found in explanation.kernels():
-        room = int(len(found) * width / (7 * CHARACTER)) - 1
-        name = explanation.calls[found[0]].kernel
+    for numbers in explanation.kernels():
+        room = int(len(numbers) * width / (7 * CHARACTER)) - 1
+        name = explanation.calls[numbers[0]].kernel
         rows = textwrap.wrap(name.replace("_", " "), max(room, 1), break_long_words=False)
-        if len(found) > 1 and max(map(len, rows)) <= room and len(rows) <= 3:
+        if len(numbers) > 1 and max(map(len, rows)) <= room and len(rows) <= 3:
             text = "\n".join(row.replace(" ", "_") for row in rows)
-            headings[found[0]] = ((found[0] + found[-1]) / 2, text.replace("\n", "_\n"))
+            headings[numbers[0]] = ((numbers[0] + numbers[-1]) / 2, text.replace("\n", "_\n"))
     return headings
 
 
 def _names(explanation: Explanation) -> list[str]:
     """What each call is called: as its kernel, where that has no other call."""
     names = []
-    for found in explanation.kernels():
-        for call in (explanation.calls[n] for n in found):
-            names.append(call.kernel if len(found) == 1 else call.call or "as a whole")
+    for numbers in explanation.kernels():
+        for call in (explanation.calls[n] for n in numbers):
+            names.append(call.kernel if len(numbers) == 1 else call.call or "as a whole")
     return names
 
 
@@ -205,9 +205,9 @@ def _labels(
 ) -> list[str]:
     """What stands below each bar: its name, and first that of the kernel which has no heading."""
     labels = list(names)
-    for found in explanation.kernels():
-        if len(found) > 1 and found[0] not in headings:
-            labels[found[0]] = f"{explanation.calls[found[0]].kernel}: {names[found[0]]}"
+    for numbers in explanation.kernels():
+        if len(numbers) > 1 and numbers[0] not in headings:
+            labels[numbers[0]] = f"{explanation.calls[numbers[0]].kernel}: {names[numbers[0]]}"
     return ["\n".join(textwrap.wrap(label, 26)) for label in labels]
 
 

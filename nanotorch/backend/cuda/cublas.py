@@ -125,10 +125,10 @@ def _loaded_by_cupy() -> Any:
 
     with open("/proc/self/maps", encoding="utf-8") as maps:
         paths = {line.split(maxsplit=5)[-1].strip() for line in maps}
-    found = [path for path in sorted(paths) if "libcublas.so" in path]
-    if not found:
+    libraries = [path for path in sorted(paths) if "libcublas.so" in path]
+    if not libraries:
         raise OSError("CuPy is there, but the libcublas.so that it uses is not mapped")
-    return ctypes.CDLL(found[0])
+    return ctypes.CDLL(libraries[0])
 
 
 def declared(loaded: Any) -> Any:
@@ -245,27 +245,27 @@ def _matrices(x: Array, vector: int, batch: Sequence[int]) -> _Matrices | None:
         shape, strides = (*shape[:-1], 1, shape[-1]), (*strides[:-1], 0, strides[-1])
     elif vector == -1:
         shape, strides = (*shape, 1), (*strides, 0)
-    found = layout(shape[-2:], strides[-2:], itemsize)
-    if found is None:
+    form = layout(shape[-2:], strides[-2:], itemsize)
+    if form is None:
         return None
     step = batch_step(batch, shape[:-2], strides[:-2]) if batch else 0
     if step is None or step < 0 or step % itemsize:
         return None
-    return _Matrices(x.data.ptr, *found, step)
+    return _Matrices(x.data.ptr, *form, step)
 
 
 def _operand(
     xp: Any, x: Array, vector: int, batch: Sequence[int], own: Sequence[int]
 ) -> tuple[_Matrices, Array]:
     """The matrices of an operand, and the array that holds them: a copy where they must move."""
-    found = _matrices(x, vector, batch)
-    if found is None:
+    matrices = _matrices(x, vector, batch)
+    if matrices is None:
         if vector == 0 and _spreads(batch, x.shape[:-2]):
             x = xp.broadcast_to(x, (*batch, *own))
         x = x.copy()
-        found = _matrices(x, vector, batch)
-    assert found is not None
-    return found, x
+        matrices = _matrices(x, vector, batch)
+    assert matrices is not None
+    return matrices, x
 
 
 def _spreads(batch: Sequence[int], own: Sequence[int]) -> bool:
