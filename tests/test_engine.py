@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy
 import pytest
-from collector import without_collector
+from collector import traced_bytes, without_collector
 
 import nanotorch as nt
 
@@ -497,10 +497,10 @@ def test_ten_thousand_steps_without_the_collector_leave_memory_flat() -> None:
             step(*state)
         tracemalloc.start()
         try:
-            before = tracemalloc.get_traced_memory()[0]
+            before = traced_bytes()
             for _ in range(10_000):
                 step(*state)
-            growth = tracemalloc.get_traced_memory()[0] - before
+            growth = traced_bytes() - before
         finally:
             tracemalloc.stop()
     assert growth < 20_000, f"{growth} bytes more after 10,000 steps"
