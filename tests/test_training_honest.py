@@ -7,13 +7,14 @@ import json
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from nanotorch.training import fit, read_request
-from nanotorch.training.coefficients import _two_sided
+from nanotorch.training.coefficients import _covariance, _two_sided
 from nanotorch.training.commands import COMMANDS
 from nanotorch.training.data.split import divide
 from nanotorch.training.errors import InputError
@@ -229,3 +230,12 @@ def test_the_threshold_of_the_best_f1_is_chosen_on_validation_rows() -> None:
     assert read_model_file(run.folder / "model.safetensors").facts["threshold"] == chosen
     with pytest.raises(InputError, match="f1 needs two classes"):
         train("iris", *flags)
+
+
+@pytest.mark.parametrize(("slope", "noted"), [(0.5, True), (5.0, True), (-0.5, False)])
+def test_rows_are_separable_by_any_margin(slope: float, noted: bool) -> None:
+    features = SimpleNamespace(in_memory=True, values=np.array([[-1.0], [-1.0], [1.0], [1.0]]))
+    rows = SimpleNamespace(features=features, target=np.array([0.0, 0, 1, 1]), weights=None)
+    data: Any = SimpleNamespace(train=rows, target=SimpleNamespace(task="binary"))
+    _, _, notes = _covariance(data, np.array([0.0, slope]), 1, 0.0)
+    assert any("separable" in note for note in notes) is noted
