@@ -78,7 +78,7 @@ BAD = {
     ),
     "resume of nothing": flags("is not a run folder", "--resume", "runs/none-1"),
     # --- the configuration
-    "not TOML": config(r"a.toml: not valid TOML: .*line 1", "[data\n", 1),
+    "not TOML": config(r"a.toml:1: not valid TOML, column 6: ", "[data\n", 1),
     "not text": config("not a text file in UTF-8", "", 1, files={"a.toml": b"\xff\xfe\x00"}),
     "an empty file": config(r"data.source: is required", ""),
     "no source": config(r"a.toml:1: data.source: is required", "[data]\n"),

@@ -45,7 +45,7 @@ def test_every_mistake_is_told_at_once_with_its_place(tmp_path: Path) -> None:
         'a.toml:7: optimizer.lr: expected number (> 0), given "fast"',
         "a.toml:6: optimizer.momentum: `momentum` belongs to optimizer `sgd` or `rmsprop`, "
         "not `adam`",
-        'a.toml:8: schedule: expected "constant" or "step" or "multistep" or "exponential" or '
+        'a.toml:9: schedule.name: expected "constant" or "step" or "multistep" or "exponential" or '
         '"cosine" or "cosine_restarts" or "linear" or "one_cycle" or "plateau", given "cosin"; '
         'did you mean "cosine"?',
         "command line: training.epochs: expected integer (>= 1), given 0",

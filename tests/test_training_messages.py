@@ -28,17 +28,135 @@ def call(command: str, *arguments: str) -> int:
 
 IRIS = '[data]\nsource = "iris"\n'
 PLACES = {
-    "seeds": (IRIS, ["--seed", "0,a"], "command line: sweep: seed: expected integer"),
+    "seeds": (
+        IRIS,
+        ["--seed", "0,a"],
+        r'command line: sweep: seed: expected integer \(>= 0\), given "a"',
+    ),
+    "seeds, one of them empty": (IRIS, ["--seed", ",1"], 'command line: sweep: seed: .* given ""'),
     "a sweep of a flag": (
         IRIS,
         ["--sweep.optimizer.lr", "0.1,-1"],
         "command line: sweep: optimizer.lr",
+    ),
+    "a sweep without values": (
+        IRIS,
+        ["--sweep.optimizer.lr", "[]"],
+        "command line: sweep.optimizer.lr: expected list",
     ),
     "a sweep of the file": (
         IRIS + '[sweep]\n"optimizer.lr" = [-1]\n',
         [],
         r"a.toml:4: sweep: optimizer.lr: expected number",
     ),
+    "a sweep of the file in dotted keys": (
+        IRIS + "[sweep]\noptimizer.lr = [-1]\n",
+        [],
+        r"a.toml:4: sweep: optimizer.lr: expected number",
+    ),
+    "no list in a sweep": (
+        IRIS + "[sweep]\nseed = 1\n",
+        [],
+        "a.toml:4: sweep.seed: expected list",
+    ),
+    "an unknown choice": (
+        IRIS,
+        ["--optimizer.name", "adm"],
+        "command line: optimizer.name: .*adam",
+    ),
+    "an unknown section": (IRIS, ["--modle.name", "mlp"], "command line: modle: .*`model`"),
+    "an entry of a table": (
+        IRIS + '[data.types]\n"petal length" = "numbr"\n',
+        [],
+        'a.toml:4: data.types.petal length: expected "number" or .*did you mean "number"',
+    ),
+    "an entry of a list": (
+        IRIS + '[metrics]\neach_epoch = ["acuracy"]\n',
+        [],
+        r'a.toml:4: metrics.each_epoch\[0\]: expected "accuracy" or .*did you mean "accuracy"',
+    ),
+    "one of several kinds": (
+        IRIS + "[loss]\nclass_weight = [-1.0, 1.0, 1.0]\n",
+        [],
+        'a.toml:4: loss.class_weight: expected "none" or "balanced" or list .*\n'
+        "nanotorch train: 1 error",
+    ),
+    "a file that is missing": (
+        '[data]\nsource = "nix.csv"\n',
+        [],
+        "a.toml:2: data.source: nix.csv: there is no such file",
+    ),
+    "a file that is missing, of a flag": (
+        IRIS,
+        ["--data.source", "nix.csv"],
+        "command line: data.source: nix.csv: there is no such file",
+    ),
+    "weights that are missing": (
+        IRIS + '[model]\nstart = "nix"\n',
+        [],
+        "a.toml:4: model.start: nix: there is no such file",
+    ),
+    "a column that is missing": (
+        IRIS + 'target = "nix"\n',
+        [],
+        "a.toml:3: iris: data.target: there is no column 'nix'",
+    ),
+    "a target of another kind": (
+        IRIS + '[model]\nname = "linear"\n',
+        [],
+        "a.toml:2: data.source: iris: target 'target' is text",
+    ),
+    "a device": (IRIS, ["--device", "cuda:99"], "command line: device: "),
+    "shares of the split in two places": (
+        IRIS + "test = 0.6\n",
+        ["--data.validation", "0.5"],
+        r"a.toml:3 and command line: data.test \+ data.validation",
+    ),
+    "shares that leave nothing": (
+        IRIS + "test = 0.99\nvalidation = 0.0\n",
+        [],
+        r"a.toml:3: data.test \+ data.validation: .* of 150 rows leave none",
+    ),
+    "more folds than rows": (IRIS + "folds = 500\n", [], "a.toml:3: data.folds: 500 folds of 120"),
+    "a fold without folds": (IRIS + "fold = 1\n", [], "a.toml:3: data.fold: is one of data.folds"),
+    "batches for lbfgs": (
+        IRIS + '[optimizer]\nname = "lbfgs"\n',
+        [],
+        "a.toml:4: optimizer.name: lbfgs needs all rows at once",
+    ),
+    "a metric that is not measured": (
+        IRIS,
+        ["--stopping.monitor", "f1_macro"],
+        r'command line: stopping.monitor: .*metrics.each_epoch = \["f1_macro"\]',
+    ),
+    "what is never frozen": (
+        IRIS + '[model]\nfreeze = ["weight"]\nunfreeze_at = {bias = 1}\n',
+        [],
+        "a.toml:5: model.unfreeze_at: no frozen parameter matches 'bias'; there are weight",
+    ),
+    "what starts nowhere": (
+        IRIS + '[model]\nstart_skip = ["weight"]\n',
+        [],
+        "a.toml:4: model.start_skip: is for model.start",
+    ),
+    "text without quotes": (
+        "[data]\nsource = iris\n",
+        [],
+        'a.toml:2: not valid TOML.*text stands in quotes: "iris"',
+    ),
+    "a text that does not end": (
+        '[data]\nsource = "iris\n',
+        [],
+        "a.toml:2: not valid TOML.* text ",
+    ),
+    "True": (IRIS + "standardize = True\n", [], "a.toml:3: not valid TOML.* write true"),
+    "a decimal comma": (IRIS + "test = 0,2\n", [], "a.toml:3: not valid TOML.* a point: 0.2"),
+    "a path with backslashes": (
+        '[data]\nsource = "C:\\Users\\x.csv"\n',
+        [],
+        "a.toml:2: not valid TOML.*single quotes",
+    ),
+    "a list that does not end": (IRIS + 'ignore = ["a"\n', [], "a.toml:3: not valid TOML"),
     "an empty file": ("", [], r"a.toml: data.source: is required"),
     "shares of the split": (
         IRIS + "test = 0.6\nvalidation = 0.5\n",
@@ -65,6 +183,16 @@ PLACES = {
         IRIS + 'source = "wine"\n',
         [],
         "a.toml:3: source is set a second time here",
+    ),
+    "a key of several lines set twice": (
+        IRIS + 'ignore = [\n  "a",\n]\nignore = [\n  "b",\n]\n',
+        [],
+        "a.toml:6: ignore is set a second time here",
+    ),
+    "a key set twice in one line": (
+        IRIS + 'types = {a = "date", a = "number"}\n',
+        [],
+        "a.toml:3: a is set a second time here",
     ),
     "a table set twice": (
         IRIS + "[data]\ntest = 0.1\n",

@@ -93,12 +93,15 @@ def freeze(model: nn.Module, patterns: list[str], unfreeze_at: dict[str, int], e
     A pattern in `unfreeze_at` is no longer frozen from that epoch on.
     """
     names = [name for name, _ in model.named_parameters()]
-    for key, chosen in (("freeze", patterns), ("unfreeze_at", list(unfreeze_at))):
+    frozen_names = [name for name in names if _matches(name, patterns)]
+    for key, chosen, known, kind in (
+        ("freeze", patterns, names, "parameter"),
+        ("unfreeze_at", list(unfreeze_at), frozen_names, "frozen parameter"),
+    ):
         for pattern in chosen:
-            if not fnmatch.filter(names, pattern):
-                raise InputError(
-                    f"model.{key}: no parameter matches {pattern!r}; there are {', '.join(names)}"
-                )
+            if not fnmatch.filter(known, pattern):
+                there = f"there are {', '.join(known)}" if known else "model.freeze names none"
+                raise InputError(f"model.{key}: no {kind} matches {pattern!r}; {there}")
     released = [pattern for pattern, start in unfreeze_at.items() if epoch >= start]
     for name, parameter in model.named_parameters():
         frozen = _matches(name, patterns) and not _matches(name, released)

@@ -73,9 +73,8 @@ def _pos_weight(loss: Loss, target: Target, device: Any, dtype: Any) -> Tensor |
         )
     values = loss.pos_weight if isinstance(loss.pos_weight, list) else [loss.pos_weight]
     if len(values) not in (1, target.outputs):
-        raise InputError(
-            f"loss.pos_weight: expected 1 or {target.outputs} numbers, given {len(values)}"
-        )
+        count = f"1 or {target.outputs} numbers" if target.outputs > 1 else "1 number"
+        raise InputError(f"loss.pos_weight: expected {count}, given {len(values)}")
     return nt.tensor(values, dtype=dtype, device=device)
 
 

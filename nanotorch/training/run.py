@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from nanotorch.training.data.batches import Batches
 from nanotorch.training.data.prepare import Part, Prepared
 from nanotorch.training.devices import choose_place
 from nanotorch.training.errors import InputError, RunFailure
-from nanotorch.training.metrics import METRICS, Outcome, chosen_names, measure
+from nanotorch.training.metrics import METRICS, Outcome, chosen_names, measure, names_for
 from nanotorch.training.models import build_model, freeze, matching, start_from
 from nanotorch.training.objective import ElasticNet, Objective, row_weights
 from nanotorch.training.optimizers import add_parameters, build_optimizer
@@ -56,6 +57,8 @@ class Run:
         target = data.target
         nt.manual_seed(config.seed)
         self.model = build_model(config.model, data.inputs, target.outputs)
+        if config.model.start_skip and config.model.start is None:
+            raise InputError("model.start_skip: is for model.start, which is not set")
         if config.model.start is not None:
             start_from(self.model, config.model.start, config.model.start_skip)
         self.model.to(device=device, dtype=self.dtype)
@@ -65,7 +68,7 @@ class Run:
         self.penalty = ElasticNet(config.penalty, matching(self.model, config.penalty.parameters))
         self.metric_names = chosen_names(config.metrics.each_epoch, target.task)
         for quantity in config.output.curves_of:
-            _check_quantity("output.curves_of", quantity, self.metric_names)
+            _check_quantity("output.curves_of", quantity, self.metric_names, target.task)
         self.monitor, self.more_is_better = _monitor(config, data, self.metric_names)
         training = config.training
         needed = _bytes_of(data, self.dtype.itemsize)
@@ -319,17 +322,19 @@ def _bytes_of(data: Prepared, itemsize: int) -> int:
 def _monitor(config: Config, data: Prepared, names: list[str]) -> tuple[str, bool]:
     """The key of the record that chooses the best epoch, and whether more of it is better."""
     wanted = config.stopping.monitor
-    _check_quantity("stopping.monitor", wanted, names)
+    _check_quantity("stopping.monitor", wanted, names, data.target.task)
     if data.validation is None and wanted != "loss":
         raise InputError(f"stopping.monitor: {wanted} needs validation rows: data.validation is 0")
     part = "train" if data.validation is None else "validation"
     return f"{part}/{wanted}", wanted != "loss" and METRICS[wanted].more_is_better
 
 
-def _check_quantity(key: str, quantity: str, names: list[str]) -> None:
-    """Refuse what is not recorded in every epoch."""
+def _check_quantity(key: str, quantity: str, names: list[str], task: str) -> None:
+    """Refuse what is not recorded in every epoch; name the metric that was meant."""
     if quantity != "loss" and quantity not in names:
+        near = difflib.get_close_matches(quantity, names_for(task), n=1, cutoff=0.4)
+        hint = f'; metrics.each_epoch = ["{near[0]}"] would measure it' if near else ""
         raise InputError(
             f"{key}: expected loss or one of metrics.each_epoch ({', '.join(names)}), "
-            f"given {quantity!r}"
+            f"given {quantity!r}{hint}"
         )

@@ -209,7 +209,9 @@ def choose_step(
         if training.precision != "float32":
             raise InputError("training.precision: optimizer lbfgs searches in float32 alone")
         if batches.count > 1:
-            raise InputError("optimizer lbfgs: needs all rows at once: training.batch_size = 0")
+            raise InputError(
+                "optimizer.name: lbfgs needs all rows at once: training.batch_size = 0"
+            )
         kind = SearchStep
     elif device.type == "cuda" and training.compile != "off" and training.accumulate == 1:
         kind = LaunchedStep

@@ -52,7 +52,7 @@ def read_request(arguments: list[str], program: str = "train.py") -> Request:
     paths = [find_config(path) for path in paths]
     seeds = [flag for flag in flags if flag.path == ("seed",) and "," in flag.text]
     flags = [flag for flag in flags if flag not in seeds]
-    flags += [Flag(("sweep", "seed"), f"[{flag.text.strip('[]')}]") for flag in seeds]
+    flags += [Flag(("sweep", "seed"), flag.text.strip("[]")) for flag in seeds]
     loaded: list[tuple[Config, Source]] = []
     mistakes = []
     for path in paths:

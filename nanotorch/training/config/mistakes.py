@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from nanotorch.training.config.schema import (
     accepts_field,
@@ -37,8 +38,28 @@ def resolve(tables: Any, location: tuple[Any, ...]) -> tuple[tuple[str, ...], An
         else:
             section = section_of(key)
             if section is None:
-                return path + tuple(f"[{part}]" for part in parts if isinstance(part, int)), key
+                return _within(path, key, parts) if parts else (path, key)
     return path, key
+
+
+def _within(path: tuple[str, ...], key: Any, parts: list[Any]) -> tuple[tuple[str, ...], Any]:
+    """A place inside the value of a key: the entry of a table or of a list, and what it accepts."""
+    annotation, limits = key.annotation, list(key.metadata)
+    while parts:
+        if get_origin(annotation) is Annotated:
+            annotation, *limits = get_args(annotation)
+        elif get_origin(annotation) is dict:
+            path, annotation, limits = (*path, str(parts.pop(0))), get_args(annotation)[1], []
+        elif get_origin(annotation) is list:
+            path, annotation, limits = (*path, f"[{parts.pop(0)}]"), get_args(annotation)[0], []
+        else:
+            options_but_none = [o for o in get_args(annotation) if o is not type(None)]
+            if len(options_but_none) != 1:  # the parts of a union are pydantic's own
+                break
+            annotation = options_but_none[0]
+    inner = FieldInfo(annotation=annotation, description=key.description)
+    inner.metadata = limits
+    return path, inner
 
 
 def dotted(path: tuple[str, ...]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterator
 
 TABLE = re.compile(r"^\s*\[\[?([^\[\]]+)\]\]?\s*(#.*)?$")
 ASSIGNMENT = re.compile(r"""^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'|\s*\.\s*)+?)\s*=""")
@@ -19,19 +20,36 @@ def key_lines(text: str) -> dict[tuple[str, ...], int]:
     """
     lines: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
+    for key, first, _ in _statements(text):
+        if key.startswith("["):
+            table = _path(key)
+            lines.setdefault(table, first)
+        else:
+            lines[table + _path(key)] = first
+    return lines
+
+
+def key_at(text: str, line: int) -> tuple[str, int]:
+    """The key or [table], as it is written, of the statement that `line` belongs to, and the line
+    that the statement begins in."""
+    for key, first, last in _statements(text):
+        if first <= line <= last:
+            return key, first
+    return "", line
+
+
+def _statements(text: str) -> Iterator[tuple[str, int, int]]:
+    """Key or [table], first and last line of every statement."""
     rows = text.splitlines()
     number = 0
     while number < len(rows):
-        row = rows[number]
-        start = number + 1
-        if header := TABLE.match(row):
-            table = _path(header[1])
-            lines.setdefault(table, start)
-        elif assignment := ASSIGNMENT.match(row):
-            lines[table + _path(assignment[1])] = start
+        first = number + 1
+        if header := TABLE.match(rows[number]):
+            yield f"[{header[1].strip()}]", first, first
+        elif assignment := ASSIGNMENT.match(rows[number]):
             number += _further_lines(rows, number)
+            yield assignment[1].strip(), first, number + 1
         number += 1
-    return lines
 
 
 def _path(dotted: str) -> tuple[str, ...]:

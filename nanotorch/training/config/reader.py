@@ -16,15 +16,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from nanotorch.training.config.mistakes import dotted, resolve, shown, words
-from nanotorch.training.config.positions import key_lines
+from nanotorch.training.config.positions import key_at, key_lines
 from nanotorch.training.config.schema import fields_of, variants
 from nanotorch.training.config.sections import Config
-from nanotorch.training.errors import InputError
+from nanotorch.training.errors import InputError, plain
 
 COMMAND_LINE = "command line"
 LARGEST = 2**20  # bytes of a configuration
 DEEPEST = 500  # parts of a dotted key; tomllib takes a time that grows with their square
 SHOWN = 20  # mistakes at once
+FILES = ("data.source", "data.test_file", "model.start")  # keys that name files
+KEY = r"[a-z_]+(?:\.[a-z_]+)*"
+KEYS = re.compile(rf"({KEY}(?: \+ {KEY})*)(?:\[\d+\])*: ")  # what a line about keys begins with
+TWICE = ("overwrite", "twice", "Duplicate", "redefine", "mutate")  # in tomllib's words
 
 
 @dataclass(frozen=True)
@@ -60,14 +64,29 @@ class Source:
             raise InputError(*map(self._with_place, error.lines)) from error
 
     def _with_place(self, line: str) -> str:
-        """The line with the place of the first key it begins with, where the key was set."""
-        for key in re.findall(r"^[a-z_]+(?:\.[a-z_]+)+|(?<=\+ )[a-z_]+(?:\.[a-z_]+)+(?=:)", line):
-            if (path := tuple(key.split("."))) in self.places:
-                return f"{self.places[path]}: {line}"
-        return line
+        """The line with the places of the keys, or of the file, that it begins with."""
+        words, file = line, ""
+        for key in FILES:
+            section, _, name = key.partition(".")
+            value = self.tables.get(section, {}).get(name)
+            if isinstance(value, str) and line.startswith(f"{plain(value)}: "):
+                words, file = line[len(plain(value)) + 2 :], key
+        about = KEYS.match(words)
+        keys = [tuple(key.split(".")) for key in re.findall(KEY, about[1])] if about else []
+        keys = [key for key in keys if key[0] in Config.model_fields]
+        if not keys and file:
+            line, keys = f"{file}: {line}", [tuple(file.split("."))]
+        places = [self.places[key] for key in keys if key in self.places] or [
+            self.place(key) for key in keys[:1]
+        ]
+        by_file = {place.rpartition(":")[0]: place for place in reversed(places)}
+        return ": ".join([*([" and ".join(reversed(by_file.values()))] if places else []), line])
 
     def place(self, path: tuple[str, ...]) -> str:
-        """Where the nearest enclosing key stands."""
+        """Where a key stands, or else one within it, or else the nearest one around it."""
+        inner = (place for key, place in self.places.items() if key[: len(path)] == path)
+        if path and path not in self.places and (first := next(inner, None)):
+            return first
         for length in range(len(path), -1, -1):
             if path[:length] in self.places:
                 return self.places[path[:length]]
@@ -95,20 +114,39 @@ def read_source(path: Path) -> Source:
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        words = str(error)
-        place = re.search(r"at line (\d+)", words)
-        if place and ("overwrite" in words or "twice" in words):
-            text_of_line = text.splitlines()[int(place[1]) - 1]
-            words = f"{text_of_line.partition('=')[0].strip()} is set a second time here"
-            raise InputError(f"{path}:{place[1]}: {words}") from None
-        raise InputError(f"{path}: not valid TOML: {error}") from None
+        raise InputError(f"{path}:{_not_toml(text, str(error))}") from None
     except RecursionError:
         raise InputError(f"{path}: not valid TOML: nested too deeply") from None
     _find_shipped_files(path, tables)
     places = {key: f"{path}:{line}" for key, line in key_lines(text).items()}
     if isinstance(tables.get("sweep"), dict):
         tables["sweep"] = _dotted_keys(tables["sweep"])
+        places |= {("sweep", ".".join(k[1:])): v for k, v in places.items() if k[0] == "sweep"}
+        places.pop(("sweep", ""), None)
     return Source(tables, {(): str(path), **places})
+
+
+def _not_toml(text: str, error: str) -> str:
+    """LINE: what is wrong with a text that is no TOML, from the words of tomllib."""
+    rows = text.splitlines() or [""]
+    place = re.search(r"\(at line (\d+), column (\d+)\)", error)
+    line, column = (int(place[1]), f", column {place[2]}") if place else (len(rows), "")
+    if any(word in error for word in TWICE):
+        key, line = key_at(text, line)
+        inner = re.search(r"Duplicate inline table key '(.*)'", error)
+        return f"{line}: {inner[1] if inner else key} is set a second time here"
+    words, hint = error.partition(" (at ")[0], ""
+    if words == r"Illegal character '\n'":
+        words = "a text must end, with a quote, in the line that it begins in"
+    if bare := re.fullmatch(r"[^=]+=\s*([A-Za-z_./~][^\"'#,\[\]{}]*?)\s*(#.*)?", rows[line - 1]):
+        hint = f"; text stands in quotes: {shown(bare[1])}"
+        if bare[1].lower() in ("true", "false"):
+            hint = f"; write {bare[1].lower()}, in small letters"
+    elif comma := re.fullmatch(r"[^=]+=\s*(-?\d+),(\d+)\s*(#.*)?", rows[line - 1]):
+        hint = f"; a fraction has a point: {comma[1]}.{comma[2]}"
+    elif "\\" in rows[line - 1]:
+        hint = "; a text with backslashes stands in single quotes: 'C:\\data.csv'"
+    return f"{line}: not valid TOML{column}: {words[:1].lower()}{words[1:]}{hint}"
 
 
 def shipped() -> Path:
@@ -165,12 +203,21 @@ def with_flags(source: Source, flags: list[Flag]) -> Source:
             if not isinstance(table, dict):
                 raise InputError(f"{COMMAND_LINE}: {'.'.join(path)}: `{part}` is not a section")
         value = flag.value
-        if path[0] == "sweep" and isinstance(value, str) and "," in value:
-            value = [Flag(path, word.strip()).value for word in value.split(",")]
+        if path[0] == "sweep" and len(path) > 1 and not isinstance(value, list):
+            value = _several(flag.text)
         table[path[-1]] = value
         merged.places[path] = COMMAND_LINE
         merged.texts[path] = flag.text
     return merged
+
+
+def _several(text: str) -> list[Any]:
+    """`0.1, 0.01`, `[8, 8], [16]` and `logistic, mlp` as values."""
+    try:
+        values: list[Any] = tomllib.loads(f"values = [{text}]")["values"]
+        return values
+    except tomllib.TOMLDecodeError:
+        return [Flag((), word.strip()).value for word in text.split(",")]
 
 
 def load(path: Path, flags: list[Flag] | None = None) -> Config:
@@ -229,6 +276,8 @@ def check(source: Source) -> tuple[Config | None, list[str]]:
     lines: dict[tuple[str, ...], str] = {}
     for item in errors[:SHOWN]:
         path, key = resolve(tables, item["loc"])
+        if item["type"].startswith("union_tag"):
+            path += ("name",)
         lines.setdefault(
             path, f"{source.place(path)}: {dotted(path)}: {words(item, path, key, tables)}"
         )

@@ -291,7 +291,7 @@ class Config(Section):
     metrics: Metrics = Metrics()
     checkpoint: Checkpoint = Checkpoint()
     output: Output = Output()
-    sweep: dict[str, list[Any]] = Field(
+    sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
         default={}, description='values to try, by dotted key: "optimizer.lr" = [0.1, 0.01]'
     )
 

@@ -210,8 +210,10 @@ def _divide(table: Table, target: Target, data: Data, seed: int) -> Split:
         times = _times(table, table.column(data.time, "data.time"))
     test = 0.0 if data.test_file is not None else data.test
     split_seed = seed if data.split_seed is None else data.split_seed
-    if data.fold is not None and not (data.folds and data.fold < data.folds):
-        raise InputError(f"data.fold: expected less than data.folds, given {data.fold}")
+    if data.fold is not None and data.folds is None:
+        raise InputError("data.fold: is one of data.folds, which is not set")
+    if data.folds is not None and data.fold is not None and data.fold >= data.folds:
+        raise InputError(f"data.fold: expected less than {data.folds}, given {data.fold}")
     if data.folds is not None and data.fold is None:
         raise InputError("data.folds: one run trains one fold: data.fold says which")
     fold = (data.folds, data.fold or 0)

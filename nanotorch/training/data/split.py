@@ -41,6 +41,8 @@ def divide(
     time, it is the piece after the rows that train, which are all before it.
     """
     if folds is not None:
+        if folds > count * (1 - test):
+            raise InputError(f"data.folds: {folds} folds of {round(count * (1 - test))} rows")
         validation = 1 / folds if test + 1 / folds < 1 else 0.0
     if test + validation >= 1:
         raise InputError(
@@ -74,7 +76,10 @@ def divide(
                 f"data.{name}: {share} of {count} rows is none; give a larger share or 0"
             )
     if not len(parts[0]):
-        raise InputError(f"data: no rows are left for training out of {count}")
+        raise InputError(
+            f"data.test + data.validation: {test} + {validation} of {count} rows leave none for "
+            f"training"
+        )
     return Split(*parts)
 
 
