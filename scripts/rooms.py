@@ -79,6 +79,7 @@ RINGS = {
     "spellings": ("spellings.py", "functional.py", "utils/tensorboard.py"),
     "data loading": ("utils/data/",),
     "recomputation": ("utils/checkpoint.py",),
+    "interop": ("interop/",),
     "training": ("training/", "__main__.py"),
     "datasets": ("datasets/",),
 }
@@ -92,6 +93,7 @@ STANDS_ON = {
     "func": ("forward mode", "derivatives"),
     "recomputation": ("amp",),
     "viz": ("compile", "sym"),
+    "interop": ("layers", "optimizers"),
     "training": (
         "amp",
         "cuda",

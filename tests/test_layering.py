@@ -7,8 +7,8 @@ A module imports only from the layers to its left, or from its own:
 
     backend <- node <- primitive <- ops <- autograd
       <- tensor, operators, sampling, creation, random, printing
-      <- amp <- nn, optim, func, linalg, compile, sym, utils, viz, cuda <- interop, distributed
-      <- nanotorch (the public names) <- training <- train.py
+      <- amp <- nn, optim, func, linalg, compile, sym, utils, viz, cuda <- distributed
+      <- nanotorch (the public names) <- interop <- training <- train.py
 
 Imports under `if TYPE_CHECKING:` are for annotations and are not counted.
 """
@@ -39,8 +39,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tensor", "operators", "sampling", "creation", "random", "printing"),
     ("amp", "spellings"),
     ("nn", "optim", "func", "linalg", "compile", "sym", "utils", "viz", "cuda", "backends"),
-    ("interop", "distributed", "functional"),
+    ("distributed", "functional"),
     ("",),  # nanotorch/__init__.py
+    ("interop",),  # stands on the public names, as a user's program does
     ("training",),
     ("train", "__main__"),
 )
@@ -62,6 +63,7 @@ NUMPY_ALLOWED: dict[str, str] = {
     "nanotorch.nn.init": "draws initial values on the host, as PyTorch does",
     "nanotorch.compile.calls": "notes the calls of NumPy that a kernel makes",
     "nanotorch.utils.data": "takes the arrays of a user's data set",
+    "nanotorch.interop": "exchanges arrays with libraries that know NumPy's",
     "nanotorch.training": "reads tables, measures outputs, writes files and draws, on the host",
 }
 
