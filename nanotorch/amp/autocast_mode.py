@@ -42,6 +42,7 @@ PRODUCTS = dict.fromkeys(
         "EinSum",
         "Convolution",
         "ConvolutionInput",
+        "Attention",
     ),
     LOW,
 )

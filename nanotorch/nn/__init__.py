@@ -83,6 +83,7 @@ if TYPE_CHECKING:
         SoftMarginLoss as SoftMarginLoss,
         TripletMarginLoss as TripletMarginLoss,
     )
+    from nanotorch.nn.multihead import MultiheadAttention as MultiheadAttention
     from nanotorch.nn.normalization import (
         BatchNorm1d as BatchNorm1d,
         BatchNorm2d as BatchNorm2d,
@@ -133,6 +134,13 @@ if TYPE_CHECKING:
         Upsample as Upsample,
         UpsamplingBilinear2d as UpsamplingBilinear2d,
         UpsamplingNearest2d as UpsamplingNearest2d,
+    )
+    from nanotorch.nn.transformer import (
+        Transformer as Transformer,
+        TransformerDecoder as TransformerDecoder,
+        TransformerDecoderLayer as TransformerDecoderLayer,
+        TransformerEncoder as TransformerEncoder,
+        TransformerEncoderLayer as TransformerEncoderLayer,
     )
 else:
     __getattr__, __dir__ = on_demand(__name__)

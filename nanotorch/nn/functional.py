@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     )
     from nanotorch.nn.dropout import dropout1d as dropout1d, dropout2d as dropout2d
     from nanotorch.nn.folding import fold as fold, unfold as unfold
+    from nanotorch.nn.multihead import (
+        multi_head_attention_forward as multi_head_attention_forward,
+    )
     from nanotorch.nn.normalization import instance_norm as instance_norm
     from nanotorch.nn.pooling import (
         adaptive_avg_pool1d as adaptive_avg_pool1d,
@@ -51,6 +54,9 @@ if TYPE_CHECKING:
         max_pool2d as max_pool2d,
     )
     from nanotorch.nn.resizing import interpolate as interpolate, upsample as upsample
+    from nanotorch.nn.scaled_dot_product import (
+        scaled_dot_product_attention as scaled_dot_product_attention,
+    )
 else:
     __getattr__, __dir__ = on_demand(__name__)
 

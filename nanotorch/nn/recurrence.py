@@ -13,19 +13,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from nanotorch import ops
-from nanotorch.autograd import enable_grad, grad
-from nanotorch.autograd.grad_mode import modes
 from nanotorch.backend import Array
-from nanotorch.primitive import INPUT, OUTPUT, RELEASED, Primitive, apply
+from nanotorch.nn.fused import Fused, push
+from nanotorch.primitive import Primitive, apply
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}  # blocks of rows in the weights
 
 
-class Recurrence(Primitive):
+class Recurrence(Fused):
     """y = the states after each step, of shape (1, rows, hidden), or (2, …) with an LSTM's cells
 
-    The rules share one reverse pass. Where that must itself be differentiated, by backward or by
-    forward mode, the steps are computed again from small ops.
+    The rules share one reverse pass; derivatives of it are those of `step_by_step`.
     """
 
     __slots__ = ()
@@ -36,7 +34,10 @@ class Recurrence(Primitive):
     ) * 5
     jvp = (
         lambda t, pre, h0, c0, weight, bias, mode, batch_sizes, backwards, index: push(
-            t, index, [pre, h0, c0, weight, bias], (mode, batch_sizes, backwards)
+            t,
+            index,
+            [pre, h0, c0, weight, bias],
+            lambda inputs: ops.stack(step_by_step(inputs, (mode, batch_sizes, backwards))),
         ),
     ) * 5
 
@@ -62,21 +63,16 @@ class Recurrence(Primitive):
                 y[0, now] = gates
         return y
 
-    def pull(self, g: Any, only: Any, tensors: bool) -> Sequence[Any]:
-        if self.inputs is RELEASED:
-            return super().pull(g, only, tensors)
-        wanted = [e is not None and (only is None or e in only) for e in self.edges]
-        inputs: list[Any] = [
-            None if x is None else self.value(INPUT, place, place, tensors)
-            for place, x in enumerate(self.inputs)
-        ]
-        options: Any = [self.attributes[name] for name in ("mode", "batch_sizes", "backwards")]
-        carried = [x for x in (g, *inputs) if getattr(x, "_companion", None) is not None]
-        if tensors and (modes.grad or carried):
-            return differentiate(g, inputs, wanted, options)
-        inputs.append(self.value(OUTPUT, None, 0, tensors))
-        results = cotangents(g, *inputs, *options)
-        return [result if w else None for result, w in zip(results, wanted, strict=True)]
+    @staticmethod
+    def composition(inputs: Any, attributes: dict[str, Any]) -> Any:
+        return ops.stack(step_by_step(inputs, options_of(attributes)))
+
+    @staticmethod
+    def cotangents(
+        g: Any, inputs: Any, y: Any, attributes: dict[str, Any], wanted: Sequence[bool]
+    ) -> Sequence[Any]:
+        pre, h0, c0, weight, bias = inputs
+        return cotangents(g, pre, h0, c0, weight, bias, y, *options_of(attributes))
 
 
 class RecurrenceReverse(Primitive):
@@ -294,28 +290,6 @@ def step_by_step(
     return [ops.cat(list(s)) for s in zip(*(states[::-1] if backwards else states), strict=True)]
 
 
-def differentiate(g: Any, inputs: list[Any], wanted: Sequence[bool], options: Any) -> list[Any]:
-    """The cotangents of the wanted inputs, by walking the graph of the small ops."""
-    recorded = modes.grad
-    with enable_grad():
-        inputs = [fresh(x) if w else x for x, w in zip(inputs, wanted, strict=True)]
-        y = ops.stack(step_by_step(inputs, options))
-        targets = [x for x, w in zip(inputs, wanted, strict=True) if w]
-        gradients = iter(grad(y, targets, g, create_graph=recorded, allow_unused=True))
-    return [next(gradients) if w else None for w in wanted]
-
-
-def push(t: Any, index: int, inputs: list[Any], options: Any) -> Any:
-    """The tangent of y where input `index` has tangent t: the derivative of uᵀ J along u."""
-    recorded = modes.grad
-    with enable_grad():
-        inputs[index] = fresh(inputs[index])
-        y = ops.stack(step_by_step(inputs, options))
-        u = ops.zeros_like(y).requires_grad_()
-        (product,) = grad(y, inputs[index], u, create_graph=True)
-        return grad(product, u, t, create_graph=recorded)[0]
-
-
-def fresh(x: Any) -> Any:
-    """x as a tensor to differentiate by."""
-    return ops.alias(x) if x.requires_grad else x.detach().requires_grad_()
+def options_of(attributes: dict[str, Any]) -> tuple[str, tuple[int, ...], bool]:
+    """(mode, batch_sizes, backwards) of a Recurrence."""
+    return attributes["mode"], attributes["batch_sizes"], attributes["backwards"]
