@@ -7,14 +7,13 @@ import json
 import math
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from nanotorch.training import fit, read_request
-from nanotorch.training.coefficients import _covariance, _two_sided
+from nanotorch.training.coefficients import Estimation, _two_sided, coefficients
 from nanotorch.training.commands import COMMANDS
 from nanotorch.training.data.split import divide
 from nanotorch.training.errors import InputError
@@ -162,6 +161,115 @@ def test_separable_rows_and_features_that_are_sums_are_noted() -> None:
     )
 
 
+def cases_of(task: str) -> dict[str, Any]:
+    """Columns whose targets (those called y…) are of a task."""
+    random = np.random.default_rng(3)
+    x = random.standard_normal((200, 2)) * [3.0, 0.1] + [5.0, 0.0]
+    chance = 1 / (1 + np.exp(-(x[:, 0] - 5) / 3))
+    columns = {"a": x[:, 0], "b": x[:, 1]}
+    match task:
+        case "binary":
+            return {**columns, "y": (random.random(200) < chance).astype(int)}
+        case "classes":
+            scores = np.column_stack([x[:, 0] / 3, 0 * chance, 5 * x[:, 1]])
+            return {**columns, "y": (scores + random.gumbel(size=(200, 3))).argmax(axis=1)}
+        case "labels":
+            return {**columns, **{f"y{k}": (random.random(200) < chance).astype(int) for k in "12"}}
+        case "regression":
+            return {**columns, "y": x[:, 0] + random.standard_normal(200)}
+    return {**columns, **{f"y{k}": 9 * k * x[:, 0] + random.standard_normal(200) for k in (1, 2)}}
+
+
+TASKS = ("binary", "classes", "labels", "regression", "regressions")
+
+
+def fit_task(task: str, **sections: Any) -> Finished:
+    columns = cases_of(task)
+    targets = [name for name in columns if name.startswith("y")]
+    tables: dict[str, dict[str, Any]] = {
+        "data": {"target": targets[0] if len(targets) == 1 else targets},
+        "model": {"name": "linear" if task.startswith("regression") else "logistic"},
+        "output": {"curves": False, "report": False},
+    }
+    for name, keys in sections.items():
+        tables[name] = {**tables.get(name, {}), **keys}
+    return fit(tables, data=columns, quiet=True)
+
+
+OPTIMUM: dict[str, Any] = {
+    "optimizer": {"name": "lbfgs", "max_iter": 100, "tolerance_grad": 1e-10},
+    "training": {"epochs": 20, "batch_size": 0, "dtype": "float64"},
+    "data": {"test": 0.0, "validation": 0.0},
+}
+
+
+def notes_of(run: Finished) -> str:
+    notes: list[str] = run.summary["data"]["notes"]
+    return "\n".join(notes)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "penalty", [{}, {"l2": 0.3}, {"l2": 0.3, "parameters": ["*"]}], ids=["none", "weight", "all"]
+)
+def test_the_optimum_of_the_loss_and_its_penalty_is_known(
+    task: str, penalty: dict[str, Any]
+) -> None:
+    run = fit_task(task, **OPTIMUM, penalty=penalty)
+    assert "standard errors away" not in notes_of(run)
+    assert all(each["standard_error"] > 0 for each in rows_of(run))
+    assert ("pulls coefficients towards 0" in notes_of(run)) is bool(penalty)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_coefficients_that_are_not_the_optimum_say_how_far_they_are(task: str) -> None:
+    run = fit_task(task, training={"epochs": 1}, optimizer={"lr": 1e-4})
+    assert re.search(r"up to \S+ standard errors away", notes_of(run))
+
+
+@pytest.mark.parametrize(
+    ("section", "keys", "words"),
+    [
+        ("loss", {"class_weight": "balanced"}, "loss.class_weight makes the loss another one"),
+        ("loss", {"pos_weight": 2.0}, "loss.pos_weight makes the loss another one"),
+        ("loss", {"label_smoothing": 0.1}, "loss.label_smoothing makes the loss another one"),
+        ("penalty", {"l1": 0.01}, "penalty.l1 chooses"),
+    ],
+)
+def test_where_no_standard_error_holds_there_is_none(
+    section: str, keys: dict[str, Any], words: str
+) -> None:
+    run = fit_task("binary", **OPTIMUM, **{section: keys})
+    assert f"no standard errors: {words}" in notes_of(run)
+    assert [math.isnan(each["standard_error"]) for each in rows_of(run)] == [True] * 3
+    assert not any(math.isnan(each["coefficient"]) for each in rows_of(run))
+
+
+def test_what_is_frozen_has_no_standard_error() -> None:
+    run = fit_task("binary", **{**OPTIMUM, "model": {"freeze": ["bias"]}, "data": {
+        **OPTIMUM["data"], "standardize": False}})  # fmt: skip
+    assert "take the frozen bias as known" in notes_of(run)
+    assert [math.isnan(each["standard_error"]) for each in rows_of(run)] == [True, False, False]
+
+
+def test_a_value_that_is_never_met_with_a_class_is_noted() -> None:
+    write(
+        "d.csv",
+        c=["u", "v", "w", "v"] * 10,
+        x=np.arange(40) % 7,
+        y=["a", "b", "b", "a", "b", "a", "b", "b"] * 5,
+    )
+    run = train("d.csv", *EXACT)
+    assert "some value of c=w is never met with one of the outcomes" in notes_of(run)
+    assert "penalty.l2 would bound them" in notes_of(run)
+
+
+def rows_of(run: Finished) -> list[dict[str, float]]:
+    rows = csv.DictReader((run.folder / "coefficients.csv").read_text().splitlines())
+    names = ("term", "outcome")
+    return [{k: float(v or "nan") for k, v in r.items() if k not in names} for r in rows]
+
+
 @pytest.mark.parametrize(
     ("size", "freedom", "p"),
     [
@@ -234,8 +342,10 @@ def test_the_threshold_of_the_best_f1_is_chosen_on_validation_rows() -> None:
 
 @pytest.mark.parametrize(("slope", "noted"), [(0.5, True), (5.0, True), (-0.5, False)])
 def test_rows_are_separable_by_any_margin(slope: float, noted: bool) -> None:
-    features = SimpleNamespace(in_memory=True, values=np.array([[-1.0], [-1.0], [1.0], [1.0]]))
-    rows = SimpleNamespace(features=features, target=np.array([0.0, 0, 1, 1]), weights=None)
-    data: Any = SimpleNamespace(train=rows, target=SimpleNamespace(task="binary"))
-    _, _, notes = _covariance(data, np.array([0.0, slope]), 1, 0.0)
-    assert any("separable" in note for note in notes) is noted
+    write(
+        "d.csv", x=[-1.0, -1.2, 1.0, 1.1] * 10, z=[0.3, 0.1, 0.2] * 13 + [0.7], y=[0, 0, 1, 1] * 10
+    )
+    data = train("d.csv", "--training.epochs", "1").data
+    weights = {"weight": np.array([[slope, 0.0]], np.float32), "bias": np.zeros(1, np.float32)}
+    _, notes = coefficients(data, weights, Estimation())
+    assert any("are separable" in note for note in notes) is noted

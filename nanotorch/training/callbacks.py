@@ -15,6 +15,7 @@ from nanotorch.training.config import sections
 from nanotorch.training.curves import draw_curves
 from nanotorch.training.errors import needs_extra
 from nanotorch.training.exits import say
+from nanotorch.training.metrics import reason
 from nanotorch.training.run import Run
 from nanotorch.training.run_state import save_state
 
@@ -153,6 +154,7 @@ class Lines:
 
     def __init__(self, best: Best, quiet: bool) -> None:
         self.best, self.quiet = best, quiet
+        self.undefined: list[str] = []
         self.bar: Any = None
 
     def on_start(self, run: Run) -> None:
@@ -180,6 +182,11 @@ class Lines:
             self.bar.write(line)
         else:
             say(line)
+        for key, value in record.items():
+            if value is None and key not in self.undefined:
+                self.undefined.append(key)
+                part, _, name = key.partition("/")
+                say(f"note: {part} {name} –: {reason(name)}")
 
     def on_end(self, run: Run) -> None:
         if self.bar is not None:

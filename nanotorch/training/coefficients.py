@@ -1,8 +1,9 @@
 """Coefficients of linear and logistic models in original units, with their uncertainty.
 
-The standard errors are those of maximum likelihood (the inverse of the observed information; for
-linear regression of ordinary least squares). A penalty l2 shrinks them: there the sandwich
-(H + l2 n)^-1 H (H + l2 n)^-1 stands in. See T. Hastie, R. Tibshirani, J. Friedman: The Elements of
+The standard errors are those of maximum likelihood: the inverse of the observed information H (for
+linear regression those of least squares). Under a penalty with the second derivative R they are
+those of the penalized estimate, the roots of the diagonal of (H + R)^-1 H (H + R)^-1. Several
+classes are told relative to the first. See T. Hastie, R. Tibshirani, J. Friedman: The Elements of
 Statistical Learning, sections 3.2 and 4.4.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,19 @@ from numpy.typing import NDArray
 from nanotorch.training.data.prepare import Prepared
 
 COEFFICIENTS = "coefficients.csv"  # in a run folder
-MOST = 1000  # features up to which the information is inverted
+MOST = 1000  # parameters up to which the information is inverted
 LEVEL = 0.95  # of the confidence intervals
-COLUMNS = ("term", "coefficient", "standard_error", "statistic", "p", "low", "high", "odds_ratio")
+FAR = 0.1  # standard errors from the optimum, beyond which it is said
+TASKS = ("binary", "classes", "labels", "regression")
+
+Array = NDArray[np.float64]
 
 
 @dataclass
 class Coefficient:
-    """One term: its value, its uncertainty (NaN where it has none), and exp of it for classes."""
+    """One term: its value, its uncertainty (NaN where it has none), and the odds it multiplies."""
 
+    outcome: str
     term: str
     coefficient: float
     standard_error: float
@@ -37,98 +42,250 @@ class Coefficient:
     low: float
     high: float
     odds_ratio: float
+    odds_low: float
+    odds_high: float
+
+
+@dataclass
+class Estimation:
+    """How the weights came about, as far as their uncertainty depends on it."""
+
+    l1: float = 0.0
+    l2: float = 0.0
+    penalized: list[str] = field(default_factory=lambda: ["weight"])
+    frozen: list[str] = field(default_factory=list)
+    reweighted: str = ""  # the key that makes the loss another one than the likelihood
 
 
 def coefficients(
-    data: Prepared, weights: dict[str, NDArray[Any]], penalty: float
+    data: Prepared, weights: dict[str, NDArray[Any]], estimation: Estimation
 ) -> tuple[list[Coefficient], list[str]]:
-    """The terms of a model of one linear layer and one output, and notes; none for any other."""
-    weight = weights.get("weight")
-    names = data.encoding.feature_names
-    task = data.target.task
-    single = weight is not None and weight.shape == (1, len(names))
-    if not single or task not in ("binary", "regression") or set(weights) - {"weight", "bias"}:
+    """The terms of a model of one linear layer, and notes; none for any other model."""
+    weight, bias = weights.get("weight"), weights.get("bias")
+    names, task = data.encoding.feature_names, data.target.task
+    if weight is None or weight.ndim != 2 or set(weights) - {"weight", "bias"}:
         return [], []
-    assert weight is not None
-    bias = weights.get("bias")
-    constant = [] if bias is None else [float(bias[0])]
-    beta = np.array([*constant, *weight[0].astype(np.float64)])
-    start = len(constant)
-    covariance, freedom, notes = _covariance(data, beta, start, penalty)
-    scale, mean = data.standardization.scale, data.standardization.mean
-    # In original units: w / s for a feature, and b - sum w m / s for the intercept.
-    change = np.eye(len(beta))
-    change[start:, start:] = np.diag(1 / scale)
+    if weight.shape != (data.target.outputs, len(names)):
+        return [], []
+    terms = names if bias is None else ["(intercept)", *names]
+    start = len(terms) - len(names)
+    columns = [weight] if bias is None else [bias[:, None], weight]
+    beta = np.concatenate(columns, axis=1).astype(np.float64)
+    units = np.eye(len(terms))  # w / s for a feature, and b - sum w m / s for the intercept
+    units[start:, start:] = np.diag(1 / data.standardization.scale)
     if start:
-        change[0, 1:] = -mean / scale
-    values = change @ beta
-    errors = np.sqrt(np.maximum(np.diag(change @ covariance @ change.T), 0))
-    border = _quantile(freedom)
-    terms = []
-    for name, value, error in zip(["(intercept)"] * start + names, values, errors, strict=True):
-        known = math.isfinite(error) and error > 0
-        ratio = value / error if known else math.nan
-        spread = border * error if known else math.nan
-        terms.append(
-            Coefficient(
-                name,
-                float(value),
-                float(error) if known else math.nan,
-                float(ratio),
-                _two_sided(abs(ratio), freedom) if known else math.nan,
-                float(value - spread),
-                float(value + spread),
-                math.exp(min(value, 700.0)) if task == "binary" else math.nan,
-            )
-        )
-    return terms, notes
-
-
-def _covariance(
-    data: Prepared, beta: NDArray[Any], start: int, penalty: float
-) -> tuple[NDArray[Any], float, list[str]]:
-    """The covariance of standardized coefficients, degrees of freedom, and notes."""
-    count = len(beta)
-    unknown = np.full((count, count), math.nan)
-    if not data.train.features.in_memory or count > MOST:
-        return unknown, math.inf, [f"standard errors are computed up to {MOST} features in memory"]
-    features = data.train.features.values.astype(np.float64)
-    x = np.column_stack([np.ones((len(features), start)), features])
-    target = data.train.target.ravel().astype(np.float64)
-    said = x @ beta
-    weights = np.ones(len(x)) if data.train.weights is None else data.train.weights
-    freedom, notes = math.inf, []
-    if data.target.task == "regression":
-        freedom = float(len(x) - count)
-        if freedom <= 0:
-            return unknown, math.inf, ["fewer rows than coefficients: no standard errors"]
-        noise = float((weights * np.square(target - said)).sum() / freedom)
-        curvature = weights / max(noise, 1e-300)
-        ridge = penalty * weights.sum() / (2 * max(noise, 1e-300))  # the loss has no half
+        units[0, 1:] = -data.standardization.mean / data.standardization.scale
+    outcomes = data.target.columns if task == "regression" else data.target.classes
+    contrast = np.eye(len(beta))
+    if task == "binary":
+        outcomes = outcomes[1:]
+    elif task == "classes":
+        outcomes, contrast = outcomes[1:], np.eye(len(beta))[1:]
+        contrast[:, 0] = -1.0
+    values = contrast @ beta @ units.T
+    errors = np.full(values.shape, math.nan)
+    notes = []
+    freedom = math.inf
+    fit = _Fit(data, beta, start, estimation)
+    if task == "classes":
+        notes.append(f"coefficients of classes are relative to {data.target.classes[0]!r}")
+    if fit.problem:
+        notes.append(f"no standard errors: {fit.problem}")
     else:
-        if (np.where(target == 1, said, -said) > 0).all():
+        freedom = fit.freedom
+        directions = np.kron(contrast, units)[:, fit.free]
+        squares = ((directions @ fit.covariance) * directions).sum(axis=1)
+        errors = np.sqrt(np.maximum(squares, 0)).reshape(values.shape)
+        steps = np.abs(directions @ fit.step).reshape(values.shape)
+        known = errors > 0
+        far = float((steps[known] / errors[known]).max(initial=0.0))
+        if far > FAR and not fit.separable:
             notes.append(
-                "the training rows are separable: without a penalty the coefficients grow without "
-                "bound, and their standard errors say nothing"
+                f"the coefficients are up to {far:.2g} standard errors away from those of the "
+                f"lowest training loss, for which p and intervals hold: train longer, without "
+                f'validation rows, or with optimizer.name = "lbfgs"'
             )
+    notes += fit.notes
+    border = _quantile(freedom)
+    rows = [
+        _coefficient(outcome, term, float(value), float(error), freedom, border, task)
+        for outcome, each, its in zip(outcomes, values, errors, strict=True)
+        for term, value, error in zip(terms, each, its, strict=True)
+    ]
+    return rows, notes
+
+
+def _coefficient(
+    outcome: str, term: str, value: float, error: float, freedom: float, border: float, task: str
+) -> Coefficient:
+    if not (math.isfinite(error) and error > 0):
+        error = math.nan
+    ratio = value / error
+    p = math.nan if math.isnan(error) else _two_sided(abs(ratio), freedom)
+    low, high = value - border * error, value + border * error
+    odds = (math.nan,) * 3 if task == "regression" else map(_odds, (value, low, high))
+    return Coefficient(outcome, term, value, error, ratio, p, low, high, *odds)
+
+
+def _odds(value: float) -> float:
+    return math.exp(min(value, 700.0)) if not math.isnan(value) else math.nan
+
+
+class _Fit:
+    """The covariance of the free parameters (output by output, the intercept first), the step from
+    them to the optimum, and what is to be said; `problem` where they have none."""
+
+    def __init__(self, data: Prepared, beta: Array, start: int, estimation: Estimation) -> None:
+        self.notes: list[str] = []
+        self.freedom, self.separable, self.problem = math.inf, False, ""
+        outputs, count = beta.shape
+        task = data.target.task
+        roles = np.array(["bias"] * start + ["weight"] * (count - start))
+        trained = np.tile(~np.isin(roles, estimation.frozen), outputs)
+        self.free = np.flatnonzero(trained)
+        if not data.train.features.in_memory or beta.size > MOST:
+            self.problem = f"they are computed up to {MOST} parameters, with all rows in memory"
+        elif estimation.reweighted:
+            self.problem = f"{estimation.reweighted} makes the loss another one than the likelihood"
+        elif estimation.l1:
+            self.problem = "penalty.l1 chooses among the coefficients"
+        if not data.train.features.in_memory:
+            return
+        features = data.train.features.values.astype(np.float64)
+        x = np.column_stack([np.ones((len(features), start)), features])
+        weights = np.ones(len(x)) if data.train.weights is None else data.train.weights
+        weights = np.asarray(weights, dtype=np.float64)
+        target = data.train.target
+        x, target, weights = x[weights > 0], target[weights > 0], weights[weights > 0]
+        said = x @ beta.T
+        truth = _indicators(task, target, outputs)
+        penalized = np.isin(roles, estimation.penalized)
+        self._note_separation(data, x[:, start:], truth, said, estimation.l2)
+        if self.problem:
+            return
+        if task == "regression":
+            self.freedom = float(len(x) - len(self.free) // outputs)
+            if self.freedom <= 0:
+                self.problem = "there are fewer rows than coefficients"
+                return
+        information, score, noise = _information(task, x, truth, said, weights, self.freedom)
+        together = outputs if task in ("labels", "regression") else 1  # outputs the loss averages
+        ridge = np.outer(
+            estimation.l2 * weights.sum() * together / noise, penalized.astype(np.float64)
+        ).ravel()
+        score = (score - ridge * beta.ravel())[self.free]
+        information = information[np.ix_(self.free, self.free)]
+        curvature = information + np.diag(ridge[self.free])
+        # The same for all classes moves no probability: a direction for each term not penalized.
+        free_terms = trained[:count] & (ridge[:count] == 0)
+        idle = int(free_terms.sum()) if task == "classes" else 0
+        if np.linalg.matrix_rank(curvature, hermitian=True) < len(self.free) - idle:
+            self.problem = (
+                "some features are sums of others, as all values of a text column are of the "
+                "intercept; penalty.l2 would part them"
+            )
+            return
+        smallest = len(self.free) * float(np.finfo(np.float64).eps)  # as matrix_rank has it
+        inverse = np.linalg.pinv(curvature, rcond=smallest, hermitian=True)
+        self.covariance, self.step = inverse @ information @ inverse, inverse @ score
+        if estimation.frozen:
+            self.notes.append(
+                f"standard errors take the frozen {' and '.join(estimation.frozen)} as known"
+            )
+        if estimation.l2:
+            self.notes.append(
+                "penalty.l2 pulls coefficients towards 0: their standard errors are those of the "
+                "pulled ones, and p and intervals do not count the pull"
+            )
+        if data.train.weights is not None and task != "regression":
+            self.notes.append(
+                "standard errors take data.weight as a number of rows: 2 is as two equal rows"
+            )
+
+    def _note_separation(
+        self,
+        data: Prepared,
+        features: Array,
+        truth: Array,
+        said: Array,
+        l2: float,
+    ) -> None:
+        """Say where the likelihood has no highest value."""
+        task = data.target.task
+        if task == "regression":
+            return
+        if task == "classes":
+            right = (said * truth).sum(axis=1) > np.where(truth == 1, -np.inf, said).max(axis=1)
+        else:
+            right = np.where(truth == 1, said, -said) > 0
+        self.separable = bool(right.all(axis=0).any())
+        rest = "" if l2 else "; penalty.l2 would bound them"
+        if self.separable:
+            self.notes.append(
+                f"the training rows are separable: without a penalty the coefficients grow without "
+                f"bound, and their standard errors say nothing{rest}"
+            )
+        elif names := _pure_features(data, features, truth):
+            self.separable = True
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
+            self.notes.append(
+                f"some value of {shown} is never met with one of the outcomes: without a penalty "
+                f"such coefficients grow without bound, and their standard errors say nothing{rest}"
+            )
+
+
+def _pure_features(data: Prepared, features: Array, truth: Array) -> list[str]:
+    """Features of two values, one of which is never met with some outcome."""
+    low, high = features.min(axis=0), features.max(axis=0)
+    two = ((features == low) | (features == high)).all(axis=0) & (low < high)
+    places = np.flatnonzero(two)
+    upper = (features[:, places] == high[places]).astype(np.float64)
+    several = data.target.task == "classes"
+    outcomes = truth if several else np.concatenate([1 - truth, truth], axis=1)
+    met = np.minimum(upper.T @ outcomes, (1 - upper).T @ outcomes)
+    names = data.encoding.feature_names
+    return [names[at] for at in places[(met == 0).any(axis=1)]]
+
+
+def _indicators(task: str, target: NDArray[Any], outputs: int) -> Array:
+    """The truth in the shape of the outputs: numbers, or 0 and 1."""
+    if task == "classes":
+        return np.asarray(target.ravel()[:, None] == np.arange(outputs), dtype=np.float64)
+    return target.reshape(len(target), -1).astype(np.float64)
+
+
+def _information(
+    task: str, x: Array, truth: Array, said: Array, weights: Array, freedom: float
+) -> tuple[Array, Array, Array]:
+    """Minus the second and the first derivative of the log-likelihood in all parameters, and for
+    each output what its loss is divided by to be one."""
+    outputs, count = truth.shape[1], x.shape[1]
+    information = np.zeros((outputs, count, outputs, count))
+    noise = np.ones(outputs)
+    if task == "regression":
+        squares = (weights[:, None] * np.square(truth - said)).sum(axis=0)
+        variance = np.maximum(squares / freedom, 1e-300)
+        noise, residual = 2 * variance, (truth - said) / variance  # the loss has no half
+        for k in range(outputs):
+            information[k, :, k] = x.T @ (x * (weights / variance[k])[:, None])
+    elif task == "classes":
+        p = np.exp(said - said.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        residual = truth - p
+        for k in range(outputs):
+            for other in range(k, outputs):
+                shared = p[:, k] * ((k == other) - p[:, other])
+                block = x.T @ (x * (weights * shared)[:, None])
+                information[k, :, other] = block
+                information[other, :, k] = block
+    else:
         p = 1 / (1 + np.exp(-np.clip(said, -700, 700)))
-        curvature = weights * p * (1 - p)
-        ridge = penalty * weights.sum()
-    information = x.T @ (x * curvature[:, None])
-    shrunk = information.copy()
-    places = np.arange(start, count)
-    shrunk[places, places] += ridge
-    if np.linalg.matrix_rank(shrunk, hermitian=True) < count:
-        words = (
-            "some features are sums of others, as all values of a text column are of the intercept"
-        )
-        return (
-            unknown,
-            freedom,
-            [*notes, f"no standard errors: {words}; penalty.l2 would part them"],
-        )
-    inverse = np.linalg.inv(shrunk)
-    return inverse @ information @ inverse, freedom, notes
+        residual = truth - p
+        for k in range(outputs):
+            information[k, :, k] = x.T @ (x * (weights * p[:, k] * (1 - p[:, k]))[:, None])
+    score = ((weights[:, None] * residual).T @ x).ravel()
+    size = outputs * count
+    return information.reshape(size, size), score, noise
 
 
 def _two_sided(size: float, freedom: float) -> float:
@@ -173,11 +330,13 @@ def _beta(x: float, a: float, b: float) -> float:
 
 
 def as_csv(terms: list[Coefficient]) -> bytes:
-    """The terms as CSV; empty cells where something is unknown."""
+    """The terms as CSV: the outcome first, where there are several; empty where unknown."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for term in terms:
-        name, *numbers = vars(term).values()
-        writer.writerow([name, *("" if math.isnan(n) else f"{n:.9g}" for n in numbers)])
+    first = 0 if len({each.outcome for each in terms}) > 1 else 1
+    writer.writerow(list(vars(terms[0]))[first:])
+    for each in terms:
+        outcome, term, *numbers = vars(each).values()
+        cells = ["" if math.isnan(number) else f"{number:.9g}" for number in numbers]
+        writer.writerow([outcome, term, *cells][first:])
     return file.getvalue().encode()

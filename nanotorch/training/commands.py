@@ -20,11 +20,10 @@ from nanotorch.training.exits import Command, exit_code, tell
 from nanotorch.training.files import refuse_to_replace
 from nanotorch.training.fit import train
 from nanotorch.training.inspection import inspect_file, write_toml
+from nanotorch.training.metrics import reason
 from nanotorch.training.prediction import Wishes, predict_file
 from nanotorch.training.run_folder import METRICS, read_log
 from nanotorch.training.synthetic import save, two_clouds
-
-UNDEFINED = "needs rows of each class, and rows of another one"
 
 
 def predict(arguments: list[str]) -> None:
@@ -98,7 +97,7 @@ def evaluate(arguments: list[str]) -> None:
         if name == "confusion":
             print(f"{name:<{width}}  {value}")
         else:
-            shown = f"– ({UNDEFINED})" if value is None else f"{value:.6g}"
+            shown = f"– ({reason(name)})" if value is None else f"{value:.6g}"
             print(f"{name:<{width}}  {shown}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -11,16 +12,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nanotorch.training.errors import plain
+
 Values = NDArray[Any]
 POINTS = 600  # drawn of one line, so that a page stays small
 
 WIDTH, HEIGHT = 480, 300
-LEFT, RIGHT, TOP, BOTTOM = 64, 14, 14, 42
+RIGHT, TOP, BOTTOM = 14, 14, 42
+CHARACTER = 7.8  # width of a digit on an axis, at most
+VALUES = 10  # told of each trace to those who cannot see it
+
+
+def html(text: Any) -> str:
+    """Text for a page: no markup, and no control characters."""
+    return escape(plain(str(text)))
 
 
 @dataclass
 class Trace:
-    """A line or dots: its points, its words in the legend, and its colour class (c0 … c6)."""
+    """A line or dots: its points, its words in the legend, and its colour class (c0 … c9)."""
 
     label: str
     x: Values
@@ -38,49 +48,46 @@ class Plot:
     y_words: str
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
-    diagonal: bool = False
+    diagonal: str = ""  # words about the dotted line from corner to corner; none if empty
     marks: Sequence[tuple[float, float, str, str]] = field(
         default_factory=list
     )  # x, y, colour, words
 
     def svg(self) -> str:
-        """The drawing, with a legend under it where there is more than one thing to tell apart."""
-        x = self.x_range or _range([trace.x for trace in self.traces], margin=0.0)
-        y = self.y_range or _range([trace.y for trace in self.traces], margin=0.06)
-        parts = [*_axes(x, y, self.x_words, self.y_words)]
+        """The drawing with a legend under it."""
+        frame = _Frame(
+            self.x_range or _range([trace.x for trace in self.traces], margin=0.0),
+            self.y_range or _range([trace.y for trace in self.traces], margin=0.06),
+        )
+        parts = frame.axes(self.x_words, self.y_words)
+        legend = [(trace.colour, trace.label) for trace in self.traces]
         if self.diagonal:
-            parts.append(
-                f'<line class="guide" x1="{_x(x[0], x)}" y1="{_y(x[0], y)}" '
-                f'x2="{_x(x[1], x)}" y2="{_y(x[1], y)}"/>'
-            )
-        parts += [_trace(trace, x, y) for trace in self.traces]
-        legend = [(trace.colour, trace.label, False) for trace in self.traces if trace.label]
+            (x1, x2), (y1, y2) = map(frame.x, frame.x_range), map(frame.y, frame.x_range)
+            parts.append(f'<line class="guide" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>')
+            legend.append(("guide", self.diagonal))
+        parts += [_trace(trace, frame) for trace in self.traces]
         for at, value, colour, words in self.marks:
-            parts.append(
-                f'<circle class="mark {colour}" cx="{_x(at, x)}" cy="{_y(value, y)}" r="5"/>'
-            )
-            legend.append((colour, words, True))
-        name = escape(f"{self.y_words} over {self.x_words}")
+            place = f'cx="{frame.x(at)}" cy="{frame.y(value)}"'
+            parts.append(f'<circle class="mark {colour}" {place} r="5"/>')
+            legend.append((f"{colour} ring", words))
+        name, words = html(f"{self.y_words} over {self.x_words}"), html(self._words())
         drawing = (
             f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">'
-            + f"<desc>{escape(self._words())}</desc>"
-            + "".join(parts)
-            + "</svg>"
+            f"<desc>{words}</desc>" + "".join(parts) + "</svg>"
         )
-        return drawing + (_legend(legend) if legend else "")
+        return drawing + _legend(legend)
 
     def _words(self) -> str:
-        """What the drawing shows, in a sentence for each trace."""
+        """What the drawing shows: the range of each trace, and its values at some places."""
         sentences = []
         for trace in self.traces:
             known = np.flatnonzero(np.isfinite(trace.y))
             if len(known):
-                first, last = known[0], known[-1]
                 low, high = trace.y[known].min(), trace.y[known].max()
+                some = known[np.linspace(0, len(known) - 1, min(len(known), VALUES)).astype(int)]
+                values = ", ".join(f"{trace.x[at]:.4g}: {trace.y[at]:.4g}" for at in some)
                 sentences.append(
-                    f"{trace.label or self.y_words}: {len(known)} points from "
-                    f"({trace.x[first]:.4g}, {trace.y[first]:.4g}) to ({trace.x[last]:.4g}, "
-                    f"{trace.y[last]:.4g}), between {low:.4g} and {high:.4g}."
+                    f"{trace.label}: {len(known)} points from {low:.4g} to {high:.4g}; {values}."
                 )
         return " ".join([*sentences, *(f"{words}." for *_, words in self.marks)])
 
@@ -97,16 +104,6 @@ def _range(values: Sequence[Values], margin: float) -> tuple[float, float]:
     return low - margin * (high - low), high + margin * (high - low)
 
 
-def _x(value: float, scale: tuple[float, float]) -> float:
-    share = (value - scale[0]) / (scale[1] - scale[0])
-    return round(LEFT + share * (WIDTH - LEFT - RIGHT), 1)
-
-
-def _y(value: float, scale: tuple[float, float]) -> float:
-    share = (value - scale[0]) / (scale[1] - scale[0])
-    return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 1)
-
-
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     """Round numbers between low and high, about `wanted` of them."""
     rough = (high - low) / wanted
@@ -114,39 +111,75 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     step = next(power * size for size in (1, 2, 2.5, 5, 10) if power * size >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
-    return [round(at * step, 12) for at in range(first, last + 1)]
+    digits = 3 - math.floor(math.log10(step))
+    return [round(at * step, digits) for at in range(first, last + 1)]
 
 
-def _axes(x: tuple[float, float], y: tuple[float, float], x_words: str, y_words: str) -> list[str]:
-    parts = []
-    for at in ticks(*y):
-        place = _y(at, y)
+def tick_words(values: Sequence[float]) -> list[str]:
+    """The numbers with as many digits as tell each from the next."""
+    largest = max((abs(value) for value in values), default=0.0)
+    for digits in range(17):
+        if largest and not 1e-4 <= largest < 1e6:
+            words = [re.sub(r"e([+-])0*", r"e\1", f"{v:.{digits}e}") if v else "0" for v in values]
+        else:
+            words = [f"{value:.{digits}f}" for value in values]
+        if np.allclose([float(word) for word in words], values, rtol=1e-9, atol=1e-6 * largest):
+            if len(set(words)) == len(words):
+                break
+    return [word.replace("e+", "e") for word in words]
+
+
+class _Frame:
+    """Where a point of the axes is on the drawing; room is left for the longest number."""
+
+    def __init__(self, x_range: tuple[float, float], y_range: tuple[float, float]) -> None:
+        self.x_range, self.y_range = x_range, y_range
+        self.y_ticks = ticks(*y_range)
+        longest = max(map(len, tick_words(self.y_ticks)), default=1)
+        self.left = 30 + round(CHARACTER * longest)
+        for wanted in (5, 4, 3, 2, 1):
+            self.x_ticks = ticks(*x_range, wanted)
+            width = CHARACTER * max(map(len, tick_words(self.x_ticks)), default=1) + 8
+            if len(self.x_ticks) * width < WIDTH - self.left - RIGHT:
+                break
+
+    def x(self, value: float) -> float:
+        share = (value - self.x_range[0]) / (self.x_range[1] - self.x_range[0])
+        return round(self.left + share * (WIDTH - self.left - RIGHT), 1)
+
+    def y(self, value: float) -> float:
+        share = (value - self.y_range[0]) / (self.y_range[1] - self.y_range[0])
+        return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 1)
+
+    def axes(self, x_words: str, y_words: str) -> list[str]:
+        """Grid, numbers and words."""
+        parts = []
+        left, right, bottom = self.left, WIDTH - RIGHT, HEIGHT - BOTTOM
+        for value, words in zip(self.y_ticks, tick_words(self.y_ticks), strict=True):
+            y = self.y(value)
+            parts.append(f'<line class="grid" x1="{left}" y1="{y}" x2="{right}" y2="{y}"/>')
+            parts.append(f'<text x="{left - 7}" y="{y + 4}" text-anchor="end">{words}</text>')
+        for value, words in zip(self.x_ticks, tick_words(self.x_ticks), strict=True):
+            x = self.x(value)
+            parts.append(f'<line class="grid" x1="{x}" y1="{TOP}" x2="{x}" y2="{bottom}"/>')
+            middle = min(x, WIDTH - 2 - CHARACTER * len(words) / 2)
+            parts.append(
+                f'<text x="{middle:.1f}" y="{bottom + 19}" text-anchor="middle">{words}</text>'
+            )
+        middle = (TOP + bottom) / 2
         parts.append(
-            f'<line class="grid" x1="{LEFT}" y1="{place}" x2="{WIDTH - RIGHT}" y2="{place}"/>'
+            f'<text class="words" x="{(left + right) / 2}" y="{HEIGHT - 6}" '
+            f'text-anchor="middle">{html(x_words)}</text>'
+            f'<text class="words" x="13" y="{middle}" text-anchor="middle" '
+            f'transform="rotate(-90 13 {middle})">{html(y_words)}</text>'
         )
-        parts.append(f'<text x="{LEFT - 7}" y="{place + 4}" text-anchor="end">{at:g}</text>')
-    for at in ticks(*x):
-        place = _x(at, x)
-        parts.append(
-            f'<line class="grid" x1="{place}" y1="{TOP}" x2="{place}" y2="{HEIGHT - BOTTOM}"/>'
-        )
-        parts.append(
-            f'<text x="{place}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{at:g}</text>'
-        )
-    middle = (TOP + HEIGHT - BOTTOM) / 2
-    parts.append(
-        f'<text class="words" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" '
-        f'text-anchor="middle">{escape(x_words)}</text>'
-        f'<text class="words" x="13" y="{middle}" text-anchor="middle" '
-        f'transform="rotate(-90 13 {middle})">{escape(y_words)}</text>'
-    )
-    return parts
+        return parts
 
 
-def _trace(trace: Trace, x: tuple[float, float], y: tuple[float, float]) -> str:
+def _trace(trace: Trace, frame: _Frame) -> str:
     keep = np.linspace(0, len(trace.x) - 1, min(len(trace.x), POINTS)).astype(np.int64)
     points = [
-        (_x(float(a), x), _y(float(b), y))
+        (frame.x(float(a)), frame.y(float(b)))
         for a, b in zip(trace.x[keep], trace.y[keep], strict=True)
         if math.isfinite(b)
     ]
@@ -157,11 +190,8 @@ def _trace(trace: Trace, x: tuple[float, float], y: tuple[float, float]) -> str:
     return f'<polyline class="line {trace.colour}" points="{path}"/>'
 
 
-def _legend(entries: Sequence[tuple[str, str, bool]]) -> str:
-    shown = "".join(
-        f'<span><i class="{colour}{" ring" if ring else ""}"></i>{escape(words)}</span>'
-        for colour, words, ring in entries
-    )
+def _legend(entries: Sequence[tuple[str, str]]) -> str:
+    shown = "".join(f'<span><i class="{kind}"></i>{html(words)}</span>' for kind, words in entries)
     return f'<div class="legend">{shown}</div>'
 
 
@@ -174,8 +204,8 @@ def bars(names: Sequence[str], values: Sequence[float]) -> str:
         start = 50 - share if value < 0 else 50
         colour = "c1" if value < 0 else "c0"
         rows.append(
-            f'<tr><th scope="row">{escape(name)}</th><td class="bar"><i class="{colour}" '
-            f'style="left:{start:.2f}%;width:{share:.2f}%"></i></td><td>{value:+.3f}</td></tr>'
+            f'<tr><th scope="row">{html(name)}</th><td class="bar"><i class="{colour}" '
+            f'style="left:{start:.2f}%;width:{share:.2f}%"></i></td><td>{value:+.4g}</td></tr>'
         )
     caption = "<caption>of standardized features</caption>"
     return f'<table class="bars">{caption}{"".join(rows)}</table>'
@@ -183,14 +213,21 @@ def bars(names: Sequence[str], values: Sequence[float]) -> str:
 
 def matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
     """A confusion matrix: rows are the truth, columns what was predicted."""
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+    head = "".join(f'<th scope="col">{html(name)}</th>' for name in names)
     rows = []
     for name, row in zip(names, counts, strict=True):
         total = sum(row) or 1
         cells = "".join(f'<td style="--share:{count / total:.3f}">{count:,}</td>' for count in row)
-        rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
-    # The first column is as wide as the longest name; all others share the rest.
+        rows.append(f'<tr><th scope="row">{html(name)}</th>{cells}</tr>')
+    # The first column is as wide as the longest name; all others share the rest, and the table
+    # scrolls where that is less than a number needs.
     width = 0.6 * min(14, max(len(name) for name in names)) + 1
+    least = width + 2.6 * len(names)
     body = f'<col style="width:{width:.1f}em"><tr><td></td>{head}</tr>{"".join(rows)}'
     caption = "<caption>rows are the truth, columns what was predicted</caption>"
-    return f'<div class="wide" tabindex="0"><table class="matrix">{caption}{body}</table></div>'
+    return wide(f'<table class="matrix" style="min-width:{least:.0f}em">{caption}{body}</table>')
+
+
+def wide(table: str) -> str:
+    """A table that scrolls by itself, also by the keyboard, where it is larger than its place."""
+    return f'<div class="wide" tabindex="0">{table}</div>'

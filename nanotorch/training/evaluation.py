@@ -13,7 +13,7 @@ from nanotorch.training.data.identity import known_rows, require_same
 from nanotorch.training.data.prepare import prepare
 from nanotorch.training.data.tables import read_table
 from nanotorch.training.errors import InputError
-from nanotorch.training.metrics import measure, names_for
+from nanotorch.training.metrics import baseline, measure, names_for
 from nanotorch.training.prediction import Predictor, note
 from nanotorch.training.run_folder import CONFIG
 
@@ -45,6 +45,8 @@ def evaluate_file(
     outcome = predictor.outcome(table, rows)
     values: dict[str, Any] = measure(outcome, names_for(outcome.task))
     values = {name: None if value != value else value for name, value in values.items()}
+    if predictor.most_frequent is not None:
+        values["baseline_accuracy"] = baseline(predictor.most_frequent, outcome)
     if outcome.task in ("binary", "classes"):
         values["confusion"] = outcome.confusion.tolist()
     return {"rows": len(outcome.outputs), **values}

@@ -19,20 +19,20 @@ from nanotorch.training.callbacks import (
     TimeLimit,
     Timer,
 )
-from nanotorch.training.coefficients import COEFFICIENTS, as_csv, coefficients
+from nanotorch.training.coefficients import COEFFICIENTS, Estimation, as_csv, coefficients
 from nanotorch.training.config.command_line import read_request
 from nanotorch.training.config.reader import config_of
 from nanotorch.training.config.sections import Config
 from nanotorch.training.curves import draw_curves
 from nanotorch.training.data.identity import IDENTITY, MARKS, marks_file, require_same
-from nanotorch.training.data.prepare import Prepared, prepare
+from nanotorch.training.data.prepare import most_frequent, prepare
 from nanotorch.training.devices import choose_device
 from nanotorch.training.errors import Interrupted, RunFailure, plain
 from nanotorch.training.exits import say
 from nanotorch.training.files import write_whole
-from nanotorch.training.metrics import Outcome, best_threshold, names_for
+from nanotorch.training.metrics import Outcome, baseline, best_threshold, names_for, reason
 from nanotorch.training.model_file import ModelFile, write_model_file
-from nanotorch.training.models import parameter_table
+from nanotorch.training.models import matching, parameter_table
 from nanotorch.training.report import write_overview, write_report
 from nanotorch.training.results import Finished, comparison, last_line
 from nanotorch.training.resuming import reopen, run_of
@@ -149,6 +149,9 @@ def fit(
             finished = _finish(run, best, failure)
         except Interrupted as signal:
             raise _go_on_later(run, signal) from None
+        if not quiet:
+            for note in finished.summary["data"]["notes"][len(run.data.notes) :]:
+                say(f"note: {plain(note)}")
         run.events.record("end", epoch=run.at.epoch, step=run.at.step, epoch_seconds=timer.seconds)
         _draw(finished)
         if failure is not None:
@@ -223,30 +226,52 @@ def _finish(run: Run, best: Best, failure: BaseException | None) -> Finished:
         "data": run.data.summary(),
     }
     outcomes: dict[str, Outcome] = {}
+    notes: list[str] = []
+    if best.state["epoch"] is None and run.at.epoch:
+        notes.append(f"no epoch has a {run.monitor}: the weights are those of the last one")
     if run.config.metrics.threshold == "f1" and (run.best is not None or failure is None):
         _, outcome = run.evaluate("validation", [])
-        run.threshold = summary["threshold"] = best_threshold(outcome)
+        if outcome.truth.any():
+            run.threshold = summary["threshold"] = best_threshold(outcome)
+        else:
+            notes.append("no validation row is positive: the threshold stays 0.5")
     if run.best is not None or failure is None:
         for part in run.parts:
             measured, outcomes[part] = run.evaluate(part, names_for(task))
             clean = {key: None if value != value else value for key, value in measured.items()}
             summary[part] = clean
+            undefined = [key for key, value in clean.items() if value is None]
+            notes += [f"{part} {key.replace('_', ' ')} –: {reason(key)}" for key in undefined]
+            if task != "regression":
+                clean["baseline_accuracy"] = baseline(most_frequent(run.data), outcomes[part])
             if task in ("binary", "classes"):
-                summary[part]["baseline_accuracy"] = baseline(run.data, outcomes[part])
-                summary[part]["confusion"] = outcomes[part].confusion.tolist()
+                clean["confusion"] = outcomes[part].confusion.tolist()
         write_model_file(run.folder / MODEL, model_file(run))
-        terms, notes = coefficients(run.data, run.weights(), run.config.penalty.l2)
-        if terms and not run.config.penalty.l1:
+        terms, more = coefficients(run.data, run.weights(), estimation(run))
+        notes += more
+        if terms:
             write_whole(run.folder / COEFFICIENTS, as_csv(terms))
-            summary["data"]["notes"] = [*summary["data"]["notes"], *notes]
+    summary["data"]["notes"] = [*run.data.notes, *notes]
     write_whole(run.folder / SUMMARY, json_text(summary).encode())
     return Finished(run.config, run.folder, summary, outcomes, run.data)
 
 
-def baseline(data: Prepared, outcome: Outcome) -> float:
-    """The accuracy of always saying the class that most training rows have."""
-    most = np.bincount(data.train.target.ravel().astype(np.int64)).argmax()
-    return float((outcome.truth == most).mean())
+def estimation(run: Run) -> Estimation:
+    """What the uncertainty of coefficients depends on."""
+    config = run.config
+    loss, penalty = config.loss, config.penalty
+    reweighted = [
+        f"loss.{key}"
+        for key, neutral in (("class_weight", "none"), ("pos_weight", None), ("label_smoothing", 0))
+        if getattr(loss, key) != neutral
+    ]
+    return Estimation(
+        l1=penalty.l1,
+        l2=penalty.l2,
+        penalized=[name for name, _ in matching(run.model, penalty.parameters)],
+        frozen=[name for name, p in run.model.named_parameters() if not p.requires_grad],
+        reweighted=" and ".join(reweighted),
+    )
 
 
 def _draw(run: Finished) -> None:
@@ -273,6 +298,7 @@ def model_file(run: Run) -> ModelFile:
         "dtype": run.config.training.dtype,
         "reading": {"missing_values": run.config.data.missing_values},
         "missing": run.config.data.missing,
+        "most_frequent": None if data.target.task == "regression" else most_frequent(data),
     }
     standardization = {"mean": data.standardization.mean, "scale": data.standardization.scale}
     return ModelFile(run.weights(), standardization, facts)

@@ -110,6 +110,12 @@ def accuracy(o: Outcome) -> float:
     return float((right.all(axis=1) if right.ndim == 2 else right).mean())
 
 
+def baseline(most_frequent: list[int], o: Outcome) -> float:
+    """The accuracy of always saying what most training rows have."""
+    right = o.truth.reshape(len(o.truth), -1) == np.asarray(most_frequent)
+    return float(right.all(axis=1).mean())
+
+
 def balanced_accuracy(o: Outcome) -> float:
     """Mean over the classes present of the share of their rows that are right."""
     hits, _, there = o.counts
@@ -251,11 +257,13 @@ def mae(o: Outcome) -> float:
 
 
 def r2(o: Outcome) -> float:
-    """1 - squared error / squared deviation from the mean; mean over targets."""
+    """1 - squared error / squared deviation from the mean; mean over targets.
+
+    NaN where a target is constant, for which scikit-learn says 0 or 1.
+    """
     error = np.square(o.outputs.astype(np.float64) - o.target).sum(axis=0)
     spread = np.square(o.target - o.target.mean(axis=0, dtype=np.float64)).sum(axis=0)
-    known = np.where(spread > 0, 1 - error / np.where(spread > 0, spread, 1), error == 0)
-    return float(known.mean())
+    return float(np.where(spread > 0, 1 - error / np.where(spread > 0, spread, 1), math.nan).mean())
 
 
 # --- by name -----------------------------------------------------------------------------------
@@ -271,7 +279,10 @@ class Metric:
     measure: Callable[[Outcome], float]
     tasks: tuple[str, ...]
     more_is_better: bool = True
+    needs: str = ""  # why it may be undefined
 
+
+EACH_CLASS = "needs rows of each class, and rows of another one"
 
 METRICS = {
     "accuracy": Metric(accuracy, ANY_CLASS),
@@ -282,15 +293,20 @@ METRICS = {
     "recall_macro": Metric(lambda o: recall(o, micro=False), ANY_CLASS),
     "f1_micro": Metric(lambda o: f1(o, micro=True), ANY_CLASS),
     "f1_macro": Metric(lambda o: f1(o, micro=False), ANY_CLASS),
-    "roc_auc": Metric(roc_auc, ANY_CLASS),
-    "pr_auc": Metric(pr_auc, ANY_CLASS),
+    "roc_auc": Metric(roc_auc, ANY_CLASS, needs=EACH_CLASS),
+    "pr_auc": Metric(pr_auc, ANY_CLASS, needs="needs rows of each class"),
     "log_loss": Metric(log_loss, ANY_CLASS, more_is_better=False),
     "brier": Metric(brier, ANY_CLASS, more_is_better=False),
     "calibration_error": Metric(calibration_error, ANY_CLASS, more_is_better=False),
     "mse": Metric(mse, ("regression",), more_is_better=False),
     "mae": Metric(mae, ("regression",), more_is_better=False),
-    "r2": Metric(r2, ("regression",)),
+    "r2": Metric(r2, ("regression",), needs="needs targets that differ"),
 }
+
+
+def reason(name: str) -> str:
+    """Why a metric, or the loss, has no value."""
+    return METRICS[name].needs if name in METRICS else "needs rows that weigh more than 0"
 
 
 def names_for(task: str) -> list[str]:

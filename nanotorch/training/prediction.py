@@ -56,6 +56,7 @@ class Facts(BaseModel):
     dtype: Literal["float32", "float64"]
     reading: dict[str, Any] = {}
     missing: Literal["refuse", "mean", "median", "drop"] | None = None
+    most_frequent: list[int] | None = None  # class or labels of the training rows
 
 
 @dataclass
@@ -70,6 +71,7 @@ class Predictor:
     dtype: Any
     keys: dict[str, Any]  # of [data] that say how files are written
     missing: str  # the run's rule for gaps
+    most_frequent: list[int] | None  # class or labels of the training rows
 
     @staticmethod
     def load(path: Path, trusted: bool = False) -> Predictor:
@@ -104,7 +106,8 @@ class Predictor:
         model.to(dtype=dtype).eval()
         target = Target(facts.task, np.empty((0, outputs)), facts.classes, facts.targets)
         filled = any(column.fill is not None for column in facts.columns)
-        rest = (facts.reading, facts.missing or ("mean" if filled else "refuse"))
+        missing = facts.missing or ("mean" if filled else "refuse")
+        rest = (facts.reading, missing, facts.most_frequent)
         return Predictor(model, encoding, standardization, target, facts.threshold, dtype, *rest)
 
     def outputs(self, table: Table, rows: Any = slice(None)) -> NDArray[Any]:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nanotorch.training.coefficients import COEFFICIENTS
-from nanotorch.training.config.writer import to_toml
+from nanotorch.training.config.writer import to_toml, toml_value
 from nanotorch.training.curves import resume_points, series
-from nanotorch.training.drawing import Plot, Trace, bars, matrix
+from nanotorch.training.drawing import Plot, Trace, bars, html, matrix, wide
 from nanotorch.training.files import write_whole
-from nanotorch.training.metrics import Outcome, calibration, label_confusions, roc_curve
+from nanotorch.training.metrics import (
+    Outcome,
+    calibration,
+    calibration_error,
+    label_confusions,
+    reason,
+    roc_curve,
+)
 from nanotorch.training.model_file import read_model_file
 from nanotorch.training.results import Finished, comparison_table
 from nanotorch.training.run_folder import EVENTS, METRICS, MODEL, read_log
@@ -26,16 +32,17 @@ COLOURS = 10  # that can be told apart; further lines are dashed
 
 STYLE = """
 :root{--ink:#1f2933;--soft:#5f6b76;--line:#d8dee5;--paper:#fff;--card:#f6f8fa;
---c0:#2f6fb3;--c1:#d9622b;--c2:#3a9a5b;--c3:#8a56b8;--c4:#a17f14;--c5:#5f6b76;--c6:#c2447e;
---c7:#0f8c8c;--c8:#7a4a21;--c9:#1f2933}
+--c0:#2f6fb3;--c1:#d9622b;--c2:#5a991c;--c3:#6811f2;--c4:#07989c;--c5:#960a3c;--c6:#e508d9;
+--c7:#0b5a39;--c8:#614703;--c9:#1f2933}
 @media(prefers-color-scheme:dark){:root{--ink:#e4e9ee;--soft:#9aa7b4;--line:#38434e;
---paper:#14191f;--card:#1c232b;--c0:#6ea8e0;--c1:#f0915f;--c2:#6cc58b;--c3:#b58be0;--c4:#dcbf62;
---c5:#9aa7b4;--c6:#e57fae;--c7:#5fcaca;--c8:#c99b6f;--c9:#e4e9ee}}
+--paper:#14191f;--card:#1c232b;--c0:#6ea8e0;--c1:#f0915f;--c2:#a6ff31;--c3:#ad469b;--c4:#1bc9b1;
+--c5:#f98ead;--c6:#ad970d;--c7:#208404;--c8:#0a7c73;--c9:#e4e9ee}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:1080px;padding:24px 16px 64px;color:var(--ink);
 background:var(--paper);font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
 h1{font-size:26px;margin:0}h2{font-size:17px;margin:0 0 10px}
-p{margin:4px 0;color:var(--soft)}
+p{margin:4px 0;color:var(--soft)}a{color:var(--c0)}
+h1,p,.tiles span,.legend span,th,td{overflow-wrap:anywhere}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(130px,1fr));gap:10px;margin:20px 0}
 .tiles div{background:var(--card);border-radius:10px;padding:12px 14px}
 .tiles b{display:block;font-size:22px;font-weight:650;font-variant-numeric:tabular-nums}
@@ -61,10 +68,11 @@ vertical-align:middle}
 i.c0{background:var(--c0)}i.c1{background:var(--c1)}i.c2{background:var(--c2)}
 i.c3{background:var(--c3)}i.c4{background:var(--c4)}i.c5{background:var(--c5)}
 i.c6{background:var(--c6)}i.c7{background:var(--c7)}i.c8{background:var(--c8)}
-i.c9{background:var(--c9)}i.again{opacity:.55}caption{text-align:left;color:var(--soft);
-font-size:13px;padding-bottom:4px}
+i.c9{background:var(--c9)}i.again{opacity:.55}
+.legend i.guide{height:0;border-radius:0;border-top:2px dotted var(--soft)}
+caption{text-align:left;color:var(--soft);font-size:13px;padding-bottom:4px}
 .legend i.ring.c0{border:2.2px solid var(--c0)}.legend i.ring.c1{border:2.2px solid var(--c1)}
-.wide{overflow-x:auto}
+.wide{overflow:auto;max-height:480px}.wide th,.wide td{overflow-wrap:normal}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:14px}
 th{text-align:left;font-weight:500;color:var(--soft);padding:4px 8px 4px 0}
 td{text-align:right;padding:4px 0 4px 8px}
@@ -99,20 +107,20 @@ def write_overview(runs: list[Finished]) -> Path:
     first, last = runs[0].folder, runs[-1].folder
     path = first.parent / f"{first.name}-to-{last.name}.html"
     head, *rows = comparison_table(runs)
-    links = {str(run.folder): escape(run.folder.name) for run in runs}
-    shown = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
+    links = {str(run.folder): html(run.folder.name) for run in runs}
+    shown = "".join(f'<th scope="col">{html(name)}</th>' for name in head)
     body = "".join(
         "<tr>"
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row[:-1])
+        + "".join(f"<td>{html(cell)}</td>" for cell in row[:-1])
         + (f'<td><a href="{links[row[-1]]}/report.html">{links[row[-1]]}</a></td>'
-           if row[-1] in links else f"<td>{escape(row[-1])}</td>")
+           if row[-1] in links else f"<td>{html(row[-1])}</td>")
         + "</tr>"
         for row in rows
     )  # fmt: skip
     table = (
         f'<table class="lined"><caption>{len(runs)} runs</caption><tr>{shown}</tr>{body}</table>'
     )
-    title = escape(f"{first.name} to {last.name}")
+    title = html(f"{first.name} to {last.name}")
     write_whole(
         path, _document(title, f"<h1>{title}</h1>", _section("Results", table, True)).encode()
     )
@@ -123,7 +131,7 @@ def _document(title: str, head: str, sections: str) -> str:
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<style>{STYLE}</style></head><body>{head}"
+        f"<style>{STYLE}</style></head><body><header>{head}</header>"
         f'<main class="cards">{sections}</main></body></html>\n'
     )
 
@@ -136,7 +144,7 @@ def page(run: Finished) -> str:
     if part in run.outcomes:
         sections += _quality(run, part)
     sections += [_coefficients(run), _metrics(run), _data(run), _timings(run), _config(run)]
-    name = escape(run.folder.name)
+    name = html(run.folder.name)
     return _document(name, _head(run, part), "".join(sections))
 
 
@@ -146,7 +154,7 @@ def _main_part(run: Finished) -> str:
 
 def _section(title: str, body: str, full: bool = False) -> str:
     kind = ' class="full"' if full else ""
-    return f"<section{kind}><h2>{escape(title)}</h2>{body}</section>"
+    return f"<section{kind}><h2>{html(title)}</h2>{body}</section>"
 
 
 def _number(value: Any) -> str:
@@ -163,18 +171,19 @@ def _head(run: Finished, part: str) -> str:
             tiles.append((f"{part} {key.replace('_', ' ')}", _number(summary[part][key])))
     if "baseline_accuracy" in summary.get(part, {}):
         share = _number(summary[part]["baseline_accuracy"])
-        tiles.append(("accuracy of the most frequent class", share))
+        most = "labels" if data["task"] == "labels" else "class"
+        tiles.append((f"accuracy of the most frequent {most}", share))
     tiles.append(("best epoch", f"{_number(summary['best_epoch'])} of {summary['epochs']}"))
     tiles.append(("trained parameters", _number(summary["trained_parameters"])))
     shown = "".join(
-        f"<div><b>{value}</b><span>{escape(words)}</span></div>" for words, value in tiles
+        f"<div><b>{value}</b><span>{html(words)}</span></div>" for words, value in tiles
     )
     what = {"binary": "two classes", "classes": "classes", "labels": "labels"}
     task = what.get(data["task"], "regression")
     model = run.config.model.name
     return (
-        f"<h1>{escape(run.folder.name)}</h1><p>{escape(model)} on {escape(str(data['source']))}, "
-        f"{task}; {escape(str(summary['ended']))}</p><div class='tiles'>{shown}</div>"
+        f"<h1>{html(run.folder.name)}</h1><p>{html(model)} on {html(str(data['source']))}, "
+        f"{task}; {html(str(summary['ended']))}</p><div class='tiles'>{shown}</div>"
     )
 
 
@@ -199,7 +208,7 @@ def _curves(run: Finished, records: list[dict[str, Any]]) -> list[str]:
         words = quantity.replace("_", " ")
         drawn.append(_section(words.capitalize(), Plot(traces, "epoch", words, marks=marks).svg()))
     epochs, rates = series(records, "lr")
-    plot = Plot([Trace("", epochs, rates, "c2")], "epoch", "learning rate")
+    plot = Plot([Trace("learning rate", epochs, rates, "c2")], "epoch", "learning rate")
     drawn.append(_section("Learning rate", plot.svg()))
     return drawn
 
@@ -211,13 +220,13 @@ def _quality(run: Finished, part: str) -> list[str]:
         truth, said = outcome.target[:, 0], outcome.outputs[:, 0]
         both = np.concatenate([truth, said])
         limits = (float(both.min()), float(both.max()))
-        trace = Trace("", truth, said, "c0", dots=True)
-        plot = Plot([trace], "truth", "prediction", limits, limits, diagonal=True)
+        trace = Trace(f"{part} rows", truth, said, "c0", dots=True)
+        plot = Plot([trace], "truth", "prediction", limits, limits, "prediction = truth")
         return [_section(f"Predictions, {part} rows", plot.svg())]
     sections = []
     if outcome.task == "labels":
         body = "".join(
-            f"<h3>{escape(name)}</h3>{matrix(counts, ['no', 'yes'])}"
+            f"<h3>{html(name)}</h3>{matrix(counts, ['no', 'yes'])}"
             for name, counts in zip(names, label_confusions(outcome), strict=True)
         )
         sections.append(_section(f"Confusion by label, {part} rows", body))
@@ -225,12 +234,31 @@ def _quality(run: Finished, part: str) -> list[str]:
         body = matrix(outcome.confusion.tolist(), names)
         sections.append(_section(f"Confusion, {part} rows", body, full=len(names) > 6))
     sections.append(_section(f"ROC, {part} rows", _roc(outcome, names)))
-    rows, mean, share = calibration(outcome)
-    known = rows > 0
-    trace = Trace("", mean[known], share[known], "c0", dots=True)
-    plot = Plot([trace], "mean probability", "share that is true", (0, 1), (0, 1), diagonal=True)
-    sections.append(_section(f"Calibration, {part} rows", plot.svg()))
+    sections.append(_section(f"Calibration, {part} rows", _calibration(outcome)))
     return sections
+
+
+def _calibration(outcome: Outcome) -> str:
+    """The reliability curve, its bins as a table, and the expected calibration error."""
+    rows, mean, share = calibration(outcome)
+    known = np.flatnonzero(rows)
+    trace = Trace("bins of rows", mean[known], share[known], "c0", dots=True)
+    plot = Plot([trace], "mean probability", "share that is true", (0, 1), (0, 1), "calibrated")
+    bins = len(rows)
+    body = "".join(
+        f'<tr><th scope="row">{at / bins:.3g} to {(at + 1) / bins:.3g}</th><td>{rows[at]:,}</td>'
+        f"<td>{mean[at]:.3f}</td><td>{share[at]:.3f}</td></tr>"
+        for at in known
+    )
+    head = "".join(
+        f'<th scope="col">{words}</th>'
+        for words in ("probability", "rows", "mean probability", "share that is true")
+    )
+    of = {"binary": "of the second class", "labels": "of the labels"}
+    caption = f"probability {of.get(outcome.task, 'of the class that is predicted')}"
+    table = f'<table class="lined"><caption>{caption}</caption><tr>{head}</tr>{body}</table>'
+    error = f"<p>expected calibration error: {_number(calibration_error(outcome))}</p>"
+    return plot.svg() + error + wide(table)
 
 
 def _roc(outcome: Outcome, names: Sequence[str]) -> str:
@@ -246,7 +274,7 @@ def _roc(outcome: Outcome, names: Sequence[str]) -> str:
     if not traces:
         return "<p>needs rows of at least two classes</p>"
     ranges = ((0.0, 1.0), (0.0, 1.02))
-    return Plot(traces, "false positive rate", "true positive rate", *ranges, diagonal=True).svg()
+    return Plot(traces, "false positive rate", "true positive rate", *ranges, "by chance").svg()
 
 
 def _coefficients(run: Finished) -> str:
@@ -277,18 +305,18 @@ def _all_coefficients(run: Finished) -> str:
     if not path.is_file():
         return ""
     head, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
-    shown = "".join(f'<th scope="col">{escape(name.replace("_", " "))}</th>' for name in head)
+    shown = "".join(f'<th scope="col">{html(name.replace("_", " "))}</th>' for name in head)
+    names = head.index("term") + 1
     body = "".join(
-        f'<tr><th scope="row">{escape(name)}</th>'
-        + "".join(f"<td>{_number(float(cell)) if cell else '–'}</td>" for cell in cells)
+        "<tr>"
+        + "".join(f'<th scope="row">{html(name)}</th>' for name in row[:names])
+        + "".join(f"<td>{_number(float(cell)) if cell else '–'}</td>" for cell in row[names:])
         + "</tr>"
-        for name, *cells in rows
+        for row in rows
     )
     caption = "<caption>in the units of the file</caption>"
     table = f'<table class="lined">{caption}<tr>{shown}</tr>{body}</table>'
-    inner = f"<summary>all {len(rows)} terms</summary><div class='wide'>{table}</div>"
-    words = f"<details>{inner}</details>"
-    return _section("Coefficients, with 95% confidence intervals", words, full=True)
+    return _section("Coefficients, with 95% confidence intervals", wide(table), full=True)
 
 
 def _metrics(run: Finished) -> str:
@@ -296,6 +324,12 @@ def _metrics(run: Finished) -> str:
     if not parts:
         return ""
     keys = [key for key in run.summary[parts[0]] if key != "confusion"]
+    reasons = {key: reason(key) for part in parts for key in keys if run.summary[part][key] is None}
+    words = [f"– {key.replace('_', ' ')}: {reason}" for key, reason in reasons.items()]
+    if (threshold := run.summary.get("threshold")) is not None:
+        words.append(f"positive from a probability of {threshold:.4g}, by F1 of validation rows")
+    elif run.data.target.task in ("binary", "labels"):
+        words.append(f"positive from a probability of {run.config.metrics.threshold}")
     head = "".join(f'<th scope="col">{part}</th>' for part in parts)
     rows = "".join(
         f"<tr><th scope='row'>{key.replace('_', ' ')}</th>"
@@ -305,7 +339,8 @@ def _metrics(run: Finished) -> str:
     )
     caption = "<caption>every metric, by part</caption>"
     body = f"<tr><td></td>{head}</tr>{rows}"
-    return _section("Metrics", f'<table class="lined">{caption}{body}</table>')
+    notes = "".join(f"<p>{html(line)}</p>" for line in words)
+    return _section("Metrics", f'<table class="lined">{caption}{body}</table>{notes}')
 
 
 def _data(run: Finished) -> str:
@@ -313,17 +348,33 @@ def _data(run: Finished) -> str:
     rows = [("source", data["source"]), ("task", data["task"]), ("features", data["features"])]
     rows.append(("classes" if data["task"] != "regression" else "target", _few(data["classes"])))
     rows += [(f"{part} rows", f"{count:,}") for part, count in data["rows"].items()]
+    guesses = [f"{key} = {toml_value(value)}" for key, value in run.data.guesses.items()]
+    rows += [("guessed", ", ".join(guesses))] if guesses else []
     rows += [("note", note) for note in data["notes"]]
-    return _section("Data", _facts("what was learned from", rows))
+    return _section("Data", _facts("what was learned from", rows)) + _columns(run)
+
+
+def _columns(run: Finished) -> str:
+    """What each column was taken for, and what stands in for its gaps."""
+    head = "".join(f'<th scope="col">{w}</th>' for w in ("column", "read as", "in place of gaps"))
+    body = ""
+    for column in run.data.encoding.columns:
+        kind = column.kind if column.categories is None else f"{len(column.categories)} categories"
+        fill = "–" if column.fill is None else _number(column.fill)
+        name = html(column.name)
+        body += f'<tr><th scope="row">{name}</th><td>{html(kind)}</td><td>{fill}</td></tr>'
+    caption = "<caption>what each column was taken for</caption>"
+    table = f'<table class="lined words">{caption}<tr>{head}</tr>{body}</table>'
+    return _section("Columns", wide(table))
 
 
 def _facts(caption: str, rows: Sequence[tuple[str, Any]]) -> str:
     """A table of names and what they are."""
     body = "".join(
-        f"<tr><th scope='row'>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
+        f"<tr><th scope='row'>{html(name)}</th><td>{html(str(value))}</td></tr>"
         for name, value in rows
     )
-    return f'<table class="lined words"><caption>{escape(caption)}</caption>{body}</table>'
+    return f'<table class="lined words"><caption>{html(caption)}</caption>{body}</table>'
 
 
 def _few(names: Sequence[str]) -> str:
@@ -346,6 +397,6 @@ def _timings(run: Finished) -> str:
 
 def _config(run: Finished) -> str:
     body = (
-        f"<details><summary>config.toml</summary><pre>{escape(to_toml(run.config))}</pre></details>"
+        f"<details><summary>config.toml</summary><pre>{html(to_toml(run.config))}</pre></details>"
     )
     return _section("Configuration", body, full=True)

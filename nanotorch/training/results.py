@@ -45,10 +45,11 @@ def last_line(run: Finished) -> str:
     name = "r2" if "r2" in measured else "accuracy"
     best = run.summary["best_epoch"]
     words = f"{part} {name} {_four(measured[name])}, loss {_four(measured['loss'])}"
+    chosen = "the last epoch" if best is None else f"epoch {best}"
     baseline = ""
     if "baseline_accuracy" in measured:
         baseline = f"; the most frequent class alone: {measured['baseline_accuracy']:.4f}"
-    return f"{words} (weights of epoch {best}{baseline}); run folder {run.folder}"
+    return f"{words} (weights of {chosen}{baseline}); run folder {run.folder}"
 
 
 def comparison(runs: list[Finished]) -> str:

@@ -345,6 +345,14 @@ def guessed(guesses: dict[str, Any]) -> list[str]:
     return [f"guessed in [data]: {shown}"]
 
 
+def most_frequent(data: Prepared) -> list[int]:
+    """The class, or the 0 and 1 of every label, that most training rows have."""
+    truth = data.train.target.reshape(len(data.train), -1).astype(np.int64)
+    rows, counts = np.unique(truth, axis=0, return_counts=True)
+    most: list[int] = rows[counts.argmax()].tolist()
+    return most
+
+
 def _check_classes(prepared: Prepared) -> None:
     """Every class must be met in training; those with few rows in a part are noted."""
     if prepared.target.task not in ("binary", "classes"):
