@@ -251,7 +251,6 @@ def sampler_of(**options: Any) -> Callable[[], Any]:
 
 
 ERRORS: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
-    ("workers", sampler_of(num_workers=2), ValueError, "num_workers must be 0, got 2"),
     ("batch size", sampler_of(batch_size=0), ValueError, "positive integer.*0"),
     ("a float batch size", sampler_of(batch_size=2.0), ValueError, "positive integer"),
     ("sampler and shuffle", sampler_of(sampler=[1], shuffle=True), ValueError, "exclusive"),

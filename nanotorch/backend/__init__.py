@@ -22,6 +22,7 @@ from nanotorch.backend.devices import (
     cuda_unavailable_reason as cuda_unavailable_reason,
     device as device,
     device_of as device_of,
+    forbid_cuda as forbid_cuda,
     get_default_device as get_default_device,
     is_array as is_array,
     is_pinned as is_pinned,

@@ -29,6 +29,7 @@ MODULES: dict[type, Any] = {numpy.ndarray: numpy}
 RAW: dict[type, Any] = {numpy.ndarray: numpy, **dict.fromkeys(numpy.sctypeDict.values(), numpy)}
 _cuda_module: Any = None
 _gpus = 0
+_forbidden: str | None = None  # why this process may not use CUDA
 # The modules that are imported with CuPy, by name; and where they put the modules of `backend.cuda`
 # for all who hold a CUDA array.
 LOADED_WITH_CUDA: list[str] = []
@@ -124,6 +125,22 @@ def register_cuda_module(module: Any) -> None:
         _gpus = int(module.cuda.runtime.getDeviceCount())
 
 
+class _Forbidden:
+    """Stands for the module of arrays that this process may not compute with."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(_forbidden)
+
+
+def forbid_cuda(reason: str) -> None:
+    """Makes each use of CUDA in this process a RuntimeError that says the reason."""
+    global _cuda_module, _forbidden
+    _forbidden = reason
+    if _cuda_module is not None:
+        MODULES[_cuda_module.ndarray] = RAW[_cuda_module.ndarray] = _Forbidden()
+        _cuda_module = None
+
+
 def cuda_is_absent() -> bool:
     """Whether no array can be on a GPU: CuPy has not been asked for so far."""
     return _cuda_module is None
@@ -143,8 +160,8 @@ def cuda_module() -> Any:
 
 def cuda_unavailable_reason() -> str | None:
     """Why CUDA cannot be used here and what to do about it, or None where it can."""
-    if _cuda_module is not None:
-        return None
+    if _cuda_module is not None or _forbidden is not None:
+        return _forbidden
     try:
         import cupy
     except ImportError as error:

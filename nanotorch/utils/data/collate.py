@@ -75,3 +75,16 @@ def _sequence(first: Sequence[Any], batch: Sequence[Any]) -> Any:
         joined[:] = columns
         return joined
     return columns
+
+
+def default_convert(item: Any) -> Any:
+    """NumPy arrays and numbers as tensors, also within mappings and sequences."""
+    if isinstance(item, numpy.ndarray | numpy.generic) and item.dtype.kind not in "SUO":
+        return as_tensor(numpy.asarray(item))
+    if isinstance(item, dict):
+        return {key: default_convert(value) for key, value in item.items()}
+    if isinstance(item, tuple) and hasattr(item, "_fields"):
+        return type(item)(*map(default_convert, item))
+    if isinstance(item, list | tuple):
+        return [default_convert(value) for value in item]
+    return item

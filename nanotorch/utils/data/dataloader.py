@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import repeat
 from typing import Any, Generic, TypeVar, overload
 
-import numpy
-
 from nanotorch.backend import cuda_unavailable_reason
-from nanotorch.creation import as_tensor
+from nanotorch.backend.loading import when_called
 from nanotorch.random import Generator
 from nanotorch.tensor import Tensor
-from nanotorch.utils.data.collate import default_collate
-from nanotorch.utils.data.dataset import Dataset, IterableDataset, Subset, TensorDataset
+from nanotorch.utils.data.collate import default_collate, default_convert
+from nanotorch.utils.data.dataset import Dataset, IterableDataset
+from nanotorch.utils.data.fetching import fetcher, gathers
 from nanotorch.utils.data.sampler import (
     BatchSampler,
     RandomSampler,
@@ -25,6 +25,10 @@ from nanotorch.utils.data.sampler import (
 )
 
 Item = TypeVar("Item", covariant=True)
+# The processes load when a loader first has some.
+context_of = when_called("nanotorch.utils.data.workers", "context_of")
+start_workers = when_called("nanotorch.utils.data.workers", "start_workers")
+FIXED = ("batch_size", "batch_sampler", "sampler", "drop_last", "dataset", "persistent_workers")
 
 
 class DataLoader(Generic[Item]):
@@ -36,12 +40,18 @@ class DataLoader(Generic[Item]):
     `batch_size=None` yields the samples one by one. The order for a seed is PyTorch's. A
     TensorDataset (or a Subset of one) under the default collate is batched by one gather per
     tensor. With `pin_memory` the tensors of a batch lie where a GPU copies them from beside
-    computing (UserWarning without one). Items are loaded in the calling process: `num_workers` must
-    be 0; `timeout`, `worker_init_fn`, `prefetch_factor` and `persistent_workers` have no effect.
+    computing (UserWarning without one).
+
+    `num_workers` processes make the batches, each up to `prefetch_factor` ahead (default 2), in the
+    same order, or with `in_order=False` as they are done. Each calls `worker_init_fn(number)`
+    first, and its random numbers start at a seed of this pass plus its number. They end with the
+    pass, or with the loader where `persistent_workers`. `multiprocessing_context` says how they
+    start ("fork", "spawn", "forkserver"), `timeout` how many seconds to wait for a batch (0: any).
+    Workers have no CUDA. An exception in one is raised here, with its traceback as the message.
     Source: https://docs.pytorch.org/docs/stable/data.html
 
-    ValueError for options that exclude each other, a batch size below 1, or num_workers other than
-    0.
+    ValueError for options that exclude each other, and a batch size below 1; RuntimeError for a
+    worker that ends before its work, or that is late.
     """
 
     def __init__(
@@ -65,16 +75,29 @@ class DataLoader(Generic[Item]):
         pin_memory_device: str = "",
         in_order: bool = True,
     ) -> None:
-        if num_workers != 0:
-            raise ValueError(
-                f"DataLoader: num_workers must be 0, got {num_workers}; batches are made in the "
-                "calling process, where one gather costs less than handing a batch over"
-            )
-        if timeout < 0:
-            raise ValueError(f"DataLoader: timeout must not be negative, got {timeout}")
+        for option, number in (("num_workers", num_workers), ("timeout", timeout)):
+            if number < 0:
+                raise ValueError(f"DataLoader: {option} should be non-negative, got {number}")
+        if prefetch_factor is not None:
+            check_count("prefetch_factor", prefetch_factor)
+        if num_workers == 0:
+            for option, value in (
+                *(("prefetch_factor", prefetch_factor), ("persistent_workers", persistent_workers)),
+                ("multiprocessing_context", multiprocessing_context),
+            ):
+                if value not in (None, False):
+                    raise ValueError(
+                        f"DataLoader: {option} needs num_workers > 0, got {option}={value!r} with "
+                        "num_workers=0"
+                    )
         self.dataset: Any = dataset
-        self.num_workers, self.pin_memory, self.timeout = 0, pin_memory, timeout
-        self.generator = generator
+        self.num_workers, self.pin_memory, self.timeout = num_workers, pin_memory, timeout
+        self.generator, self.worker_init_fn, self.in_order = generator, worker_init_fn, in_order
+        self.persistent_workers, self.pin_memory_device = persistent_workers, pin_memory_device
+        self.prefetch_factor = 2 if num_workers and prefetch_factor is None else prefetch_factor
+        self.multiprocessing_context: Any = None
+        self._workers: Any = None  # with persistent_workers, from one pass to the next
+        self._announced: int | None = None
         self._iterable = isinstance(dataset, IterableDataset)
         if self._iterable:
             for name, value in (("sampler", sampler), ("batch_sampler", batch_sampler)):
@@ -110,24 +133,49 @@ class DataLoader(Generic[Item]):
             batch_sampler = BatchSampler(sampler, batch_size, drop_last)
         self.sampler, self.batch_sampler = sampler, batch_sampler
         self.batch_size, self.drop_last = batch_size, drop_last
+        self._batched = batch_size is not None or batch_sampler is not None
         if collate_fn is None:
-            batched = batch_size is not None or batch_sampler is not None
-            collate_fn = default_collate if batched else default_convert
+            collate_fn = default_collate if self._batched else default_convert
         self.collate_fn: Callable[[Any], Any] = collate_fn
+        if num_workers:
+            self.multiprocessing_context = context_of(multiprocessing_context)
+            cores = (
+                len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+            )
+            if num_workers > (cores or 1):
+                warnings.warn(
+                    f"This DataLoader will create {num_workers} worker processes in total, more "
+                    f"than the {cores} cores that this process may use: batches may come slower",
+                    stacklevel=2,
+                )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in FIXED and name in self.__dict__:
+            raise ValueError(f"{name} attribute should not be set after DataLoader is initialized")
+        super().__setattr__(name, value)
 
     @overload
     def __iter__(self: DataLoader[tuple[Tensor, ...]]) -> Iterator[list[Tensor]]: ...
     @overload
     def __iter__(self) -> Iterator[Any]: ...
     def __iter__(self) -> Iterator[Any]:
-        # PyTorch draws a seed for its workers at the start of each pass, workers or not.
-        if self._iterable:
-            batches = self._from_iterable(iter(self.dataset))
-        elif self.batch_sampler is None:
-            batches = (self.collate_fn(self.dataset[index]) for index in self.sampler or ())
+        indices = self._indices()
+        workers = self._workers
+        if workers is not None and workers.alive:
+            workers.begin(indices)
+            batches: Iterator[Any] = workers
         else:
-            batches = self._gathered() or map(self._fetch, self.batch_sampler)
-        draw_seed(self.generator)
+            # PyTorch draws a seed for its workers at the start of a pass, workers or not.
+            seed = draw_seed(self.generator)
+            options = (self.dataset, self.collate_fn, self._batched, self.drop_last)
+            if self.num_workers == 0:
+                batches = map(fetcher(*options), indices)
+            else:
+                batches = workers = start_workers(self, options, seed)
+                workers.begin(self._indices())  # asked for a second time, as PyTorch does
+                self._workers = workers if self.persistent_workers else None
+        if self._announced is not None:
+            batches = self._counted(batches, self._announced)
         if self.pin_memory:
             if cuda_unavailable_reason() is None:
                 return map(pinned, batches)
@@ -137,44 +185,33 @@ class DataLoader(Generic[Item]):
             )
         return batches
 
-    def _from_iterable(self, items: Iterator[Any]) -> Iterator[Any]:
-        if self.batch_size is None:
-            yield from map(self.collate_fn, items)
-            return
-        while batch := list(islice(items, self.batch_size)):
-            if len(batch) < self.batch_size and self.drop_last:
-                return
-            yield self.collate_fn(batch)
-
-    def _gathered(self) -> Iterator[Any] | None:
-        """Batches by one gather per tensor, without a loop over rows, or None if that is not it."""
-        dataset: Any = self.dataset
-        chosen = None
-        if type(dataset) is Subset:
-            dataset, chosen = dataset.dataset, numpy.asarray(dataset.indices, dtype=numpy.int64)
-        if type(dataset) is not TensorDataset or self.collate_fn is not default_collate:
-            return None
+    def _indices(self) -> Iterator[Any]:
+        """The numbers of each batch; for an IterableDataset how many items it has."""
+        if self._iterable:
+            return repeat(self.batch_size)
         sampler = self.batch_sampler
-        batches = (
-            sampler.arrays()
-            if type(sampler) is BatchSampler
-            else (numpy.asarray(batch, dtype=numpy.int64) for batch in sampler or ())
-        )
-        return (dataset.gather(b if chosen is None else chosen[b]) for b in batches)
+        if type(sampler) is BatchSampler and gathers(self.dataset, self.collate_fn):
+            return sampler.arrays()
+        return iter(self.sampler if sampler is None else sampler)  # type: ignore[arg-type]
 
-    def _fetch(self, indices: Sequence[int]) -> Any:
-        """One batch by asking the dataset for each item."""
-        many = getattr(self.dataset, "__getitems__", None)
-        return self.collate_fn(
-            many(indices) if callable(many) else [self.dataset[index] for index in indices]
-        )
+    def _counted(self, batches: Iterator[Any], announced: int) -> Iterator[Any]:
+        """The batches, and a warning where there are more than `len` has said."""
+        for count, batch in enumerate(batches, 1):
+            if count > announced:
+                warnings.warn(
+                    f"Length of IterableDataset {self.dataset} was reported to be {announced}, but "
+                    f"{count} batches have been fetched"
+                    + ("; each worker must yield its own share" if self.num_workers else ""),
+                    stacklevel=2,
+                )
+            yield batch
 
     def __len__(self) -> int:
         if self.batch_sampler is not None:
             return len(self.batch_sampler)  # type: ignore[arg-type]
         if not self._iterable:
             return len(self.sampler)  # type: ignore[arg-type]
-        total = len(self.dataset)
+        total = self._announced = len(self.dataset)
         if self.batch_size is None:
             return total
         return total // self.batch_size if self.drop_last else -(-total // self.batch_size)
@@ -190,17 +227,4 @@ def pinned(item: Any) -> Any:
         return type(item)(*map(pinned, item))
     if isinstance(item, list | tuple):
         return type(item)(map(pinned, item))
-    return item
-
-
-def default_convert(item: Any) -> Any:
-    """NumPy arrays and numbers as tensors, also within mappings and sequences."""
-    if isinstance(item, numpy.ndarray | numpy.generic) and item.dtype.kind not in "SUO":
-        return as_tensor(numpy.asarray(item))
-    if isinstance(item, dict):
-        return {key: default_convert(value) for key, value in item.items()}
-    if isinstance(item, tuple) and hasattr(item, "_fields"):
-        return type(item)(*map(default_convert, item))
-    if isinstance(item, list | tuple):
-        return [default_convert(value) for value in item]
     return item
