@@ -575,6 +575,14 @@ class Tensor(Operators):
     # --- as Python sees it ----------------------------------------------------------------------
 
     def __getitem__(self, key: Any) -> Tensor:
+        tracked = self._requires_grad or self._base is not None
+        if type(key) is int and not (tracked or modes.rings or modes.inference):
+            try:  # what the engine would do, in half the time: a data set asks for every row
+                out = self._wrap(self._array[key, ...])
+            except IndexError:
+                return ops.getitem(self, key)  # type: ignore[no-any-return] # which explains it
+            out._become_view_of(self, ops.shapes.BasicIndex, {"key": (key,)})
+            return out
         return ops.getitem(self, key)  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:

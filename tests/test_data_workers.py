@@ -298,17 +298,17 @@ def test_an_exception_arrives_with_its_type_and_traceback(name: str) -> None:
 @pytest.mark.parametrize("name", ["value", "two arguments", "message", "key"])
 def test_an_exception_reads_as_pytorchs(name: str) -> None:
     torch = pytest.importorskip("torch")
-    error, _ = FAILURES[name]
-
-    def caught(m: Any) -> Any:
-        try:
-            list(m.utils.data.DataLoader(Item(fail(error)), num_workers=1))
-        except Exception as raised:
-            lines = str(raised).splitlines()
-            return type(raised), lines[:2], lines[-3:]
-        return None
-
-    assert caught(nt) == caught(torch)
+    error, kind = FAILURES[name]
+    with pytest.raises(kind) as ours:
+        list(data.DataLoader(Item(fail(error)), num_workers=1))
+    try:
+        fail(error)(1)
+    except Exception:
+        wrapped = torch._utils.ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(kind) as theirs:
+        wrapped.reraise()
+    mine, other = (str(raised.value).splitlines() for raised in (ours, theirs))
+    assert (ours.type, mine[:2], mine[-3:]) == (theirs.type, other[:2], other[-3:])
 
 
 def broken_start(number: int) -> None:
@@ -500,6 +500,17 @@ def test_workers_end_with_the_pass_an_early_break_and_the_loader() -> None:
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
+def test_an_exception_that_was_handled_holds_no_worker() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(ValueError):
+            list(data.DataLoader(Item(fail(ValueError("here"))), num_workers=1))
+        assert not multiprocessing.active_children()
+    finally:
+        gc.enable()
+
+
 def test_two_loaders_side_by_side_end_one_by_one() -> None:
     assert no_children()
     one = iter(data.DataLoader(Rows(), num_workers=1))
@@ -550,7 +561,10 @@ def run(
     return program, [int(pid) for pid in program.stdout.readline().split()]
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in ("spawn", "forkserver")]
+
+
+@pytest.mark.parametrize("method", ["fork", *SLOW])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_workers_end_when_their_program_is_ended(
     how: signal.Signals, method: str, tmp_path: Path

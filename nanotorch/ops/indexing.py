@@ -274,6 +274,8 @@ def put(x: Any, value: Any, indices: tuple[Any, ...], key: Any) -> Any:
 
 def getitem(x: Any, key: Any) -> Any:
     """x[key]: a view for ints, slices, None and `...`; a copy where the key holds tensors."""
+    if type(key) is int and x.ndim:  # as of data sets: without taking the key apart
+        return apply(BasicIndex, x, key=(key,))
     view, rest, indices = located(x, key)
     if indices:
         return apply(Index, view, *indices, key=rest)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy
 
-from nanotorch.backend import dtype as Dtype
 from nanotorch.creation import as_tensor, tensor
 from nanotorch.ops import stack
 from nanotorch.tensor import Tensor
@@ -32,10 +31,11 @@ def default_collate(batch: Sequence[Any]) -> Any:
         return stack([as_tensor(sample) for sample in batch], 0)
     if isinstance(first, numpy.generic):
         return as_tensor(numpy.array(batch))
-    if isinstance(first, bool | int):
-        return tensor(list(batch))
+    if isinstance(first, int):  # a bool is one, too
+        array = numpy.array(batch)
+        return as_tensor(array) if array.dtype.kind in "bi" else tensor(list(batch))
     if isinstance(first, float):
-        return tensor(list(batch), dtype=Dtype("float64"))
+        return as_tensor(numpy.array(batch, dtype=numpy.float64))
     if isinstance(first, str | bytes):
         return batch
     if isinstance(first, Mapping):

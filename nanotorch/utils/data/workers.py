@@ -100,17 +100,16 @@ class Failure(NamedTuple):
     kind: type[BaseException]
     text: str
 
-    def throw(self) -> None:
-        """Raises an exception of that type whose message holds the traceback."""
+    def exception(self) -> BaseException:
+        """An exception of that type whose message is the text."""
         if issubclass(self.kind, KeyError):  # which shows the repr of its argument
-            raise self.kind(_Text(self.text))
+            return self.kind(_Text(self.text))
         if getattr(self.kind, "message", None):
-            raise self.kind(message=self.text)  # type: ignore[call-arg]
+            return self.kind(message=self.text)  # type: ignore[call-arg]
         try:
-            error = self.kind(self.text)
-        except Exception:
-            error = RuntimeError(self.text)  # its type takes other arguments
-        raise error
+            return self.kind(self.text)
+        except Exception:  # it takes other arguments
+            return RuntimeError(self.text)
 
 
 class _Text(str):
@@ -320,7 +319,7 @@ class WorkerBatches:
                 self._close()
             raise StopIteration
         if isinstance(batch, Failure):
-            batch.throw()
+            raise batch.exception()
         return batch
 
     @contextlib.contextmanager
