@@ -99,7 +99,7 @@ globals().update(ops.FUNCTIONS)  # exp, sum, matmul, …: the list is in ops
 _LOADED_WITH_CUDA += ["nanotorch.cuda.kernel_table", "nanotorch.cuda.placement"]
 
 if TYPE_CHECKING:
-    from nanotorch import amp, backends, cuda, func, functional, linalg
+    from nanotorch import amp, backends, cuda, func, functional, linalg, serialization
     from nanotorch.amp.autocast_mode import (
         autocast,
         clear_autocast_cache,
@@ -109,6 +109,7 @@ if TYPE_CHECKING:
     )
     from nanotorch.backends import get_float32_matmul_precision, set_float32_matmul_precision
     from nanotorch.func import vmap
+    from nanotorch.serialization import load, save
     from nanotorch.spellings import (
         BFloat16Tensor,
         BoolTensor,

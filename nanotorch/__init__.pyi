@@ -99,6 +99,7 @@ from nanotorch import cuda as cuda
 from nanotorch import func as func
 from nanotorch import functional as functional
 from nanotorch import linalg as linalg
+from nanotorch import serialization as serialization
 from nanotorch.amp.autocast_mode import autocast as autocast
 from nanotorch.amp.autocast_mode import clear_autocast_cache as clear_autocast_cache
 from nanotorch.amp.autocast_mode import get_autocast_dtype as get_autocast_dtype
@@ -107,6 +108,8 @@ from nanotorch.amp.autocast_mode import is_autocast_enabled as is_autocast_enabl
 from nanotorch.backends import get_float32_matmul_precision as get_float32_matmul_precision
 from nanotorch.backends import set_float32_matmul_precision as set_float32_matmul_precision
 from nanotorch.func import vmap as vmap
+from nanotorch.serialization import load as load
+from nanotorch.serialization import save as save
 from nanotorch.spellings import BFloat16Tensor as BFloat16Tensor
 from nanotorch.spellings import BoolTensor as BoolTensor
 from nanotorch.spellings import ByteTensor as ByteTensor

@@ -39,7 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tensor", "operators", "sampling", "creation", "random", "printing"),
     ("amp", "spellings"),
     ("nn", "optim", "func", "linalg", "compile", "sym", "utils", "viz", "cuda", "backends"),
-    ("distributed", "functional"),
+    ("distributed", "functional", "serialization"),
     ("",),  # nanotorch/__init__.py
     ("interop",),  # stands on the public names, as a user's program does
     ("training",),
@@ -62,6 +62,7 @@ NUMPY_ALLOWED: dict[str, str] = {
     "nanotorch.creation": "makes tensors of numbers and arrays",
     "nanotorch.nn.init": "draws initial values on the host, as PyTorch does",
     "nanotorch.compile.calls": "notes the calls of NumPy that a kernel makes",
+    "nanotorch.serialization": "reads and writes the memory of arrays, and numbers of NumPy",
     "nanotorch.utils.data": "takes the arrays of a user's data set",
     "nanotorch.interop": "exchanges arrays with libraries that know NumPy's",
     "nanotorch.training": "reads tables, measures outputs, writes files and draws, on the host",

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from nanotorch.backend.dtypes import load_bfloat16
+from nanotorch.serialization import safetensors_files
 from nanotorch.training.errors import InputError, reading
 from nanotorch.training.files import write_whole
 
@@ -32,32 +31,20 @@ def array_bytes(
     arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any] | None = None
 ) -> bytes:
     """Arrays as safetensors, in the order of their names; `facts` become its metadata as JSON."""
-    import safetensors.numpy
-
-    # safetensors 0.8.0 stores wrong values for arrays that are not C-contiguous.
-    solid = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
     # One key only: safetensors writes several in an order that changes from process to process.
     metadata = {KEY: json.dumps(facts, sort_keys=True)} if facts else None
-    content: bytes = safetensors.numpy.save(solid, metadata)
-    return content
+    return safetensors_files.array_bytes(arrays, metadata)
 
 
 def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Arrays and facts of a safetensors file; one line if it is damaged or something else."""
-    import safetensors
-
     if not path.exists():
         raise InputError(f"{path}: there is no such file")
     with reading(path, "a safetensors file"):
-        with safetensors.safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            names = list(file.keys())
-            if any(file.get_slice(name).get_dtype() == "BF16" for name in names):
-                try:
-                    load_bfloat16()  # without which safetensors cannot make such an array
-                except RuntimeError as error:
-                    raise InputError(f"{path}: {error}") from None
-            arrays = {name: file.get_tensor(name) for name in names}
+        try:
+            arrays, metadata = safetensors_files.read_arrays(str(path))
+        except RuntimeError as error:  # what would read its bfloat16 is missing
+            raise InputError(f"{path}: {error}") from None
         facts = json.loads(metadata.get(KEY, "{}"))
         if not isinstance(facts, dict):
             raise InputError(f"{path}: its metadata {KEY!r} is not a table of facts")

@@ -86,4 +86,4 @@ class CyclicLR(LRScheduler):
         """All but the optimizer and a `scale_fn`, which a new schedule is given again."""
         state = super().state_dict()
         state.pop("_scale_fn", None)
-        return state
+        return {**state, "_scale_fn_custom": None}  # which PyTorch asks for
