@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from nanotorch.training.config.reader import load
 from nanotorch.training.config.sections import flat_values
-from nanotorch.training.errors import InputError, reading
+from nanotorch.training.errors import InputError, plain, reading
 from nanotorch.training.files import write_whole
 from nanotorch.training.metrics import METRICS as MEASURES
 from nanotorch.training.run_folder import CONFIG, EVENTS, METRICS, SUMMARY, read_log
@@ -240,10 +241,15 @@ def _draw_line(axes: Any, chart: Chart, line: Line) -> int:
         axes.fill_between(epochs, low, high, color=line.colour, alpha=0.2, linewidth=0)
     axes.plot(
         epochs, mean, color=line.colour, linewidth=1.2 if line.dashed else 1.9, marker=marker,
-        linestyle="--" if line.dashed else "-", label=line.label or None,
+        linestyle="--" if line.dashed else "-", label=_words(line.label) or None,
         solid_capstyle="round", solid_joinstyle="round",
     )  # fmt: skip
     return left_out
+
+
+def _words(text: str) -> str:
+    """Text that matplotlib draws as it is: it takes what stands between dollars for a formula."""
+    return plain(text).replace("$", r"\$")
 
 
 def _dress(axes: Any, chart: Chart, left_out: int) -> None:
@@ -268,7 +274,9 @@ def _dress(axes: Any, chart: Chart, left_out: int) -> None:
     axes.set_xlabel("epoch", color=INK, fontsize=10.5)
     axes.set_ylabel(words, color=INK, fontsize=10.5)
     if chart.title:
-        axes.set_title(chart.title, color=INK, fontsize=12, loc="left", pad=10, weight="bold")
+        axes.set_title(
+            _words(chart.title), color=INK, fontsize=12, loc="left", pad=10, weight="bold"
+        )
 
 
 def _mark_best(axes: Any, chart: Chart) -> None:
@@ -289,7 +297,8 @@ def save_figure(drawn: Any, stem: Path, kinds: Sequence[str] = ("png", "svg")) -
 
     written = []
     settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "nanotorch", "path.simplify": True}
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a box stands for it
         for kind in kinds:
             options: Any = {"dpi": 160} if kind == "png" else {"metadata": {"Date": None}}
             buffer = io.BytesIO()

@@ -19,6 +19,7 @@ POINTS = 600  # drawn of one line, so that a page stays small
 
 WIDTH, HEIGHT = 480, 300
 RIGHT, TOP, BOTTOM = 14, 14, 42
+LONGEST = 7  # number on an axis that is not written as a power of ten
 CHARACTER = 7.8  # width of a digit on an axis, at most
 VALUES = 10  # told of each trace to those who cannot see it
 
@@ -58,6 +59,7 @@ class Plot:
         frame = _Frame(
             self.x_range or _range([trace.x for trace in self.traces], margin=0.0),
             self.y_range or _range([trace.y for trace in self.traces], margin=0.06),
+            whole=self.x_words == "epoch",
         )
         parts = frame.axes(self.x_words, self.y_words)
         legend = [(trace.colour, trace.label) for trace in self.traces]
@@ -116,29 +118,35 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
 
 
 def tick_words(values: Sequence[float]) -> list[str]:
-    """The numbers with as many digits as tell each from the next."""
-    largest = max((abs(value) for value in values), default=0.0)
+    """The numbers with as many digits as tell each from the next; powers of ten where shorter."""
+    fixed, powers = _with_digits(values, "f"), _with_digits(values, "e")
+    powers = [re.sub(r"e\+?(-?)0*(\d)", r"e\1\2", word) for word in powers]
+    longest = max(map(len, fixed), default=0)
+    if longest <= LONGEST or longest <= max(map(len, powers)):
+        return fixed
+    return [word if float(word) else "0" for word in powers]
+
+
+def _with_digits(values: Sequence[float], kind: str) -> list[str]:
     for digits in range(17):
-        if largest and not 1e-4 <= largest < 1e6:
-            words = [re.sub(r"e([+-])0*", r"e\1", f"{v:.{digits}e}") if v else "0" for v in values]
-        else:
-            words = [f"{value:.{digits}f}" for value in values]
-        if np.allclose([float(word) for word in words], values, rtol=1e-9, atol=1e-6 * largest):
-            if len(set(words)) == len(words):
-                break
-    return [word.replace("e+", "e") for word in words]
+        words = [f"{value:.{digits}{kind}}" for value in values]
+        if [float(word) for word in words] == list(values):
+            break
+    return words
 
 
 class _Frame:
     """Where a point of the axes is on the drawing; room is left for the longest number."""
 
-    def __init__(self, x_range: tuple[float, float], y_range: tuple[float, float]) -> None:
+    def __init__(
+        self, x_range: tuple[float, float], y_range: tuple[float, float], whole: bool = False
+    ) -> None:
         self.x_range, self.y_range = x_range, y_range
         self.y_ticks = ticks(*y_range)
         longest = max(map(len, tick_words(self.y_ticks)), default=1)
         self.left = 30 + round(CHARACTER * longest)
         for wanted in (5, 4, 3, 2, 1):
-            self.x_ticks = ticks(*x_range, wanted)
+            self.x_ticks = [at for at in ticks(*x_range, wanted) if not whole or at == round(at)]
             width = CHARACTER * max(map(len, tick_words(self.x_ticks)), default=1) + 8
             if len(self.x_ticks) * width < WIDTH - self.left - RIGHT:
                 break

@@ -68,7 +68,8 @@ vertical-align:middle}
 i.c0{background:var(--c0)}i.c1{background:var(--c1)}i.c2{background:var(--c2)}
 i.c3{background:var(--c3)}i.c4{background:var(--c4)}i.c5{background:var(--c5)}
 i.c6{background:var(--c6)}i.c7{background:var(--c7)}i.c8{background:var(--c8)}
-i.c9{background:var(--c9)}i.again{opacity:.55}
+i.c9{background:var(--c9)}
+i.again{mask:repeating-linear-gradient(90deg,#000 0 4px,transparent 4px 6px)}
 .legend i.guide{height:0;border-radius:0;border-top:2px dotted var(--soft)}
 caption{text-align:left;color:var(--soft);font-size:13px;padding-bottom:4px}
 .legend i.ring.c0{border:2.2px solid var(--c0)}.legend i.ring.c1{border:2.2px solid var(--c1)}
@@ -87,6 +88,7 @@ background:color-mix(in srgb,var(--c0) calc(var(--share)*50%),transparent)}
 @media(max-width:560px){.matrix td{padding:6px 1px;min-width:0;font-size:12px}
 .matrix th{padding:2px;font-size:12px;overflow-wrap:anywhere}.matrix{border-spacing:2px}}
 .bars th{max-width:46vw;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;width:34%}
+.bars td{white-space:nowrap}
 .bars td.bar{position:relative;width:46%;height:22px}.bars td.bar i{position:absolute;top:5px;
 height:12px;border-radius:2px}.bars td.bar::before{content:"";position:absolute;left:50%;top:0;
 bottom:0;border-left:1px solid var(--line)}
@@ -274,7 +276,9 @@ def _roc(outcome: Outcome, names: Sequence[str]) -> str:
     if not traces:
         return "<p>needs rows of at least two classes</p>"
     ranges = ((0.0, 1.0), (0.0, 1.02))
-    return Plot(traces, "false positive rate", "true positive rate", *ranges, "by chance").svg()
+    plot = Plot(traces, "false positive rate", "true positive rate", *ranges, "by chance")
+    note = f"<p>the first {SHOWN} of {len(columns)}</p>" if len(columns) > SHOWN else ""
+    return plot.svg() + note
 
 
 def _coefficients(run: Finished) -> str:
@@ -305,6 +309,8 @@ def _all_coefficients(run: Finished) -> str:
     if not path.is_file():
         return ""
     head, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
+    filled = [at for at in range(len(head)) if any(row[at] for row in rows)]
+    head, rows = [head[at] for at in filled], [[row[at] for at in filled] for row in rows]
     shown = "".join(f'<th scope="col">{html(name.replace("_", " "))}</th>' for name in head)
     names = head.index("term") + 1
     body = "".join(
@@ -396,7 +402,6 @@ def _timings(run: Finished) -> str:
 
 
 def _config(run: Finished) -> str:
-    body = (
-        f"<details><summary>config.toml</summary><pre>{html(to_toml(run.config))}</pre></details>"
-    )
+    text = html(to_toml(run.config))
+    body = f'<details><summary>config.toml</summary><pre tabindex="0">{text}</pre></details>'
     return _section("Configuration", body, full=True)
