@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     )
     from nanotorch.nn.embedding import (
         Embedding as Embedding,
+        EmbeddingBag as EmbeddingBag,
     )
     from nanotorch.nn.folding import Fold as Fold, Unfold as Unfold
     from nanotorch.nn.losses import (

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         conv_transpose2d as conv_transpose2d,
     )
     from nanotorch.nn.dropout import dropout1d as dropout1d, dropout2d as dropout2d
+    from nanotorch.nn.embedding import embedding_bag as embedding_bag
     from nanotorch.nn.folding import fold as fold, unfold as unfold
     from nanotorch.nn.multihead import (
         multi_head_attention_forward as multi_head_attention_forward,
