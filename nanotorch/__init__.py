@@ -99,7 +99,16 @@ globals().update(ops.FUNCTIONS)  # exp, sum, matmul, …: the list is in ops
 _LOADED_WITH_CUDA += ["nanotorch.cuda.kernel_table", "nanotorch.cuda.placement"]
 
 if TYPE_CHECKING:
-    from nanotorch import amp, backends, cuda, func, functional, linalg, serialization
+    from nanotorch import (
+        amp,
+        backends,
+        cuda,
+        distributions,
+        func,
+        functional,
+        linalg,
+        serialization,
+    )
     from nanotorch.amp.autocast_mode import (
         autocast,
         clear_autocast_cache,

@@ -33,6 +33,20 @@ OUTSIDE = {
     "nanotorch.nn.SyncBatchNorm": "use BatchNorm1d on each process",
     "nanotorch.nn.DataParallel": "use one process per device",
     "nanotorch.optim.SparseAdam": "use Adam on dense gradients",
+    **{
+        f"nanotorch.distributions.{name}": "there are Bernoulli, Categorical, Normal and Uniform"
+        for name in (
+            *("Beta", "Binomial", "Cauchy", "Chi2", "ContinuousBernoulli", "Dirichlet"),
+            *("Exponential", "ExponentialFamily", "FisherSnedecor", "Gamma", "GeneralizedPareto"),
+            *("Geometric", "Gumbel", "HalfCauchy", "HalfNormal", "Independent", "InverseGamma"),
+            *("Kumaraswamy", "LKJCholesky", "Laplace", "LogNormal", "LogisticNormal"),
+            *("LowRankMultivariateNormal", "MixtureSameFamily", "Multinomial"),
+            *("MultivariateNormal", "NegativeBinomial", "OneHotCategorical"),
+            *("OneHotCategoricalStraightThrough", "Pareto", "Poisson", "RelaxedBernoulli"),
+            *("RelaxedOneHotCategorical", "StudentT", "TransformedDistribution", "VonMises"),
+            *("Weibull", "Wishart", "constraints", "register_kl", "transforms"),
+        )
+    },
 }
 
 

@@ -74,7 +74,9 @@ RINGS = {
     "func": ("func/",),
     "sym": ("sym/",),
     "viz": ("viz/",),
-    "layers": ("nn/",),
+    "layers": ("nn/", "nn/utils/parametrize.py", "nn/utils/parametrizations.py"),
+    "distributions": ("distributions/",),
+    "averaging": ("averaging.py",),
     "optimizers": ("optim/",),
     "spellings": ("spellings.py", "functional.py", "utils/tensorboard.py"),
     "data loading": ("utils/data/",),
@@ -93,6 +95,7 @@ STANDS_ON = {
     "derivatives": ("forward mode",),
     "func": ("forward mode", "derivatives"),
     "recomputation": ("amp",),
+    "averaging": ("layers", "optimizers"),
     "viz": ("compile", "sym"),
     "interop": ("layers", "optimizers"),
     "training": (

@@ -12,7 +12,8 @@ import pytest
 PLACES = [
     *("", "Tensor", "autograd", "autograd.functional", "autograd.forward_ad", "amp", "cuda.amp"),
     *("func", "nn", "nn.functional", "nn.init", "nn.utils", "nn.utils.rnn", "optim"),
-    *("optim.lr_scheduler", "random", "utils.checkpoint", "utils.data"),
+    *("nn.utils.parametrizations", "optim.lr_scheduler", "optim.swa_utils", "distributions"),
+    *("random", "utils.checkpoint", "utils.data"),
 ]
 
 # Where ours differs on purpose, by place, name and argument.
@@ -50,7 +51,8 @@ def written(value: Any) -> str:
     """A default as both libraries write it: PyTorch has 1 for 1.0 at places, and sentinels."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return repr(float(value))
-    return repr(value).replace("nanotorch", "torch")
+    name = getattr(value, "__name__", None) if inspect.isfunction(value) else None
+    return name or repr(value).replace("nanotorch", "torch")
 
 
 def pairs(place: str) -> Iterator[tuple[str, str, Any, Any]]:

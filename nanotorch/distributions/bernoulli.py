@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
@@ -10,7 +9,7 @@ from nanotorch import ops, random
 from nanotorch.autograd.grad_mode import no_grad
 from nanotorch.creation import arange
 from nanotorch.distributions.distribution import Distribution, tensors
-from nanotorch.distributions.probabilities import bounded, one_of
+from nanotorch.distributions.probabilities import bounded, once, one_of
 from nanotorch.tensor import Tensor
 
 
@@ -38,14 +37,14 @@ class Bernoulli(Distribution):
     def _in_support(self, value: Tensor) -> Tensor:
         return (value == 0) | (value == 1)
 
-    @functools.cached_property
+    @once
     def logits(self) -> Tensor:
         """log(probs / (1 - probs))"""
         probs = bounded(self.probs)
         y: Tensor = probs.log() - ops.log1p(-probs)
         return y
 
-    @functools.cached_property
+    @once
     def probs(self) -> Tensor:
         """σ(logits)"""
         y: Tensor = ops.sigmoid(self.logits)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
@@ -11,7 +10,7 @@ from nanotorch.autograd.grad_mode import no_grad
 from nanotorch.backend import finfo
 from nanotorch.creation import arange
 from nanotorch.distributions.distribution import Distribution
-from nanotorch.distributions.probabilities import bounded, one_of
+from nanotorch.distributions.probabilities import bounded, once, one_of
 from nanotorch.tensor import Size, Tensor
 
 
@@ -44,14 +43,15 @@ class Categorical(Distribution):
         return [("probs", self.probs >= 0, "of at least 0 and a sum above it")]
 
     def _in_support(self, value: Tensor) -> Tensor:
-        return (value % 1 == 0) & (value >= 0) & (value <= self._num_events - 1)
+        within: Tensor = (value % 1 == 0) & (value >= 0) & (value <= self._num_events - 1)
+        return within
 
-    @functools.cached_property
+    @once
     def logits(self) -> Tensor:
         """log(probs)"""
         return bounded(self.probs).log()
 
-    @functools.cached_property
+    @once
     def probs(self) -> Tensor:
         """softmax(logits)"""
         y: Tensor = ops.softmax(self.logits, -1)

@@ -52,7 +52,8 @@ class Normal(Distribution):
 
     def icdf(self, value: Tensor) -> Tensor:
         """loc + scale √2 erfinv(2p - 1)"""
-        y: Tensor = self.loc + self.scale * ops.erfinv(2 * value - 1) * math.sqrt(2)
+        symmetric: Any = 2 * value - 1
+        y: Tensor = self.loc + self.scale * symmetric.erfinv() * math.sqrt(2)
         return y
 
     def entropy(self) -> Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
+from nanotorch.autograd.grad_mode import enable_grad
 from nanotorch.backend import finfo
 from nanotorch.tensor import Tensor
 
@@ -20,3 +23,8 @@ def bounded(probs: Tensor) -> Tensor:
     """Probabilities a little above 0 and below 1, so that their logarithms are finite."""
     least = finfo(probs.dtype).eps
     return probs.clamp(min=least, max=1 - least)
+
+
+def once(function: Callable[[Any], Tensor]) -> functools.cached_property[Tensor]:
+    """A property that is computed when it is first read, with its graph: `sample` may read it."""
+    return functools.cached_property(enable_grad()(function))

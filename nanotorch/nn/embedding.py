@@ -120,8 +120,8 @@ class EmbeddingBag(Module):
                 f"EmbeddingBag: expected a table of 2 dimensions, got {tuple(embeddings.shape)}"
             )
         layer = cls(
-            *embeddings.shape, max_norm, norm_type, scale_grad_by_freq, mode, sparse, embeddings,
-            include_last_offset, padding_idx,
+            embeddings.shape[0], embeddings.shape[1], max_norm, norm_type, scale_grad_by_freq, mode,
+            sparse, embeddings, include_last_offset, padding_idx,
         )  # fmt: skip
         layer.weight.requires_grad_(not freeze)
         return layer

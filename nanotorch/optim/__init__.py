@@ -8,7 +8,7 @@ from nanotorch.optim.optimizer import Optimizer as Optimizer, runners
 from nanotorch.optim.sgd import SGD as SGD
 
 if TYPE_CHECKING:
-    from nanotorch.optim import lr_scheduler as lr_scheduler
+    from nanotorch.optim import lr_scheduler as lr_scheduler, swa_utils as swa_utils
     from nanotorch.optim.adadelta import Adadelta as Adadelta
     from nanotorch.optim.adagrad import Adagrad as Adagrad
     from nanotorch.optim.adam import Adam as Adam, AdamW as AdamW

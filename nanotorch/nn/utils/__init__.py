@@ -15,6 +15,14 @@ from nanotorch.nn.utils.convert_parameters import (
 )
 
 if TYPE_CHECKING:
-    from nanotorch.nn.utils import rnn as rnn
+    from nanotorch.nn.utils import (
+        parametrizations as parametrizations,
+        parametrize as parametrize,
+        rnn as rnn,
+    )
+    from nanotorch.nn.utils.weight_normalization import (
+        remove_weight_norm as remove_weight_norm,
+        weight_norm as weight_norm,
+    )
 else:
     __getattr__, __dir__ = on_demand(__name__)
