@@ -27,7 +27,7 @@ class Bernoulli(Distribution):
     ) -> None:
         name, value = one_of(probs=probs, logits=logits)
         (self.__dict__[name],) = tensors(value)
-        super().__init__(self.__dict__[name].shape, validate_args)
+        super().__init__(self.__dict__[name].shape, validate_args=validate_args)
 
     def _constraints(self) -> list[tuple[str, Tensor, str]]:
         if "logits" in self.__dict__:

@@ -35,7 +35,7 @@ class Categorical(Distribution):
         else:
             self.__dict__[name] = value - value.logsumexp(-1, keepdim=True)
         self._num_events = value.shape[-1]
-        super().__init__(value.shape[:-1], validate_args)
+        super().__init__(value.shape[:-1], validate_args=validate_args)
 
     def _constraints(self) -> list[tuple[str, Tensor, str]]:
         if "logits" in self.__dict__:

@@ -23,8 +23,13 @@ class Distribution:
     arguments: ClassVar[tuple[str, ...]] = ()  # what repr shows
     _validate_args: bool = __debug__
 
-    def __init__(self, batch_shape: Any = (), validate_args: bool | None = None) -> None:
-        self.batch_shape, self.event_shape = Size(batch_shape), Size(())
+    def __init__(
+        self,
+        batch_shape: Any = Size(),  # noqa: B008 - as immutable as a tuple
+        event_shape: Any = Size(),  # noqa: B008
+        validate_args: bool | None = None,
+    ) -> None:
+        self.batch_shape, self.event_shape = Size(batch_shape), Size(event_shape)
         if validate_args is not None:
             self._validate_args = validate_args
         if self._validate_args:

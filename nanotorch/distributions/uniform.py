@@ -21,7 +21,7 @@ class Uniform(Distribution):
 
     def __init__(self, low: Any, high: Any, validate_args: bool | None = None) -> None:
         self.low, self.high = tensors(low, high)
-        super().__init__(self.low.shape, validate_args)
+        super().__init__(self.low.shape, validate_args=validate_args)
 
     def _constraints(self) -> list[tuple[str, Tensor, str]]:
         return [("low", self.low < self.high, f"below high, {self.high.flatten()[:3].tolist()}")]
