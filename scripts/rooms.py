@@ -97,7 +97,7 @@ STANDS_ON = {
     "recomputation": ("amp",),
     "averaging": ("layers", "optimizers"),
     "viz": ("compile", "sym"),
-    "interop": ("layers", "optimizers"),
+    "interop": ("compile", "layers", "optimizers"),
     "training": (
         "amp",
         "cuda",
@@ -107,6 +107,7 @@ STANDS_ON = {
         "layers",
         "optimizers",
         "datasets",
+        "interop",
         "viz",
     ),
 }

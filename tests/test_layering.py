@@ -81,6 +81,8 @@ LATER = {
     "nanotorch.compile.modules": "nanotorch.compile",
     "nanotorch.compile.pure": "nanotorch.compile",
     "nanotorch.compile.steps": "nanotorch.compile",
+    "nanotorch.interop.onnx": "nanotorch.training.exporting",
+    "nanotorch.interop.onnx_graph": "nanotorch.training.exporting",
 }
 
 GRAB_BAGS = {"base", "common", "helper", "helpers", "misc", "tools", "util", "utils"}

@@ -17,6 +17,7 @@ from nanotorch.training.doctor import print_findings
 from nanotorch.training.errors import InputError, RunFailure
 from nanotorch.training.evaluation import evaluate_file
 from nanotorch.training.exits import Command, exit_code, tell
+from nanotorch.training.exporting import export_run
 from nanotorch.training.files import refuse_to_replace
 from nanotorch.training.fit import train
 from nanotorch.training.inspection import inspect_file, write_toml
@@ -101,6 +102,19 @@ def evaluate(arguments: list[str]) -> None:
             print(f"{name:<{width}}  {shown}")
 
 
+def export(arguments: list[str]) -> None:
+    """A run's model for other programs: ONNX from raw columns on, or a file for PyTorch."""
+    parser = _parser("export", export)
+    parser.add_argument("model", type=Path, help="run folder or model.safetensors")
+    parser.add_argument("--to", choices=("onnx", "torch"), required=True)
+    parser.add_argument("--output", type=Path, help="file to write; in the run folder if not given")
+    parser.add_argument("--force", action="store_true", help="replace the file if it is there")
+    _trust(parser)
+    options = parser.parse_args(arguments)
+    lines = export_run(options.model, options.to, options.output, options.trust_code, options.force)
+    print("\n".join(lines))
+
+
 def plot(arguments: list[str]) -> None:
     """The curves of one or several runs in one picture."""
     parser = _parser("plot", plot)
@@ -176,6 +190,7 @@ COMMANDS: dict[str, Command] = {
     "inspect": inspect,
     "predict": predict,
     "evaluate": evaluate,
+    "export": export,
     "plot": plot,
     "export-csv": export_csv,
     "make-data": make_data,
