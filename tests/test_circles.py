@@ -8,14 +8,17 @@ from test_layering import IMPORTS, MODULES, Import, imports_of
 ALLOWED = [
     {"nanotorch.printing", "nanotorch.tensor"},
     {"nanotorch.autograd.context", "nanotorch.autograd.function"},
-    # A page of names lists, for types and to load on demand, functions that stand on it.
-    {"nanotorch.nn.dropout", "nanotorch.nn.functional", "nanotorch.nn.normalization"},
 ]
+# A page of names lists, for types and to load on demand, functions that may stand on it.
+PAGES_OF_NAMES = ("nanotorch.nn.functional",)
 
 
 def circles_in(imports: dict[str, list[Import]]) -> list[set[str]]:
     """The sets of modules that reach one another by imports, those for types included."""
-    reached = {name: {t.module for t in targets} for name, targets in imports.items()}
+    reached = {
+        name: {t.module for t in targets if not (t.for_types and name in PAGES_OF_NAMES)}
+        for name, targets in imports.items()
+    }
     for middle in imports:
         for modules in reached.values():
             if middle in modules:
