@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -289,6 +290,66 @@ def test_a_closed_pipe_does_not_end_a_run(tmp_path: Path) -> None:
     assert len(Path("runs/a-1/metrics.jsonl").read_text().splitlines()) == 300
 
 
+@pytest.mark.parametrize(
+    "ending", ["| head -1", "2>&1 | head -1", ">&-", ">/dev/full", "2>&-", "| true"]
+)
+def test_words_that_nobody_reads_end_nothing(ending: str) -> None:
+    """Output that is closed, full, or never read, of a run and of a command that writes a file."""
+    Path("a.toml").write_text(IRIS + "[training]\nepochs = 3\n")
+    flags = "--output.curves false --output.report false --device cpu --resume"
+    for command in (f"train a.toml {flags}", "inspect iris --write b.toml"):
+        words = f"{sys.executable} -m nanotorch {command} {ending}"
+        result = subprocess.run(
+            ["bash", "-c", f"{words}; exit ${{PIPESTATUS[0]}}"],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+        )
+        assert (result.returncode, result.stderr) == (0, ""), command
+    assert Path("runs/a-1/summary.json").exists()
+    assert Path("b.toml").exists()
+
+
+def test_commands_replace_no_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("train", "breast_cancer", *QUICK, "--training.epochs", "2") == 0
+    run, there = "runs/breast_cancer-1", Path("there.csv")
+    for command in (
+        ["predict", run, "breast_cancer", "--output", "there.csv"],
+        ["export-csv", run, "--output", "there.csv"],
+        ["make-data", "there.csv"],
+        ["inspect", "iris", "--write", "there.csv"],
+    ):
+        there.write_text("mine")
+        assert call(*command) == 2
+        assert "there.csv is there already; --force would replace it" in capsys.readouterr().err
+        assert there.read_text() == "mine"
+        assert call(*command, "--force") == 0
+        assert there.read_text() != "mine"
+        nowhere = [word.replace("there.csv", "nowhere/there.csv") for word in command]
+        assert call(*nowhere) == 2
+        assert "there is no folder nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("output", "files"),
+    [
+        ("cmp.png", ["cmp.png"]),
+        ("cmp.PNG", ["cmp.PNG"]),
+        ("cmp.svg", ["cmp.svg"]),
+        ("cmp", ["cmp.png", "cmp.svg"]),
+        ("cmp.jpg", []),
+        ("cmp.v2", []),
+        ("nowhere/cmp.png", []),
+        (".", []),
+    ],
+)
+def test_plot_writes_what_output_says(output: str, files: list[str]) -> None:
+    assert call("train", "breast_cancer", *QUICK, "--training.epochs", "2") == 0
+    code = call("plot", "runs/breast_cancer-1", "--output", output)
+    assert sorted(path.name for path in Path().glob("cmp*")) == files
+    assert code == (0 if files else 2)
+
+
 def test_plot_replaces_nothing_and_takes_a_name_with_its_ending(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -307,5 +368,27 @@ def test_losses_of_two_kinds_do_not_share_an_axis(capsys: pytest.CaptureFixture[
     assert call("train", "breast_cancer", *few) == 0
     Path("d.toml").write_text('[data]\nsource = "diabetes"\n[model]\nname = "linear"\n')
     assert call("train", "d.toml", *few) == 0
-    assert call("plot", "runs/breast_cancer-1", "runs/d-1") == 2
-    assert "cross-entropies and squared errors cannot share an axis" in capsys.readouterr().err
+    for _ in range(2):  # the second time of runs that go on, and have no summary yet
+        assert call("plot", "runs/breast_cancer-1", "runs/d-1") == 2
+        words = "cross-entropies and squared errors cannot share an axis"
+        assert words in capsys.readouterr().err
+        for summary in Path("runs").glob("*/summary.json"):
+            summary.unlink()
+    flags = [
+        "--model.name",
+        "mlp",
+        "--data.task",
+        "regression",
+        "--name",
+        "m",
+        "--optimizer.lr",
+        "0.0001",
+        *few,
+    ]
+    assert call("train", "d.toml", *flags) == 0
+    Path("runs/m-1/summary.json").unlink()
+    assert call("plot", "runs/breast_cancer-1", "runs/m-1") == 2
+    assert call("plot", "runs/d-1", "runs/m-1") == 0
+    capsys.readouterr()
+    assert call("plot", "runs/d-1", "--quantity", "acuracy", "--output", "x") == 2
+    assert "no epoch has 'acuracy'; recorded are loss, r2" in capsys.readouterr().err

@@ -140,7 +140,7 @@ def test_what_cannot_be_measured_has_its_reason_in_the_report(tmp_path: Path) ->
 @pytest.mark.parametrize("words", [r"$\frac{$", "$x$", "\x1b[1m", "日本"])
 def test_names_are_drawn_as_they_are(words: str, tmp_path: Path) -> None:
     axes = figure(Chart("loss", [Line(words, np.arange(2.0), np.arange(2.0), "k")], words)).axes[0]
-    save_figure(axes.figure, tmp_path / "a")
+    save_figure(axes.figure, tmp_path / "a.svg")
     assert html.escape(plain(words), quote=False) in (tmp_path / "a.svg").read_text()
 
 

@@ -158,7 +158,7 @@ class Lines:
         self.bar: Any = None
 
     def on_start(self, run: Run) -> None:
-        if not self.quiet and sys.stderr.isatty():
+        if not self.quiet and sys.stderr is not None and sys.stderr.isatty():
             from tqdm import tqdm
 
             total = run.config.training.epochs * run.batches.count

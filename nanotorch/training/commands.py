@@ -16,7 +16,7 @@ from nanotorch.training.curves import chart_of_runs, figure, save_figure
 from nanotorch.training.doctor import print_findings
 from nanotorch.training.errors import InputError, RunFailure
 from nanotorch.training.evaluation import evaluate_file
-from nanotorch.training.exits import Command, exit_code, tell
+from nanotorch.training.exits import Command, exit_code, say, tell
 from nanotorch.training.exporting import export_run
 from nanotorch.training.files import refuse_to_replace
 from nanotorch.training.fit import train
@@ -50,7 +50,7 @@ def predict(arguments: list[str]) -> None:
     wishes = Wishes(options.keep, options.threshold, not options.unguarded, options.force)
     count = predict_file(options.model, options.file, options.output, options.trust_code, wishes)
     if options.output is not None:
-        print(f"{count:,} rows predicted; {options.output}")
+        say(f"{count:,} rows predicted; {options.output}")
 
 
 def inspect(arguments: list[str]) -> None:
@@ -65,10 +65,10 @@ def inspect(arguments: list[str]) -> None:
     if target is not None and target.lstrip("-").isdigit():
         target = int(target)
     inspection = inspect_file(Data(source=options.file, target=target, cache=False))
-    print("\n".join(inspection.lines()))
+    say("\n".join(inspection.lines()))
     if options.write is not None:
         write_toml(inspection, options.write, options.force)
-        print(f"\nwritten; now: nanotorch train {options.write}")
+        say(f"\nwritten; now: nanotorch train {options.write}")
 
 
 def evaluate(arguments: list[str]) -> None:
@@ -91,15 +91,15 @@ def evaluate(arguments: list[str]) -> None:
     changed = options.allow_changed_data
     measured = evaluate_file(options.model, options.file, options.trust_code, changed)
     if options.json:
-        print(json.dumps(measured))
+        say(json.dumps(measured))
         return
     width = max(len(name) for name in measured)
     for name, value in measured.items():
         if name == "confusion":
-            print(f"{name:<{width}}  {value}")
+            say(f"{name:<{width}}  {value}")
         else:
             shown = f"– ({reason(name)})" if value is None else f"{value:.6g}"
-            print(f"{name:<{width}}  {shown}")
+            say(f"{name:<{width}}  {shown}")
 
 
 def export(arguments: list[str]) -> None:
@@ -112,7 +112,7 @@ def export(arguments: list[str]) -> None:
     _trust(parser)
     options = parser.parse_args(arguments)
     lines = export_run(options.model, options.to, options.output, options.trust_code, options.force)
-    print("\n".join(lines))
+    say("\n".join(lines))
 
 
 def plot(arguments: list[str]) -> None:
@@ -130,15 +130,19 @@ def plot(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if not 0 <= options.smooth < 1:
         raise InputError(f"--smooth: expected 0 <= weight < 1, given {options.smooth}")
-    stem = options.output
-    kinds: tuple[str, ...] = ("png", "svg")
-    if stem.suffix in (".png", ".svg"):
-        stem, kinds = stem.with_suffix(""), (stem.suffix[1:],)
-    for kind in kinds:
-        refuse_to_replace(stem.with_name(f"{stem.name}.{kind}"), options.force)
+    output: Path = options.output
+    if output.suffix.lower() in (".png", ".svg"):
+        paths = [output]
+    elif output.suffix or not output.name:
+        raise InputError(f"--output: expected NAME.png, NAME.svg, or NAME for both, given {output}")
+    else:
+        paths = [output.with_name(f"{output.name}.{kind}") for kind in ("png", "svg")]
+    for path in paths:
+        refuse_to_replace(path, options.force)
     chart = chart_of_runs(options.runs, options.quantity, options.part, options.log, options.smooth)
-    for path in save_figure(figure(chart), stem, kinds):
-        print(path)
+    drawn = figure(chart)
+    for path in paths:
+        say(str(save_figure(drawn, path)))
 
 
 def export_csv(arguments: list[str]) -> None:
@@ -146,9 +150,12 @@ def export_csv(arguments: list[str]) -> None:
     parser = _parser("export-csv", export_csv)
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("--output", type=Path, help="CSV file; the terminal if not given")
+    parser.add_argument("--force", action="store_true", help="replace the output if it is there")
     options = parser.parse_args(arguments)
     if not options.run.is_dir():
         raise InputError(f"{options.run}: there is no such run folder")
+    if options.output is not None:
+        refuse_to_replace(options.output, options.force)
     records = read_log(options.run / METRICS)
     columns = list(dict.fromkeys(key for record in records for key in record))
     with contextlib.ExitStack() as stack:
@@ -164,18 +171,20 @@ def make_data(arguments: list[str]) -> None:
     """Two normal clouds with a known Bayes error, as CSV, NPY or NPZ."""
     parser = _parser("make-data", make_data)
     parser.add_argument("output", type=Path, help="file to write: .csv, .npy or .npz")
-    parser.add_argument("--rows", type=int, default=10_000)
-    parser.add_argument("--features", type=int, default=20)
+    parser.add_argument("--rows", type=int, default=10_000, help="how many; 10,000 if not given")
+    parser.add_argument("--features", type=int, default=20, help="how many; 20 if not given")
     parser.add_argument("--distance", type=float, default=2.0, help="between the clouds' centres")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the random numbers")
+    parser.add_argument("--force", action="store_true", help="replace the file if it is there")
     options = parser.parse_args(arguments)
+    refuse_to_replace(options.output, options.force, "output")
     for name in ("rows", "features"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name}: expected at least 1, given {getattr(options, name)}")
     data = two_clouds(options.rows, options.features, options.distance, options.seed)
     save(data, options.output)
     size = f"{options.rows:,} x {options.features}"
-    print(f"{size}, Bayes error {data.bayes_error:.4f}; {options.output}")
+    say(f"{size}, Bayes error {data.bayes_error:.4f}; {options.output}")
 
 
 def doctor(arguments: list[str]) -> None:
@@ -222,9 +231,11 @@ def main() -> int:
     if sys.argv[1:2] in ([], ["--help"], ["-h"]):
         parser.print_help()
         return 0
-    name = parser.parse_args(sys.argv[1:2]).command
+    name = sys.argv[1]
+    if name == "--version":
+        parser.parse_args(["--version"])
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        near = difflib.get_close_matches(name, [*COMMANDS, "--help", "--version"], n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
         return tell("nanotorch", [f"there is no command {name!r}; {hint}"], 2)
     return exit_code(COMMANDS[name], sys.argv[2:], f"nanotorch {name}")

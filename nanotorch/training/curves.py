@@ -100,8 +100,12 @@ def chart_of_run(
         epochs, values = series(records, f"{part}/{quantity}")
         if len(epochs):
             lines.append(Line(part, epochs, values, COLOURS[part]))
-    if not lines:
+    if not records:
         raise InputError(f"{folder / METRICS}: no epoch is recorded yet: there is nothing to draw")
+    if not lines:
+        raise InputError(
+            f"{folder}: no epoch has {quantity!r}; recorded are {_recorded([records])}"
+        )
     return Chart(
         quantity,
         lines,
@@ -138,19 +142,31 @@ def chart_of_runs(
                 label = "" if dashed else words
                 lines.append(Line(label, epochs, values, colour, dashed))
     if not lines:
-        known = sorted({key for folder in folders for r in read_log(folder / METRICS) for key in r})
-        raise InputError(f"no run has {quantity!r} of {part}; recorded are {', '.join(known)}")
+        known = _recorded([read_log(folder / METRICS) for folder in folders])
+        raise InputError(f"no run has {quantity!r} of {part}; recorded are {known}")
     title = "solid: validation, dashed: train" if part == "both" else part
     return Chart(quantity, lines, title, log_scale=log_scale, smoothing=smoothing)
 
 
+def _recorded(logs: Sequence[Sequence[dict[str, Any]]]) -> str:
+    """The quantities of every epoch, by name."""
+    keys = (key.partition("/")[2] for log in logs for record in log for key in record)
+    return ", ".join(sorted({key for key in keys if key}))
+
+
 def _loss_of(folder: Path) -> str:
-    """What the loss of a finished run is; empty where it is not known."""
-    if not (folder / SUMMARY).is_file():
-        return ""
-    with reading(folder / SUMMARY, "the summary of a run"):
-        task = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["data"]["task"]
-        return "squared errors" if task == "regression" else "cross-entropies"
+    """What the loss of a run is: by its summary, or its model and metrics while it goes on."""
+    if (folder / SUMMARY).is_file():
+        with reading(folder / SUMMARY, "the summary of a run"):
+            task = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))["data"]["task"]
+            return "squared errors" if task == "regression" else "cross-entropies"
+    by_model = {"linear": "squared errors", "logistic": "cross-entropies"}
+    by_metrics = [
+        "squared errors" if "regression" in MEASURES[name].tasks else "cross-entropies"
+        for name in _recorded([read_log(folder / METRICS)]).split(", ")
+        if name in MEASURES
+    ]
+    return by_model.get(load(folder / CONFIG).model.name, by_metrics[0] if by_metrics else "")
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
@@ -291,22 +307,19 @@ def _mark_best(axes: Any, chart: Chart) -> None:
     )  # fmt: skip
 
 
-def save_figure(drawn: Any, stem: Path, kinds: Sequence[str] = ("png", "svg")) -> list[Path]:
-    """Write STEM.KIND for each kind, whole or not at all; the same bytes for the same figure."""
+def save_figure(drawn: Any, path: Path) -> Path:
+    """Write NAME.png or NAME.svg, whole or not at all; the same bytes for the same figure."""
     import matplotlib
 
-    written = []
+    kind = path.suffix[1:].lower()
     settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "nanotorch", "path.simplify": True}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a box stands for it
-        for kind in kinds:
-            options: Any = {"dpi": 160} if kind == "png" else {"metadata": {"Date": None}}
-            buffer = io.BytesIO()
-            drawn.savefig(buffer, format=kind, **options)
-            path = stem.with_name(f"{stem.name}.{kind}")
-            write_whole(path, buffer.getvalue())
-            written.append(path)
-    return written
+        options: Any = {"dpi": 160} if kind == "png" else {"metadata": {"Date": None}}
+        buffer = io.BytesIO()
+        drawn.savefig(buffer, format=kind, **options)
+    write_whole(path, buffer.getvalue())
+    return path
 
 
 def spans(chart: Chart, factor: float = 100.0) -> bool:
@@ -332,5 +345,6 @@ def draw_curves(
         chart = chart_of_run(folder, quantity, smoothing=smoothing)
         if quantity == "loss":
             chart.log_scale = log_scale == "always" or (log_scale == "auto" and spans(chart))
-        written += save_figure(figure(chart), folder / quantity)
+        drawn = figure(chart)
+        written += [save_figure(drawn, folder / f"{quantity}.{kind}") for kind in ("png", "svg")]
     return written

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import nanotorch as nt
+from nanotorch.training.exits import say
 
 CORE = ("numpy", "pydantic", "safetensors", "tqdm", "matplotlib")
 EXTRAS = {"data": "polars", "sklearn": "scikit-learn", "tensorboard": "tensorboardX"}
@@ -101,8 +102,8 @@ def print_findings() -> int:
     marks = {"ok": "  ok   ", "note": "  note ", "wrong": "  WRONG"}
     wrong = 0
     for mark, line in findings():
-        print(f"{marks[mark]} {line}")
+        say(f"{marks[mark]} {line}")
         wrong += mark == "wrong"
     if not wrong:
-        print("nothing is wrong")
+        say("nothing is wrong")
     return wrong

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import TextIO
 
 from nanotorch.training.errors import InputError, Interrupted, RunFailure, plain
 
@@ -22,7 +23,8 @@ def exit_code(command: Command, arguments: list[str], program: str) -> int:
     """
     try:
         command(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return 0
     except InputError as error:
         return tell(program, error.lines, 2)
@@ -34,7 +36,7 @@ def exit_code(command: Command, arguments: list[str], program: str) -> int:
         return tell(program, ["stopped"], 130)
     except BrokenPipeError:
         # Whoever read the output has gone; writing to a closed pipe again at exit would complain.
-        silence()
+        silence(sys.stdout)
         return 1
     except MemoryError as error:
         return tell(program, [f"out of memory ({error}): try a smaller training.batch_size"], 1)
@@ -57,20 +59,28 @@ def unexpected(error: Exception) -> str:
     return f"{type(error).__name__}{place}: {words}; {TRACEBACK}=1 shows the traceback"
 
 
-def say(text: str) -> None:
-    """Print a line at once; where nobody reads any more, be silent from now on and go on."""
+def say(text: str, aside: bool = False) -> None:
+    """Print a line at once, `aside` to the standard error.
+
+    Where it cannot be written (nobody reads any more, the disk is full), be silent from now on:
+    what a command does is not lost with its words.
+    """
+    stream = sys.stderr if aside else sys.stdout
+    if stream is None:  # closed by whoever started the command
+        return
     try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        silence()
+        print(text, file=stream, flush=True)
+    except OSError:
+        silence(stream)
 
 
-def silence() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def silence(stream: TextIO) -> None:
+    """Let a stream write to nowhere; what is in its buffer would complain at exit."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def tell(program: str, lines: list[str], code: int) -> int:
-    with contextlib.suppress(OSError):
-        for line in lines:
-            print(f"{program}: {plain(line)}", file=sys.stderr)
+    for line in lines:
+        say(f"{program}: {plain(line)}", aside=True)
     return code

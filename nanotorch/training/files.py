@@ -60,7 +60,10 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def refuse_to_replace(path: Path, force: bool, key: str = "--output") -> None:
-    """InputError where a file is there already, unless `force` is given."""
+    """InputError where a file cannot be made: it is there already, and `force` is not given, or
+    its folder is not there."""
+    if not path.parent.is_dir():
+        raise InputError(f"{key}: there is no folder {path.parent}")
     if path.exists() and not force:
         raise InputError(f"{key}: {path} is there already; --force would replace it")
 

@@ -31,6 +31,7 @@ from nanotorch.training.data.prepare import Standardization
 from nanotorch.training.data.tables import Table, read_table, table_of_text
 from nanotorch.training.data.text_files import text_chunks
 from nanotorch.training.errors import InputError, plain, reading
+from nanotorch.training.exits import say
 from nanotorch.training.files import refuse_to_replace, remove_left_behind, write_whole
 from nanotorch.training.metrics import Outcome
 from nanotorch.training.model_file import ModelFile, read_model_file
@@ -257,4 +258,4 @@ def _texts(table: Table, position: int) -> list[str]:
 
 def note(words: list[str]) -> None:
     for line in list(dict.fromkeys(words))[:SHOWN]:
-        print(f"note: {plain(line)}", file=sys.stderr)
+        say(f"note: {plain(line)}", aside=True)

@@ -11,6 +11,7 @@ from nanotorch.training.config.command_line import NEWEST
 from nanotorch.training.config.reader import load
 from nanotorch.training.config.sections import Config, Reading, differences
 from nanotorch.training.errors import InputError
+from nanotorch.training.exits import say
 from nanotorch.training.run_folder import CONFIG, EVENTS, METRICS, Log, read_log, runs_called
 
 # Keys that a run may go on with other values of; any other change makes another run.
@@ -47,7 +48,7 @@ def reopen(config: Config, resume: str | None) -> Earlier | None:
     if resume == NEWEST:
         runs = runs_called(Path(config.output.folder), config.name)
         if not runs:
-            print(f"no run called {config.name} to go on with: a new one begins")
+            say(f"no run called {config.name} to go on with: a new one begins")
             return None
         folder = runs[-1]
     else:

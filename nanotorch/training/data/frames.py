@@ -40,7 +40,8 @@ def read_frame(path: Path) -> Columns:
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
     """Keep what a panic in Rust writes to the standard error by itself from the user."""
-    sys.stderr.flush()
+    if sys.stderr is not None:
+        sys.stderr.flush()
     with contextlib.ExitStack() as stack:
         before = os.dup(2)
         stack.callback(os.close, before)
