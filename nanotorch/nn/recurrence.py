@@ -3,13 +3,14 @@
 The rows of a batch of sequences lie step after step: first those of step 0, one for each sequence,
 then those of step 1, and so on; `batch_sizes` counts the sequences of each step and never grows.
 `pre`, the input's part of the gates, is computed for all rows before, so a step is one matrix
-product with the hidden state and a few elementwise calls. Going back, too, whatever can be computed
-for all rows at once is: the weight's gradient is one product.
+product with the hidden state and a few elementwise calls. Within a kernel each gate is a plane of
+its own, (gates, rows, hidden), whose memory has no gaps. Going back, the gates are computed again,
+for as many steps at once as stay in the processor's cache; the weight's gradient is one product.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nanotorch import ops
@@ -18,6 +19,7 @@ from nanotorch.nn.fused import Fused, push
 from nanotorch.primitive import Primitive, apply
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}  # blocks of rows in the weights
+CACHED = 1 << 16  # numbers of the gates that are computed again at once, a quarter of a megabyte
 
 
 class Recurrence(Fused):
@@ -48,19 +50,24 @@ class Recurrence(Fused):
     ) -> Array:  # fmt: skip
         shape = (1 if c0 is None else 2, len(pre), weight.shape[1])
         y = xp.empty(shape, pre.dtype) if out is None else out
+        cell = Cell(xp, mode, pre, weight, bias)
         for now, before, going_on, size in steps(batch_sizes, backwards):
             h = state(xp, y[0], h0, before, going_on, size)
-            gates = open_gates(xp, pre[now], affine(h, weight, bias), mode)
             if mode == "LSTM":
-                i, f, n, o = blocks(gates, 4)
-                c = xp.multiply(f, state(xp, y[1], c0, before, going_on, size), out=y[1, now])
-                c += i * n
-                xp.multiply(o, xp.tanh(c), out=y[0, now])
+                c, next_c = state(xp, y[1], c0, before, going_on, size), y[1, now]
+                i, f, n, o = cell.gates(h, now)
+                xp.multiply(f, c, out=next_c)
+                i *= n
+                next_c += i
+                xp.tanh(next_c, out=n)
+                xp.multiply(o, n, out=y[0, now])
             elif mode == "GRU":
-                n, _, z = blocks(gates, 3)
-                xp.add(n, z * (h - n), out=y[0, now])
+                r, z, n = cell.gates(h, now)
+                xp.subtract(h, n, out=r)
+                r *= z
+                xp.add(n, r, out=y[0, now])
             else:
-                y[0, now] = gates
+                cell.gates(h, now, y[:1, now])
         return y
 
     @staticmethod
@@ -92,48 +99,184 @@ class RecurrenceReverse(Primitive):
         out: Array | None = None,
     ) -> Array:  # fmt: skip
         rows, width = len(pre), weight.shape[1]
-        count = max(GATES[mode] + (mode == "GRU"), 1)
-        shape = (rows + batch_sizes[0], count * width)
+        count = GATES[mode] + (mode == "GRU")
+        shape = (rows + batch_sizes[0], max(count, 1) * width)
         out = xp.empty(shape, pre.dtype) if out is None else out
-        gates, below = out[:rows].reshape(rows, count, width), out[rows:]
+        below, result = out[rows:], planes(out[:rows], count)
         below[...] = 0
-        h = state_before(y[0], h0, batch_sizes, backwards)
-        hidden = affine(h, weight, bias)
-        # First the derivatives of all rows; then, step by step, what multiplies them.
-        if mode == "LSTM":
-            i, f, n, o = blocks(open_gates(xp, pre, hidden, mode), 4)
-            c, bent = state_before(y[1], c0, batch_sizes, backwards), xp.tanh(y[1])
-            for block, rate in enumerate(
-                (n * i * (1 - i), c * f * (1 - f), i * (1 - n * n), bent * o * (1 - o))
-            ):
-                gates[:, block] = rate
-            through = o * (1 - bent * bent)
-        elif mode == "GRU":
-            s = blocks(hidden, 3)[2].copy()
-            n, r, z = blocks(open_gates(xp, pre, hidden, mode), 3)
-            rate = (1 - z) * (1 - n * n)
-            for block, value in enumerate(
-                (rate, rate * s * r * (1 - r), (h - n) * z * (1 - z), rate * r)
-            ):
-                gates[:, block] = value
-        else:
-            gates[:, 0] = 1 - y[0] * y[0] if mode == "RNN_TANH" else y[0] > 0
-        for now, _, _, size in reversed(steps(batch_sizes, backwards)):
-            dh, step = g[0, now] + below[:size, :width], gates[now]
-            if mode == "LSTM":
-                dc = dh * through[now]
-                dc += g[1, now]
-                dc += below[:size, width : 2 * width]
-                step[:, :3] *= dc[:, None]
-                step[:, 3] *= dh
-                xp.multiply(dc, f[now], out=below[:size, width : 2 * width])
-            else:
-                step *= dh[:, None]
-            of_hidden = out[now, width:] if mode == "GRU" else out[now]
-            xp.matmul(of_hidden, weight, out=below[:size, :width])
-            if mode == "GRU":
-                below[:size, :width] += dh * z[now]
+        cell = Cell(xp, mode, pre, weight, bias)
+        before = [rows_before(xp, *both, batch_sizes, backwards) for both in zip(y, (h0, c0))]
+        dh_below, dc_below, dh_all, dc_all = xp.zeros((4, batch_sizes[0], width), pre.dtype)
+        for piece in pieces(steps(batch_sizes, backwards)[::-1], CACHED // (count * width)):
+            start = min(step[0].start for step in piece)
+            part = slice(start, max(step[0].stop for step in piece))
+            # First the derivatives of all these rows; then, step by step, what multiplies them.
+            rates, past = cell.rates([rows(part) for rows in before], y[:, part], part)
+            for now, _, _, size in piece:
+                here = slice(now.start - start, now.stop - start)
+                step, dh, dh_next = result[:, now], dh_all[:size], dh_below[:size]
+                xp.add(g[0, now], dh_next, out=dh)
+                if mode == "LSTM":
+                    dc, dc_next = dc_all[:size], dc_below[:size]
+                    xp.multiply(dh, past[0][here], out=dc)
+                    dc += g[1, now]
+                    dc += dc_next
+                    xp.multiply(rates[:3, here], dc, out=step[:3])
+                    xp.multiply(rates[3, here], dh, out=step[3])
+                    xp.multiply(dc, past[1][here], out=dc_next)
+                else:
+                    xp.multiply(rates[:, here], dh, out=step)
+                xp.matmul(out[now, (count - GATES[mode]) * width :], weight, out=dh_next)
+                if mode == "GRU":
+                    dh *= past[0][here]
+                    dh_next += dh
+        below[:, :width] = dh_below
+        if c0 is not None:
+            below[:, width : 2 * width] = dc_below
         return out
+
+
+class Cell:
+    """The gates of a layer, for the rows of a step or of several, in memory that is used again."""
+
+    def __init__(self, xp: Any, mode: str, pre: Array, weight: Array, bias: Array | None) -> None:
+        count, width = GATES[mode], weight.shape[1]
+        self.xp, self.mode, self.width, self.dtype = xp, mode, width, pre.dtype
+        self.pre = planes(pre, count)
+        self.weights = xp.ascontiguousarray(weight.reshape(count, width, width).swapaxes(1, 2))
+        self.bias = None if bias is None else bias.reshape(count, 1, width)
+        self.memory: dict[tuple[str, int], Array] = {}
+
+    def room(self, name: str, count: int, rows: int) -> Array:
+        """Memory for planes of that many rows: the same for the same name and size."""
+        if (name, rows) not in self.memory:
+            self.memory[name, rows] = self.xp.empty((count, rows, self.width), self.dtype)
+        return self.memory[name, rows]
+
+    def gates(self, h: Array, rows: slice, out: Array | None = None) -> Array:
+        """The gates of these rows, after their nonlinearities, one plane for each.
+
+        LSTM: input, forget, new, output. GRU: reset, update, new.
+        """
+        xp, pre = self.xp, self.pre[:, rows]
+        x = self.room("gates", len(self.weights), len(h)) if out is None else out
+        xp.matmul(h, self.weights, out=x)
+        if self.bias is not None:
+            x += self.bias
+        if self.mode == "GRU":
+            doors, new = x[:2], x[2]
+            doors += pre[:2]
+            doors *= 0.5
+            xp.tanh(doors, out=doors)
+            doors *= 0.5
+            doors += 0.5
+            new *= x[0]
+            new += pre[2]
+            xp.tanh(new, out=new)
+            return x
+        x += pre
+        if self.mode == "RNN_RELU":
+            xp.maximum(x, 0, out=x)
+        elif self.mode == "RNN_TANH":
+            xp.tanh(x, out=x)
+        else:
+            scale, shift = self.filled(len(h))
+            x *= scale
+            xp.tanh(x, out=x)
+            x *= scale
+            x += shift
+        return x
+
+    def filled(self, rows: int) -> tuple[Array, Array]:
+        """The scale of each gate and its shift, in all elements: faster than to broadcast them."""
+        if ("scale", rows) not in self.memory:
+            scale, shift = self.room("scale", 4, rows), self.room("shift", 4, rows)
+            scale.fill(0.5)  # σ(x) = (1 + tanh(x / 2)) / 2, which does not overflow
+            scale[2].fill(1)
+            self.xp.subtract(1, scale, out=shift)
+        return self.memory["scale", rows], self.memory["shift", rows]
+
+    def rates(self, before: list[Any], y: Array, rows: slice) -> tuple[Array, list[Array]]:
+        """What multiplies the state's cotangent, for these rows: on its way into the gates, one
+        plane for each, and on its way past them. `before`: the states before those in `y`."""
+        xp, h = self.xp, before[0]
+        size = len(h)
+        if self.mode.startswith("RNN"):
+            rates = self.room("rates", 1, size)
+            if self.mode == "RNN_RELU":
+                rates[...] = y > 0
+            else:
+                xp.multiply(y, y, out=rates)
+                xp.subtract(1, rates, out=rates)
+            return rates, []
+        gates = self.gates(h, rows)
+        rates, (past, other) = self.room("rates", 4, size), self.room("past", 2, size)
+        if self.mode == "LSTM":
+            i, f, n, o = gates
+            bent = xp.tanh(y[1], out=other)
+            xp.multiply(gates, gates, out=rates)
+            xp.subtract(gates[:2], rates[:2], out=rates[:2])
+            xp.subtract(1, rates[2], out=rates[2])
+            xp.subtract(o, rates[3], out=rates[3])
+            for rate, factor in zip(rates, (n, before[1], i, bent), strict=True):
+                rate *= factor
+            xp.multiply(bent, bent, out=past)
+            xp.subtract(1, past, out=past)
+            past *= o
+            return rates, [past, f]
+        r, z, n = gates
+        hidden = xp.matmul(h, self.weights[2], out=other)
+        if self.bias is not None:
+            hidden += self.bias[2]
+        first, of_r, of_z, of_n = rates
+        xp.multiply(n, n, out=of_n)
+        xp.subtract(1, of_n, out=of_n)
+        xp.subtract(1, z, out=past)
+        xp.multiply(of_n, past, out=first)
+        xp.multiply(first, r, out=of_n)
+        xp.subtract(1, r, out=of_r)
+        of_r *= of_n
+        of_r *= hidden
+        xp.subtract(h, n, out=of_z)
+        of_z *= z
+        of_z *= past
+        return rates, [z]
+
+
+def planes(rows: Array, count: int) -> Array:
+    """Rows of `count` blocks as (count, rows, width), over the same memory."""
+    return rows.reshape(len(rows), count, rows.shape[1] // count).swapaxes(0, 1)
+
+
+def rows_before(
+    xp: Any, states: Array, initial: Array, batch_sizes: Sequence[int], backwards: bool
+) -> Callable[[slice], Array]:
+    """A function from rows to the states before them."""
+    count, end = batch_sizes[0], len(states)
+    if batch_sizes[-1] != count:
+        return state_before(states, initial, batch_sizes, backwards).__getitem__  # type: ignore[no-any-return]
+
+    def rows(part: slice) -> Array:
+        if backwards:
+            start, stop = part.start + count, part.stop + count
+            return states[start:stop] if stop <= end else xp.concatenate([states[start:], initial])
+        start, stop = part.start - count, part.stop - count
+        return states[start:stop] if start >= 0 else xp.concatenate([initial, states[:stop]])
+
+    return rows
+
+
+def pieces(order: list[Any], rows: int) -> list[list[Any]]:
+    """The steps in runs of at most that many rows, or of one step."""
+    result: list[list[Any]] = []
+    room = 0
+    for step in order:
+        if step[3] > room:
+            result.append([])
+            room = max(rows, step[3])
+        result[-1].append(step)
+        room -= step[3]
+    return result
 
 
 def cotangents(
@@ -150,12 +293,21 @@ def cotangents(
         of_hidden = ops.narrow(gates, 1, width, 3 * width)
         first = ops.narrow(gates, 1, width, 2 * width)
         gates = ops.cat([first, ops.narrow(gates, 1, 0, width)], 1)
-    h = state_before(ops.select(y, 0, 0), h0, batch_sizes, backwards)
+    states, count = ops.select(y, 0, 0), batch_sizes[0]
+    if batch_sizes[-1] == count:  # without a copy of all states
+        first, rest = (rows - count, 0) if backwards else (0, count)
+        of_weight = ops.matmul(
+            ops.transpose(ops.narrow(of_hidden, 0, rest, rows - count), 0, 1),
+            ops.narrow(states, 0, count - rest, rows - count),
+        ) + ops.matmul(ops.transpose(ops.narrow(of_hidden, 0, first, count), 0, 1), h0)
+    else:
+        h = state_before(states, h0, batch_sizes, backwards)
+        of_weight = ops.matmul(ops.transpose(of_hidden, 0, 1), h)
     return [
         gates,
         ops.narrow(below, 1, 0, width),
         None if c0 is None else ops.narrow(below, 1, width, width),
-        ops.matmul(ops.transpose(of_hidden, 0, 1), h),
+        of_weight,
         None if bias is None else ops.sum(of_hidden, 0),
     ]
 
@@ -200,54 +352,6 @@ def state_before(states: Any, initial: Any, batch_sizes: Sequence[int], backward
         from_before = [] if before is None else [ops.narrow(states, 0, before.start, going_on)]
         pieces.append([*from_before, ops.narrow(initial, 0, going_on, size - going_on)])
     return ops.cat([x for step in (reversed(pieces) if backwards else pieces) for x in step])
-
-
-def affine(h: Array, weight: Array, bias: Array | None) -> Array:
-    """h weightᵀ + bias"""
-    y = h @ weight.T
-    if bias is not None:
-        y += bias
-    return y
-
-
-def blocks(gates: Array, count: int) -> list[Array]:
-    """The gates as that many blocks of columns."""
-    width = gates.shape[1] // count
-    return [gates[:, block * width : (block + 1) * width] for block in range(count)]
-
-
-def open_gates(xp: Any, pre: Array, hidden: Array, mode: str) -> Array:
-    """The gates after their nonlinearities, in the memory of `hidden`.
-
-    LSTM: input, forget, new, output. GRU: new, reset, update. The logistic function is computed as
-    (1 + tanh(x / 2)) / 2, which does not overflow.
-    """
-    if mode == "RNN_RELU":
-        hidden += pre
-        return xp.maximum(hidden, 0, out=hidden)
-    if mode == "GRU":
-        width = pre.shape[1] // 3
-        logistic(xp, hidden[:, : 2 * width], pre[:, : 2 * width], 0.5, 0.5)
-        r, z, n = blocks(hidden, 3)
-        n = xp.tanh(pre[:, 2 * width :] + r * n)
-        return xp.concatenate([n, r, z], 1)
-    if mode == "LSTM":
-        width = pre.shape[1] // 4
-        scale = xp.full(4 * width, 0.5, pre.dtype)
-        scale[2 * width : 3 * width] = 1
-        return logistic(xp, hidden, pre, scale, 1 - scale)
-    hidden += pre
-    return xp.tanh(hidden, out=hidden)
-
-
-def logistic(xp: Any, x: Array, y: Array, scale: Any, shift: Any) -> Array:
-    """scale tanh(scale (x + y)) + shift, in the memory of x: for 1/2 the logistic function"""
-    x += y
-    x *= scale
-    xp.tanh(x, out=x)
-    x *= scale
-    x += shift
-    return x
 
 
 # --- the same from small ops ----------------------------------------------------------------------
