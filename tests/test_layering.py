@@ -70,7 +70,7 @@ NUMPY_ALLOWED: dict[str, str] = {
 
 # Modules whose name is known only when the program runs.
 COMPUTED_ALLOWED = {
-    "nanotorch.training.models": "imports the model class that a configuration names",
+    "nanotorch.training.trust": "imports the classes that a configuration names",
     "nanotorch.backend.loading": "imports what a package loads when it is first asked for",
     "nanotorch.backend.devices": "imports, with CuPy, the modules that asked for it",
 }

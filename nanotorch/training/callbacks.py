@@ -1,7 +1,8 @@
 """What a run does besides training: each feature is one small class.
 
-A callback may have `on_start(run)`, `on_step(run)`, `on_epoch(run, record)` and `on_end(run)`, and
-a `name` with a `state` (plain values) where it must remember something when a run is resumed.
+A callback may have `on_start(run)`, `on_step(run)`, `on_epoch(run, record)`, `on_end(run)` and
+`on_finish(run, finished)`, and a `name` with a `state` (plain values) where it must remember
+something when a run is resumed. It ends the run by setting `run.at.ended` to the reason.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from nanotorch.training.config import sections
 from nanotorch.training.curves import draw_curves
-from nanotorch.training.errors import needs_extra
+from nanotorch.training.errors import InputError, needs_extra
 from nanotorch.training.exits import say
 from nanotorch.training.metrics import reason
 from nanotorch.training.run import Run
@@ -144,6 +145,16 @@ class TensorBoard:
 
     def on_end(self, run: Run) -> None:
         self._writer.close()
+
+
+def own_callback(name: str, kind: type[Any]) -> Any:
+    """A callback of a class that the configuration names; it is made without arguments."""
+    try:
+        return kind()
+    except Exception as error:
+        raise InputError(
+            f"output.callbacks: {name}() fails: {type(error).__name__}: {error}"
+        ) from error
 
 
 TIME_IS_UP = "the time limit is reached"

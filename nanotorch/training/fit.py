@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from nanotorch.training.callbacks import (
     TensorBoard,
     TimeLimit,
     Timer,
+    own_callback,
 )
 from nanotorch.training.coefficients import COEFFICIENTS, Estimation, as_csv, coefficients
 from nanotorch.training.config.command_line import read_request
@@ -47,7 +48,7 @@ from nanotorch.training.run_folder import (
 )
 from nanotorch.training.run_state import restore_state, save_state
 from nanotorch.training.signals import StopSignals
-from nanotorch.training.trust import trust
+from nanotorch.training.trust import code_named, imported, trust
 
 
 def train(arguments: list[str], program: str = "nanotorch train") -> None:
@@ -73,6 +74,7 @@ def fit(
     quiet: bool = False,
     changed_data: bool = False,
     data: Any = None,
+    callbacks: Sequence[Any] = (),
 ) -> Finished:
     """Train as `config` says and leave a run folder; with `resume`, go on with one.
 
@@ -81,6 +83,8 @@ def fit(
     - `changed_data` lets a run go on though its data are not what they were
     - `data`: a pandas, polars or Arrow frame, arrays by name, or a pair (features, target) of
       arrays, in the place of the file `data.source`
+    - `callbacks`: objects of one's own beside those of `output.callbacks`; docs/training.md says
+      what they may have
 
     Raises InputError for anything that cannot be used, RunFailure where training cannot go on, and
     Interrupted (with the state saved) after a signal.
@@ -119,6 +123,9 @@ def fit(
         ]
         if config.output.tensorboard:
             run.callbacks.append(TensorBoard())
+        for name in config.output.callbacks:
+            run.callbacks.append(own_callback(name, imported("output.callbacks", name)))
+        run.callbacks += callbacks
         if earlier:
             if earlier.state:
                 restore_state(run, earlier.state)
@@ -132,7 +139,7 @@ def fit(
             if data.marks is not None:
                 files[MARKS] = marks_file(data.marks)
             run.open(new_run_folder(config, files))
-        trust(config.model)
+        trust(code_named(config))
         if not quiet:
             _introduce(run, device_words)
         run.events.record(
@@ -154,6 +161,7 @@ def fit(
                 say(f"note: {plain(note)}")
         run.events.record("end", epoch=run.at.epoch, step=run.at.step, epoch_seconds=timer.seconds)
         _draw(finished)
+        run.tell("on_finish", finished)
         if failure is not None:
             raise failure
         return finished

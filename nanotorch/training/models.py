@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import importlib
-import inspect
 import itertools
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,7 +13,7 @@ from nanotorch import nn
 from nanotorch.training.config.choices import MultilayerPerceptron, OwnModule
 from nanotorch.training.errors import InputError, plain
 from nanotorch.training.model_file import read_model_file
-from nanotorch.training.trust import append_working_directory
+from nanotorch.training.trust import imported
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 
@@ -36,26 +34,17 @@ def build_model(config: Any, inputs: int, outputs: int) -> nn.Module:
 
 
 def _own_module(config: OwnModule, inputs: int, outputs: int) -> nn.Module:
-    """Class(inputs, outputs, **arguments), found from the working directory as well."""
-    where, colon, name = config.module.partition(":")
-    if not (colon and where and name):
-        raise InputError(f'model.module: expected "package.module:Class", given {config.module!r}')
-    append_working_directory()
-    try:
-        kind = getattr(importlib.import_module(where), name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"model.module: {config.module!r}: {error}") from None
-    except Exception as error:
-        raise InputError(
-            f"model.module: {where} fails on import: {type(error).__name__}: {error}"
-        ) from error
-    if not (inspect.isclass(kind) and issubclass(kind, nn.Module)):
+    """Class(inputs, outputs, **arguments)."""
+    kind = imported("model.module", config.module)
+    if not issubclass(kind, nn.Module):
         raise InputError(f"model.module: {config.module!r} is not a class of nn.Module")
     build: Callable[..., nn.Module] = kind
     try:
         return build(inputs, outputs, **config.arguments)
     except TypeError as error:
-        raise InputError(f"model.module: {name}({inputs}, {outputs}, …): {error}") from None
+        raise InputError(
+            f"model.module: {kind.__name__}({inputs}, {outputs}, …): {error}"
+        ) from None
 
 
 def start_from(model: nn.Module, path: str, skip: list[str]) -> list[str]:

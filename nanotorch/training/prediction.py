@@ -37,7 +37,7 @@ from nanotorch.training.metrics import Outcome
 from nanotorch.training.model_file import ModelFile, read_model_file
 from nanotorch.training.models import build_model
 from nanotorch.training.run_folder import MODEL
-from nanotorch.training.trust import require_trust
+from nanotorch.training.trust import code_of, require_trust
 
 ROWS = 2**16  # predicted at once
 SHOWN = 12  # notes
@@ -89,7 +89,7 @@ class Predictor:
     @staticmethod
     def _from(saved: ModelFile, file: Path, trusted: bool) -> Predictor:
         facts = Facts.model_validate(saved.facts)
-        require_trust(facts.model, file, trusted)
+        require_trust(code_of(facts.model), file, trusted)
         encoding = Encoding(facts.columns)
         inputs = len(encoding.feature_names)
         outputs = len(facts.classes) if facts.task == "classes" else len(facts.targets)

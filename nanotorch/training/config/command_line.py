@@ -9,7 +9,7 @@ from nanotorch.training.config.help import help_text, json_schema
 from nanotorch.training.config.reader import Flag, Source, find_config, load_source, sweep
 from nanotorch.training.config.sections import Config
 from nanotorch.training.errors import InputError
-from nanotorch.training.trust import require_trust
+from nanotorch.training.trust import code_named, require_trust
 
 NEWEST = "newest"
 CONFIG = "config.toml"  # what the configuration in a run folder is called
@@ -67,7 +67,7 @@ def read_request(arguments: list[str], program: str = "train.py") -> Request:
     for path in paths:
         if path.name == CONFIG:  # of a run folder, and perhaps of somebody else's
             for config in configs:
-                require_trust(config.model, path, trusted)
+                require_trust(code_named(config), path, trusted)
     if resume not in (None, NEWEST) and len(configs) > 1:
         raise InputError(f"--resume RUN goes on with one run, and these are {len(configs)}")
     return Request(configs, [source for _, source in loaded], resume, quiet, changed)

@@ -264,6 +264,10 @@ class Output(Section):
     smoothing: Fraction = Field(default=0.0, description="weight of the past in the smoothed curve")
     report: bool = Field(default=True, description="write report.html")
     tensorboard: bool = Field(default=False, description="write TensorBoard events as well")
+    callbacks: list[str] = Field(
+        default=[],
+        description='classes of one\'s own that watch the run, as "package.module:Class"',
+    )
 
 
 class Config(Section):
