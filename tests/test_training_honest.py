@@ -18,7 +18,7 @@ from nanotorch.training.commands import COMMANDS
 from nanotorch.training.data.split import divide
 from nanotorch.training.errors import InputError
 from nanotorch.training.exits import exit_code
-from nanotorch.training.metrics import Outcome
+from nanotorch.training.metrics import METRICS, Outcome
 from nanotorch.training.model_file import read_model_file
 from nanotorch.training.results import Finished
 
@@ -103,6 +103,152 @@ def test_a_sweep_goes_on_with_what_is_missing(capsys: pytest.CaptureFixture[str]
     assert call("train", "a.toml", "--seed", "0,1,2", "--quiet", *QUICK, "--resume") == 0
     assert sorted(path.name for path in Path("runs").iterdir()) == ["a-1", "a-2", "a-3"]
     assert Path("runs/a-1/model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("key", "values"), [("training.epochs", "2,3"), ("optimizer.lr", "0.1,0.01"), ("seed", "0,1")]
+)
+def test_each_run_of_a_sweep_goes_on_as_itself(key: str, values: str) -> None:
+    """Also where the key that varies is one that a run may change when it goes on."""
+    Path("a.toml").write_text('[data]\nsource = "iris"\n[training]\nepochs = 2\n')
+    flags = [f"--sweep.{key}", values, "--quiet", *QUICK]
+    assert call("train", "a.toml", *flags) == 0
+    files = {path: path.read_bytes() for path in Path("runs").glob("*/m*")}
+    assert call("train", "a.toml", *flags, "--resume") == 0
+    assert {path: path.read_bytes() for path in Path("runs").glob("*/m*")} == files
+
+
+def test_a_run_that_fails_does_not_end_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.toml").write_text('[data]\nsource = "diabetes"\n[model]\nname = "linear"\n')
+    flags = ["--sweep.optimizer.lr", "1e30,0.01,0.001", "--training.epochs", "2", *QUICK, "--quiet"]
+    for resume in ([], ["--resume"]):
+        assert call("train", "a.toml", *flags, *resume) == 1
+        captured = capsys.readouterr()
+        assert "a with optimizer.lr = 1e+30 failed: the loss became" in captured.err
+        assert "1 of 3 runs failed" in captured.err
+        assert re.search(r"\n0\.01 .*\n0\.001 ", captured.out)
+    assert len(list(Path("runs").glob("*/summary.json"))) == 4  # the failed one was tried again
+
+
+def test_a_comparison_shows_no_key_of_another_model(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.toml").write_text('[data]\nsource = "iris"\n[training]\nepochs = 1\n')
+    assert call("train", "a.toml", "--sweep.model.name", "logistic,mlp", "--quiet", *QUICK) == 0
+    out = capsys.readouterr().out
+    assert "None" not in out
+    head = re.search(r"model.name .* test accuracy +most frequent alone +run folder\n", out)
+    assert head is not None
+    assert re.search(r"\nlogistic +– .* 0\.3333 +runs/a-1\n", out)
+
+
+# --- the best epoch -----------------------------------------------------------------------------
+
+
+def log_of(run: Finished) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("weigh", ["rows", "classes", "both"])
+def test_the_best_epoch_is_that_of_the_weighted_loss_of_validation_rows(weigh: str) -> None:
+    random = np.random.default_rng(0)
+    x, w = random.standard_normal(300), random.integers(0, 4, 300)
+    y = np.where(x + random.standard_normal(300) > 1, "b", "a")
+    source = write("d.csv", x=x, w=w, y=y)
+    flags = ["--data.weight", "w"] if weigh != "classes" else ["--data.ignore", '["w"]']
+    if weigh != "rows":
+        flags += ["--loss.class_weight", "[1.0, 3.0]"]
+    run = train(source, *flags, "--training.epochs", "9", "--optimizer.lr", "0.5")
+    losses = [record["validation/loss"] for record in log_of(run)]
+    assert run.summary["best_epoch"] == 1 + int(np.argmin(losses))
+    validation, outcome = run.data.validation, run.outcomes["validation"]
+    assert validation is not None
+    weights = np.ones(len(validation)) if weigh == "classes" else np.asarray(validation.weights)
+    truth = outcome.truth
+    if weigh != "rows":
+        weights = weights * np.where(truth == 1, 3.0, 1.0)
+    each = -np.log(outcome.probabilities[np.arange(len(truth)), truth])
+    expected = (weights * each).sum() / weights.sum()
+    assert run.summary["validation"]["loss"] == pytest.approx(expected, rel=1e-5)
+    assert min(losses) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_file_of_test_rows_is_weighed_by_its_own_column() -> None:
+    write("d.csv", x=range(80), w=[1, 2] * 40, y=["a", "b", "b", "a"] * 20)
+    write("t.csv", x=[3, 9, 70], w=[1, 0, 5], y=["a", "b", "a"])
+    flags = ["--data.weight", "w", "--data.test_file", "t.csv", "--training.epochs", "2"]
+    run = train("d.csv", *flags)
+    outcome = run.outcomes["test"]
+    each = -np.log(outcome.probabilities[np.arange(3), outcome.truth])
+    expected = (each[0] + 5 * each[2]) / 6
+    assert run.summary["test"]["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_cannot_be_measured_never_chooses_the_best_epoch(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One class alone in the validation part, by time; and validation rows that weigh nothing."""
+    old = ["a", "b"] * 30
+    write("d.csv", t=range(100), x=np.arange(100) % 9, y=old + ["a"] * 20 + ["a", "b"] * 10)
+    write(
+        "w.csv",
+        x=np.arange(100) % 9,
+        t=range(100),
+        w=[1] * 60 + [0] * 20 + [1] * 20,
+        y=["a", "b"] * 50,
+    )
+    flags = ["--data.split", "time", "--data.time", "t", "--training.epochs", "3"]
+    auc = ["--stopping.monitor", "roc_auc", "--metrics.each_epoch", '["roc_auc"]']
+    for source, more, words in (
+        ("d.csv", auc, "validation roc auc –: needs rows of each class"),
+        ("w.csv", ["--data.weight", "w"], "validation loss –: needs rows that weigh more than 0"),
+    ):
+        run = train(source, *flags, *more)
+        assert run.summary["best_epoch"] is None
+        assert words in notes_of(run)
+        assert "the weights are those of the last one" in notes_of(run)
+    Path("a.toml").write_text('[data]\nsource = "d.csv"\n')
+    assert call("train", "a.toml", *flags, *auc, *QUICK) == 0
+    out = capsys.readouterr().out
+    assert out.count("note: validation roc_auc –: needs rows of each class") == 1
+    assert "(weights of the last epoch;" in out
+
+
+def test_the_baseline_of_labels_is_their_most_frequent_combination() -> None:
+    run = fit_task("labels", training={"epochs": 1})
+    rows = run.data.train.target
+    combinations, counts = np.unique(rows, axis=0, return_counts=True)
+    truth = run.outcomes["test"].truth
+    share = (truth == combinations[counts.argmax()]).all(axis=1).mean()
+    assert run.summary["test"]["baseline_accuracy"] == pytest.approx(share)
+
+
+def test_evaluate_has_the_baseline_of_the_training_rows(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = str(train("breast_cancer", "--training.epochs", "2").folder)
+    assert call("evaluate", folder, "--json") == 0
+    measured = json.loads(capsys.readouterr().out)
+    summary = json.loads(Path(folder, "summary.json").read_text())["test"]
+    assert measured["baseline_accuracy"] == summary["baseline_accuracy"]
+
+
+def test_the_threshold_needs_a_positive_row() -> None:
+    write(
+        "d.csv",
+        t=range(100),
+        x=np.arange(100) % 9,
+        y=["a", "b"] * 30 + ["a"] * 20 + ["a", "b"] * 10,
+    )
+    flags = ["--data.split", "time", "--data.time", "t", "--metrics.threshold", "f1"]
+    run = train("d.csv", *flags, "--training.epochs", "2")
+    assert "threshold" not in run.summary
+    assert "no validation row is positive: the threshold stays 0.5" in notes_of(run)
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_r2_of_targets_that_are_all_the_same_is_none(constant: bool) -> None:
+    target = np.full((4, 1), 2.0) if constant else np.arange(4.0)[:, None]
+    value = METRICS["r2"].measure(Outcome("regression", target + 0.5, target))
+    assert math.isnan(value) is constant
 
 
 # --- coefficients ------------------------------------------------------------------------------
@@ -293,6 +439,8 @@ def test_every_row_beside_the_test_part_validates_once() -> None:
     assert all((split.test == splits[0].test).all() for split in splits)
     rows = np.concatenate([split.validation for split in splits])
     assert sorted([*rows, *splits[0].test]) == list(range(42))
+    sizes = [len(split.validation) for split in splits]
+    assert max(sizes) - min(sizes) <= 1
     for split in splits:
         assert sorted([*split.train, *split.validation, *split.test]) == list(range(42))
         assert abs(np.bincount(classes[split.validation]) - [6, 2.5]).max() <= 1

@@ -23,7 +23,7 @@ from nanotorch.training.callbacks import (
 from nanotorch.training.coefficients import COEFFICIENTS, Estimation, as_csv, coefficients
 from nanotorch.training.config.command_line import read_request
 from nanotorch.training.config.reader import config_of
-from nanotorch.training.config.sections import Config
+from nanotorch.training.config.sections import Config, differences, flat_values
 from nanotorch.training.curves import draw_curves
 from nanotorch.training.data.identity import IDENTITY, MARKS, marks_file, require_same
 from nanotorch.training.data.prepare import most_frequent, prepare
@@ -54,18 +54,28 @@ from nanotorch.training.trust import code_named, imported, trust
 def train(arguments: list[str], program: str = "nanotorch train") -> None:
     """Train as configurations say, and compare several runs in a table."""
     request = read_request(arguments, program)
-    runs = []
-    for config, source in zip(request.configs, request.sources, strict=True):
-        with source.named():
-            resume = request.resume
-            if len(request.configs) > 1 and resume is not None:  # a sweep: what is missing of it
-                resume = run_of(config)
-            runs.append(fit(config, resume, request.quiet, request.changed_data))
-        say(last_line(runs[-1]))
+    configs, runs = request.configs, []
+    varied = {key for config in configs[1:] for key in differences(configs[0], config)}
+    for config, source in zip(configs, request.sources, strict=True):
+        resume = request.resume
+        if len(configs) > 1 and resume is not None:  # a sweep: what is missing of it
+            resume = run_of(config, varied)
+        try:
+            with source.named():
+                runs.append(fit(config, resume, request.quiet, request.changed_data))
+            say(last_line(runs[-1]))
+        except RunFailure as failure:
+            if len(configs) == 1:
+                raise
+            values = flat_values(config)
+            words = ", ".join(f"{key} = {values.get(key)}" for key in sorted(varied))
+            say(f"{config.name} with {words} failed: {failure}", aside=True)
     if len(runs) > 1:
         say(comparison(runs))
         if runs[0].config.output.report:
             say(f"report of all: {write_overview(runs)}")
+    if failed := len(configs) - len(runs):
+        raise RunFailure(f"{failed} of {len(configs)} runs failed")
 
 
 def fit(

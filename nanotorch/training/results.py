@@ -73,7 +73,10 @@ def comparison_table(runs: list[Finished]) -> list[list[str]]:
     columns = [*varied, f"{part} loss", *(["test loss"] if "test" in runs[0].summary else [])]
     quality = "r2" if "r2" in runs[0].summary["train"] else "accuracy"
     last = "test" if "test" in runs[0].summary else part
-    columns += [f"{last} {quality}", "run folder"]
+    columns.append(f"{last} {quality}")
+    if "baseline_accuracy" in runs[0].summary[last]:
+        columns.append("most frequent alone")
+    columns.append("run folder")
     rows = []
     for run in runs:
         values = flat_values(run.config)
@@ -86,8 +89,10 @@ def comparison_table(runs: list[Finished]) -> list[list[str]]:
 
 def _numbers(run: Finished, part: str, last: str, quality: str) -> list[float | None]:
     """The numbers of a run in the table of several."""
-    losses = [run.summary[name]["loss"] for name in (part, "test") if name in run.summary]
-    return [*losses, run.summary[last][quality]]
+    names = dict.fromkeys((part, "test"))
+    losses = [run.summary[name]["loss"] for name in names if name in run.summary]
+    qualities = (quality, "baseline_accuracy")
+    return [*losses, *(run.summary[last][key] for key in qualities if key in run.summary[last])]
 
 
 def _over_seeds(
@@ -121,4 +126,6 @@ def _four(value: float | None) -> str:
 
 
 def _shown(value: object) -> str:
+    if value is None:
+        return "–"
     return f"{value:g}" if isinstance(value, float) else plain(str(value))

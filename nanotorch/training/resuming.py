@@ -69,13 +69,16 @@ def reopen(config: Config, resume: str | None) -> Earlier | None:
     return Earlier(folder, log, state, changed)
 
 
-def run_of(config: Config) -> str | None:
-    """The newest run folder with this configuration, as it goes on with what is missing of a sweep;
-    None where there is none."""
+def run_of(config: Config, varied: set[str]) -> str | None:
+    """The newest run folder with this configuration that can go on, as a sweep goes on with what is
+    missing; None where there is none. The `varied` keys of the sweep have the same values in it."""
     for folder in reversed(runs_called(Path(config.output.folder), config.name)):
         with contextlib.suppress(InputError):
-            _compare(load(folder / CONFIG), config, folder)
-            return str(folder)
+            before = load(folder / CONFIG)
+            _compare(before, config, folder)
+            if not varied & set(differences(before, config)):
+                _state(folder, None)
+                return str(folder)
     return None
 
 

@@ -331,7 +331,9 @@ def _test_file(data: Data, model: str, build: _Builder, files: dict[str, Any]) -
     if gaps.keep is not None:
         table.only(gaps.keep)
     target = encode_target(table, positions, data, model, known=build.target)
-    build = replace(build, table=table, target=target, weights=None)
+    weighted = isinstance(data.weight, int) or data.weight in table.names
+    weights = _weights(table, data) if weighted else None  # rows of a file without them are equal
+    build = replace(build, table=table, target=target, weights=weights)
     return build.part(np.arange(len(table.values)))
 
 

@@ -61,10 +61,13 @@ def divide(
         labels = _cut(random.permutation(len(names)), test, validation, folds, fold)[members]
     elif classes is not None:
         labels = np.empty(count, dtype=np.int8)
+        piece = fold  # moves on by the rows that do not divide, so that folds are of one size
         for value in np.unique(classes):
             members = np.flatnonzero(classes == value)
             order = random.permutation(len(members))
-            labels[members] = _cut(order, test, validation, folds, fold)
+            labels[members] = _cut(order, test, validation, folds, piece)
+            if folds is not None:
+                piece = (piece - (labels[members] != 2).sum()) % folds
     else:
         labels = _cut(random.permutation(count), test, validation, folds, fold)
     parts = [np.flatnonzero(labels == part) for part in range(3)]
