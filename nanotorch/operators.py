@@ -173,7 +173,10 @@ class Operators(Traced):
     __ipow__ = pow_
 
     def clamp_(self, min: Any = None, max: Any = None) -> Any:
-        """x held within [min, max], numbers, in place."""
+        """x held within [min, max], numbers or tensors, in place."""
+        simple = self.dtype.is_floating_point and min is not max
+        if not simple or isinstance(min, Traced) or isinstance(max, Traced):
+            return ops.in_place(ops.clamp)(self, min, max)
         return apply_inplace(ops.elementwise.Clamp, self, low=min, high=max)
 
     def scatter_(

@@ -1,7 +1,9 @@
 """Runs random programs on NanoTorch and on PyTorch until they differ: `python scripts/fuzz.py
 20000`.
 
-Program number n is always the same one: `python scripts/fuzz.py 1 --first n` runs it again.
+Program number n is always the same one: `python scripts/fuzz.py 1 --first n` runs it again. With
+`--corners` its values are NaN, infinities, kinks, zeros and nothing at all, and it copies tensors,
+divides integers and changes modes in generators as well.
 """
 
 from __future__ import annotations
@@ -15,25 +17,27 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
 
 import torch
-from fuzzing import Difference, Program, shrunk
+from fuzzing import CornerProgram, Difference, Program, shrunk
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("programs", type=int, nargs="?", default=2000)
     parser.add_argument("--first", type=int, default=0, help="the number of the first program")
+    parser.add_argument("--corners", action="store_true", help="programs at the corners")
     parser.add_argument("--length", type=int, default=20, help="lines per program")
     parser.add_argument("--keep-going", type=int, default=1, help="stop after so many differences")
     options = parser.parse_args()
     torch.set_num_threads(1)
     started, found = time.perf_counter(), 0
+    kind = CornerProgram if options.corners else Program
     for number in range(options.first, options.first + options.programs):
-        program = Program(random.Random(number), torch)
+        program = kind(random.Random(number), torch)
         try:
             program.run(options.length)
         except Difference as difference:
             found += 1
-            print(f"\nprogram {number}:{shrunk(program.lines, torch) or difference}")
+            print(f"\nprogram {number}:{shrunk(program, torch) or difference}")
             if found >= options.keep_going:
                 break
     done, seconds = number + 1 - options.first, time.perf_counter() - started

@@ -36,6 +36,7 @@ class Case:
     smooth: bool = True  # has derivatives of the second order that say something
     needs: str = ""  # the module of a ring that it stands on
     floats: bool = False  # is compared on floating dtypes only
+    single: bool = False  # PyTorch's constants are of float32, and so are its float64 results
 
     def arrays(self) -> list[Any]:
         """The inputs as float64 (or index) arrays, the same in every run."""
@@ -300,6 +301,7 @@ row("log_softmax first", lambda t, x: x.log_softmax(0), real(3, 4))
 row("softmin", lambda t, x: t.nn.functional.softmin(x, 1), real(3, 4))
 for name in ("hardtanh", "relu6", "hardswish"):
     row(name, call(f"nn.functional.{name}"), between(3, 4), smooth=name == "hardswish")
+row("hardsigmoid", call("nn.functional.hardsigmoid"), between(3, 4), smooth=False, single=True)
 for name in ("nuc", 2, -2, 1, math.inf):
     row(
         f"matrix_norm {name}",

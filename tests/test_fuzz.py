@@ -6,7 +6,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from fuzzing import Difference, Program, attempt
+from fuzzing import CornerProgram, Difference, Program, attempt
 from hypothesis import given, settings, strategies as st
 
 
@@ -21,6 +21,30 @@ def test_random_programs_do_the_same(random: Random) -> None:
 @pytest.mark.parametrize("seed", range(80))
 def test_numbered_programs_do_the_same(seed: int) -> None:
     Program(Random(seed), pytest.importorskip("torch")).run(20)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("seed", range(80))
+def test_numbered_programs_at_the_corners_do_the_same(seed: int) -> None:
+    CornerProgram(Random(seed), pytest.importorskip("torch")).run(20)
+
+
+CORNERS = (
+    "nan", "inf", "[]", "70_000", "// 0", "deepcopy", "pickle", "hessian", "jvp", "vmap",
+    "resumed(t.inference_mode", ".send(", "F.relu6", "cross_entropy", "float16",
+)  # fmt: skip
+
+
+@pytest.mark.torch
+def test_programs_at_the_corners_have_all_of_them() -> None:
+    lines = []
+    for seed in range(400):
+        program = CornerProgram(Random(seed), pytest.importorskip("torch"))
+        program.run(20)
+        lines += program.lines
+    text = "\n".join(lines)
+    for part in CORNERS:
+        assert part in text, part
 
 
 @pytest.mark.torch

@@ -1,6 +1,9 @@
-"""Indices out of range, in the same words on every device."""
+"""What several kernels refuse: indices out of range, in the same words on every device, and results
+of more dimensions than the tensor they are written to."""
 
 from __future__ import annotations
+
+from typing import Any
 
 # What an index is called in the ops that check theirs, and what it has to lie in. The kernels of
 # a CUDA device know the ops by their numbers, counted from 1 in this order.
@@ -33,3 +36,11 @@ def out_of_range(op: str, index: int | None, size: int, where: str = "") -> OutO
     name, places = CHECKED[op]
     which = f"{name} {index}" if index is not None else f"every {name}"
     return OutOfRange(f"{op}: {which} is out of range for {places.format(size)}{where}")
+
+
+def check_shape(y: Any, out: Any) -> None:
+    """RuntimeError where y has dimensions that `out` has not; NumPy's copyto drops those of 1."""
+    if y.ndim > out.ndim:
+        raise RuntimeError(
+            f"output with shape {list(out.shape)} doesn't match the broadcast shape {list(y.shape)}"
+        )

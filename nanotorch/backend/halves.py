@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nanotorch.backend.devices import HOST, RAW
+from nanotorch.backend.errors import check_shape
 
 Array = Any
 
@@ -73,7 +74,8 @@ def in_float32(primitive: Any, xp: Any, *inputs: Any, **attributes: Any) -> Arra
     """y = kernel(…) of float16 or bfloat16, computed in float32 and rounded once."""
     kinds = [x.dtype for x in inputs if type(x) in RAW]
     halves = [kind for kind in kinds if kind.char in HALVES]
-    if not halves or primitive.view or primitive.rearranges:
+    mixed = primitive.of_one_dtype and len({kind for kind in kinds if kind.kind in "fV"}) > 1
+    if not halves or primitive.view or primitive.rearranges or mixed:
         return kernel_for(primitive, xp)(xp, *inputs, **attributes)
     if xp is not HOST:
         # CuPy's functions of elements compute in float32, and so do the kernels of ours; but
@@ -91,5 +93,6 @@ def in_float32(primitive: Any, xp: Any, *inputs: Any, **attributes: Any) -> Arra
         y = y.astype(halves[0])
     if out is None:
         return y
+    check_shape(y, out)
     xp.copyto(out, y, casting="unsafe")
     return out

@@ -70,9 +70,7 @@ def fitting(value: Any, kind: Any) -> Any:
     if kind.kind in "bc" or (small and (type(value) is int or kind.kind in "fV")):
         return value
     if not isinstance(value, int | float | complex):
-        if not (hasattr(value, "dtype") and value.dtype.kind == "c" and value.ndim == 0):
-            return value
-        value = complex(value)
+        return value
     name, number = dtype_of(kind), value
     if isinstance(number, complex) and number.imag == 0:
         number = number.real

@@ -134,7 +134,7 @@ def softsign(input: Tensor) -> Tensor:
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """y = min(max(x + 3, 0), 6) / 6"""
-    return _apply(lambda x: ops.activations.hardtanh(x + 3, 0.0, 6.0) / 6, input, inplace)
+    return _apply(ops.activations.hardsigmoid, input, inplace)
 
 
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:

@@ -39,14 +39,14 @@ def pairwise_distance(
 def soft_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """log(1 + exp(-target · x)), targets 1 or -1 of x's shape."""
     same_size(input, target, "soft_margin_loss")
-    return reduced(ops.softplus(-target * input), reduction)
+    return reduced(ops.softplus(-(target * input)), reduction)
 
 
 def multilabel_soft_margin_loss(
     input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
 ) -> Tensor:
     """The binary cross-entropy with logits, averaged over the last dimension: (N, C) to (N)."""
-    loss = ops.binary_cross_entropy_with_logits(input, target, weight, "none")
+    loss = ops.binary_cross_entropy_with_logits(input, target.to(input.dtype), weight, "none")
     return reduced(ops.mean(loss, -1), reduction)
 
 

@@ -200,6 +200,19 @@ def hardtanh(x: Any, low: float = -1.0, high: float = 1.0) -> Any:
     return apply(Hardtanh, x, low=low, high=high)
 
 
+class Hardsigmoid(Elementwise):
+    """y = min(max(x + 3, 0), 6) / 6; the slope is 0 at NaN and at the bounds"""
+
+    vjp = (lambda g, x: where((x > -3) & (x < 3), g / 6, 0),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        return xp.true_divide(xp.minimum(xp.maximum(x + 3, 0), 6), 6, out=out)
+
+
+hardsigmoid = function(Hardsigmoid)
+
+
 class Hardswish(Elementwise):
     """y = x * min(max(x + 3, 0), 6) / 6"""
 
@@ -241,7 +254,6 @@ class Softmax(Primitive):
     @staticmethod
     def kernel(xp: Any, x: Array, *, dim: int, out: Array | None = None) -> Array:
         if not x.size:
-            dimension(dim, x.ndim)
             return x.copy() if out is None else out
         if xp is HOST and is_narrow(x, dim):
             columns = x.T.copy()
@@ -399,11 +411,11 @@ def gelu(x: Any, approximate: str = "none") -> Any:
 
 def softmax(x: Any, dim: Any = None, dtype: Any = None, *, axis: Any = None) -> Any:
     """exp(x) normalized to sum 1 along `dim`."""
-    return apply(Softmax, x if dtype is None else x.to(dtype), dim=required(dim, axis, "softmax"))
+    dim = dimension(required(dim, axis, "softmax"), x.ndim)
+    return apply(Softmax, x if dtype is None else x.to(dtype), dim=dim)
 
 
 def log_softmax(x: Any, dim: Any = None, dtype: Any = None, *, axis: Any = None) -> Any:
     """log(softmax(x)) along `dim`, computed without overflow."""
-    return apply(
-        LogSoftmax, x if dtype is None else x.to(dtype), dim=required(dim, axis, "log_softmax")
-    )
+    dim = dimension(required(dim, axis, "log_softmax"), x.ndim)
+    return apply(LogSoftmax, x if dtype is None else x.to(dtype), dim=dim)

@@ -17,6 +17,7 @@ from nanotorch.backend import (
     fitting,
     to_device,
 )
+from nanotorch.backend.errors import check_shape
 from nanotorch.primitive import Linear, Primitive, apply
 
 
@@ -123,6 +124,7 @@ def into(xp: Any, y: Array, out: Array | None) -> Array:
     """y itself, or `out` with y's elements: for kernels whose functions cannot write in place."""
     if out is None or out is y:
         return y
+    check_shape(y, out)
     xp.copyto(out, y)
     return out
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import Array, array_module, fitting, get_default_dtype, is_array, result_type
+from nanotorch.backend import (
+    HOST,
+    Array,
+    array_module,
+    fitting,
+    get_default_dtype,
+    is_array,
+    result_type,
+)
 from nanotorch.backend.dtypes import bool_
 from nanotorch.ops.casting import cast, into
 from nanotorch.primitive import BinaryUfunc, Linear, Traced, Ufunc, apply, function
@@ -206,6 +214,7 @@ class MaskedFill(Linear):
     """y = value where mask, else x"""
 
     moves = "numbers"
+    of_one_dtype = True
     vjp = (
         lambda g, mask: where(mask, 0, g),
         None,
@@ -217,6 +226,8 @@ class MaskedFill(Linear):
         if out is None:
             out = xp.empty(xp.broadcast_shapes(x.shape, mask.shape), x.dtype)
         xp.copyto(out, x)
+        if xp is HOST and hasattr(value, "dtype") and value.dtype != out.dtype:
+            value = value.item()  # which PyTorch converts as a number, too
         xp.copyto(out, fitting(value, out.dtype), where=mask, casting="unsafe")
         return out
 

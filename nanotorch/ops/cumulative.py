@@ -115,6 +115,8 @@ class CumprodReverse(Primitive):
 
 def products_of_others(x: Any, dim: int | None) -> Any:
     """For each element the product of the others over `dim`, right also where one element is 0."""
+    if not x.ndim:
+        return ones_like(x)
     zero = x == 0
     safe = where(zero, 1.0, x)
     zeros, product = sum(zero, dim, True), prod(safe, dim, True)
@@ -135,6 +137,8 @@ def first_zero_as_one(x: Any, dim: int) -> tuple[Any, Any]:
 
 def cumprod_reverse(g: Any, x: Any, y: Any, dim: int) -> Any:
     """The cotangent of x: sums of g * y / x from the end, without the first 0 of x."""
+    if not x.ndim or x.shape[dim] == 1:
+        return g
     first, filled = first_zero_as_one(x, dim)
     beyond = reverse_cumsum(g * cumprod(filled, dim), dim)
     before = reverse_cumsum(g * y, dim) / where(x == 0, 1.0, x)

@@ -40,10 +40,16 @@ floor_divide = function(FloorDivide)
 
 
 class Remainder(Quotient):
-    """y = a - b * floor(a / b), of the sign of b"""
+    """y = a - b * floor(a / b), of the sign of b; 0 has the sign of a, as in PyTorch"""
 
-    quotient = "remainder"
     vjp = (lambda g: g, lambda g, a, b: -g * floor_divide(a, b))
+
+    @staticmethod
+    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
+        if refuse_zero(xp, a, b):
+            return xp.remainder(a, b, out=out)
+        y = xp.remainder(a, b)
+        return xp.copysign(y, xp.where(y == 0, a, y), out=out)
 
 
 remainder = function(Remainder)

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from nanotorch.backend import Array, result_type
+from nanotorch.backend import Array, dtype_of, finfo, fitting, result_type
+from nanotorch.backend.halves import HALVES
 from nanotorch.ops.casting import cast, into, zeros_like
 from nanotorch.ops.comparisons import where
 from nanotorch.primitive import BinaryUfunc, Elementwise, Traced, Ufunc, apply, function
@@ -370,6 +371,8 @@ class Clamp(Elementwise):
     def kernel(
         xp: Any, x: Array, *, low: float | None, high: float | None, out: Array | None = None
     ) -> Array:
+        if x.dtype.kind in "iu":
+            low, high = fitting(low, x.dtype), fitting(high, x.dtype)
         if low is None:
             return xp.minimum(x, high, out=out)
         if high is None:
@@ -446,6 +449,11 @@ def nan_to_num(
     x: Any, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None
 ) -> Any:
     """x with `nan` for NaN and, by default, the largest finite numbers for the infinities."""
+    kind = getattr(x, "_array", x).dtype
+    if kind.char in HALVES:  # which are computed in float32, of larger numbers
+        limits = finfo(dtype_of(kind))
+        posinf = limits.max if posinf is None else posinf
+        neginf = limits.min if neginf is None else neginf
     return apply(NanToNum, x, nan=nan, posinf=posinf, neginf=neginf)
 
 

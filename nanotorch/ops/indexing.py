@@ -69,6 +69,7 @@ class IndexPut(Linear):
     """y = x with `value` at the key, or with `value` added there"""
 
     moves = "numbers"
+    of_one_dtype = True
     vjp = (
         lambda g, indices, key, accumulate: g if accumulate else put(g, 0, indices, key),
         lambda g, value_shape, indices, key: with_ones(
@@ -133,6 +134,7 @@ class GatherReverse(Linear):
 class Scatter(Linear):
     """y = x with source written to (or added at) the places that gather reads"""
 
+    of_one_dtype = True
     vjp = (
         lambda g, index, dim, add: g if add else apply(Scatter, g, index, 0, dim=dim, add=False),
         None,
@@ -151,6 +153,11 @@ class Scatter(Linear):
         out: Array | None = None,
     ) -> Array:
         out = copied(xp, x, out)
+        if is_array(source) and source.dtype != out.dtype:
+            raise RuntimeError(
+                f"scatter: expected a source of dtype {dtype_of(out.dtype).title}, as x has, got "
+                f"{dtype_of(source.dtype).title}"
+            )
         if is_array(source) and source.ndim:
             source = source[tuple(slice(n) for n in index.shape)]
         place = places(xp, x, index, dim, "scatter_add" if add else "scatter")
@@ -300,6 +307,8 @@ def shaped(value: Any, view: Any, rest: tuple[Any, ...], indices: tuple[Any, ...
     """The value without 1s in front that its place has not; one number for a mask in any dtype."""
     mask = len(indices) == 1 and getattr(indices[0], "_array", indices[0]).dtype.kind == "b"
     if mask and view.ndim and math.prod(value.shape) == 1:
+        if view._array.dtype.kind in "iu" and value.dtype != view.dtype:
+            return value.item()  # which is refused where it does not fit
         return cast(reshape(value, ()), view._array.dtype)
     most = 1 if mask else view.ndim if not indices else value.ndim
     shape = tuple(value.shape)
@@ -310,10 +319,11 @@ def shaped(value: Any, view: Any, rest: tuple[Any, ...], indices: tuple[Any, ...
 
 def gather(x: Any, dim: int, index: Any) -> Any:
     """The elements of x at `index` (int64, as many dimensions as x) along `dim`."""
+    dim = dimension(dim, x.ndim)
     if not x.ndim or not index.ndim or not math.prod(index.shape):
         line = reshape(x, (-1,)) if not math.prod(index.shape) else vector(x)
         return reshape(apply(Gather, line, reshape(index, (-1,)), dim=0), index.shape)
-    return apply(Gather, x, index, dim=dimension(dim, x.ndim))
+    return apply(Gather, x, index, dim=dim)
 
 
 def vector(x: Any) -> Any:

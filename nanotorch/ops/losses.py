@@ -25,6 +25,7 @@ from nanotorch.primitive import Elementwise, Linear, Primitive, apply
 class MseLoss(Primitive):
     """y = (x - target) ** 2"""
 
+    promotes = "common"
     vjp = (
         lambda g, x, target, reduction: mse_cotangent(g, x, target, reduction),
         lambda g, x, target, reduction: mse_cotangent(g, target, x, reduction),

@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from nanotorch.backend.errors import check_shape
+
 # PyTorch's names for operands, and what they are called in ops; the first that an op has is meant.
 OPERANDS = {
     "input": ("x", "a", "start", "values"),
@@ -58,8 +60,11 @@ def in_place(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def method(x: Any, *args: Any, **options: Any) -> Any:
-        y = function(x, *args, **options)
+        # A copy, since the rules of the function may need x as it was.
+        wanted = any(getattr(operand, "requires_grad", False) for operand in (x, *args))
+        y = function(x.clone() if wanted else x, *args, **options)
         check_category(y, x)
+        check_shape(y, x)
         return x.copy_(y)
 
     method.__name__, method.__doc__ = f"{function.__name__}_", f"{function.__doc__} In place."

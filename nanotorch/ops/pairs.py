@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import HOST, Array, is_array
-from nanotorch.ops.casting import full_of, into, zeros_like
+from nanotorch.backend import Array, is_array
+from nanotorch.ops.casting import into, zeros_like
 from nanotorch.ops.comparisons import where
-from nanotorch.ops.elementwise import exp, log, sign
-from nanotorch.primitive import BinaryUfunc, Elementwise, Traced, apply, function
+from nanotorch.ops.elementwise import exp, sign
+from nanotorch.primitive import BinaryUfunc, Elementwise, Rule, Traced, apply, function
 
 
 class Maximum(BinaryUfunc):
@@ -52,18 +52,20 @@ atan2 = function(Atan2)
 
 
 class Lerp(Elementwise):
-    """y = a + weight * (b - a), weight a number"""
+    """y = a + weight * (b - a), weight a number; from b on where that is nearer, as in PyTorch"""
 
     in_place = True
     vjp = (lambda g, weight: g * (1 - weight), lambda g, weight: g * weight)
 
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, *, weight: float, out: Array | None = None) -> Array:
-        return xp.add(a, (b - a) * weight, out=out)
+        if abs(weight) < 0.5:
+            return xp.add(a, (b - a) * weight, out=out)
+        return xp.subtract(b, (b - a) * (1 - weight), out=out)
 
 
 class LerpTensor(Elementwise):
-    """y = a + weight * (b - a)"""
+    """y = a + weight * (b - a), from b on where that is nearer, as in PyTorch"""
 
     backward_name = "LerpBackward1"
     in_place = True
@@ -75,7 +77,8 @@ class LerpTensor(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, weight: Array, out: Array | None = None) -> Array:
-        return xp.add(a, (b - a) * weight, out=out)
+        near, way = xp.absolute(weight) < 0.5, b - a
+        return into(xp, xp.where(near, a + way * weight, b - way * (1 - weight)), out)
 
 
 class Copysign(BinaryUfunc):
@@ -118,7 +121,7 @@ class Xlogy(Elementwise):
 
     promotes = "floating"
     vjp = (
-        lambda g, a, b: g * where((a == 0) & (b <= 0), 0.0, log_of(b, a)),
+        lambda g, a, b: where((a == 0) & (b <= 0), 0.0, xlogy(g, b)),
         lambda g, a, b: g * (a / b),
     )
 
@@ -128,12 +131,7 @@ class Xlogy(Elementwise):
         return into(xp, y.astype(xp.result_type(a, b)), out)
 
 
-xlogy = function(Xlogy)
-
-
-def log_of(b: Any, like: Any) -> Any:
-    """log b; of a number, beside `like`."""
-    return log(b) if hasattr(b, "dtype") else full_of(like, float(HOST.log(b)))
+xlogy: Rule = function(Xlogy)
 
 
 def share(g: Any, loses: Any, ties: Any) -> Any:

@@ -27,6 +27,8 @@ class Pow(Elementwise):
                 return xp.multiply(xp.square(a), a, out=out)
             if exponent == -1:
                 return xp.reciprocal(a, out=out)
+            if exponent == -0.5:
+                return xp.reciprocal(xp.sqrt(a), out=out)
         return xp.power(a, exponent, out=out)
 
 

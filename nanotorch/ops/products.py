@@ -34,6 +34,7 @@ class Mm(Multilinear):
 class LinearLayer(Primitive):
     """y = x @ weight.T + bias; the rows of x are samples, the rows of weight are outputs"""
 
+    of_one_dtype = True
     vjp = (
         lambda g, weight: product(g, weight),
         lambda g, x: times(rows(g).T, rows(x)),
@@ -49,6 +50,9 @@ class LinearLayer(Primitive):
     def kernel(
         xp: Any, x: Array, weight: Array, bias: Array | None, out: Array | None = None
     ) -> Array:
+        if x.dtype != weight.dtype or (bias is not None and bias.dtype != x.dtype):
+            kinds = [a.dtype for a in (x, weight, bias) if a is not None]
+            raise RuntimeError(f"linear: expected operands of one dtype, got {kinds}")
         y = matrix_product(xp, x, weight.T, out)
         if bias is None:
             return y

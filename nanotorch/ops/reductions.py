@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import builtins
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from nanotorch.backend import Array
 from nanotorch.backend.dtypes import uint8
@@ -17,11 +17,18 @@ from nanotorch.ops.indexing import Gather
 from nanotorch.ops.pairs import Maximum, Minimum
 from nanotorch.ops.shapes import UnsafeView, dimension, required
 from nanotorch.ops.sums import Dim, axes, dims, spread, sum
-from nanotorch.primitive import Primitive, Traced, apply
+from nanotorch.primitive import Primitive, Rule, Traced, apply
 
 
 class Extreme(Primitive):
-    """The shared rule of Max and Min: equal extremes share the gradient evenly."""
+    """The shared rule of Max and Min, of all of x: equal extremes share the gradient evenly."""
+
+    vjp: ClassVar[tuple[Rule | None, ...]] = (lambda g, x, y: at_extremes(g, x, y),)
+    jvp: ClassVar[tuple[Rule | None, ...] | None] = (lambda t, x, y: sum(at_extremes(t, x, y)),)
+
+
+class ExtremeOfSome(Primitive):
+    """The shared rule of Amax and Amin, whose slope is NaN where the extreme is, as in PyTorch."""
 
     vjp = (
         lambda g, x, y, dim, keepdim: spread(g, x.shape, dim, keepdim) * evenly(x, y, dim, keepdim),
@@ -58,13 +65,13 @@ class Min(Extreme):
 class Amax(Max):
     """y = the largest element of x over `dim`, several dimensions allowed"""
 
-    vjp, jvp = Extreme.vjp, Extreme.jvp
+    vjp, jvp = ExtremeOfSome.vjp, ExtremeOfSome.jvp
 
 
 class Amin(Min):
     """y = the smallest element of x over `dim`, several dimensions allowed"""
 
-    vjp, jvp = Extreme.vjp, Extreme.jvp
+    vjp, jvp = ExtremeOfSome.vjp, ExtremeOfSome.jvp
 
 
 class MaxAlong(Gather):
@@ -156,6 +163,12 @@ class LogSumExp(Primitive):
 
 
 # --- what the rules share -------------------------------------------------------------------------
+
+
+def at_extremes(g: Any, x: Any, y: Any) -> Any:
+    """g / the number of places where x is its extreme y, or NaN, at these places; 0 elsewhere."""
+    places = (x == y) | isnan(x)
+    return where(places, g / sum(cast(places, getattr(x, "_array", x).dtype)), 0)
 
 
 def evenly(x: Any, y: Any, dim: Dim, keepdim: bool) -> Any:

@@ -90,7 +90,8 @@ def argsort(
     x: Any, dim: int = -1, descending: bool = False, stable: bool = True, *, axis: Any = None
 ) -> Any:
     """The indices, int64, that sort x along `dim`; equal elements keep their order."""
-    return apply(Argsort, x, dim=dim if axis is None else axis, descending=descending)
+    dim = dimension(dim if axis is None else axis, x.ndim)
+    return apply(Argsort, x, dim=dim, descending=descending)
 
 
 def sort(
@@ -105,7 +106,8 @@ def topk(
     x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
 ) -> ValuesAndIndices:
     """The k largest (or smallest) elements along `dim`, in order, and their indices."""
-    size = x.shape[dimension(dim, x.ndim)] if x.ndim else 1
+    dim = dimension(dim, x.ndim)
+    size = x.shape[dim] if x.ndim else 1
     if not 0 <= k <= size:
         raise RuntimeError(
             f"topk: k must be between 0 and the size {size} of dimension {dim}, got {k}"
@@ -145,8 +147,10 @@ def quantile(
         )
     if not isinstance(q, Traced) and not 0 <= q <= 1:
         raise RuntimeError(f"quantile() q must be in the range [0, 1] but got {q}")
+    if 0 in x.shape:
+        raise RuntimeError(f"quantile() input tensor must be non-empty, got {tuple(x.shape)}")
     if not x.ndim:
-        return quantile(vector(x), q, 0, interpolation=interpolation)
+        return quantile(vector(x), q, dimension(dim or 0, 0), interpolation=interpolation)
     shape = (1,) * x.ndim if dim is None else list(x.shape)
     x, place = (reshape(x, (-1,)), 0) if dim is None else (x, dimension(dim, x.ndim))
     shares: Any = q if isinstance(q, Traced) else full_of(select(reshape(x, (-1,)), 0, 0), q)

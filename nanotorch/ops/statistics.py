@@ -8,7 +8,7 @@ from typing import Any
 from nanotorch.backend import Array
 from nanotorch.backend.dtypes import bool_
 from nanotorch.ops.casting import cast, into, zeros_like
-from nanotorch.ops.comparisons import where
+from nanotorch.ops.comparisons import isnan, where
 from nanotorch.ops.elementwise import abs, clamp, sign
 from nanotorch.ops.joining import broadcast_tensors, cat
 from nanotorch.ops.linalg import svdvals
@@ -121,8 +121,10 @@ class Std(Primitive):
 def deviation(x: Any, dim: Dim, correction: float) -> Any:
     """d var / dx = 2 (x - mean) / (count - correction)."""
     divisor = builtins.max(count(x.shape, dim) - correction, 0)
-    factor = 2 / divisor if divisor else float("nan")
-    return (x - mean(x, dim, True)) * factor
+    center = mean(x, dim, True)
+    if not divisor and dim is None:  # as in PyTorch, which along dimensions goes on dividing by 0
+        return where(x == center, float("nan"), float("inf")) + zeros_like(x)
+    return (x - center) * (2 / divisor if divisor else float("inf"))
 
 
 def norm_slope(x: Any, y: Any, p: float, dim: Dim) -> Any:
@@ -132,15 +134,14 @@ def norm_slope(x: Any, y: Any, p: float, dim: Dim) -> Any:
     if p == 1:
         return sign(x)
     if p in (float("inf"), -float("inf")):
-        mask = cast(abs(x) == y, getattr(x, "_array", x).dtype)
+        mask = cast((abs(x) == y) | isnan(x), getattr(x, "_array", x).dtype)
         return sign(x) * mask / sum(mask, dim, True)
     if p == 2:
         return where(y == 0, 0.0, x / y)
     safe = where(y == 0, 1.0, y)
-    size = abs(x)
-    if p < 2:
-        size = where(x == 0, 1.0, size)
-    return where((y == 0) | (x == 0), 0.0, x * size ** (p - 2) / safe ** (p - 1))
+    size = where(x == 0, 1.0, abs(x))
+    powers = sign(x) * size ** (p - 1) if p < 2 else x * size ** (p - 2)
+    return where(y == 0, 0.0, powers / safe ** (p - 1))
 
 
 # --- the functions --------------------------------------------------------------------------------
