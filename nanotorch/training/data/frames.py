@@ -52,17 +52,18 @@ def _silent() -> Iterator[None]:
         yield
 
 
-def split_by_polars(path: Path, delimiter: str, skip: int) -> Any:
-    """The columns of a text file: numbers and None, or positions and distinct cells.
+def split_by_polars(path: Path, delimiter: str, skip: int, missing: frozenset[str] | None) -> Any:
+    """The columns of a text file: numbers and None, or positions and sorted distinct cells.
 
-    None where polars is not installed, or the file is not as plain as it must be: a row for each
-    line, and as many cells in each row.
+    `missing` are the cells that stand for no number; None if numbers are not written plainly.
+    The result is None where polars is not installed, or the file is not as plain as it must be: a
+    row for each line, and as many cells in each row.
     """
     if importlib.util.find_spec("polars") is None:
         return None
     import polars
 
-    content = path.read_bytes()
+    content = path.read_bytes().replace(b"\r\n", b"\n")
     if b'"' in content or b"\r" in content:
         return None
     try:
@@ -81,17 +82,19 @@ def split_by_polars(path: Path, delimiter: str, skip: int) -> Any:
     height = lines.count(b"\n") + (not lines.endswith(b"\n"))
     if (height, height * (frame.width - 1)) != (frame.height, lines.count(delimiter.encode())):
         return None  # blank lines, or rows of another width
-    columns: list[Any] = []
-    for cells in frame.get_columns():
-        numbers = cells.str.strip_chars().cast(polars.Float64, strict=False)
-        if not numbers.null_count() and numbers.is_finite().all():
-            columns.append((numbers.to_numpy(), None))
-            continue
-        filled = cells.fill_null("")
-        distinct = filled.unique()
-        places = polars.int_range(len(distinct), eager=True)
-        columns.append((filled.replace_strict(distinct, places).to_numpy(), distinct.to_list()))
-    return columns
+    return [_numbers_or_texts(cells, missing, polars) for cells in frame.get_columns()]
+
+
+def _numbers_or_texts(cells: Any, missing: frozenset[str] | None, polars: Any) -> Any:
+    if missing is not None:
+        stripped = cells.str.strip_chars()
+        numbers = stripped.cast(polars.Float64, strict=False)
+        others = stripped.filter(numbers.is_null()).drop_nulls().unique().to_list()
+        if numbers.drop_nulls().is_finite().all() and missing.issuperset(others):
+            return numbers.fill_null(float("nan")).to_numpy(), None
+    filled = cells.fill_null("")
+    distinct = filled.unique().sort()
+    return filled.cast(polars.Enum(distinct)).to_physical().to_numpy(), distinct.to_list()
 
 
 def columns_of(origin: str, frame: Any, polars: Any) -> Columns:
