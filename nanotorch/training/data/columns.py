@@ -20,6 +20,7 @@ OTHER, GAP = "(other)", "(missing)"  # categories of rare and of missing values
 INDEX = re.compile(
     r"unnamed: ?\d+|unnamed: row|index|rownames|row\.?_?(names?|id|number)|id|no|nr", re.I
 )
+SAMPLE = 1000  # rows that tell whether a long column of text holds numbers
 FEW = 10  # texts up to which a column without repetitions may still be one of categories
 
 
@@ -131,7 +132,12 @@ def decide(
     if format is not None:
         return Column(name, kind="date", format=format), f"read as dates ({format}), in days"
     style = Numbers(table.guesses.get("decimal") or ".")
-    strangers = [at for at, text in enumerate(texts) if math.isnan(style.each(text))]
+    some = np.unique(values[:: max(1, len(values) // SAMPLE)])
+    some = some[~np.isnan(some)].astype(np.int64)
+    if 2 * sum(math.isnan(style.each(texts[at])) for at in some.tolist()) > len(some) > FEW:
+        strangers = []
+    else:
+        strangers = [at for at, text in enumerate(texts) if math.isnan(style.each(text))]
     counts = np.bincount(values[~np.isnan(values)].astype(np.int64), minlength=len(texts))
     if strangers and 2 * int(counts[strangers].sum()) < present:
         row = int((values == strangers[0]).argmax())

@@ -16,7 +16,7 @@ import lzma
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +26,7 @@ from nanotorch.training.data.values import MISSING, Numbers, date_format, is_num
 from nanotorch.training.errors import InputError
 
 HEAD = 2**16  # bytes that are looked at
+BLOCK = 2**10  # rows taken apart at once
 SPACES = "spaces"  # the delimiter of cells with any number of spaces between them
 DELIMITERS = (",", "\t", ";", "|")
 PACKED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -73,21 +74,36 @@ class Layout:
 
     def rows(self, file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         """The cells of each row, with the number of the line where it ends."""
+        for numbers, rows in self.blocks(file):
+            yield from zip(numbers, rows, strict=True)
+
+    def blocks(self, file: Iterable[str]) -> Iterator[tuple[Sequence[int], list[list[str]]]]:
+        """The rows, many at once, with the numbers of the lines where they end; lines that are
+        blank and comments are left out."""
         if self.delimiter == SPACES:
-            rows: Iterator[tuple[int, list[str]]] = (
-                (number, _words(line)) for number, line in enumerate(file, start=1)
-            )
+            rows: Iterator[list[str]] = map(_words, file)
         else:
             quoting: Any = csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE
-            reader = csv.reader(
+            rows = csv.reader(
                 file, delimiter=self.delimiter, quoting=quoting, skipinitialspace=True
             )
-            rows = ((reader.line_num, row) for row in reader)
-        for number, row in rows:
-            if not row or (not row[0].strip() and not any(map(str.strip, row))):
-                continue
-            if self.comment is None or not row[0].lstrip().startswith(self.comment):
-                yield number, row
+        line = 0
+        while block := list(itertools.islice(rows, BLOCK)):
+            numbers: Sequence[int] = range(line + 1, line + 1 + len(block))
+            if getattr(rows, "line_num", numbers[-1]) != numbers[-1]:  # cells with line ends
+                heights = (1 + sum(cell.count("\n") for cell in row) for row in block)
+                numbers = list(itertools.accumulate(heights, initial=line))[1:]
+            line = numbers[-1]
+            mark = self.comment
+            if mark is not None or not all(row and row[0].strip() for row in block):
+                stay = [
+                    any(map(str.strip, row))
+                    and (mark is None or not row[0].lstrip().startswith(mark))
+                    for row in block
+                ]
+                numbers = list(itertools.compress(numbers, stay))
+                block = list(itertools.compress(block, stay))
+            yield numbers, block
 
 
 @contextlib.contextmanager
@@ -318,6 +334,8 @@ def _is_header(table: list[list[str]]) -> bool:
         return is_number(cell) or is_number(cell.replace(",", ".", 1)) or _is_date(cell)
 
     first, rest = table[0], table[1:]
+    if not any(map(measured, first)):
+        rest = [row for row in rest if row != first] or rest  # names may come again further down
     columns = [
         [row[at] for row in rest if at < len(row) and row[at] not in MISSING]
         for at in range(len(first))

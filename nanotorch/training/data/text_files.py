@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import json
 import mmap
+import operator
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -36,7 +37,6 @@ from nanotorch.training.errors import InputError, reading as reading_of
 
 LARGE = 16 * 2**20  # bytes from which a converted copy is kept
 WORTH_IT = 2**21  # bytes from which another reader is faster than its import takes
-BLOCK = 2**14  # rows taken apart at once
 LONGEST_CELL = 2**24  # characters
 CACHE_FORMAT = 3
 
@@ -187,35 +187,42 @@ Parts = tuple[list["Cells"], NDArray[np.int64], int]
 def _columns(path: Path, layout: Layout, texts: set[int]) -> Parts | set[int]:
     """The columns, the lines of the rows, and how many rows repeat the names; or the columns that
     were taken for plain numbers and hold text further down."""
-    parts = [Cells(plain=layout.reads_plain and at not in texts) for at in range(len(layout.names))]
-    lines: list[int] = []
+    names, width = layout.names, len(layout.names)
+    parts = [Cells(plain=layout.reads_plain and at not in texts) for at in range(width)]
+    lines: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
     late: set[int] = set()
     repeated = 0
     with opened_text(path, layout.encoding) as file:
         for _ in range(layout.skip):
             file.readline()
-        numbered = _whole_rows(path, layout, file)
-        while block := list(itertools.islice(numbered, BLOCK)):
-            if layout.header:
-                rows = [
-                    row for row in block if row[1][0] != layout.names[0] or row[1] != layout.names
-                ]
-                repeated += len(block) - len(rows)
-                block = rows
-            lines += [number for number, _ in block]
-            for at, cells in enumerate(zip(*(row for _, row in block), strict=True)):
+        for numbers, rows in layout.blocks(file):
+            if set(map(len, rows)) != {width}:
+                numbers, rows = _fitted(path, layout, numbers, rows)
+            if layout.header and names in rows:
+                others = [row != names for row in rows]
+                repeated += others.count(False)
+                numbers = list(itertools.compress(numbers, others))
+                rows = list(itertools.compress(rows, others))
+            lines.append(np.array(numbers, dtype=np.int64) + layout.skip)
+            for at, cells in enumerate(zip(*rows, strict=True)):
                 if not parts[at].add(cells, layout):
                     late.add(at)
-    return late or (parts, np.array(lines, dtype=np.int64), repeated)
+    return late or (parts, np.concatenate(lines), repeated)
 
 
-def _whole_rows(path: Path, layout: Layout, file: Any) -> Iterator[tuple[int, list[str]]]:
-    """The rows with the numbers of their lines; one of another width ends the reading."""
+def _fitted(
+    path: Path, layout: Layout, numbers: Sequence[int], rows: list[list[str]]
+) -> tuple[Sequence[int], list[list[str]]]:
+    """Take empty cells off the ends of rows that have too many, and leave out comments; a row that
+    has another width then ends the reading."""
     width = len(layout.names)
-    for number, row in layout.rows(file):
-        if len(row) != width and not _fitted(row, width):
-            if layout.comment is None and row[0].lstrip().startswith("#"):
-                continue
+    good = []
+    for number, row in zip(numbers, rows, strict=True):
+        while len(row) > width and not row[-1].strip():
+            row.pop()
+        if len(row) != width and layout.comment is None and row[0].lstrip().startswith("#"):
+            continue
+        if len(row) != width:
             hint = ""
             if width == 1:
                 hint = "; is the first line a title? take it out, or set data.comment to its start"
@@ -223,7 +230,8 @@ def _whole_rows(path: Path, layout: Layout, file: Any) -> Iterator[tuple[int, li
                 f"{path}:{number + layout.skip}: expected {width} columns as in the first "
                 f"line, found {len(row)}{hint}"
             )
-        yield number + layout.skip, row
+        good.append((number, row))
+    return [number for number, _ in good], [row for _, row in good]
 
 
 @dataclass
@@ -247,19 +255,22 @@ class Cells:
 
     @property
     def is_blank(self) -> bool:
-        return not self.plain and not any(map(str.strip, self.distinct))
+        if self.plain:
+            return all(np.isnan(block).all() for block in self.blocks)
+        return not any(map(str.strip, self.distinct))
 
     def add(self, cells: Sequence[str], layout: Layout) -> bool:
         """Add a block; False for text below numbers, which were not kept as text."""
         if self.plain:
             numbers = plain_numbers(cells)
-            if numbers is None and self.blocks:
-                numbers = _numbers_with_gaps(cells, layout)
-                if numbers is None:
-                    return False
+            if numbers is None:
+                present = [cell if cell.strip() not in layout.missing else "nan" for cell in cells]
+                numbers = plain_numbers(present)
             if numbers is not None:
                 self.blocks.append(numbers)
                 return True
+            if self.blocks:
+                return False
             self.plain = False
         places = self.distinct
         for cell in dict.fromkeys(cells):
@@ -280,11 +291,6 @@ def plain_numbers(cells: Sequence[str]) -> NDArray[np.float64] | None:
         return None
     text = "".join(cells)
     return numbers if text.isascii() and "_" not in text else None  # which float() would allow
-
-
-def _numbers_with_gaps(cells: Sequence[str], layout: Layout) -> NDArray[np.float64] | None:
-    present = [cell if cell.strip() not in layout.missing else "nan" for cell in cells]
-    return plain_numbers(present)
 
 
 def _by_polars(path: Path, layout: Layout) -> TextTable | None:
@@ -332,16 +338,9 @@ def _table(
     return TextTable(names, values, categories, lines, notes)
 
 
-def _fitted(row: list[str], width: int) -> bool:
-    """Take empty cells off the end of a row that has too many; whether it fits now."""
-    while len(row) > width and not row[-1].strip():
-        row.pop()
-    return len(row) == width
-
-
 def resolve(codes: NDArray[Any], cells: Sequence[str], layout: Layout) -> Resolved:
     """A column, given its distinct cells and for each row the position of its cell among them."""
-    distinct = [cell.strip() for cell in cells]
+    distinct = list(map(str.strip, cells))
     present = [cell for cell in distinct if cell not in layout.missing]
     if present and all(len(cell) > 1 and cell[0] == cell[-1] == "'" for cell in present):
         distinct = [cell if cell in layout.missing else cell[1:-1].strip() for cell in distinct]
@@ -357,7 +356,10 @@ def resolve(codes: NDArray[Any], cells: Sequence[str], layout: Layout) -> Resolv
         known = dict(zip(present, numbers, strict=True))
         odd = next((cell for cell in present if not is_number(cell)), None)
     else:
-        texts = sorted(set(present))
+        in_order = all(map(operator.lt, present, present[1:]))
+        texts = present if in_order else sorted(set(present))
+        if texts == distinct:
+            return Resolved(codes, texts)
         known = {text: float(number) for number, text in enumerate(texts)}
     table = np.array([known.get(cell, np.nan) for cell in distinct])
     values = table[codes] if len(table) else np.empty(len(codes))
