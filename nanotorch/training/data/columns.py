@@ -134,10 +134,12 @@ def decide(
     style = Numbers(table.guesses.get("decimal") or ".")
     some = np.unique(values[:: max(1, len(values) // SAMPLE)])
     some = some[~np.isnan(some)].astype(np.int64)
-    if 2 * sum(math.isnan(style.each(texts[at])) for at in some.tolist()) > len(some) > FEW:
-        strangers = []
-    else:
+    odd_ones = sum(math.isnan(style.each(texts[at])) for at in some.tolist())
+    strangers: list[int] | None = None  # texts that are no numbers, where most are
+    if len(some) <= FEW or 2 * odd_ones <= len(some):
         strangers = [at for at, text in enumerate(texts) if math.isnan(style.each(text))]
+        if not strangers:
+            return Column(name), "read as numbers, though they are text"
     counts = np.bincount(values[~np.isnan(values)].astype(np.int64), minlength=len(texts))
     if strangers and 2 * int(counts[strangers].sum()) < present:
         row = int((values == strangers[0]).argmax())

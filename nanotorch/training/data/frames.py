@@ -7,6 +7,8 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +123,11 @@ def columns_of(origin: str, frame: Any, polars: Any) -> Columns:
 
 
 def columns_of_objects(data: Any) -> Columns:
-    """Names, numbers and categories of a pandas, polars or Arrow frame, of a table of arrays by
-    name, or of a pair (features, target) of arrays."""
+    """Names, numbers and categories of a pandas, polars or Arrow frame, of arrays by name or with
+    named fields, or of a pair (features, target) of arrays. Times and their differences are days.
+    """
+    if hasattr(data, "collect_schema") and hasattr(data, "collect"):  # a lazy frame of polars
+        data = data.collect()
     if isinstance(data, tuple) and len(data) == 2:
         features, target = (np.asarray(part) for part in data)
         if features.ndim != 2 or target.shape[:1] != features.shape[:1]:
@@ -138,10 +143,14 @@ def columns_of_objects(data: Any) -> Columns:
             else [f"target{at}" for at in range(targets.shape[1])]
         )
         arrays |= {name: targets[:, at] for at, name in enumerate(names)}
-    elif isinstance(data, Mapping):
-        arrays = {str(name): np.asarray(column) for name, column in data.items()}
+    elif isinstance(data, Mapping) or getattr(getattr(data, "dtype", None), "names", None):
+        names = list(data) if isinstance(data, Mapping) else data.dtype.names
+        arrays = {str(name): np.asarray(data[name]) for name in names}
     elif hasattr(data, "column_names") or hasattr(data, "columns"):
-        names = getattr(data, "column_names", None) or list(data.columns)
+        names = list(getattr(data, "column_names", None) or data.columns)
+        twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+        if twice is not None:
+            raise InputError(f"data: two columns are called {str(twice)!r}")
         arrays = {str(name): np.asarray(data[name]) for name in names}
     else:
         raise InputError(
@@ -166,9 +175,13 @@ def _column_of_objects(array: NDArray[Any]) -> tuple[NDArray[np.float64], list[s
     if array.dtype.kind == "M":
         days = array.astype("datetime64[us]").astype(np.float64) / 86_400e6
         return np.where(np.isnat(array), np.nan, days), None
+    if array.dtype.kind == "m":
+        days = array.astype("timedelta64[us]").astype(np.float64) / 86_400e6
+        return np.where(np.isnat(array), np.nan, days), None
     gaps = (type(cell).__name__ in GAPS or cell != cell for cell in array.tolist())
     cells = [None if gap else cell for gap, cell in zip(gaps, array.tolist(), strict=True)]
-    if all(cell is None or isinstance(cell, int | float) for cell in cells):
+    cells = [c / timedelta(days=1) if isinstance(c, timedelta) else c for c in cells]
+    if all(cell is None or isinstance(cell, int | float | Decimal) for cell in cells):
         return np.array([np.nan if cell is None else float(cell) for cell in cells]), None
     texts = sorted({str(cell) for cell in cells if cell is not None})
     places = {text: float(at) for at, text in enumerate(texts)}
