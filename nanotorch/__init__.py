@@ -108,6 +108,7 @@ if TYPE_CHECKING:
         functional,
         linalg,
         serialization,
+        special,
     )
     from nanotorch.amp.autocast_mode import (
         autocast,

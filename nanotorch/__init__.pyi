@@ -101,6 +101,7 @@ from nanotorch import func as func
 from nanotorch import functional as functional
 from nanotorch import linalg as linalg
 from nanotorch import serialization as serialization
+from nanotorch import special as special
 from nanotorch.amp.autocast_mode import autocast as autocast
 from nanotorch.amp.autocast_mode import clear_autocast_cache as clear_autocast_cache
 from nanotorch.amp.autocast_mode import get_autocast_dtype as get_autocast_dtype
@@ -481,7 +482,6 @@ def logdet(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
 def matmul(input: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor: ...
 def mv(input: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor: ...
 def outer(input: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor: ...
-def slogdet(input: Tensor) -> builtins.tuple[Tensor, Any]: ...
 def tensordot(
     input: Tensor,
     b: Tensor,
@@ -937,6 +937,363 @@ def true_divide(
     b: Operand,
     *,
     rounding_mode: str | None = None,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def cholesky_inverse(
+    input: Tensor,
+    upper: builtins.bool = False,
+    *,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def cholesky_solve(
+    b: Tensor,
+    factor: Tensor,
+    upper: builtins.bool = False,
+    *,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def matrix_exp(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def digamma(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def lgamma(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def mvlgamma(input: Tensor, p: builtins.int, *, out: Tensor | None = None) -> Tensor: ...
+def polygamma(n: builtins.int, x: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def addbmm(
+    input: Tensor,
+    a: Tensor,
+    b: Tensor,
+    *,
+    beta: builtins.float = 1,
+    alpha: builtins.float = 1,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def addmv(
+    input: Tensor,
+    a: Tensor,
+    b: Tensor,
+    *,
+    beta: builtins.float = 1,
+    alpha: builtins.float = 1,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def addr(
+    input: Tensor,
+    a: Tensor,
+    b: Tensor,
+    *,
+    beta: builtins.float = 1,
+    alpha: builtins.float = 1,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def block_diag(*tensors: Tensor) -> Tensor: ...
+def corrcoef(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def cov(
+    input: Tensor,
+    *,
+    correction: builtins.int = 1,
+    fweights: Tensor | None = None,
+    aweights: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def kron(input: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def vdot(input: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def erfinv(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def angle(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def conj(input: Tensor) -> Tensor: ...
+def conj_physical(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def deg2rad(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def float_power(input: Tensor, exponent: Operand, *, out: Tensor | None = None) -> Tensor: ...
+def fmax(input: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def fmin(input: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def frexp(input: Tensor, *, out: Tensor | None = None) -> Any: ...
+def heaviside(input: Tensor, values: Operand, *, out: Tensor | None = None) -> Tensor: ...
+def isneginf(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def isposinf(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def isreal(input: Tensor) -> Tensor: ...
+def ldexp(input: Tensor, other: Operand, *, out: Tensor | None = None) -> Tensor: ...
+def logaddexp2(input: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def nextafter(input: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def positive(input: Tensor) -> Tensor: ...
+def rad2deg(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def resolve_conj(input: Tensor) -> Tensor: ...
+def resolve_neg(input: Tensor) -> Tensor: ...
+def sgn(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def signbit(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def sinc(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def cholesky(
+    input: Tensor,
+    upper: builtins.bool = False,
+    *,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def cross(
+    input: Tensor,
+    b: Tensor,
+    dim: builtins.int | None = None,
+    *,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def pinverse(
+    input: Tensor,
+    rcond: builtins.float = 1e-15,
+    *,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def qr(input: Tensor, some: builtins.bool = True, *, out: Tensor | None = None) -> Any: ...
+def slogdet(input: Tensor) -> Any: ...
+def svd(
+    input: Tensor,
+    some: builtins.bool = True,
+    compute_uv: builtins.bool = True,
+    *,
+    out: Tensor | None = None,
+) -> Any: ...
+def triangular_solve(
+    b: Tensor,
+    a: Tensor,
+    upper: builtins.bool = True,
+    transpose: builtins.bool = False,
+    unitriangular: builtins.bool = False,
+    *,
+    out: Tensor | None = None,
+) -> Any: ...
+def aminmax(
+    input: Tensor,
+    *,
+    dim: builtins.int | None = None,
+    keepdim: builtins.bool = False,
+    out: Tensor | None = None,
+) -> Any: ...
+def argwhere(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def dist(
+    input: Tensor,
+    b: Tensor,
+    p: builtins.float = 2,
+    *,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def isin(
+    elements: Operand,
+    test_elements: Operand,
+    *,
+    assume_unique: builtins.bool = False,
+    invert: builtins.bool = False,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def kthvalue(
+    input: Tensor,
+    k: builtins.int,
+    dim: builtins.int = -1,
+    keepdim: builtins.bool = False,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    out: Tensor | None = None,
+) -> ValuesAndIndices: ...
+def mode(
+    input: Tensor,
+    dim: builtins.int = -1,
+    keepdim: builtins.bool = False,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    out: Tensor | None = None,
+) -> ValuesAndIndices: ...
+def msort(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def nanmedian(
+    input: Tensor,
+    dim: builtins.int | None = None,
+    keepdim: builtins.bool = False,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def nanquantile(
+    input: Tensor,
+    q: Tensor | builtins.float,
+    dim: builtins.int | None = None,
+    keepdim: builtins.bool = False,
+    *,
+    interpolation: str = 'linear',
+    out: Tensor | None = None,
+) -> Tensor: ...
+def renorm(
+    input: Tensor,
+    p: builtins.float,
+    dim: builtins.int,
+    maxnorm: builtins.float,
+    *,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def unique_consecutive(
+    input: Tensor,
+    return_inverse: builtins.bool = False,
+    return_counts: builtins.bool = False,
+    dim: builtins.int | None = None,
+) -> Any: ...
+def as_strided(
+    input: Tensor,
+    size: builtins.int | Sequence[builtins.int],
+    stride: builtins.int | Sequence[builtins.int],
+    storage_offset: builtins.int | None = None,
+) -> Tensor: ...
+def atleast_1d(*tensors: Tensor) -> Any: ...
+def atleast_2d(*tensors: Tensor) -> Any: ...
+def atleast_3d(*tensors: Tensor) -> Any: ...
+def cartesian_prod(*tensors: Tensor) -> Tensor: ...
+def combinations(
+    input: Tensor,
+    r: builtins.int = 2,
+    with_replacement: builtins.bool = False,
+) -> Tensor: ...
+def diagflat(input: Tensor, offset: builtins.int = 0, *, out: Tensor | None = None) -> Tensor: ...
+def dsplit(input: Tensor, indices_or_sections: Any) -> builtins.tuple[Tensor, ...]: ...
+def dstack(tensors: Sequence[Tensor], *, out: Tensor | None = None) -> Tensor: ...
+def fill(input: Tensor, value: Operand, *, out: Tensor | None = None) -> Tensor: ...
+def hsplit(input: Tensor, indices_or_sections: Any) -> builtins.tuple[Tensor, ...]: ...
+def narrow_copy(
+    input: Tensor,
+    dim: builtins.int,
+    start: builtins.int,
+    length: builtins.int,
+    *,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def rot90(
+    input: Tensor,
+    k: builtins.int = 1,
+    dims: Sequence[builtins.int] = (0, 1),
+    *,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def split_with_sizes(
+    input: Tensor,
+    split_sizes: Sequence[builtins.int],
+    dim: builtins.int = 0,
+) -> builtins.tuple[Tensor, ...]: ...
+def tensor_split(
+    input: Tensor,
+    indices_or_sections: Any,
+    dim: builtins.int = 0,
+) -> builtins.tuple[Tensor, ...]: ...
+def unsafe_chunk(
+    input: Tensor,
+    chunks: builtins.int,
+    dim: builtins.int = 0,
+) -> builtins.tuple[Tensor, ...]: ...
+def unsafe_split(
+    input: Tensor,
+    split_size: builtins.int | Sequence[builtins.int],
+    dim: builtins.int = 0,
+) -> builtins.tuple[Tensor, ...]: ...
+def vsplit(input: Tensor, indices_or_sections: Any) -> builtins.tuple[Tensor, ...]: ...
+def cummax(
+    input: Tensor,
+    dim: builtins.int | Sequence[builtins.int] | None = None,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    out: Tensor | None = None,
+) -> ValuesAndIndices: ...
+def cummin(
+    input: Tensor,
+    dim: builtins.int | Sequence[builtins.int] | None = None,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    out: Tensor | None = None,
+) -> ValuesAndIndices: ...
+def cumulative_trapezoid(
+    y: Tensor,
+    x: Tensor | None = None,
+    *,
+    dx: builtins.float = 1,
+    dim: builtins.int = -1,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def gradient(
+    input: Tensor,
+    *,
+    spacing: Any = 1,
+    dim: builtins.int | Sequence[builtins.int] | None = None,
+    edge_order: builtins.int = 1,
+) -> builtins.list[Tensor]: ...
+def logcumsumexp(
+    input: Tensor,
+    dim: builtins.int | Sequence[builtins.int] | None = None,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def trapezoid(
+    y: Tensor,
+    x: Tensor | None = None,
+    *,
+    dx: builtins.float = 1,
+    dim: builtins.int = -1,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def trapz(
+    y: Tensor,
+    x: Tensor | None = None,
+    *,
+    dx: builtins.float = 1,
+    dim: builtins.int = -1,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def diagonal_scatter(
+    input: Tensor,
+    src: Operand,
+    offset: builtins.int = 0,
+    dim1: builtins.int = 0,
+    dim2: builtins.int = 1,
+    *,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def index_reduce(
+    input: Tensor,
+    dim: builtins.int,
+    index: Tensor,
+    source: Tensor,
+    reduce: str,
+    *,
+    include_self: builtins.bool = True,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def masked_scatter(
+    input: Tensor,
+    mask: Tensor,
+    source: builtins.int | Sequence[builtins.int],
+) -> Tensor: ...
+def put(
+    input: Tensor,
+    index: Tensor,
+    source: builtins.int | Sequence[builtins.int],
+    accumulate: builtins.bool = False,
+    *,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def scatter_reduce(
+    input: Tensor,
+    dim: builtins.int,
+    index: Tensor,
+    src: Operand,
+    reduce: str,
+    *,
+    include_self: builtins.bool = True,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def select_scatter(
+    input: Tensor,
+    src: Operand,
+    dim: builtins.int,
+    index: builtins.int,
+    *,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def slice_scatter(
+    input: Tensor,
+    src: Operand,
+    dim: builtins.int = 0,
+    start: builtins.int | None = None,
+    end: builtins.int | None = None,
+    step: builtins.int = 1,
+    *,
     out: Tensor | None = None,
 ) -> Tensor: ...
 def bernoulli(

@@ -7,15 +7,38 @@ from collections.abc import Sequence
 from typing import Any
 
 from nanotorch import ops
+from nanotorch.backend.errors import LinAlgError as LinAlgError
 from nanotorch.creation import eye
 from nanotorch.ops import (
     det as det,
     inv as inv,
     matmul as matmul,
-    slogdet as slogdet,
     solve as solve,
 )
-from nanotorch.ops.linalg import svdvals as svdvals
+from nanotorch.ops.decompositions import (
+    cholesky as cholesky,
+    cholesky_ex as cholesky_ex,
+    eigh as eigh,
+    eigvalsh as eigvalsh,
+    inv_ex as inv_ex,
+    lstsq as lstsq,
+    matrix_exp as matrix_exp,
+    matrix_rank as matrix_rank,
+    pinv as pinv,
+    qr as qr,
+    slogdet as slogdet,
+    solve_ex as solve_ex,
+    solve_triangular as solve_triangular,
+    svd as svd,
+    svdvals as svdvals,
+)
+from nanotorch.ops.matrices import (
+    cross as cross,
+    tensorinv as tensorinv,
+    tensorsolve as tensorsolve,
+    vander as vander,
+    vecdot as vecdot,
+)
 
 
 def vector_norm(x: Any, ord: float = 2, dim: Any = None, keepdim: bool = False) -> Any:
@@ -81,3 +104,29 @@ def multi_dot(matrices: Sequence[Any]) -> Any:
     for matrix in matrices[1:]:
         y = matmul(y, matrix)
     return y
+
+
+def diagonal(x: Any, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Any:
+    """The given diagonal of two dimensions, by default the last two, as a view."""
+    return ops.diagonal(x, offset, dim1, dim2)
+
+
+def cond(x: Any, p: Any = None) -> Any:
+    """The condition numbers of matrices: the largest singular value over the smallest, or, for the
+    orders of `matrix_norm`, the norm times that of the inverse; infinite where singular."""
+    if p in (None, 2, -2):
+        values = svdvals(x)
+        if not values.shape[-1]:
+            return ops.sum(values, -1)
+        ends = ops.select(values, -1, 0), ops.select(values, -1, values.shape[-1] - 1)
+        return ends[1] / ends[0] if p == -2 else ends[0] / ends[1]
+    if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
+        raise RuntimeError(
+            f"linalg.cond: with the order {p!r}, A must be batches of square matrices, got "
+            f"{tuple(x.shape)}"
+        )
+    if not x.numel():
+        return x.new_zeros(x.shape[:-2])
+    inverse, info = inv_ex(x)
+    y = matrix_norm(x, p) * matrix_norm(inverse, p)
+    return ops.where(info > 0, math.inf, y)

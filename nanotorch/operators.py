@@ -76,7 +76,7 @@ def elementwise_in_place() -> dict[str, Callable[..., Any]]:
     return {
         f"{name}_": in_place(primitives[function.__name__], function)
         for name, function in ops.METHODS.items()
-        if function.__name__ in primitives
+        if function.__name__ in primitives and name not in ops.LATER
     }
 
 
@@ -124,6 +124,8 @@ class Operators(Traced):
 
     T = property(lambda x: ops.permute(x, range(x.ndim)[::-1]), doc="Dimensions reversed.")
     mT = property(lambda x: ops.transpose(x, -2, -1), doc="The last two dimensions exchanged.")
+    H = property(lambda x: ops.t(x), doc="A matrix transposed and conjugated.")
+    mH = property(lambda x: x.mT.conj(), doc="The last two dimensions exchanged, conjugated.")
 
     __iadd__, __isub__ = in_place(ops.arithmetic.Add), in_place(ops.arithmetic.Sub)
     __imul__, __itruediv__ = in_place(ops.arithmetic.Mul), in_place(ops.arithmetic.Div)

@@ -23,8 +23,9 @@ from torch.testing._internal.common_methods_invocations import op_db
 
 import nanotorch as nt
 
-TOLERANCE = 1e-8
+TOLERANCE, TOLERANCE_OF_FLOATS = 1e-8, 1e-4  # some samples have weights in float32
 SEED = 42  # which the table's own functions set
+TABLES = "torch.testing._internal"
 UNWRITTEN = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
 
 
@@ -39,17 +40,30 @@ def counterpart(op: Any) -> Any:
     """NanoTorch's function or method of that name; None where there is none.
 
     Where the table calls an operator by a function of its own, which takes the arguments in another
-    order or seeds the generator, that function is run with NanoTorch for its `torch`.
+    order, takes one of the results or seeds the generator, it is run with NanoTorch for `torch`.
     """
     value: Any = nt
     for part in op.name.split("."):
         value = getattr(value, part, None)
-    if value is None and "." not in op.name:
+    if not callable(value) and "." not in op.name:
         value = getattr(nt.Tensor, op.name, None)
-    if callable(value) and getattr(op.op, "__globals__", {}).get("op_db") is op_db:
+    if isinstance(value, property):
+        value = value.fget
+    if callable(value) and type(op.op) is FunctionType and op.op.__module__.startswith(TABLES):
         names = {**op.op.__globals__, "torch": Namesake(), "F": nt.nn.functional}
         return FunctionType(op.op.__code__, names, None, op.op.__defaults__, op.op.__closure__)
     return value if callable(value) else None
+
+
+def copied(value: torch.Tensor) -> Any:
+    """A copy as an array: of a view, at its place in a copy of its memory."""
+    array = value.numpy(force=True)
+    memory = value.untyped_storage().nbytes() // max(value.element_size(), 1)
+    if memory == value.numel() or value.is_conj() or value.is_neg():
+        return array.copy()
+    whole = torch.empty(0, dtype=value.dtype).set_(value.untyped_storage()).numpy().copy()
+    offset = value.storage_offset() * value.element_size()
+    return numpy.ndarray(array.shape, array.dtype, whole, offset, array.strides)
 
 
 def translated(value: Any, leaves: list[tuple[Any, Any]]) -> Any:
@@ -57,7 +71,7 @@ def translated(value: Any, leaves: list[tuple[Any, Any]]) -> Any:
     if isinstance(value, torch.Tensor):
         if value.layout is not torch.strided:
             raise NotImplementedError("sparse")
-        copy = nt.from_numpy(value.detach().numpy(force=True).copy())
+        copy = nt.from_numpy(copied(value.detach()))
         if value.requires_grad and value.is_leaf:
             copy.requires_grad_()
             leaves.append((value, copy))
@@ -87,10 +101,13 @@ def tensors_in(value: Any, kind: type) -> Iterator[Any]:
 
 def difference(theirs: Any, ours: Any, what: str) -> str:
     """In what two tensors differ; empty where they agree."""
+    if theirs.dtype is torch.bfloat16 and ours.dtype is nt.bfloat16:  # which NumPy has not
+        theirs, ours = theirs.float(), ours.float()
     a, b = theirs.detach().numpy(force=True), ours.detach().numpy()
     if a.shape != b.shape or a.dtype != b.dtype:
         return f"{what}: expected {a.dtype} {a.shape}, got {b.dtype} {b.shape}"
-    if not numpy.allclose(a, b, TOLERANCE, TOLERANCE, equal_nan=True):
+    near = TOLERANCE if a.dtype.itemsize >= 8 else TOLERANCE_OF_FLOATS
+    if not numpy.allclose(a, b, near, near, equal_nan=True):
         return f"{what}: expected {str(a)[:200]}, got {str(b)[:200]}"
     return ""
 
@@ -111,9 +128,11 @@ def fault(op: Any, function: Any, sample: Any) -> str:
             return ""
         return f"no error, where PyTorch says {error}"
     try:
-        got = function(*arguments, **keywords)
+        # Of vectors whose sign is free the table compares the sizes.
+        got = sample.output_process_fn_grad(function(*arguments, **keywords))
     except Exception as error:
         return f"{type(error).__name__}: {error}"
+    expected = sample.output_process_fn_grad(expected)
     ours = list(tensors_in(got, nt.Tensor))
     references = list(tensors_in(expected, torch.Tensor))
     if len(ours) != len(references):

@@ -43,6 +43,7 @@ STOCK = (
     "autograd/__init__.py",
     "creation.py",
     "linalg.py",
+    "special.py",
     "printing.py",
     "random.py",
     "sampling.py",

@@ -28,6 +28,7 @@ sys.path.insert(0, str(PACKAGE.parent))
 
 import nanotorch
 from nanotorch import ops
+from nanotorch.backend import loading
 from nanotorch.node import Traced
 from nanotorch.operators import Operators
 
@@ -45,7 +46,10 @@ OPTIONAL_INTS = f"{INTS} | None"
 # What a parameter of type Any is, by its name, where it is no Tensor.
 PARAMETERS = {
     "args": "Any", "attributes": "Any", "axis": OPTIONAL_INTS,
-    "bias": "Tensor | None", "correction": "float | None", "counts": INTS,
+    "atol": "Tensor | float | None", "rtol": "Tensor | float | None", "spacing": "Any",
+    "aweights": "Tensor | None", "fweights": "Tensor | None", "stride": INTS,
+    "elements": "Operand", "test_elements": "Operand", "indices_or_sections": "Any",
+    "memory_format": "Any", "bias": "Tensor | None", "correction": "float | None", "counts": INTS,
     "data": "Any", "destination": INTS, "device": "Device | str | int | None",
     "dim": OPTIONAL_INTS, "dims": INTS, "dtype": "DType | None", "exponent": "Operand",
     "fill_value": "Operand", "generator": "Any", "idx": "Any", "input": "Tensor",
@@ -68,6 +72,10 @@ RESULTS = {
     "__array__": "NDArray[Any]", "__dlpack__": "Any", "__reduce__": "Any",
     "__iter__": "Iterator[Tensor]", "_on_host": "Any", "_wrap": "Tensor", "nbytes": "int",
     "itemsize": "int", "is_cuda": "bool", "retains_grad": "bool", "meshgrid": "tuple[Tensor, ...]",
+    **dict.fromkeys(  # named tuples, one or several tensors
+        ("aminmax", "atleast_1d", "atleast_2d", "atleast_3d", "frexp", "qr", "slogdet", "svd",
+         "triangular_solve", "unique_consecutive"), "Any",
+    ),
     "std_mean": "tuple[Tensor, Tensor]", "var_mean": "tuple[Tensor, Tensor]", "forward": "Any",
 }  # fmt: skip
 
@@ -249,7 +257,7 @@ def parsed(name: str, inputs: str, result: str) -> ast.FunctionDef:
 
 def signature(name: str, function: Callable[..., Any]) -> ast.FunctionDef:
     """The signature of a function of the running program."""
-    shown = inspect.signature(function)
+    shown = inspect.signature(target(function))
     inputs = str(shown.replace(return_annotation=inspect.Signature.empty))[1:-1]
     inputs = re.sub(r": '([^']*)'", r": \1", inputs)
     node = parsed(name, inputs, str(shown.return_annotation).strip("'"))
@@ -265,19 +273,25 @@ def signature(name: str, function: Callable[..., Any]) -> ast.FunctionDef:
     return node
 
 
+def target(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The op that a function of the package, or a method, calls."""
+    return loading.loaded(inspect.unwrap(function))
+
+
 def cases(name: str, owner: str = "") -> tuple[tuple[str, str], ...]:
     return OVERLOADS.get(f"{owner}.{name}" if owner else name, ())
 
 
 def op(name: str, function: Callable[..., Any], indent: str, result: str) -> Iterator[str]:
     """An op as a function or, where indented, as a method."""
+    called = target(function)
     families = {
         module.rsplit(".", 1)[1]
         for module, loaded in sys.modules.items()
         if module.startswith("nanotorch.ops.")
-        and any(value is inspect.unwrap(function) for value in vars(loaded).values())
+        and any(value is called for value in vars(loaded).values())
     }
-    pair = inspect.unwrap(function).__code__.co_varnames[:1] == ("a",)
+    pair = called.__code__.co_varnames[:1] == ("a",)
     types: dict[str, str] | None = PARAMETERS | (
         NUMBERS if pair and families & WITH_NUMBERS else {}
     )

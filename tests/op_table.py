@@ -7,14 +7,22 @@ keeps the values away from where a function has no derivative.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import math
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy
+
+from nanotorch.ops import LATER
+
+# So that the tests find the primitives of ops that load when they are first called.
+for file in sorted(set(LATER.values())):
+    importlib.import_module(f"nanotorch.ops.{file}")
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,7 @@ class Case:
     needs: str = ""  # the module of a ring that it stands on
     floats: bool = False  # is compared on floating dtypes only
     single: bool = False  # PyTorch's constants are of float32, and so are its float64 results
+    host: bool = False  # exists on the CPU alone
 
     def arrays(self) -> list[Any]:
         """The inputs as float64 (or index) arrays, the same in every run."""
@@ -120,6 +129,11 @@ UNARY = {
     "nn.functional.elu": away, "nn.functional.gelu": real,
     "nn.functional.silu": real, "nn.functional.softplus": real, "nn.functional.leaky_relu": away,
     "nn.functional.logsigmoid": wide,
+    "lgamma": positive, "digamma": positive, "erfinv": unit, "sinc": away, "deg2rad": real,
+    "rad2deg": real, "positive": real, "angle": away, "conj": real,
+    "special.erfcx": real, "special.ndtr": real, "special.ndtri": probability,
+    "special.log_ndtr": real, "special.entr": probability, "special.expit": real,
+    "signbit": real, "isposinf": real, "isneginf": real, "isreal": real,
     "isnan": real, "isinf": real, "isfinite": real, "logical_not": real,
 }  # fmt: skip
 for name, values in UNARY.items():
@@ -134,6 +148,9 @@ BINARY = {
     "minimum": (real, real), "atan2": (away, away), "remainder": (between, away),
     "fmod": (between, away), "floor_divide": (between, away), "hypot": (away, away),
     "copysign": (away, away), "logaddexp": (real, real), "xlogy": (positive, positive),
+    "fmax": (real, real), "fmin": (real, real), "logaddexp2": (real, real),
+    "special.xlog1py": (positive, positive), "float_power": (positive, real),
+    "nextafter": (real, real), "ldexp": (real, unit),
     "eq": (real, real), "ne": (real, real), "lt": (real, real), "le": (real, real),
     "gt": (real, real), "ge": (real, real), "logical_and": (real, real),
     "logical_or": (real, real), "logical_xor": (real, real), "isclose": (real, real),
@@ -540,6 +557,189 @@ for reduction in ("none", "mean", "sum"):
     row(r("cross_entropy probabilities"), loss("cross_entropy", weight=class_weight,
         label_smoothing=0.1), real(3, 4), probability(3, 4))  # fmt: skip
     row(r("cross_entropy images"), loss("cross_entropy"), real(2, 3, 2, 2), below(3)(2, 2, 2))
+
+
+# Linear algebra.
+def linalg(name: str, *inputs: Input, change: Any = None, **options: Any) -> None:
+    """A row of `linalg.name`, on what `change` makes of the first input."""
+
+    def function(t: Any, x: Any, *others: Any) -> Any:
+        y = getattr(t.linalg, name)(x if change is None else change(x), *others, **options)
+        return tuple(y) if isinstance(y, tuple) else y
+
+    text = " ".join(f"{key}={value}" for key, value in options.items())
+    row(f"linalg.{name} {text}".rstrip(), function, *inputs, floats=True)
+
+
+def both(x: Any) -> Any:
+    """A symmetric matrix of the elements of x."""
+    return x + x.mT
+
+
+def sizes_of(name: str, **options: Any) -> Any:
+    """Factors whose signs are free, as their sizes."""
+
+    def function(t: Any, x: Any) -> Any:
+        return [part.abs() for part in getattr(t.linalg, name)(x, **options)]
+
+    return function
+
+
+for shape in ((3, 3), (2, 3, 3)):
+    linalg("cholesky", symmetric(*shape), change=lambda x: (x + x.mT) / 2)
+    linalg("eigvalsh", symmetric(*shape), change=both)
+    row("linalg.eigh", lambda t, x: sizes_of("eigh")(t, x + x.mT), symmetric(*shape), floats=True)
+    for kind in (True, False):
+        linalg("solve_triangular", invertible(*shape), real(3, 2), upper=kind)
+        linalg("solve_triangular", invertible(*shape), real(2, 3), upper=kind, left=False)
+    linalg("matrix_exp", real(*shape), change=lambda x: x.double())  # PyTorch overflows in halves
+    linalg("cond", invertible(*shape))
+    linalg("cond", constant(*shape), p=1)
+    linalg("pinv", invertible(*shape))
+    linalg("matrix_rank", constant(*shape))
+linalg("cholesky", symmetric(3, 3), change=lambda x: (x + x.mT) / 2, upper=True)
+linalg("cholesky_ex", symmetric(3, 3), change=lambda x: (x + x.mT) / 2)
+linalg("cholesky", real(0, 0))
+linalg("inv_ex", invertible(2, 3, 3))
+linalg("solve_ex", invertible(3, 3), real(3, 2))
+linalg("solve_ex", invertible(3, 3), real(3))
+linalg("solve_triangular", invertible(3, 3), real(3, 2), upper=True, unitriangular=True)
+for shape in ((3, 3), (4, 2), (2, 4), (2, 4, 3), (2, 3, 4), (0, 3), (3, 0)):
+    row("linalg.qr", lambda t, x: tuple(t.linalg.qr(x)), real(*shape), floats=True)
+    row("linalg.svd", sizes_of("svd", full_matrices=False), real(*shape), floats=True)
+    linalg("svdvals", real(*shape))
+    if 0 not in shape:
+        linalg("pinv", real(*shape))
+row("linalg.qr r", lambda t, x: t.linalg.qr(x.detach(), mode="r")[1], constant(4, 2), floats=True)
+row("linalg.qr complete", lambda t, x: t.linalg.qr(x.detach(), mode="complete")[1], constant(4, 2),
+    floats=True)  # fmt: skip
+row("linalg.svd full", lambda t, x: sizes_of("svd")(t, x.detach()), constant(4, 2), floats=True)
+row("pinv of none", call("linalg.pinv"), real(0, 3), floats=True)
+linalg("pinv", symmetric(3, 3), change=both, hermitian=True)
+linalg("matrix_rank", constant(4, 2))
+for first, second in (((4, 2), (4, 3)), ((2, 4, 2), (2, 4, 3)), ((2, 4), (2, 3)), ((3, 3), (3, 2))):
+    row("linalg.lstsq", lambda t, a, b: t.linalg.lstsq(a, b).solution, real(*first), real(*second),
+        floats=True)  # fmt: skip
+row("linalg.lstsq residuals", lambda t, a, b: tuple(t.linalg.lstsq(a, b, driver="gels")[:2]),
+    real(4, 2), real(4, 3), floats=True)  # fmt: skip
+row("linalg.lstsq ranks", lambda t, a, b: tuple(t.linalg.lstsq(a, b, driver="gelsd")),
+    constant(4, 2), constant(4, 3), floats=True)  # fmt: skip
+
+
+def factor(t: Any, x: Any) -> Any:
+    """The Cholesky factor of the symmetric part of x."""
+    return t.linalg.cholesky((x + x.mT) / 2)
+
+
+row("cholesky_solve", lambda t, b, x: t.cholesky_solve(b, factor(t, x)), real(3, 2),
+    symmetric(3, 3), floats=True)  # fmt: skip
+row("cholesky_solve upper", lambda t, b, x: t.cholesky_solve(b, factor(t, x).mT, True),
+    real(3, 2), symmetric(3, 3), floats=True)  # fmt: skip
+row("cholesky_inverse", lambda t, x: t.cholesky_inverse(factor(t, x)), symmetric(3, 3),
+    floats=True)  # fmt: skip
+linalg("cross", real(2, 3), real(2, 3))
+linalg("vecdot", real(2, 3), real(3))
+linalg("vander", real(2, 3), N=4)
+linalg("diagonal", real(2, 3, 4))
+linalg("tensorinv", real(4, 2, 2), ind=1)
+linalg("tensorsolve", real(2, 2, 4), real(2, 2))
+row("kron", call("kron"), real(2, 3), real(4))
+row("cross", lambda t, a, b: t.cross(a, b, dim=0), real(3, 2), real(3, 2))
+row("addmv", lambda t, x, a, b: t.addmv(x, a, b, beta=3, alpha=2), real(2), real(2, 3), real(3))
+row("addr", lambda t, x, a, b: t.addr(x, a, b, beta=3, alpha=2), real(2, 3), real(2), real(3))
+row("addbmm", lambda t, x, a, b: t.addbmm(x, a, b, beta=0.5), real(2, 4), real(2, 2, 3),
+    real(2, 3, 4), floats=True)  # fmt: skip
+row("vdot", call("vdot"), real(3), real(3))
+row("block_diag", lambda t, a, b: t.block_diag(a, b), real(2, 3), real(2))
+row("cov", lambda t, x: t.cov(x), real(3, 5), floats=True)
+row("cov weights", lambda t, x, n, w: t.cov(x, correction=0, fweights=n, aweights=w),
+    real(2, 4), count(4), positive(4), floats=True)  # fmt: skip
+row("corrcoef", lambda t, x: t.corrcoef(x), real(3, 5), floats=True)
+
+# Special functions with further arguments.
+for n in (0, 1, 2, 3):
+    row(f"polygamma {n}", lambda t, x, n=n: t.polygamma(n, x), positive(3, 4), floats=True)
+row("mvlgamma", lambda t, x: t.mvlgamma(x, 3), above_one(3, 4))
+row("sgn", call("sgn"), constant(3, 4))
+row("heaviside", call("heaviside"), constant(3, 4), constant(4))
+row("frexp", lambda t, x: tuple(t.frexp(x)), away(3, 4), floats=True)
+row("dist", lambda t, a, b: t.dist(a, b, 3), real(3, 4), real(4), floats=True)
+row("renorm", lambda t, x: t.renorm(x, 2, 0, 1.0), real(3, 4), floats=True)
+
+# Scans, integrals, differences.
+for dim in (0, 1):
+    row(f"logcumsumexp {dim}", lambda t, x, d=dim: t.logcumsumexp(x, d), real(3, 4))
+row("logcumsumexp", lambda t, x: t.logcumsumexp(x, 0), real())
+for name in ("cummax", "cummin"):
+    row(name, lambda t, x, f=call(name): tuple(f(t, x, 1)), distinct(3, 4))
+    row(name, lambda t, x, f=call(name): tuple(f(t, x, 0)), distinct())
+row("trapezoid", lambda t, y: t.trapezoid(y, dx=0.5), real(3, 4), floats=True)
+row("trapezoid at", lambda t, y, x: t.trapezoid(y, x), real(3, 4), real(4), floats=True)
+row("cumulative_trapezoid", lambda t, y, x: t.cumulative_trapezoid(y, x, dim=0), real(3, 4),
+    real(3), floats=True)  # fmt: skip
+row("gradient", lambda t, x: t.gradient(x, spacing=0.5), real(3, 4), floats=True)
+row("gradient second order", lambda t, x: t.gradient(x, dim=1, edge_order=2), real(3, 4),
+    floats=True)  # fmt: skip
+
+# Order.
+row("kthvalue", lambda t, x: tuple(t.kthvalue(x, 2)), distinct(3, 4))
+row("kthvalue", lambda t, x: tuple(t.kthvalue(x, 1)), distinct())
+row("mode", lambda t, x: tuple(t.mode(x, 0)), distinct(3, 4), floats=True)
+row("nanmedian of all", lambda t, x: t.nanmedian(x), distinct(3, 4))
+row("nanmedian", lambda t, x: tuple(t.nanmedian(x, 1)), distinct(3, 4))
+row("nanquantile", lambda t, x: t.nanquantile(x, 0.3, dim=1), distinct(3, 4))
+row("aminmax", lambda t, x: tuple(t.aminmax(x, dim=1)), distinct(3, 4))
+row("msort", call("msort"), distinct(3, 4))
+row("argwhere", call("argwhere"), boolean(3, 4))
+row("isin", call("isin"), whole(3, 4), whole(4))
+row("unique_consecutive", lambda t, x: t.unique_consecutive(x, True, True), below(2)(9))
+
+# Pieces.
+row("tensor_split", lambda t, x: t.tensor_split(x, 3, 1), real(2, 7))
+row("tensor_split at", lambda t, x: t.tensor_split(x, (1, 5), 1), real(2, 7))
+row("hsplit", lambda t, x: t.hsplit(x, 2), real(2, 4))
+row("vsplit", lambda t, x: t.vsplit(x, [1]), real(2, 4))
+row("dsplit", lambda t, x: t.dsplit(x, 2), real(2, 3, 4))
+row("split_with_sizes", lambda t, x: t.split_with_sizes(x, [1, 3], 1), real(2, 4))
+row("atleast", lambda t, x: (t.atleast_1d(x), t.atleast_2d(x), t.atleast_3d(x)), real(3))
+row("dstack", lambda t, x, y: t.dstack([x, y]), real(3), real(3))
+for k in (-1, 0, 1, 2):
+    row(f"rot90 {k}", lambda t, x, k=k: t.rot90(x, k, (0, 1)), real(2, 3))
+row("narrow_copy", lambda t, x: t.narrow_copy(x, 1, 1, 2), real(3, 4))
+row("sum_to_size", lambda t, x: x.sum_to_size(3, 1), real(2, 3, 4))
+row("diagflat", lambda t, x: t.diagflat(x, 1), real(2, 2))
+row("combinations", lambda t, x: t.combinations(x, 2), real(4))
+row("cartesian_prod", lambda t, x, y: t.cartesian_prod(x, y), real(3), real(2))
+row("fill", lambda t, x, v: t.fill(x, v), real(3, 4), real())
+row("as_strided", lambda t, x: t.as_strided(x, (2, 3), (1, 2)), real(3, 4), host=True)
+row("as_strided apart", lambda t, x: t.as_strided(x, (2, 2), (3, 1), 1), real(8), host=True)
+
+
+# Scatters.
+def index_reduce(t: Any, x: Any, index: Any, source: Any, reduce: str) -> Any:
+    """As it is, without PyTorch's warning that it may change."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return t.index_reduce(x, 1, index, source, reduce)
+
+
+for reduce in ("sum", "prod", "mean", "amax", "amin"):
+    for alone in (False, True):
+        row(f"scatter_reduce {reduce} {alone}",
+            lambda t, x, i, s, r=reduce, a=not alone: t.scatter_reduce(
+                x, 0, i, s, r, include_self=a),
+            away(3, 4), below(3)(5, 4), away(5, 4), floats=True)  # fmt: skip
+    if reduce != "sum":
+        row(f"index_reduce {reduce}",
+            lambda t, x, i, s, r=reduce: index_reduce(t, x, i, s, r),
+            away(3, 4), below(4)(5), away(3, 5), floats=True)  # fmt: skip
+row("masked_scatter", lambda t, x, m, s: t.masked_scatter(x, m, s), real(3, 4), boolean(3, 4),
+    real(12))  # fmt: skip
+row("put", lambda t, x, s: t.put(x, t.tensor([1, 5]), s), real(3, 4), real(2))
+row("put add", lambda t, x, i, s: t.put(x, i, s, True), real(3, 4), signed(12)(5), real(5))
+row("select_scatter", lambda t, x, s: t.select_scatter(x, s, 1, 2), real(3, 4), real(3))
+row("slice_scatter", lambda t, x, s: t.slice_scatter(x, s, 1, 0, 4, 2), real(3, 4), real(3, 2))
+row("diagonal_scatter", lambda t, x, s: t.diagonal_scatter(x, s), real(3, 4), real(3))
 
 # In a copy of the package without a ring's files, what stands on them is not there to be tested.
 CASES[:] = [case for case in CASES if not case.needs or importlib.util.find_spec(case.needs)]

@@ -276,9 +276,9 @@ def test_kernels_give_the_same_bits_into_out(case: Case, calls: Calls) -> None:
 
 
 # What no row can call: what backward meets after a write to a view, moves between devices, and
-# what CUDA tensors alone are computed by (which test_ops_on_cuda.py sees launched).
+# what complex or CUDA tensors alone are computed by (which test_ops_on_cuda.py sees launched).
 ON_CUDA = {"LayerNorm", "LayerNormReverse", "LayerNormWeight"}
-ELSEWHERE = {"AsStrided", "ToDevice", "Zero", "Fill", "Copy", "Alias", *ON_CUDA}
+ELSEWHERE = {"AsStrided", "Conj", "ToDevice", "Zero", "Fill", "Copy", "Alias", *ON_CUDA}
 
 
 @pytest.mark.ring  # some rows do

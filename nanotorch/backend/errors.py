@@ -27,6 +27,10 @@ CHECKED = {
 WRAPPING = ("index", "index_put", "index_fill", "take")
 
 
+class LinAlgError(RuntimeError):
+    """A matrix that has no such factor, inverse or solution."""
+
+
 class OutOfRange(IndexError):
     """An index out of range, in the words of `out_of_range`."""
 

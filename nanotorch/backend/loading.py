@@ -48,4 +48,17 @@ def on_demand(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str
 
 def when_called(module: str, name: str) -> Callable[..., Any]:
     """A function that calls what a module of ours has under a name, and loads it for that."""
-    return lambda *args: getattr(importlib.import_module(module), name)(*args)
+
+    def call(*args: Any, **options: Any) -> Any:
+        return getattr(importlib.import_module(module), name)(*args, **options)
+
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = f"See `{module}.{name}`."
+    call.place = module, name  # type: ignore[attr-defined]
+    return call
+
+
+def loaded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What a function made by `when_called` calls; any other function itself."""
+    place = getattr(function, "place", None)
+    return function if place is None else getattr(importlib.import_module(place[0]), place[1])

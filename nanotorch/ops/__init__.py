@@ -2,13 +2,15 @@
 
 Functions take tensors as well as raw arrays, so that the derivative rules, written with them, serve
 both. A function imported here is public: `exp` becomes `nanotorch.exp(x)` and the method `x.exp()`,
-unless one of the tables at the end says otherwise.
+unless one of the tables at the end says otherwise. What most programs do without is in the table
+LATER, and loads when it is first called.
 """
 
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
+from nanotorch.backend.loading import when_called
 from nanotorch.ops.activations import (
     elu as elu,
     gelu as gelu,
@@ -167,7 +169,6 @@ from nanotorch.ops.linalg import (
     matmul as matmul,
     mv as mv,
     outer as outer,
-    slogdet as slogdet,
     solve as solve,
     tensordot as tensordot,
     trace as trace,
@@ -272,9 +273,33 @@ from nanotorch.ops.statistics import (
 from nanotorch.ops.sums import mean as mean, sum as sum
 from nanotorch.ops.windows import unfold as unfold
 
+# The file of each op that loads when it is first called.
+LATER = {
+    name: file
+    for file, names in {
+        "decompositions": "cholesky_inverse cholesky_solve matrix_exp",
+        "gamma": "digamma lgamma mvlgamma polygamma",
+        "matrices": "addbmm addmv addr block_diag corrcoef cov kron vdot",
+        "normal_distribution": "erfinv",
+        "numbers": "angle conj conj_physical deg2rad float_power fmax fmin frexp heaviside "
+        "isneginf isposinf isreal ldexp logaddexp2 nextafter positive rad2deg resolve_conj "
+        "resolve_neg sgn signbit sinc",
+        "old_linalg": "cholesky cross pinverse qr slogdet svd triangular_solve",
+        "ordering": "aminmax argwhere dist isin kthvalue mode msort nanmedian nanquantile renorm "
+        "unique_consecutive",
+        "pieces": "as_strided atleast_1d atleast_2d atleast_3d cartesian_prod combinations "
+        "diagflat dsplit dstack fill hsplit narrow_copy rot90 split_with_sizes sum_to_size "
+        "tensor_split unsafe_chunk unsafe_split vsplit",
+        "scans": "cummax cummin cumulative_trapezoid gradient logcumsumexp trapezoid trapz",
+        "scattering": "diagonal_scatter index_reduce masked_scatter put scatter_reduce "
+        "select_scatter slice_scatter",
+    }.items()
+    for name in names.split()
+}
+
 # Neither functions of the package nor methods: they serve rules, layers and `nanotorch.linalg`.
 INTERNAL = {
-    *("in_place", "public", "write"),
+    *("in_place", "public", "when_called", "write"),
     "where_else",
     *("alias", "cast", "embed", "getitem", "inv", "move", "ones_like", "power", "setitem"),
     *("solve", "standardize", "sum_to", "zeros_like", "elu", "gelu", "leaky_relu", "logsigmoid"),
@@ -298,10 +323,12 @@ FUNCTIONS_ONLY = {
         "tensordot",
     ),
     *("var_mean", "vstack", "where"),
+    *("atleast_1d", "atleast_2d", "atleast_3d", "block_diag", "cartesian_prod", "combinations"),
+    *("cumulative_trapezoid", "dstack", "fill", "gradient", "isin", "trapezoid", "trapz"),
 }
 METHODS_ONLY = {
     *("expand", "expand_as", "fill_diagonal_", "ndimension", "new", "repeat", "reshape_as"),
-    *("unfold", "view", "view_as"),
+    *("sum_to_size", "unfold", "view", "view_as"),
 }
 # Further names.
 ALIASES: dict[str, Callable[..., Any]] = {
@@ -321,6 +348,10 @@ WITHOUT_OUT = {
     *("meshgrid", "moveaxis", "movedim", "narrow", "permute", "ravel", "reshape", "select"),
     *("slogdet", "split", "squeeze", "swapaxes", "swapdims", "t", "transpose", "unbind"),
     *("unflatten", "unique", "unsqueeze"),
+    *("as_strided", "atleast_1d", "atleast_2d", "atleast_3d", "block_diag", "cartesian_prod"),
+    *("combinations", "conj", "dsplit", "gradient", "hsplit", "isreal", "masked_scatter"),
+    *("positive", "resolve_conj", "resolve_neg", "split_with_sizes", "tensor_split"),
+    *("unique_consecutive", "unsafe_chunk", "unsafe_split", "vsplit"),
 }
 
 _public: dict[str, Callable[..., Any]] = {
@@ -329,6 +360,7 @@ _public: dict[str, Callable[..., Any]] = {
     if isinstance(value, FunctionType) and name not in INTERNAL
 }
 _public |= ALIASES
+_public |= {name: when_called(f"{__name__}.{file}", name) for name, file in LATER.items()}
 FUNCTIONS = {
     name: public(f, writes=name not in WITHOUT_OUT)
     for name, f in _public.items()
@@ -336,6 +368,7 @@ FUNCTIONS = {
 }
 METHODS = {name: f for name, f in _public.items() if name not in FUNCTIONS_ONLY}
 METHODS["where"] = where_else  # whose condition comes second
+METHODS["polygamma"] = when_called(f"{__name__}.gamma", "polygamma_method")
 # Methods that write what others give over the tensor. Those of elementwise primitives, such as
 # `exp_`, are made in operators.py, which write without a copy.
 _WRITING = (
@@ -344,5 +377,8 @@ _WRITING = (
     *("cumsum", "eq", "frac", "ge", "greater", "greater_equal", "gt", "index_copy", "le", "less"),
     *("less_equal", "logical_and", "logical_not", "logical_or", "logical_xor", "lt"),
     *("nan_to_num", "ne", "not_equal", "tril", "triu"),
+    *("addbmm", "addmv", "addr", "conj_physical", "deg2rad", "digamma", "erfinv", "float_power"),
+    *("heaviside", "index_reduce", "ldexp", "lgamma", "masked_scatter", "mvlgamma", "nextafter"),
+    *("polygamma", "put", "rad2deg", "renorm", "scatter_reduce", "sgn", "sinc"),
 )
 METHODS |= {f"{name}_": in_place(METHODS[name]) for name in _WRITING}

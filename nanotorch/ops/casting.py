@@ -139,10 +139,10 @@ def cast(x: Any, dtype: Any) -> Any:
     return x if getattr(x, "_array", x).dtype == dtype else apply(ToCopy, x, dtype=dtype)
 
 
-def casting_to(kind: DType) -> Callable[[Any], Any]:
+def casting_to(kind: DType) -> Callable[..., Any]:
     """The method that gives a tensor in another dtype; itself where it has that already."""
 
-    def method(x: Any) -> Any:
+    def method(x: Any, memory_format: Any = None) -> Any:
         return cast(x, kind.numpy)
 
     method.__doc__ = f"Itself as {kind.name}."

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import HOST, Array
-from nanotorch.ops.casting import cast, clone, into, ones_like, zeros_like
+from nanotorch.ops.casting import cast, clone, into, ones_like
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.cumulative import products_of_others
 from nanotorch.ops.elementwise import sign
-from nanotorch.ops.joining import cat, stack
 from nanotorch.ops.products import mm, same_dtype
 from nanotorch.ops.shapes import (
     UnsafeView,
@@ -17,7 +16,6 @@ from nanotorch.ops.shapes import (
     diagonal as diagonal_of,
     expand,
     reshape,
-    split,
     squeeze,
     transpose,
     unsqueeze,
@@ -186,46 +184,6 @@ def cofactors_reverse(h: Any, g: Any, inverse: Any) -> Any:
     turned = transpose(inverse, -2, -1)
     total = sum(h * turned, (-2, -1), True)
     return g * (total * turned - matmul(matmul(turned, transpose(h, -2, -1)), turned))
-
-
-class SingularValues(Primitive):
-    """y = the singular values of each matrix x, the largest first"""
-
-    backward_name = "LinalgSvdBackward0"
-    vjp = (lambda g, x: apply(SingularValuesReverse, g, x),)
-    jvp = (lambda t, x, y: singular_values_tangent(t, x, y),)
-
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return into(xp, xp.linalg.svd(x, compute_uv=False), out)
-
-
-class SingularValuesReverse(Primitive):
-    """z = u diag(g) v, x = u diag(y) v: the cotangent of x, given that of its singular values"""
-
-    @staticmethod
-    def kernel(xp: Any, g: Array, x: Array, out: Array | None = None) -> Array:
-        u, _, v = xp.linalg.svd(x, full_matrices=False)
-        return into(xp, (u * g[..., None, :]) @ v, out)
-
-
-def singular_values_tangent(t: Any, x: Any, y: Any) -> Any:
-    """The tangents of singular values: for each, t against the slope of that value alone."""
-    parts = split(y, 1, -1)
-    slopes = [
-        apply(
-            SingularValuesReverse,
-            cat([zeros_like(p) if p is not own else ones_like(p) for p in parts], -1),
-            x,
-        )
-        for own in parts
-    ]
-    return stack([sum(t * slope, (-2, -1)) for slope in slopes], -1)
-
-
-def svdvals(x: Any) -> Any:
-    """The singular values of each matrix x (…, m, n), the largest first: (…, min(m, n))."""
-    return apply(SingularValues, x)
 
 
 def trace_of(x: Any) -> Any:

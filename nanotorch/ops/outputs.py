@@ -3,12 +3,14 @@ tensor of the caller's into which the result is written."""
 
 from __future__ import annotations
 
+import collections
 import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 from nanotorch.backend.errors import check_shape
+from nanotorch.backend.loading import loaded
 
 # PyTorch's names for operands, and what they are called in ops; the first that an op has is meant.
 OPERANDS = {
@@ -20,6 +22,18 @@ OPERANDS = {
     "axis0": ("dim0",), "axis1": ("dim1",), "size": ("shape",),
     "split_size_or_sections": ("split_size",), "sorted_sequence": ("sequence",),
 }  # fmt: skip
+
+
+def named(title: str, *fields: str) -> Any:
+    """The type of the results of an op that has several, which prints as PyTorch's."""
+    fields_of = collections.namedtuple(title, fields)  # type: ignore[misc]
+    return type(title, (fields_of,), {"__slots__": (), "__repr__": shown})
+
+
+def shown(results: Any) -> str:
+    """Named results as PyTorch prints them."""
+    lines = [f"\n{name}={getattr(results, name)!r}" for name in results._fields]
+    return f"torch.return_types.{type(results).__name__}({','.join(lines)})"
 
 
 def write(y: Any, out: Any) -> Any:
@@ -73,8 +87,10 @@ def in_place(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def public(function: Callable[..., Any], writes: bool) -> Callable[..., Any]:
     """The op as a function of the package: with PyTorch's names and, where it `writes`, `out`."""
-    code = function.__code__
-    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+
+    def names() -> tuple[str, ...]:
+        code = loaded(function).__code__
+        return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 
     def one(input: Any, *, out: Any = None) -> Any:
         return function(input) if out is None else write(function(input), out)
@@ -88,15 +104,16 @@ def public(function: Callable[..., Any], writes: bool) -> Callable[..., Any]:
         try:
             y = function(*args, **options)
         except TypeError:
-            named = {spelled(name, names, options): value for name, value in options.items()}
-            if named.keys() == options.keys():
+            known = names()
+            spellings = {spelled(name, known, options): value for name, value in options.items()}
+            if spellings.keys() == options.keys():
                 raise
-            y = function(*args, **named)
+            y = function(*args, **spellings)
         return y if out is None else write(y, out)
 
     forms: dict[tuple[str, ...], Callable[..., Any]] = {("x",): one, ("a", "b"): two}
     of_primitive = function.__module__ == "nanotorch.primitive"  # made by its `function`
-    return functools.wraps(function)(forms.get(names, several) if of_primitive else several)
+    return functools.wraps(function)(forms.get(names(), several) if of_primitive else several)
 
 
 def spelled(name: str, names: tuple[str, ...], options: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from nanotorch.ops.casting import cast, clone
 from nanotorch.ops.comparisons import isnan, where
 from nanotorch.ops.elementwise import exp
 from nanotorch.ops.indexing import Gather
+from nanotorch.ops.outputs import shown
 from nanotorch.ops.pairs import Maximum, Minimum
 from nanotorch.ops.shapes import UnsafeView, dimension, required
 from nanotorch.ops.sums import Dim, axes, dims, spread, sum
@@ -187,15 +188,15 @@ class ValuesAndIndices(NamedTuple):
     indices: Any
 
     def __repr__(self) -> str:
-        return (
-            f"torch.return_types.{type(self).__name__}(\nvalues={self.values!r},"
-            f"\nindices={self.indices!r})"
-        )
+        return shown(self)
 
 
 RETURN_TYPES = {
     name: type(name, (ValuesAndIndices,), {"__slots__": ()})
-    for name in ("max", "min", "sort", "topk", "median")
+    for name in (
+        *("max", "min", "sort", "topk", "median", "cummax", "cummin", "kthvalue", "mode"),
+        "nanmedian",
+    )
 }
 
 

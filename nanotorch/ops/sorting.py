@@ -10,11 +10,12 @@ from nanotorch.backend.dtypes import int64
 from nanotorch.backend.halves import widened
 from nanotorch.ops.casting import cast, full_of, into
 from nanotorch.ops.comparisons import isnan, where
-from nanotorch.ops.elementwise import ceil, floor, round as round_
+from nanotorch.ops.elementwise import ceil, clamp, floor, round as round_
 from nanotorch.ops.indexing import Gather, gather, vector
 from nanotorch.ops.pairs import lerp
 from nanotorch.ops.reductions import Extreme, ValuesAndIndices, along, any as any_, argmax
 from nanotorch.ops.shapes import dimension, movedim, narrow, reshape, select, squeeze
+from nanotorch.ops.sums import sum
 from nanotorch.primitive import Primitive, Traced, apply
 
 
@@ -140,6 +141,13 @@ def quantile(
     Between two elements it is interpolated: "linear", "lower", "higher", "midpoint", or "nearest".
     NaN where there is one among the elements.
     """
+    return quantiles(x, q, dim, keepdim, interpolation, False)
+
+
+def quantiles(
+    x: Any, q: Any, dim: int | None, keepdim: bool, interpolation: str, of_numbers: bool
+) -> Any:
+    """The quantiles of all elements or, `of_numbers`, of those that are not NaN."""
     if interpolation not in ("linear", "lower", "higher", "midpoint", "nearest"):
         raise RuntimeError(
             "quantile() interpolation must be one of linear, lower, higher, midpoint or nearest, "
@@ -150,14 +158,17 @@ def quantile(
     if 0 in x.shape:
         raise RuntimeError(f"quantile() input tensor must be non-empty, got {tuple(x.shape)}")
     if not x.ndim:
-        return quantile(vector(x), q, dimension(dim or 0, 0), interpolation=interpolation)
+        return quantiles(vector(x), q, dimension(dim or 0, 0), False, interpolation, of_numbers)
     shape = (1,) * x.ndim if dim is None else list(x.shape)
     x, place = (reshape(x, (-1,)), 0) if dim is None else (x, dimension(dim, x.ndim))
     shares: Any = q if isinstance(q, Traced) else full_of(select(reshape(x, (-1,)), 0, 0), q)
     ordered = movedim(sort(x, place).values, place, 0)
     last = ordered.shape[0] - 1
-    rank = reshape(shares, (-1, *(1,) * (x.ndim - 1))) * last
-    rank = where(isnan(narrow(ordered, 0, last, 1)), float(last), rank)  # NaN comes last
+    rank = reshape(shares, (-1, *(1,) * (x.ndim - 1)))
+    if of_numbers:
+        rank = rank * clamp(sum(~isnan(ordered), 0, True) - 1, min=0)
+    else:
+        rank = where(isnan(narrow(ordered, 0, last, 1)), float(last), rank * last)  # NaN comes last
     rounding = {"lower": floor, "higher": ceil, "nearest": round_}.get(interpolation)
     if rounding is not None:
         y = gather(ordered, 0, cast(rounding(rank), int64.numpy))

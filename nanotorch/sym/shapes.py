@@ -15,7 +15,16 @@ from typing import Any, NoReturn
 from nanotorch import ops
 from nanotorch.backend import Array, array_module, dtype, dtype_of, is_array, promote
 from nanotorch.creation import full
-from nanotorch.ops import casting, comparisons, indexing, joining, linalg, products, sums
+from nanotorch.ops import (
+    casting,
+    comparisons,
+    decompositions,
+    indexing,
+    joining,
+    linalg,
+    products,
+    sums,
+)
 from nanotorch.ops.activations import LogSoftmax, LogSoftmaxReverse, Softmax, SoftmaxReverse
 from nanotorch.primitive import Elementwise, Primitive, Traced
 
@@ -27,6 +36,7 @@ OF_FIRST = (  # ops whose result has the shape and dtype of their first input
     *(Softmax, LogSoftmax, SoftmaxReverse, LogSoftmaxReverse),
     *(casting.Clone, casting.Copy, casting.Fill, indexing.IndexPut),
     *(indexing.Scatter, indexing.Flip, indexing.Roll, joining.Tril, joining.Triu, linalg.Inv),
+    *(decompositions.Cholesky, decompositions.InvEx),
 )
 
 

@@ -334,7 +334,7 @@ class Symbol(Expression, Graph, SymbolOperators):
         """The symbol in another dtype."""
         return ops.cast(self, kind.numpy)  # type: ignore[no-any-return]
 
-    def float(self) -> Symbol:
+    def float(self, memory_format: Any = None) -> Symbol:
         """The symbol as float32."""
         return ops.cast(self, dtype_of("float32").numpy)  # type: ignore[no-any-return]
 
@@ -351,7 +351,7 @@ class Symbol(Expression, Graph, SymbolOperators):
         """Itself."""
         return self
 
-    def double(self) -> Symbol:
+    def double(self, memory_format: Any = None) -> Symbol:
         """The symbol as float64."""
         return ops.cast(self, dtype_of("float64").numpy)  # type: ignore[no-any-return]
 

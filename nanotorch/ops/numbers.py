@@ -1,0 +1,241 @@
+"""Further functions of one or two numbers, element by element."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from nanotorch.backend import Array, dtypes, get_default_dtype
+from nanotorch.ops.casting import cast, into, zeros_like
+from nanotorch.ops.comparisons import where
+from nanotorch.ops.elementwise import cos, exp2, sin
+from nanotorch.ops.outputs import named
+from nanotorch.ops.powers import power
+from nanotorch.ops.shapes import alias
+from nanotorch.primitive import BinaryUfunc, Elementwise, Traced, Ufunc, apply, function
+
+
+class Fmax(BinaryUfunc):
+    """y = max(a, b), and of a number and NaN the number; a gets the gradient of equal ones"""
+
+    ufunc = "fmax"
+    vjp = (
+        lambda g, a, b: where((a >= b) | (b != b), g, 0),
+        lambda g, a, b: where((a >= b) | (b != b), 0, g),
+    )
+
+
+fmax = function(Fmax)
+
+
+class Fmin(BinaryUfunc):
+    """y = min(a, b), and of a number and NaN the number; a gets the gradient of equal ones"""
+
+    ufunc = "fmin"
+    vjp = (
+        lambda g, a, b: where((a <= b) | (b != b), g, 0),
+        lambda g, a, b: where((a <= b) | (b != b), 0, g),
+    )
+
+
+fmin = function(Fmin)
+
+
+class Heaviside(BinaryUfunc):
+    """y = 0 where a < 0, 1 where a > 0, else b; without a derivative"""
+
+    ufunc = "heaviside"
+
+
+class Nextafter(BinaryUfunc):
+    """y = the number of its dtype that follows a in the direction of b"""
+
+    ufunc = "nextafter"
+    vjp = (lambda g, a, b: where(a != b, g, 0), lambda g: zeros_like(g))
+
+
+nextafter = function(Nextafter)
+
+
+class Logaddexp2(BinaryUfunc):
+    """y = log2(2 ** a + 2 ** b)"""
+
+    ufunc = "logaddexp2"
+    promotes = "floating"
+    vjp = (
+        lambda g, a, b: g / (1 + exp2(b - a)),
+        lambda g, a, b: g / (1 + exp2(a - b)),
+    )
+
+
+logaddexp2 = function(Logaddexp2)
+
+
+class Sinc(Elementwise):
+    """y = sin(pi x) / (pi x), and 1 at 0"""
+
+    promotes = "floating"
+    vjp = (lambda g, x: g * sinc_slope(x),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        z = math.pi * xp.where(x == 0, 1, x)
+        y = xp.where(x == 0, 1, xp.sin(z) / z).astype(x.dtype)
+        return into(xp, y, out)
+
+
+sinc = function(Sinc)
+
+
+class Mantissa(Elementwise):
+    """y = x / 2 ** k, in [0.5, 1) for a whole k"""
+
+    backward_name = "FrexpBackward0"
+    vjp = (lambda g, x: g / power_of_two(x),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        return into(xp, xp.frexp(x)[0], out)
+
+
+class Exponent(Elementwise):
+    """y = the whole k for which x / 2 ** k is in [0.5, 1), int32"""
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        return into(xp, xp.frexp(x)[1], out)
+
+
+class Signbit(Elementwise):
+    """y = whether x is below 0, or -0"""
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        return into(xp, xp.signbit(x) if x.dtype.kind == "f" else x < 0, out)
+
+
+signbit = function(Signbit)
+
+
+class Conj(Ufunc):
+    """y = the complex conjugate of x"""
+
+    ufunc = "conjugate"
+    vjp = (lambda g: conj(g),)
+
+
+class Angle(Elementwise):
+    """y = the angle of x: of real numbers 0 or, below 0, pi"""
+
+    promotes = "floating"
+    vjp = (lambda g: zeros_like(g),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        if x.dtype.kind == "c":
+            return into(xp, xp.angle(x), out)
+        y = xp.where(x < 0, math.pi, xp.where(x != x, x, 0)).astype(x.dtype)
+        return into(xp, y, out)
+
+
+angle = function(Angle)
+
+
+def power_of_two(x: Any) -> Any:
+    """2 ** k for the exponents k of x, in its dtype."""
+    return exp2(cast(apply(Exponent, x), getattr(x, "_array", x).dtype))
+
+
+FREXP = named("frexp", "mantissa", "exponent")
+
+
+def sinc_slope(x: Any) -> Any:
+    """The derivative of sinc."""
+    z = where(x == 0, 1.0, x * math.pi)
+    return where(x == 0, 0.0, math.pi * (z * cos(z) - sin(z)) / (z * z))
+
+
+def heaviside(x: Any, values: Any) -> Any:
+    """0 where x < 0, 1 where x > 0, else `values`; both of one dtype."""
+    if x.dtype != values.dtype:
+        raise RuntimeError("heaviside is not yet implemented for tensors with different dtypes.")
+    return apply(Heaviside, x, values)
+
+
+def frexp(x: Any) -> Any:
+    """(mantissa, exponent) with x = mantissa * 2 ** exponent, the mantissa's size in [0.5, 1)."""
+    if getattr(x, "_array", x).dtype.kind in "biu":
+        raise RuntimeError("torch.frexp() only supports floating-point dtypes")
+    return FREXP(apply(Mantissa, x), apply(Exponent, x))
+
+
+def ldexp(x: Any, other: Any) -> Any:
+    """x * 2 ** other."""
+    return x * power(2.0, other)
+
+
+def float_power(x: Any, exponent: Any) -> Any:
+    """x ** exponent in float64, of which one may be a number."""
+    wide = dtypes.float64.numpy
+    x, exponent = (cast(v, wide) if isinstance(v, Traced) else v for v in (x, exponent))
+    return power(x, float(exponent) if isinstance(exponent, int) else exponent)
+
+
+def positive(x: Any) -> Any:
+    """x itself; booleans have no sign."""
+    if x.dtype is dtypes.bool_:
+        raise RuntimeError("The `+` operator, on a bool tensor is not supported.")
+    return alias(x)
+
+
+def floated(x: Any) -> Any:
+    """x, whole numbers in the default dtype."""
+    kind = getattr(x, "_array", x).dtype.kind
+    return cast(x, get_default_dtype().numpy) if kind in "biu" else x
+
+
+def deg2rad(x: Any) -> Any:
+    """Degrees as radians."""
+    return floated(x) * (math.pi / 180)
+
+
+def rad2deg(x: Any) -> Any:
+    """Radians as degrees."""
+    return floated(x) * (180 / math.pi)
+
+
+def sgn(x: Any) -> Any:
+    """x / |x|, and 0 at 0: the sign of real numbers."""
+    return x.sign()
+
+
+def isposinf(x: Any) -> Any:
+    """Where x is infinity."""
+    return x == math.inf
+
+
+def isneginf(x: Any) -> Any:
+    """Where x is minus infinity."""
+    return x == -math.inf
+
+
+def isreal(x: Any) -> Any:
+    """Where the imaginary part of x is 0: everywhere in real tensors."""
+    is_complex = getattr(x, "_array", x).dtype.kind == "c"
+    return x == conj(x) if is_complex else (x == x) | (x != x)
+
+
+def conj(x: Any) -> Any:
+    """The complex conjugate; real tensors themselves."""
+    return apply(Conj, x) if getattr(x, "_array", x).dtype.kind == "c" else x
+
+
+conj_physical = conj
+
+
+def resolve_conj(x: Any) -> Any:
+    """x itself: here a conjugate is computed at once."""
+    return x
+
+
+resolve_neg = resolve_conj
