@@ -102,8 +102,8 @@ def coefficients(
         if far > FAR and not fit.separable:
             notes.append(
                 f"the coefficients are up to {far:.2g} standard errors away from those of the "
-                f"lowest training loss, for which p and intervals hold: train longer, without "
-                f'validation rows, or with optimizer.name = "lbfgs"'
+                f"lowest training loss, for which p and intervals hold; data.validation = 0 and a "
+                f'longer training by optimizer.name = "lbfgs" come there'
             )
     notes += fit.notes
     border = _quantile(freedom)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -22,7 +22,7 @@ class Key:
     """One key of the configuration, for help and documentation."""
 
     name: str  # dotted: optimizer.lr
-    variant: str | None  # "sgd" where only this choice of the section has the key
+    variant: str | None  # "sgd, adam" where only these choices of the section have the key
     accepts: str
     default: str | None  # as it stands in a TOML file; None where the key is required
     meaning: str
@@ -128,10 +128,14 @@ def describe(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[Ke
         if field.default is not PydanticUndefined:
             default = json.dumps(field.default.name)
         yield Key(f"{dotted}.name", None, names, default, f"which {dotted} is used")
+        owners: dict[Key, list[str]] = {}  # the choices that have a key with the same meaning
         for choice, model in choices.items():
             for name, inner in fields_of(model).items():
                 if name != "name":
-                    yield _key(f"{dotted}.{name}", choice, inner)
+                    owners.setdefault(_key(f"{dotted}.{name}", None, inner), []).append(choice)
+        for key, those in owners.items():
+            variant = None if len(those) == len(choices) else ", ".join(those)
+            yield replace(key, variant=variant)
 
 
 def _key(dotted: str, variant: str | None, field: FieldInfo) -> Key:
