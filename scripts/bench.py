@@ -265,7 +265,7 @@ def layers(peers: Sequence[str], turns: int, seconds: float) -> dict[str, Any]:
                 check_same(f"{name}, {passes}", results)
                 times[name if passes == "both" else f"{name}, forward"] = take_turns(found, turns)
         say(f"layer {name} done")
-    cases = {name: name for name in bench_layers.LAYERS}
+    cases = {name: name for name in bench_layers.LAYERS | bench_layers.LENGTHS}
     return {"times": times, "memory": memory("layer-memory", cases, peers)}
 
 
