@@ -17,7 +17,7 @@ QUERY, KEY, VALUE = (2, 3, 5, 4), (2, 3, 7, 4), (2, 3, 7, 6)
 LONG = ((1, 2, 300, 8), (1, 2, 500, 8), (1, 2, 500, 8))
 
 
-def keys_that_count(length: int = 5, count: int = 7, nothing_for: int = 2) -> Any:
+def keys_that_count(length: int = 5, count: int = 7, nothing_for: Any = 2) -> Any:
     """A boolean mask without any key for one of the queries."""
     mask = nt.arange(length * count).reshape(length, count) % 3 > 0
     mask[nothing_for] = False
@@ -172,6 +172,19 @@ def test_blocks_of_any_size_give_what_all_weights_at_once_give(
     second = nt.autograd.grad(y.square().sum(), inputs, create_graph=True)
     for a, b in zip(first, second, strict=True):
         assert nt.allclose(a, b, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 30.0, 1e4])
+@pytest.mark.parametrize("dtype", [nt.float32, nt.float64])
+def test_scores_of_any_size_give_finite_weights_that_sum_to_1(size: float, dtype: Any) -> None:
+    query, key, value = numbers(QUERY, KEY, VALUE, dtype=dtype)
+    for mask in (None, keys_that_count(nothing_for=[])):
+        y = attention(query * size, key * size, nt.ones_like(value), attn_mask=mask)
+        assert (y - 1).abs().max() < 1e-5
+        weights = blocks.weights_of(query * size, key * size, mask, False, 0.5)
+        assert nt.allclose(
+            attention(query * size, key * size, value, attn_mask=mask), weights @ value, atol=1e-4
+        )
 
 
 def test_a_query_that_no_key_counts_for_gives_zeros() -> None:

@@ -25,6 +25,7 @@ from nanotorch.tensor import Tensor
 # So many bytes of weights are computed at once: on the CPU they stay in the cache.
 HOST_BYTES, DEVICE_BYTES = 1 << 19, 1 << 28
 FEWEST_ROWS = 16  # below which the products are slow
+LARGEST = 40.0  # scores of which exp takes no maximum off
 LOWEST = -3e38  # stands for the greatest score of a query that no key counts for
 CAUSAL_ROWS = 64  # a block of that many queries needs no keys beyond its last query
 THREADED = 1 << 19  # the weights for which threads pay
@@ -123,34 +124,43 @@ class AttentionReverse(Primitive):
         inputs = (query, key, value)
         sizes = [x.size if w else 0 for x, w in zip(inputs, wanted, strict=True)]
         out = xp.empty(sum(sizes), g.dtype) if out is None else out
+        if not query.shape[2]:  # without queries there is no block
+            out[...] = 0
         of_query, of_key, of_value = (
             part(out, place, sizes, x.shape) if w else None
             for place, (x, w) in enumerate(zip(inputs, wanted, strict=True))
         )
-        for total in (of_key, of_value):
-            if total is not None:
-                total[...] = 0
 
         def work(block: Block) -> None:
             queries, keys, scaled, weights, total, chances = block
             slope = g[queries] / total
             if of_value is not None:
                 kept = weights if chances is None else weights * chances
-                of_value[keys] += xp.matmul(kept.swapaxes(-1, -2), slope)
+                add_product(xp, kept.swapaxes(-1, -2), slope, of_value, block)
             if of_query is None and of_key is None:
                 return
             rate = xp.matmul(slope, value[keys].swapaxes(-1, -2))
             if chances is not None:
                 rate *= chances
-            rate -= (slope * y[queries]).sum(-1, keepdims=True)
+            rate -= row_sums(xp, slope * y[queries])
             rate *= weights
             if of_query is not None:
                 xp.multiply(xp.matmul(rate, key[keys]), scale, out=of_query[queries])
             if of_key is not None:
-                of_key[keys] += xp.matmul(rate.swapaxes(-1, -2), scaled)
+                add_product(xp, rate.swapaxes(-1, -2), scaled, of_key, block)
 
         for_blocks(work, xp, query, key, mask, seed, causal, scale, dropout)
         return out
+
+
+def add_product(xp: Any, a: Array, b: Array, totals: Array, block: Block) -> None:
+    """Adds a @ b to the totals of the block's keys; the first block of rows begins them."""
+    keys = block.keys
+    if block.queries[2].start:
+        totals[keys] += xp.matmul(a, b)
+        return
+    xp.matmul(a, b, out=totals[keys])
+    totals[(*keys[:2], slice(keys[2].stop, None))] = 0
 
 
 class AttentionNoise(Primitive):
@@ -182,7 +192,7 @@ class Block(NamedTuple):
     queries: tuple[slice, ...]
     keys: tuple[slice, ...]
     scaled: Array  # query · scale
-    weights: Array  # exp(scores - the greatest of the row)
+    weights: Array  # exp(scores), or exp(scores - the greatest of the row)
     total: Array  # their sum over the keys
     noise: Array | None
 
@@ -242,19 +252,34 @@ def block(
     if causal and r.start < limit:
         beyond = xp.arange(r.start, limit) > xp.arange(r.start, r.stop)[:, None]
         scores[..., r.start :] += hidden_by(xp, beyond, scores.dtype)
-    if limit:
+    added = mask is not None and mask.dtype.kind != "b"
+    if limit and (added or not small(xp, scaled, key[keys])):
         top = scores.max(-1, keepdims=True)
         scores -= top if mask is None else xp.maximum(top, LOWEST)
     xp.exp(scores, out=scores)
-    total = scores.sum(-1, keepdims=True)
-    if mask is not None or not limit:  # without any key that counts it is 0
-        total = xp.maximum(total, 1)
+    total = row_sums(xp, scores)
+    if mask is not None or not limit:
+        total += total == 0  # of a query that no key counts for
     chances = None
     if draw is not None:
         chances = draw.random(shape, scores.dtype)
         xp.less(chances, 1 - dropout, out=chances)
         chances *= 1 / (1 - dropout)
     return Block(queries, keys, scaled, scores, total, chances)
+
+
+def small(xp: Any, scaled: Array, key: Array) -> bool:
+    """Whether exp of the scores can neither overflow nor vanish: then they need no maximum taken
+    off, which is half of the time for short rows. On a GPU the host would wait for the answer."""
+    if xp is not HOST:
+        return False
+    lengths = [row_sums(xp, x * x).max() for x in (scaled, key)]
+    return bool(lengths[0] * lengths[1] < LARGEST**2)
+
+
+def row_sums(xp: Any, x: Array) -> Array:
+    """The sums over the last dimension, kept with size 1; BLAS adds short rows much faster."""
+    return xp.matmul(x, xp.ones((x.shape[-1], 1), x.dtype))
 
 
 def hidden_by(xp: Any, hidden: Array, dtype: Any) -> Array:

@@ -9,7 +9,7 @@ from nanotorch.backend import HOST, Array, constant
 from nanotorch.ops.casting import into
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import Clamp, exp, tanh
-from nanotorch.ops.error_function import erf
+from nanotorch.ops.error_function import erf, normal_cdf_of_floats
 from nanotorch.ops.shapes import dimension, required
 from nanotorch.ops.sums import sum
 from nanotorch.primitive import Elementwise, Primitive, Rule, apply, function
@@ -168,7 +168,7 @@ class Gelu(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, approximate: str, out: Array | None = None) -> Array:
-        return xp.multiply(x, gelu_cdf(x, approximate), out=out)
+        return xp.multiply(x, gelu_cdf(xp, x, approximate), out=out)
 
 
 class GeluReverse(Elementwise):
@@ -183,7 +183,7 @@ class GeluReverse(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, g: Array, x: Array, *, approximate: str, out: Array | None = None) -> Array:
-        return xp.multiply(g, gelu_slope(x, approximate), out=out)
+        return xp.multiply(g, gelu_slope(xp, x, approximate), out=out)
 
 
 class Hardtanh(Clamp):
@@ -360,21 +360,23 @@ def softplus_slope(x: Any, beta: float, threshold: float) -> Any:
     return where(z > threshold, 1, logistic(z))
 
 
-def gelu_cdf(x: Any, approximate: str) -> Any:
+def gelu_cdf(xp: Any, x: Array, approximate: str) -> Any:
     """The factor that GELU multiplies x with."""
     if approximate == "tanh":
         return 0.5 * (1 + tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))))
+    if x.dtype.char == "f":
+        return normal_cdf_of_floats(xp, x)
     return 0.5 * (1 + erf(x * math.sqrt(0.5)))
 
 
-def gelu_slope(x: Any, approximate: str) -> Any:
+def gelu_slope(xp: Any, x: Array, approximate: str) -> Any:
     """dGELU/dx."""
     if approximate == "tanh":
         inner = math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))
         t = tanh(inner)
         slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * (x * x))
         return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope
-    return gelu_cdf(x, approximate) + x * (exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi)))
+    return gelu_cdf(xp, x, approximate) + x * (exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi)))
 
 
 def gelu_curvature(x: Any, approximate: str) -> Any:

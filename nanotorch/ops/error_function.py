@@ -42,6 +42,16 @@ FAR_OF_FLOATS = (
     7.138912013339076e-05, -3.880454084185424e-06, -1.93561418543972e-06, 5.188062425918708e-07,
     -1.0375924241191176e-08,
 )  # fmt: skip
+# Of the normal distribution function less 1/2, over x, in x * x: a quotient of two polynomials.
+NORMAL_OVER = (
+    0.3989422619342804, 0.03421420603990555, 0.004693551920354366, 0.000171617153682746,
+    6.287749329203507e-06, 2.194936499222422e-08,
+)  # fmt: skip
+NORMAL_UNDER = (
+    1.0, 0.2524285614490509, 0.0288374163210392, 0.0019008873496204615, 7.409523823298514e-05,
+    1.169305846815405e-06,
+)  # fmt: skip
+NORMAL_END = 5.6568542  # where the function is 1 in float32
 CENTER = 3.75
 LOW, HIGH = (1 - CENTER) / (1 + CENTER), (28 - CENTER) / (28 + CENTER)
 
@@ -88,6 +98,14 @@ def erf_parts(xp: Any, x: Array) -> tuple[Array, Array]:
     place = (place - LOW) * (2 / (HIGH - LOW)) - 1
     outer = polynomial(xp, place, FAR_OF_FLOATS if short else FAR)
     return near * inner, xp.exp(-far * far) * outer
+
+
+def normal_cdf_of_floats(xp: Any, x: Array) -> Array:
+    """(1 + erf(x / sqrt(2))) / 2 in float32, with an error below 3e-7: a fifth of erf's time."""
+    held = xp.minimum(xp.maximum(x, -NORMAL_END), NORMAL_END)
+    squares = held * held
+    y = polynomial(xp, squares, NORMAL_OVER) * held
+    return y / polynomial(xp, squares, NORMAL_UNDER) + 0.5
 
 
 def polynomial(xp: Any, x: Array, coefficients: tuple[float, ...]) -> Array:
