@@ -103,6 +103,7 @@ if TYPE_CHECKING:
         amp,
         backends,
         cuda,
+        distributed,
         distributions,
         func,
         functional,

@@ -96,6 +96,7 @@ from nanotorch.tensor import Tensor as Tensor
 from nanotorch import amp as amp
 from nanotorch import backends as backends
 from nanotorch import cuda as cuda
+from nanotorch import distributed as distributed
 from nanotorch import distributions as distributions
 from nanotorch import func as func
 from nanotorch import functional as functional

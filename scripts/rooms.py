@@ -84,6 +84,7 @@ RINGS = {
     "saving": ("serialization/",),
     "recomputation": ("utils/checkpoint.py",),
     "interop": ("interop/",),
+    "distributed": ("distributed/",),
     "training": ("training/", "__main__.py"),
     "datasets": ("datasets/",),
 }
@@ -110,6 +111,7 @@ STANDS_ON = {
         "datasets",
         "interop",
         "viz",
+        "distributed",
     ),
 }
 

@@ -65,6 +65,7 @@ NUMPY_ALLOWED: dict[str, str] = {
     "nanotorch.serialization": "reads and writes the memory of arrays, and numbers of NumPy",
     "nanotorch.utils.data": "takes the arrays of a user's data set",
     "nanotorch.interop": "exchanges arrays with libraries that know NumPy's",
+    "nanotorch.distributed": "hands arrays on the host to MPI",
     "nanotorch.training": "reads tables, measures outputs, writes files and draws, on the host",
 }
 

@@ -69,7 +69,7 @@ class Checkpoints:
         self.saved_step = run.at.step
 
     def on_step(self, run: Run) -> None:
-        late = time.monotonic() - self.saved >= self.every.every_seconds
+        late = run.ranks.carried(time.monotonic() - self.saved >= self.every.every_seconds)
         if late or run.at.step - self.saved_step >= (self.every.every_steps or math.inf):
             self._save(run)
 

@@ -6,12 +6,17 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import TextIO
 
+from nanotorch.distributed.group import end_all_ranks
+from nanotorch.distributed.launcher import launched
+from nanotorch.distributed.world import DistError
 from nanotorch.training.errors import InputError, Interrupted, RunFailure, plain
 
 TRACEBACK = "NANOTORCH_TRACEBACK"  # environment variable: any value but 0 shows tracebacks
+AFTER_RANK_0 = 0.4  # seconds: what all ranks meet, rank 0 tells and ends them before others do
 
 Command = Callable[[list[str]], None]
 
@@ -26,27 +31,54 @@ def exit_code(command: Command, arguments: list[str], program: str) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
         return 0
-    except InputError as error:
-        return tell(program, error.lines, 2)
-    except RunFailure as error:
-        return tell(program, [str(error)], 1)
+    except RunFailure as error:  # which all ranks meet in the same step, as they do a signal
+        return tell(program, [str(error)] if _first() else [], 1)
     except Interrupted as error:
-        return tell(program, [error.message], 128 + int(signal.Signals[error.signal_name]))
+        number = int(signal.Signals[error.signal_name])
+        return tell(program, [error.message] if _first() else [], 128 + number)
+    except InputError as error:
+        return _end(program, error.lines, 2)
     except KeyboardInterrupt:
-        return tell(program, ["stopped"], 130)
+        return _end(program, ["stopped"], 130)
     except BrokenPipeError:
         # Whoever read the output has gone; writing to a closed pipe again at exit would complain.
         silence(sys.stdout)
-        return 1
+        return _end(program, [], 1)
     except MemoryError as error:
-        return tell(program, [f"out of memory ({error}): try a smaller training.batch_size"], 1)
+        return _end(program, [f"out of memory ({error}): try a smaller training.batch_size"], 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return tell(program, [f"{where}{error.strerror or error}"], 1)
+        return _end(program, [f"{where}{error.strerror or error}"], 1)
+    except SystemExit as error:
+        if error.code in (None, 0) or not several():
+            raise
+        return _end(program, [f"the program ended itself with {error.code!r}"], 1)
+    except DistError as error:
+        return _end(program, [str(error)], 1)
     except Exception as error:
         if os.environ.get(TRACEBACK, "0") != "0":
             raise
-        return tell(program, [unexpected(error)], 1)
+        return _end(program, [unexpected(error)], 1)
+
+
+def several() -> bool:
+    """Whether this process is one of several that were started together."""
+    return launched()[1] > 1
+
+
+def _first() -> bool:
+    return launched()[2] == 0
+
+
+def _end(program: str, lines: list[str], code: int) -> int:
+    """Tell what one rank has met, perhaps alone, and end the others with it."""
+    if several():
+        if not _first():
+            time.sleep(AFTER_RANK_0)
+        program = f"{program}: rank {launched()[2]}"
+    tell(program, lines, code)
+    end_all_ranks(code)
+    return code
 
 
 def unexpected(error: Exception) -> str:

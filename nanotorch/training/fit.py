@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import nanotorch as nt
+from nanotorch.distributed.launcher import launched
 from nanotorch.training.callbacks import (
     Best,
     Checkpoints,
@@ -29,11 +33,12 @@ from nanotorch.training.data.identity import IDENTITY, MARKS, marks_file, requir
 from nanotorch.training.data.prepare import most_frequent, prepare
 from nanotorch.training.devices import choose_device
 from nanotorch.training.errors import Interrupted, RunFailure, plain
-from nanotorch.training.exits import say
+from nanotorch.training.exits import say, silence
 from nanotorch.training.files import write_whole
 from nanotorch.training.metrics import Outcome, baseline, best_threshold, names_for, reason
 from nanotorch.training.model_file import ModelFile, write_model_file
 from nanotorch.training.models import matching, parameter_table
+from nanotorch.training.ranks import join
 from nanotorch.training.report import write_overview, write_report
 from nanotorch.training.results import Finished, comparison, last_line
 from nanotorch.training.resuming import reopen, run_of
@@ -47,21 +52,23 @@ from nanotorch.training.run_folder import (
     replace_config,
 )
 from nanotorch.training.run_state import restore_state, save_state
-from nanotorch.training.signals import StopSignals
 from nanotorch.training.trust import code_named, imported, trust
 
 
 def train(arguments: list[str], program: str = "nanotorch train") -> None:
     """Train as configurations say, and compare several runs in a table."""
+    first = launched()[2] == 0
+    if not first:
+        silence(sys.stdout)
     request = read_request(arguments, program)
     configs, runs = request.configs, []
     varied = {key for config in configs[1:] for key in differences(configs[0], config)}
     for config, source in zip(configs, request.sources, strict=True):
         resume = request.resume
-        if len(configs) > 1 and resume is not None:  # a sweep: what is missing of it
-            resume = run_of(config, varied)
         try:
             with source.named():
+                if len(configs) > 1 and resume is not None:  # a sweep: what is missing of it
+                    resume = join(config.training).decided(partial(run_of, config, varied))
                 runs.append(fit(config, resume, request.quiet, request.changed_data))
             say(last_line(runs[-1]))
         except RunFailure as failure:
@@ -69,10 +76,11 @@ def train(arguments: list[str], program: str = "nanotorch train") -> None:
                 raise
             values = flat_values(config)
             words = ", ".join(f"{key} = {values.get(key)}" for key in sorted(varied))
-            say(f"{config.name} with {words} failed: {failure}", aside=True)
+            if first:
+                say(f"{config.name} with {words} failed: {failure}", aside=True)
     if len(runs) > 1:
         say(comparison(runs))
-        if runs[0].config.output.report:
+        if runs[0].config.output.report and first:
             say(f"report of all: {write_overview(runs)}")
     if failed := len(configs) - len(runs):
         raise RunFailure(f"{failed} of {len(configs)} runs failed")
@@ -109,36 +117,46 @@ def fit(
     if not isinstance(config, Config):
         config = config_of(config)
     frame = data
-    device, device_words = choose_device(config.device)
-    earlier = reopen(config, resume)
+    ranks = join(config.training)
+    quiet = quiet or not ranks.leads
+    device, device_words = choose_device(ranks.device(config.device))
+    ranks.require_same("configuration", flat_values(config))
     with contextlib.ExitStack() as stack:
+        stack.enter_context(ranks.threads())
+        earlier = reopen(config, resume) if ranks.leads else None
         if earlier:
             stack.enter_context(contextlib.closing(earlier.log))
+        state = ranks.checkpoint(earlier.state if earlier else None)
         dtype = config.training.dtype
         data = prepare(config.data, config.model.name, config.seed, dtype=dtype, frame=frame)
         config = config.model_copy(update={"data": config.data.model_copy(update=data.guesses)})
+        ranks.require_same("data", data.identity)
         if earlier:
             require_same(earlier.folder, data.identity, changed_data)
         stack.enter_context(nt.backend.on_device(device))
-        signals = stack.enter_context(StopSignals())
-        run = stack.enter_context(Run(config, data, device, signals))
+        signals = stack.enter_context(ranks.signals())
+        run = stack.enter_context(Run(config, data, device, signals, ranks))
+        shapes = {name: [list(x.shape), str(x.dtype)] for name, x in run.model.state_dict().items()}
+        ranks.require_same("model", shapes)
         best, timer = Best(config.stopping), Timer()
         run.callbacks = [
             best,
             Checkpoints(config.checkpoint),
             TimeLimit(config.training.time_limit),
-            Lines(best, quiet),
-            timer,
-            Redraw(config.output),
         ]
-        if config.output.tensorboard:
-            run.callbacks.append(TensorBoard())
+        if ranks.leads:
+            run.callbacks += [Lines(best, quiet), timer, Redraw(config.output)]
+            if config.output.tensorboard:
+                run.callbacks.append(TensorBoard())
         for name in config.output.callbacks:
             run.callbacks.append(own_callback(name, imported("output.callbacks", name)))
         run.callbacks += callbacks
-        if earlier:
-            if earlier.state:
-                restore_state(run, earlier.state)
+        if state:
+            restore_state(run, state)
+        ranks.require_equal_weights(run.model, "the start")
+        if not ranks.leads:
+            pass  # one writer for one folder
+        elif earlier:
             run.open(earlier.folder, earlier.log)
             run.log.cut(earlier.state.log_bytes if earlier.state else 0)
             if earlier.config_changed:
@@ -149,7 +167,11 @@ def fit(
             if data.marks is not None:
                 files[MARKS] = marks_file(data.marks)
             run.open(new_run_folder(config, files))
-        trust(code_named(config))
+        folder = ranks.decided(lambda: str(run.folder), "the run folder")
+        if ranks.leads:
+            trust(code_named(config))
+        else:
+            run.follow(Path(folder))
         if not quiet:
             _introduce(run, device_words)
         run.events.record(
@@ -170,7 +192,8 @@ def fit(
             for note in finished.summary["data"]["notes"][len(run.data.notes) :]:
                 say(f"note: {plain(note)}")
         run.events.record("end", epoch=run.at.epoch, step=run.at.step, epoch_seconds=timer.seconds)
-        _draw(finished)
+        if ranks.leads:
+            _draw(finished)
         run.tell("on_finish", finished)
         if failure is not None:
             raise failure
@@ -191,7 +214,7 @@ def _train(run: Run) -> RunFailure | Interrupted | None:
     except RunFailure as failure:
         return failure
     except Interrupted as signal:
-        run.signals.caught = None  # what follows is short, and a second signal still acts
+        run.signals.forget()  # what follows is short, and a second signal still acts
         try:
             save_state(run)
         except RunFailure as failure:
@@ -212,6 +235,9 @@ def _introduce(run: Run, device_words: str) -> None:
     parts = ", ".join(f"{count:,} {part}" for part, count in rows.items())
     say(f"{run.config.name}: {plain(data.origin)}, rows: {parts}; {data.inputs} features")
     say(f"device: {device_words}")
+    if run.ranks.cuts:
+        each = f"{nt.get_num_threads()} thread" + ("s" if nt.get_num_threads() > 1 else "")
+        say(f"ranks: {run.ranks.words()}, {each} each")
     if run.place_words is not None:
         say(f"data: {run.place_words}")
     for note in data.notes:
@@ -248,22 +274,34 @@ def _finish(run: Run, best: Best, failure: BaseException | None) -> Finished:
     if best.state["epoch"] is None and run.at.epoch:
         notes.append(f"no epoch has a {run.monitor}: the weights are those of the last one")
     if run.config.metrics.threshold == "f1" and (run.best is not None or failure is None):
-        _, outcome = run.evaluate("validation", [])
-        if outcome.truth.any():
-            run.threshold = summary["threshold"] = best_threshold(outcome)
+        _, chooser = run.evaluate("validation", [])
+
+        def chosen() -> float | None:
+            assert chooser is not None  # on rank 0
+            return best_threshold(chooser) if chooser.truth.any() else None
+
+        threshold = run.ranks.decided(chosen, "the threshold")
+        if threshold is not None:
+            run.threshold = summary["threshold"] = threshold
         else:
             notes.append("no validation row is positive: the threshold stays 0.5")
     if run.best is not None or failure is None:
         for part in run.parts:
-            measured, outcomes[part] = run.evaluate(part, names_for(task))
+            measured, outcome = run.evaluate(part, names_for(task))
             clean = {key: None if value != value else value for key, value in measured.items()}
             summary[part] = clean
             undefined = [key for key, value in clean.items() if value is None]
             notes += [f"{part} {key.replace('_', ' ')} –: {reason(key)}" for key in undefined]
+            if outcome is None:
+                continue  # on ranks after the first
+            outcomes[part] = outcome
             if task != "regression":
-                clean["baseline_accuracy"] = baseline(most_frequent(run.data), outcomes[part])
+                clean["baseline_accuracy"] = baseline(most_frequent(run.data), outcome)
             if task in ("binary", "classes"):
-                clean["confusion"] = outcomes[part].confusion.tolist()
+                clean["confusion"] = outcome.confusion.tolist()
+    if not run.ranks.leads:
+        return Finished(run.config, run.folder, summary, outcomes, run.data)
+    if run.best is not None or failure is None:
         write_model_file(run.folder / MODEL, model_file(run))
         terms, more = coefficients(run.data, run.weights(), estimation(run))
         notes += more

@@ -36,6 +36,14 @@ def array_bytes(
     return safetensors_files.array_bytes(arrays, metadata)
 
 
+def arrays_in(content: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays of safetensors that `array_bytes` made."""
+    import safetensors.numpy
+
+    arrays: dict[str, NDArray[Any]] = safetensors.numpy.load(content)
+    return arrays
+
+
 def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Arrays and facts of a safetensors file; one line if it is damaged or something else."""
     if not path.exists():

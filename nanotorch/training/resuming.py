@@ -21,6 +21,7 @@ FREE = (
     "training.epochs",
     "training.time_limit",
     "training.steps_per_launch",
+    "training.rank_timeout",
     "stopping.patience",
 )
 GUESSED = tuple(f"data.{key}" for key in Reading.model_fields)  # the run holds what was guessed

@@ -20,7 +20,8 @@ from nanotorch.training.metrics import METRICS, Outcome, chosen_names, measure, 
 from nanotorch.training.models import build_model, freeze, matching, start_from
 from nanotorch.training.objective import ElasticNet, Objective, row_weights
 from nanotorch.training.optimizers import add_parameters, build_optimizer
-from nanotorch.training.run_folder import EVENTS, METRICS as METRICS_FILE, Events, Log
+from nanotorch.training.ranks import Ranks
+from nanotorch.training.run_folder import EVENTS, METRICS as METRICS_FILE, Events, Log, NoLog
 from nanotorch.training.schedules import LearningRates
 from nanotorch.training.signals import StopSignals
 from nanotorch.training.step import choose_step
@@ -43,14 +44,19 @@ class Position:
 class Run:
     """Everything a callback may look at or change."""
 
+    log: Log
+    events: Events
+
     def __init__(
         self,
         config: Config,
         data: Prepared,
         device: nt.device,
         signals: StopSignals,
+        ranks: Ranks | None = None,
     ) -> None:
         self.config, self.data, self.signals = config, data, signals
+        self.ranks = ranks or Ranks()
         self.device = device
         self.dtype = getattr(nt, config.training.dtype)
         self.at = Position()
@@ -90,8 +96,9 @@ class Run:
         self._reads_at_once = device.type == "cpu"
         if not self._reads_at_once:
             self._unread_losses = nt.empty(2, LOSSES_AT_ONCE, dtype=nt.float64, device=device)
+        self.ranks.refuse_batch_statistics(self.model)
         parts = (self.model, self.objective, self.penalty, self.optimizer, self.batches)
-        self.step = choose_step(training, *parts, device)
+        self.step = choose_step(training, *parts, device, self.ranks, self._place)
         if not self.rates.by_step:
             self.batches.together = min(self.step.together, LOSSES_AT_ONCE)
 
@@ -107,7 +114,16 @@ class Run:
             device=self.device,
             dtype=self.dtype,
             on_device=self._on_device,
+            ranks=self.ranks,
         )
+
+    def _place(self) -> tuple[int, int, int, StopSignals]:
+        return self.at.epoch, self.at.batch, self.config.seed, self.signals
+
+    def follow(self, folder: Path) -> None:
+        """Leave it to another rank to write into this run folder."""
+        self.folder = folder
+        self.log, self.events = NoLog(), NoLog()
 
     def open(self, folder: Path, log: Log | None = None) -> None:
         """Write into this run folder from now on; `log` is its log, where it is locked already."""
@@ -168,7 +184,7 @@ class Run:
         """One batch: its gradients, its loss, and the step it may complete."""
         batch = (inputs, target) if weights is None else (inputs, target, weights)
         loss = self.step.start(self.at.batch, *batch)
-        self._note_loss(loss, target, weights)
+        self._note_loss(loss, self.step.weight(target, weights))
         self.at.step += self.step.finish(self.at.batch)
 
     def _several_updates(
@@ -190,9 +206,8 @@ class Run:
         self._unread += count
         self.at.step += count
 
-    def _note_loss(self, loss: nt.Tensor, target: nt.Tensor, weights: nt.Tensor | None) -> None:
+    def _note_loss(self, loss: nt.Tensor, rows: float | nt.Tensor) -> None:
         """Add a batch to the epoch's mean; on a GPU only when many are there to be read at once."""
-        rows = len(target) if weights is None else weights.sum()
         if self._reads_at_once:
             self._add_loss(loss.item(), float(rows))
             return
@@ -243,32 +258,46 @@ class Run:
 
     def _set_mode(self, training: bool) -> None:
         """Training or evaluation mode, where the model can tell them apart."""
-        if not isinstance(self.model, nt.nn.Linear):
+        if type(self.model) is not nt.nn.Linear:  # a class of one's own may tell them apart
             self.model.train(training)
 
     # --- evaluation ----------------------------------------------------------------------------
 
-    def evaluate(self, part: str, names: list[str]) -> tuple[dict[str, float], Outcome]:
-        """Loss and metrics over all rows of a part, whatever the size of the last batch."""
-        batches = self.parts[part]
-        outputs, total, rows = [], 0.0, 0.0
+    def evaluate(self, part: str, names: list[str]) -> tuple[dict[str, float], Outcome | None]:
+        """Loss and metrics over all rows of a part, whatever the size of the last batch; on ranks
+        after the first without the outcome."""
+        batches, ranks = self.parts[part], self.ranks
+        rows = [batches.rows_of(number) for number in range(batches.count)]
+        sums = np.zeros((batches.count, ranks.own[1] - ranks.own[0], 2))  # loss, weight
+        outputs = [np.empty((0, self.data.target.outputs), self.dtype.numpy)]
         self._set_mode(training=False)
         with nt.no_grad():
-            for inputs, target, weights in batches.epoch(0):
-                predictions = self.model(inputs)
-                count = len(inputs) if weights is None else float(weights.sum())
-                total += self.objective(predictions, target, weights).item() * count
-                rows += count
-                outputs.append(predictions.cpu().numpy())
+            for number, batch in enumerate(batches.epoch(0)):
+                for shard, (inputs, target, weights) in ranks.cut(batch, rows[number]):
+                    predictions = self.model(inputs)
+                    weight = len(inputs) if weights is None else float(weights.sum())
+                    loss = self.objective(predictions, target, weights).item() * weight
+                    sums[number, shard - ranks.own[0]] = loss, weight
+                    outputs.append(predictions.cpu().numpy())
                 self.signals.check()
-        everything = outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
-        target = getattr(self.data, part).target
-        metrics = self.config.metrics
-        outcome = Outcome(
-            self.data.target.task, everything, target, self.threshold, metrics.calibration_bins
-        )
-        loss = total / rows if rows else math.nan
-        return {"loss": loss, **measure(outcome, names)}, outcome
+        where = f"the evaluation of the {part} rows"
+        mine = outputs[1:] or outputs
+        everything = ranks.pool(mine[0] if len(mine) == 1 else np.concatenate(mine), rows, where)
+        all_sums = ranks.pool_shards(sums, where)
+        outcome = None
+        if everything is not None:
+            target = getattr(self.data, part).target
+            bins = self.config.metrics.calibration_bins
+            outcome = Outcome(self.data.target.task, everything, target, self.threshold, bins)
+
+        def measured() -> dict[str, float]:
+            assert all_sums is not None and outcome is not None  # on rank 0
+            total, weight = 0.0, 0.0
+            for loss, share in all_sums.reshape(-1, 2).tolist():
+                total, weight = total + loss, weight + share
+            return {"loss": total / weight if weight else math.nan, **measure(outcome, names)}
+
+        return ranks.decided(measured, where), outcome
 
     def finish_epoch(self) -> None:
         """Measure the epoch, record it, and tell the callbacks; then the next epoch begins."""
@@ -285,6 +314,7 @@ class Run:
         if "validation" in self.parts:
             measured, _ = self.evaluate("validation", self.metric_names)
             record |= {f"validation/{key}": value for key, value in measured.items()}
+        self.ranks.require_equal_weights(self.model, f"the end of epoch {at.epoch + 1}")
         record = {key: None if value != value else value for key, value in record.items()}
         self.log.write(record)
         at.epoch += 1
@@ -293,6 +323,7 @@ class Run:
         value = record.get(self.monitor)
         self.rates.watch(math.inf if value is None else value, self.more_is_better)
         self.tell("on_epoch", record)
+        at.ended = self.ranks.decided(lambda: at.ended, "the end of an epoch")
 
     # --- weights -------------------------------------------------------------------------------
 

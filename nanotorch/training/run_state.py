@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,12 +20,14 @@ from nanotorch.training.errors import RunFailure, reading
 from nanotorch.training.run import Position, Run
 
 
-def save_state(run: Run) -> Path:
-    """Write a checkpoint from which the run goes on to the same bytes."""
+def save_state(run: Run) -> None:
+    """Write a checkpoint from which the run goes on to the same bytes; rank 0 does."""
     run.read_losses()
     weights = run.weights()
     if not all(np.isfinite(array).all() for array in weights.values()):
         raise RunFailure(run.not_finite(math.nan))
+    if not run.ranks.leads:
+        return
     run.log.sync()
     gradients = {
         name: p.grad
@@ -55,7 +56,6 @@ def save_state(run: Run) -> Path:
     place = save_checkpoint(run.folder, checkpoint, run.at.step, run.config.checkpoint.keep)
     if serial(place) == 1:
         run.events.record("checkpoint", step=run.at.step)
-    return place
 
 
 def restore_state(run: Run, checkpoint: Checkpoint) -> None:

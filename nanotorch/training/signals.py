@@ -41,3 +41,7 @@ class StopSignals:
         """Raise Interrupted if a signal has been noted."""
         if self.caught is not None:
             raise Interrupted(self.caught)
+
+    def forget(self) -> None:
+        """Go on after a signal; the next one counts as the first."""
+        self.caught = None

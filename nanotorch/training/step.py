@@ -8,11 +8,16 @@ from functools import partial
 from typing import Any
 
 import nanotorch as nt
+from nanotorch.distributed.gradients import GradientSum
 from nanotorch.training.config.sections import Training
+from nanotorch.training.data.batches import Batches
 from nanotorch.training.errors import InputError
 from nanotorch.training.objective import ElasticNet, Objective
+from nanotorch.training.ranks import Ranks
+from nanotorch.training.signals import StopSignals
 
 Tensor = nt.Tensor
+Place = tuple[int, int, int, StopSignals]  # epoch, batch, the run's seed, its signals
 
 
 def short_dtype(training: Training) -> nt.dtype | None:
@@ -35,6 +40,63 @@ def short_dtype(training: Training) -> nt.dtype | None:
     return short
 
 
+def weight_of(target: Tensor, weights: Tensor | None) -> float | Tensor:
+    """What a batch weighs in the loss of an epoch: its rows, or the sum of their weights."""
+    return len(target) if weights is None else weights.sum()
+
+
+class ShardedGradients:
+    """The gradients of a batch, sum w g / sum w over shards that several ranks may share.
+
+    Stands in for `function(inputs, target[, weights])`, which adds the gradients of some rows and
+    returns their loss, and calls it for each shard of this rank.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        model: nt.nn.Module,
+        batches: Batches,
+        ranks: Ranks,
+        place: Callable[[], Place],
+    ) -> None:
+        self.function, self.batches, self.ranks, self.place = function, batches, ranks, place
+        self.parameters = list(model.parameters())
+        self.sum = GradientSum(self.parameters, ranks.world, ranks.shards)
+
+    def __call__(self, *batch: Tensor, share: float = 1.0) -> Tensor:
+        epoch, number, seed, signals = self.place()
+        inputs, target, *weights = batch
+        rows = self.batches.rows_of(number)
+        earlier = [parameter.grad for parameter in self.parameters]
+        absent = set(range(*self.ranks.own))
+        whole = (inputs, target, weights[0] if weights else None)
+        for shard, (*part, row_weights) in self.ranks.cut(whole, rows):
+            absent.remove(shard)
+            for parameter in self.parameters:
+                parameter.grad = None
+            self.ranks.seed_shard(seed, epoch, number, shard)
+            loss = self.function(*part, *([] if row_weights is None else [row_weights]))
+            self.sum.add(shard, loss.item(), float(weight_of(part[1], row_weights)))
+        for shard in absent:
+            self.sum.add_nothing(shard)
+        self.ranks.seed_shard(seed, epoch, number, self.ranks.shards)
+        notes = self.ranks.notes(epoch * self.batches.count + number)
+        mean, notes = self.sum.finish(f"epoch {epoch + 1}, batch {number + 1}", notes)
+        self.ranks.read(notes, signals)
+        with nt.no_grad():
+            for parameter, before in zip(self.parameters, earlier, strict=True):
+                if parameter.grad is not None and share != 1.0:
+                    parameter.grad.mul_(share)
+                if before is not None:
+                    parameter.grad = before if parameter.grad is None else before + parameter.grad
+        return nt.tensor(mean, dtype=nt.float64)
+
+    def weight_of(self, target: Tensor, weights: Tensor | None) -> float:
+        """What the batch of the latest gradients weighs on all ranks together."""
+        return self.sum.weight
+
+
 class Step:
     """Adds each batch's gradients, and updates the parameters once a window of batches is whole.
 
@@ -52,6 +114,8 @@ class Step:
         optimizer: nt.optim.Optimizer,
         batches: Any,
         device: nt.device,
+        ranks: Ranks,
+        place: Callable[[], Place],
     ) -> None:
         self.training, self.model, self.objective = training, model, objective
         self.penalty, self.optimizer, self.batches = penalty, optimizer, batches
@@ -59,10 +123,16 @@ class Step:
         if (short := short_dtype(training)) is not None:
             self._casts = partial(nt.autocast, device.type, short)
         self.scaler = nt.amp.GradScaler(device.type) if short is nt.float16 else None
-        # The batches of a window share one penalty, and a scaled loss is unscaled before it comes.
-        self.adds_late = bool(penalty) and (training.accumulate > 1 or self.scaler is not None)
+        # The batches of a window share one penalty, and so do the shards of a batch; a scaled loss
+        # is unscaled before it comes.
+        several = training.accumulate > 1 or ranks.cuts
+        self.adds_late = bool(penalty) and (several or self.scaler is not None)
         self.clips = training.clip_norm is not None or training.clip_value is not None
         self._function = self._compiled(self._whole())
+        self.weight = weight_of
+        if ranks.cuts:
+            shards = ShardedGradients(self._function, model, batches, ranks, place)
+            self._function, self.weight = shards, shards.weight_of
 
     def _compiled(self, function: Callable[..., Tensor]) -> Any:
         """What each batch calls, replayed from a recording where the configuration wants it."""
@@ -102,11 +172,10 @@ class Step:
         if accumulate == 1:
             loss: Tensor = self._function(*batch)
             return loss
-        size = self.batches.batch_size
         first = number // accumulate * accumulate
-        end = min(self.batches.count, first + accumulate) * size
-        rows = min(end, self.batches.rows) - first * size
-        shared: Tensor = self._function(*batch, share=len(batch[1]) / rows)
+        window = range(first, min(self.batches.count, first + accumulate))
+        rows = sum(map(self.batches.rows_of, window))
+        shared: Tensor = self._function(*batch, share=self.batches.rows_of(number) / rows)
         return shared
 
     def finish(self, number: int) -> int:
@@ -173,19 +242,20 @@ class LaunchedStep(Step):
 class SearchStep(Step):
     """One call of LBFGS, which asks for the loss of all rows as often as it needs it."""
 
+    def _compiled(self, function: Callable[..., Tensor]) -> Any:
+        return function
+
     def start(self, number: int, *batch: Tensor) -> Tensor:
         inputs, target, *weights = batch
-        losses = []
+        losses: list[Tensor] = []
 
         def closure() -> Tensor:
             self.optimizer.zero_grad()
-            loss = self.objective(self.model(inputs), target, *weights)
-            losses.append(loss.detach())
-            loss.backward()
-            if self.penalty:
+            loss: Tensor = self._function(inputs, target, *weights).detach()
+            losses.append(loss)
+            if self.adds_late:
                 self.penalty.add_gradients()
-                loss = loss.detach() + self.penalty.value()
-            return loss
+            return loss + self.penalty.value() if self.penalty else loss
 
         self.optimizer.step(closure)
         return losses[0]
@@ -202,6 +272,8 @@ def choose_step(
     optimizer: nt.optim.Optimizer,
     batches: Any,
     device: nt.device,
+    ranks: Ranks,
+    place: Callable[[], Place],
 ) -> Step:
     """The step that the configuration, the optimizer and the device ask for."""
     kind: type[Step] = Step
@@ -215,4 +287,5 @@ def choose_step(
         kind = SearchStep
     elif device.type == "cuda" and training.compile != "off" and training.accumulate == 1:
         kind = LaunchedStep
-    return kind(training, model, objective, penalty, optimizer, batches, device)
+    parts = (model, objective, penalty, optimizer, batches)
+    return kind(training, *parts, device, ranks, place)

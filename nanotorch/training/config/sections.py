@@ -200,6 +200,15 @@ class Training(Section):
         description="on a GPU, steps that are one launch; 1 where a schedule changes the learning "
         "rate from step to step. Signals and checkpoints wait for the end of a launch",
     )
+    shards: Count | None = Field(
+        default=None,
+        description="cut each batch into so many shards, whose gradients are added in one fixed "
+        "order on one thread each: the same bits on any number of ranks, at most one a shard",
+    )
+    rank_timeout: Positive = Field(
+        default=300.0,
+        description="seconds that ranks wait for one that does not answer before the run ends",
+    )
     time_limit: Positive | None = Field(
         default=None, description="minutes after which the run ends"
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from nanotorch.backend import array_module
 from nanotorch.backend.cuda import indexing
 from nanotorch.backend.cuda.transfer import DoubleBuffer, upload
 from nanotorch.training.data.prepare import Part
+
+if TYPE_CHECKING:
+    from nanotorch.training.ranks import Ranks
 
 BLOCK = 2**23  # bytes of features gathered at once: small parts whole, large ones cache by cache
 
@@ -50,8 +54,10 @@ class Batches:
         device: Any = "cpu",
         dtype: Any = nt.float32,
         on_device: bool = True,
+        ranks: Ranks | None = None,
     ) -> None:
         self.rows = len(part)
+        self._ranks = None if ranks is None or ranks.alone else ranks
         self.together = 1  # batches that `launches` hands out as one
         self.seed = seed
         self.device, self.dtype = nt.device(device), dtype
@@ -77,10 +83,20 @@ class Batches:
         self.count += bool(self.rows % self.batch_size) and not drop_last
         self.block = max(1, BLOCK // max(1, self._row_bytes) // self.batch_size)
         self.block = min(self.block, max(1, self.count))
+        self._size = self.batch_size  # of a batch as it is served
+        if self._ranks is not None:
+            begin, end = self._ranks.span(self.batch_size)
+            self._size = end - begin
+            if not shuffle:
+                self.block = 1  # rows of a rank in two batches do not follow each other
         self._buffers = [self._buffer(t) for t in (self._inputs, self._target, self._weights)]
         self._travelling: DoubleBuffer | None = None
         # By slot and number of rows: a short last block has batches of its own.
         self._cut: dict[tuple[int, int], Block] = {}
+
+    def rows_of(self, number: int) -> int:
+        """How many rows batch `number` has on all ranks together."""
+        return min(self.batch_size, self.rows - number * self.batch_size)
 
     def in_order(self, batch_size: int) -> Batches:
         """All rows in their order, in batches of another size, out of the same memory."""
@@ -105,7 +121,7 @@ class Batches:
         if source is None or not self.shuffle:
             return None
         return nt.empty(
-            self.block * self.batch_size, *source.shape[1:], dtype=source.dtype, device=self.device
+            self.block * self._size, *source.shape[1:], dtype=source.dtype, device=self.device
         )
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -136,10 +152,31 @@ class Batches:
             (at * size, min(last, (at + self.block) * size))
             for at in range(first, self.count, self.block)
         ]
+        if self._ranks is not None:
+            order, blocks = self._own(order, first)
         served = self._travel(order, blocks) if self._streams else self._gathered(order, blocks)
-        for block in served:
-            yield max(0, start - first), block
+        for batches, stacks in served:
+            missing = min(self.block, self.count - first) - len(batches)
+            batches += [self._nothing] * missing  # batches in which this rank has no rows
+            yield max(0, start - first), (batches, stacks)
             first += self.block
+
+    def _own(
+        self, order: NDArray[np.int64] | None, first: int
+    ) -> tuple[NDArray[np.int64] | None, list[tuple[int, int]]]:
+        """The order and the blocks, from batch `first` on, of this rank's rows alone."""
+        assert self._ranks is not None
+        size, full = self.batch_size, self.count - 1  # the last batch may be short
+        begin, end = self._ranks.span(size)
+        last = np.array(self._ranks.span(self.rows_of(full))) + full * size
+        if order is None:
+            spans = [(at * size + begin, at * size + end) for at in range(first, full)]
+            return None, [*spans, (int(last[0]), int(last[1]))]
+        own = order[: full * size].reshape(full, size)[:, begin:end].ravel()
+        own = np.concatenate([own, order[slice(*last)]])
+        width = end - begin
+        marks = range(first, self.count, self.block)
+        return own, [(at * width, min(len(own), (at + self.block) * width)) for at in marks]
 
     def _gathered(
         self, order: NDArray[np.int64] | None, blocks: list[tuple[int, int]]
@@ -178,7 +215,7 @@ class Batches:
                 (shape, kind if kind == np.int64 else self.dtype.numpy)
                 for shape, kind in zip(shapes, kinds, strict=True)
             ]
-            self._travelling = DoubleBuffer(self.device, self.block * self.batch_size, layouts)
+            self._travelling = DoubleBuffer(self.device, self.block * self._size, layouts)
             self._received = [
                 [nt.Tensor._wrap(a) for a in s.device] for s in self._travelling.slots
             ]
@@ -210,13 +247,21 @@ class Batches:
             self._cut[slot, rows] = self._slices(inputs, target, row_weights, 0, rows)
         return self._cut[slot, rows]
 
+    @functools.cached_property
+    def _nothing(self) -> Batch:
+        """A batch without rows."""
+        sources = (self._inputs, self._target, self._weights)
+        if self._inputs is None:
+            sources = (self._tensor(self._features.take(slice(0, 0))), *sources[1:])
+        return tuple(None if source is None else source[:0] for source in sources)  # type: ignore
+
     def _take(self, source: nt.Tensor | None, chosen: Any) -> Any:
         if source is None or isinstance(chosen, slice):
             return None if source is None else source[chosen]
         return nt.index_select(source, 0, nt.from_numpy(chosen).to(self.device))
 
     def _slices(self, inputs: Any, target: Any, weights: Any, begin: int, end: int) -> Block:
-        size, together = self.batch_size, self.together
+        size, together = max(1, self._size), self.together
         sources = (inputs, target, weights)
 
         def rows(begin: int, end: int) -> list[Any]:
