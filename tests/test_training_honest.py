@@ -140,6 +140,29 @@ def test_a_comparison_shows_no_key_of_another_model(capsys: pytest.CaptureFixtur
     assert re.search(r"\nlogistic +– .* 0\.3333 +runs/a-1\n", out)
 
 
+@pytest.mark.parametrize("key", ["data.test", "data.validation"])
+def test_runs_with_other_parts_are_compared(key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.toml").write_text('[data]\nsource = "iris"\n[training]\nepochs = 1\n')
+    assert call("train", "a.toml", f"--sweep.{key}", "0,0.2", "--quiet", *QUICK) == 0
+    without, with_it = capsys.readouterr().out.splitlines()[-2:]
+    assert without.startswith("0 ") and with_it.startswith("0.2 ")
+    assert " – " in without and " – " not in with_it
+
+
+def test_runs_of_two_tasks_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.toml").write_text('[data]\nsource = "iris"\n[training]\nepochs = 1\n')
+    text = '[data]\nsource = "diabetes"\n[model]\nname = "linear"\n[training]\nepochs = 1\n'
+    Path("b.toml").write_text(text + "[output]\nfolder = 'other'\n")
+    flags = ["--output.curves", "false", "--device", "cpu", "--quiet"]
+    assert call("train", "a.toml", "b.toml", *flags) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"test accuracy +most frequent alone +test r2 +run folder\n", out)
+    assert re.search(r" – +runs/a-1\n", out) and re.search(r" – +– +-?\d\S+ +other/b-1\n", out)
+    page = Path("runs/a-1-to-b-1.html").read_text()
+    for link in re.findall('href="([^"]+)"', page):
+        assert (Path("runs") / link).is_file()
+
+
 # --- the best epoch -----------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def write_overview(runs: list[Finished]) -> Path:
     first, last = runs[0].folder, runs[-1].folder
     path = first.parent / f"{first.name}-to-{last.name}.html"
     head, *rows = comparison_table(runs)
-    links = {str(run.folder): html(run.folder.name) for run in runs}
+    links = {str(run.folder): html(os.path.relpath(run.folder, path.parent)) for run in runs}
     shown = "".join(f'<th scope="col">{html(name)}</th>' for name in head)
     body = "".join(
         "<tr>"

@@ -14,6 +14,7 @@ from nanotorch.training.data.prepare import Prepared
 from nanotorch.training.errors import plain
 from nanotorch.training.metrics import Outcome
 
+QUALITIES = {"baseline_accuracy": "most frequent alone"}  # that have words of their own
 REPEATED = ("seed", "data.fold")  # keys in which runs of one configuration differ
 
 
@@ -69,34 +70,39 @@ def comparison_table(runs: list[Finished]) -> list[list[str]]:
     varied = list(
         dict.fromkeys(key for run in runs[1:] for key in differences(runs[0].config, run.config))
     )
-    part = "validation" if "validation" in runs[0].summary else "train"
-    columns = [*varied, f"{part} loss", *(["test loss"] if "test" in runs[0].summary else [])]
-    quality = "r2" if "r2" in runs[0].summary["train"] else "accuracy"
-    last = "test" if "test" in runs[0].summary else part
-    columns.append(f"{last} {quality}")
-    if "baseline_accuracy" in runs[0].summary[last]:
-        columns.append("most frequent alone")
-    columns.append("run folder")
+    quantities = _quantities(runs)
     rows = []
     for run in runs:
         values = flat_values(run.config)
         row = [_shown(values.get(key)) for key in varied]
-        row += [_four(value) for value in _numbers(run, part, last, quality)]
+        row += [_four(value) for value in _numbers(run, quantities)]
         rows.append([*row, str(run.folder)])
-    rows += _over_seeds(runs, varied, part, last, quality)
-    return [columns, *rows]
+    rows += _over_seeds(runs, varied, quantities)
+    words = [QUALITIES.get(key, f"{part} {key}") for part, key in quantities]
+    return [[*varied, *words, "run folder"], *rows]
 
 
-def _numbers(run: Finished, part: str, last: str, quality: str) -> list[float | None]:
-    """The numbers of a run in the table of several."""
-    names = dict.fromkeys((part, "test"))
-    losses = [run.summary[name]["loss"] for name in names if name in run.summary]
-    qualities = (quality, "baseline_accuracy")
-    return [*losses, *(run.summary[last][key] for key in qualities if key in run.summary[last])]
+def _quantities(runs: list[Finished]) -> list[tuple[str, str]]:
+    """Parts and keys of the numbers in the table: what some run has."""
+    parts = [part for part in ("validation", "test") if any(part in run.summary for run in runs)]
+    parts = parts or ["train"]
+    if "validation" not in parts and parts[0] == "test":
+        parts.insert(0, "train")
+    losses = [(part, "loss") for part in parts]
+    keys = ("accuracy", *QUALITIES, "r2")
+    last = parts[-1]
+    return losses + [
+        (last, key) for key in keys if any(key in run.summary.get(last, {}) for run in runs)
+    ]
+
+
+def _numbers(run: Finished, quantities: list[tuple[str, str]]) -> list[float | None]:
+    """The numbers of a run in the table of several; None where it has none."""
+    return [run.summary.get(part, {}).get(key) for part, key in quantities]
 
 
 def _over_seeds(
-    runs: list[Finished], varied: list[str], part: str, last: str, quality: str
+    runs: list[Finished], varied: list[str], quantities: list[tuple[str, str]]
 ) -> list[list[str]]:
     """A row of mean ± standard deviation for the runs that differ in seed or fold alone."""
     others = [key for key in varied if key not in REPEATED]
@@ -109,7 +115,7 @@ def _over_seeds(
         if len(members) > 1:
             said = dict(zip(others, values_of_group, strict=True))
             row = [said.get(key, f"mean of {len(members)}") for key in varied]
-            columns = zip(*(_numbers(run, part, last, quality) for run in members), strict=True)
+            columns = zip(*(_numbers(run, quantities) for run in members), strict=True)
             rows.append([*row, *map(_spread, columns), "± standard deviation"])
     return rows
 
