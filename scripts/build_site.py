@@ -77,7 +77,7 @@ def lay_out(source: Path) -> None:
 
 
 def turned(path: Path, folder: str) -> str:
-    """A page's text with links for the site: to pages, or just the words where they lead to code."""
+    """A page's text with links for the site: to pages; just the words where they lead to code."""
 
     def turn(match: re.Match[str]) -> str:
         words, link = match.groups()

@@ -51,8 +51,13 @@ class Check:
         return good
 
 
-def trains(check: Check, name: str, wheel: str, python: str, folder: Path, *options: str) -> None:
-    """An environment of its own, with the wheel and what it needs, trains in an empty folder."""
+def trains(
+    check: Check, name: str, wheel: str, python: str, folder: Path, first: tuple[str, ...] = ()
+) -> None:
+    """An environment of its own, with the wheel and what it needs, trains in an empty folder.
+
+    `first`: what is installed before the wheel, which then takes no other versions.
+    """
     environment, empty = folder / f"env-{name}", folder / f"empty-{name}"
     empty.mkdir()
     uv = [sys.executable, "-m", "uv"]
@@ -61,7 +66,10 @@ def trains(check: Check, name: str, wheel: str, python: str, folder: Path, *opti
     if not good:
         print(f"--   {name}: no Python {python} here ({said.splitlines()[-1] if said else ''})")
         return
-    install = [*uv, "pip", "install", "-q", "--python", str(here), *options, wheel]
+    install = [*uv, "pip", "install", "-q", "--python", str(here)]
+    if first and not check.step(f"{name}: versions", *install, *first):
+        return
+    install += [wheel]
     if check.step(f"{name}: install", *install):
         check.step(f"{name}: import", here, "-W", "error", "-c", PROGRAM, cwd=empty)
         check.step(
@@ -97,8 +105,9 @@ def main() -> int:
         newest = f"{sys.version_info.major}.{sys.version_info.minor}"
         for extra in EXTRAS:
             trains(check, f"extra {extra}", f"{wheel}[{extra}]", newest, folder)
-        trains(check, "NumPy 2.0", wheel, "3.12", folder, NUMPY)
-        trains(check, "oldest", wheel, "3.11", folder, "--resolution", "lowest-direct")
+        trains(check, "NumPy 2.0", wheel, newest, folder, (NUMPY,))
+        oldest = ("--resolution", "lowest-direct", "-r", str(ROOT / "pyproject.toml"))
+        trains(check, "oldest", wheel, "3.11", folder, oldest)
         if options.keep:
             options.keep.mkdir(parents=True, exist_ok=True)
             for path in files:
