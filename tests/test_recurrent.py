@@ -161,6 +161,35 @@ def test_a_cell_is_one_step_of_pytorchs(kind: str, single: bool, options: Any) -
         same(p.grad, q.grad, 1e-5)
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("how", ["plain", "packed", "projection", "cell"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_autocast_on_the_cpu_gives_pytorchs_dtypes_and_about_its_numbers(
+    kind: str, how: str
+) -> None:
+    torch = pytest.importorskip("torch")
+    if how == "projection" and kind != "LSTM":
+        pytest.skip("only an LSTM has projections")
+
+    def run(m: Any) -> list[Any]:
+        m.manual_seed(3)
+        options = {"proj_size": 2} if how == "projection" else {}
+        layer = getattr(m.nn, kind + ("Cell" if how == "cell" else ""))(4, 5, **options)
+        x: Any = m.randn(6, 4) if how == "cell" else m.randn(6, 3, 4)
+        with m.autocast("cpu", dtype=m.bfloat16):
+            pack = m.nn.utils.rnn.pack_padded_sequence
+            result = layer(pack(x, m.tensor([6, 4, 2])) if how == "packed" else x)
+        tensors = [x for x in flat(result) if x.is_floating_point()]
+        tensors[0].float().square().sum().backward()
+        gradients = [p.grad for p in layer.parameters()]
+        return [(str(x.dtype), x.float().tolist()) for x in (*tensors, *gradients)]
+
+    for (dtype, ours), (expected, theirs) in zip(run(nt), run(torch), strict=True):
+        assert dtype.split(".")[-1] == expected.split(".")[-1]
+        wanted = nt.tensor(theirs)  # bfloat16 has eight bits
+        assert (nt.tensor(ours) - wanted).abs().max() <= 0.03 * wanted.abs().max()
+
+
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
 def test_derivatives_of_any_order_and_in_both_modes_are_right(kind: str) -> None:
     nt.manual_seed(0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
+from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,44 @@ def frames() -> dict[str, Any]:
     return {"arrays by name": COLUMNS, "a frame": Frame()}
 
 
+REAL = pytest.mark.parametrize("kind", ["pandas", "polars", "lazy polars", "pyarrow", "records"])
+
+
+@REAL
+def test_frames_of_every_library_give_the_same_columns(kind: str) -> None:
+    count = np.arange(12)
+    columns: dict[str, Any] = {
+        "whole": [None if k % 5 == 0 else int(k) for k in count],
+        "price": [Decimal(int(k)) / 4 for k in count],
+        "wait": [timedelta(hours=int(k * k)) for k in count],
+        "day": [datetime(2024, 1, 1) + timedelta(days=int(k * k)) for k in count],
+        "flag": [bool(k % 3) for k in count],
+        "text": [None if k % 6 == 0 else "uv"[k % 2] for k in count],
+        "written": [f"{k}.5" for k in count],
+        "y": ["ab"[k % 2] for k in count],
+    }
+    data: Any
+    if kind == "pandas":
+        pandas = pytest.importorskip("pandas")
+        data = pandas.DataFrame(columns, index=count + 100)
+        data = data.astype({"whole": "Int64", "flag": "boolean", "text": "category"})
+    elif kind == "pyarrow":
+        data = pytest.importorskip("pyarrow").table(columns)
+    elif kind == "records":
+        dtype = [(name, object) for name in columns]
+        data = np.array(list(zip(*columns.values(), strict=True)), dtype=dtype)
+    else:
+        polars = pytest.importorskip("polars")
+        data = polars.DataFrame(columns).with_columns(polars.col("text").cast(polars.Categorical))
+        data = data.lazy() if kind == "lazy polars" else data
+    quick = {**CONFIG, "data": {"missing": "mean", "test": 0.0, "validation": 0.0}}
+    run = fit(quick, data=data, quiet=True)
+    numbers = ["whole", "price", "wait", "day", "flag"]
+    expected = [*numbers, "text=u", "text=v", "text=(missing)", "written"]
+    assert run.data.encoding.feature_names == expected
+    assert run.data.standardization.mean[2] == pytest.approx(np.square(count).mean() / 24)
+
+
 @pytest.mark.parametrize("kind", ["arrays by name", "a frame", "polars"])
 def test_frames_train_as_files_do(kind: str) -> None:
     if kind == "polars":
@@ -61,11 +101,19 @@ def test_a_pair_of_arrays_is_features_and_target() -> None:
     assert (run.data.inputs, run.data.target.task) == (2, "classes")
 
 
+class Twice:
+    columns = ("x", "x", "y")
+
+    def __getitem__(self, name: str) -> Any:
+        return np.ones((3, 2)) if name == "x" else np.ones(3)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (3, "expected a frame of pandas, polars or Arrow.*given int"),
         ((np.ones(3), np.ones(3)), r"given shapes \(3,\) and \(3,\)"),
+        (Twice(), "two columns are called 'x'"),
         ({"a": np.ones(3), "y": np.ones(4)}, "columns of one length"),
         ({"a": np.ones((3, 2)), "y": np.ones(3)}, "columns of one length"),
     ],

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nanotorch.training import fit, read_request
+from nanotorch.training import exit_code, fit, read_request
+from nanotorch.training.commands import COMMANDS
 from nanotorch.training.config.sections import Data
 from nanotorch.training.data.columns import GAP, OTHER
 from nanotorch.training.data.prepare import Prepared, prepare
@@ -171,6 +172,62 @@ TEXTS = {
         keys={"missing_values": ["-9"]},
     ),
     "large and small": Text("x,z,y\n5e38,-1E-3,a\n+.5,2.,b\n", [[5e38, -1e-3, "a"], [0.5, 2, "b"]]),
+    "a row of years in front of other numbers": Text(
+        "2010,2011,2012\n1.5,2.5,0\n3,4.5,1\n",
+        [[1.5, 2.5, 0], [3, 4.5, 1]],
+        ["2010", "2011", "2012"],
+    ),
+    "a row of years in front of years": Text(
+        "2010,2011,2012\n2011,2012,2013\n", [[2010, 2011, 2012], [2011, 2012, 2013]], BARE
+    ),
+    "a year as the target": Text(
+        "2010,7,2012\n1,5,0\n2,6,1\n",
+        [[1, 5, 0], [2, 6, 1]],
+        ["2010", "7", "2012"],
+        keys={"target": 2012},
+    ),
+    "numbers of columns as names": Text(
+        "0,1,2\n1.5,5,0\n2,6,1\n", [[1.5, 5, 0], [2, 6, 1]], ["0", "1", "2"]
+    ),
+    "numbers in a row before a class": Text(
+        "0,1,2,a\n1,2,4,b\n2.5,3,5,a\n",
+        [[0, 1, 2, "a"], [1, 2, 4, "b"], [2.5, 3, 5, "a"]],
+        ["0", "1", "2", "3"],
+    ),
+    "names that come again": Text("x,z,y\n1,5,a\nx,z,y\n2,6,b\n", ROWS),
+    "the delimiter as Excel states it": Text("sep=;\nx;z;y\n1;5;a\n2;6;b\n", ROWS),
+    "comments that begin with percent": Text("% mm\nx,z,y\n1,5,a\n2,6,b\n", ROWS),
+    "a comment with delimiters": Text("x,z,y\n1,5,a\n# so, so, so\n2,6,b\n", ROWS),
+    "colours are no comments": Text(
+        "x,z,y\n#ff0000,5,a\n#00ff00,6,b\n", [["#ff0000", 5, "a"], ["#00ff00", 6, "b"]]
+    ),
+    "spaces in quotes between runs of spaces": Text(
+        '1.5   5 \t"a car"\n2   6  "b"\n', [[1.5, 5, "a car"], [2, 6, "b"]], BARE, "d.data"
+    ),
+    "single quotes around all cells": Text("'x','z','y'\n'1','5','a'\n'2','6','b'\n", ROWS),
+    "a line end in a name": Text('"x\n(mm)",z,y\n1,5,a\n2,6,b\n', ROWS, ["x (mm)", "z", "y"]),
+    "Windows-1252": Text(
+        "x,z,y\n€1,5,“a”\n€2,6,b\n".encode("cp1252"), [[1, 5, "“a”"], [2, 6, "b"]]
+    ),
+    "Latin-1 that shows late": Text(
+        b"x,z,y\n" + b"1,5,a\n" * 12_000 + b"2,6,\xfc\n", [[1, 5, "a"]] * 12_000 + [[2, 6, "ü"]]
+    ),
+    "a long cell": Text(
+        f"x,z,y\n1,5,{'a' * 200_000}\n2,6,b\n", [[1, 5, "a" * 200_000], [2, 6, "b"]]
+    ),
+    "an ending of its own": Text(
+        "1,5,R\n2,6,M\n", [[1, 5, "R"], [2, 6, "M"]], BARE, "sonar.all-data"
+    ),
+    "no ending": Text("x,z,y\n1,5,a\n2,6,b\n", ROWS, name="table"),
+    "errors of a spreadsheet": Text(
+        "x,z,y\n1,#DIV/0!,a\nnone,6,b\n", [[1, nan, "a"], [nan, 6, "b"]]
+    ),
+    "none among text": Text("x,z,y\nbeer,1,a\nnone,2,b\n", [["beer", 1, "a"], ["none", 2, "b"]]),
+    "a number that is missing": Text(
+        "x,z,y\n-9,5,0\n-9.0,6,1\n3,7,1\n",
+        [[nan, 5, 0], [nan, 6, 1], [3, 7, 1]],
+        keys={"missing_values": [-9]},
+    ),
     "underscores are no numbers": Text(
         "x,z,y\n1_0,5,a\n2_0,6,b\n", [["1_0", 5, "a"], ["2_0", 6, "b"]]
     ),
@@ -272,6 +329,12 @@ def test_rows_of_another_width_are_refused_by_both(
         (["€3", "4 €", "£5.50"], [3, 4, 5.5]),
         (["12%", "7.5 %"], [12, 7.5]),
         (["1,23", "1,234"], [1.23, 1.234]),
+        (["1'234", "1’234.5"], [1234, 1234.5]),
+        (["1\u202f234", "1\xa0234"], [1234, 1234]),
+        (["\u22123", "4"], [-3, 4]),
+        (["($3.50)", "-$4", "$-5"], [-3.5, -4, -5]),
+        (["(3", "4"], None),
+        (["-$-5"], None),
         (["3+"], None),
         (["1-2"], None),
         (["1_0"], None),
@@ -375,6 +438,25 @@ KINDS = {
         ["d", "x"],
         r"read as dates \(year-month-day\), in days: d",
     ),
+    "many numbers with an exception, where gaps are filled": Kind(
+        "age,x,y\n" + rows(40, lambda i: "unknown" if i == 7 else i / 7, lambda i: i * i, ab),
+        ["age", "x"],
+        r"numbers, but 'unknown' \(d.csv:9, column 'age'\): what is no number is missing",
+        {"missing": "mean"},
+    ),
+    "many numbers with an exception, where gaps are refused": Kind(
+        "age,x,y\n" + rows(40, lambda i: "unknown" if i == 7 else i / 7, lambda i: i * i, ab),
+        ["x"],
+        r"numbers, but 'unknown' \(d.csv:9, column 'age'\): LEFT OUT",
+    ),
+    "columns of one name that are not in use": Kind(
+        "c,c,x,y\nu,1,1,a\nv,2,2,b", ["x"], keys={"ignore": ["c"]}
+    ),
+    "the word for gaps among the categories": Kind(
+        "c,x,y\n(missing),1,a\n,2,b\nu,3,a\nu,4,b",
+        ["c=(missing)", "c=u", "x"],
+        keys={"missing": "mean"},
+    ),
     "names": Kind(
         "name,x,y\n" + rows(20, lambda i: f"Braund, {i}".replace(",", ""), lambda i: i * i, ab),
         ["x"],
@@ -443,6 +525,54 @@ def test_columns_become_what_they_are_and_it_is_said(kind: str) -> None:
     assert np.isfinite(found.train.features.values).all()
     if case.says is not None:
         assert any(re.search(case.says, note) for note in found.notes), found.notes
+
+
+def test_a_target_of_numbers_with_exceptions_is_made_numbers_by_its_type() -> None:
+    text = "x,y\n1,1\n2,2\n3,4+\n4,5.5\n"
+    with pytest.raises(InputError, match=r"d.csv:4, column 'y': the target is text.*'4\+'"):
+        prepared(text, "linear")
+    found = prepared(text, "linear", types={"y": "number"}, missing="drop")
+    assert found.train.target.ravel().tolist() == [1, 2, 5.5]
+
+
+WRITTEN = {  # files that show only with the run's keys, or its columns, how they are to be read
+    "another delimiter": ("x~z~y\n1~5~a\n2~6~b\n", {"delimiter": "~"}),
+    "a comment": ("// so\nx,z,y\n1,5,a\n2,6,b\n", {"comment": "//"}),
+    "years as names": ("2010,2011,y\n1,2011,a\n2,2010,b\n", {}),
+    "no header": ("1,5,a\n2,6,b\n", {"target": -1}),
+    "decimal commas": ("x;z;y\n1,5;5;a\n2,5;6;b\n", {}),
+    "a missing number": (
+        "x,z,y\n1,5,a\n-9,6,b\n3,7,a\n",
+        {"missing_values": [-9], "missing": "mean"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_a_file_is_predicted_and_measured_as_it_was_read(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, keys = WRITTEN[kind]
+    Path("d.csv").write_text(text)
+    data = {"source": "d.csv", "target": "y", "test": 0.0, "validation": 0.0, **keys}
+    config = {"data": data, "training": {"epochs": 1}, "device": "cpu"}
+    run = fit({**config, "output": {"curves": False, "report": False}}, quiet=True)
+    for command in ("predict", "evaluate"):
+        code = exit_code(COMMANDS[command], [str(run.folder), "d.csv"], command)
+        assert code == 0, capsys.readouterr().err
+    assert "never met" not in capsys.readouterr().err
+
+
+def test_new_rows_may_be_written_in_another_way(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("d.csv").write_text("x;z;y\n1,5;5;a\n2,5;6;b\n")
+    data = {"source": "d.csv", "test": 0.0, "validation": 0.0}
+    quick = {"output": {"curves": False, "report": False}, "training": {"epochs": 1}}
+    run = fit({"data": data, "device": "cpu", **quick}, quiet=True)
+    Path("e.csv").write_text("z,x\n5,1.5\n6,2.5\n")
+    assert exit_code(COMMANDS["predict"], [str(run.folder), "e.csv"], "predict") == 0
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 3
+    assert "outside" not in printed.err
 
 
 def test_two_columns_of_one_name_are_named() -> None:

@@ -39,6 +39,12 @@ def _gates(
     return F.linear(x, weight, bias + hidden_bias), None
 
 
+def _precision(gates: Tensor, weight: Tensor, wide: bool) -> Any:
+    """The dtype of the steps: that of the gates, which autocast may have made narrower than the
+    weights; on the CPU that of the weights for what PyTorch leaves `wide` there."""
+    return weight.dtype if wide and not gates.is_cuda else gates.dtype
+
+
 class RNNBase(Module):
     """What RNN, LSTM and GRU share: layers of recurrences, in one direction or in both.
 
@@ -143,7 +149,8 @@ class RNNBase(Module):
             batch_sizes, x = (batch,) * length, x.reshape(length * batch, x.shape[2])
         self._check_input(x)
         states = self._initial(x, hx, batch_sizes[0], single, input if packed else None)
-        output, last = self._layers(x, states, batch_sizes)
+        wide = self.mode == "GRU" or self.proj_size > 0 or (packed and self.mode == "LSTM")
+        output, last = self._layers(x, states, batch_sizes, wide)
         if packed:
             if input.unsorted_indices is not None:
                 last = [s.index_select(1, input.unsorted_indices) for s in last]
@@ -198,7 +205,7 @@ class RNNBase(Module):
         return states
 
     def _layers(
-        self, x: Any, states: list[Any], batch_sizes: tuple[int, ...]
+        self, x: Any, states: list[Any], batch_sizes: tuple[int, ...], wide: bool
     ) -> tuple[Any, list[Any]]:
         """(the last layer's output, the last states of all) for rows x, step after step."""
         directions = 2 if self.bidirectional else 1
@@ -210,7 +217,7 @@ class RNNBase(Module):
                 outputs: list[Any] = []
             backwards = number % directions == 1
             start = [s[number] for s in states]
-            steps = self._run(x, start, weights, batch_sizes, backwards)
+            steps = self._run(x, start, weights, batch_sizes, backwards, wide)
             outputs.append(steps[0])
             for ends, values in zip(last, steps, strict=True):
                 ends.append(_last(values, batch_sizes, backwards))
@@ -220,14 +227,14 @@ class RNNBase(Module):
 
     def _run(
         self, x: Any, start: list[Any], weights: list[Parameter], batch_sizes: tuple[int, ...],
-        backwards: bool,
+        backwards: bool, wide: bool,
     ) -> list[Any]:  # fmt: skip
         """[h] or [h, c] after each step of one layer in one direction."""
         biases = weights[2:4] if self.bias else [None, None]
         pre, bias = _gates(x, self.mode, weights[0], *biases)
-        kind = weights[1].dtype  # autocast may have made the gates narrower
-        h0, c0 = [*start, None][:2]
-        inputs = [pre.to(kind), h0.to(kind), c0 if c0 is None else c0.to(kind), weights[1], bias]
+        kind = _precision(pre, weights[1], wide)
+        tensors = [pre, *[*start, None][:2], weights[1], bias]
+        inputs = [tensor if tensor is None else tensor.to(kind) for tensor in tensors]
         if self.proj_size:
             return step_by_step(inputs, (self.mode, batch_sizes, backwards), weights[-1])
         y = apply(Recurrence, *inputs, mode=self.mode, batch_sizes=batch_sizes, backwards=backwards)
@@ -341,10 +348,10 @@ class RNNCellBase(Module):
                     f"{(x.shape[0], self.hidden_size)}, got {tuple(s.shape)}"
                 )
         pre, bias = _gates(x, self.mode, self.weight_ih, self.bias_ih, self.bias_hh)
-        kind = self.weight_hh.dtype
-        h0, c0 = [*(s.to(kind) for s in states), None][:2]
+        kind = _precision(pre, self.weight_hh, self.mode in ("LSTM", "GRU"))
+        tensors = [pre, *[*states, None][:2], self.weight_hh, bias]
         y = apply(
-            Recurrence, pre.to(kind), h0, c0, self.weight_hh, bias,
+            Recurrence, *(tensor if tensor is None else tensor.to(kind) for tensor in tensors),
             mode=self.mode, batch_sizes=(x.shape[0],), backwards=False,
         )  # fmt: skip
         results = [y[place][0] if single else y[place] for place in range(len(states))]

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import nanotorch as nt
-from nanotorch.training.config.sections import Data
+from nanotorch.training.config.command_line import split_arguments
+from nanotorch.training.config.reader import Source, check, with_flags
 from nanotorch.training.curves import chart_of_runs, figure, save_figure
 from nanotorch.training.doctor import print_findings
 from nanotorch.training.errors import InputError, RunFailure
@@ -56,15 +57,20 @@ def predict(arguments: list[str]) -> None:
 def inspect(arguments: list[str]) -> None:
     """What is in a data file, what a run would do with it, and a configuration for it."""
     parser = _parser("inspect", inspect)
+    parser.epilog = "Any key of [data] may follow, such as --data.delimiter ';'."
     parser.add_argument("file", help="a data file or a bundled data set")
     parser.add_argument("--target", help="name or number of the target column")
     parser.add_argument("--write", type=Path, help="write the configuration to this file")
     parser.add_argument("--force", action="store_true", help="replace the file if it is there")
-    options = parser.parse_args(arguments)
+    options, more = parser.parse_known_args(arguments)
     target = options.target
     if target is not None and target.lstrip("-").isdigit():
         target = int(target)
-    inspection = inspect_file(Data(source=options.file, target=target, cache=False))
+    known = Source({"data": {"source": options.file, "target": target, "cache": False}})
+    config, mistakes = check(with_flags(known, split_arguments(more)[1]))
+    if config is None:
+        raise InputError(*mistakes)
+    inspection = inspect_file(config.data)
     say("\n".join(inspection.lines()))
     if options.write is not None:
         write_toml(inspection, options.write, options.force)

@@ -27,7 +27,7 @@ from nanotorch.training.callbacks import (
 from nanotorch.training.coefficients import COEFFICIENTS, Estimation, as_csv, coefficients
 from nanotorch.training.config.command_line import read_request
 from nanotorch.training.config.reader import config_of
-from nanotorch.training.config.sections import Config, differences, flat_values
+from nanotorch.training.config.sections import Config, Reading, differences, flat_values
 from nanotorch.training.curves import draw_curves
 from nanotorch.training.data.identity import IDENTITY, MARKS, marks_file, require_same
 from nanotorch.training.data.prepare import most_frequent, prepare
@@ -352,7 +352,11 @@ def model_file(run: Run) -> ModelFile:
         "columns": data.encoding.to_json(),
         "threshold": run.threshold,
         "dtype": run.config.training.dtype,
-        "reading": {"missing_values": run.config.data.missing_values},
+        "reading": run.config.data.model_dump(
+            include=set(Reading.model_fields) - {"source", "cache", *data.guesses},
+            exclude_none=True,
+        ),
+        "guesses": data.guesses,
         "missing": run.config.data.missing,
         "most_frequent": None if data.target.task == "regression" else most_frequent(data),
     }

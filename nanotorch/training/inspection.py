@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nanotorch.training.config.sections import Data
+from nanotorch.training.config.sections import Data, Reading
 from nanotorch.training.config.writer import toml_value
 from nanotorch.training.data.columns import Column, decide, numbers_of, text_of
 from nanotorch.training.data.encoding import Target, encode_target
@@ -172,10 +172,16 @@ def _balance(target: Target, values: Any) -> str:
 
 def _toml(table: Table, data: Data, target: str, ignored: list[str], gaps: bool, model: str) -> str:
     """A configuration that trains on the file, key by key with its reason."""
+    keys = [key for key in Reading.model_fields if key not in ("source", "cache")]
     rows = [
         "[data]",
         f"source = {toml_value(data.source)}",
         f"target = {toml_value(target)}",
+        *(
+            f"{key} = {toml_value(getattr(data, key))}"
+            for key in keys
+            if key in data.model_fields_set
+        ),
     ]
     if ignored:
         patterns = [name.replace("[", "[[]").replace("*", "[*]") for name in ignored]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import itertools
 import math
@@ -26,9 +27,11 @@ from nanotorch.training.data.encoding import (
     Target,
     encode_target,
     find_gaps,
+    settle_targets,
 )
+from nanotorch.training.data.layout import guess_layout
 from nanotorch.training.data.prepare import Standardization
-from nanotorch.training.data.tables import Table, read_table, table_of_text
+from nanotorch.training.data.tables import Table, mark_missing, read_table, table_of_text
 from nanotorch.training.data.text_files import text_chunks
 from nanotorch.training.errors import InputError, plain, reading
 from nanotorch.training.exits import say
@@ -56,8 +59,15 @@ class Facts(BaseModel):
     threshold: Annotated[float, Field(gt=0, lt=1)]
     dtype: Literal["float32", "float64"]
     reading: dict[str, Any] = {}
+    guesses: dict[str, Any] = {}
     missing: Literal["refuse", "mean", "median", "drop"] | None = None
     most_frequent: list[int] | None = None  # class or labels of the training rows
+
+
+class NewRows(Reading):
+    """Rows to predict: the columns that the model knows tell which line is the header."""
+
+    columns: list[str] = Field(default=[], description="names of the model's columns")
 
 
 @dataclass
@@ -71,6 +81,7 @@ class Predictor:
     threshold: float
     dtype: Any
     keys: dict[str, Any]  # of [data] that say how files are written
+    guesses: dict[str, Any]  # of such keys for the run's own file
     missing: str  # the run's rule for gaps
     most_frequent: list[int] | None  # class or labels of the training rows
 
@@ -108,7 +119,7 @@ class Predictor:
         target = Target(facts.task, np.empty((0, outputs)), facts.classes, facts.targets)
         filled = any(column.fill is not None for column in facts.columns)
         missing = facts.missing or ("mean" if filled else "refuse")
-        rest = (facts.reading, missing, facts.most_frequent)
+        rest = (facts.reading, facts.guesses, missing, facts.most_frequent)
         return Predictor(model, encoding, standardization, target, facts.threshold, dtype, *rest)
 
     def outputs(self, table: Table, rows: Any = slice(None)) -> NDArray[Any]:
@@ -126,13 +137,22 @@ class Predictor:
         )
 
     def reading(self, source: str) -> Reading:
-        """How a file is read: what the run's configuration said, and guesses for the rest."""
-        return Reading(source=source, **self.keys)
+        """How a file is read: as the run's was, or else, where that does not show the columns of
+        the model, by what the run's configuration said and guesses for the rest."""
+        columns = [column.name for column in self.encoding.columns]
+        path = Path(source)
+        alike = NewRows(source=source, columns=columns, **{**self.guesses, **self.keys})
+        with contextlib.suppress(InputError, OSError):
+            if not path.is_file() or set(columns) <= set(guess_layout(path, alike).names):
+                return alike
+        return NewRows(source=source, columns=columns, **self.keys)
 
     def prepare(self, table: Table, targets: list[int], surprises: list[str]) -> NDArray[np.bool_]:
         """Ready a table for `outputs`; which of its rows can be predicted by the run's own rule for
         gaps. What training never met is added to `surprises`."""
         features = self.encoding.settle(table)
+        if self.target.task == "regression":
+            settle_targets(table, targets, dict.fromkeys(self.target.columns, "number"))
         gaps = find_gaps(table, features, targets, self.missing)
         surprises += [*gaps.notes, *self.encoding.surprises(table)]
         return np.ones(len(table.values), bool) if gaps.keep is None else gaps.keep
@@ -176,7 +196,9 @@ def tables_of(source: str, reading: Reading) -> Iterator[Table]:
     path = Path(source)
     if path.suffix.lower() in (".csv", ".tsv") and path.is_file():
         for chunk in text_chunks(path, ROWS, reading):
-            yield table_of_text(source, chunk)
+            table = table_of_text(source, chunk, reading)
+            mark_missing(table, reading.missing_values)
+            yield table
         return
     yield read_table(source, reading)
 

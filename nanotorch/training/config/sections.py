@@ -67,7 +67,7 @@ class Reading(Section):
     comment: str | None = Field(
         default=None, description="lines that begin with this are left out; guessed if not set"
     )
-    missing_values: list[str] | None = Field(
+    missing_values: list[str | int | float] | None = Field(
         default=None,
         description='cells that are missing, besides empty ones; "NA", "?", "-" and their like '
         "if not set",

@@ -20,6 +20,7 @@ OTHER, GAP = "(other)", "(missing)"  # categories of rare and of missing values
 INDEX = re.compile(
     r"unnamed: ?\d+|unnamed: row|index|rownames|row\.?_?(names?|id|number)|id|no|nr", re.I
 )
+SAMPLE = 1000  # rows that tell whether a long column of text holds numbers
 FEW = 10  # texts up to which a column without repetitions may still be one of categories
 
 
@@ -131,15 +132,24 @@ def decide(
     if format is not None:
         return Column(name, kind="date", format=format), f"read as dates ({format}), in days"
     style = Numbers(table.guesses.get("decimal") or ".")
-    strangers = [text for text in texts if math.isnan(style.each(text))]
+    some = np.unique(values[:: max(1, len(values) // SAMPLE)])
+    some = some[~np.isnan(some)].astype(np.int64)
+    odd_ones = sum(math.isnan(style.each(texts[at])) for at in some.tolist())
+    strangers: list[int] | None = None  # texts that are no numbers, where most are
+    if len(some) <= FEW or 2 * odd_ones <= len(some):
+        strangers = [at for at, text in enumerate(texts) if math.isnan(style.each(text))]
+        if not strangers:
+            return Column(name), "read as numbers, though they are text"
     counts = np.bincount(values[~np.isnan(values)].astype(np.int64), minlength=len(texts))
-    odd = sum(int(counts[texts.index(text)]) for text in strangers)
-    if 2 * odd < present and len(texts) <= max(FEW, present // 2):
-        row = int((values == texts.index(strangers[0])).argmax())
-        return Column(name, kind="category"), (
-            f"numbers, but {strangers[0]!r} ({table.place(row, position)}): each value becomes a "
-            f'category; data.types = {{{name!r} = "number"}} makes what is no number missing'
-        )
+    if strangers and 2 * int(counts[strangers].sum()) < present:
+        row = int((values == strangers[0]).argmax())
+        but = f"numbers, but {texts[strangers[0]]!r} ({table.place(row, position)})"
+        remedy = f'data.types = {{{name!r} = "number"}} makes what is no number missing'
+        if len(texts) <= max(FEW, present // 2):
+            return Column(name, kind="category"), f"{but}: each value becomes a category; {remedy}"
+        if data.missing == "refuse":
+            return None, f"{but}: LEFT OUT; {remedy}, and data.missing says what is done then"
+        return Column(name), f"{but}: what is no number is missing"
     unrepeated = len(texts) >= 0.9 * present and present >= 5
     if unrepeated and (len(texts) > FEW or features > 1):
         return None, (
@@ -158,7 +168,7 @@ def _counts_rows(name: str, values: NDArray[Any]) -> bool:
 
 def text_of(number: float) -> str:
     """A number as the text of a category."""
-    return str(int(number)) if number == int(number) else f"{number:.12g}"
+    return str(int(number)) if number.is_integer() else f"{number:.12g}"
 
 
 def categories_of(
@@ -180,7 +190,7 @@ def categories_of(
             f"{OTHER!r} (data.max_categories = {data.max_categories})"
         )
         texts = [*(texts[at] for at in sorted(most)), OTHER]
-    return [*texts, GAP] if len(known) < len(values) else list(texts)
+    return [*texts, GAP] if len(known) < len(values) and GAP not in texts else list(texts)
 
 
 def codes_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from nanotorch.training.data.columns import (
     to_numbers,
 )
 from nanotorch.training.data.tables import Table
+from nanotorch.training.data.values import Numbers, date_format
 from nanotorch.training.errors import InputError
 
 CHUNK = 2**22  # values looked at at once, so that large files need no second copy
@@ -264,6 +266,15 @@ def make_encoding(
     return Encoding([column for _, column in settled])
 
 
+def settle_targets(table: Table, positions: list[int], types: dict[str, Any]) -> None:
+    """Put numbers in the place of text that stands for them, where `types` says that it does."""
+    for position in positions:
+        kind = types.get(table.names[position], "category")
+        texts = table.categories.get(table.names[position], [])
+        format = date_format(texts) if kind == "date" else None
+        to_numbers(table, Column(table.names[position], kind=kind, format=format), position)
+
+
 @dataclass
 class Target:
     """What is predicted.
@@ -292,8 +303,16 @@ def encode_target(
     raw = np.asarray(table.values[:, positions], dtype=np.float64)
     task = known.task if known else _task(table, names, raw, data, model)
     if task == "regression":
-        if any(name in table.categories for name in names):
-            raise InputError(f"{table.origin}: target {names[0]!r} is text, not numbers to predict")
+        for name, position in zip(names, positions, strict=True):
+            if name in table.categories:
+                texts = table.categories[name]
+                odd = next((t for t in texts if math.isnan(Numbers().each(t))), texts[0])
+                row = int((table.values[:, position] == texts.index(odd)).argmax())
+                raise InputError(
+                    f"{table.place(row, position)}: the target is text, not numbers to predict, "
+                    f'such as {odd[:40]!r}; data.types = {{{name!r} = "number"}} makes what is no '
+                    f"number missing"
+                )
         return Target(task, raw, names, names)
     if task == "labels":
         if not np.isin(raw, (0, 1)).all():

@@ -7,6 +7,8 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from nanotorch.training.errors import InputError, needs_extra, reading
 
+SAMPLE = 1000  # cells that tell most columns of text from one of numbers
 GAPS = ("NoneType", "NAType", "NaTType")  # types of what is missing, in Python and pandas
 Columns = tuple[list[str], NDArray[np.float64], dict[str, list[str]]]
 
@@ -52,17 +55,18 @@ def _silent() -> Iterator[None]:
         yield
 
 
-def split_by_polars(path: Path, delimiter: str, skip: int) -> Any:
-    """The columns of a text file: numbers and None, or positions and distinct cells.
+def split_by_polars(path: Path, delimiter: str, skip: int, missing: frozenset[str] | None) -> Any:
+    """The columns of a text file: numbers and None, or positions and sorted distinct cells.
 
-    None where polars is not installed, or the file is not as plain as it must be: a row for each
-    line, and as many cells in each row.
+    `missing` are the cells that stand for no number; None if numbers are not written plainly.
+    The result is None where polars is not installed, or the file is not as plain as it must be: a
+    row for each line, and as many cells in each row.
     """
     if importlib.util.find_spec("polars") is None:
         return None
     import polars
 
-    content = path.read_bytes()
+    content = path.read_bytes().replace(b"\r\n", b"\n")
     if b'"' in content or b"\r" in content:
         return None
     try:
@@ -81,17 +85,22 @@ def split_by_polars(path: Path, delimiter: str, skip: int) -> Any:
     height = lines.count(b"\n") + (not lines.endswith(b"\n"))
     if (height, height * (frame.width - 1)) != (frame.height, lines.count(delimiter.encode())):
         return None  # blank lines, or rows of another width
-    columns: list[Any] = []
-    for cells in frame.get_columns():
-        numbers = cells.str.strip_chars().cast(polars.Float64, strict=False)
-        if not numbers.null_count() and numbers.is_finite().all():
-            columns.append((numbers.to_numpy(), None))
-            continue
-        filled = cells.fill_null("")
-        distinct = filled.unique()
-        places = polars.int_range(len(distinct), eager=True)
-        columns.append((filled.replace_strict(distinct, places).to_numpy(), distinct.to_list()))
-    return columns
+    return [_numbers_or_texts(cells, missing, polars) for cells in frame.get_columns()]
+
+
+def _numbers_or_texts(cells: Any, missing: frozenset[str] | None, polars: Any) -> Any:
+    for part in (cells.head(SAMPLE), cells):
+        stripped = part.str.strip_chars()
+        numbers = stripped.cast(polars.Float64, strict=False)
+        others = stripped.filter(numbers.is_null()).drop_nulls().unique().to_list()
+        plain = missing is not None and missing.issuperset(others)
+        if not plain or not numbers.drop_nulls().is_finite().all():
+            break
+    else:
+        return numbers.fill_null(float("nan")).to_numpy(), None
+    filled = cells.fill_null("")
+    distinct = filled.unique().sort()
+    return filled.cast(polars.Enum(distinct)).to_physical().to_numpy(), distinct.to_list()
 
 
 def columns_of(origin: str, frame: Any, polars: Any) -> Columns:
@@ -114,8 +123,11 @@ def columns_of(origin: str, frame: Any, polars: Any) -> Columns:
 
 
 def columns_of_objects(data: Any) -> Columns:
-    """Names, numbers and categories of a pandas, polars or Arrow frame, of a table of arrays by
-    name, or of a pair (features, target) of arrays."""
+    """Names, numbers and categories of a pandas, polars or Arrow frame, of arrays by name or with
+    named fields, or of a pair (features, target) of arrays. Times and their differences are days.
+    """
+    if hasattr(data, "collect_schema") and hasattr(data, "collect"):  # a lazy frame of polars
+        data = data.collect()
     if isinstance(data, tuple) and len(data) == 2:
         features, target = (np.asarray(part) for part in data)
         if features.ndim != 2 or target.shape[:1] != features.shape[:1]:
@@ -131,10 +143,14 @@ def columns_of_objects(data: Any) -> Columns:
             else [f"target{at}" for at in range(targets.shape[1])]
         )
         arrays |= {name: targets[:, at] for at, name in enumerate(names)}
-    elif isinstance(data, Mapping):
-        arrays = {str(name): np.asarray(column) for name, column in data.items()}
+    elif isinstance(data, Mapping) or getattr(getattr(data, "dtype", None), "names", None):
+        names = list(data) if isinstance(data, Mapping) else data.dtype.names
+        arrays = {str(name): np.asarray(data[name]) for name in names}
     elif hasattr(data, "column_names") or hasattr(data, "columns"):
-        names = getattr(data, "column_names", None) or list(data.columns)
+        names = list(getattr(data, "column_names", None) or data.columns)
+        twice = next((name for at, name in enumerate(names) if name in names[:at]), None)
+        if twice is not None:
+            raise InputError(f"data: two columns are called {str(twice)!r}")
         arrays = {str(name): np.asarray(data[name]) for name in names}
     else:
         raise InputError(
@@ -159,9 +175,13 @@ def _column_of_objects(array: NDArray[Any]) -> tuple[NDArray[np.float64], list[s
     if array.dtype.kind == "M":
         days = array.astype("datetime64[us]").astype(np.float64) / 86_400e6
         return np.where(np.isnat(array), np.nan, days), None
+    if array.dtype.kind == "m":
+        days = array.astype("timedelta64[us]").astype(np.float64) / 86_400e6
+        return np.where(np.isnat(array), np.nan, days), None
     gaps = (type(cell).__name__ in GAPS or cell != cell for cell in array.tolist())
     cells = [None if gap else cell for gap, cell in zip(gaps, array.tolist(), strict=True)]
-    if all(cell is None or isinstance(cell, int | float) for cell in cells):
+    cells = [c / timedelta(days=1) if isinstance(c, timedelta) else c for c in cells]
+    if all(cell is None or isinstance(cell, int | float | Decimal) for cell in cells):
         return np.array([np.nan if cell is None else float(cell) for cell in cells]), None
     texts = sorted({str(cell) for cell in cells if cell is not None})
     places = {text: float(at) for at, text in enumerate(texts)}

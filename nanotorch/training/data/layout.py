@@ -11,10 +11,12 @@ import contextlib
 import csv
 import gzip
 import io
+import itertools
 import lzma
+import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -24,10 +26,15 @@ from nanotorch.training.data.values import MISSING, Numbers, date_format, is_num
 from nanotorch.training.errors import InputError
 
 HEAD = 2**16  # bytes that are looked at
+BLOCK = 2**10  # rows taken apart at once
 SPACES = "spaces"  # the delimiter of cells with any number of spaces between them
 DELIMITERS = (",", "\t", ";", "|")
 PACKED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-LARGEST = 2**32  # bytes that a packed file may unfold to
+WESTERN = {"latin-1": "Latin-1", "cp1252": "Windows-1252"}
+WINDOWS = re.compile(rb"[\x80-\x9f]")  # control characters in Latin-1
+EXCEL = re.compile(r"sep=(.)")  # how Excel states the delimiter, in a line of its own
+WORDS = re.compile(r'"([^"]*)"(?=\s|$)|(\S+)')
+YEARS = (1800, 2100)
 
 
 @dataclass
@@ -44,6 +51,11 @@ class Layout:
     numbers: Numbers = field(default_factory=Numbers)
     missing: frozenset[str] = MISSING
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def reads_plain(self) -> bool:
+        """Whether a cell that Python reads as a number is that number."""
+        return self.numbers.decimal == "." and self.numbers.thousands is None
 
     def guesses(self, reading: Reading) -> dict[str, Any]:
         """The keys that were not set, with what was guessed."""
@@ -62,21 +74,36 @@ class Layout:
 
     def rows(self, file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         """The cells of each row, with the number of the line where it ends."""
+        for numbers, rows in self.blocks(file):
+            yield from zip(numbers, rows, strict=True)
+
+    def blocks(self, file: Iterable[str]) -> Iterator[tuple[Sequence[int], list[list[str]]]]:
+        """The rows, many at once, with the numbers of the lines where they end; lines that are
+        blank and comments are left out."""
         if self.delimiter == SPACES:
-            rows: Iterator[tuple[int, list[str]]] = (
-                (number, line.split()) for number, line in enumerate(file, start=1)
-            )
+            rows: Iterator[list[str]] = map(_words, file)
         else:
             quoting: Any = csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE
-            reader = csv.reader(
+            rows = csv.reader(
                 file, delimiter=self.delimiter, quoting=quoting, skipinitialspace=True
             )
-            rows = ((reader.line_num, row) for row in reader)
-        for number, row in rows:
-            if not any(map(str.strip, row)):
-                continue
-            if self.comment is None or not row[0].lstrip().startswith(self.comment):
-                yield number, row
+        line = 0
+        while block := list(itertools.islice(rows, BLOCK)):
+            numbers: Sequence[int] = range(line + 1, line + 1 + len(block))
+            if getattr(rows, "line_num", numbers[-1]) != numbers[-1]:  # cells with line ends
+                heights = (1 + sum(cell.count("\n") for cell in row) for row in block)
+                numbers = list(itertools.accumulate(heights, initial=line))[1:]
+            line = numbers[-1]
+            mark = self.comment
+            if mark is not None or not all(row and row[0].strip() for row in block):
+                stay = [
+                    any(map(str.strip, row))
+                    and (mark is None or not row[0].lstrip().startswith(mark))
+                    for row in block
+                ]
+                numbers = list(itertools.compress(numbers, stay))
+                block = list(itertools.compress(block, stay))
+            yield numbers, block
 
 
 @contextlib.contextmanager
@@ -113,24 +140,27 @@ def guess_layout(path: Path, reading: Reading) -> Layout:
         head = file.read(HEAD)
     layout = Layout(comment=reading.comment)
     if reading.missing_values is not None:
-        layout.missing = frozenset(["", *reading.missing_values])
+        layout.missing = frozenset(["", *map(str, reading.missing_values)])
     layout.encoding = reading.encoding or _encoding(path, head)
     try:
         text = codecs.getincrementaldecoder(layout.encoding)("strict").decode(head)
     except (LookupError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: data.encoding: not text in {layout.encoding}: {error}") from None
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    lines = [line + "\n" for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     if len(head) == HEAD and len(lines) > 1:
         lines.pop()  # it may be cut off
     filled = [(number, line) for number, line in enumerate(lines) if line.strip()]
+    stated = EXCEL.fullmatch(filled[0][1].strip()) if filled else None
+    if stated is not None:
+        filled.pop(0)
     if not filled:
         raise InputError(f"{path}: the file holds no rows")
-    if layout.encoding == "latin-1":
-        layout.notes.append("not UTF-8: read as Latin-1; if letters are wrong, set data.encoding")
+    if layout.encoding in WESTERN and reading.encoding is None:
+        use_western(layout, head)
     _choose_comment(layout, filled)
     body = [(n, line) for n, line in filled if not _is_comment(layout, line)][:200] or filled[:1]
     sample = [line for _, line in body]
-    layout.delimiter = reading.delimiter or _delimiter(path, sample)
+    layout.delimiter = reading.delimiter or (stated[1] if stated else _delimiter(path, sample))
     _choose_quotes(layout, sample)
     rows = list(layout.rows(sample))
     table = [[cell.strip() for cell in row] for _, row in rows]
@@ -141,8 +171,14 @@ def guess_layout(path: Path, reading: Reading) -> Layout:
     else:
         first = table[0]
         layout.header = _is_header(table) if reading.header is None else reading.header
-        if reading.header is None and _named(reading) & set(first):
+        if reading.header is None and named_columns(reading, len(first)) & set(first):
             layout.header = True  # the configuration calls a column by a word of the first line
+        elif reading.header is None and not layout.header and _is_header_of_numbers(table):
+            layout.header = True
+            layout.notes.append(
+                f"the first line, {', '.join(first[:4])} …, is taken for names; "
+                f"data.header = false reads it as a row"
+            )
         names = first if layout.header else []
         lines_of_first = rows[0][0] - 1  # further lines of a quoted cell
         layout.skip = body[0][0] + (1 + lines_of_first if layout.header else 0)
@@ -150,12 +186,15 @@ def guess_layout(path: Path, reading: Reading) -> Layout:
     return layout
 
 
-def _named(reading: Reading) -> set[str]:
-    """The columns that a configuration names."""
-    wanted = [getattr(reading, key, None) for key in ("target", "weight", "group", "time")]
+def named_columns(reading: Reading, width: int) -> set[str]:
+    """The columns that a configuration names, of a table of `width` columns."""
+    wanted = [
+        getattr(reading, key, None) for key in ("target", "weight", "group", "time", "columns")
+    ]
     flat = [name for item in wanted for name in (item if isinstance(item, list) else [item])]
     # Columns without names are called 0, 1, 2 …: such a name says nothing about the first line.
-    return {name for name in flat if isinstance(name, str) and not name.isdigit()}
+    names = {str(name) for name in flat if name is not None}
+    return {name for name in names if not name.lstrip("-").isdigit() or int(name) >= width}
 
 
 def _encoding(path: Path, head: bytes) -> str:
@@ -172,7 +211,10 @@ def _encoding(path: Path, head: bytes) -> str:
             half = head[start::2]
             if len(head) > 3 and half.count(0) > 0.9 * len(half):
                 return name
-        raise InputError(f"{path}: not a text file (it holds zero bytes)")
+        raise InputError(
+            f"{path}: not a text file (it holds zero bytes); of UTF-16 without a byte order mark, "
+            f'data.encoding = "utf-16-le" or "utf-16-be" says so'
+        )
     try:
         codecs.getincrementaldecoder("utf-8")("strict").decode(head)
     except UnicodeDecodeError:
@@ -180,28 +222,46 @@ def _encoding(path: Path, head: bytes) -> str:
     return "utf-8"
 
 
+def use_western(layout: Layout, content: bytes) -> None:
+    """Read Latin-1, or Windows' variant of it where bytes are letters and signs only there."""
+    layout.encoding = "latin-1"
+    if WINDOWS.search(content) is not None:
+        with contextlib.suppress(UnicodeDecodeError):
+            content.decode("cp1252")
+            layout.encoding = "cp1252"
+    name = WESTERN[layout.encoding]
+    layout.notes.append(f"not UTF-8: read as {name}; if letters are wrong, set data.encoding")
+
+
 def _is_comment(layout: Layout, line: str) -> bool:
     return layout.comment is not None and line.lstrip().startswith(layout.comment)
 
 
 def _choose_comment(layout: Layout, filled: list[tuple[int, str]]) -> None:
-    if layout.comment is None and filled[0][1].lstrip().startswith("#"):
-        if not all(line.lstrip().startswith("#") for _, line in filled):
-            layout.comment = "#"
+    """Lines that begin with #, unless all do, or # begins a cell as in #ff0000."""
+    if layout.comment is not None:
+        return
+    for mark in "#%":
+        marked = [line.lstrip().startswith(mark) for _, line in filled]
+        spaced = any(line.lstrip().startswith((f"{mark} ", f"{mark}{mark}")) for _, line in filled)
+        if (marked[0] or (spaced and 2 * sum(marked) < len(marked))) and not all(marked):
+            layout.comment = mark
+            return
 
 
 def _commented_header(
     layout: Layout, filled: list[tuple[int, str]], table: list[list[str]]
 ) -> list[str] | None:
-    """The names in the last comment before the rows, where it has as many cells as they have."""
-    if layout.comment is None or not _is_comment(layout, filled[0][1]) or _is_header(table):
+    """The names in the last comment before the rows that has as many cells as they have."""
+    if layout.comment is None or _is_header(table):
         return None
-    before = [line for _, line in filled if _is_comment(layout, line)]
+    before = itertools.takewhile(lambda line: _is_comment(layout, line), (x for _, x in filled))
     bare = Layout(delimiter=layout.delimiter, quotes=layout.quotes)
-    for _, row in bare.rows([before[0].lstrip()[len(layout.comment) :].lstrip()]):
-        cells = [cell.strip() for cell in row]
-        if len(cells) == len(table[0]) > 1 and not any(map(is_number, cells)):
-            return cells
+    for line in reversed(list(before)):
+        for _, row in bare.rows([line.lstrip()[len(layout.comment) :].lstrip()]):
+            cells = [cell.strip() for cell in row]
+            if len(cells) == len(table[0]) > 1 and not any(map(is_number, cells)):
+                return cells
     return None
 
 
@@ -274,6 +334,8 @@ def _is_header(table: list[list[str]]) -> bool:
         return is_number(cell) or is_number(cell.replace(",", ".", 1)) or _is_date(cell)
 
     first, rest = table[0], table[1:]
+    if not any(map(measured, first)):
+        rest = [row for row in rest if row != first] or rest  # names may come again further down
     columns = [
         [row[at] for row in rest if at < len(row) and row[at] not in MISSING]
         for at in range(len(first))
@@ -290,6 +352,29 @@ def _is_header(table: list[list[str]]) -> bool:
     return 2 * repeated < len(first)
 
 
+def _is_header_of_numbers(table: list[list[str]]) -> bool:
+    """Whether the numbers of the first row are names: years in a row, or 0, 1, 2 …, above others"""
+    first, rest = table[0], table[1:]
+    at = [place for place, cell in enumerate(first) if cell.isdigit()]
+    names = [int(first[place]) for place in at]
+    if len(names) < 2 or names != list(range(names[0], names[0] + len(names))) or not rest:
+        return False
+    words = [place for place in range(len(first)) if place not in at]
+    if any(row[place] == first[place] for row in rest for place in words if place < len(row)):
+        return False  # a class, rather than a name
+    below = [row[place] for row in rest for place in at if place < len(row)]
+    if YEARS[0] <= names[0] and names[-1] <= YEARS[1]:
+        return not any(cell.isdigit() and YEARS[0] <= int(cell) <= YEARS[1] for cell in below)
+    return names[0] == 0 and len(names) > 2 and not all(cell.isdigit() for cell in below)
+
+
+def _words(line: str) -> list[str]:
+    """The cells of a line with any number of spaces between them, which quotes keep together."""
+    if '"' not in line:
+        return line.split()
+    return [quoted or word for quoted, word in WORDS.findall(line)]
+
+
 def _is_date(cell: str) -> bool:
     return date_format([cell]) is not None
 
@@ -301,7 +386,7 @@ def _names(first: list[str], rest: list[list[str]]) -> list[str]:
         return [str(number) for number in range(width)]
     if all(len(name) > 2 and name[0] == name[-1] == "'" for name in first):
         first = [name[1:-1] for name in first]
-    names = [name or f"Unnamed: {number}" for number, name in enumerate(first)]
+    names = [name.replace("\n", " ") or f"Unnamed: {number}" for number, name in enumerate(first)]
     if width == len(names) + 1:  # a delimiter at the end of each row, or names of rows before it
         ends = all(not row[-1] for row in rest if len(row) == width)
         return [*names, f"Unnamed: {len(names)}"] if ends else ["Unnamed: row", *names]

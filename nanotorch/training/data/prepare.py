@@ -19,6 +19,7 @@ from nanotorch.training.data.encoding import (
     encode_target,
     find_gaps,
     make_encoding,
+    settle_targets,
 )
 from nanotorch.training.data.identity import file_digest, marks_of, rows_digest
 from nanotorch.training.data.split import Split, divide
@@ -28,6 +29,7 @@ from nanotorch.training.errors import InputError
 from nanotorch.training.files import sha256
 
 FEW_ROWS = 5  # of a class in a part, below which numbers about it say little
+LARGEST_WEIGHT = float(np.finfo(np.float32).max)
 IN_MEMORY = 2**30  # bytes of features above which a memory-mapped file stays on the disk
 
 
@@ -148,6 +150,7 @@ def prepare(
     table = read_table(data.source, data) if frame is None else table_of(frame, data.source)
     files = {data.source: _file(data.source, table)}
     features, targets = choose_columns(table, data)
+    settle_targets(table, targets, data.types)
     notes = [*guessed(table.guesses), *table.notes]
     settled = settle(table, features, data, notes)
     features = [position for position, _ in settled]
@@ -245,12 +248,15 @@ def _weights(table: Table, data: Data) -> NDArray[np.float32] | None:
     position = table.column(data.weight, "data.weight")
     if table.names[position] in table.categories:
         raise InputError(f"{table.origin}: data.weight: {data.weight!r} is text, not numbers")
-    weights = np.asarray(table.values[:, position], np.float32)
-    if not (np.isfinite(weights) & (weights >= 0)).all():
-        row = int((~(np.isfinite(weights) & (weights >= 0))).argmax())
+    numbers = np.asarray(table.values[:, position], np.float64)
+    good = (numbers >= 0) & (numbers <= LARGEST_WEIGHT)
+    if not good.all():
+        row = int((~good).argmax())
+        bound = "" if not numbers[row] > 0 else f" and <= {LARGEST_WEIGHT:.2g}"
         raise InputError(
-            f"{table.place(row, position)}: expected a weight >= 0, found {weights[row]}"
+            f"{table.place(row, position)}: expected a weight >= 0{bound}, found {numbers[row]:g}"
         )
+    weights = numbers.astype(np.float32)
     if not weights.any():
         raise InputError(f"{table.origin}: data.weight: every row weighs 0")
     return None if (weights == 1).all() else weights
@@ -326,6 +332,7 @@ def _test_file(data: Data, model: str, build: _Builder, files: dict[str, Any]) -
     assert data.test_file is not None
     table = read_table(data.test_file, data)
     positions = [table.column(name, "data.target") for name in build.target.columns]
+    settle_targets(table, positions, data.types)
     files[data.test_file] = _file(data.test_file, table)
     gaps = find_gaps(table, build.encoding.settle(table), positions, data.missing)
     if gaps.keep is not None:

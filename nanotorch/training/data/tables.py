@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fnmatch
 import math
 import zipfile
 from collections.abc import Callable
@@ -15,8 +17,9 @@ from numpy.typing import NDArray
 from nanotorch import datasets
 from nanotorch.training.config.sections import Reading
 from nanotorch.training.data.frames import columns_of_objects, read_frame
-from nanotorch.training.data.layout import PACKED
+from nanotorch.training.data.layout import HEAD, PACKED
 from nanotorch.training.data.text_files import TextTable, read_text_table
+from nanotorch.training.data.values import is_number
 from nanotorch.training.errors import InputError, needs_extra, reading as reading_of
 
 Numbers = NDArray[np.floating[Any]]
@@ -58,6 +61,8 @@ class Table:
         if isinstance(which, int):
             if -len(self.names) <= which < len(self.names):
                 return which % len(self.names)
+            if str(which) in self.names:  # such as a year
+                return self.names.index(str(which))
             raise InputError(
                 f"{self.origin}: {key}: there is no column {which}; "
                 f"the table has {len(self.names)} columns"
@@ -92,14 +97,15 @@ def read_table(source: str, reading: Reading | None = None) -> Table:
     if source in datasets.names():
         return _bundled(source)
     path = Path(source)
+    reading = reading or Reading(source=source)
     endings = [ending.lower() for ending in path.suffixes]
     packed = endings and endings[-1] in (".zip", *PACKED)
     ending = next(iter(endings[-2:-1]), ".csv") if packed else "".join(endings[-1:])
-    if packed and ending not in TEXT:
-        ending = ".csv"
     if ending in ELSEWHERE:
         raise InputError(f"data.source: {source!r}: {ELSEWHERE[ending]}")
-    reader = _text if ending in TEXT else READERS.get(ending)
+    reader = _text if ending in TEXT or packed else READERS.get(ending)
+    if reader is None and _is_text(path):
+        reader = _text
     if reader is None:
         raise InputError(
             f"data.source: {source!r} is neither a bundled data set "
@@ -110,11 +116,34 @@ def read_table(source: str, reading: Reading | None = None) -> Table:
             raise InputError(f"{path}: is a folder, a file is expected")
         if path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty")
-        return reader(path, reading or Reading(source=source))
+        table = reader(path, reading)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file (in {Path.cwd()})") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    mark_missing(table, reading.missing_values)
+    return table
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file whose ending says nothing holds text."""
+    if not path.is_file():
+        return False
+    head = path.read_bytes() if path.stat().st_size < HEAD else path.open("rb").read(HEAD)
+    text = head.rsplit(b"\n", 1)[0]
+    with contextlib.suppress(UnicodeDecodeError):
+        return text.decode().replace("\n", " ").replace("\r", " ").replace("\t", " ").isprintable()
+    return False
+
+
+def mark_missing(table: Table, words: list[str | int | float] | None) -> None:
+    """Make numbers missing that data.missing_values names, however they are written."""
+    numbers = [float(word) for word in words or () if is_number(str(word))]
+    if numbers:
+        plain = [at for at, name in enumerate(table.names) if name not in table.categories]
+        values = np.array(table.values, dtype=np.float64)
+        values[:, plain] = np.where(np.isin(values[:, plain], numbers), np.nan, values[:, plain])
+        table.values = values
 
 
 def table_of(data: Any, name: str) -> Table:
@@ -133,10 +162,22 @@ def _bundled(name: str) -> Table:
 
 
 def _text(path: Path, reading: Reading) -> Table:
-    return table_of_text(str(path), read_text_table(path, reading))
+    return table_of_text(str(path), read_text_table(path, reading), reading)
 
 
-def table_of_text(origin: str, text: TextTable) -> Table:
+def table_of_text(origin: str, text: TextTable, reading: Reading) -> Table:
+    """The table in a text; of columns of one name that nobody uses, one is left."""
+    ignore, wanted = getattr(reading, "ignore", []), getattr(reading, "columns", None)
+
+    def is_used(name: str) -> bool:
+        if wanted:
+            return name in wanted
+        return not any(fnmatch.fnmatchcase(name, word) for word in ignore)
+
+    leave = [name in text.names[:at] and not is_used(name) for at, name in enumerate(text.names)]
+    if any(leave):
+        text.values = text.values[:, ~np.array(leave)]
+        text.names = [name for name, left in zip(text.names, leave, strict=True) if not left]
     return Table(
         origin, text.names, text.values, text.categories, [], text.lines, text.notes, text.guesses
     )

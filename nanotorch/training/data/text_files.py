@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import json
 import mmap
+import operator
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,13 +22,23 @@ from numpy.typing import NDArray
 
 from nanotorch.training.config.sections import Reading
 from nanotorch.training.data.frames import split_by_polars
-from nanotorch.training.data.layout import PACKED, SPACES, Layout, guess_layout, opened_text
-from nanotorch.training.data.values import is_number
+from nanotorch.training.data.layout import (
+    PACKED,
+    SPACES,
+    Layout,
+    guess_layout,
+    named_columns,
+    opened,
+    opened_text,
+    use_western,
+)
+from nanotorch.training.data.values import MISSING, NO_NUMBER, is_number
 from nanotorch.training.errors import InputError, reading as reading_of
 
 LARGE = 16 * 2**20  # bytes from which a converted copy is kept
 WORTH_IT = 2**21  # bytes from which another reader is faster than its import takes
-CACHE_FORMAT = 2
+LONGEST_CELL = 2**24  # characters
+CACHE_FORMAT = 3
 
 
 @dataclass
@@ -49,8 +60,15 @@ def read_text_table(path: Path, reading: Reading) -> TextTable:
         return copy
     with _one_line(path):
         layout = guess_layout(path, reading)
-        table = _numbers(path, layout) or _by_polars(path, layout)
-        table = table or _mixed(path, layout, reading)
+        try:
+            table = _parsed(path, layout)
+        except UnicodeDecodeError as error:
+            # Of a text that begins in ASCII, the encoding shows only further down.
+            if reading.encoding is not None or not error.object[: error.start].isascii():
+                raise
+            with opened(path) as file:
+                use_western(layout, file.read())
+            table = _parsed(path, layout)
     table.notes = layout.notes + table.notes
     table.guesses = layout.guesses(reading)
     if large:
@@ -58,10 +76,15 @@ def read_text_table(path: Path, reading: Reading) -> TextTable:
     return table
 
 
+def _parsed(path: Path, layout: Layout) -> TextTable:
+    return _numbers(path, layout) or _by_polars(path, layout) or _mixed(path, layout)
+
+
 @contextlib.contextmanager
 def _one_line(path: Path) -> Iterator[None]:
     """Errors of the parsers in words of our own."""
     with reading_of(path, "a table of text"):
+        longest = csv.field_size_limit(LONGEST_CELL)
         try:
             yield
         except UnicodeDecodeError as error:
@@ -73,6 +96,8 @@ def _one_line(path: Path) -> Iterator[None]:
             raise InputError(
                 f"{path}: a cell is not closed or too long: a quotation mark may be missing"
             ) from None
+        finally:
+            csv.field_size_limit(longest)
 
 
 # --- parsing -----------------------------------------------------------------------------------
@@ -80,7 +105,7 @@ def _one_line(path: Path) -> Iterator[None]:
 
 def _numbers(path: Path, layout: Layout) -> TextTable | None:
     """The fast way, for a file of plain numbers; None for any other."""
-    if layout.comment or layout.numbers.decimal != "." or layout.numbers.thousands:
+    if layout.comment or not layout.reads_plain:
         return None
     packed = path.suffix.lower() in (".zip", *PACKED)
     try:
@@ -93,6 +118,10 @@ def _numbers(path: Path, layout: Layout) -> TextTable | None:
         return None
     if values.size and values.shape[1] != len(layout.names):
         return None
+    if not np.isfinite(values).all():  # a place is going to be named: are there blank lines?
+        with opened_text(path, layout.encoding) as file:
+            if sum(1 for _ in file) != layout.skip + len(values):
+                return None
     return TextTable(layout.names, values, {}, layout.skip + 1)
 
 
@@ -113,6 +142,9 @@ def text_chunks(path: Path, rows: int, reading: Reading) -> Iterator[TextTable]:
     """The table in pieces of at most `rows` rows; a file with text columns comes whole."""
     with _one_line(path):
         layout = guess_layout(path, reading)
+        if layout.comment or not layout.reads_plain:
+            yield read_text_table(path, reading)
+            return
         line = layout.skip + 1
         with opened_text(path, layout.encoding) as file:
             for _ in range(layout.skip):
@@ -124,7 +156,7 @@ def text_chunks(path: Path, rows: int, reading: Reading) -> Iterator[TextTable]:
                         raise ValueError
                 except ValueError:
                     if line != layout.skip + 1:  # what came before is written already
-                        _mixed(path, layout, reading)
+                        _mixed(path, layout)
                         raise InputError(
                             f"{path}:{line}: the file begins with numbers alone and has text from "
                             f"about here on; data.types says what its columns are"
@@ -137,42 +169,128 @@ def text_chunks(path: Path, rows: int, reading: Reading) -> Iterator[TextTable]:
                 line += len(values)
 
 
-def _mixed(path: Path, layout: Layout, reading: Reading) -> TextTable:
+def _mixed(path: Path, layout: Layout) -> TextTable:
     """Any table, cell by cell."""
-    width, numbers, rows = len(layout.names), [], []
+    texts: set[int] = set()  # columns of which every cell is kept as text at first
+    while isinstance(columns := _columns(path, layout, texts), set):
+        texts |= columns  # numbers that turned out to be text further down: once more
+    parts, lines, repeated = columns
+    names = list(layout.names)
+    if len(lines) and names[-1] == f"Unnamed: {len(names) - 1}" and parts[-1].is_blank:
+        names.pop()  # of a delimiter at the end of each row
+    return _table(names, [part.resolved(layout) for part in parts[: len(names)]], lines, repeated)
+
+
+Parts = tuple[list["Cells"], NDArray[np.int64], int]
+
+
+def _columns(path: Path, layout: Layout, texts: set[int]) -> Parts | set[int]:
+    """The columns, the lines of the rows, and how many rows repeat the names; or the columns that
+    were taken for plain numbers and hold text further down."""
+    names, width = layout.names, len(layout.names)
+    parts = [Cells(plain=layout.reads_plain and at not in texts) for at in range(width)]
+    lines: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
+    late: set[int] = set()
+    repeated = 0
     with opened_text(path, layout.encoding) as file:
         for _ in range(layout.skip):
             file.readline()
-        for number, row in layout.rows(file):
-            if len(row) != width and not _fitted(row, width):
-                if layout.comment is None and row[0].lstrip().startswith("#"):
-                    continue
-                raise InputError(
-                    f"{path}:{number + layout.skip}: expected {width} columns as in the first "
-                    f"line, found {len(row)}"
-                )
-            numbers.append(number + layout.skip)
-            rows.append(row)
-    columns: list[Sequence[str]] = list(zip(*rows)) if rows else [()] * width
-    names = list(layout.names)
-    if rows and names[-1] == f"Unnamed: {width - 1}" and not any(map(str.strip, columns[-1])):
-        names.pop()  # of a delimiter at the end of each row
-    values = np.empty((len(rows), len(names)))
-    categories: dict[str, list[str]] = {}
-    written: list[str] = []
-    for at, name in enumerate(names):
-        values[:, at], texts, plain = _column(columns[at], layout)
-        if texts is not None:
-            categories[name] = texts
-        elif not plain:
-            written.append(name)
-    notes = []
-    if written:
-        shown = ", ".join(written[:5]) + (" …" if len(written) > 5 else "")
-        example = next(c for c in columns[names.index(written[0])] if not is_number(c.strip()))
-        notes.append(f"numbers written like {example.strip()!r} are read as numbers: {shown}")
-    lines = np.array(numbers, dtype=np.int64)
-    return TextTable(names, values, categories, lines, notes)
+        for numbers, rows in layout.blocks(file):
+            if set(map(len, rows)) != {width}:
+                numbers, rows = _fitted(path, layout, numbers, rows)
+            if layout.header and names in rows:
+                others = [row != names for row in rows]
+                repeated += others.count(False)
+                numbers = list(itertools.compress(numbers, others))
+                rows = list(itertools.compress(rows, others))
+            lines.append(np.array(numbers, dtype=np.int64) + layout.skip)
+            for at, cells in enumerate(zip(*rows, strict=True)):
+                if not parts[at].add(cells, layout):
+                    late.add(at)
+    return late or (parts, np.concatenate(lines), repeated)
+
+
+def _fitted(
+    path: Path, layout: Layout, numbers: Sequence[int], rows: list[list[str]]
+) -> tuple[Sequence[int], list[list[str]]]:
+    """Take empty cells off the ends of rows that have too many, and leave out comments; a row that
+    has another width then ends the reading."""
+    width = len(layout.names)
+    good = []
+    for number, row in zip(numbers, rows, strict=True):
+        while len(row) > width and not row[-1].strip():
+            row.pop()
+        if len(row) != width and layout.comment is None and row[0].lstrip().startswith("#"):
+            continue
+        if len(row) != width:
+            hint = ""
+            if width == 1:
+                hint = "; is the first line a title? take it out, or set data.comment to its start"
+            raise InputError(
+                f"{path}:{number + layout.skip}: expected {width} columns as in the first "
+                f"line, found {len(row)}{hint}"
+            )
+        good.append((number, row))
+    return [number for number, _ in good], [row for _, row in good]
+
+
+@dataclass
+class Resolved:
+    """A column as numbers, or as positions in its sorted texts."""
+
+    values: NDArray[Any]
+    texts: list[str] | None = None
+    odd: str | None = None  # a number that is not written plainly
+    absent: str | None = None  # what is missing though it is no usual word for that
+
+
+@dataclass
+class Cells:
+    """A column that is read block by block: as plain numbers as long as it holds nothing else,
+    and otherwise as positions among its distinct cells."""
+
+    plain: bool
+    blocks: list[NDArray[Any]] = field(default_factory=list)
+    distinct: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def is_blank(self) -> bool:
+        if self.plain:
+            return all(np.isnan(block).all() for block in self.blocks)
+        return not any(map(str.strip, self.distinct))
+
+    def add(self, cells: Sequence[str], layout: Layout) -> bool:
+        """Add a block; False for text below numbers, which were not kept as text."""
+        if self.plain:
+            numbers = plain_numbers(cells)
+            if numbers is None:
+                present = [cell if cell.strip() not in layout.missing else "nan" for cell in cells]
+                numbers = plain_numbers(present)
+            if numbers is not None:
+                self.blocks.append(numbers)
+                return True
+            if self.blocks:
+                return False
+            self.plain = False
+        places = self.distinct
+        for cell in dict.fromkeys(cells):
+            places.setdefault(cell, len(places))
+        self.blocks.append(np.fromiter(map(places.__getitem__, cells), np.int32, len(cells)))
+        return True
+
+    def resolved(self, layout: Layout) -> Resolved:
+        values = np.concatenate(self.blocks) if self.blocks else np.empty(0, np.int64)
+        return Resolved(values) if self.plain else resolve(values, list(self.distinct), layout)
+
+
+def plain_numbers(cells: Sequence[str]) -> NDArray[np.float64] | None:
+    """Cells that are all plain numbers; None for any others."""
+    try:
+        numbers = np.fromiter(map(float, cells), np.float64, len(cells))
+    except ValueError:
+        return None
+    text = "".join(cells)
+    return numbers if text.isascii() and "_" not in text else None  # which float() would allow
 
 
 def _by_polars(path: Path, layout: Layout) -> TextTable | None:
@@ -180,55 +298,72 @@ def _by_polars(path: Path, layout: Layout) -> TextTable | None:
     plain = layout.encoding == "utf-8" and layout.comment is None and layout.delimiter != SPACES
     if not plain or path.suffix.lower() in (".zip", *PACKED) or path.stat().st_size < WORTH_IT:
         return None
-    columns = split_by_polars(path, layout.delimiter, layout.skip)
+    absent = layout.missing if layout.reads_plain else None
+    columns = split_by_polars(path, layout.delimiter, layout.skip, absent)
     if columns is None or len(columns) != len(layout.names):
         return None
-    values = np.empty((len(columns[0][0]), len(columns)))
-    categories: dict[str, list[str]] = {}
-    for at, (codes, cells) in enumerate(columns):
-        if cells is None:
-            values[:, at] = codes
-            continue
-        values[:, at], texts, _ = _resolved(codes, cells, layout)
-        if texts is not None:
-            categories[layout.names[at]] = texts
-    if np.isnan(values).all(axis=1).any():
+    if layout.header and all(
+        cells is not None and name in cells for name, (_, cells) in zip(layout.names, columns)
+    ):
+        return None  # rows may repeat the names
+    parts = [
+        Resolved(values) if cells is None else resolve(values, cells, layout)
+        for values, cells in columns
+    ]
+    table = _table(layout.names, parts, layout.skip + 1)
+    blank = np.isnan(table.values[:, 0]) & np.isnan(table.values[:, -1])
+    if np.isnan(table.values[blank]).all(axis=1).any():
         return None  # rows of delimiters alone
-    return TextTable(layout.names, values, categories, layout.skip + 1)
+    return table
 
 
-def _fitted(row: list[str], width: int) -> bool:
-    """Take empty cells off the end of a row that has too many; whether it fits now."""
-    while len(row) > width and not row[-1].strip():
-        row.pop()
-    return len(row) == width
+def _table(
+    names: list[str], parts: list[Resolved], lines: NDArray[np.int64] | int, repeated: int = 0
+) -> TextTable:
+    """The columns side by side, with words about cells that are not written as usual."""
+    values = np.empty((len(parts[0].values), len(names)))
+    categories: dict[str, list[str]] = {}
+    notes = []
+    for at, (name, part) in enumerate(zip(names, parts, strict=True)):
+        values[:, at] = part.values
+        if part.texts is not None:
+            categories[name] = part.texts
+    for key, words in (("odd", "read as numbers"), ("absent", "missing among numbers")):
+        cells = [(n, getattr(p, key)) for n, p in zip(names, parts) if getattr(p, key) is not None]
+        if cells:
+            shown = ", ".join(name for name, _ in cells[:5]) + (" …" if len(cells) > 5 else "")
+            notes.append(f"cells written like {cells[0][1]!r} are {words}: {shown}")
+    if repeated:
+        notes.append(f"{repeated} rows repeat the names of the columns: left out")
+    return TextTable(names, values, categories, lines, notes)
 
 
-def _column(
-    cells: Sequence[str], layout: Layout
-) -> tuple[NDArray[np.float64], list[str] | None, bool]:
-    """A column as numbers, or as positions in its sorted texts; whether its numbers are plain."""
-    positions: dict[str, int] = {}
-    codes = np.array([positions.setdefault(cell, len(positions)) for cell in cells], dtype=np.int64)
-    return _resolved(codes, list(positions), layout)
-
-
-def _resolved(
-    codes: NDArray[np.int64], cells: list[str], layout: Layout
-) -> tuple[NDArray[np.float64], list[str] | None, bool]:
-    """As `_column`, of distinct cells and for each row the position of its cell among them."""
-    distinct = [cell.strip() for cell in cells]
+def resolve(codes: NDArray[Any], cells: Sequence[str], layout: Layout) -> Resolved:
+    """A column, given its distinct cells and for each row the position of its cell among them."""
+    distinct = list(map(str.strip, cells))
     present = [cell for cell in distinct if cell not in layout.missing]
+    if present and all(len(cell) > 1 and cell[0] == cell[-1] == "'" for cell in present):
+        distinct = [cell if cell in layout.missing else cell[1:-1].strip() for cell in distinct]
+        present = [cell for cell in distinct if cell not in layout.missing]
+    texts = odd = absent = None
     numbers = layout.numbers.read(present)
-    texts = None
+    if numbers is None and layout.missing is MISSING and len(present) > 1:
+        words = [cell for cell in present if cell in NO_NUMBER]
+        if words and (numbers := layout.numbers.read([c for c in present if c not in NO_NUMBER])):
+            present = [cell for cell in present if cell not in NO_NUMBER]
+            absent = words[0]
     if numbers is not None:
         known = dict(zip(present, numbers, strict=True))
+        odd = next((cell for cell in present if not is_number(cell)), None)
     else:
-        texts = sorted(set(present))
+        in_order = all(map(operator.lt, present, present[1:]))
+        texts = present if in_order else sorted(set(present))
+        if texts == distinct:
+            return Resolved(codes, texts)
         known = {text: float(number) for number, text in enumerate(texts)}
     table = np.array([known.get(cell, np.nan) for cell in distinct])
     values = table[codes] if len(table) else np.empty(len(codes))
-    return values, texts, all(map(is_number, present))
+    return Resolved(values, texts, odd, absent)
 
 
 # --- the converted copy ------------------------------------------------------------------------
@@ -252,8 +387,9 @@ def _cache_paths(path: Path) -> tuple[Path, Path]:
 
 
 def _keys(reading: Reading) -> dict[str, Any]:
-    """The keys that decide what a file is read as."""
-    return reading.model_dump(include=set(Reading.model_fields) - {"source", "cache"})
+    """What decides how a file is read: a column that is named tells where the header is."""
+    keys = reading.model_dump(include=set(Reading.model_fields) - {"source", "cache"})
+    return {**keys, "columns": sorted(named_columns(reading, 0))}
 
 
 def _from_cache(path: Path, reading: Reading) -> TextTable | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -10,12 +11,39 @@ from datetime import datetime
 
 # What stands for a missing value unless data.missing_values says otherwise.
 MISSING = frozenset(
-    {"", "NA", "N/A", "n/a", "#N/A", "<NA>", "?", "-", ".", "NaN", "nan", "NAN"}
+    {"", "NA", "na", "N/A", "n/a", "#N/A", "#NA", "<NA>", "?", "-", ".", "NaN", "nan", "NAN", "NaT"}
     | {"null", "NULL", "Null", "None"}
+)
+# What stands for a missing value among numbers, and may be a category among text.
+NO_NUMBER = frozenset(
+    {
+        "none",
+        "NONE",
+        "missing",
+        "Missing",
+        "n.a.",
+        "N.A.",
+        "nd",
+        "ND",
+        "--",
+        "---",
+        "..",
+        "...",
+        "*",
+    }
+    | {"#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!", "1.#QNAN", "1.#IND", "-1.#IND"}
 )
 PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?inf(?:inity)?|nan", re.I | re.A)
 SIGNS = "$€£¥"
+# Only a cell of these characters can be a number in a convention other than the plain one.
+MAY_BE_NUMBER = re.compile(rf"[-+\d.,'’()%{SIGNS}\s\u2212eE]*\d[-+\d.,'’()%{SIGNS}\s\u2212eE]*")
+ONE_CHARACTER = {  # for several that look the same
+    **dict.fromkeys(map(ord, "\xa0\u202f\u2009\u2007"), " "),
+    ord("\u2212"): "-",
+    ord("’"): "'",
+}
 YES, NO = ("yes", "true", "y", "t", "1"), ("no", "false", "n", "f", "0")
+MOST_WORDS = 50  # for yes and no, in all spellings
 
 
 def is_number(cell: str) -> bool:
@@ -34,8 +62,9 @@ class Numbers:
         if self.thousands is not None:
             return [_convention(self.decimal, self.thousands)]
         if self.decimal == ",":
-            return [_convention(",", "."), _plain]
-        return [_plain, _convention(".", ","), _convention(",", "."), _convention(".", " ")]
+            return [_convention(",", "."), _convention(",", " "), _convention(",", "'"), _plain]
+        groups = [_convention(".", sign) for sign in (",", " ", "'")]
+        return [_plain, groups[0], _convention(",", "."), *groups[1:], _convention(",", " ")]
 
     def read(self, cells: Sequence[str]) -> list[float] | None:
         """Every cell as a number in one of the conventions; None where a cell is none."""
@@ -48,6 +77,8 @@ class Numbers:
 
     def each(self, cell: str) -> float:
         """One cell as a number; NaN where it is none."""
+        if not is_number(cell) and MAY_BE_NUMBER.fullmatch(cell) is None:
+            return math.nan
         return (self.read([cell]) or [math.nan])[0]
 
 
@@ -57,28 +88,35 @@ def _plain(cell: str) -> float:
     return float(cell)
 
 
+@functools.cache
 def _convention(decimal: str, thousands: str) -> Callable[[str], float]:
-    """A reader of numbers such as -1,234.5, $3, 12% and 3 €."""
+    """A reader of numbers such as -1,234.5, $3, -$3, ($3), 12% and 3 €."""
     d, t = re.escape(decimal), re.escape(thousands)
     number = re.compile(
-        rf"([+-]?)[{SIGNS}]? ?((?:\d{{1,3}}(?:{t}\d{{3}})+|\d+)(?:{d}\d*)?|{d}\d+)"
+        rf"([+-]?)[{SIGNS}]? ?([+-]?)((?:\d{{1,3}}(?:{t}\d{{3}})+|\d+)(?:{d}\d*)?|{d}\d+)"
         rf"((?:[eE][+-]?\d+)?) ?[{SIGNS}%]?",
         re.A,
     )
 
     def read(cell: str) -> float:
-        match = number.fullmatch(cell.replace("\xa0", " "))
-        if match is None:
+        text = cell if cell.isascii() else cell.translate(ONE_CHARACTER)
+        if text.startswith("(") and text.endswith(")"):  # how accountants write what is owed
+            text = f"-{text[1:-1]}"
+        match = number.fullmatch(text)
+        if match is None or (match[1] and match[2]):
             raise ValueError
-        return float(match[1] + match[2].replace(thousands, "").replace(decimal, ".") + match[3])
+        digits = match[3].replace(thousands, "").replace(decimal, ".")
+        return float(match[1] + match[2] + digits + match[4])
 
     return read
 
 
 def yes_or_no(cells: Iterable[str]) -> dict[str, float] | None:
     """1 for yes and 0 for no in any words; None where a cell is neither, or one is absent."""
-    known = {cell: float(cell.lower() in YES) for cell in cells if cell.lower() in YES + NO}
     words = list(cells)
+    if len(words) > MOST_WORDS:
+        return None
+    known = {cell: float(cell.lower() in YES) for cell in words if cell.lower() in YES + NO}
     both = len(set(known.values())) == 2
     return known if both and len(known) == len(words) and not all(map(is_number, words)) else None
 
