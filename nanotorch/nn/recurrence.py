@@ -4,8 +4,8 @@ The rows of a batch of sequences lie step after step: first those of step 0, one
 then those of step 1, and so on; `batch_sizes` counts the sequences of each step and never grows.
 `pre`, the input's part of the gates, is computed for all rows before, so a step is one matrix
 product with the hidden state and a few elementwise calls. Within a kernel each gate is a plane of
-its own, (gates, rows, hidden), whose memory has no gaps. Going back, the gates are computed again,
-for as many steps at once as stay in the processor's cache; the weight's gradient is one product.
+its own, (gates, rows, hidden), whose memory has no gaps. Going back, as many steps at once as stay
+in the processor's cache are prepared; the weight's gradient is one product.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from nanotorch.nn.fused import Fused, push
 from nanotorch.primitive import Primitive, apply
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}  # blocks of rows in the weights
-CACHED = 1 << 16  # numbers of the gates that are computed again at once, a quarter of a megabyte
+CACHED = 1 << 16  # numbers in the gates of the steps that are prepared at once: 256 KB
 
 
 class Recurrence(Fused):
     """y = the states after each step, of shape (1, rows, hidden), or (2, …) with an LSTM's cells
 
-    The rules share one reverse pass; derivatives of it are those of `step_by_step`.
+    With `with_gates`, an LSTM's four gates follow: reverse needs them and computes them again where
+    they are not there. The rules share one reverse pass, whose derivatives are those of
+    `step_by_step`.
     """
 
     __slots__ = ()
@@ -35,32 +37,37 @@ class Recurrence(Fused):
         )[index],
     ) * 5
     jvp = (
-        lambda t, pre, h0, c0, weight, bias, mode, batch_sizes, backwards, index: push(
+        lambda t, pre, h0, c0, weight, bias, mode, batch_sizes, backwards, with_gates, index: push(
             t,
             index,
             [pre, h0, c0, weight, bias],
-            lambda inputs: ops.stack(step_by_step(inputs, (mode, batch_sizes, backwards))),
+            lambda inputs: ops.stack(
+                step_by_step(inputs, (mode, batch_sizes, backwards), with_gates)
+            ),
         ),
     ) * 5
 
     @staticmethod
     def kernel(
         xp: Any, pre: Array, h0: Array, c0: Array | None, weight: Array, bias: Array | None, *,
-        mode: str, batch_sizes: tuple[int, ...], backwards: bool, out: Array | None = None,
+        mode: str, batch_sizes: tuple[int, ...], backwards: bool, with_gates: bool = False,
+        out: Array | None = None,
     ) -> Array:  # fmt: skip
-        shape = (1 if c0 is None else 2, len(pre), weight.shape[1])
+        with_gates = with_gates and mode == "LSTM"
+        shape = (6 if with_gates else 1 if c0 is None else 2, len(pre), weight.shape[1])
         y = xp.empty(shape, pre.dtype) if out is None else out
         cell = Cell(xp, mode, pre, weight, bias)
         for now, before, going_on, size in steps(batch_sizes, backwards):
             h = state(xp, y[0], h0, before, going_on, size)
             if mode == "LSTM":
                 c, next_c = state(xp, y[1], c0, before, going_on, size), y[1, now]
-                i, f, n, o = cell.gates(h, now)
+                i, f, n, o = cell.gates(h, now, y[2:, now] if with_gates else None)
+                part = cell.room("part", 1, size)[0]
                 xp.multiply(f, c, out=next_c)
-                i *= n
-                next_c += i
-                xp.tanh(next_c, out=n)
-                xp.multiply(o, n, out=y[0, now])
+                xp.multiply(i, n, out=part)
+                next_c += part
+                xp.tanh(next_c, out=part)
+                xp.multiply(o, part, out=y[0, now])
             elif mode == "GRU":
                 r, z, n = cell.gates(h, now)
                 xp.subtract(h, n, out=r)
@@ -72,7 +79,7 @@ class Recurrence(Fused):
 
     @staticmethod
     def composition(inputs: Any, attributes: dict[str, Any]) -> Any:
-        return ops.stack(step_by_step(inputs, options_of(attributes)))
+        return ops.stack(step_by_step(inputs, options_of(attributes), attributes["with_gates"]))
 
     @staticmethod
     def cotangents(
@@ -209,7 +216,7 @@ class Cell:
                 xp.multiply(y, y, out=rates)
                 xp.subtract(1, rates, out=rates)
             return rates, []
-        gates = self.gates(h, rows)
+        gates = y[2:] if len(y) > 2 else self.gates(h, rows)
         rates, (past, other) = self.room("rates", 4, size), self.room("past", 2, size)
         if self.mode == "LSTM":
             i, f, n, o = gates
@@ -357,24 +364,27 @@ def state_before(states: Any, initial: Any, batch_sizes: Sequence[int], backward
 # --- the same from small ops ----------------------------------------------------------------------
 
 
-def step(mode: str, pre: Any, hidden: Any, h: Any, c: Any) -> tuple[Any, Any]:
-    """(h, c) after one step, from the gates of the input and of the hidden state."""
+def step(mode: str, pre: Any, hidden: Any, h: Any, c: Any) -> list[Any]:
+    """[h], or [h, c, the four gates], after one step, from the gates of the input and of the hidden
+    state."""
     if mode == "GRU":
         (a, b, x), (p, q, s) = ops.chunk(pre, 3, 1), ops.chunk(hidden, 3, 1)
         n = ops.tanh(x + ops.sigmoid(a + p) * s)
-        return n + ops.sigmoid(b + q) * (h - n), None
+        return [n + ops.sigmoid(b + q) * (h - n)]
     gates = pre + hidden
     if mode != "LSTM":
-        return (ops.tanh(gates) if mode == "RNN_TANH" else ops.relu(gates)), None
-    i, f, n, o = ops.chunk(gates, 4, 1)
-    c = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(n)
-    return ops.sigmoid(o) * ops.tanh(c), c
+        return [ops.tanh(gates) if mode == "RNN_TANH" else ops.relu(gates)]
+    a, b, x, d = ops.chunk(gates, 4, 1)
+    i, f, n, o = ops.sigmoid(a), ops.sigmoid(b), ops.tanh(x), ops.sigmoid(d)
+    c = f * c + i * n
+    return [o * ops.tanh(c), c, i, f, n, o]
 
 
 def step_by_step(
-    inputs: Sequence[Any], options: tuple[str, tuple[int, ...], bool], projection: Any = None
-) -> list[Any]:
-    """[h, c] (or [h]) after each step, as `Recurrence` has them; `projection` makes h smaller."""
+    inputs: Sequence[Any], options: tuple[str, tuple[int, ...], bool], with_gates: bool = False,
+    projection: Any = None,
+) -> list[Any]:  # fmt: skip
+    """What `Recurrence` returns, as a list; `projection` makes h smaller."""
     (pre, h0, c0, weight, bias), (mode, batch_sizes, backwards) = inputs, options
     parts, order = ops.split(pre, list(batch_sizes)), range(len(batch_sizes))
     h, c = h0, c0
@@ -387,10 +397,11 @@ def step_by_step(
             else ops.narrow(s, 0, 0, size)
             for s, start in ((h, h0), (c, c0))
         )  # fmt: skip
-        h, c = step(mode, parts[k], ops.linear(h, weight, bias), h, c)
+        planes = step(mode, parts[k], ops.linear(h, weight, bias), h, c)
         if projection is not None:
-            h = ops.linear(h, projection)
-        states.append([h] if c is None else [h, c])
+            planes[0] = ops.linear(planes[0], projection)
+        h, c = [*planes, None][:2]
+        states.append(planes if with_gates else planes[:2])
     return [ops.cat(list(s)) for s in zip(*(states[::-1] if backwards else states), strict=True)]
 
 

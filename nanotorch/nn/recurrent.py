@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 from nanotorch import ops
+from nanotorch.autograd.grad_mode import modes
 from nanotorch.creation import empty
 from nanotorch.nn import functional as F, init
 from nanotorch.nn.module import Module
@@ -43,6 +44,13 @@ def _precision(gates: Tensor, weight: Tensor, wide: bool) -> Any:
     """The dtype of the steps: that of the gates, which autocast may have made narrower than the
     weights; on the CPU that of the weights for what PyTorch leaves `wide` there."""
     return weight.dtype if wide and not gates.is_cuda else gates.dtype
+
+
+def _recurrence(inputs: list[Any], mode: str, batch_sizes: tuple[int, ...], backwards: bool) -> Any:
+    """The states of all steps, and the gates where reverse will need them."""
+    recorded = modes.grad and any(x is not None and x.requires_grad for x in inputs)
+    options = {"mode": mode, "batch_sizes": batch_sizes, "backwards": backwards}
+    return apply(Recurrence, *inputs, **options, with_gates=recorded)
 
 
 class RNNBase(Module):
@@ -236,8 +244,9 @@ class RNNBase(Module):
         tensors = [pre, *[*start, None][:2], weights[1], bias]
         inputs = [tensor if tensor is None else tensor.to(kind) for tensor in tensors]
         if self.proj_size:
-            return step_by_step(inputs, (self.mode, batch_sizes, backwards), weights[-1])
-        y = apply(Recurrence, *inputs, mode=self.mode, batch_sizes=batch_sizes, backwards=backwards)
+            options = (self.mode, batch_sizes, backwards)
+            return step_by_step(inputs, options, projection=weights[-1])
+        y = _recurrence(inputs, self.mode, batch_sizes, backwards)
         return [y[place] for place in range(len(start))]
 
     def extra_repr(self) -> str:
@@ -350,10 +359,8 @@ class RNNCellBase(Module):
         pre, bias = _gates(x, self.mode, self.weight_ih, self.bias_ih, self.bias_hh)
         kind = _precision(pre, self.weight_hh, self.mode in ("LSTM", "GRU"))
         tensors = [pre, *[*states, None][:2], self.weight_hh, bias]
-        y = apply(
-            Recurrence, *(tensor if tensor is None else tensor.to(kind) for tensor in tensors),
-            mode=self.mode, batch_sizes=(x.shape[0],), backwards=False,
-        )  # fmt: skip
+        inputs = [tensor if tensor is None else tensor.to(kind) for tensor in tensors]
+        y = _recurrence(inputs, self.mode, (x.shape[0],), False)
         results = [y[place][0] if single else y[place] for place in range(len(states))]
         return tuple(results) if self.mode == "LSTM" else results[0]
 
