@@ -10,6 +10,7 @@ import pytest
 
 import nanotorch as nt
 from nanotorch import nn
+from nanotorch.backend import threads
 from nanotorch.nn import functional as F, scaled_dot_product as blocks
 
 attention = F.scaled_dot_product_attention
@@ -491,3 +492,22 @@ def test_a_transformer_trains_and_a_compiled_one_alike(pure: bool) -> None:
         losses.append([call(x, y).item() for _ in range(8)])
     assert losses[0] == losses[1]
     assert losses[0][-1] < losses[0][0]
+
+
+def test_overlapping_blocks_of_one_blas_thread_put_the_number_of_threads_back() -> None:
+    functions = threads._blas_functions()
+    if functions is None:
+        pytest.skip("needs the OpenBLAS of NumPy's wheels")
+    setter, getter = functions
+    before = getter()
+    setter(2)
+    try:
+        first, second = threads.one_blas_thread(), threads.one_blas_thread()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)  # as another thread would
+        assert getter() == 1
+        second.__exit__(None, None, None)
+        assert getter() == 2
+    finally:
+        setter(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -307,3 +308,23 @@ ERRORS: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
 def test_what_does_not_fit_is_refused(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gelu_is_exact_to_the_dtype_everywhere(dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    near = nt.linspace(-9, 9, 20001, dtype=nt.float64)
+    far = nt.tensor([10.0, 1e4, 1e10, 1e30, math.inf], dtype=nt.float64)
+    x = nt.cat([near, far, -far[:-1]]).to(getattr(nt, dtype)).requires_grad_()
+    y = nn.functional.gelu(x)
+    y.sum().backward()
+    exact = torch.tensor(x.detach().numpy()).double().requires_grad_()
+    there = torch.nn.functional.gelu(exact)
+    there.sum().backward()
+    tolerance = 1e-6 if dtype == "float32" else 1e-14
+    for ours, theirs in ((y.detach(), there.detach()), (x.grad, exact.grad)):
+        expected = nt.tensor(theirs.numpy())
+        assert nt.allclose(ours.double(), expected, tolerance, tolerance, equal_nan=True)
+    assert nn.functional.gelu(nt.tensor([-10.0, -1e30])).abs().max() == 0
+    assert nn.functional.gelu(nt.tensor([nt.nan, -math.inf])).isnan().all()

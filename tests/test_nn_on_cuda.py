@@ -205,6 +205,14 @@ NETS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "RNN": (lambda: nn.RNN(3, 4, nonlinearity="relu"), (5, 2, 3)),
     "LSTM with projections": (lambda: nn.LSTM(3, 4, proj_size=2), (5, 2, 3)),
     "LSTMCell": (lambda: nn.LSTMCell(3, 4), (2, 3)),
+    "TransformerEncoderLayer": (
+        lambda: nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True),
+        (2, 5, 4),
+    ),
+    "Transformer's encoder": (
+        lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0), 2),
+        (5, 2, 4),
+    ),
     "Conv2d": (lambda: nn.Conv2d(2, 4, 3, padding=1, groups=2), (3, 2, 6, 5)),
     "Conv1d": (lambda: nn.Conv1d(2, 4, 3, stride=2), (3, 2, 9)),
     "ConvTranspose2d": (lambda: nn.ConvTranspose2d(2, 4, 3, stride=2), (3, 2, 4, 5)),

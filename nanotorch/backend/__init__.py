@@ -49,8 +49,8 @@ from nanotorch.backend.dtypes import (
 )
 from nanotorch.backend.limits import finfo as finfo, fitting as fitting, iinfo as iinfo
 from nanotorch.backend.threads import (
-    blas_threads as blas_threads,
     get_num_threads as get_num_threads,
+    one_blas_thread as one_blas_thread,
     set_num_threads as set_num_threads,
     side_by_side as side_by_side,
 )

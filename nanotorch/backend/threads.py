@@ -15,6 +15,10 @@ import numpy
 _threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _blas: tuple[Callable[[int], Any], Callable[[], int]] | bool | None = None
 
+# Of each block of `one_blas_thread` that is open, how many threads there were before the first.
+_before: list[int] = []
+_lock = threading.Lock()
+
 # What OpenBLAS calls its two functions, in NumPy's wheels and in distributions.
 _PREFIXES = ("scipy_openblas", "openblas")
 _SUFFIXES = ("64_", "")
@@ -60,19 +64,30 @@ def set_num_threads(count: int) -> None:
 
 
 @contextlib.contextmanager
-def blas_threads(count: int) -> Iterator[None]:
-    """Within the block BLAS uses `count` threads, so that it does not fight with threads of
-    ours."""
+def one_blas_thread() -> Iterator[None]:
+    """Within the block BLAS uses one thread, so that it does not fight with threads of ours.
+
+    Blocks of several threads overlap: the first begins and the last one to end puts it back.
+    """
     functions = _blas_functions()
     if functions is None:
         yield
         return
-    before = functions[1]()
-    functions[0](count)
+    setter, getter = functions
+    with _lock:
+        if not _before:
+            count = getter()
+            setter(1)
+        else:
+            count = _before[-1]
+        _before.append(count)
     try:
         yield
     finally:
-        functions[0](before)
+        with _lock:
+            count = _before.pop()
+            if not _before:
+                setter(count)
 
 
 def side_by_side(work: Callable[[int], None], count: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from nanotorch.autograd.grad_mode import modes
 from nanotorch.autograd.walk import on_tensors
-from nanotorch.backend import blas_threads
+from nanotorch.backend import one_blas_thread
 from nanotorch.compile.check import CHECK, Event, compare, events_of
 from nanotorch.compile.cuda_graph import is_on_gpu, place_of, unfit
 from nanotorch.compile.entry import MISSED, entry
@@ -130,7 +130,7 @@ class PureStep:
             # The bits of a large product may depend on the number of threads; those of tiles do
             # not.
             large = not inputs or sum(x._array.nbytes for x in inputs) >= WORTHWHILE_BYTES
-            with blas_threads(1) if large else contextlib.nullcontext():
+            with one_blas_thread() if large else contextlib.nullcontext():
                 result = self._function(*args, **kwargs)
         self._recordings += 1
         results: list[Tensor] = []

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from nanotorch.backend import HOST, MODULES, Array, blas_threads, get_num_threads, side_by_side
+from nanotorch.backend import HOST, MODULES, Array, get_num_threads, one_blas_thread, side_by_side
 from nanotorch.compile.lines import Line
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.program import Program
@@ -252,7 +252,7 @@ class Runner:
         if threads == 1:
             work(0)
         else:
-            with blas_threads(1):
+            with one_blas_thread():
                 side_by_side(work, threads)
         for place, (_, _, divisor, out) in enumerate(self._sums):
             HOST.copyto(out, self._totals[0][place])

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from nanotorch import ops
 from nanotorch.backend import HOST, Array
 from nanotorch.backend.dtypes import bool_, float32, int64
-from nanotorch.backend.threads import blas_threads, get_num_threads, side_by_side
+from nanotorch.backend.threads import get_num_threads, one_blas_thread, side_by_side
 from nanotorch.creation import empty
 from nanotorch.nn import functional as F
 from nanotorch.nn.fused import Fused, push
@@ -229,7 +229,7 @@ def for_blocks(
     count = min(get_num_threads(), len(groups))
     if number * heads * length * columns < THREADED:
         count = 1
-    with blas_threads(1):  # the products of a block are small
+    with one_blas_thread():  # the products of a block are small
         side_by_side(lambda worker: run(worker, count), count)
 
 

@@ -51,7 +51,7 @@ NORMAL_UNDER = (
     1.0, 0.2524285614490509, 0.0288374163210392, 0.0019008873496204615, 7.409523823298514e-05,
     1.169305846815405e-06,
 )  # fmt: skip
-NORMAL_END = 5.6568542  # where the function is 1 in float32
+NORMAL_END = 5.6568542  # from where on the function is 1 in float32
 CENTER = 3.75
 LOW, HIGH = (1 - CENTER) / (1 + CENTER), (28 - CENTER) / (28 + CENTER)
 
@@ -105,7 +105,9 @@ def normal_cdf_of_floats(xp: Any, x: Array) -> Array:
     held = xp.minimum(xp.maximum(x, -NORMAL_END), NORMAL_END)
     squares = held * held
     y = polynomial(xp, squares, NORMAL_OVER) * held
-    return y / polynomial(xp, squares, NORMAL_UNDER) + 0.5
+    y = y / polynomial(xp, squares, NORMAL_UNDER) + 0.5
+    zero, one = y.dtype.type(0), y.dtype.type(1)
+    return xp.where(x <= -NORMAL_END, zero, xp.where(x >= NORMAL_END, one, y))
 
 
 def polynomial(xp: Any, x: Array, coefficients: tuple[float, ...]) -> Array:
