@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         CELU as CELU,
         ELU as ELU,
         GELU as GELU,
+        GLU as GLU,
         SELU as SELU,
         Hardshrink as Hardshrink,
         Hardsigmoid as Hardsigmoid,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         Sigmoid as Sigmoid,
         SiLU as SiLU,
         Softmax as Softmax,
+        Softmax2d as Softmax2d,
         Softmin as Softmin,
         Softplus as Softplus,
         Softshrink as Softshrink,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
         ConvTranspose2d as ConvTranspose2d,
     )
     from nanotorch.nn.dropout import (
+        AlphaDropout as AlphaDropout,
         Dropout as Dropout,
         Dropout1d as Dropout1d,
         Dropout2d as Dropout2d,
@@ -127,8 +130,11 @@ if TYPE_CHECKING:
         RNNCellBase as RNNCellBase,
     )
     from nanotorch.nn.reshaping import (
+        ChannelShuffle as ChannelShuffle,
         Flatten as Flatten,
         Identity as Identity,
+        PixelShuffle as PixelShuffle,
+        PixelUnshuffle as PixelUnshuffle,
         Unflatten as Unflatten,
     )
     from nanotorch.nn.resizing import (

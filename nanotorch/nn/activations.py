@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nanotorch import ops
 from nanotorch.creation import full
 from nanotorch.nn import functional as F
 from nanotorch.nn.module import Module
@@ -291,3 +292,39 @@ class Softmin(Module):
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
+
+
+class GLU(Module):
+    """y = a · sigmoid(b), with a and b the halves of x along `dim` (Dauphin et al., 2016)."""
+
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        return glu(input, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
+def glu(input: Tensor, dim: int = -1) -> Tensor:
+    """y = a · sigmoid(b), with a and b the halves of x along `dim`."""
+    if not input.ndim or input.shape[dim] % 2:
+        raise RuntimeError(
+            f"glu: expected an even size in dimension {dim}, got shape {tuple(input.shape)}"
+        )
+    a, b = input.chunk(2, dim)
+    y: Tensor = a * ops.sigmoid(b)
+    return y
+
+
+class Softmax2d(Module):
+    """y = softmax(x) over the channels of (N, C, H, W) or (C, H, W)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim not in (3, 4):
+            raise ValueError(
+                f"Softmax2d: expected input to be 3D or 4D, got shape {tuple(input.shape)}"
+            )
+        return F.softmax(input, -3)

@@ -46,6 +46,33 @@ class Dropout2d(Dropout):
         return dropout2d(input, self.p, self.training, self.inplace)
 
 
+class AlphaDropout(Dropout):
+    """Keeps mean 0 and variance 1 of what `SELU` gives: dropped elements become its lower bound.
+
+    Source: Klambauer et al., 2017.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Shapes: any, to the same."""
+        return alpha_dropout(input, self.p, self.training)
+
+
+ALPHA = 1.7580993408473766  # the lower bound of SELU is -ALPHA
+
+
+def alpha_dropout(
+    input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False
+) -> Tensor:
+    """y = a (x or, with probability p, -ALPHA) + b, with mean 0 and variance 1 if x has them."""
+    if p in (0, 1) or not training or input.numel() == 0:
+        return F.dropout(input, p, training, inplace)
+    a = ((ALPHA**2 * p + 1) * (1 - p)) ** -0.5
+    kept = ops.gt(F.dropout(ops.ones_like(input.detach()), p), 0).to(input.dtype)
+    shift = (kept - 1) * (ALPHA * a) + ALPHA * a * p
+    y: Tensor = input.mul_(kept * a).add_(shift) if inplace else input * (kept * a) + shift
+    return y
+
+
 def _channels(x: Any, channels: int, p: float, training: bool, inplace: bool) -> Any:
     """x without some of its channels, the last of its first `channels` dimensions."""
     if not training or p == 0 or x.numel() == 0:

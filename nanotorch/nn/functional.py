@@ -31,13 +31,18 @@ from nanotorch.tensor import Tensor
 Function = Callable[..., Tensor]
 
 if TYPE_CHECKING:
+    from nanotorch.nn.activations import glu as glu
     from nanotorch.nn.convolution import (
         conv1d as conv1d,
         conv2d as conv2d,
         conv_transpose1d as conv_transpose1d,
         conv_transpose2d as conv_transpose2d,
     )
-    from nanotorch.nn.dropout import dropout1d as dropout1d, dropout2d as dropout2d
+    from nanotorch.nn.dropout import (
+        alpha_dropout as alpha_dropout,
+        dropout1d as dropout1d,
+        dropout2d as dropout2d,
+    )
     from nanotorch.nn.embedding import embedding_bag as embedding_bag
     from nanotorch.nn.folding import fold as fold, unfold as unfold
     from nanotorch.nn.multihead import (
@@ -53,6 +58,11 @@ if TYPE_CHECKING:
         avg_pool2d as avg_pool2d,
         max_pool1d as max_pool1d,
         max_pool2d as max_pool2d,
+    )
+    from nanotorch.nn.reshaping import (
+        channel_shuffle as channel_shuffle,
+        pixel_shuffle as pixel_shuffle,
+        pixel_unshuffle as pixel_unshuffle,
     )
     from nanotorch.nn.resizing import interpolate as interpolate, upsample as upsample
     from nanotorch.nn.scaled_dot_product import (
