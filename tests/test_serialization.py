@@ -488,6 +488,7 @@ ATTACKS = {
     "the state of a list": b"]}b.",
     "the state of a tensor": tensor() + b"}X\x06\0\0\0_array]sb.",
     "a method of an ordered dict": b"ccollections\nOrderedDict\n)R}X\x05\0\0\0items]sb.",
+    "attributes in a tuple": b"ccollections\nOrderedDict\n)R(X\x01\0\0\0atb.",
     "the class of an ordered dict": b"ccollections\nOrderedDict\n)R}X\x09\0\0\0__class__]sb.",
     "appending to a dict": b"}K\x01a.",
     "an item of a list": b"]K\0K\x01s.",
@@ -590,13 +591,13 @@ def peak_of_reading(content: bytes, **options: Any) -> int:
 
 def patched(content: bytes, name: str, **fields: int) -> bytes:
     """A zip archive whose directory says something else of a record."""
-    at = {"crc": 16, "packed": 20, "size": 24, "place": 42}
+    at = {"flags": 8, "crc": 16, "packed": 20, "size": 24, "place": 42}
     data, start = (
         bytearray(content),
         content.rindex(b"PK\x01\x02", 0, content.rindex(name.encode())),
     )
     for field, value in fields.items():
-        struct.pack_into("<I", data, start + at[field], value)
+        struct.pack_into("<H" if field == "flags" else "<I", data, start + at[field], value)
     return bytes(data)
 
 
@@ -770,6 +771,16 @@ def test_zip_archives_of_others_are_refused_by_name() -> None:
         with zipfile.ZipFile(file, "a") as out:
             out.writestr("archive/data.pkl", b"K\x01.")
         read(file.getvalue())
+
+
+def test_records_that_are_encrypted_or_begin_at_the_end_are_refused() -> None:
+    content = archive(b"\x80\x02" + tensor() + b".", {"data/0": SIX})
+    with pytest.raises(RuntimeError, match="with compressed or encrypted records"):
+        read(patched(content, "data/0", flags=1))
+    with pytest.raises(RuntimeError, match="the record 'data/0' is cut off"):
+        read(patched(content, "data/0", place=len(content) - 10))
+    with pytest.raises(RuntimeError, match="there is no record 'data/0' where it should be"):
+        read(patched(content, "data/0", place=4))
 
 
 def test_checksums_that_were_left_out_are_not_asked_for() -> None:
