@@ -580,7 +580,7 @@ def sizes_of(name: str, **options: Any) -> Any:
     """Factors whose signs are free, as their sizes."""
 
     def function(t: Any, x: Any) -> Any:
-        return [part.abs() for part in getattr(t.linalg, name)(x, **options)]
+        return tuple(part.abs() for part in getattr(t.linalg, name)(x, **options))
 
     return function
 
@@ -677,8 +677,8 @@ row("trapezoid", lambda t, y: t.trapezoid(y, dx=0.5), real(3, 4), floats=True)
 row("trapezoid at", lambda t, y, x: t.trapezoid(y, x), real(3, 4), real(4), floats=True)
 row("cumulative_trapezoid", lambda t, y, x: t.cumulative_trapezoid(y, x, dim=0), real(3, 4),
     real(3), floats=True)  # fmt: skip
-row("gradient", lambda t, x: t.gradient(x, spacing=0.5), real(3, 4), floats=True)
-row("gradient second order", lambda t, x: t.gradient(x, dim=1, edge_order=2), real(3, 4),
+row("gradient", lambda t, x: tuple(t.gradient(x, spacing=0.5)), real(3, 4), floats=True)
+row("gradient second order", lambda t, x: tuple(t.gradient(x, dim=1, edge_order=2)), real(3, 4),
     floats=True)  # fmt: skip
 
 # Order.

@@ -79,7 +79,7 @@ class LogNdtr(Elementwise):
 
     promotes = "floating"
     backward_name = "SpecialLogNdtrBackward0"
-    vjp = (lambda g, x: g * (math.sqrt(2 / math.pi) / erfcx(x * -math.sqrt(0.5))),)
+    vjp = (lambda g, x: g * math.sqrt(2 / math.pi) / erfcx(x * -math.sqrt(0.5)),)
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:

@@ -238,8 +238,8 @@ class Strided(Primitive):
         lies = all(n < 2 or s == t * size for n, s, t in zip(x.shape, here.strides, strides))
         if here.offset != start * size or not lies:  # a gradient, say: its elements by their index
             places = positions(xp, x.shape, strides, start)
-            memory = xp.zeros(1 + max(last, int(places.max(initial=0))), x.dtype)
-            memory[places] = x.reshape(-1)
+            memory = xp.zeros(1 + max(last, int(places.max()) if places.size else 0), x.dtype)
+            memory[places] = x
         if 0 not in shape and last >= memory.size:
             raise ValueError(
                 f"sizes {list(shape)}, strides {list(stride)} and offset {offset} need {last + 1} "
@@ -250,12 +250,12 @@ class Strided(Primitive):
 
 
 def positions(xp: Any, shape: Shape, stride: Shape, offset: int) -> Array:
-    """Where in memory each element lies, flat."""
+    """Where in memory each element lies."""
     places = xp.full(shape, offset, xp.int64)
     for d, (n, step) in enumerate(zip(shape, stride, strict=True)):
         line = xp.arange(n) * step
         places = places + line.reshape([-1 if i == d else 1 for i in range(len(shape))])
-    return places.reshape(-1)
+    return places
 
 
 def moved(
@@ -268,8 +268,8 @@ def moved(
     there = positions(xp, tuple(to), strides, start)
     size = 1 + max([int(p.max()) for p in (here, there) if p.size], default=0)
     wrap = x._wrap if isinstance(x, Traced) else (lambda array: array)
-    flat = apply(IndexAdd, reshape(x, (-1,)), wrap(here), key=(HERE,), shape=(size,))
-    return reshape(apply(Index, flat, wrap(there), key=(HERE,)), tuple(to))
+    flat = apply(IndexAdd, x, wrap(here), key=(HERE,), shape=(size,))
+    return apply(Index, flat, wrap(there), key=(HERE,))
 
 
 def as_strided(x: Any, size: Any, stride: Any, storage_offset: int | None = None) -> Any:
