@@ -19,7 +19,8 @@ const OPTIONS = [
 const WIDTHS = [400, 1280];
 const MODES = ["light", "dark"];
 
-// Runs in the page: axe's violations, what is wider than the window, and labels that overlap.
+// Runs in the page: axe's violations, what is wider than the window, labels that overlap or are cut
+// off, and short words of tables that are broken over two lines.
 async function look() {
   const wrong = [];
   const results = await axe.run(document, { resultTypes: ["violations"] });
@@ -50,6 +51,17 @@ async function look() {
         if (width > 0.5 && height > 0.5) {
           wrong.push(`overlap in ${drawing.getAttribute("aria-label")}: ${boxes[i][0]} | ${boxes[j][0]}`);
         }
+      }
+    }
+  }
+  for (const cell of document.querySelectorAll("table:not(.matrix) :is(th, td, caption), .tiles span")) {
+    for (const node of cell.childNodes) {
+      for (const { 0: word, index } of (node.data ?? "").matchAll(/\S{2,12}(?!\S)/g)) {
+        if (index > 0 && /\S/.test(node.data[index - 1])) continue;  // the end of a longer word
+        const range = document.createRange();
+        range.setStart(node, index);
+        range.setEnd(node, index + word.length);
+        if (range.getClientRects().length > 1) wrong.push(`broken word: ${word}`);
       }
     }
   }

@@ -123,6 +123,7 @@ def test_the_look_finds_what_is_wrong(tmp_path: Path) -> None:
         "cut off": chart.format(label(190, "a long label")),
         "wider than the window": '<div style="width:2000px;height:9px"></div>',
         "axe color-contrast": '<p style="color:#999;background:#fff">faint</p>',
+        "broken word": '<table><tr><td style="max-width:2em;word-break:break-all">accuracy</table>',
         "axe image-alt": '<img src="data:,">',
     }
     pages = []

@@ -43,7 +43,7 @@ body{margin:0 auto;max-width:1080px;padding:24px 16px 64px;color:var(--ink);
 background:var(--paper);font:15px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
 h1{font-size:26px;margin:0}h2{font-size:17px;margin:0 0 10px}
 p{margin:4px 0;color:var(--soft)}a{color:var(--c0)}
-h1,p,.tiles span,.legend span,th,td{overflow-wrap:anywhere}
+h1,p,.legend span,.words td{overflow-wrap:anywhere}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(130px,1fr));gap:10px;margin:20px 0}
 .tiles div{background:var(--card);border-radius:10px;padding:12px 14px}
 .tiles b{display:block;font-size:22px;font-weight:650;font-variant-numeric:tabular-nums}
@@ -74,17 +74,18 @@ i.again{mask:repeating-linear-gradient(90deg,#000 0 4px,transparent 4px 6px)}
 .legend i.guide{height:0;border-radius:0;border-top:2px dotted var(--soft)}
 caption{text-align:left;color:var(--soft);font-size:13px;padding-bottom:4px}
 .legend i.ring.c0{border:2.2px solid var(--c0)}.legend i.ring.c1{border:2.2px solid var(--c1)}
-.wide{overflow:auto;max-height:480px}.wide th,.wide td{overflow-wrap:normal}
+.wide{overflow:auto;max-height:480px}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:14px}
 th{text-align:left;font-weight:500;color:var(--soft);padding:4px 8px 4px 0}
 td{text-align:right;padding:4px 0 4px 8px}
 .lined tr+tr{border-top:1px solid var(--line)}
 .lined thead th,.lined tr:first-child th{text-align:right}
 .lined tr:first-child th:first-child{text-align:left}
-.words td{text-align:left}
+.lined td,.words th{white-space:nowrap}.words td,.kinds td{text-align:left}
+.words td{white-space:normal}
 .matrix td{text-align:center;padding:8px 6px;border-radius:6px;min-width:38px;
 background:color-mix(in srgb,var(--c0) calc(var(--share)*50%),transparent)}
-.matrix th{text-align:center}.matrix tr th:first-child{text-align:right}
+.matrix th{text-align:center;overflow-wrap:anywhere}.matrix tr th:first-child{text-align:right}
 .matrix{border-collapse:separate;border-spacing:3px;table-layout:fixed}
 @media(max-width:560px){.matrix td{padding:6px 1px;min-width:0;font-size:12px}
 .matrix th{padding:2px;font-size:12px;overflow-wrap:anywhere}.matrix{border-spacing:2px}}
@@ -120,9 +121,8 @@ def write_overview(runs: list[Finished]) -> Path:
         + "</tr>"
         for row in rows
     )  # fmt: skip
-    table = (
-        f'<table class="lined"><caption>{len(runs)} runs</caption><tr>{shown}</tr>{body}</table>'
-    )
+    caption = f"<caption>{len(runs)} runs</caption>"
+    table = wide(f'<table class="lined">{caption}<tr>{shown}</tr>{body}</table>')
     title = html(f"{first.name} to {last.name}")
     write_whole(
         path, _document(title, f"<h1>{title}</h1>", _section("Results", table, True)).encode()
@@ -371,7 +371,7 @@ def _columns(run: Finished) -> str:
         name = html(column.name)
         body += f'<tr><th scope="row">{name}</th><td>{html(kind)}</td><td>{fill}</td></tr>'
     caption = "<caption>what each column was taken for</caption>"
-    table = f'<table class="lined words">{caption}<tr>{head}</tr>{body}</table>'
+    table = f'<table class="lined kinds">{caption}<tr>{head}</tr>{body}</table>'
     return _section("Columns", wide(table))
 
 
