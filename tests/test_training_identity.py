@@ -46,7 +46,8 @@ def call(command: str, *arguments: str) -> int:
 CHANGES: dict[str, tuple[Callable[[], None], str]] = {
     "rows in another order": (lambda: write(ROWS[::-1]), "its rows in another order"),
     "a row less": (lambda: write(ROWS[:-1]), "d.csv has 59 rows, and had 60"),
-    "another value": (lambda: write(["0,5,u,a", *ROWS[1:]]), "d.csv has other values"),
+    "another value": (lambda: write(["0,5,u,a", *ROWS[1:]]), "d.csv has other values in"),
+    "another text": (lambda: write(["0,0,v,a", *ROWS[1:]]), "d.csv has other values in c;"),
     "another name": (lambda: write(ROWS, "id,z,c,y"), r"other columns \(with z and without x\)"),
 }
 

@@ -41,6 +41,22 @@ def marks_of(features: NDArray[Any]) -> NDArray[np.uint64]:
     return marks
 
 
+def column_marks(
+    values: NDArray[Any], names: list[str], categories: dict[str, list[str]]
+) -> list[str]:
+    """A mark for each column, the same for the same values or texts in any order."""
+    marks = np.zeros(values.shape[1], dtype=np.uint64)
+    step = max(1, CHUNK // max(1, values.shape[1]))
+    for start in range(0, len(values), step):
+        bits = (values[start : start + step].astype(np.float64) + 0.0).view(np.uint64)
+        for shift in (29, 32):  # whole numbers differ in their upper bits alone
+            bits ^= bits >> np.uint64(shift)
+            bits *= np.uint64(0x9E3779B97F4A7C15)
+        marks += bits.sum(axis=0, dtype=np.uint64)
+    texts = [sha256(json.dumps(categories.get(name)).encode())[:16] for name in names]
+    return [f"{mark:016x}{text}" for mark, text in zip(marks.tolist(), texts, strict=True)]
+
+
 def marks_file(marks: NDArray[np.uint64]) -> bytes:
     file = io.BytesIO()
     np.save(file, np.sort(marks), allow_pickle=False)
@@ -89,4 +105,10 @@ def _change(file: str, before: dict[str, Any], now: dict[str, Any]) -> str | Non
         words = [f"with {', '.join(new[:5])}"] if new else []
         words += [f"without {', '.join(lost[:5])}"] if lost else []
         return f"{file} has other columns ({' and '.join(words) or 'in another order'})"
-    return f"{file} has other values, or its rows in another order"
+    if one.get("marks") is None or other.get("marks") is None:
+        return f"{file} has other values, or its rows in another order"
+    pairs = zip(one["columns"], one["marks"], other["marks"], strict=True)
+    edited = [name for name, mark, other_mark in pairs if mark != other_mark]
+    if edited:
+        return f"{file} has other values in {', '.join(edited[:5])}"
+    return f"{file} has its rows in another order, or is written in another way"

@@ -21,7 +21,7 @@ from nanotorch.training.data.encoding import (
     make_encoding,
     settle_targets,
 )
-from nanotorch.training.data.identity import file_digest, marks_of, rows_digest
+from nanotorch.training.data.identity import column_marks, file_digest, marks_of, rows_digest
 from nanotorch.training.data.split import Split, divide
 from nanotorch.training.data.tables import Table, read_table, table_of
 from nanotorch.training.data.values import date_format
@@ -324,7 +324,13 @@ def _file(source: str, table: Table) -> dict[str, Any]:
     digest = file_digest(source)
     if digest is None:
         digest = sha256(np.ascontiguousarray(table.values).tobytes())
-    return {"sha256": digest, "rows": len(table.values), "columns": table.names}
+    in_memory = not isinstance(table.values, np.memmap)
+    return {
+        "sha256": digest,
+        "rows": len(table.values),
+        "columns": table.names,
+        "marks": column_marks(table.values, table.names, table.categories) if in_memory else None,
+    }
 
 
 def _test_file(data: Data, model: str, build: _Builder, files: dict[str, Any]) -> Part:
