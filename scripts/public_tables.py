@@ -6,7 +6,7 @@
 For each table: `nanotorch inspect FILE --target NAME --write my.toml`, `nanotorch train my.toml`,
 and the test rows measured once more by a pipeline of scikit-learn (means for gaps, standardization,
 one-hot, logistic or linear regression) that is fitted on the same training rows. A small table is
-divided anew (`data.split_seed`) until about a thousand rows were tested, which both measure
+divided anew (`data.split_seed`) until about 400 rows were tested, which both measure
 together: of the ten test rows of one division, one more or less says nothing. Prints a Markdown
 table; nothing is downloaded. The exit status is 1 where a table does not train, or where
 scikit-learn is better by more than 0.02, beyond what chance explains.
@@ -37,7 +37,7 @@ from nanotorch.training.data.values import MISSING, Numbers
 from nanotorch.training.errors import InputError, RunFailure
 from nanotorch.training.inspection import inspect_file, write_toml
 
-TESTED, MOST = 1000, 40  # test rows of a table altogether, and divisions of it at most
+TESTED, MOST = 400, 25  # test rows of a table altogether, and divisions of it at most
 # Of each package: the file below it, and its target.
 TABLES = {
     "statsmodels": {

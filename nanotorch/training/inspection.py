@@ -20,6 +20,7 @@ from nanotorch.training.files import refuse_to_replace
 TARGETS = ("target", "y", "label", "class", "outcome", "survived", "species", "diagnosis")
 EXAMPLES, WIDTH = 3, 24
 CLASSES = 20  # numbers up to which a target may be one of classes
+FEW = 30  # validation rows that say little about which epoch is the best
 MANY = 50_000  # rows from which batches are faster than all rows at once
 
 
@@ -191,7 +192,15 @@ def _toml(table: Table, data: Data, target: str, ignored: list[str], gaps: bool,
     rows += ["", "[model]", f'name = "{model}"', ""]
     if len(table.values) < MANY:
         rows += ["[optimizer]", 'name = "lbfgs"', "max_iter = 5", ""]
-        rows += ["[penalty]", "l2 = 0.0001", "", "[training]", "epochs = 20", "batch_size = 0"]
+        train = max(1, round((1 - data.test - data.validation) * len(table.values)))
+        l2, reason = 1e-4, ""
+        if model == "logistic" and (l2 := max(l2, float(f"{1 / train:.1g}"))) > 1e-4:
+            reason = "  # 1 / training rows: weights about 1 are likely beforehand"
+        rows += ["[penalty]", f"l2 = {l2:.4g}{reason}", ""]
+        rows += ["[training]", "epochs = 20", "batch_size = 0"]
+        if model == "logistic" and data.validation * len(table.values) < FEW:
+            reason = "of few validation rows, chance would choose the best epoch"
+            rows += ["", "[stopping]", f"restore_best = false  # {reason}"]
     else:
         rows += ["[optimizer]", 'name = "adam"', "lr = 0.003", ""]
         rows += ["[training]", "epochs = 10", "batch_size = 256"]

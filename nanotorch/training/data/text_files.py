@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import hashlib
 import itertools
 import json
@@ -58,7 +59,9 @@ def read_text_table(path: Path, reading: Reading) -> TextTable:
     large = reading.cache and path.stat().st_size >= LARGE
     if large and (copy := _from_cache(path, reading)):
         return copy
-    with _one_line(path):
+    with ThreadPoolExecutor(1) as beside, _one_line(path):
+        if large:
+            beside.submit(content_digest, path)  # of use below, when the other core has done it
         layout = guess_layout(path, reading)
         try:
             table = _parsed(path, layout)
@@ -371,7 +374,12 @@ def resolve(codes: NDArray[Any], cells: Sequence[str], layout: Layout) -> Resolv
 
 def content_digest(path: Path) -> str:
     """SHA-256 over the SHA-256 of each quarter of a file; the quarters are read in parallel."""
-    size = path.stat().st_size
+    facts = path.stat()
+    return _digest(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+
+
+@functools.lru_cache(8)
+def _digest(path: Path, size: int, changed: int, place: int) -> str:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         edges = [size * quarter // 4 for quarter in range(5)]
         with memoryview(content) as view, ThreadPoolExecutor(4) as threads:
