@@ -91,6 +91,32 @@ def test_its_configuration_trains_without_a_change(
     assert call("train", "my.toml", "--quiet", "--output.curves", "false") == 0, capsys.readouterr()
 
 
+@pytest.mark.parametrize(
+    ("count", "penalty", "best"), [(60, "l2 = 0.03", False), (500, "l2 = 0.003", True)]
+)
+def test_the_penalty_and_the_best_epoch_follow_the_number_of_rows(
+    count: int, penalty: str, best: bool
+) -> None:
+    Path("d.csv").write_text("a,y\n" + rows(count, lambda i: i * i % 97, lambda i: "uv"[i % 2]))
+    assert call("inspect", "d.csv", "--write", "my.toml") == 0
+    text = Path("my.toml").read_text()
+    assert penalty in text
+    assert ("restore_best = false" not in text) == best
+
+
+def test_keys_of_data_may_follow_and_stay_in_the_configuration() -> None:
+    Path("d.csv").write_text("a~y\n" + rows(60, lambda i: f"{i * i % 97}~{'uv'[i % 2]}"))
+    assert call("inspect", "d.csv", "--data.delimiter", "~", "--write", "my.toml") == 0
+    assert 'delimiter = "~"' in Path("my.toml").read_text()
+    assert call("train", "my.toml", "--quiet", "--output.curves", "false") == 0
+
+
+def test_what_is_not_finite_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("d.csv").write_text("a,b,y\ninf,1,u\n1e400,2,v\n3,3,u\n")
+    assert call("inspect", "d.csv") == 0
+    assert "inf, 3" in capsys.readouterr().out
+
+
 def test_a_configuration_that_is_there_is_not_replaced(capsys: pytest.CaptureFixture[str]) -> None:
     Path("my.toml").write_text("mine")
     assert call("inspect", "iris", "--write", "my.toml") == 2
