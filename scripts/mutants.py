@@ -3,6 +3,7 @@
     python scripts/mutants.py                    200 changes, drawn by seed over all rooms
     python scripts/mutants.py --count 20 --rooms core,training
     python scripts/mutants.py --seed 3 --at-least 0.97
+    python scripts/mutants.py --explained --at-least 0    what EXPLAINED says: none is noticed
 
 A change is a swapped comparison or operator, a number one larger, a call or a `raise` left out. The
 rooms of scripts/rooms.py take turns in the draw. First every test runs once, and the functions that
@@ -491,10 +492,25 @@ def noticed_afresh(tree: Path, change: Change, tests: list[str], all_of_them: bo
     chosen = [*(tests[:LIKELIEST] if all_of_them else []), *starting]
     if not chosen:
         return ""
-    file, names = tree / "nanotorch" / change.path, tree / "tests.txt"
-    names.write_text("\n".join(chosen))
+    file = tree / "nanotorch" / change.path
     source = file.read_bytes()
-    file.write_bytes(change.applied(source))
+    broken: list[str] = []  # what fails without the change, too
+    while True:
+        file.write_bytes(change.applied(source))
+        try:
+            failure = first_failure_afresh(tree, chosen, broken)
+        finally:
+            file.write_bytes(source)
+        test = failure.removeprefix("FAILED ").removeprefix("ERROR ")
+        if test == failure or not first_failure_afresh(tree, [test], []):
+            return failure
+        broken.append(test)
+
+
+def first_failure_afresh(tree: Path, tests: list[str], without: list[str]) -> str:
+    """The first failure of the tests in a process of its own, "" if none fails."""
+    names = tree / "tests.txt"
+    names.write_text("\n".join([*tests, *(f"--deselect={test}" for test in without)]))
     try:
         run = subprocess.run(
             command_of_pytest("--tb=no", f"@{names}"),
@@ -502,9 +518,7 @@ def noticed_afresh(tree: Path, change: Change, tests: list[str], all_of_them: bo
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return "no end"
-    finally:
-        file.write_bytes(source)
-    if run.returncode == 0:
+    if run.returncode == 0 or (without and run.returncode == 5):  # 5: no test is left
         return ""
     failures = [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
     return failures[0].partition(" - ")[0] if failures else f"status {run.returncode}"
@@ -519,11 +533,16 @@ def main() -> int:
     parser.add_argument("--at-least", type=float, default=0.97)
     parser.add_argument("--seconds", type=float, default=60, help="of tests for a change")
     parser.add_argument("--calls", type=Path, help="a folder that keeps what tests call")
+    parser.add_argument("--explained", action="store_true", help="only what EXPLAINED explains")
     parser.add_argument("--list", action="store_true", help="print the changes and end")
     options = parser.parse_args()
 
     chosen = [name for name in options.rooms.split(",") if name]
     changes = drawn(ROOT / "nanotorch", options.count, options.seed, chosen)
+    if options.explained:
+        everything = drawn(ROOT / "nanotorch", sys.maxsize, 0, [])
+        changes = [change for change in everything if change.key in EXPLAINED]
+        EXPLAINED.clear()
     if options.list:
         for change in changes:
             print(f"{change.path}:{change.line} {change.function}: {change.words}")
