@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nanotorch.autograd.grad_mode import modes
 from nanotorch.backend import CPU, array_module, get_default_dtype, to_device
+from nanotorch.backend.silence import silent
 
 if TYPE_CHECKING:
     from nanotorch.tensor import Tensor
@@ -204,6 +205,7 @@ def _with_suffixes(text: str, suffixes: list[str], indent: int, linewidth: float
     return text + ")"
 
 
+@silent
 def format_tensor(
     array: Any,
     *,

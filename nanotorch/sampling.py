@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from nanotorch import backend
 from nanotorch.autograd.grad_mode import is_grad_enabled, modes
 from nanotorch.backend import HOST, Array, dtype as DType, mersenne
+from nanotorch.backend.silence import silent
 from nanotorch.node import Traced
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def bernoulli(input: Any, p: float | None = None, *, generator: Any = None) -> A
     return _like(input, coins(out, input if p is None else p, engine))
 
 
+@silent
 def multinomial(
     input: Any,
     num_samples: int,
@@ -283,6 +285,7 @@ def check_deviation(name: str, std: float) -> None:
         raise RuntimeError(f"{name}: expected std of 0 or more, got {std:g}")
 
 
+@silent
 def coins(out: Array, p: Any, engine: Engine) -> Array:
     """Fills `out` with 1 with probability `p`, a number or a tensor, else with 0.
 

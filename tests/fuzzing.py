@@ -529,7 +529,7 @@ MODES = (
 # Slopes at NaN, where PyTorch's depend on the place in the array; see docs/differences.md.
 SLOPE_AT_NAN = (
     "relu6", "hardtanh", "hardshrink", "softshrink", "elu", "celu", "selu", "hardswish",
-    "prod", "nansum", "nanmean",
+    "prod", "nansum", "nanmean", "nan_to_num",
 )  # fmt: skip
 HALVES = ("float16", "bfloat16")
 STEPS = r"%|//|fmod|floor|round|ceil|trunc|sign|remainder|argmax|>|<|quantile|clamp|max|min|logit"

@@ -9,6 +9,7 @@ from nanotorch import ops
 from nanotorch.autograd.engine import requires_grad
 from nanotorch.autograd.walk import on_tensors, walk
 from nanotorch.backend import HOST, copy_of
+from nanotorch.backend.silence import silent
 from nanotorch.node import Traced
 
 
@@ -71,6 +72,7 @@ def places_of(inputs: Sequence[Any], op: str) -> list[Any]:
     return [x if x._node is None else x._node for x in inputs]
 
 
+@silent
 def backward(
     tensors: Any,
     grad_tensors: Any = None,
@@ -104,6 +106,7 @@ def backward(
     walk(outputs, cotangents, retain_graph=retain, create_graph=create_graph, targets=places)
 
 
+@silent
 def grad(
     outputs: Any,
     inputs: Any,

@@ -16,6 +16,7 @@ from nanotorch import ops
 from nanotorch.autograd.engine import requires_grad
 from nanotorch.autograd.walk import on_tensors, walk
 from nanotorch.backend import HOST, copy_of
+from nanotorch.backend.silence import silent
 from nanotorch.node import Traced
 def several(value: Any) -> builtins.tuple[Tensor, ...]: ...
 def starting_cotangents(
@@ -25,6 +26,7 @@ def starting_cotangents(
 ) -> builtins.list[Tensor]: ...
 def one(output: Any, tensors: builtins.bool) -> Any: ...
 def places_of(inputs: Sequence[Tensor], op: str) -> builtins.list[Tensor]: ...
+@silent
 def backward(
     tensors: Any,
     grad_tensors: Any | None = None,

@@ -13,6 +13,7 @@ from typing import Any
 from nanotorch.autograd.errors import KERNEL_ERRORS, explained, forward_lines
 from nanotorch.autograd.rings import Rings, modes
 from nanotorch.backend import MODULES, array_module
+from nanotorch.backend.silence import NUMPY_ERRORS, silently
 from nanotorch.node import Node, Packed, Traced
 from nanotorch.primitive import SAVE_NOTHING, Primitive, run
 
@@ -59,6 +60,8 @@ def eager(self: Any, primitive: type[Primitive], inputs: Inputs, attributes: Att
         arrays.append(x)
     try:
         y = run(primitive, self._array, arrays, attributes)
+    except NUMPY_ERRORS:
+        y = silently(run, primitive, self._array, arrays, attributes)
     except KERNEL_ERRORS as error:
         raise explained(primitive, inputs, error) from error
     if type(y) not in MODULES:  # NumPy returns scalars for 0-dim arrays

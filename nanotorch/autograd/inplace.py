@@ -16,6 +16,7 @@ from nanotorch.autograd.errors import KERNEL_ERRORS, explained
 from nanotorch.autograd.rings import Rings, modes
 from nanotorch.backend import MODULES, array_module, broadcast_shapes, dtype_of, promote
 from nanotorch.backend.halves import kernel_of
+from nanotorch.backend.silence import silent
 from nanotorch.node import Node, RemovableHandle, Traced
 from nanotorch.primitive import Primitive
 
@@ -167,6 +168,7 @@ def unwritten(o: Any, x: Any) -> Any:
     return as_it_was(o, copy=True)
 
 
+@silent
 def run_into(target: Any, primitive: type[Primitive], arrays: Any, attributes: Attributes) -> None:
     """Runs the kernel into `target`, whose dtype and shape must be able to hold the result."""
     xp = array_module(target)

@@ -11,14 +11,10 @@ import contextlib
 import functools
 import importlib
 import threading
-import warnings
 from types import SimpleNamespace
 from typing import Any
 
 import numpy
-
-# What overflows is inf and 0 / 0 is NaN, as in PyTorch: without NumPy's warnings where we compute.
-warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"nanotorch\.")
 
 Array = Any
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from nanotorch.autograd.engine import go_on, next_sequence
 from nanotorch.autograd.errors import KERNEL_ERRORS
 from nanotorch.backend import HOST, Array, promote
+from nanotorch.backend.silence import NUMPY_ERRORS
 from nanotorch.compile.calls import OUT_FIRST, Call, same_form
 from nanotorch.compile.lines import Line, family_of
 from nanotorch.compile.memory import root_of
@@ -277,7 +278,8 @@ class Entry:
                 tests.append("modes['grad']")
         scope |= {
             "Output": Output, "Tensor": Tensor, "identity": identity, "ndarray": HOST.ndarray,
-            "new": object.__new__, "next_sequence": next_sequence, "KERNEL_ERRORS": KERNEL_ERRORS,
+            "new": object.__new__, "next_sequence": next_sequence,
+            "KERNEL_ERRORS": (*KERNEL_ERRORS, *NUMPY_ERRORS),
             "show": show, "entry": self, "operation": self.primitive, "compute": run, "HOST": HOST,
             "asarray": HOST.asarray, "empty": HOST.empty, "kernel": self.primitive.kernel,
             "shape": self.form[0], "dtype": self.form[1],

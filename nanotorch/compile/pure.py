@@ -12,6 +12,7 @@ from typing import Any
 from nanotorch.autograd.grad_mode import modes
 from nanotorch.autograd.walk import on_tensors
 from nanotorch.backend import one_blas_thread
+from nanotorch.backend.silence import silent
 from nanotorch.compile.check import CHECK, Event, compare, events_of
 from nanotorch.compile.cuda_graph import is_on_gpu, place_of, unfit
 from nanotorch.compile.entry import MISSED, entry
@@ -83,6 +84,7 @@ class PureStep:
         self._checked: dict[int, list[Event]] = {}  # what each replay was recorded with
         self._lock = threading.RLock()  # a live call may lead here again
 
+    @silent
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._eager is not None or modes.anomaly or modes.saved_hooks or on_tensors():
             return self._function(*args, **kwargs)

@@ -15,6 +15,7 @@ from nanotorch.backend import HOST, Array, array_module, device_of, on_device
 from nanotorch.backend.dtypes import float32
 from nanotorch.backend.halves import is_half
 from nanotorch.backend.loading import when_called
+from nanotorch.backend.silence import silent
 from nanotorch.optim import single
 from nanotorch.optim.groups import Group
 from nanotorch.optim.optimizer import Optimizer, Rule, Runner
@@ -335,6 +336,7 @@ class HostRunner(Runner):
         self.groups: list[HostGroup] = []
         self.devices: Any = None
 
+    @silent
     def run(self, optimizer: Optimizer) -> None:
         groups, elsewhere = self.groups, False
         while len(groups) < len(optimizer.param_groups):

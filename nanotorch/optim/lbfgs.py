@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from nanotorch.autograd.grad_mode import enable_grad
 from nanotorch.backend import Array, array_module, on_device_of
+from nanotorch.backend.silence import silent
 from nanotorch.optim.groups import Parameters, options_of
 from nanotorch.optim.optimizer import Optimizer
 from nanotorch.tensor import Tensor
@@ -76,6 +77,7 @@ class LBFGS(Optimizer):
                 parameter._array[...] = array + t * part
                 parameter._bump()
 
+    @silent
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Iterates until a limit or tolerance is met, and returns the first loss.
 

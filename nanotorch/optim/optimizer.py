@@ -21,6 +21,7 @@ from nanotorch.backend import (
 )
 from nanotorch.backend.dtypes import float64
 from nanotorch.backend.halves import widened
+from nanotorch.backend.silence import silent
 from nanotorch.optim.groups import Group, Groups, Parameters
 from nanotorch.tensor import Tensor
 
@@ -112,6 +113,7 @@ class Rule:
 class Runner:
     """Makes the steps of an optimizer, one parameter after the other."""
 
+    @silent
     def run(self, optimizer: Optimizer) -> None:
         """Updates each parameter that has a gradient."""
         for group in optimizer.param_groups:

@@ -1,0 +1,56 @@
+"""No warning and no error of NumPy's arithmetic: what overflows is inf and 0 / 0 is NaN, as in
+PyTorch.
+
+A filter holds back the warnings that come from this package. A program may ask for errors instead,
+by `warnings.simplefilter("error")` or `numpy.seterr(all="raise")`: that is for its own arithmetic.
+What only computes is then done once more, without (`silently`); what writes asks before (`silent`).
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import numpy
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# What NumPy's arithmetic raises where a program asks for it.
+NUMPY_ERRORS = (FloatingPointError, RuntimeWarning)
+
+
+def hold_back() -> Any:
+    """Puts the filter of this package before all others; that entry of the list of filters."""
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"nanotorch\.")
+    return warnings.filters[0]
+
+
+_filter = hold_back()
+# Where NumPy keeps a program's settings; without it they are set aside at each call.
+_settings: Any = getattr(getattr(numpy, "_core", None), "umath", None)
+_settings = getattr(_settings, "_extobj_contextvar", None)
+_usual = None if _settings is None else _settings.get()
+
+
+def silently(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """function(…), whose arithmetic raises and warns of nothing."""
+    with numpy.errstate(all="ignore"):
+        return function(*args, **kwargs)
+
+
+def silent(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, whose arithmetic raises and warns of nothing."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        global _filter
+        if warnings.filters[0] is not _filter:
+            _filter = hold_back()
+        if _settings is None or _settings.get() is not _usual:
+            return silently(function, *args, **kwargs)
+        return function(*args, **kwargs)
+
+    return call
