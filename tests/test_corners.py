@@ -508,6 +508,17 @@ for p in (0.0, 1.0, 2.0, 3.0, 0.5, INF, -INF):
         slopes(lambda t, x, p=p: t.linalg.vector_norm(x, p), [3.0, -4.0, 0.0], order=1),
     )
 row("norm's curvature at 0", slopes(lambda t, x: t.norm(x), [0.0, 0.0]))
+for p in (3.0, 4.0):
+    row(
+        f"norm {p}'s curvature beside 0",
+        lambda t, p=p: t.autograd.functional.hessian(
+            lambda x: t.linalg.vector_norm(x, p), t.tensor([3.0, -4.0, 0.0], dtype=t.float64)
+        ),
+    )
+row(
+    "a quantile is no view",
+    lambda t: t.quantile(t.tensor([1.0, 2.0]).requires_grad_() * 1, 0.25).detach_(),
+)
 row("norm's curvature", slopes(lambda t, x: t.norm(x), [3.0, 4.0]))
 
 # --- integers -------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from nanotorch.ops.elementwise import ceil, clamp, floor, round as round_
 from nanotorch.ops.indexing import Gather, gather, vector
 from nanotorch.ops.pairs import lerp
 from nanotorch.ops.reductions import Extreme, ValuesAndIndices, along, any as any_, argmax
-from nanotorch.ops.shapes import dimension, movedim, narrow, reshape, select, squeeze
+from nanotorch.ops.shapes import UnsafeView, dimension, movedim, narrow, reshape, select
 from nanotorch.ops.sums import sum
 from nanotorch.primitive import Primitive, Traced, apply
 
@@ -178,7 +178,7 @@ def quantiles(
         y = lerp(gather(ordered, 0, low), gather(ordered, 0, high), weight)
     if keepdim:
         y = reshape(y, (-1, *(n if d != place or dim is None else 1 for d, n in enumerate(shape))))
-    return y if shares.ndim else squeeze(y, 0)
+    return y if shares.ndim else apply(UnsafeView, y, shape=tuple(y.shape[1:]))
 
 
 def unique(

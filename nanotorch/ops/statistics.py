@@ -141,7 +141,7 @@ def norm_slope(x: Any, y: Any, p: float, dim: Dim) -> Any:
     if p == 2:
         return where(y == 0, 0.0, x / y)
     safe = where(y == 0, 1.0, y)
-    size = where(x == 0, 1.0, abs(x))
+    size = where(x == 0, 0.0 if p > 2 else 1.0, abs(x))  # whose own slope at 0 is not to count
     powers = sign(x) * size ** (p - 1) if p < 2 else x * size ** (p - 2)
     return where(y == 0, 0.0, powers / safe ** (p - 1))
 
