@@ -74,7 +74,7 @@ def test_samples_and_what_is_computed_of_them_are_pytorchs(kind: str, arguments:
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("kind", ["Normal", "Uniform"] if hasattr(nt, "erfinv") else ["Uniform"])
+@pytest.mark.parametrize("kind", ["Normal", "Uniform"])
 def test_the_inverse_of_the_distribution_function_is_pytorchs(kind: str) -> None:
     torch = pytest.importorskip("torch")
     for arguments in ARGUMENTS[kind]:
