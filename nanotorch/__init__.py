@@ -59,6 +59,7 @@ from nanotorch.creation import (
     eye,
     from_dlpack,
     from_numpy,
+    frombuffer,
     full,
     full_like,
     linspace,

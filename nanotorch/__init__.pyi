@@ -61,6 +61,7 @@ from nanotorch.creation import empty_like as empty_like
 from nanotorch.creation import eye as eye
 from nanotorch.creation import from_dlpack as from_dlpack
 from nanotorch.creation import from_numpy as from_numpy
+from nanotorch.creation import frombuffer as frombuffer
 from nanotorch.creation import full as full
 from nanotorch.creation import full_like as full_like
 from nanotorch.creation import linspace as linspace

@@ -175,6 +175,18 @@ def from_numpy(array: Any) -> Tensor:
     return Tensor._wrap(array.view(numpy.ndarray))
 
 
+def frombuffer(
+    buffer: Any, *, dtype: DType, count: int = -1, offset: int = 0, requires_grad: bool = False
+) -> Tensor:
+    """A tensor of one dimension over the memory of bytes, a bytearray or another buffer.
+
+    `count` elements (-1: all) from byte `offset` on; ValueError where the buffer holds no such.
+    Over bytes, which cannot be written to, neither can the tensor.
+    """
+    out = Tensor._wrap(numpy.frombuffer(buffer, dtype.numpy, count, offset))
+    return out.requires_grad_(requires_grad)
+
+
 def from_dlpack(source: Any, *, device: Place = None, copy: bool | None = None) -> Tensor:
     """A tensor over the memory of any object with `__dlpack__`, on the CPU or on a GPU.
 

@@ -263,6 +263,33 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     assert nt.load(path) == "old" and os.listdir(tmp_path) == ["x.pt"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="folders of POSIX")
+def test_the_file_and_its_name_are_on_the_disk_in_this_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+
+    def sync(handle: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(handle).st_mode)
+        synced.append(f"folder with {os.listdir(tmp_path)}" if is_folder else "file")
+
+    monkeypatch.setattr(os, "fsync", sync)
+    nt.save(1, tmp_path / "x.pt")
+    assert synced == ["file", "folder with ['x.pt']"]
+
+
+def test_contents_begin_where_they_can_be_mapped_into_memory_also_beyond_two_gigabytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for limit in (zipfile.ZIP64_LIMIT, 100):  # as if records above 95 bytes were that long
+        monkeypatch.setattr(zipfile, "ZIP64_LIMIT", limit)
+        content = written({"a": nt.full((50,), 3.0), "b": nt.full((20,), 5.0)})
+        for value, count in ((3, 50), (5, 20)):
+            memory = np.full(count, value, np.float32).tobytes()
+            assert content.index(memory) % 64 == 0
+        assert read(content)["a"].tolist() == [3.0] * 50
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="links and modes of POSIX")
 def test_links_modes_and_what_is_no_file_stay(tmp_path: Path) -> None:
     path, link = tmp_path / "x.pt", tmp_path / "link.pt"
@@ -489,6 +516,7 @@ ATTACKS = {
     "the state of a tensor": tensor() + b"}X\x06\0\0\0_array]sb.",
     "a method of an ordered dict": b"ccollections\nOrderedDict\n)R}X\x05\0\0\0items]sb.",
     "attributes in a tuple": b"ccollections\nOrderedDict\n)R(X\x01\0\0\0atb.",
+    "a counter of a list": b"ccollections\nCounter\n(]tR.",
     "the class of an ordered dict": b"ccollections\nOrderedDict\n)R}X\x09\0\0\0__class__]sb.",
     "appending to a dict": b"}K\x01a.",
     "an item of a list": b"]K\0K\x01s.",
@@ -828,6 +856,8 @@ def test_one_class_can_be_allowed() -> None:
         assert read(content)[0].x == 3
         assert serialization.get_safe_globals() == [Point]
     assert serialization.get_safe_globals() == []
+    with serialization.safe_globals([Canary]), serialization.safe_globals([Point]):
+        assert serialization.get_safe_globals() == [Canary, Point]
     serialization.add_safe_globals([(Point, "elsewhere.Point")])
     assert read(archive(b"celsewhere\nPoint\n)\x81}X\x01\0\0\0xK\x04sb.")).x == 4
     serialization.clear_safe_globals()

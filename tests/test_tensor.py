@@ -323,3 +323,28 @@ def test_nan_and_infinity_raise_no_warnings() -> None:
     x = nt.tensor([0.0, -1.0, 1e30])
     assert nt.isinf(nt.log(x)[0]) and nt.isnan(nt.log(x)[1])
     assert nt.isinf((x * 1e30)[2]) and nt.isnan((x / x)[0])
+
+
+def test_a_view_in_another_dtype_shows_the_bits_of_the_same_memory() -> None:
+    x = nt.tensor([[1.0, -2.0], [0.5, 0.0]], requires_grad=True)
+    bits = x.view(nt.int32)
+    assert bits.tolist() == [[0x3F800000, -0x40000000], [0x3F000000, 0]]
+    assert not bits.requires_grad and bits.view(nt.float32).tolist() == x.tolist()
+    bits[0, 0] = 0x40400000
+    assert x[0, 0].item() == 3.0 and x._version == 1
+    assert x.view(nt.int16).shape == (2, 4) and x.view(nt.float64).shape == (2, 1)
+    assert x.view(nt.float32).requires_grad
+    for wrong, kind in ((nt.ones(3), nt.float64), (nt.ones(2, 3).t(), nt.int16)):
+        with pytest.raises(RuntimeError, match=r"view: torch\.float32 of shape \(.*\) as torch\."):
+            wrong.view(kind)
+
+
+def test_a_tensor_over_the_memory_of_a_buffer() -> None:
+    memory = bytearray(b"\x00\x00\x01\x00\x02\x00")
+    x = nt.frombuffer(memory, dtype=nt.int16)
+    assert x.tolist() == [0, 1, 2] and nt.frombuffer(memory, dtype=nt.uint8, offset=4)[0] == 2
+    memory[0] = 7
+    assert x[0] == 7 and nt.frombuffer(memory, dtype=nt.int16, count=1).shape == (1,)
+    assert nt.frombuffer(b"abc", dtype=nt.uint8).tolist() == [97, 98, 99]
+    with pytest.raises(ValueError):
+        nt.frombuffer(memory, dtype=nt.int32)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from nanotorch.backend import Array, array_module
+from nanotorch.backend import Array, array_module, dtype as DType
 from nanotorch.ops.broadcasting import Expand
 from nanotorch.ops.casting import clone, into
 from nanotorch.ops.regions import embed
@@ -206,7 +206,12 @@ def viewable(x: Any, shape: Shape) -> bool:
 
 
 def view(x: Any, *shape: Any) -> Any:
-    """x in another shape, in the same memory; RuntimeError where its strides do not allow it."""
+    """x in another shape, or in another dtype by the bits of its elements, in the same memory.
+
+    RuntimeError where its strides do not allow it.
+    """
+    if len(shape) == 1 and isinstance(shape[0], DType):
+        return _bits(x, shape[0])
     wanted = resolve(sizes(shape), math.prod(x.shape), "view")
     if not viewable(x, wanted):
         raise RuntimeError(
@@ -215,6 +220,20 @@ def view(x: Any, *shape: Any) -> Any:
             f"size {list(x.shape)}; use .reshape(...) instead"
         )
     return apply(View, x, shape=wanted)
+
+
+def _bits(x: Any, kind: DType) -> Any:
+    """The memory of x as elements of another dtype, outside the graph."""
+    if x.dtype is kind:
+        return view(x, x.shape)
+    out = x.detach()
+    try:
+        out._array = x._array.view(kind.numpy)
+    except ValueError as error:
+        raise RuntimeError(
+            f"view: {x.dtype} of shape {tuple(x.shape)} as {kind}: {error}"
+        ) from None
+    return out
 
 
 def reshape(x: Any, *shape: Any) -> Any:
