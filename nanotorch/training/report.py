@@ -74,7 +74,8 @@ i.again{mask:repeating-linear-gradient(90deg,#000 0 4px,transparent 4px 6px)}
 .legend i.guide{height:0;border-radius:0;border-top:2px dotted var(--soft)}
 caption{text-align:left;color:var(--soft);font-size:13px;padding-bottom:4px}
 .legend i.ring.c0{border:2.2px solid var(--c0)}.legend i.ring.c1{border:2.2px solid var(--c1)}
-.wide{overflow:auto;max-height:480px}
+.wide{overflow:auto;max-height:480px}.wide:has(.matrix){max-height:none}
+.wide .lined th[scope=row]{overflow-wrap:anywhere;min-width:8em}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:14px}
 th{text-align:left;font-weight:500;color:var(--soft);padding:4px 8px 4px 0}
 td{text-align:right;padding:4px 0 4px 8px}
@@ -323,7 +324,8 @@ def _all_coefficients(run: Finished) -> str:
     )
     caption = "<caption>in the units of the file</caption>"
     table = f'<table class="lined">{caption}<tr>{shown}</tr>{body}</table>'
-    return _section("Coefficients, with 95% confidence intervals", wide(table), full=True)
+    uncertain = ", with 95% confidence intervals" if "low" in head else ""
+    return _section(f"Coefficients{uncertain}", wide(table), full=True)
 
 
 def _metrics(run: Finished) -> str:
