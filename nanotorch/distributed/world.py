@@ -28,8 +28,8 @@ from nanotorch.distributed.launcher import (
 )
 
 TIMEOUT = 300.0  # seconds
-SPIN = 200e-6  # seconds in which a wait asks without a pause, as most are over by then
-LONGEST_PAUSE = 1e-3
+SPIN = 5e-3  # seconds in which a wait only gives way: MPI moves large messages while it is asked
+LONGEST_PAUSE = 1e-3  # a pause is a hundredth of what was waited so far
 ANSWER = 1.0  # seconds that a rank has to answer when the roll is called
 GRACE = 0.5  # seconds in which an operation may still end after one of its ranks has left
 ASK, HERE, LEFT = 1, 2, 3  # tags of the messages beside operations
@@ -144,7 +144,6 @@ class World:
             if done():
                 return
             _give_way()
-        pause = 2e-5
         while not done():
             self._listen(what)
             now = time.perf_counter()
@@ -153,8 +152,7 @@ class World:
             for rank, since in self._gone.items():
                 if now - since > GRACE:
                     raise DistError(f"{self.name(rank)} has ended, and the others are in {what}")
-            time.sleep(pause)
-            pause = min(LONGEST_PAUSE, pause * 1.5)
+            time.sleep(min(LONGEST_PAUSE, (now - start) / 100))
 
     def _messages(self) -> Iterator[tuple[int, int, str]]:
         """The messages that have come: from which rank, with which tag and text."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import nanotorch as nt
+from nanotorch.distributed.launcher import INSTALL
 from nanotorch.training.exits import say
 
 CORE = ("numpy", "pydantic", "safetensors", "tqdm", "matplotlib")
@@ -31,6 +32,7 @@ def findings() -> Iterator[tuple[str, str]]:
         version = _version(name)
         words = f'{name} is not installed: pip install "nanotorch[{extra}]"'
         yield ("ok", f"{name} {version}") if version else ("note", words)
+    yield from _mpi()
     yield from _memory_and_disk()
     yield from _gpu()
 
@@ -54,6 +56,36 @@ def _python() -> Iterator[tuple[str, str]]:
     single = np.float32(1e-40) * np.float32(1)
     if single == 0:
         yield "wrong", "tiny float32 values are flushed to zero in this process"
+
+
+def _mpi() -> Iterator[tuple[str, str]]:
+    """Whether several processes can train together, tried with two for a second."""
+    if _version("mpi4py") is None:
+        yield "note", f"mpi4py is not installed, by which processes join: {INSTALL}"
+        return
+    beside = Path(sys.executable).with_name("mpiexec")
+    mpiexec = str(beside) if beside.exists() else shutil.which("mpiexec")
+    if mpiexec is None:
+        yield "wrong", f"mpi4py is installed, and mpiexec is not: {INSTALL}"
+        return
+    # Open MPI refuses more ranks than cores, and the root of a container, unless it is told.
+    allowed = {
+        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    }
+    trial = [mpiexec, "-n", "2", sys.executable, "-m", "nanotorch.distributed"]
+    try:
+        done = subprocess.run(
+            trial, env={**os.environ, **allowed}, capture_output=True, text=True, timeout=60
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        yield "wrong", f"{mpiexec}: {error}"
+        return
+    said = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
+    words = next((line for line in said if line.strip("- ")), "it says nothing")
+    mark = "ok" if done.returncode == 0 else "wrong"
+    yield mark, f"mpi4py {_version('mpi4py')}, {mpiexec}: {words.strip()}"
 
 
 def _memory_and_disk() -> Iterator[tuple[str, str]]:
