@@ -37,7 +37,8 @@ OUTSIDE = {
     "nanotorch.nn.quantized": _SMALL,
     "nanotorch.nn.Conv3d": "convolutions have one or two dimensions",
     "nanotorch.nn.SyncBatchNorm": "use BatchNorm1d on each process",
-    "nanotorch.nn.DataParallel": "use one process per device",
+    "nanotorch.nn.DataParallel": "use nanotorch.distributed.average_gradients after backward",
+    "nanotorch.nn.parallel": "use nanotorch.distributed.average_gradients after backward",
     "nanotorch.optim.SparseAdam": "use Adam on dense gradients",
     **{
         f"nanotorch.distributions.{name}": "there are Bernoulli, Categorical, Normal and Uniform"

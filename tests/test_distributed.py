@@ -19,6 +19,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
 import fault_trials
+import scaling_model
 from rank_worker import configuration, train as train_all
 
 import nanotorch as nt
@@ -26,6 +27,7 @@ from nanotorch import distributed as dist
 from nanotorch.distributed import launcher
 from nanotorch.distributed.shards import even_parts, subtrees, tree_sum
 from nanotorch.training import fit
+from nanotorch.training.doctor import _mpi
 
 ROOT = Path(__file__).parent.parent
 WORKER = Path(__file__).parent / "rank_worker.py"
@@ -211,6 +213,26 @@ def test_shards_refuse_what_depends_on_the_whole_batch(tmp_path: Path) -> None:
         patch.syspath_prepend(str(tmp_path))
         with pytest.raises(ValueError, match="BatchNorm1d, whose statistics are of a whole batch"):
             fit(configuration(str(tmp_path / "runs"), tables), quiet=True)
+
+
+def test_the_page_holds_the_table_that_the_model_prints() -> None:
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    assert scaling_model.table([1, 2, 4, 16], scaling_model.Machine()) in page
+
+
+@pytest.mark.parametrize("alone", ["compute", "sums", "reading"])
+def test_the_model_of_the_cost_has_a_limit_in_each_of_its_parts(alone: str) -> None:
+    nothing = scaling_model.Machine(
+        value=0, memory=1e30, local_alpha=0, local_beta=1e30, alpha=0, beta=1e30, disk=1e30
+    )
+    parts = {"compute": {"memory": 1e9}, "sums": {"alpha": 1e-3}, "reading": {"disk": 1e6}}
+    epoch = scaling_model.epoch(2, 40, 65_536, nothing._replace(**parts[alone]))
+    assert epoch.total == pytest.approx(getattr(epoch, alone)) and epoch.total > 1
+
+
+def test_the_doctor_tries_two_ranks(mpiexec: list[str]) -> None:
+    ((mark, words),) = _mpi()
+    assert mark == "ok" and "2 ranks sum 31 floats in" in words
 
 
 # --- on ranks ----------------------------------------------------------------------------------
