@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import time
 
-import nanotorch as nt
-from nanotorch import distributed as dist
+from nanotorch.creation import tensor, zeros
+from nanotorch.distributed.group import all_reduce, get_rank, get_world_size, init_process_group
 
 SECONDS = 1.0
 
 
 def main() -> None:
     """Prints on rank 0 how many ranks there are and how long a sum of 31 floats takes."""
-    dist.init_process_group()
-    rank, size = dist.get_rank(), dist.get_world_size()
-    values, count, start = nt.zeros(31), 0, time.perf_counter()
+    init_process_group()
+    rank, size = get_rank(), get_world_size()
+    values, count, start = zeros(31), 0, time.perf_counter()
     going = True
     while going:
         for _ in range(100):
             values.fill_(rank + 1)
-            dist.all_reduce(values)
+            all_reduce(values)
             count += 1
         if values.tolist() != [size * (size + 1) / 2] * 31:
             raise SystemExit(f"rank {rank}: the sum over {size} ranks is wrong: {values}")
-        over = nt.tensor(time.perf_counter() - start > SECONDS)
-        dist.all_reduce(over)
+        over = tensor(time.perf_counter() - start > SECONDS)
+        all_reduce(over)
         going = not over.item()
     if rank == 0:
         each = (time.perf_counter() - start) / count
