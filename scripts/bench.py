@@ -128,8 +128,8 @@ class Worker:
             raise Failed(words[-1] if words else "it ended without a word")
         return line
 
-    def turn(self) -> float:
-        print(file=self._process.stdin, flush=True)
+    def turn(self, what: str = "") -> float:
+        print(what, file=self._process.stdin, flush=True)
         return float(self._line())
 
     def close(self) -> None:
@@ -161,7 +161,7 @@ def workers(mode: str, peers: Sequence[str], *arguments: str) -> Iterator[dict[s
             worker.close()
 
 
-def take_turns(found: dict[str, Worker], turns: int) -> dict[str, list[float]]:
+def take_turns(found: dict[str, Worker], turns: int, what: str = "") -> dict[str, list[float]]:
     """The times of `turns` rounds; the order within a round is another each time."""
     times: dict[str, list[float]] = {peer: [] for peer in found}
     for turn in range(turns):
@@ -169,7 +169,7 @@ def take_turns(found: dict[str, Worker], turns: int) -> dict[str, list[float]]:
         random.Random(turn).shuffle(order)
         for peer in order:
             time.sleep(0.02)  # threads of the one before fall asleep
-            times[peer].append(found[peer].turn())
+            times[peer].append(found[peer].turn(what))
     return times
 
 
@@ -258,13 +258,17 @@ def device_memory(cases: Sequence[str], peers: Sequence[str]) -> dict[str, dict[
 def layers(peers: Sequence[str], turns: int, seconds: float) -> dict[str, Any]:
     """Microseconds of each layer, forward and with backward, and the memory of both."""
     times: dict[str, dict[str, list[float]]] = {}
-    for name in bench_layers.LAYERS:
-        for passes in ("forward", "both"):
-            with workers("layer", peers, name, str(seconds), passes) as found:
-                results = {peer: w.ready["result"] for peer, w in found.items()}
-                check_same(f"{name}, {passes}", results)
-                times[name if passes == "both" else f"{name}, forward"] = take_turns(found, turns)
-        say(f"layer {name} done")
+    with workers("layers", peers, str(seconds)) as found:
+        for name in bench_layers.LAYERS:
+            for passes in ("forward", "both"):
+                what = f"{name}, {passes}"
+                results = {peer: worker.turn(what) for peer, worker in found.items()}
+                check_same(what, results)
+                able = {peer: found[peer] for peer in found if not math.isnan(results[peer])}
+                for peer in found.keys() - able.keys():
+                    say(f"{peer} cannot run {what}")
+                times[name if passes == "both" else what] = take_turns(able, turns, what)
+            say(f"layer {name} done")
     cases = {name: name for name in bench_layers.LAYERS | bench_layers.LENGTHS}
     return {"times": times, "memory": memory("layer-memory", cases, peers)}
 
@@ -283,9 +287,12 @@ def memory(mode: str, cases: dict[str, str], peers: Sequence[str]) -> dict[str, 
             return found
         for case in cases:
             found[case] = {}
+            waiting: dict[str, Worker] = {}
+            if mode == "layer-memory":  # side by side: counts do not depend on the time they take
+                waiting = {p: Worker(mode, p, cases[case], preload=library) for p in peers}
             for peer in peers:
                 try:
-                    worker = Worker(mode, peer, cases[case], preload=library)
+                    worker = waiting.get(peer) or Worker(mode, peer, cases[case], preload=library)
                     found[case][peer] = worker.ready
                 except Failed as failure:
                     say(f"{peer} cannot run {mode} {case}: {failure}")

@@ -4,7 +4,7 @@ then answers each line that it reads with a measured time.
     python scripts/bench_worker.py step PEER CASE SECONDS [cuda]  microseconds per step
     python scripts/bench_worker.py epoch PEER CASE BATCH          seconds of a shuffled epoch
     python scripts/bench_worker.py fit PEER DATA                  seconds of a fit to convergence
-    python scripts/bench_worker.py layer PEER LAYER SECONDS PASS  microseconds; PASS: forward, both
+    python scripts/bench_worker.py layers PEER SECONDS            microseconds of what a line names
     python scripts/bench_worker.py memory PEER CASE               bytes that a step needs; no turns
     python scripts/bench_worker.py layer-memory PEER LAYER        the same of a layer
     python scripts/bench_worker.py device-memory PEER CASE        bytes of the GPU; no turns
@@ -16,6 +16,7 @@ import ctypes
 import gc
 import importlib
 import json
+import math
 import re
 import resource
 import sys
@@ -174,7 +175,28 @@ def fit(peer: str, name: str) -> None:
 # --- memory ---------------------------------------------------------------------------------------
 
 
-def layer(peer: str, name: str, seconds: float, backward: bool) -> None:
+def layers(peer: str, seconds: float) -> None:
+    """Serves all layers, one after the other. A line is "LAYER, PASS" (forward, both): the first of
+    its kind is answered with the layer's result, NaN where the peer cannot run it."""
+    print(json.dumps({}), flush=True)
+    now, turn = "", lambda: math.nan
+    for line in map(str.strip, sys.stdin):
+        if line == now:
+            print(turn(), flush=True)
+            continue
+        now, (name, passes) = line, line.rsplit(", ", 1)
+        try:
+            result, turn = layer(peer, name, seconds, passes == "both")
+        except Exception as error:
+            print(f"{line}: {error}", file=sys.stderr)
+            result = math.nan
+        print(result, flush=True)
+
+
+def layer(
+    peer: str, name: str, seconds: float, backward: bool
+) -> tuple[float, Callable[[], float]]:
+    """The result of a layer, and a function that times it."""
     call = bench_layers.build(peer, name, backward)
     results = [call() for _ in range(WARM_UP + 2)]
     each = min(seconds_of(call) for _ in range(3))
@@ -184,7 +206,7 @@ def layer(peer: str, name: str, seconds: float, backward: bool) -> None:
         call()
         return seconds_of(lambda: [call() for _ in range(count)]) / count * 1e6
 
-    serve({"result": results[0]}, turn)
+    return results[0], turn
 
 
 def memory(ready: Callable[[bool], Callable[[], Any]]) -> None:
@@ -252,8 +274,8 @@ def main() -> None:
         epoch(peer, Case.parse(what), int(rest[0]))
     elif mode == "fit":
         fit(peer, what)
-    elif mode == "layer":
-        layer(peer, what, float(rest[0]), rest[1] == "both")
+    elif mode == "layers":
+        layers(peer, float(what))
     elif mode == "layer-memory":
         memory(lambda small: bench_layers.build(peer, what, True))
     else:

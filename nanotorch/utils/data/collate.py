@@ -29,6 +29,8 @@ def default_collate(batch: Sequence[Any]) -> Any:
         if first.dtype.kind in "SUO":
             raise _unknown(first.dtype)
         return stack([as_tensor(sample) for sample in batch], 0)
+    if isinstance(first, str | bytes):
+        return batch
     if isinstance(first, numpy.generic):
         return as_tensor(numpy.array(batch))
     if isinstance(first, int):  # a bool is one, too
@@ -36,8 +38,6 @@ def default_collate(batch: Sequence[Any]) -> Any:
         return as_tensor(array) if array.dtype.kind in "bi" else tensor(list(batch))
     if isinstance(first, float):
         return as_tensor(numpy.array(batch, dtype=numpy.float64))
-    if isinstance(first, str | bytes):
-        return batch
     if isinstance(first, Mapping):
         return _mapping(first, batch)
     if isinstance(first, tuple) and hasattr(first, "_fields"):
