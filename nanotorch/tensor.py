@@ -41,7 +41,7 @@ from nanotorch.backend import (
     tensor_type,
     to_device,
 )
-from nanotorch.backend.memory import Place, memory_of, place_in, shown
+from nanotorch.backend.memory import Place, shown, to_copy
 from nanotorch.node import Node, RemovableHandle, Traced
 from nanotorch.operators import Operators
 from nanotorch.printing import tensor_format, tensor_repr
@@ -611,17 +611,15 @@ class Tensor(Operators):
         """A copy of the elements, in one copy of the memory that tensors of one deepcopy share."""
         if not isinstance(self._array, HOST.ndarray):
             return copy_of(self._array)
-        owner = memory_of(self._array)
-        return shown(copy.deepcopy(owner, memo), place_in(owner, self._array))
+        owner, place = to_copy(self._array, keeps_order=True)
+        return shown(copy.deepcopy(owner, memo), place)
 
     def _attributes(self) -> dict[str, Any]:
         """What was set on this tensor and is not the engine's."""
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     def __reduce__(self) -> Any:
-        array = self._on_host()
-        owner = memory_of(array)  # of which a pickle holds one copy, for all tensors that show it
-        place = place_in(owner, array)
+        owner, place = to_copy(self._on_host(), keeps_order=False)
         return _restored, (
             type(self), owner, self._requires_grad, tuple(place), self._attributes()
         )  # fmt: skip

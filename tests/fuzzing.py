@@ -35,6 +35,7 @@ PYTORCH_ONLY = (
     "not implemented", "with a bool tensor is not supported", "for dimension with size 0",
     "has been detached in-place", "stack expects a non-empty", "has not been implemented",
     "must be either float or double", "Trying to use forward AD",
+    "'NoneType' object has no attribute",
 )  # fmt: skip
 # Where a line is wrong in two ways, and each library finds another one first.
 TWO_ERRORS = (

@@ -195,6 +195,35 @@ def test_copies_share_memory_where_their_originals_do(
     assert bool((part == 1).all()) and not bool((x == 1).any())
 
 
+LAYOUTS: dict[str, Callable[[], nt.Tensor]] = {
+    "permuted memory": lambda: nt.arange(24.0).reshape(2, 3, 4).movedim(0, -1) * 1,
+    "a view of permuted memory": lambda: (nt.arange(24.0).reshape(2, 3, 4).movedim(0, 1) * 1)[1:],
+    "columns first": lambda: nt.arange(6.0).reshape(2, 3).T * 1,
+    "every second": lambda: nt.arange(8.0)[::2],
+    "backwards": lambda: nt.from_numpy(numpy.arange(8.0)[:2]).flip(0),
+    "expanded": lambda: nt.arange(3.0)[:, None].expand(3, 4),
+    "bytes": lambda: nt.from_numpy(numpy.frombuffer(bytes(range(24)), "u1").copy()),
+    "every third of bytes": lambda: nt.from_numpy(
+        numpy.frombuffer(bytearray(range(24)), "u1").reshape(2, 4, 3)[:, ::2, 1]
+    ),
+    "a number": lambda: nt.arange(3.0)[1],
+    "nothing": lambda: nt.zeros(2, 0, 3).movedim(0, -1),
+}
+
+
+@pytest.mark.parametrize("duplicate", DUPLICATES, ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_copies_have_the_values_of_every_layout(
+    layout: str, duplicate: Callable[[Any], Any]
+) -> None:
+    x = LAYOUTS[layout]()
+    twin = duplicate(x)
+    assert twin.tolist() == x.tolist() and twin.dtype is x.dtype and twin.shape == x.shape
+    if x.numel():
+        twin += 1
+        assert twin.tolist() != x.tolist()
+
+
 def test_a_parameters_copy_has_no_gradient_and_a_tensors_has() -> None:
     for make, has in ((nt.nn.Parameter, False), (lambda x: x.requires_grad_(), True)):
         x = make(nt.ones(2))

@@ -33,6 +33,20 @@ def place_in(owner: Array, array: Array) -> Place:
     return Place(offset, array.shape, array.strides, array.dtype)
 
 
+def to_copy(array: Array, keeps_order: bool) -> tuple[Array, Place]:
+    """What to copy in place of `array`, and where it lies there: all the memory that it shows, of
+    which several arrays then share one copy, or else its elements alone.
+
+    `keeps_order`: the copy will have the memory's own order of dimensions, which a pickle keeps of
+    C's and Fortran's alone.
+    """
+    owner = memory_of(array)
+    one_piece = owner.flags.c_contiguous or owner.flags.f_contiguous
+    if not (one_piece or (keeps_order and owner.base is None)):
+        owner = array = numpy.array(array, order="C")
+    return owner, place_in(owner, array)
+
+
 def shown(owner: Array, place: Place) -> Array:
     """The array at a place in the memory of `owner`, a copy of the owner that it was found in."""
     content = owner.ravel(order="K").view(numpy.uint8)
