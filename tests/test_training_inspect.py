@@ -92,15 +92,21 @@ def test_its_configuration_trains_without_a_change(
 
 
 @pytest.mark.parametrize(
-    ("count", "penalty", "best"), [(60, "l2 = 0.03", False), (500, "l2 = 0.003", True)]
+    ("count", "target", "penalty", "best"),
+    [
+        (60, lambda i: "uv"[i % 2], "l2 = 0.03", False),
+        (500, lambda i: "uv"[i % 2], "l2 = 0.003", False),
+        (500, lambda i: i * 7919 % 501 / 7, "l2 = 0.0001", False),
+        (40, lambda i: i * 7919 % 501 / 7, "l2 = 0.0001", True),
+    ],
 )
 def test_the_penalty_and_the_best_epoch_follow_the_number_of_rows(
-    count: int, penalty: str, best: bool
+    count: int, target: Callable[[int], Any], penalty: str, best: bool
 ) -> None:
-    Path("d.csv").write_text("a,y\n" + rows(count, lambda i: i * i % 97, lambda i: "uv"[i % 2]))
+    Path("d.csv").write_text("a,y\n" + rows(count, lambda i: i * i % 97, target))
     assert call("inspect", "d.csv", "--write", "my.toml") == 0
     text = Path("my.toml").read_text()
-    assert penalty in text
+    assert f"{penalty}\n" in text or f"{penalty}  #" in text
     assert ("restore_best = false" not in text) == best
 
 

@@ -149,6 +149,9 @@ TEXTS = {
     "thousands with points": Text(
         "x;z;y\n1.234,5;5;a\n2.000;6;b\n", [[1234.5, 5, "a"], [2000, 6, "b"]]
     ),
+    "thousands with points beside decimal commas": Text(
+        "x;z;y\n1.234;5,5;a\n2.345;6,5;b\n", [[1234, 5.5, "a"], [2345, 6.5, "b"]]
+    ),
     "thousands by word": Text(
         "x;z;y\n1'234;5;a\n2'000;6;b\n", [[1234, 5, "a"], [2000, 6, "b"]], keys={"thousands": "'"}
     ),

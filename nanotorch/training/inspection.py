@@ -20,7 +20,7 @@ from nanotorch.training.files import refuse_to_replace
 TARGETS = ("target", "y", "label", "class", "outcome", "survived", "species", "diagnosis")
 EXAMPLES, WIDTH = 3, 24
 CLASSES = 20  # numbers up to which a target may be one of classes
-FEW = 30  # validation rows that say little about which epoch is the best
+MANY_FOR_EACH = 20  # training rows for each column, from which linear regression does not overfit
 MANY = 50_000  # rows from which batches are faster than all rows at once
 
 
@@ -77,7 +77,7 @@ def inspect_table(table: Table, data: Data) -> Inspection:
     with_target = Table(table.origin, table.names, table.values[known], table.categories)
     distinct = len(np.unique(values[known]))
     try:
-        if target not in table.categories and distinct > min(CLASSES, known.sum() / 3):
+        if target not in table.categories and distinct > max(2, min(CLASSES, known.sum() / 3)):
             raise InputError("numbers, rather than classes")
         wanted = encode_target(with_target, [at], data, "logistic")
         model = "logistic"
@@ -193,14 +193,14 @@ def _toml(table: Table, data: Data, target: str, ignored: list[str], gaps: bool,
     if len(table.values) < MANY:
         rows += ["[optimizer]", 'name = "lbfgs"', "max_iter = 5", ""]
         train = max(1, round((1 - data.test - data.validation) * len(table.values)))
-        l2, reason = 1e-4, ""
+        l2, words = 1e-4, ""
         if model == "logistic" and (l2 := max(l2, float(f"{1 / train:.1g}"))) > 1e-4:
-            reason = "  # 1 / training rows: weights about 1 are likely beforehand"
-        rows += ["[penalty]", f"l2 = {l2:.4g}{reason}", ""]
+            words = "  # 1 / training rows: weights about 1 are likely beforehand"
+        rows += ["[penalty]", f"l2 = {l2:.4g}{words}", ""]
         rows += ["[training]", "epochs = 20", "batch_size = 0"]
-        if model == "logistic" and data.validation * len(table.values) < FEW:
-            reason = "of few validation rows, chance would choose the best epoch"
-            rows += ["", "[stopping]", f"restore_best = false  # {reason}"]
+        if model == "logistic" or train >= MANY_FOR_EACH * len(table.names):
+            words = "the minimum itself: an earlier epoch would be chosen by chance"
+            rows += ["", "[stopping]", f"restore_best = false  # {words}"]
     else:
         rows += ["[optimizer]", 'name = "adam"', "lr = 0.003", ""]
         rows += ["[training]", "epochs = 10", "batch_size = 256"]

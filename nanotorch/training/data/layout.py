@@ -34,6 +34,7 @@ WESTERN = {"latin-1": "Latin-1", "cp1252": "Windows-1252"}
 WINDOWS = re.compile(rb"[\x80-\x9f]")  # control characters in Latin-1
 EXCEL = re.compile(r"sep=(.)")  # how Excel states the delimiter, in a line of its own
 WORDS = re.compile(r'"([^"]*)"(?=\s|$)|(\S+)')
+GROUPS = re.compile(r"\d{1,3}(?:[.,]\d{3})+")  # thousands, perhaps
 YEARS = (1800, 2100)
 
 
@@ -322,9 +323,10 @@ def _decimal(layout: Layout, table: list[list[str]]) -> str:
     if layout.delimiter == ",":
         return "."
     cells = [cell for row in table for cell in row]
-    commas = sum(is_number(cell.replace(",", ".")) and "," in cell for cell in cells)
-    points = sum(is_number(cell) and "." in cell for cell in cells)
-    return "," if commas > points else "."
+    commas = [cell for cell in cells if "," in cell and is_number(cell.replace(",", "."))]
+    points = [cell for cell in cells if "." in cell and is_number(cell)]
+    sure = [sum(GROUPS.fullmatch(cell) is None for cell in signs) for signs in (commas, points)]
+    return "," if (sure[0], len(commas)) > (sure[1], len(points)) else "."
 
 
 def _is_header(table: list[list[str]]) -> bool:
