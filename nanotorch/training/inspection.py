@@ -71,20 +71,20 @@ def inspect_table(table: Table, data: Data) -> Inspection:
     at = _target(table, data)
     target = table.names[at]
     values = np.asarray(table.values[:, at], dtype=np.float64)
-    known = ~np.isnan(values)
-    if not known.any():
+    present = ~np.isnan(values)
+    if not present.any():
         raise InputError(f"{table.origin}: column {target!r}, the target, is empty")
-    with_target = Table(table.origin, table.names, table.values[known], table.categories)
-    distinct = len(np.unique(values[known]))
+    with_target = Table(table.origin, table.names, table.values[present], table.categories)
+    distinct = len(np.unique(values[present]))
     try:
-        if target not in table.categories and distinct > max(2, min(CLASSES, known.sum() / 3)):
+        if target not in table.categories and distinct > max(2, min(CLASSES, present.sum() / 3)):
             raise InputError("numbers, rather than classes")
-        wanted = encode_target(with_target, [at], data, "logistic")
+        answers = encode_target(with_target, [at], data, "logistic")
         model = "logistic"
     except InputError:
-        wanted = encode_target(with_target, [at], data, "linear")
+        answers = encode_target(with_target, [at], data, "linear")
         model = "linear"
-    findings, ignored, leaks, gaps = [], [], [], not known.all()
+    findings, ignored, leaks, gaps = [], [], [], not present.all()
     notes = [*guessed(table.guesses), *table.notes]
     for position, name in enumerate(table.names):
         if position == at:
@@ -92,7 +92,7 @@ def inspect_table(table: Table, data: Data) -> Inspection:
             continue
         column, words = decide(table, position, data, len(table.names) - 1)
         finding = _finding(table, position, column, words or "")
-        if column is not None and _tells(table, column, position, values, known):
+        if column is not None and _tells(table, column, position, values, present):
             leaks.append(name)
             ignored.append(name)
             finding.use = f"left out below: it tells {target} by itself"
@@ -105,7 +105,7 @@ def inspect_table(table: Table, data: Data) -> Inspection:
             f"is known before {target!r} is"
         )
     toml = _toml(table, data, target, ignored, gaps, model)
-    balance = _balance(wanted, values[known])
+    balance = _balance(answers, values[present])
     return Inspection(data.source, len(table.values), findings, notes, target, balance, toml, leaks)
 
 

@@ -52,8 +52,8 @@ def numbers_of(table: Table, column: Column, position: int) -> NDArray[Any]:
     if texts is None:
         return values
     style = Numbers(table.guesses.get("decimal") or ".")
-    known = np.array([*(column.number(text, style) for text in texts), math.nan])
-    return np.asarray(known[np.where(np.isnan(values), len(texts), values).astype(np.int64)])
+    numbers = np.array([*(column.number(text, style) for text in texts), math.nan])
+    return np.asarray(numbers[np.where(np.isnan(values), len(texts), values).astype(np.int64)])
 
 
 def to_numbers(table: Table, column: Column, position: int) -> None:
@@ -77,24 +77,24 @@ def settle(
             near = difflib.get_close_matches(name, table.names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise InputError(f"{table.origin}: data.types: there is no column {name!r}{hint}")
-    settled = []
-    said: dict[str, list[str]] = {}
+    pairs = []
+    readings: dict[str, list[str]] = {}
     for position in features:
         column, words = decide(table, position, data, len(features))
         if words and words.startswith("read as"):
-            said.setdefault(words, []).append(table.names[position])
+            readings.setdefault(words, []).append(table.names[position])
         elif words:
             notes.append(f"column {table.names[position]!r}: {words}")
         if column is None:
             continue
         to_numbers(table, column, position)
-        settled.append((position, column))
-    for words, names in said.items():
+        pairs.append((position, column))
+    for words, names in readings.items():
         notes.append(f"{words}: {', '.join(names[:8])}" + (" …" if len(names) > 8 else ""))
-    if not settled:
+    if not pairs:
         reasons = "; ".join(notes[-3:]) or "every column is the target or ignored"
         raise InputError(f"{table.origin}: no feature columns are left: {reasons}")
-    return settled
+    return pairs
 
 
 def decide(
@@ -178,8 +178,8 @@ def categories_of(
     one for the rest; and one for gaps, where they are not refused."""
     name = table.names[position]
     values = np.asarray(table.values[:, position])
-    known = values[~np.isnan(values)]
-    texts = table.categories.get(name) or sorted({text_of(value) for value in np.unique(known)})
+    present = values[~np.isnan(values)]
+    texts = table.categories.get(name) or sorted({text_of(value) for value in np.unique(present)})
     if len(texts) > data.max_categories:
         codes = codes_of(table, position, values[train], texts)
         counts = np.bincount(codes[codes >= 0], minlength=len(texts))
@@ -190,20 +190,20 @@ def categories_of(
             f"{OTHER!r} (data.max_categories = {data.max_categories})"
         )
         texts = [*(texts[at] for at in sorted(most)), OTHER]
-    return [*texts, GAP] if len(known) < len(values) and GAP not in texts else list(texts)
+    return [*texts, GAP] if len(present) < len(values) and GAP not in texts else list(texts)
 
 
 def codes_of(
     table: Table, position: int, values: NDArray[Any], categories: list[str]
 ) -> NDArray[np.int64]:
     """For each value the position of its category; -1 for what is missing or was never seen."""
-    wanted = {name: number for number, name in enumerate(categories)}
+    places_of = {name: number for number, name in enumerate(categories)}
     numeric = {
         number: at
-        for name, at in reversed(wanted.items())
+        for name, at in reversed(places_of.items())
         if not math.isnan(number := Numbers().each(name))
     }
-    other, gap = wanted.get(OTHER, -1), wanted.get(GAP, -1)
+    other, gap = places_of.get(OTHER, -1), places_of.get(GAP, -1)
     texts = table.categories.get(table.names[position])
     if texts is None:
         distinct, places = np.unique(values, return_inverse=True)
@@ -213,7 +213,7 @@ def codes_of(
         ]
         return np.asarray(np.array(codes, dtype=np.int64)[places])
     translate = [
-        wanted[text] if text in wanted else numeric.get(Numbers().each(text), other)
+        places_of[text] if text in places_of else numeric.get(Numbers().each(text), other)
         for text in texts
     ]
     places = np.where(np.isnan(values), len(texts), values).astype(np.int64)

@@ -74,8 +74,8 @@ class Encoding:
         for column, position in zip(self.columns, self.positions(table), strict=True):
             values = np.asarray(table.values[:, position], dtype=np.float64)
             if column.categories is not None:
-                known = [name for name in column.categories if name != OTHER]
-                odd = (codes_of(table, position, values, known) < 0) & ~np.isnan(values)
+                names = [name for name in column.categories if name != OTHER]
+                odd = (codes_of(table, position, values, names) < 0) & ~np.isnan(values)
                 texts = table.categories.get(column.name)
                 if odd.any():
                     first = values[int(odd.argmax())]
@@ -126,9 +126,9 @@ class Encoding:
 
 def choose_columns(table: Table, data: Data) -> tuple[list[int], list[int]]:
     """Positions of the feature columns and of the target columns."""
-    wanted = data.target if data.target is not None else list(table.target)
-    wanted = wanted if isinstance(wanted, list) else [wanted]
-    targets = [table.column(which, "data.target") for which in wanted]
+    references = data.target if data.target is not None else list(table.target)
+    references = references if isinstance(references, list) else [references]
+    targets = [table.column(which, "data.target") for which in references]
     if not targets:
         raise InputError("data.target: expected at least one column, given an empty list")
     used = set(targets)
@@ -200,11 +200,11 @@ def find_gaps(table: Table, features: list[int], targets: list[int], missing: st
     gaps = Gaps(any=bool(counts[features].any()))
     if missing == "drop" or not keep.all():
         places = [*features, *targets] if missing == "drop" else targets
-        if shown := _counted(table, counts, places):
+        if listing := _counted(table, counts, places):
             gaps.keep = keep
-            gaps.notes.append(f"{shown}: {int((~keep).sum())} of {len(keep)} rows are left out")
+            gaps.notes.append(f"{listing}: {int((~keep).sum())} of {len(keep)} rows are left out")
             if not keep.any():
-                raise InputError(f"{table.origin}: every row has a missing value: {shown}")
+                raise InputError(f"{table.origin}: every row has a missing value: {listing}")
     if missing == "drop":
         return gaps
     text = [at for at in features if table.names[at] in table.categories]
@@ -215,8 +215,8 @@ def find_gaps(table: Table, features: list[int], targets: list[int], missing: st
         ),
         (text, "a category of their own"),
     ):
-        if shown := _counted(table, counts, places):
-            gaps.notes.append(f"{shown}: {done}")
+        if listing := _counted(table, counts, places):
+            gaps.notes.append(f"{listing}: {done}")
     return gaps
 
 
@@ -227,9 +227,9 @@ def _counted(table: Table, counts: NDArray[np.int64], places: list[int]) -> str 
     )
     if not named:
         return None
-    shown = ", ".join(f"{name} {count}" for count, name in named[:5])
+    listing = ", ".join(f"{name} {count}" for count, name in named[:5])
     more = f" and {len(named) - 5} more columns" if len(named) > 5 else ""
-    return f"{sum(count for count, _ in named)} missing values ({shown}{more})"
+    return f"{sum(count for count, _ in named)} missing values ({listing}{more})"
 
 
 def _refuse_infinite(table: Table, chunk: NDArray[Any], start: int, used: list[int]) -> None:
@@ -244,14 +244,14 @@ def _refuse_infinite(table: Table, chunk: NDArray[Any], start: int, used: list[i
 
 def make_encoding(
     table: Table,
-    settled: list[tuple[int, Column]],
+    pairs: list[tuple[int, Column]],
     train: NDArray[np.int64],
     data: Data,
     any_missing: bool,
     notes: list[str],
 ) -> Encoding:
     """The encoding, whose fill values and rare categories come from the training rows alone."""
-    for position, column in settled:
+    for position, column in pairs:
         if column.kind == "category":
             column.categories = categories_of(table, position, train, data, notes)
         elif any_missing and data.missing in ("mean", "median"):
@@ -263,7 +263,7 @@ def make_encoding(
                     f"data.ignore = [{column.name!r}] leaves it out"
                 )
             column.fill = float(present.mean() if data.missing == "mean" else np.median(present))
-    return Encoding([column for _, column in settled])
+    return Encoding([column for _, column in pairs])
 
 
 def settle_targets(table: Table, positions: list[int], types: dict[str, Any]) -> None:

@@ -113,9 +113,9 @@ def columns_of(origin: str, frame: Any, polars: Any) -> Columns:
             column = column.cast(polars.Datetime("us")).to_physical() / 86_400e6
         if column.dtype in (polars.String, polars.Categorical, polars.Enum):
             column = column.cast(polars.String)
-            known = sorted(column.drop_nulls().unique().to_list())
-            categories[name] = known
-            column = column.replace_strict(known, list(range(len(known))), default=None)
+            texts = sorted(column.drop_nulls().unique().to_list())
+            categories[name] = texts
+            column = column.replace_strict(texts, list(range(len(texts))), default=None)
         elif not (column.dtype.is_numeric() or column.dtype in (polars.Boolean, polars.Null)):
             column = polars.Series(name, [None] * len(column), dtype=polars.Float64)
         values[:, number] = column.cast(polars.Float64).fill_null(float("nan")).to_numpy()

@@ -189,10 +189,10 @@ def guess_layout(path: Path, reading: Reading) -> Layout:
 
 def named_columns(reading: Reading, width: int) -> set[str]:
     """The columns that a configuration names, of a table of `width` columns."""
-    wanted = [
+    references = [
         getattr(reading, key, None) for key in ("target", "weight", "group", "time", "columns")
     ]
-    flat = [name for item in wanted for name in (item if isinstance(item, list) else [item])]
+    flat = [name for item in references for name in (item if isinstance(item, list) else [item])]
     # Columns without names are called 0, 1, 2 …: such a name says nothing about the first line.
     names = {str(name) for name in flat if name is not None}
     return {name for name in names if not name.lstrip("-").isdigit() or int(name) >= width}

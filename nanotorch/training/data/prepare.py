@@ -152,15 +152,15 @@ def prepare(
     features, targets = choose_columns(table, data)
     settle_targets(table, targets, data.types)
     notes = [*guessed(table.guesses), *table.notes]
-    settled = settle(table, features, data, notes)
-    features = [position for position, _ in settled]
+    pairs = settle(table, features, data, notes)
+    features = [position for position, _ in pairs]
     gaps = find_gaps(table, features, targets, data.missing)
     if gaps.keep is not None:
         table.only(gaps.keep)
     notes += gaps.notes
     target = encode_target(table, targets, data, model)
     split = _divide(table, target, data, seed)
-    encoding = make_encoding(table, settled, split.train, data, gaps.any, notes)
+    encoding = make_encoding(table, pairs, split.train, data, gaps.any, notes)
     standardization = _standardization(table, encoding, split.train, data.standardize, notes)
     weights = _weights(table, data)
     build = _Builder(table, encoding, standardization, target, weights, np.dtype(dtype))
@@ -285,8 +285,10 @@ def _standardization(
     constant = (scale <= 1e-14 * np.abs(mean)) & ~one_hot
     if constant.any():
         names = [name for name, flat in zip(encoding.feature_names, constant, strict=True) if flat]
-        shown = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
-        notes.append(f"{len(names)} constant in the training part, nothing to learn from: {shown}")
+        listing = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+        notes.append(
+            f"{len(names)} constant in the training part, nothing to learn from: {listing}"
+        )
     mean[one_hot] = 0.0
     scale[constant | one_hot] = 1.0
     return Standardization(mean, scale) if wanted else Standardization.identity(count)
@@ -356,8 +358,8 @@ def guessed(guesses: dict[str, Any]) -> list[str]:
     odd = {key: value for key, value in guesses.items() if usual.get(key) != value}
     if not odd:
         return []
-    shown = ", ".join(f"{key} = {toml_value(value)}" for key, value in odd.items())
-    return [f"guessed in [data]: {shown}"]
+    listing = ", ".join(f"{key} = {toml_value(value)}" for key, value in odd.items())
+    return [f"guessed in [data]: {listing}"]
 
 
 def most_frequent(data: Prepared) -> list[int]:
@@ -390,9 +392,9 @@ def _check_classes(prepared: Prepared) -> None:
                 if count < FEW_ROWS
             ]
     if few:
-        shown = ", ".join(few[:6]) + (f" and {len(few) - 6} more" if len(few) > 6 else "")
+        listing = ", ".join(few[:6]) + (f" and {len(few) - 6} more" if len(few) > 6 else "")
         prepared.notes.append(
-            f"fewer than {FEW_ROWS} rows of a class: {shown}: numbers about it say little"
+            f"fewer than {FEW_ROWS} rows of a class: {listing}: numbers about it say little"
         )
 
 

@@ -69,8 +69,8 @@ class Table:
             )
         if which in self.names:
             return self.names.index(which)
-        shown = ", ".join(self.names[:12]) + (" …" if len(self.names) > 12 else "")
-        raise InputError(f"{self.origin}: {key}: there is no column {which!r}; there are {shown}")
+        listing = ", ".join(self.names[:12]) + (" …" if len(self.names) > 12 else "")
+        raise InputError(f"{self.origin}: {key}: there is no column {which!r}; there are {listing}")
 
     def place(self, row: int, column: int) -> str:
         """Where a value stands: `file:line, column name`."""
@@ -150,7 +150,7 @@ def table_of(data: Any, name: str) -> Table:
     """A table out of memory: a frame, arrays by name, or a pair (features, target)."""
     names, values, categories = columns_of_objects(data)
     pair = isinstance(data, tuple)
-    targets = [known for known in names if pair and known.startswith("target")]
+    targets = [column for column in names if pair and column.startswith("target")]
     return Table(name, names, values, categories, targets)
 
 
@@ -167,11 +167,11 @@ def _text(path: Path, reading: Reading) -> Table:
 
 def table_of_text(origin: str, text: TextTable, reading: Reading) -> Table:
     """The table in a text; of columns of one name that nobody uses, one is left."""
-    ignore, wanted = getattr(reading, "ignore", []), getattr(reading, "columns", None)
+    ignore, in_use = getattr(reading, "ignore", []), getattr(reading, "columns", None)
 
     def is_used(name: str) -> bool:
-        if wanted:
-            return name in wanted
+        if in_use:
+            return name in in_use
         return not any(fnmatch.fnmatchcase(name, word) for word in ignore)
 
     leave = [name in text.names[:at] and not is_used(name) for at, name in enumerate(text.names)]

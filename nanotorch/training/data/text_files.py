@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import functools
 import hashlib
 import itertools
 import json
@@ -60,8 +59,7 @@ def read_text_table(path: Path, reading: Reading) -> TextTable:
     if large and (copy := _from_cache(path, reading)):
         return copy
     with ThreadPoolExecutor(1) as beside, _one_line(path):
-        if large:
-            beside.submit(content_digest, path)  # of use below, when the other core has done it
+        digest = beside.submit(content_digest, path) if large else None
         layout = guess_layout(path, reading)
         try:
             table = _parsed(path, layout)
@@ -74,8 +72,8 @@ def read_text_table(path: Path, reading: Reading) -> TextTable:
             table = _parsed(path, layout)
     table.notes = layout.notes + table.notes
     table.guesses = layout.guesses(reading)
-    if large:
-        _to_cache(path, table, reading)
+    if digest is not None:
+        _to_cache(path, table, reading, digest.result())
     return table
 
 
@@ -334,8 +332,8 @@ def _table(
     for key, words in (("odd", "read as numbers"), ("absent", "missing among numbers")):
         cells = [(n, getattr(p, key)) for n, p in zip(names, parts) if getattr(p, key) is not None]
         if cells:
-            shown = ", ".join(name for name, _ in cells[:5]) + (" …" if len(cells) > 5 else "")
-            notes.append(f"cells written like {cells[0][1]!r} are {words}: {shown}")
+            listing = ", ".join(name for name, _ in cells[:5]) + (" …" if len(cells) > 5 else "")
+            notes.append(f"cells written like {cells[0][1]!r} are {words}: {listing}")
     if repeated:
         notes.append(f"{repeated} rows repeat the names of the columns: left out")
     return TextTable(names, values, categories, lines, notes)
@@ -356,15 +354,15 @@ def resolve(codes: NDArray[Any], cells: Sequence[str], layout: Layout) -> Resolv
             present = [cell for cell in present if cell not in NO_NUMBER]
             absent = words[0]
     if numbers is not None:
-        known = dict(zip(present, numbers, strict=True))
+        values_of = dict(zip(present, numbers, strict=True))
         odd = next((cell for cell in present if not is_number(cell)), None)
     else:
         in_order = all(map(operator.lt, present, present[1:]))
         texts = present if in_order else sorted(set(present))
         if texts == distinct:
             return Resolved(codes, texts)
-        known = {text: float(number) for number, text in enumerate(texts)}
-    table = np.array([known.get(cell, np.nan) for cell in distinct])
+        values_of = {text: float(number) for number, text in enumerate(texts)}
+    table = np.array([values_of.get(cell, np.nan) for cell in distinct])
     values = table[codes] if len(table) else np.empty(len(codes))
     return Resolved(values, texts, odd, absent)
 
@@ -374,12 +372,7 @@ def resolve(codes: NDArray[Any], cells: Sequence[str], layout: Layout) -> Resolv
 
 def content_digest(path: Path) -> str:
     """SHA-256 over the SHA-256 of each quarter of a file; the quarters are read in parallel."""
-    facts = path.stat()
-    return _digest(path, facts.st_size, facts.st_mtime_ns, facts.st_ino)
-
-
-@functools.lru_cache(8)
-def _digest(path: Path, size: int, changed: int, place: int) -> str:
+    size = path.stat().st_size
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         edges = [size * quarter // 4 for quarter in range(5)]
         with memoryview(content) as view, ThreadPoolExecutor(4) as threads:
@@ -420,13 +413,13 @@ def _from_cache(path: Path, reading: Reading) -> TextTable | None:
         return None
 
 
-def _to_cache(path: Path, table: TextTable, reading: Reading) -> None:
+def _to_cache(path: Path, table: TextTable, reading: Reading, digest: str) -> None:
     """Keep a converted copy; a folder that cannot be written to just keeps none."""
     array_path, facts_path = _cache_paths(path)
     facts = {
         "format": CACHE_FORMAT,
         "keys": _keys(reading),
-        "digest": content_digest(path),
+        "digest": digest,
         "shape": list(table.values.shape),
         "dtype": table.values.dtype.name,
         "names": table.names,

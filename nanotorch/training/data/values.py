@@ -116,9 +116,9 @@ def yes_or_no(cells: Iterable[str]) -> dict[str, float] | None:
     words = list(cells)
     if len(words) > MOST_WORDS:
         return None
-    known = {cell: float(cell.lower() in YES) for cell in words if cell.lower() in YES + NO}
-    both = len(set(known.values())) == 2
-    return known if both and len(known) == len(words) and not all(map(is_number, words)) else None
+    values = {cell: float(cell.lower() in YES) for cell in words if cell.lower() in YES + NO}
+    both = len(set(values.values())) == 2
+    return values if both and len(values) == len(words) and not all(map(is_number, words)) else None
 
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
