@@ -111,6 +111,7 @@ if TYPE_CHECKING:
         linalg,
         serialization,
         special,
+        testing,
     )
     from nanotorch.amp.autocast_mode import (
         autocast,

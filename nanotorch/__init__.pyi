@@ -104,6 +104,7 @@ from nanotorch import functional as functional
 from nanotorch import linalg as linalg
 from nanotorch import serialization as serialization
 from nanotorch import special as special
+from nanotorch import testing as testing
 from nanotorch.amp.autocast_mode import autocast as autocast
 from nanotorch.amp.autocast_mode import clear_autocast_cache as clear_autocast_cache
 from nanotorch.amp.autocast_mode import get_autocast_dtype as get_autocast_dtype

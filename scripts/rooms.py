@@ -79,7 +79,7 @@ RINGS = {
     "distributions": ("distributions/",),
     "averaging": ("averaging.py",),
     "optimizers": ("optim/",),
-    "spellings": ("spellings.py", "functional.py", "utils/tensorboard.py"),
+    "spellings": ("spellings.py", "functional.py", "testing.py", "utils/tensorboard.py"),
     "data loading": ("utils/data/",),
     "saving": ("serialization/",),
     "recomputation": ("utils/checkpoint.py",),

@@ -39,7 +39,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tensor", "operators", "sampling", "creation", "random", "printing"),
     ("amp", "spellings"),
     ("nn", "optim", "func", "linalg", "compile", "sym", "utils", "viz", "cuda", "backends"),
-    ("averaging", "distributions", "distributed", "functional", "serialization", "special"),
+    (
+        "averaging",
+        "distributions",
+        "distributed",
+        "functional",
+        "serialization",
+        "special",
+        "testing",
+    ),
     ("",),  # nanotorch/__init__.py
     ("interop",),  # stands on the public names, as a user's program does
     ("training",),
