@@ -53,6 +53,17 @@ def test_import_loads_none_of_the_slow_or_optional_packages() -> None:
     assert (loaded - by_numpy) & NOT_AT_IMPORT == set()
 
 
+def test_a_function_stays_in_its_place_when_the_module_of_its_name_is_imported() -> None:
+    program = """
+from nanotorch.autograd.gradcheck import GradcheckError
+import nanotorch
+print(type(nanotorch.autograd.gradcheck).__name__, GradcheckError.__module__)
+from nanotorch.autograd import gradcheck
+print(callable(gradcheck))
+"""
+    assert run_python(program) == "function nanotorch.autograd.gradcheck\nTrue\n"
+
+
 def test_import_prints_nothing() -> None:
     assert run_python("import nanotorch") == ""
 

@@ -6,13 +6,15 @@ import ast
 import functools
 import importlib
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
 
 def on_demand(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """A package's `__getattr__` and `__dir__` (PEP 562): what it imports under `if TYPE_CHECKING:`
-    loads when it is first asked for."""
+    loads when it is first asked for. A function stays in its place when a module of its name is
+    imported beside it, which Python would put there."""
 
     @functools.cache
     def sources() -> dict[str, tuple[str, str]]:
@@ -43,6 +45,14 @@ def on_demand(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str
     def __dir__() -> list[str]:  # noqa: N807 - Python's name
         return sorted({*vars(sys.modules[package]), *sources()})
 
+    class Package(types.ModuleType):
+        def __setattr__(self, name: str, value: Any) -> None:
+            if isinstance(value, types.ModuleType) and name in vars(value):
+                if sources().get(name, (package,))[0] == f"{package}.{name}":
+                    return
+            super().__setattr__(name, value)
+
+    sys.modules[package].__class__ = Package
     return __getattr__, __dir__
 
 

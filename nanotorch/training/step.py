@@ -240,7 +240,11 @@ class LaunchedStep(Step):
 
 
 class SearchStep(Step):
-    """One call of LBFGS, which asks for the loss of all rows as often as it needs it."""
+    """One call of LBFGS, which asks for the loss of all rows as often as it needs it.
+
+    It searches the sum over the rows: it takes no pair of steps into its history whose product is
+    below 1e-10, as most are of a mean near its minimum. `tolerance_grad` stays that of the mean.
+    """
 
     def _compiled(self, function: Callable[..., Tensor]) -> Any:
         return function
@@ -248,6 +252,9 @@ class SearchStep(Step):
     def start(self, number: int, *batch: Tensor) -> Tensor:
         inputs, target, *weights = batch
         losses: list[Tensor] = []
+        rows = float(len(inputs))
+        (group,) = self.optimizer.param_groups
+        tolerance = group["tolerance_grad"]
 
         def closure() -> Tensor:
             self.optimizer.zero_grad()
@@ -255,9 +262,18 @@ class SearchStep(Step):
             losses.append(loss)
             if self.adds_late:
                 self.penalty.add_gradients()
-            return loss + self.penalty.value() if self.penalty else loss
+            if self.penalty:
+                loss = loss + self.penalty.value()
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(rows)
+            return loss * rows
 
-        self.optimizer.step(closure)
+        group["tolerance_grad"] = tolerance * rows
+        try:
+            self.optimizer.step(closure)
+        finally:
+            group["tolerance_grad"] = tolerance
         return losses[0]
 
     def finish(self, number: int) -> int:
