@@ -217,8 +217,8 @@ def for_blocks(
         memory = xp.empty(numbers_at_once * heads_at_once * rows * columns, query.dtype)
         for place in range(first, len(groups), step):
             draw = None
-            if seed is not None:
-                draw = xp.random.Generator(xp.random.SFC64([*seed.view("u8"), place]))
+            if seed is not None:  # on the CPU alone: a GPU's dropout draws its own
+                draw = HOST.random.Generator(HOST.random.SFC64([*seed.view("u8"), place]))
             for r in slices(length, rows):
                 queries = (*groups[place], r)
                 work(block(xp, query, key, mask, draw, queries, memory, causal, scale, dropout))
