@@ -44,7 +44,7 @@ def last_line(run: Finished) -> str:
     part = next(name for name in ("test", "validation", "train") if name in run.summary)
     measured = run.summary[part]
     name = "r2" if "r2" in measured else "accuracy"
-    best = run.summary["best_epoch"]
+    best = run.summary["best_epoch"] if run.config.stopping.restore_best else None
     words = f"{part} {name} {_four(measured[name])}, loss {_four(measured['loss'])}"
     chosen = "the last epoch" if best is None else f"epoch {best}"
     baseline = ""
