@@ -153,8 +153,11 @@ def test_a_result_is_saved_as_a_leaf() -> None:
 def test_what_pytorch_cannot_lay_out_is_copied() -> None:
     flipped = nt.Tensor._wrap(np.arange(3.0)[::-1])
     odd = np.zeros(3, dtype=np.dtype([("a", "u1"), ("b", "<f4")]))["b"]
-    new = again([flipped, nt.Tensor._wrap(odd)])
+    memory = np.arange(8, dtype=np.float32).tobytes()  # of which no array shows all
+    gaps = np.ndarray((2, 2), np.float32, memory, 4, (16, 8))
+    new = again([flipped, nt.Tensor._wrap(odd), nt.from_numpy(gaps), nt.from_numpy(gaps)[1]])
     assert new[0].tolist() == [2, 1, 0] and new[1].tolist() == [0, 0, 0]
+    assert new[2].tolist() == [[1, 3], [5, 7]] and new[3].tolist() == [5, 7]
 
 
 def test_memory_that_is_shown_in_two_dtypes_is_refused() -> None:

@@ -67,9 +67,9 @@ def alpha_dropout(
     if p in (0, 1) or not training or input.numel() == 0:
         return F.dropout(input, p, training, inplace)
     a = ((ALPHA**2 * p + 1) * (1 - p)) ** -0.5
-    kept = ops.gt(F.dropout(ops.ones_like(input.detach()), p), 0).to(input.dtype)
-    shift = (kept - 1) * (ALPHA * a) + ALPHA * a * p
-    y: Tensor = input.mul_(kept * a).add_(shift) if inplace else input * (kept * a) + shift
+    mask = ops.gt(F.dropout(ops.ones_like(input.detach()), p), 0).to(input.dtype)
+    shift = (mask - 1) * (ALPHA * a) + ALPHA * a * p
+    y: Tensor = input.mul_(mask * a).add_(shift) if inplace else input * (mask * a) + shift
     return y
 
 

@@ -54,15 +54,15 @@ def save(
         raise AttributeError(
             f"save: expected a path or a file open for bytes, got {type(f).__name__}"
         )
-    written = io.BytesIO()
-    pickler = Pickler(written, pickle_protocol)
+    pickle_file = io.BytesIO()
+    pickler = Pickler(pickle_file, pickle_protocol)
     try:
         pickler.dump(obj)
     except RecursionError:
         raise RecursionError("save: the object is nested too deeply to be pickled") from None
 
     def records() -> Iterator[tuple[str, Any]]:
-        yield "data.pkl", written.getbuffer()
+        yield "data.pkl", pickle_file.getbuffer()
         yield "byteorder", sys.byteorder.encode()
         for number, owner in enumerate(pickler.storages):
             yield f"data/{number}", content(owner)
@@ -104,10 +104,10 @@ def load(
     with _opened(f) as file:
         archive = Archive(file, path or str(getattr(f, "name", "the file")))
         storages = Storages(archive, map_location)
-        pickled = archive.read("data.pkl")
+        pickle_bytes = archive.read("data.pkl")
         if weights_only or weights_only is None:
-            return Unpickler(archive.name, storages, _safe_globals).load(pickled)
-        return _AnyUnpickler(io.BytesIO(pickled), storages, pickle_load_args).load()
+            return Unpickler(archive.name, storages, _safe_globals).load(pickle_bytes)
+        return _AnyUnpickler(io.BytesIO(pickle_bytes), storages, pickle_load_args).load()
 
 
 def _opened(f: Any) -> Any:
@@ -125,13 +125,13 @@ class _AnyUnpickler(pickle.Unpickler):
         return self._storages(identity)
 
     def find_class(self, module: str, name: str) -> Any:
-        known = TABLE.get(f"{module}.{name}")
-        if known is None and module.split(".")[0] == "torch":
+        value = TABLE.get(f"{module}.{name}")
+        if value is None and module.split(".")[0] == "torch":
             raise refusal(
                 f"the file asks for {module}.{name}, which is PyTorch's own; save the state_dict "
                 "of a module with PyTorch, and load that"
             )
-        return super().find_class(module, name) if known is None else known
+        return super().find_class(module, name) if value is None else value
 
 
 def _named_arrays(obj: Any) -> dict[str, Any]:

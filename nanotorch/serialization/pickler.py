@@ -64,7 +64,7 @@ class Pickler(pickle._Pickler):
     def __init__(self, file: IO[bytes], protocol: int) -> None:
         super().__init__(file, protocol)
         self.storages: list[Array] = []
-        self._known: dict[int, tuple[Storage, dtype]] = {}
+        self._entries: dict[int, tuple[Storage, dtype]] = {}
 
     def _save_name(self, name: Name) -> None:
         self.write(pickle.GLOBAL + name.text.encode())  # type: ignore[attr-defined]
@@ -121,20 +121,22 @@ class Pickler(pickle._Pickler):
         """The memory of an array, and its offset and strides there, in elements."""
         owner = _owner(array)
         offset, size = _address(array) - _address(owner), array.itemsize
-        if any(s < 0 or s % size for s in array.strides) or offset % size or owner.nbytes % size:
-            array = owner = array.copy()  # PyTorch cannot say how it lies in memory
+        in_one_piece = owner.flags.c_contiguous or owner.flags.f_contiguous
+        fractions = offset % size or owner.nbytes % size or any(s % size for s in array.strides)
+        if not in_one_piece or fractions or any(stride < 0 for stride in array.strides):
+            array = owner = array.copy()  # PyTorch's format cannot say how it lies in memory
             offset = 0
-        if id(owner) not in self._known:
+        if id(owner) not in self._entries:
             name = STORAGES.get(kind.name)
             name = "torch.storage.UntypedStorage" if name is None else f"torch.{name}Storage"
             count = owner.nbytes if kind.name not in STORAGES else owner.nbytes // size
             key, location = str(len(self.storages)), str(device_of(owner))
-            self._known[id(owner)] = Storage(name, key, location, count), kind
+            self._entries[id(owner)] = Storage(name, key, location, count), kind
             self.storages.append(owner)
-        storage, stored_kind = self._known[id(owner)]
-        if stored_kind is not kind:
+        storage, first_kind = self._entries[id(owner)]
+        if first_kind is not kind:
             raise RuntimeError(
-                f"save: two tensors show the same memory as {stored_kind} and as {kind}, which "
+                f"save: two tensors show the same memory as {first_kind} and as {kind}, which "
                 "PyTorch's format cannot hold; save a clone() of one of them"
             )
         return storage, offset // size, tuple(stride // size for stride in array.strides)
@@ -151,12 +153,12 @@ class _Call:
 
 
 def _owner(array: Array) -> Array:
-    """The array whose memory another one shows, a copy of it where that lies in no one piece."""
+    """The array whose memory another one shows."""
     owner, part = array, array
     while (part := getattr(part, "base", None)) is not None:
         if type(part) in MODULES:
             owner = part
-    return owner if owner.flags.c_contiguous or owner.flags.f_contiguous else array.copy()
+    return owner
 
 
 def _address(array: Array) -> int:

@@ -54,7 +54,7 @@ class Storages:
 
     def __init__(self, archive: Archive, map_location: Any) -> None:
         self._archive, self._map = archive, map_location
-        self._known: dict[str, tuple[StorageKind, Tensor]] = {}
+        self._storages: dict[str, tuple[StorageKind, Tensor]] = {}
         order = archive.read("byteorder") if "byteorder" in archive else b"little"
         if order not in (b"little", b"big"):
             raise archive.damaged(f"the byte order is {order[:20]!r}")
@@ -67,15 +67,15 @@ class Storages:
                 pass
             case _:
                 raise refusal(f"{self._archive.name} asks for {_brief(identity)} as memory")
-        if key not in self._known:
+        if key not in self._storages:
             content = self._archive.read_array(f"data/{key}")
-            self._known[key] = kind, self._placed(self._elements(content, kind.dtype), location)
-        known, storage = self._known[key]
+            self._storages[key] = kind, self._placed(self._elements(content, kind.dtype), location)
+        first_kind, storage = self._storages[key]
         size = kind.dtype.itemsize * count
-        if known is not kind or storage._array.nbytes != size:
+        if first_kind is not kind or storage._array.nbytes != size:
             raise self._archive.damaged(
                 f"the record 'data/{key}' has {storage._array.nbytes} bytes of "
-                f"{known.dtype.name}, but {size} of {kind.dtype.name} are asked for"
+                f"{first_kind.dtype.name}, but {size} of {kind.dtype.name} are asked for"
             )
         return storage
 
