@@ -414,6 +414,18 @@ def test_where_no_standard_error_holds_there_is_none(
     assert not any(math.isnan(each["coefficient"]) for each in rows_of(run))
 
 
+def test_standard_errors_that_would_take_long_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = fit_task("classes", **OPTIMUM)
+    rows, blocks = len(run.data.train), 6  # of three classes
+    for work, words in ((rows * 9 * blocks, False), (rows * 9 * blocks - 1, True)):
+        monkeypatch.setattr("nanotorch.training.coefficients.WORK", work)
+        again = fit_task("classes", **OPTIMUM)
+        assert ("no standard errors: they would take" in notes_of(again)) is words
+        assert math.isnan(rows_of(again)[0]["standard_error"]) is words
+
+
 def test_what_is_frozen_has_no_standard_error() -> None:
     run = fit_task("binary", **{**OPTIMUM, "model": {"freeze": ["bias"]}, "data": {
         **OPTIMUM["data"], "standardize": False}})  # fmt: skip

@@ -22,6 +22,7 @@ from nanotorch.training.data.prepare import Prepared
 
 COEFFICIENTS = "coefficients.csv"  # in a run folder
 MOST = 1000  # parameters up to which the information is inverted
+WORK = 2 * 10**10  # products up to which it is summed over the rows: some seconds
 LEVEL = 0.95  # of the confidence intervals
 FAR = 0.1  # standard errors from the optimum, beyond which it is said
 TASKS = ("binary", "classes", "labels", "regression")
@@ -143,13 +144,19 @@ class _Fit:
         roles = np.array(["bias"] * start + ["weight"] * (count - start))
         trained = np.tile(~np.isin(roles, estimation.frozen), outputs)
         self.free = np.flatnonzero(trained)
-        if not data.train.features.in_memory or beta.size > MOST:
+        blocks = outputs * (outputs + 1) // 2 if task == "classes" else outputs
+        large = len(data.train) * count**2 * blocks > WORK
+        if large:
+            self.problem = (
+                f"they would take more than {WORK:,} products of {len(data.train):,} rows"
+            )
+        elif not data.train.features.in_memory or beta.size > MOST:
             self.problem = f"they are computed up to {MOST} parameters, with all rows in memory"
         elif estimation.reweighted:
             self.problem = f"{estimation.reweighted} makes the loss another one than the likelihood"
         elif estimation.l1:
             self.problem = "penalty.l1 chooses among the coefficients"
-        if not data.train.features.in_memory:
+        if large or not data.train.features.in_memory:
             return
         features = data.train.features.values.astype(np.float64)
         x = np.column_stack([np.ones((len(features), start)), features])
