@@ -527,3 +527,15 @@ def test_shapes_that_do_not_fit_are_told_as_on_the_cpu(cuda: str) -> None:
             op(x, y)
     with pytest.raises(RuntimeError, match="linear"):
         nt.nn.functional.linear(x, y)
+
+
+def test_the_library_is_called_by_the_numbers_of_its_headers() -> None:
+    # cudaDataType of library_types.h; cublasComputeType_t and cublasMath_t of cublas_api.h
+    data = {"f": "CUDA_R_32F 0", "d": "CUDA_R_64F 1", "e": "CUDA_R_16F 2", "E": "CUDA_R_16BF 14"}
+    assert {letter: int(name.split()[1]) for letter, name in data.items()} == cublas._TYPES
+    single, double, tensor_float = 68, 70, 77  # CUBLAS_COMPUTE_32F, _64F, _32F_FAST_TF32
+    assert {"f": single, "d": double, "e": single, "E": single} == cublas._COMPUTE
+    assert tensor_float == cublas._COMPUTE_TF32
+    assert cublas._DEFAULT_ALGORITHM == -1  # CUBLAS_GEMM_DEFAULT
+    # CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION
+    assert cublas._DISALLOW_REDUCED_PRECISION_REDUCTION == 16

@@ -358,6 +358,12 @@ def test_once_differentiable_refuses_a_second_time() -> None:
     (slope,) = nanotorch.autograd.grad(y.sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         slope.sum().backward()
+    weights = leaf(1, 1)
+    for source, before in ((weights, None), (weights * 2, "MulBackward0")):
+        (slope,) = nanotorch.autograd.grad(Once.apply(x), x, source, create_graph=True)
+        ((node, _),) = slope.grad_fn.next_functions
+        assert node.name() == (before or "AccumulateGrad")
+        assert before or node.variable is weights
 
 
 def test_kept_tensors_are_refused_once_changed_or_freed() -> None:

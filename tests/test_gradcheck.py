@@ -9,7 +9,7 @@ import pytest
 import nanotorch
 from nanotorch import autograd
 from nanotorch.autograd import Function, gradcheck, gradgradcheck, graph
-from nanotorch.autograd.gradcheck import GradcheckError
+from nanotorch.autograd.gradcheck import GradcheckError, fixed_vector
 
 
 def leaf(*values: float) -> Any:
@@ -67,6 +67,22 @@ def test_a_wrong_backward_is_shown_with_both_jacobians() -> None:
     assert gradcheck(WRONG.apply, leaf(1, 2), raise_exception=False) is False
     with pytest.raises(GradcheckError, match=r"numerical:[\d.e-]+\nanalytical:"):
         gradcheck(WRONG.apply, leaf(1, 2), fast_mode=True)
+
+
+@pytest.mark.parametrize("mode", ["reverse", "forward"])
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_a_fast_check_allows_more_the_more_elements_there_are(size: int, mode: str) -> None:
+    fault = 0.01  # of each slope
+    wrong = with_slope(lambda g, x: g * (2 * x + fault), lambda t, x: t * (2 * x + fault))
+    forward = mode == "forward"
+    right = with_slope(lambda g, x: g * 2 * x, lambda t, x: t * (2 * x + fault))
+    x = leaf(*[0.5] * size)
+    error = fault * float((fixed_vector(x) ** 2).sum())
+    for share, passes in ((1.1, True), (0.9, False)):
+        assert passes is gradcheck(
+            (right if forward else wrong).apply, x, fast_mode=True, rtol=0,
+            atol=share * error / size, check_forward_ad=forward, raise_exception=False,
+        )  # fmt: skip
 
 
 def test_the_place_of_the_fault_is_named() -> None:
