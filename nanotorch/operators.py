@@ -153,7 +153,7 @@ class Operators(Traced):
 
     def addcmul_(self, a: Any, b: Any, *, value: float = 1) -> Any:
         """x + value * a * b, in place."""
-        return self.add_(a * b, alpha=value)
+        return self.add_(ops.pairs.multiple(self, a, b, value))
 
     def addcdiv_(self, a: Any, b: Any, *, value: float = 1) -> Any:
         """x + value * a / b, in place."""

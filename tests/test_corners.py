@@ -515,6 +515,29 @@ for p in (3.0, 4.0):
             lambda x: t.linalg.vector_norm(x, p), t.tensor([3.0, -4.0, 0.0], dtype=t.float64)
         ),
     )
+for kind in ("float32", "float64", "float16"):
+    for shape in ((3, 1), (1, 1), (1, 3)):
+        for name, f in {
+            "from the left": lambda x, z: x @ z,
+            "from the right": lambda x, z: z.reshape(1, 1) @ x.reshape(1, -1),
+            "in a layer": lambda x, z: x.reshape(-1, 1) @ z.T,
+        }.items():
+            row(
+                f"{shape} NaN times one zero {name}, {kind}",
+                lambda t, k=kind, s=shape, f=f: f(
+                    t.full(s, NAN, dtype=getattr(t, k)).reshape(-1, 1),
+                    t.zeros(1, 1, dtype=getattr(t, k)),
+                ),
+            )
+for one in ("uint8", "int64", "float16"):
+    for value in (1, 0.5):
+        row(
+            f"addcmul of {one} by {value}",
+            lambda t, k=one, v=value: (
+                lambda x, a: [t.addcmul(x, a, a, value=v), x.addcmul_(a, a, value=v)]
+            )(t.ones(2), t.tensor([250, 3]).to(getattr(t, k))),
+        )
+row("variance of a NaN along no dimension", slopes(lambda t, x: t.var(x, 0), NAN, order=1))
 row(
     "a quantile is no view",
     lambda t: t.quantile(t.tensor([1.0, 2.0]).requires_grad_() * 1, 0.25).detach_(),

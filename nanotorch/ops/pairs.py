@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import Array, is_array
-from nanotorch.ops.casting import into, zeros_like
+from nanotorch.backend import Array, is_array, result_type
+from nanotorch.ops.casting import cast, into, zeros_like
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import exp, sign
 from nanotorch.primitive import BinaryUfunc, Elementwise, Rule, Traced, apply, function
@@ -162,7 +162,14 @@ def same_dtype(start: Any, *others: Any) -> None:
 
 def addcmul(x: Any, a: Any, b: Any, *, value: float = 1) -> Any:
     """x + value * a * b."""
-    return x + (a * b if value == 1 else value * (a * b))
+    return x + multiple(x, a, b, value)
+
+
+def multiple(x: Any, a: Any, b: Any, value: float) -> Any:
+    """value * a * b, in the dtype of its sum with x."""
+    kind = result_type(x, a, b)
+    product = (a if a.dtype is kind else cast(a, kind.numpy)) * b
+    return product if value == 1 else value * product
 
 
 def addcdiv(x: Any, a: Any, b: Any, *, value: float = 1) -> Any:

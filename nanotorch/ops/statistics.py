@@ -124,7 +124,9 @@ def deviation(x: Any, dim: Dim, correction: float) -> Any:
     """d var / dx = 2 (x - mean) / (count - correction)."""
     divisor = builtins.max(count(x.shape, dim) - correction, 0)
     center = mean(x, dim, True)
-    if not divisor and dim is None:  # as in PyTorch, which along dimensions goes on dividing by 0
+    if not divisor and (
+        dim is None or not x.ndim
+    ):  # as in PyTorch, which along dimensions goes on dividing by 0
         return where(x == center, float("nan"), float("inf")) + zeros_like(x)
     return (x - center) * (2 / divisor if divisor else float("inf"))
 
