@@ -337,3 +337,14 @@ def test_gelu_is_exact_to_the_dtype_everywhere(dtype: str) -> None:
         assert nt.allclose(ours.double(), expected, tolerance, tolerance, equal_nan=True)
     assert nn.functional.gelu(nt.tensor([-10.0, -1e30])).abs().max() == 0
     assert nn.functional.gelu(nt.tensor([nt.nan, -math.inf])).isnan().all()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_batch_of_no_rows_leaves_running_statistics_alone(training: bool) -> None:
+    norm = nn.BatchNorm1d(3).train(training)
+    y = norm(nt.zeros(0, 3))
+    y.sum().backward()
+    assert y.shape == (0, 3)
+    assert norm.running_mean.tolist() == [0, 0, 0]
+    assert norm.running_var.tolist() == [1, 1, 1]
+    assert norm.weight.grad.tolist() == [0, 0, 0]

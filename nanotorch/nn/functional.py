@@ -392,18 +392,18 @@ def batch_norm(
     dims = (0, *range(2, input.ndim))
     shape = (1, -1, *[1] * (input.ndim - 2))
     if training:
-        count = input.numel() // input.shape[1]
-        if count <= 1:
+        count = math.prod(n for d, n in enumerate(input.shape) if d != 1)
+        if count == 1:
             raise ValueError(
                 "Expected more than 1 value per channel when training, "
                 f"got input size {tuple(input.shape)}"
             )
-        if running_mean is not None and running_var is not None:
+        if count and running_mean is not None and running_var is not None:
             with no_grad():
                 variance, mean = ops.var_mean(input, dims)
                 running_mean.mul_(1 - momentum).add_(mean, alpha=momentum)
                 running_var.mul_(1 - momentum).add_(variance, alpha=momentum)
-        y = ops.standardize(input, dims, eps)
+        y = ops.standardize(input, dims, eps) if count else input
     else:
         if running_mean is None or running_var is None:
             raise RuntimeError("batch_norm: evaluation needs running_mean and running_var")

@@ -195,7 +195,7 @@ def _windows(
         )
     kernel_size, stride, padding, dilation = options
     size = each(kernel_size, dims, name)
-    step = size if stride is None or stride == [] else each(stride, dims, name)
+    step = size if stride is None or stride in ([], ()) else each(stride, dims, name)
     around, spread = each(padding, dims, name), each(dilation, dims, name)
     if min(step) <= 0 or min(size) <= 0:
         raise RuntimeError(
