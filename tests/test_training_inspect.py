@@ -121,6 +121,7 @@ def test_what_is_not_finite_is_shown(capsys: pytest.CaptureFixture[str]) -> None
     Path("d.csv").write_text("a,b,y\ninf,1,u\n1e400,2,v\n3,3,u\n")
     assert call("inspect", "d.csv") == 0
     assert "inf, 3" in capsys.readouterr().out
+    assert call("inspect", "d.csv", "--target", "a") == 0
 
 
 def test_a_configuration_that_is_there_is_not_replaced(capsys: pytest.CaptureFixture[str]) -> None:

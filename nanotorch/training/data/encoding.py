@@ -348,7 +348,7 @@ def _class_names(
     distinct, rows = np.unique(values, return_inverse=True)
     if column in table.categories:
         return [table.categories[column][int(value)] for value in distinct], rows
-    return [str(int(value)) if value == int(value) else str(value) for value in distinct], rows
+    return [str(int(v)) if v.is_integer() else str(v) for v in distinct.tolist()], rows
 
 
 def _task(table: Table, names: list[str], raw: NDArray[Any], data: Data, model: str) -> str:

@@ -29,6 +29,7 @@ from nanotorch.training.errors import InputError
 from nanotorch.training.files import sha256
 
 FEW_ROWS = 5  # of a class in a part, below which numbers about it say little
+LARGEST_SQUARED = 2.0**500  # from here on, squares are taken of multiples of it
 LARGEST_WEIGHT = float(np.finfo(np.float32).max)
 IN_MEMORY = 2**30  # bytes of features above which a memory-mapped file stays on the disk
 
@@ -278,9 +279,10 @@ def _standardization(
     encoding.note_ranges(low, high)
     mean = total / len(train)
     squares = np.zeros(count)
+    unit = np.where(np.maximum(np.abs(low), np.abs(high)) < LARGEST_SQUARED, 1.0, LARGEST_SQUARED)
     for rows in chunks:
-        squares += np.square(encoding.apply(table, rows) - mean).sum(axis=0)
-    scale = np.sqrt(squares / len(train))
+        squares += np.square((encoding.apply(table, rows) - mean) / unit).sum(axis=0)
+    scale = np.sqrt(squares / len(train)) * unit
     one_hot = encoding.one_hot
     constant = (scale <= 1e-14 * np.abs(mean)) & ~one_hot
     if constant.any():
