@@ -17,7 +17,8 @@ from nanotorch.tensor import Tensor
 Array = NDArray[Any]
 NUMBERS = 2  # beside the gradients of a shard: sum w loss, sum w
 SMALLEST = 1e-30  # sum of weights that is divided by: gradients of no weight are 0
-AT_ONCE = 2**18  # bytes of a bucket that every rank gets whole; of larger ones each adds a slice
+AT_ONCE = 2**18  # bytes of a bucket that every rank gets whole; of larger ones each adds a slice,
+FEW = 2  # unless ranks are so few that it moves no fewer bytes
 
 
 class GradientSum:
@@ -123,7 +124,7 @@ class GradientSum:
         world, most, n = self.world, self._most, len(notes)
         head = 8 * (n + NUMBERS * most) + len(self._has)
         head += -head % 8
-        whole = self._width * self._dtype.itemsize * most <= AT_ONCE
+        whole = world.size <= FEW or self._width * self._dtype.itemsize * most <= AT_ONCE
         message = np.zeros(
             head + (most * self._width * self._dtype.itemsize if whole else 0), np.uint8
         )

@@ -28,8 +28,8 @@ from nanotorch.distributed.launcher import (
 )
 
 TIMEOUT = 300.0  # seconds
-SPIN = 5e-3  # seconds in which a wait only gives way: MPI moves large messages while it is asked
-LONGEST_PAUSE = 1e-3  # a pause is a hundredth of what was waited so far
+SPIN = 200e-6  # seconds in which a wait asks without a pause, as most are over by then
+LONGEST_PAUSE = 1e-3  # a pause is a hundredth of what was waited: MPI moves data while it is asked
 ANSWER = 1.0  # seconds that a rank has to answer when the roll is called
 GRACE = 0.3  # seconds in which an operation may still end after one of its ranks has left
 ASK, HERE, LEFT = 1, 2, 3  # tags of the messages beside operations
@@ -143,7 +143,6 @@ class World:
         while time.perf_counter() - start < SPIN:
             if done():
                 return
-            _give_way()
         while not done():
             self._listen(what)
             now = time.perf_counter()
@@ -250,9 +249,6 @@ def _name(machine: str, process: int) -> Array:
 
 def _bytes(values: Array) -> Array:
     return values.reshape(-1).view(np.uint8)
-
-
-_give_way: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 
 
 def _library(mpi: Any) -> Any:
