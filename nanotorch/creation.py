@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy
@@ -121,6 +121,14 @@ def as_array(data: Any, dtype: DType | None = None) -> Array:
         array = numpy.array(data)
     except ValueError as error:
         raise ValueError(f"tensor: expected a rectangular sequence of numbers: {error}") from None
+    # Of ints beyond int64 NumPy makes objects, unsigned integers or, beside others, floats.
+    kind = array.dtype.kind
+    if kind in "Ou" or (kind == "f" and array.size and abs(array).max() >= 2**63):
+        values = list(leaves(data))
+        if any(type(v) is int and not -(2**63) <= v < 2**63 for v in values):
+            if not any(isinstance(v, float) for v in values):
+                raise ValueError("tensor: overflow: an int is not within those of int64")
+            array = numpy.array(data, numpy.float64)
     if array.dtype.kind in "OUS" or (array.dtype.kind == "V" and array.dtype.name != "bfloat16"):
         raise TypeError(
             f"tensor: expected numbers or nested lists of numbers, got {type(data).__name__} "
@@ -133,6 +141,15 @@ def as_array(data: Any, dtype: DType | None = None) -> Array:
     if array.size == 0 and not isinstance(data, int | float):
         return array.astype(get_default_dtype().numpy)
     return array
+
+
+def leaves(data: Any) -> Iterator[Any]:
+    """What nested lists hold."""
+    if isinstance(data, list | tuple):
+        for item in data:
+            yield from leaves(item)
+    else:
+        yield data
 
 
 def has_tensor(data: Any) -> bool:
@@ -338,6 +355,8 @@ def arange(
         count = max(0, int(numpy.ceil((numbers[1] - numbers[0]) / numbers[2])))
         array = as_dtype(numbers[0] + numpy.arange(count) * numbers[2], dtype.numpy)
     else:
+        for number in numbers[:2]:
+            fitting(number, int64.numpy)
         array = numpy.arange(*numbers).astype(dtype.numpy)
     return placed(array, device, requires_grad)
 

@@ -377,3 +377,19 @@ def test_a_tensor_over_the_memory_of_a_buffer() -> None:
     assert nt.frombuffer(b"abc", dtype=nt.uint8).tolist() == [97, 98, 99]
     with pytest.raises(ValueError):
         nt.frombuffer(memory, dtype=nt.int32)
+
+
+@pytest.mark.parametrize("data", [2**63, [2**63, 1], [True, 2**63], -(2**63) - 1, [[1, 2**64]]])
+def test_ints_beyond_int64_are_refused(data: Any) -> None:
+    with pytest.raises(ValueError, match="overflow"):
+        nt.tensor(data)
+
+
+def test_large_ints_beside_floats_are_floats() -> None:
+    assert nt.tensor([1.0, 2**70]).tolist() == [1.0, 2.0**70]
+    assert nt.tensor([2**63 - 1, -(2**63)]).dtype is nt.int64
+
+
+def test_a_range_beyond_int64_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="overflow"):
+        nt.arange(2**63, 2**63 + 2)
