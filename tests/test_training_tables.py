@@ -532,7 +532,7 @@ def test_columns_become_what_they_are_and_it_is_said(kind: str) -> None:
 
 def test_a_target_of_numbers_with_exceptions_is_made_numbers_by_its_type() -> None:
     text = "x,y\n1,1\n2,2\n3,4+\n4,5.5\n"
-    with pytest.raises(InputError, match=r"d.csv:4, column 'y': the target is text.*'4\+'"):
+    with pytest.raises(InputError, match=r"target 'y' is text.*: '4\+' \(d.csv:4, column 'y'\)"):
         prepared(text, "linear")
     found = prepared(text, "linear", types={"y": "number"}, missing="drop")
     assert found.train.target.ravel().tolist() == [1, 2, 5.5]

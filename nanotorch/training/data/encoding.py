@@ -309,9 +309,9 @@ def encode_target(
                 odd = next((t for t in texts if math.isnan(Numbers().each(t))), texts[0])
                 row = int((table.values[:, position] == texts.index(odd)).argmax())
                 raise InputError(
-                    f"{table.place(row, position)}: the target is text, not numbers to predict, "
-                    f'such as {odd[:40]!r}; data.types = {{{name!r} = "number"}} makes what is no '
-                    f"number missing"
+                    f"{table.origin}: target {name!r} is text, not numbers to predict: "
+                    f"{odd[:40]!r} ({table.place(row, position)}); data.types = "
+                    f'{{{name!r} = "number"}} makes what is no number missing'
                 )
         return Target(task, raw, names, names)
     if task == "labels":
