@@ -18,6 +18,7 @@ from nanotorch.nn import init
 from nanotorch.nn.module import Module
 from nanotorch.nn.parameter import Parameter
 from nanotorch.nn.windows import Columns, Shape, Windows, each
+from nanotorch.ops.operand_dtypes import alike
 from nanotorch.primitive import Primitive, apply
 from nanotorch.tensor import Tensor
 
@@ -169,6 +170,7 @@ def _convolution(
             f"{name}: the kernel, of size {size} with dilation {spread}, can't be greater than the "
             f"input with its padding, {windows.padded(x.shape[2:])}"
         )
+    alike(name, input, bias)
     y = convolve(x, weight, bias, windows, groups)
     return y if x is input else y.squeeze(0)
 

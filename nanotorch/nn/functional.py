@@ -26,6 +26,7 @@ from nanotorch.nn.margins import (
     soft_margin_loss as soft_margin_loss,
     triplet_margin_loss as triplet_margin_loss,
 )
+from nanotorch.ops.operand_dtypes import alike, normed
 from nanotorch.tensor import Tensor
 
 Function = Callable[..., Tensor]
@@ -178,6 +179,7 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
 @in_precision("short")
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """y = x where x > 0, else weight · x, with one weight or one for each index of dimension 1."""
+    alike("prelu", input, weight)
     if weight.numel() != 1:
         channels = input.shape[1] if input.ndim > 1 else 1
         if weight.numel() != channels:
@@ -302,6 +304,7 @@ def layer_norm(
     RuntimeError where the input's last sizes are others.
     """
     dims = _last_dimensions("layer_norm", input, normalized_shape)
+    normed("layer_norm", input, weight, bias)
     if (
         weight is not None
         and isinstance(input, Tensor)
@@ -355,6 +358,7 @@ def group_norm(
             f"group_norm: expected a number of channels divisible by {num_groups}, "
             f"got input {tuple(input.shape)}"
         )
+    normed("group_norm", input, weight, bias)
     size = math.prod(input.shape[1:]) // num_groups
     grouped = input.reshape((input.shape[0], num_groups, size))
     y = ops.standardize(grouped, (-1,), eps).reshape(input.shape)
@@ -389,6 +393,7 @@ def batch_norm(
     In training the batch gives mean and variance, and the running ones are updated in place.
     ValueError for a batch of one value per channel, which has no variance.
     """
+    normed("batch_norm", input, running_mean, running_var, weight, bias)
     dims = (0, *range(2, input.ndim))
     shape = (1, -1, *[1] * (input.ndim - 2))
     if training:

@@ -10,6 +10,7 @@ from nanotorch.ops.casting import into
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import Clamp, exp, tanh
 from nanotorch.ops.error_function import erf, normal_cdf_of_floats
+from nanotorch.ops.operand_dtypes import needs_floats
 from nanotorch.ops.shapes import dimension, required
 from nanotorch.ops.sums import sum
 from nanotorch.primitive import Elementwise, Primitive, Rule, apply, function
@@ -128,7 +129,10 @@ class SiluReverse(Elementwise):
         return xp.multiply(g, silu_slope(x), out=out)
 
 
-silu = function(Silu)
+def silu(x: Any) -> Any:
+    """x times the logistic function of x."""
+    needs_floats("silu", x)
+    return apply(Silu, x)
 
 
 class Softplus(Elementwise):
@@ -158,7 +162,10 @@ class LogSigmoid(Elementwise):
         return xp.subtract(xp.minimum(x, 0), tail, out=out)
 
 
-logsigmoid = function(LogSigmoid)
+def logsigmoid(x: Any) -> Any:
+    """The logarithm of the logistic function of x."""
+    needs_floats("logsigmoid", x)
+    return apply(LogSigmoid, x)
 
 
 class Gelu(Elementwise):
@@ -223,7 +230,10 @@ class Hardswish(Elementwise):
         return xp.true_divide(x * xp.minimum(xp.maximum(x + 3, 0), 6), 6, out=out)
 
 
-hardswish = function(Hardswish)
+def hardswish(x: Any) -> Any:
+    """x times hardsigmoid(x)."""
+    needs_floats("hardswish", x)
+    return apply(Hardswish, x)
 
 
 def is_narrow(x: Array, dim: int) -> bool:
@@ -391,16 +401,19 @@ def gelu_curvature(x: Any, approximate: str) -> Any:
 
 def leaky_relu(x: Any, negative_slope: float = 0.01) -> Any:
     """x where positive, else negative_slope * x."""
+    needs_floats("leaky_relu", x)
     return apply(LeakyRelu, x, slope=negative_slope)
 
 
 def elu(x: Any, alpha: float = 1.0) -> Any:
     """x where positive, else alpha * (exp(x) - 1)."""
+    needs_floats("elu", x)
     return apply(Elu, x, alpha=alpha)
 
 
 def softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
     """log(1 + exp(beta x)) / beta; x itself where beta x exceeds the threshold."""
+    needs_floats("softplus", x)
     return apply(Softplus, x, beta=beta, threshold=threshold)
 
 
@@ -408,6 +421,7 @@ def gelu(x: Any, approximate: str = "none") -> Any:
     """x times the normal distribution function of x, exact or by the "tanh" approximation."""
     if approximate not in ("none", "tanh"):
         raise RuntimeError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
+    needs_floats("gelu", x)
     return apply(Gelu, x, approximate=approximate)
 
 

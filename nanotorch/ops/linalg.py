@@ -9,6 +9,7 @@ from nanotorch.ops.casting import cast, clone, into, ones_like
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.cumulative import products_of_others
 from nanotorch.ops.elementwise import sign
+from nanotorch.ops.operand_dtypes import alike, needs_floats
 from nanotorch.ops.products import mm, same_dtype
 from nanotorch.ops.shapes import (
     UnsafeView,
@@ -246,11 +247,13 @@ def bmm(a: Any, b: Any) -> Any:
     """The products of the matrices in a (n, m, k) and b (n, k, p)."""
     if a.ndim != 3 or b.ndim != 3:
         raise RuntimeError(f"bmm: expected two tensors of 3 dimensions, got {a.ndim} and {b.ndim}")
+    alike("bmm", a, b)
     return apply(Bmm, a, b)
 
 
 def mv(a: Any, b: Any) -> Any:
     """The product of the matrix a (m, k) and the vector b (k)."""
+    alike("mv", a, b)
     return apply(Mv, a, b)
 
 
@@ -276,6 +279,7 @@ def outer(a: Any, b: Any) -> Any:
 
 def addmm(x: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     """beta * x + alpha * (a @ b)."""
+    alike("addmm", x, a)
     y = mm(a, b)
     x = _as(x, y)
     return (x if beta == 1 else beta * x) + (y if alpha == 1 else alpha * y)
@@ -302,6 +306,7 @@ def einsum(equation: str, *operands: Any) -> Any:
     """The sum of products that the equation, such as "ij,jk->ik", names."""
     if len(operands) == 1 and isinstance(operands[0], list | tuple):
         operands = tuple(operands[0])
+    alike("einsum", *operands)
     equation = equation.replace(" ", "")
     if "->" not in equation:
         letters = equation.replace(",", "").replace(".", "")
@@ -358,6 +363,7 @@ def tensordot(a: Any, b: Any, dims: Any = 2) -> Any:
 
 def inv(x: Any) -> Any:
     """The inverse of each square matrix x (…, n, n); RuntimeError where it is singular."""
+    needs_floats("inv", x)
     return apply(Inv, x)
 
 

@@ -17,6 +17,7 @@ from nanotorch.ops.loss_reductions import (
     scaled,
     total,
 )
+from nanotorch.ops.operand_dtypes import alike, needs_floats
 from nanotorch.ops.pairs import xlogy
 from nanotorch.ops.sums import sum
 from nanotorch.primitive import Elementwise, Linear, Primitive, apply
@@ -242,6 +243,7 @@ def binary_cross_entropy(x: Any, target: Any, weight: Any = None, reduction: str
     """The cross-entropy between targets in [0, 1] and probabilities x in [0, 1], of one shape."""
     check_reduction(reduction)
     same_size(x, target, "binary_cross_entropy")
+    alike("binary_cross_entropy", x, target)
     return apply(BinaryCrossEntropy, x, target, weight, reduction=reduction)
 
 
@@ -266,6 +268,8 @@ def nll_loss(
     """
     check_reduction(reduction)
     check_classes(x, target, "nll_loss")
+    needs_floats("nll_loss", x)
+    alike("nll_loss", x, weight)
     return apply(NllLoss, x, target, weight, ignore_index=ignore_index, reduction=reduction)
 
 
@@ -374,6 +378,8 @@ def kl_div(x: Any, target: Any, reduction: str = "mean", log_target: bool = Fals
     """target * (log target - x), x log-probabilities; "batchmean" divides by the first size."""
     if reduction != "batchmean":
         check_reduction(reduction)
+    needs_floats("kl_div", x)
+    needs_floats("kl_div", target)
     if log_target:
         loss = exp(target) * (target - x)
     else:

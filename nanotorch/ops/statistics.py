@@ -12,6 +12,7 @@ from nanotorch.ops.casting import cast, into, zeros_like
 from nanotorch.ops.comparisons import isnan, where
 from nanotorch.ops.elementwise import abs, clamp, sign
 from nanotorch.ops.joining import broadcast_tensors, cat
+from nanotorch.ops.operand_dtypes import alike, needs_floats
 from nanotorch.ops.shapes import movedim, narrow, reshape, squeeze, unsqueeze
 from nanotorch.ops.sums import Dim, axes, count, dims, floating, mean, spread, sum
 from nanotorch.primitive import Primitive, apply
@@ -231,6 +232,8 @@ def cdist(a: Any, b: Any, p: float = 2.0, compute_mode: str | None = None) -> An
 
     Always from the differences, whatever `compute_mode` says: products would cancel.
     """
+    needs_floats("cdist", a)
+    alike("cdist", a, b)
     return norm(unsqueeze(a, -2) - unsqueeze(b, -3), p, -1)
 
 

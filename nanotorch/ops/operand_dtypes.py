@@ -1,0 +1,31 @@
+"""What PyTorch refuses of an op's operands: several dtypes, and integers where numbers flow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanotorch.primitive import Traced
+
+
+def alike(op: str, first: Any, *others: Any) -> None:
+    """RuntimeError for tensors of several dtypes, unless autocast will cast them."""
+    if not isinstance(first, Traced):
+        return
+    for other in others:
+        if isinstance(other, Traced) and other.dtype != first.dtype and not first._mixes():
+            raise RuntimeError(
+                f"{op}: expected tensors of one dtype, got {first.dtype} and {other.dtype}"
+            )
+
+
+def needs_floats(op: str, x: Any) -> None:
+    """NotImplementedError for a tensor of integers or booleans."""
+    if isinstance(x, Traced) and not (x.dtype.is_floating_point or x.dtype.is_complex):
+        raise NotImplementedError(f"{op}: expected floating point numbers, got {x.dtype}")
+
+
+def normed(op: str, x: Any, *weights: Any) -> None:
+    """As `needs_floats` and `alike`; of a half the weights may be float32, as within autocast."""
+    needs_floats(op, x)
+    if x.dtype.itemsize != 2:
+        alike(op, x, *weights)
