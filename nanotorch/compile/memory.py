@@ -59,21 +59,19 @@ class Memory:
         waiting = self._free.get(size)
         if not waiting or root_of(array) in self.alone:
             waiting = [len(self.blocks)]
-            self.blocks.append(xp.empty(size, "u1"))
+            # Not what freed memory held, the values of the recording: a plan that reads what it has
+            # not written would agree with it once.
+            self.blocks.append(xp.full(size, 255, "u1"))
         number = waiting.pop()
-        block = self.blocks[number]
         self._held[root_of(array)] = self._begins(array, number)
-        # In the order of the recorded array's memory, in which sums were taken.
-        order = sorted(range(array.ndim), key=lambda d: -array.strides[d])
-        flat = block[: array.nbytes].view(array.dtype)
-        ordered = flat.reshape([array.shape[d] for d in order])
-        self.places[id(array)] = ordered.transpose([order.index(d) for d in range(array.ndim)])
+        self.places[id(array)] = laid_out(self.blocks[number], array)
 
     def apart(self, array: Array) -> None:
         """Gives an array memory of its own, that is not handed on."""
-        self.places[id(array)] = place = MODULES[type(array)].zeros(array.shape, array.dtype)
+        block = MODULES[type(array)].zeros(max(array.nbytes, 1), "u1")
+        self.places[id(array)] = laid_out(block, array)
         self._begins(array, len(self.blocks))
-        self.blocks.append(place)
+        self.blocks.append(block)
 
     def dies(self, array: Array, position: int) -> bool:
         """Whether the block of this very array is free after that position."""
@@ -112,3 +110,14 @@ class Memory:
         """Notes that a value is not needed after this line; the number of its block."""
         self.values[number] = self.values[number]._replace(last=self.line, stays=False)
         return self.values[number].block
+
+
+def laid_out(block: Array, array: Array) -> Array:
+    """Memory of a block in the form of an array, its dimensions in the order of the array's memory.
+
+    Sums are taken in that order, and the array's views are views of a block, too.
+    """
+    order = sorted(range(array.ndim), key=lambda d: -abs(array.strides[d]))
+    flat = block[: array.nbytes].view(array.dtype)
+    ordered = flat.reshape([array.shape[d] for d in order])
+    return ordered.transpose([order.index(d) for d in range(array.ndim)])

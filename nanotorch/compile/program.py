@@ -196,14 +196,22 @@ class Program:
         """Nothing for a view of memory that stays where it is; else the line that makes it."""
         if id(step.base) not in self.moving:
             self._make_room(step.base)
-            self.memory.places[id(step.out)] = step.of(self.memory.place(step.base))
-            return []
+            base = self.memory.place(step.base)
+            y = step.of(base)
+            if self._is_view(y, [base]):
+                self.memory.places[id(step.out)] = y
+                return []
         self.moving.add(id(step.out))
         self.names[id(step.out)] = name = f"v{next(self._counter)}"
         text = f"{name} = {self.array_name(step.base)}.{step.method}"
         if step.arguments is not None:
             text += f"({', '.join(self.value_text(a) for a in step.arguments)})"
         return [text]
+
+    @staticmethod
+    def _is_view(y: Array, operands: Sequence[Any]) -> bool:
+        """Whether an array shows memory of operands; a copy has to be made again at each replay."""
+        return y.size == 0 or root_of(y) in [root_of(a) for a in operands if type(a) in MODULES]
 
     def _choice(self, step: Choice) -> list[str]:
         """The lines that call the kernel as a whole where another value is found."""
@@ -239,9 +247,15 @@ class Program:
         shares = not step.into_existing and any(root_of(a) == root_of(out) for a in operands)
         if shares and not any(id(a) in self.moving for a in operands):
             values = [memory.place(a) if type(a) in MODULES else a for a in step.operands]
-            memory.places[id(out)] = primitive.kernel(step.xp, *values, **step.attributes)
-            return []
-        if primitive is Clone and memory.may_take_over(operands[0], out, position):
+            y = primitive.kernel(step.xp, *values, **step.attributes)
+            if self._is_view(y, values):
+                memory.places[id(out)] = y
+                return []
+        if (
+            primitive is Clone
+            and same_form(operands[0], out)
+            and memory.may_take_over(operands[0], out, position)
+        ):
             memory.take_over(operands[0], out, same=True)
             return []
         names = [self.value_text(a) for a in step.operands]
@@ -295,7 +309,7 @@ class Program:
         call = f"{self.constant('live', step.call)}()"
         if step.result is None:
             return [*lines, call]
-        self.memory.places[id(step.result)] = place = step.result.copy()
+        self.memory.places[id(step.result)] = place = step.result.copy(order="K")
         copy = self.constant("copy", lambda value: place.__setitem__(..., value._array))
         return [*lines, f"{copy}({call})"]
 
