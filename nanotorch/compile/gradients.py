@@ -41,6 +41,7 @@ class Gradients:
         self._checks: list[str] = []
         self._scope: dict[str, Any] = {}
         self._arrays: dict[int, tuple[str, Array]] = {}  # what is another array at each call
+        self._fixed: list[Array] = []  # of leaves, which the program names as constants
         self._numbers: list[tuple[int, int, Array]] = []  # of places and inputs, that change
         self.leaves: dict[Tensor, str] = {}  # and the name of each
         self._read()
@@ -83,6 +84,9 @@ class Gradients:
                 saved[n] = value
         if recorder.refusal is not None or root._node is not node:
             return False
+        known = {id(one) for one in (ones._array, *self._fixed)}
+        if not known.issuperset(recorder.external):  # a rule has made a tensor, maybe of values
+            return False
         one = ones._array if array.ndim else array.dtype.type(1)
         walked = walk([root], [one], targets=leaves, **options)
         self.leaves = {
@@ -113,7 +117,7 @@ class Gradients:
 
     def _read(self) -> None:
         """Names all that the program reads, and the conditions under which it may."""
-        fixed: list[Array] = []
+        fixed = self._fixed
         for entry in self.entries:
             v, value = f"v{entry.place}", self.values[entry.place]
             if entry.layout:
@@ -150,7 +154,7 @@ class Gradients:
                         fixed.append(entry.operands[number].array)
                         array = self._constant(entry.operands[number].array)
                         self._checks.append(f"{self.leaves[leaf]}._array is {array}")
-        for one in fixed:  # which the program names as a constant
+        for one in fixed:
             if id(one) in self._arrays:
                 self._checks.append(f"{self._arrays[id(one)][0]} is {self._constant(one)}")
         names = list(self.leaves.values())
@@ -205,7 +209,12 @@ class Gradients:
         source = "\n".join(["def backward(run):", *(f"    {line}" for line in lines)])
         exec(compile(source + "\n", "<compiled backward>", "exec"), scope)
         self.call = scope["backward"]
-        del self.values, self.leaves, self._arrays  # and with them what a call has computed
+        del (
+            self.values,
+            self.leaves,
+            self._arrays,
+            self._fixed,
+        )  # and with them what a call has computed
 
 
 def new_arrays(recorder: Recorder, outputs: Sequence[Array]) -> list[Array]:
