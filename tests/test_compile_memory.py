@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import op_table
 import pytest
 
 import nanotorch as nt
 from nanotorch import nn, optim
 from nanotorch.compile.program import Program
+from nanotorch.ops.casting import into
+from nanotorch.primitive import Linear, Primitive, apply
 
 
 @pytest.fixture(autouse=True)
@@ -113,3 +116,141 @@ def test_gradients_may_be_cleared_anywhere_in_a_step(
             seen.append((loss, [p.grad if p.grad is None else p.grad.tolist() for p in parameters]))
         results.append((seen, [p.tolist() for p in parameters]))
     assert results[0] == results[1]
+
+
+# --- views and copies -----------------------------------------------------------------------------
+
+
+def laid_out(order: str, a: Any) -> Any:
+    """The elements of an array of three dimensions in memory of another order."""
+    if order == "last dimension first":
+        return np.asfortranarray(a)
+    if order == "middle dimension first":
+        return np.ascontiguousarray(a.swapaxes(0, 1)).swapaxes(0, 1)
+    if order == "reversed":
+        return a[::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1]
+    if order == "one reversed":
+        return a[:, ::-1].copy()[:, ::-1]
+    if order == "every second":
+        return np.repeat(a, 2, 2)[..., ::2]
+    if order == "repeated":
+        return np.broadcast_to(a[:, :1].copy(), a.shape)
+    return np.ascontiguousarray(a)
+
+
+ORDERS = [
+    "contiguous", "last dimension first", "middle dimension first", "reversed", "one reversed",
+    "every second", "repeated",
+]  # fmt: skip
+
+
+class InOrder(Primitive):
+    """y = x in memory of the named order; the cotangent, too"""
+
+    vjp = (lambda g, order: apply(InOrder, g, order=order),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Any, *, order: str, out: Any = None) -> Any:
+        return into(xp, laid_out(order, x * 1.5), out)
+
+
+class Flattening(Linear):
+    """y = 2 x, whose rule takes the cotangent apart, element by element"""
+
+    vjp = (lambda g, x_shape: nt.ops.reshape(nt.ops.reshape(g, (-1,)) * 2.0, x_shape),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Any, out: Any = None) -> Any:
+        return xp.multiply(x, 2.0, out=out)
+
+
+CHAINS: dict[str, Callable[[Any], Any]] = {
+    "a rule that flattens": lambda h: apply(Flattening, h),
+    "reshape": lambda h: h.reshape(4, 6),
+    "reshape, and back": lambda h: h.reshape(-1).reshape(3, 2, 4),
+    "flatten": lambda h: h.flatten(1),
+    "a copy, then a view": lambda h: h.clone().view(6, 4),
+    "a transposed matrix": lambda h: h.reshape(6, 4).t().reshape(3, 8).exp().t(),
+    "contiguous": lambda h: h.permute(2, 0, 1).contiguous().view(-1),
+    "without a dimension of one": lambda h: h.unsqueeze(1).exp().squeeze(1).reshape(-1),
+    "one step": lambda h: h[:, ::2].reshape(-1) * h[:, :1].expand(3, 1, 4).reshape(-1),
+    "sums": lambda h: h.sum(1).reshape(-1) + h.mean((0, 1)).repeat(3),
+}
+
+
+@pytest.mark.parametrize("pure", [False, True])
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_view_of_memory_in_any_order_is_no_copy_of_an_earlier_call(
+    order: str, chain: str, pure: bool
+) -> None:
+    nt.manual_seed(0)
+    w = nt.randn(3, 2, 4, requires_grad=True)
+
+    def step(x: nt.Tensor, weights: nt.Tensor) -> nt.Tensor:
+        h = CHAINS[chain](apply(InOrder, w * x, order=order))
+        (h.sin() * weights).sum().backward()
+        return h.detach()
+
+    shape = step(nt.ones(3, 2, 4), nt.ones(1)).shape
+    run = nt.compile(step, pure=pure)
+    for _ in range(5):
+        weights = nt.randn(*shape[::-1]).permute(*range(len(shape))[::-1])
+        arguments = nt.randn(3, 2, 4), weights
+        seen = []
+        for call in (step, run):
+            w.grad = None
+            y = call(*arguments)
+            assert w.grad is not None
+            seen.append((y._array.tobytes(), w.grad._array.tobytes()))
+        assert seen[0] == seen[1]
+    if not pure:
+        assert any(entry.gradients for entry in run._paths.path_to(run._paths.latest))
+
+
+class MadeOfValues(Primitive):
+    """y = |x|, whose rule makes a tensor of x's values itself"""
+
+    vjp = (lambda g, x: g * alike(g, np.sign(getattr(x, "_array", x))),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Any, out: Any = None) -> Any:
+        return xp.abs(x, out=out)
+
+
+class MadeOfCotangent(Primitive):
+    """y = x, whose rule makes a tensor of the cotangent's values itself"""
+
+    vjp = (lambda g: alike(g, getattr(g, "_array", g) * 2),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Any, out: Any = None) -> Any:
+        return xp.multiply(x, 2.0, out=out)
+
+
+def alike(g: Any, array: Any) -> Any:
+    """An array as a tensor where g is one."""
+    return nt.tensor(array) if isinstance(g, nt.Tensor) else array
+
+
+@pytest.mark.filterwarnings("ignore:compile")  # a pure step stays eager
+@pytest.mark.parametrize("pure", [False, True])
+@pytest.mark.parametrize("primitive", [MadeOfValues, MadeOfCotangent])
+def test_what_a_rule_makes_of_values_itself_is_made_anew_at_each_call(
+    primitive: type[Primitive], pure: bool
+) -> None:
+    nt.manual_seed(0)
+    w = nt.randn(3, 4, requires_grad=True)
+
+    def step(x: nt.Tensor) -> None:
+        (apply(primitive, w * x) * x).sum().backward()
+
+    run = nt.compile(step, pure=pure)
+    for _ in range(5):
+        x, seen = nt.randn(3, 4), []
+        for call in (step, run):
+            w.grad = None
+            call(x)
+            assert w.grad is not None
+            seen.append(w.grad._array.tobytes())
+        assert seen[0] == seen[1]

@@ -117,7 +117,10 @@ def laid_out(block: Array, array: Array) -> Array:
 
     Sums are taken in that order, and the array's views are views of a block, too.
     """
-    order = sorted(range(array.ndim), key=lambda d: -abs(array.strides[d]))
+    steps = [0, *(abs(step) for step in array.strides[::-1])]
+    for d in range(1, len(steps)):
+        steps[d] = steps[d] or steps[d - 1]  # what is repeated goes with the dimension after it
+    order = sorted(range(array.ndim), key=lambda d: -steps[array.ndim - d])
     flat = block[: array.nbytes].view(array.dtype)
     ordered = flat.reshape([array.shape[d] for d in order])
     return ordered.transpose([order.index(d) for d in range(array.ndim)])
