@@ -7,6 +7,7 @@ is said of an operation in errors is its `what`, such as "step 31".
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import socket
@@ -215,10 +216,8 @@ class World:
     def abort(self, code: int) -> None:
         """End the processes of all ranks at once, with this exit code."""
         for stream in (sys.stdout, sys.stderr):
-            try:
+            with contextlib.suppress(OSError):
                 stream.flush()
-            except OSError:
-                pass
         self._mpi.COMM_WORLD.Abort(code)
 
     def leave(self) -> None:
@@ -268,7 +267,8 @@ def _within(timeout: float, call: Callable[[], Any], what: str) -> None:
 
     watch = threading.Timer(timeout, complain)
     watch.daemon = True
-    watch.start()
+    with contextlib.suppress(RuntimeError):  # at its end, a process may start no thread any more
+        watch.start()
     try:
         call()
     finally:

@@ -88,15 +88,16 @@ class Ranks:
         start = parts[0][0]
         for number, (begin, end) in enumerate(parts, self.own[0]):
             if begin < end:
-                inputs, target, weights = (
-                    None if x is None else x[begin - start : end - start] for x in batch
+                own = slice(begin - start, end - start)
+                inputs, target, weights = (  # data, which no graph need know as a part of a batch
+                    None if x is None else nt.Tensor._wrap(x._array[own]) for x in batch
                 )
                 yield number, (inputs, target, weights)  # type: ignore[misc]
 
     def seed_shard(self, seed: int, *place: int) -> None:
         """Start the random numbers of a shard, which depend on its place and not on its rank."""
         if self.cuts:
-            nt.manual_seed(zlib.crc32(np.array([seed % 2**63, *place], np.int64).tobytes()))
+            nt.manual_seed(zlib.crc32(repr((seed, *place)).encode()))
 
     # --- what rank 0 decides ---------------------------------------------------------------------
 

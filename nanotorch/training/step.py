@@ -252,7 +252,7 @@ class SearchStep(Step):
     def start(self, number: int, *batch: Tensor) -> Tensor:
         inputs, target, *weights = batch
         losses: list[Tensor] = []
-        rows = float(len(inputs))
+        rows = float(self.batches.rows_of(number))  # of all ranks
         (group,) = self.optimizer.param_groups
         tolerance = group["tolerance_grad"]
 
