@@ -293,3 +293,23 @@ ERRORS: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
 def test_what_does_not_fit_is_refused(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["huber_loss", "smooth_l1_loss"])
+@pytest.mark.parametrize("error", [0.0, 1e-30, 0.3, 1.0, -1.0, 2.0, math.inf])
+@pytest.mark.parametrize("g", [1.0, math.inf, 0.0])
+def test_slopes_and_curvatures_of_a_loss_with_a_bend_are_pytorchs(
+    name: str, error: float, g: float
+) -> None:
+    import torch
+
+    results = []
+    for T in (torch, nt):
+        x = T.tensor(error, dtype=T.float64, requires_grad=True)
+        zero = T.zeros((), dtype=T.float64)
+        y = getattr(T.nn.functional, name)(x, zero, reduction="none")
+        (slope,) = T.autograd.grad(y, x, zero + g, create_graph=True)
+        (curvature,) = T.autograd.grad(slope, x)
+        results.append([v.item() for v in (y, slope, curvature)])
+    np.testing.assert_array_equal(*results)

@@ -7,7 +7,7 @@ from typing import Any
 from nanotorch.backend import HOST, Array, broadcast_shapes, constant, counting, dtype_of
 from nanotorch.ops.activations import log_softmax
 from nanotorch.ops.comparisons import where
-from nanotorch.ops.elementwise import abs, clamp, exp, log
+from nanotorch.ops.elementwise import abs, exp, log, sign
 from nanotorch.ops.loss_reductions import (
     check_reduction,
     divided,
@@ -358,10 +358,20 @@ def huber_loss(x: Any, target: Any, reduction: str = "mean", delta: float = 1.0)
     return total(quadratic_within(x - target, delta), reduction)
 
 
-def quadratic_within(d: Any, delta: float) -> Any:
-    """d ** 2 / 2 within delta, delta * (|d| - delta / 2) beyond, curved at 0 as |d| is not."""
-    near = clamp(d, -delta, delta)
-    return near * (d - 0.5 * near)
+class QuadraticWithin(Elementwise):
+    """y = x ** 2 / 2 within delta, delta * (|x| - delta / 2) beyond"""
+
+    vjp = (lambda g, x, delta: where(abs(x) >= delta, g * (delta * sign(x)), g * x),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, *, delta: float, out: Array | None = None) -> Array:
+        near = xp.clip(x, -delta, delta)
+        return xp.multiply(near, x - 0.5 * near, out=out)
+
+
+def quadratic_within(x: Any, delta: float) -> Any:
+    """x ** 2 / 2 within delta, delta * (|x| - delta / 2) beyond."""
+    return apply(QuadraticWithin, x, delta=delta)
 
 
 def smooth_l1_loss(x: Any, target: Any, reduction: str = "mean", beta: float = 1.0) -> Any:
