@@ -17,7 +17,8 @@ What no wanted rule names is not kept in memory.
 
 Rules are written with operators and op functions, which take raw arrays as well as tensors: on raw
 arrays they just run kernels (a plain backward pass), on tensors they are recorded again (higher
-derivatives).
+derivatives). Both have the same bits, but for a number divided by an input: PyTorch's tensors, and
+so ours, round `3 / x` twice, as `reciprocal(x) * 3`, which is to be written in rules.
 
 An instance of the class is the graph node of one application: `y.grad_fn`.
 """

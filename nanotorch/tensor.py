@@ -171,7 +171,7 @@ class Tensor(Operators):
 
     def contiguous(self) -> Tensor:
         """Itself if contiguous, else a copy that is."""
-        return self if self.is_contiguous() else self.clone()
+        return self if self.is_contiguous() else ops.casting.contiguous_copy(self)
 
     def data_ptr(self) -> int:
         """The address of the first element."""

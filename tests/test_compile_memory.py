@@ -208,6 +208,47 @@ def test_a_view_of_memory_in_any_order_is_no_copy_of_an_earlier_call(
         assert any(entry.gradients for entry in run._paths.path_to(run._paths.latest))
 
 
+class Over(Linear):
+    """y = number / x in its rule, for numbers whose quotients are rounded once, and twice"""
+
+    vjp = (lambda g, x, number: g * quotient(number, x),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Any, *, number: float, out: Any = None) -> Any:
+        return xp.multiply(x, number, out=out)
+
+
+def quotient(number: float, x: Any) -> Any:
+    """number / x as tensors compute it, also of raw arrays."""
+    return number / x if number in (1, 2, 0.5) else nt.ops.reciprocal(x) * number
+
+
+@pytest.mark.parametrize("number", [1, 2, 0.5, 3, 0.7])
+def test_a_number_over_an_input_has_the_same_bits_on_arrays_and_on_tensors(number: float) -> None:
+    nt.manual_seed(0)
+    w, x = nt.randn(50, requires_grad=True), nt.randn(50)
+
+    def step(x: nt.Tensor) -> None:
+        (apply(Over, w * x, number=number) * x).sum().backward()
+
+    seen = [nt.autograd.grad(apply(Over, w * x, number=number).sum(), w, create_graph=True)[0]]
+    seen.append((number / (w * x)).detach() * x)
+    w.grad = None
+    apply(Over, w * x, number=number).sum().backward()
+    assert w.grad is not None
+    assert [g._array.tobytes() for g in seen] == [w.grad._array.tobytes()] * 2
+    for pure in (False, True):
+        run = nt.compile(step, pure=pure)
+        for _ in range(4):
+            x, gradients = nt.randn(50), []
+            for call in (step, run):
+                w.grad = None
+                call(x)
+                assert w.grad is not None
+                gradients.append(w.grad._array.tobytes())
+            assert gradients[0] == gradients[1]
+
+
 class MadeOfValues(Primitive):
     """y = |x|, whose rule makes a tensor of x's values itself"""
 
@@ -253,4 +294,26 @@ def test_what_a_rule_makes_of_values_itself_is_made_anew_at_each_call(
             call(x)
             assert w.grad is not None
             seen.append(w.grad._array.tobytes())
+        assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("pure", [False, True])
+def test_gradients_and_results_lie_in_memory_as_after_an_eager_step(pure: bool) -> None:
+    nt.manual_seed(0)
+    w = nt.randn(30, 40, requires_grad=True)
+    optimizer = optim.SGD([w], lr=0.1)
+
+    def step(x: nt.Tensor) -> tuple[nt.Tensor, ...]:
+        optimizer.zero_grad()
+        (w * x.t()).sum().backward()
+        assert w.grad is not None
+        return w.grad.sum(), x.t().exp(), x.t().clone() * 2  # sums depend on the order
+
+    run = nt.compile(step, pure=pure)
+    for _ in range(5):
+        x, seen = nt.randn(40, 30), []
+        for call in (step, run):
+            results = call(x)
+            assert w.grad is not None
+            seen.append([(y.stride(), y._array.tobytes()) for y in (*results, w.grad)])
         assert seen[0] == seen[1]

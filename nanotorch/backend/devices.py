@@ -232,7 +232,12 @@ def as_array(value: Any) -> Array:
 def copy_of(array: Array) -> Array:
     """A copy in memory of its own, on the same device."""
     with on_device_of(array):
-        return array_module(array).array(array)
+        return array_module(array).array(array, order=order_of(array))
+
+
+def order_of(array: Array) -> str:
+    """The order of a copy: the array's own; contiguous where the array repeats elements."""
+    return "C" if 0 in array.strides else "K"
 
 
 def plus(a: Array, b: Array) -> Array:

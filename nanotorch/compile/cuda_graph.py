@@ -223,7 +223,7 @@ class CudaPlan:
             stage.in_turn()
             given = [*arrays, *self.places[self.arguments :]]
             self._fill_moved(given, arrays)
-            return [a.copy() for a in self.program(*given)]
+            return [a.copy("K") for a in self.program(*given)]
 
     def ready(self, count: int) -> bool:
         """Whether a graph of that many steps is there, and still does what the steps would."""

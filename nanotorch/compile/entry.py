@@ -56,7 +56,7 @@ def entry(replay: Replay, guards: Guards) -> Callable[[Sequence[Any]], Any]:
     body += [f"{leaf}._grad = {slot}.tensor" for leaf, slot in slots]
     body += [f"{constant(tensor)}._bump()" for tensor in replay.written]
     body += [f"x{position}._bump()" for position in replay.written_inputs]
-    one = "wrap(found[0])" if replay.on_gpu else "wrap(found[0].copy())"
+    one = "wrap(found[0])" if replay.on_gpu else "wrap(found[0].copy('K'))"
     body.append(f"return {one if replay.single else 'rebuild(found, args)'}")
     names = {
         "MISSED": MISSED,

@@ -309,7 +309,7 @@ class Program:
         call = f"{self.constant('live', step.call)}()"
         if step.result is None:
             return [*lines, call]
-        self.memory.places[id(step.result)] = place = step.result.copy(order="K")
+        self.memory.places[id(step.result)] = place = step.result.copy("K")
         copy = self.constant("copy", lambda value: place.__setitem__(..., value._array))
         return [*lines, f"{copy}({call})"]
 
@@ -369,7 +369,7 @@ class Slot:
         kept = self.tensor
         if kept is not None and self.owned:
             self.tensor = Tensor._wrap(kept._array)
-            kept._array = kept._array.copy()
+            kept._array = kept._array.copy("K")
 
 
 def _references_of_a_slots_tensor() -> int:

@@ -71,7 +71,7 @@ class Replay:
             arrays.append(result._array)
             if self.on_gpu:  # whose plan gives away copies
                 return lambda outputs, inputs: Tensor._wrap(outputs[place])
-            return lambda outputs, inputs: Tensor._wrap(outputs[place].copy())
+            return lambda outputs, inputs: Tensor._wrap(outputs[place].copy("K"))
         if isinstance(result, tuple | list):
             parts = [self._form(item, arrays, inputs) for item in result]
             kind = type(result)

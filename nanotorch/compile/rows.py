@@ -100,7 +100,13 @@ RESHAPING = (
     shapes.Unsqueeze,
 )
 REDUCING = (sums.Sum, sums.Mean, broadcasting.SumTo)
-PLAIN = (comparisons.Where, comparisons.MaskedFill, casting.Clone, casting.ToCopy)
+PLAIN = (
+    comparisons.Where,
+    comparisons.MaskedFill,
+    casting.Clone,
+    casting.Contiguous,
+    casting.ToCopy,
+)
 LOSSES = (binary_losses.BinaryCrossEntropyWithLogits, losses.MseLoss, losses.BinaryCrossEntropy)
 
 

@@ -77,7 +77,7 @@ TABLE |= {
     "ToCopy": lambda call, x, dtype: call.cast(0),
     "Det": lambda call, x: call.node("Det", x),
 }
-for _op in ("Clone", "Alias", "ToDevice"):
+for _op in ("Clone", "Contiguous", "Alias", "ToDevice"):
     TABLE[_op] = lambda call, x, **attributes: x
 for _op in ("MaxAlong", "MinAlong", "SortAlong", "TopkAlong", "MedianAlong"):
     TABLE[_op] = TABLE["Gather"]

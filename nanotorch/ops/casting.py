@@ -15,6 +15,7 @@ from nanotorch.backend import (
     dtype as DType,
     dtypes,
     fitting,
+    order_of,
     to_device,
 )
 from nanotorch.backend.errors import check_shape
@@ -22,10 +23,20 @@ from nanotorch.primitive import Linear, Primitive, apply
 
 
 class Clone(Linear):
-    """y = x, in memory of its own"""
+    """y = x, in memory of its own, whose order is that of x's"""
 
     rearranges = True
     vjp = (lambda g: g,)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        return x.copy(order_of(x)) if out is None else into(xp, x, out)
+
+
+class Contiguous(Clone):
+    """y = x, in contiguous memory of its own"""
+
+    backward_name = "CloneBackward0"
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
@@ -130,8 +141,13 @@ def into(xp: Any, y: Array, out: Array | None) -> Array:
 
 
 def clone(x: Any) -> Any:
-    """A copy of x in memory of its own; the gradient flows through."""
+    """A copy of x in memory of its own, in the same order; the gradient flows through."""
     return apply(Clone, x)
+
+
+def contiguous_copy(x: Any) -> Any:
+    """A copy of x in contiguous memory of its own; the gradient flows through."""
+    return apply(Contiguous, x)
 
 
 def cast(x: Any, dtype: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nanotorch.backend import HOST, Array, array_module, broadcast_shapes, result_type
-from nanotorch.ops.casting import cast, clone, into
+from nanotorch.ops.casting import cast, contiguous_copy, into
 from nanotorch.ops.indexing import index_select
 from nanotorch.ops.regions import CopySlices
 from nanotorch.ops.shapes import (
@@ -151,7 +151,7 @@ def repeat(x: Any, *counts: Any) -> Any:
     shape = (1,) * (len(times) - x.ndim) + tuple(x.shape)
     doubled = [n for pair in zip((1,) * len(shape), shape, strict=True) for n in pair]
     grown = [n for pair in zip(times, shape, strict=True) for n in pair]
-    copies = clone(expand(reshape(x, tuple(doubled)), tuple(grown)))
+    copies = contiguous_copy(expand(reshape(x, tuple(doubled)), tuple(grown)))
     return apply(UnsafeView, copies, shape=tuple(t * n for t, n in zip(times, shape, strict=True)))
 
 
@@ -176,7 +176,9 @@ def repeat_interleave(
     shape = list(x.shape)
     shape.insert(place + 1, repeats)
     flat = [*x.shape[:place], x.shape[place] * repeats, *x.shape[place + 1 :]]
-    return apply(UnsafeView, clone(expand(unsqueeze(x, place + 1), shape)), shape=tuple(flat))
+    return apply(
+        UnsafeView, contiguous_copy(expand(unsqueeze(x, place + 1), shape)), shape=tuple(flat)
+    )
 
 
 def tril(x: Any, diagonal: int = 0) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from nanotorch.backend import Array, array_module, dtype as DType
 from nanotorch.ops.broadcasting import Expand
-from nanotorch.ops.casting import clone, into
+from nanotorch.ops.casting import contiguous_copy, into
 from nanotorch.ops.regions import embed
 from nanotorch.primitive import Linear, apply
 
@@ -243,7 +243,7 @@ def reshape(x: Any, *shape: Any) -> Any:
     wanted = resolve(sizes(shape), math.prod(x.shape), "reshape")
     if viewable(x, wanted):
         return apply(View, x, shape=wanted)
-    return apply(UnsafeView, clone(x), shape=wanted)
+    return apply(UnsafeView, contiguous_copy(x), shape=wanted)
 
 
 def view_as(x: Any, other: Any) -> Any:

@@ -34,7 +34,7 @@ BROADCASTING = (Elementwise, comparisons.Where, comparisons.MaskedFill)
 PRODUCTS = (linalg.Dot, linalg.Mv, products.Mm, linalg.Bmm)
 OF_FIRST = (  # ops whose result has the shape and dtype of their first input
     *(Softmax, LogSoftmax, SoftmaxReverse, LogSoftmaxReverse),
-    *(casting.Clone, casting.Copy, casting.Fill, indexing.IndexPut),
+    *(casting.Clone, casting.Contiguous, casting.Copy, casting.Fill, indexing.IndexPut),
     *(indexing.Scatter, indexing.Flip, indexing.Roll, joining.Tril, joining.Triu, linalg.Inv),
     *(decompositions.Cholesky, decompositions.InvEx),
 )
