@@ -169,7 +169,7 @@ CHAINS: dict[str, Callable[[Any], Any]] = {
     "reshape": lambda h: h.reshape(4, 6),
     "reshape, and back": lambda h: h.reshape(-1).reshape(3, 2, 4),
     "flatten": lambda h: h.flatten(1),
-    "a copy, then a view": lambda h: h.clone().view(6, 4),
+    "a copy, then a view": lambda h: h.clone().reshape(6, 4),
     "a transposed matrix": lambda h: h.reshape(6, 4).t().reshape(3, 8).exp().t(),
     "contiguous": lambda h: h.permute(2, 0, 1).contiguous().view(-1),
     "without a dimension of one": lambda h: h.unsqueeze(1).exp().squeeze(1).reshape(-1),
