@@ -157,6 +157,22 @@ def test_inverses_without_an_error_say_where_there_is_none() -> None:
     assert nt.linalg.cond(singular, 1) == float("inf")
 
 
+UNSOLVABLE: dict[str, Callable[[Any], Any]] = {
+    "inv": lambda x: nt.linalg.inv(x),
+    "solve": lambda x: nt.linalg.solve(x, x),
+    "matrix_power": lambda x: nt.linalg.matrix_power(x, -1),
+    "tensorsolve": lambda x: nt.linalg.tensorsolve(x, x[0]),
+    "svd": lambda x: nt.linalg.svd(x * float("nan")),
+    "pinv": lambda x: nt.linalg.pinv(x * float("nan")),
+}
+
+
+@pytest.mark.parametrize("name", UNSOLVABLE)
+def test_what_has_no_inverse_solution_or_factor_is_a_linalg_error(name: str) -> None:
+    with pytest.raises(nt.linalg.LinAlgError, match=r"\(2, 2\)"):
+        UNSOLVABLE[name](nt.zeros(2, 2))
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [

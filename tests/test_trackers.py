@@ -79,6 +79,9 @@ class Lines:
 class Needy:
     def __init__(self, what): ...
 
+class Misspelled:
+    def on_epochs(self, run, record): ...
+
 number = 3
 """
 
@@ -95,6 +98,7 @@ MISTAKES = {
     "watching_two:Line": "has no attribute 'Line'",
     "watching_two:number": "'watching_two:number' is not a class",
     "watching_two:Needy": r"watching_two:Needy\(\) fails: TypeError",
+    "watching_two:Misspelled": "watching_two:Misspelled has none of on_start, on_step, on_epoch",
 }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 import nanotorch as nt
 from nanotorch.training.commands import COMMANDS, main
 from nanotorch.training.exits import exit_code
+from nanotorch.training.files import write_whole
 
 REPOSITORY = Path(__file__).parent.parent
 QUICK = ["--output.curves", "false", "--output.report", "false", "--device", "cpu", "--quiet"]
@@ -392,3 +395,64 @@ def test_losses_of_two_kinds_do_not_share_an_axis(capsys: pytest.CaptureFixture[
     capsys.readouterr()
     assert call("plot", "runs/d-1", "--quantity", "acuracy", "--output", "x") == 2
     assert "no epoch has 'acuracy'; recorded are loss, r2" in capsys.readouterr().err
+
+
+NAMES = {
+    "größe datei": "grosse-datei",
+    "my data (2)": "my-data-2",
+    ".hidden": "hidden",
+    "a--b": "a--b",
+    "données": "donnees",
+    "数据": "run",
+}
+
+
+@pytest.mark.parametrize("stem", NAMES)
+def test_any_file_name_gives_a_run_a_name(stem: str) -> None:
+    Path(f"{stem}.toml").write_text(IRIS + "[training]\nepochs = 1\n")
+    assert call("train", f"{stem}.toml", *QUICK) == 0
+    assert [path.name for path in Path("runs").iterdir()] == [f"{NAMES[stem]}-1"]
+
+
+def test_the_command_shown_by_inspect_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("inspect", "iris", "--write", "my data.toml") == 0
+    assert "now: nanotorch train 'my data.toml'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "export"])
+def test_what_is_no_run_is_named_with_what_lies_beside_it(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("runs/my-1").mkdir(parents=True)
+    more = {"predict": ["iris"], "evaluate": ["iris"], "export": ["--to", "torch"]}[command]
+    assert call(command, "runs/my-2", *more) == 2
+    assert "runs/my-2: there is no such file; beside it: my-1" in capsys.readouterr().err
+    assert call(command, "runs", *more) == 2
+    assert "runs: not the folder of a finished run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "write",
+    [lambda path: write_whole(path, b"a"), lambda path: nt.save(nt.ones(1), path)],
+    ids=["write_whole", "save"],
+)
+def test_a_file_that_cannot_be_written_is_named_as_the_user_knows_it(
+    write: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", ".temporary-1")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write(Path("a.bin"))
+    assert Path(caught.value.filename).name == "a.bin"
+    assert not list(Path().iterdir())
+
+
+def test_a_pattern_that_skips_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.toml").write_text(IRIS + "[training]\nepochs = 1\n")
+    assert call("train", "a.toml", *QUICK) == 0
+    more = ["--model.start", "runs/a-1", "--model.start_skip", "['weigth']"]
+    assert call("train", "a.toml", *QUICK, *more) == 2
+    expected = "model.start_skip: no parameter matches 'weigth'; there are weight, bias"
+    assert expected in capsys.readouterr().err

@@ -11,7 +11,7 @@ from typing import Any
 
 from nanotorch.autograd.rings import modes
 from nanotorch.backend import AxisError
-from nanotorch.backend.errors import OutOfRange
+from nanotorch.backend.errors import LinAlgError, OutOfRange
 from nanotorch.node import Node, Traced
 from nanotorch.primitive import Primitive
 
@@ -36,7 +36,7 @@ def explained(primitive: type[Primitive], inputs: tuple[Any, ...], error: Except
         return IndexError(message)
     if isinstance(error, TypeError) and "ufunc" not in str(error) and "boolean" not in str(error):
         return TypeError(message)
-    return RuntimeError(message)
+    return (LinAlgError if "LinAlgError" in type(error).__name__ else RuntimeError)(message)
 
 
 # --- anomaly detection ----------------------------------------------------------------------------

@@ -362,7 +362,7 @@ def tensordot(a: Any, b: Any, dims: Any = 2) -> Any:
 
 
 def inv(x: Any) -> Any:
-    """The inverse of each square matrix x (…, n, n); RuntimeError where it is singular."""
+    """The inverse of each square matrix x (…, n, n); LinAlgError where it is singular."""
     needs_floats("inv", x)
     return apply(Inv, x)
 

@@ -52,7 +52,7 @@ class LinearLayer(Primitive):
         xp: Any, x: Array, weight: Array, bias: Array | None, out: Array | None = None
     ) -> Array:
         if x.dtype != weight.dtype or (bias is not None and bias.dtype != x.dtype):
-            kinds = [a.dtype for a in (x, weight, bias) if a is not None]
+            kinds = ", ".join(str(a.dtype) for a in (x, weight, bias) if a is not None)
             raise RuntimeError(f"linear: expected operands of one dtype, got {kinds}")
         y = matrix_product(xp, x, weight.T, out)
         if bias is None:

@@ -201,9 +201,11 @@ def replacement(path: str) -> Iterator[IO[bytes]]:
         if mode is not None:
             os.chmod(temporary, stat.S_IMODE(mode))
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        if isinstance(error, OSError):
+            error.filename = path  # the one that the user knows
         raise
     with contextlib.suppress(OSError):  # not every system lets a folder be synced
         handle = os.open(folder, os.O_RDONLY)

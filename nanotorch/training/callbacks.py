@@ -147,14 +147,20 @@ class TensorBoard:
         self._writer.close()
 
 
+METHODS = ("on_start", "on_step", "on_epoch", "on_end", "on_finish")
+
+
 def own_callback(name: str, kind: type[Any]) -> Any:
     """A callback of a class that the configuration names; it is made without arguments."""
     try:
-        return kind()
+        callback = kind()
     except Exception as error:
         raise InputError(
             f"output.callbacks: {name}() fails: {type(error).__name__}: {error}"
         ) from error
+    if not any(hasattr(callback, method) for method in METHODS):
+        raise InputError(f"output.callbacks: {name} has none of {', '.join(METHODS)}")
+    return callback
 
 
 TIME_IS_UP = "the time limit is reached"

@@ -7,6 +7,7 @@ import contextlib
 import csv
 import difflib
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def inspect(arguments: list[str]) -> None:
     say("\n".join(inspection.lines()))
     if options.write is not None:
         write_toml(inspection, options.write, options.force)
-        say(f"\nwritten; now: nanotorch train {options.write}")
+        say(f"\nwritten; now: nanotorch train {shlex.quote(str(options.write))}")
 
 
 def evaluate(arguments: list[str]) -> None:

@@ -18,7 +18,13 @@ from nanotorch.distributed.launcher import INSTALL
 from nanotorch.training.exits import say
 
 CORE = ("numpy", "pydantic", "safetensors", "tqdm", "matplotlib")
-EXTRAS = {"data": "polars", "sklearn": "scikit-learn", "tensorboard": "tensorboardX"}
+EXTRAS = {
+    "data": "polars",
+    "sklearn": "scikit-learn",
+    "onnx": "onnx",
+    "tensorboard": "tensorboardX",
+    "bfloat16": "ml_dtypes",
+}
 
 
 def findings() -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import unicodedata
 import warnings
 from collections.abc import Iterator
@@ -47,6 +48,14 @@ def needs_extra(feature: str, package: str, extra: str) -> InputError:
     return InputError(
         f'{feature}: needs {package}, which is not installed: pip install "nanotorch[{extra}]"'
     )
+
+
+def no_such_file(path: Path, pattern: str = "*") -> InputError:
+    """The line for a path that is not there, with the nearest names of its kind beside it."""
+    beside = sorted(other.name for other in path.parent.glob(pattern))
+    near = difflib.get_close_matches(path.name, beside, n=3, cutoff=0.5) or beside[:3]
+    hint = f"; beside it: {', '.join(near)}" if near else ""
+    return InputError(f"{path}: there is no such file{hint}")
 
 
 @contextlib.contextmanager

@@ -75,7 +75,7 @@ def _to_onnx(predictor: Predictor, path: Path) -> list[str]:
         from nanotorch.interop.onnx import model_into, write
         from nanotorch.interop.onnx_graph import Graph
     except ImportError:
-        raise needs_extra("export --to onnx", "onnx", "onnx") from None
+        raise needs_extra("--to onnx", "onnx", "onnx") from None
     graph = Graph()
     columns = predictor.encoding.columns
     words = list(predictor.keys.get("missing_values") or MISSING)

@@ -53,8 +53,10 @@ def write_whole(path: Path, content: bytes) -> None:
     try:
         write_synced(temporary, content)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # the one that the user knows
         raise
     sync_folder(path.parent)
 

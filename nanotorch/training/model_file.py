@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from nanotorch.serialization import safetensors_files
-from nanotorch.training.errors import InputError, reading
+from nanotorch.training.errors import InputError, no_such_file, reading
 from nanotorch.training.files import write_whole
 
 KEY = "nanotorch"  # of the metadata that holds the facts
@@ -47,7 +47,11 @@ def arrays_in(content: bytes) -> dict[str, NDArray[Any]]:
 def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Arrays and facts of a safetensors file; one line if it is damaged or something else."""
     if not path.exists():
-        raise InputError(f"{path}: there is no such file")
+        if path.parent.is_dir() and path.name == "model.safetensors":
+            raise InputError(
+                f"{path.parent}: not the folder of a finished run (it has no {path.name})"
+            )
+        raise no_such_file(path)
     with reading(path, "a safetensors file"):
         try:
             arrays, metadata = safetensors_files.read_arrays(str(path))

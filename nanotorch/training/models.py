@@ -69,6 +69,11 @@ def start_from(model: nn.Module, path: str, skip: list[str]) -> list[str]:
         for name in wanted
         if name in saved and tuple(fresh[name].shape) != tuple(saved[name].shape)
     ]
+    mistakes += [
+        f"model.start_skip: no parameter matches {pattern!r}; there are {', '.join(fresh)}"
+        for pattern in skip
+        if not any(_matches(name, [pattern]) for name in fresh)
+    ]
     if mistakes:
         raise InputError(*mistakes)
     loaded = {name: nt.tensor(saved[name]) for name in wanted}

@@ -101,7 +101,7 @@ def _either(names: list[str]) -> str:
 
 def shown(value: Any) -> str:
     try:
-        return json.dumps(value)
+        return json.dumps(value, ensure_ascii=False)
     except TypeError:
         return repr(value)
 

@@ -8,6 +8,7 @@ import difflib
 import itertools
 import re
 import tomllib
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from nanotorch.training.config.mistakes import dotted, resolve, shown, words
 from nanotorch.training.config.positions import key_at, key_lines
 from nanotorch.training.config.schema import fields_of, variants
 from nanotorch.training.config.sections import Config
-from nanotorch.training.errors import InputError, plain
+from nanotorch.training.errors import InputError, no_such_file, plain
 
 COMMAND_LINE = "command line"
 LARGEST = 2**20  # bytes of a configuration
@@ -100,10 +101,7 @@ def read_source(path: Path) -> Source:
             raise InputError(f"{path}: too large for a configuration (more than 1 MB)")
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        beside = sorted(other.name for other in path.parent.glob("*.toml"))
-        near = difflib.get_close_matches(path.name, beside, n=3, cutoff=0.5) or beside[:3]
-        hint = f"; beside it: {', '.join(near)}" if near else ""
-        raise InputError(f"{path}: there is no such file{hint}") from None
+        raise no_such_file(path, "*.toml") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a text file in UTF-8 (byte {error.start})") from None
     except OSError as error:
@@ -220,6 +218,14 @@ def _several(text: str) -> list[Any]:
         return [Flag((), word.strip()).value for word in text.split(",")]
 
 
+def run_name(path: Path) -> str:
+    """A configuration's file name as the name of its runs: letters without accents, and `-` for
+    what `name` does not allow."""
+    letters = "".join(c for c in unicodedata.normalize("NFKD", path.stem) if c.isprintable())
+    ascii_letters = letters.replace("ß", "ss").encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", ascii_letters).strip("-._") or "run"
+
+
 def load(path: Path, flags: list[Flag] | None = None) -> Config:
     """The configuration in `path` with `flags` over it; InputError lists every mistake."""
     return load_source(path, flags or [])[0]
@@ -229,7 +235,7 @@ def load_source(path: Path, flags: list[Flag]) -> tuple[Config, Source]:
     """As `load`, and where each key was set."""
     file = read_source(path)
     source = with_flags(file, flags)
-    source.tables.setdefault("name", path.stem)
+    source.tables.setdefault("name", run_name(path))
     source.tables.setdefault("data", {})
     config, mistakes = check(source)
     if flags:
@@ -317,7 +323,7 @@ def sweep(
             origin = source.places.get(("sweep", ".".join(key)), place)
             each.places[key] = f"{origin}: sweep"
         each.tables.pop("sweep", None)
-        each.tables.setdefault("name", path.stem)
+        each.tables.setdefault("name", run_name(path))
         run, mistakes = check(each)
         if run is None:
             raise InputError(*mistakes)
