@@ -204,7 +204,7 @@ def replacement(path: str) -> Iterator[IO[bytes]]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno:
             error.filename = path  # the one that the user knows
         raise
     with contextlib.suppress(OSError):  # not every system lets a folder be synced

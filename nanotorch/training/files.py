@@ -55,7 +55,7 @@ def write_whole(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno:
             error.filename = str(path)  # the one that the user knows
         raise
     sync_folder(path.parent)
