@@ -167,3 +167,8 @@ def test_optuna_runs_ten_trials() -> None:
     pytest.importorskip("optuna")
     printed = ran(program("search.py") + "\nprint(len(study.trials), study.best_value < 0.2)")
     assert printed.splitlines()[-1] == "10 True"
+
+
+def test_an_object_that_a_run_would_never_call_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^callbacks: dict has none of on_start, "):
+        fit(config(), quiet=True, callbacks=[{"on_start": print}])

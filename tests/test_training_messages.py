@@ -108,7 +108,7 @@ PLACES = {
     "a target of another kind": (
         IRIS + '[model]\nname = "linear"\n',
         [],
-        "iris, row 0, column 'target': the target is text, not numbers to predict",
+        "a.toml:2: data.source: iris: target 'target' is text",
     ),
     "a device": (IRIS, ["--device", "cuda:99"], "command line: device: "),
     "shares of the split in two places": (

@@ -150,6 +150,13 @@ class TensorBoard:
 METHODS = ("on_start", "on_step", "on_epoch", "on_end", "on_finish")
 
 
+def with_methods(callback: Any, name: str) -> Any:
+    """The callback; InputError where a run would call none of its methods."""
+    if not any(hasattr(callback, method) for method in METHODS):
+        raise InputError(f"{name} has none of {', '.join(METHODS)}")
+    return callback
+
+
 def own_callback(name: str, kind: type[Any]) -> Any:
     """A callback of a class that the configuration names; it is made without arguments."""
     try:
@@ -158,9 +165,7 @@ def own_callback(name: str, kind: type[Any]) -> Any:
         raise InputError(
             f"output.callbacks: {name}() fails: {type(error).__name__}: {error}"
         ) from error
-    if not any(hasattr(callback, method) for method in METHODS):
-        raise InputError(f"output.callbacks: {name} has none of {', '.join(METHODS)}")
-    return callback
+    return with_methods(callback, f"output.callbacks: {name}")
 
 
 TIME_IS_UP = "the time limit is reached"

@@ -23,6 +23,7 @@ from nanotorch.training.callbacks import (
     TimeLimit,
     Timer,
     own_callback,
+    with_methods,
 )
 from nanotorch.training.coefficients import COEFFICIENTS, Estimation, as_csv, coefficients
 from nanotorch.training.config.command_line import read_request
@@ -150,7 +151,7 @@ def fit(
                 run.callbacks.append(TensorBoard())
         for name in config.output.callbacks:
             run.callbacks.append(own_callback(name, imported("output.callbacks", name)))
-        run.callbacks += callbacks
+        run.callbacks += [with_methods(c, f"callbacks: {type(c).__name__}") for c in callbacks]
         if state:
             restore_state(run, state)
         ranks.require_equal_weights(run.model, "the start")
