@@ -8,6 +8,7 @@ from typing import Any
 
 from nanotorch import ops
 from nanotorch.backend.errors import LinAlgError as LinAlgError
+from nanotorch.backend.loading import on_demand
 from nanotorch.creation import eye
 from nanotorch.ops import (
     det as det,
@@ -39,6 +40,8 @@ from nanotorch.ops.matrices import (
     vander as vander,
     vecdot as vecdot,
 )
+
+__getattr__, __dir__ = on_demand(__name__)  # names that stay out say what to use instead
 
 
 def vector_norm(x: Any, ord: float = 2, dim: Any = None, keepdim: bool = False) -> Any:

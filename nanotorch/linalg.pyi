@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 from nanotorch import ops
 from nanotorch.backend.errors import LinAlgError as LinAlgError
+from nanotorch.backend.loading import on_demand
 from nanotorch.creation import eye
 def det(x: Tensor) -> Tensor: ...
 def inv(x: Tensor) -> Tensor: ...

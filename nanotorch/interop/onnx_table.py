@@ -46,6 +46,7 @@ TABLE |= {
     "Isinf": lambda call, x: call.node("IsInf", x),
     "LogicalNot": lambda call, x: call.node("Not", call.cast(0, bool)),
     "Rsub": lambda call, a, b: call.node("Sub", call.cast(1), call.cast(0)),
+    "Hardsigmoid": lambda call, x: call.node("HardSigmoid", x, alpha=1 / 6, beta=0.5),
     "Elu": lambda call, x, alpha: call.node("Elu", x, alpha=float(alpha)),
     "Gelu": lambda call, x, approximate: call.node("Gelu", x, approximate=approximate),
     "LeakyRelu": lambda call, x, slope: call.node("LeakyRelu", x, alpha=float(slope)),
@@ -595,7 +596,7 @@ def _average_pool(call: Call, x: str, windows: Any, divisors: Any) -> Any:
 @translates("Recurrence")
 def _recurrence(
     call: Call, pre: str, h0: str, c0: str | None, weight: str, bias: str | None,
-    mode: str, batch_sizes: Any, backwards: bool,
+    mode: str, batch_sizes: Any, backwards: bool, with_gates: bool = False,
 ) -> Any:  # fmt: skip
     """A Scan over the steps, whose body is one step of the recurrence."""
     if len(set(batch_sizes)) != 1:
