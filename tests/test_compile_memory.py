@@ -208,6 +208,39 @@ def test_a_view_of_memory_in_any_order_is_no_copy_of_an_earlier_call(
         assert any(entry.gradients for entry in run._paths.path_to(run._paths.latest))
 
 
+CONSTANT_GRADIENTS: dict[str, Callable[[Any], Any]] = {
+    "of zeros": lambda w: w.floor() + nt.floor_divide(w, 2.0),
+    "of a sign": lambda w: w.sign(),
+    "of a number's multiples": lambda w: w * 3.0,
+    "of rows": lambda w: w.sum(0) * 0.5,
+}
+
+
+@pytest.mark.parametrize("pure", [False, True])
+@pytest.mark.parametrize("function", CONSTANT_GRADIENTS)
+def test_a_gradient_that_is_the_same_at_each_call_is_written(
+    function: str, pure: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    w = nt.randn(3, 5, requires_grad=True)
+
+    def step() -> None:
+        CONSTANT_GRADIENTS[function](w).sum().backward()
+
+    step()
+    assert w.grad is not None
+    expected = w.grad.tolist()
+    # New memory that agrees with the recording by chance, as a freed gradient's does.
+    monkeypatch.setattr(np, "empty", lambda shape, dtype=float: np.full(shape, memory[0], dtype))
+    memory = [expected[0][0]]
+    run = nt.compile(step, pure=pure)
+    for number in range(5):
+        memory[0] = expected[0][0] if number < 2 else 7.0
+        w.grad = None
+        run()
+        assert w.grad is not None
+        assert w.grad.tolist() == expected
+
+
 class Over(Linear):
     """y = number / x in its rule, for numbers whose quotients are rounded once, and twice"""
 
