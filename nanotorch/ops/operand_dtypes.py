@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.primitive import Traced
-
 
 def alike(op: str, first: Any, *others: Any) -> None:
     """RuntimeError for tensors of several dtypes, unless autocast will cast them."""
-    if not isinstance(first, Traced):
+    if not hasattr(first, "_mixes"):  # a raw array, in a derivative rule
         return
     for other in others:
-        if isinstance(other, Traced) and other.dtype != first.dtype and not first._mixes():
+        if hasattr(other, "_mixes") and other.dtype != first.dtype and not first._mixes():
             raise RuntimeError(
                 f"{op}: expected tensors of one dtype, got {first.dtype} and {other.dtype}"
             )
@@ -20,7 +18,7 @@ def alike(op: str, first: Any, *others: Any) -> None:
 
 def needs_floats(op: str, x: Any) -> None:
     """NotImplementedError for a tensor of integers or booleans."""
-    if isinstance(x, Traced) and not (x.dtype.is_floating_point or x.dtype.is_complex):
+    if hasattr(x, "_mixes") and not (x.dtype.is_floating_point or x.dtype.is_complex):
         raise NotImplementedError(f"{op}: expected floating point numbers, got {x.dtype}")
 
 
