@@ -148,6 +148,28 @@ def test_parameters_are_released_in_their_epoch(train: Train) -> None:
     assert released.summary["trained_parameters"] == 31
 
 
+def test_the_page_on_fine_tuning_trains_as_it_says(
+    train: Train, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (REPOSITORY / "docs/fine-tuning.md").read_text()
+    toml = page.split("```toml\n")[1].split("```")[0]
+    fresh = ["--model.name", "mlp", "--model.hidden", "[64]", "--training.epochs", "1"]
+    large = train("--name", "large", *fresh)
+    Path("a.toml").write_text('[data]\nsource = "breast_cancer"\n' + toml)
+    for epochs, moves in ((5, False), (6, True)):
+        more = ["--training.epochs", str(epochs), "--stopping.restore_best", "false"]
+        request = read_request(["a.toml", *more, "--output.report", "false"])
+        tuned = fit(request.configs[0], quiet=False)
+        start, end = (
+            read_model_file(r.folder / "model.safetensors").weights for r in (large, tuned)
+        )
+        same = {name: np.array_equal(start[name], end[name]) for name in start}
+        assert same == {"0.weight": not moves, "0.bias": True, "2.weight": False, "2.bias": False}
+    table = capsys.readouterr().out
+    assert "0.weight  (64, 30)  1,920  frozen, trained from epoch 6 on\n" in table
+    assert "0.bias    (64,)        64  frozen\n" in table
+
+
 # --- the numbers -------------------------------------------------------------------------------
 
 

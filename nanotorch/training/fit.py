@@ -243,7 +243,7 @@ def _introduce(run: Run, device_words: str) -> None:
         say(f"data: {run.place_words}")
     for note in data.notes:
         say(f"note: {plain(note)}")
-    say(parameter_table(run.model))
+    say(parameter_table(run.model, run.config.model.unfreeze_at))
     if run.at.step:
         say(f"goes on after step {run.at.step}, epoch {run.at.epoch}")
 

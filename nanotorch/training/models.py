@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,17 +111,26 @@ def matching(model: nn.Module, patterns: list[str]) -> list[tuple[str, nn.Parame
     return [(name, p) for name, p in model.named_parameters() if _matches(name, patterns)]
 
 
-def parameter_table(model: nn.Module) -> str:
-    """A line per parameter: name, shape, values, and whether it is trained."""
+def parameter_table(model: nn.Module, unfreeze_at: Mapping[str, int]) -> str:
+    """A line per parameter: name, shape, values, and whether, or from which epoch on, it is
+    trained."""
+
+    def state(name: str, parameter: nn.Parameter) -> str:
+        if parameter.requires_grad:
+            return "trained"
+        starts = [epoch for pattern, epoch in unfreeze_at.items() if _matches(name, [pattern])]
+        # The log counts epochs from 1.
+        return f"frozen, trained from epoch {min(starts) + 1} on" if starts else "frozen"
+
     rows = [
-        (name, str(tuple(p.shape)), f"{p.numel():,}", "trained" if p.requires_grad else "frozen")
+        (name, str(tuple(p.shape)), f"{p.numel():,}", state(name, p))
         for name, p in model.named_parameters()
     ]
     trained = sum(p.numel() for _, p in model.named_parameters() if p.requires_grad)
     total = sum(p.numel() for _, p in model.named_parameters())
     widths = [max(len(row[at]) for row in rows) for at in range(3)]
     lines = [
-        f"  {plain(name):<{widths[0]}}  {shape:<{widths[1]}}  {count:>{widths[2]}}  {state}"
-        for name, shape, count, state in rows
+        f"  {plain(name):<{widths[0]}}  {shape:<{widths[1]}}  {count:>{widths[2]}}  {words}"
+        for name, shape, count, words in rows
     ]
     return "\n".join([f"parameters: {trained:,} of {total:,} are trained", *lines])

@@ -43,7 +43,7 @@ class ModelStart(Section):
     )
     unfreeze_at: dict[str, Natural] = Field(
         default={},
-        description="from which epoch (counted from 0) frozen patterns are trained after all",
+        description="after how many epochs frozen patterns are trained after all",
     )
 
 
