@@ -174,7 +174,7 @@ class Operators(Traced):
 
     __ipow__ = pow_
 
-    def clamp_(self, min: Any = None, max: Any = None) -> Any:
+    def clamp_(self: Any, min: Any = None, max: Any = None) -> Any:
         """x held within [min, max], numbers or tensors, in place."""
         simple = self.dtype.is_floating_point and min is not max
         if not simple or isinstance(min, Traced) or isinstance(max, Traced):

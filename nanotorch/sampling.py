@@ -110,6 +110,13 @@ def bernoulli(input: Any, p: float | None = None, *, generator: Any = None) -> A
 
 
 @silent
+def _check_weights(weights: Array) -> None:
+    if not ((weights >= 0) & (weights < HOST.inf)).all():
+        raise RuntimeError("multinomial: expected finite weights of 0 or more; one is not")
+    if not weights.any(-1).all():
+        raise RuntimeError("multinomial: expected a positive sum of weights, got 0")
+
+
 def multinomial(
     input: Any,
     num_samples: int,
@@ -131,11 +138,8 @@ def multinomial(
         most = "or more" if replacement else f"to {count} without replacement"
         raise RuntimeError(f"multinomial: expected 1 {most} samples, got {num_samples}")
     if isinstance(engine, mersenne.MersenneTwister):
-        if not ((weights >= 0) & (weights < HOST.inf)).all():
-            raise RuntimeError("multinomial: expected finite weights of 0 or more; one is not")
-        if not (weights.sum(-1) > 0).all():
-            raise RuntimeError("multinomial: expected a positive sum of weights, got 0")
-    return _like(input, engine.multinomial(weights, num_samples, replacement))
+        _check_weights(weights)
+    return _like(input, silent(engine.multinomial)(weights, num_samples, replacement))
 
 
 # What these and the functions of nanotorch.random share.

@@ -94,8 +94,16 @@ class Source:
         return "configuration"
 
 
+TABLES = (".csv", ".tsv", ".data", ".dat", ".npy", ".npz", ".parquet", ".feather", ".jsonl")
+
+
 def read_source(path: Path) -> Source:
     """The tables of one TOML file; one line if it cannot be read or is not TOML."""
+    if path.suffix.lower() in TABLES and path.is_file():
+        raise InputError(
+            f"{path}: is a table, not a configuration; nanotorch inspect {path} --write my.toml "
+            "writes one"
+        )
     try:
         if path.stat().st_size > LARGEST:
             raise InputError(f"{path}: too large for a configuration (more than 1 MB)")
