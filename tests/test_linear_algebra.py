@@ -357,3 +357,47 @@ def test_named_results_have_the_fields_of_pytorchs() -> None:
         theirs = getattr(torch.linalg, name)(torch.tensor(x))
         assert type(ours).__name__ == type(theirs).__name__
         assert [f for f in ours._fields if not hasattr(theirs, f)] == []
+
+
+def by_minors(x: numpy.ndarray) -> numpy.ndarray:
+    """The cofactors of a matrix, each by its minor."""
+    n = len(x)
+    minors = [[numpy.delete(numpy.delete(x, i, 0), j, 1) for j in range(n)] for i in range(n)]
+    return numpy.array(
+        [[(-1) ** (i + j) * numpy.linalg.det(minors[i][j]) for j in range(n)] for i in range(n)]
+    )
+
+
+SINGULAR = {
+    "of rank 2": [[1.0, 2, 0], [0.5, -1, 3], [1.5, 1, 3]],
+    "of rank 1": [[1.0, 2, 0], [2, 4, 0], [-1, -2, 0]],
+    "of rank 0": numpy.zeros((3, 3)),
+    "regular": [[1.0, 2, 0], [0.5, -1, 3], [2, 1, 1]],
+    "of rank 2 and size 4": [[1.0, 2, 0, 1], [0, 1, 1, 0], [1, 3, 1, 1], [0, 0, 0, 0]],
+}
+
+
+@pytest.mark.parametrize("name", SINGULAR)
+def test_the_second_derivative_of_det_holds_at_singular_matrices(name: str) -> None:
+    x = numpy.array(SINGULAR[name])
+    n, eps = len(x), 1e-5
+    hessian = nt.autograd.functional.hessian(nt.linalg.det, nt.tensor(x)).numpy()
+    for i in range(n):
+        for j in range(n):
+            step = numpy.zeros_like(x)
+            step[i, j] = eps
+            expected = (by_minors(x + step) - by_minors(x - step)) / (2 * eps)
+            numpy.testing.assert_allclose(hessian[i, j], expected, atol=1e-8)
+    both = nt.tensor(numpy.stack([x, numpy.eye(n) * 2]), requires_grad=True)
+    (slope,) = nt.autograd.grad(nt.linalg.det(both).sum(), both, create_graph=True)
+    (curved,) = nt.autograd.grad(slope[0, 0, 0], both)
+    numpy.testing.assert_allclose(curved[0].numpy(), hessian[0, 0], atol=1e-12)
+
+
+def test_the_third_derivative_of_det() -> None:
+    def curvature(x: nt.Tensor) -> nt.Tensor:
+        (slope,) = nt.autograd.grad(nt.linalg.det(x).sum(), x, create_graph=True)
+        return nt.autograd.grad(slope.pow(3).sum(), x, create_graph=True)[0]
+
+    x = nt.randn(2, 3, 3, dtype=nt.float64, generator=nt.Generator().manual_seed(0))
+    assert nt.autograd.gradcheck(curvature, (x.requires_grad_(),))

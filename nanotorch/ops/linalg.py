@@ -157,12 +157,12 @@ class DetReverse(Primitive):
 
     vjp = (
         lambda h, x, y: sum(h * apply(DetReverse, ones_like(y), x, y), (-2, -1)),
-        lambda h, g, x, y: cofactors_reverse(h, reshape(g * y, (*g.shape, 1, 1)), inv(x)),
+        lambda h, g, x, y: apply(DetCurvature, h, g, x, y),
         None,
     )
     jvp = (
         lambda t, x, y: apply(DetReverse, t, x, y),
-        lambda t, g, x, y: cofactors_reverse(t, reshape(g * y, (*g.shape, 1, 1)), inv(x)),
+        lambda t, g, x, y: apply(DetCurvature, t, g, x, y),
         None,
     )
 
@@ -180,11 +180,46 @@ class DetReverse(Primitive):
         return into(xp, z, out)
 
 
-def cofactors_reverse(h: Any, g: Any, inverse: Any) -> Any:
-    """The cotangent of x in DetReverse, for regular matrices; g is times the determinant."""
-    turned = transpose(inverse, -2, -1)
-    total = sum(h * turned, (-2, -1), True)
-    return g * (total * turned - matmul(matmul(turned, transpose(h, -2, -1)), turned))
+class DetCurvature(Primitive):
+    """z = g times the derivative of x's cofactors in the direction h, which is symmetric in h and z
+
+    By the singular values, as every term is a product of all but two of them: the inverse loses all
+    digits near singular matrices.
+    """
+
+    vjp = (
+        lambda k, g, x, y: apply(DetCurvature, k, g, x, y),
+        lambda k, h, x, y: sum(k * apply(DetCurvature, h, ones_like(y), x, y), (-2, -1)),
+        lambda k, h, g, x, y: third_of_det(k, h, g * y, inv(x)),
+        None,
+    )
+    jvp = (
+        lambda t, g, x, y: apply(DetCurvature, t, g, x, y),
+        lambda t, h, x, y: apply(DetCurvature, h, t, x, y),
+        lambda t, h, g, x, y: third_of_det(t, h, g * y, inv(x)),
+        None,
+    )
+
+    @staticmethod
+    def kernel(xp: Any, h: Array, g: Array, x: Array, y: Array, out: Array | None = None) -> Array:
+        u, s, v = xp.linalg.svd(x)
+        turned = u.swapaxes(-2, -1) @ h @ v.swapaxes(-2, -1)  # x is diagonal in these coordinates
+        one = xp.eye(x.shape[-1], dtype=bool)
+        pairs = xp.where(one[:, None] | one[None], 1, s[..., None, None, :]).prod(-1) * ~one
+        z = -pairs * turned.swapaxes(-2, -1)
+        z[..., one] = (pairs @ turned.diagonal(0, -2, -1)[..., None])[..., 0]
+        signs = g * xp.linalg.det(u) * xp.linalg.det(v)
+        return into(xp, signs[..., None, None] * (u @ z @ v), out)
+
+
+def third_of_det(k: Any, h: Any, g: Any, inverse: Any) -> Any:
+    """The cotangent of x in DetCurvature, for regular matrices; g is times the determinant."""
+    a, b = matmul(inverse, h), matmul(inverse, k)
+    both = matmul(a, b)
+    first, second = (reshape(trace_of(c), (*g.shape, 1, 1)) for c in (a, b))
+    y = (first * second - reshape(trace_of(both), (*g.shape, 1, 1))) * inverse
+    y = y + matmul(both + matmul(b, a) - second * a - first * b, inverse)
+    return reshape(g, (*g.shape, 1, 1)) * transpose(y, -2, -1)
 
 
 def trace_of(x: Any) -> Any:
