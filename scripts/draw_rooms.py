@@ -49,7 +49,9 @@ def segment(name: str, number: int, count: int) -> list[str]:
         f'<path d="M{x1:.1f},{y1:.1f} A{RINGS},{RINGS} 0 0 1 {x2:.1f},{y2:.1f} L{x3:.1f},{y3:.1f} '
         f'A{STOCK},{STOCK} 0 0 0 {x4:.1f},{y4:.1f} Z" fill="{fill}" stroke="{border}"/>'
     )
-    x, y = point((STOCK + RINGS) / 2, (start + end) / 2)
+    middle = (start + end) / 2
+    share = 0.5 + 0.2 * abs(math.cos(middle))  # above and below, words have more room further out
+    x, y = point((1 - share) * STOCK + share * RINGS, middle)
     words = name.split()
     top = y - LINE * (len(words) - 1) / 2 + 4
     return [shape, *(text(word, x, top + LINE * i) for i, word in enumerate(words))]
