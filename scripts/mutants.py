@@ -71,6 +71,7 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
     ("viz/graphs.py", "_place", "sweep % 2 -> sweep * 2"): "another order of the same heuristic",
     ("viz/graphs.py", "_order", "sweep % 2 -> sweep * 2"): "another order of the same heuristic",
     ("autograd/gradcheck.py", "Numerical.along", "True -> False"): "zip of lists of one length",
+    ("training/drawing.py", "_Frame.axes", "True -> False"): "zip of lists of one length",
     ("func/structures.py", "spread_over", "True -> False"): "the lengths were compared before",
 }  # fmt: skip
 

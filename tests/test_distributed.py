@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -84,6 +84,33 @@ def test_a_group_of_one_does_nothing_and_loads_no_mpi(alone: None) -> None:
     assert (x.tolist(), copy.tolist(), w.grad.tolist()) == ([1, 2], [1, 2], [3, 4])
     assert (dist.get_rank(), dist.get_world_size()) == (0, 1)
     assert "mpi4py" not in sys.modules
+
+
+class TwoRanks:
+    """A world in which the other rank has twice what this one has."""
+
+    rank, size = 0, 2
+    operations: ClassVar[dict[str, Callable[[Any], Any]]] = {
+        "SUM": lambda both: both.sum(0), "PROD": lambda both: both.prod(0),
+        "MIN": lambda both: both.min(0), "MAX": lambda both: both.max(0),
+    }  # fmt: skip
+
+    def reduce(self, values: Any, operation: str, what: str) -> Any:
+        return self.operations[operation](np.stack([values, 2 * values]))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("SUM", 3), ("PRODUCT", 2), ("MIN", 1), ("MAX", 2), ("AVG", 1.5)]
+)
+@pytest.mark.parametrize("dtype", [nt.float32, nt.float16])
+def test_each_operation_is_asked_of_mpi_by_its_name(
+    name: str, expected: float, dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nanotorch.distributed.group._world", TwoRanks())
+    x = nt.ones(3, dtype=dtype)
+    dist.all_reduce(x, getattr(dist.ReduceOp, name))
+    assert x.tolist() == [expected] * 3
+    assert x.dtype is dtype
 
 
 def test_before_and_after_the_group_there_is_none() -> None:

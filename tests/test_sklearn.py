@@ -49,6 +49,28 @@ def test_passes_a_check_of_scikit_learn(estimator: Any, check: Any) -> None:
     check(estimator)
 
 
+SHARED = {
+    "callbacks": None, "device": "cpu", "early_stopping": False, "freeze": (), "start": None,
+    "random_state": None, "validation_fraction": 0.1, "warm_start": False, "batch_size": 200,
+}  # fmt: skip
+LINEAR = SHARED | {"fit_intercept": True, "lr": 0.01, "n_iter_no_change": 5, "optimizer": "lbfgs"}
+NEURAL = SHARED | {
+    "module": None, "hidden": (100,), "alpha": 0.0, "optimizer": "adam", "lr": 0.001,
+    "max_iter": 200, "tol": 1e-4, "n_iter_no_change": 10,
+}  # fmt: skip
+DEFAULTS: list[tuple[Any, dict[str, Any]]] = [
+    (LogisticClassifier, LINEAR | {"C": 1.0, "class_weight": None, "max_iter": 100, "tol": 1e-4}),
+    (LinearRegressor, LINEAR | {"alpha": 0.0, "max_iter": 1000, "tol": 1e-6}),
+    (NeuralClassifier, NEURAL | {"class_weight": None}),
+    (NeuralRegressor, NEURAL),
+]
+
+
+@pytest.mark.parametrize(("kind", "defaults"), DEFAULTS)
+def test_defaults(kind: Any, defaults: dict[str, Any]) -> None:
+    assert kind().get_params() == defaults
+
+
 LOADERS = {"breast_cancer": load_breast_cancer, "wine": load_wine, "digits": load_digits}
 
 
