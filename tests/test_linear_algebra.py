@@ -394,6 +394,16 @@ def test_the_second_derivative_of_det_holds_at_singular_matrices(name: str) -> N
     numpy.testing.assert_allclose(curved[0].numpy(), hessian[0, 0], atol=1e-12)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_the_second_derivative_of_det_is_nan_where_a_matrix_is_not_finite(value: float) -> None:
+    x = nt.tensor([[[value, 2.0], [2, 4]], [[1, 0], [0, 3]]], requires_grad=True)
+    assert (nt.linalg.det(x) - nt.linalg.det(x)).isnan().tolist() == [True, False]
+    (slope,) = nt.autograd.grad(nt.linalg.det(x).sum(), x, create_graph=True)
+    (curved,) = nt.autograd.grad(slope[:, 0, 0].sum(), x)
+    assert curved[0].isnan().all()
+    assert nt.allclose(curved[1], nt.tensor([[0.0, 0], [0, 1]]), atol=1e-6)
+
+
 def test_the_third_derivative_of_det() -> None:
     def curvature(x: nt.Tensor) -> nt.Tensor:
         (slope,) = nt.autograd.grad(nt.linalg.det(x).sum(), x, create_graph=True)

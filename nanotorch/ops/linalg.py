@@ -140,7 +140,8 @@ class Det(Primitive):
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
         with HOST.errstate(all="ignore"):
-            y = xp.linalg.det(x)
+            y = xp.linalg.det(x)  # 0 where LAPACK takes NaN for a pivot
+        y = xp.where(xp.isnan(x).any((-2, -1)), xp.asarray(xp.nan, x.dtype), y)
         if out is None:
             return xp.asarray(y)
         xp.copyto(out, y)
@@ -170,7 +171,8 @@ class DetReverse(Primitive):
     def kernel(xp: Any, g: Array, x: Array, y: Array, out: Array | None = None) -> Array:
         with HOST.errstate(all="ignore"):
             singular = (y == 0)[..., None, None]
-            regular = xp.where(singular, xp.eye(x.shape[-1], dtype=x.dtype), x)
+            without = singular | xp.isnan(y)[..., None, None]  # an inverse
+            regular = xp.where(without, xp.eye(x.shape[-1], dtype=x.dtype), x)
             z = (g * y)[..., None, None] * xp.linalg.inv(regular).swapaxes(-2, -1)
             if xp is HOST and singular.any():
                 u, s, v = xp.linalg.svd(x)
@@ -202,14 +204,16 @@ class DetCurvature(Primitive):
 
     @staticmethod
     def kernel(xp: Any, h: Array, g: Array, x: Array, y: Array, out: Array | None = None) -> Array:
-        u, s, v = xp.linalg.svd(x)
+        finite = xp.isfinite(x).all((-2, -1), keepdims=True)
+        u, s, v = xp.linalg.svd(xp.where(finite, x, 0))  # which of NaN does not converge
         turned = u.swapaxes(-2, -1) @ h @ v.swapaxes(-2, -1)  # x is diagonal in these coordinates
         one = xp.eye(x.shape[-1], dtype=bool)
         pairs = xp.where(one[:, None] | one[None], 1, s[..., None, None, :]).prod(-1) * ~one
         z = -pairs * turned.swapaxes(-2, -1)
         z[..., one] = (pairs @ turned.diagonal(0, -2, -1)[..., None])[..., 0]
         signs = g * xp.linalg.det(u) * xp.linalg.det(v)
-        return into(xp, signs[..., None, None] * (u @ z @ v), out)
+        z = signs[..., None, None] * (u @ z @ v)
+        return into(xp, xp.where(finite, z, xp.asarray(xp.nan, x.dtype)), out)
 
 
 def third_of_det(k: Any, h: Any, g: Any, inverse: Any) -> Any:
