@@ -50,23 +50,47 @@ class GradientSum:
         own = self.own[1] - self.own[0]
         self._rows = np.zeros((own, self._width), self._dtype)
         self._numbers = np.zeros((own, NUMBERS))
+        self._parts = [self._cut(row) for row in self._rows]  # of each shard, by parameter
         self._has = np.zeros(len(self.parameters), np.uint8)
         self._trees = [list(subtrees(0, self.count, part)) for part in self.ranges]
         self._most = max(len(trees) for trees in self._trees)
+        self._plan_additions()
         self._checked = world.size == 1
+
+    def _cut(self, row: Array) -> list[Array]:
+        """Views of a row, in the shapes of the parameters whose gradients lie in it."""
+        return [
+            row[place].reshape(p.shape)
+            for p, place in zip(self.parameters, self._slices, strict=True)
+        ]
+
+    def _plan_additions(self) -> None:
+        """The additions within this rank: which rows add up which, and where its sums come out."""
+        self._additions: list[tuple[Array, Array]] = []
+        first = self.own[0]
+
+        def add(one: int, other: int) -> int:
+            for values in (self._rows, self._numbers):
+                self._additions.append((values[one], values[other]))
+            return one
+
+        def leaf(part: Range) -> int | None:
+            return part[0] - first if part[1] - part[0] == 1 else None
+
+        own_trees = self._trees[self.world.rank]
+        self._sums = [tree_sum(tree, leaf, add) for tree in own_trees]
 
     def add(self, shard: int, loss: float, weight: float) -> None:
         """Take over the parameters' gradients, those of the mean over a shard, and its loss."""
-        row = self._rows[shard - self.own[0]]
-        for at, (parameter, place) in enumerate(zip(self.parameters, self._slices, strict=True)):
-            gradient = parameter.grad
-            if gradient is None:
-                row[place] = 0
-            else:
-                self._has[at] = 1
-                array = gradient.detach().cpu()._array
-                np.multiply(array, weight, out=row[place].reshape(array.shape), casting="same_kind")
-        self._numbers[shard - self.own[0]] = loss * weight, weight
+        at = shard - self.own[0]
+        for number, (parameter, part) in enumerate(zip(self.parameters, self._parts[at])):
+            if (gradient := parameter.grad) is None:
+                part.fill(0)
+                continue
+            self._has[number] = 1
+            array = gradient._array if on_host(gradient) else gradient.detach().cpu()._array
+            np.multiply(array, weight, out=part, casting="same_kind")
+        self._numbers[at] = loss * weight, weight
 
     def add_nothing(self, shard: int) -> None:
         """A shard without rows."""
@@ -85,43 +109,25 @@ class GradientSum:
         self.weight = float(sums[1])
         divisor = max(self.weight, SMALLEST)
         np.divide(total, divisor, out=total)
-        with no_grad():
-            for at, (parameter, place) in enumerate(zip(self.parameters, self._slices)):
-                if self._has[at]:
-                    self._give(parameter, total[place])
-                else:
-                    parameter.grad = None
+        parts = self._parts[self._sums[0]] if self.world.size == 1 else self._cut(total)
+        for parameter, mean, has in zip(self.parameters, parts, self._has.tolist()):
+            if has:
+                set_gradient(parameter, mean)
+            else:
+                parameter.grad = None
         self._has[:] = 0
         return float(sums[0]) / divisor, all_notes
 
-    def _give(self, parameter: Tensor, values: Array) -> None:
-        mean = Tensor._wrap(values.reshape(parameter.shape))
-        if parameter.grad is None:
-            parameter.grad = mean.to(device=parameter.device, dtype=parameter.dtype, copy=True)
-        else:
-            parameter.grad.copy_(mean)
-
     def _sum(self, what: str, notes: Array) -> tuple[Array, Array, Array]:
         """Sums of the numbers and of the rows over all shards, and the notes of all ranks."""
-        first = self.own[0]
-
-        def add(one: int, other: int) -> int:
-            self._rows[one] += self._rows[other]
-            self._numbers[one] += self._numbers[other]
-            return one
-
-        def leaf(part: Range) -> int | None:
-            return part[0] - first if part[1] - part[0] == 1 else None
-
-        trees = [tree_sum(tree, leaf, add) for tree in self._trees[self.world.rank]]
+        for one, other in self._additions:
+            one += other
         if self.world.size == 1:
-            return self._numbers[trees[0]], self._rows[trees[0]], notes[None]
-        return self._sum_over_ranks(what, notes, trees)
+            return self._numbers[self._sums[0]], self._rows[self._sums[0]], notes[None]
+        return self._sum_over_ranks(what, notes)
 
-    def _sum_over_ranks(
-        self, what: str, notes: Array, trees: list[int]
-    ) -> tuple[Array, Array, Array]:
-        world, most, n = self.world, self._most, len(notes)
+    def _sum_over_ranks(self, what: str, notes: Array) -> tuple[Array, Array, Array]:
+        world, trees, most, n = self.world, self._sums, self._most, len(notes)
         head = 8 * (n + NUMBERS * most) + len(self._has)
         head += -head % 8
         whole = world.size <= FEW or self._width * self._dtype.itemsize * most <= AT_ONCE
@@ -170,6 +176,25 @@ class GradientSum:
                 f"average_gradients: rank {rank} has {layouts[rank, 2]} parameters of "
                 f"{layouts[rank, 3]:,} numbers in all, rank 0 {layouts[0, 2]} of {layouts[0, 3]:,}"
             )
+
+
+def on_host(gradient: Tensor) -> bool:
+    """Whether NumPy can read a gradient as it is."""
+    return type(gradient._array) is np.ndarray
+
+
+def set_gradient(parameter: Tensor, mean: Array) -> None:
+    """parameter.grad := mean, in the memory of the gradient that is there, if one is."""
+    gradient = parameter.grad
+    if gradient is None:
+        values = Tensor._wrap(mean)
+        parameter.grad = values.to(device=parameter.device, dtype=parameter.dtype, copy=True)
+    elif on_host(gradient):
+        np.copyto(gradient._array, mean, casting="same_kind")
+        gradient._bump()
+    else:
+        with no_grad():
+            gradient.copy_(Tensor._wrap(mean))
 
 
 _sums: dict[Any, GradientSum] = {}

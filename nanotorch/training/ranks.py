@@ -54,6 +54,7 @@ class Ranks:
         self.own = even_parts(self.shards, self.world.size)[self.world.rank]
         self._wishes: dict[str, float] = {"signal": 0, "late": 0}
         self._late = False
+        self._cuts: dict[int, list[tuple[int, slice]]] = {}  # by the rows of a batch
 
     @property
     def cuts(self) -> bool:
@@ -84,15 +85,24 @@ class Ranks:
         if not self.cuts:
             yield 0, batch
             return
-        parts = even_parts(rows, self.shards)[slice(*self.own)]
-        start = parts[0][0]
-        for number, (begin, end) in enumerate(parts, self.own[0]):
-            if begin < end:
-                own = slice(begin - start, end - start)
-                inputs, target, weights = (  # data, which no graph need know as a part of a batch
-                    None if x is None else nt.Tensor._wrap(x._array[own]) for x in batch
-                )
-                yield number, (inputs, target, weights)  # type: ignore[misc]
+        for number, own in self._places(rows):
+            inputs, target, weights = (  # data, which no graph need know as a part of a batch
+                None if x is None else nt.Tensor._wrap(x._array[own]) for x in batch
+            )
+            yield number, (inputs, target, weights)  # type: ignore[misc]
+
+    def _places(self, rows: int) -> list[tuple[int, slice]]:
+        """Of each shard of this rank that has rows in a batch of so many: its number, and where
+        they lie in this rank's own."""
+        if rows not in self._cuts:
+            parts = even_parts(rows, self.shards)[slice(*self.own)]
+            start = parts[0][0]
+            self._cuts[rows] = [
+                (number, slice(begin - start, end - start))
+                for number, (begin, end) in enumerate(parts, self.own[0])
+                if begin < end
+            ]
+        return self._cuts[rows]
 
     def seed_shard(self, seed: int, *place: int) -> None:
         """Start the random numbers of a shard, which depend on its place and not on its rank."""
@@ -148,6 +158,8 @@ class Ranks:
 
     def read(self, notes: Array, signals: StopSignals) -> None:
         """Take up what all ranks said with a step: (ranks, 3)."""
+        if self.alone:
+            return
         if (notes[:, 0] != notes[0, 0]).any():
             said = ", ".join(f"rank {rank} {int(at)}" for rank, at in enumerate(notes[:, 0]))
             raise DistError(f"the ranks are in different steps: {said}")

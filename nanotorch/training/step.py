@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 import nanotorch as nt
 from nanotorch.distributed.gradients import GradientSum
 from nanotorch.training.config.sections import Training
@@ -77,7 +79,8 @@ class ShardedGradients:
                 parameter.grad = None
             self.ranks.seed_shard(seed, epoch, number, shard)
             loss = self.function(*part, *([] if row_weights is None else [row_weights]))
-            self.sum.add(shard, loss.item(), float(weight_of(part[1], row_weights)))
+            weight = len(part[1]) if row_weights is None else row_weights.sum().item()
+            self.sum.add(shard, loss.item(), weight)
         for shard in absent:
             self.sum.add_nothing(shard)
         self.ranks.seed_shard(seed, epoch, number, self.ranks.shards)
@@ -90,7 +93,7 @@ class ShardedGradients:
                     parameter.grad.mul_(share)
                 if before is not None:
                     parameter.grad = before if parameter.grad is None else before + parameter.grad
-        return nt.tensor(mean, dtype=nt.float64)
+        return nt.from_numpy(np.asarray(mean))
 
     def weight_of(self, target: Tensor, weights: Tensor | None) -> float:
         """What the batch of the latest gradients weighs on all ranks together."""
