@@ -237,38 +237,23 @@ class Elementwise(Primitive):
 
 
 class Ufunc(Elementwise):
-    """An elementwise op that NumPy and CuPy have as the function of one operand that `ufunc`
-    names."""
+    """An elementwise op that NumPy and CuPy have as the function of one or two operands that
+    `ufunc` names."""
 
     __slots__ = ()
     ufunc: ClassVar[str] = ""
     in_place = True
 
     def __init_subclass__(cls) -> None:
-        name = cls.ufunc
+        name, on_host = cls.ufunc, getattr(HOST, cls.ufunc)
 
-        def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-            return getattr(xp, name)(x, out=out)
+        def of_one(xp: Any, x: Array, out: Array | None = None) -> Array:
+            return on_host(x) if out is None and xp is HOST else getattr(xp, name)(x, out=out)
 
-        cls.kernel = staticmethod(kernel)  # type: ignore[method-assign]
-        super().__init_subclass__()
+        def of_two(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
+            return on_host(a, b) if out is None and xp is HOST else getattr(xp, name)(a, b, out=out)
 
-
-class BinaryUfunc(Elementwise):
-    """An elementwise op that NumPy and CuPy have as the function of two operands that `ufunc`
-    names."""
-
-    __slots__ = ()
-    ufunc: ClassVar[str] = ""
-    in_place = True
-
-    def __init_subclass__(cls) -> None:
-        name = cls.ufunc
-
-        def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-            return getattr(xp, name)(a, b, out=out)
-
-        cls.kernel = staticmethod(kernel)  # type: ignore[method-assign]
+        cls.kernel = staticmethod(of_one if on_host.nin == 1 else of_two)  # type: ignore[method-assign]
         super().__init_subclass__()
 
 
@@ -319,15 +304,21 @@ def run(
     `array`: the first array among them. `arrays`: the types that count as arrays; NumPy's scalars
     count as Python numbers unless they are among these.
     """
-    if primitive.promotes:
-        cast = promote(operands, primitive.promotes == "floating", arrays)
+    promotes = primitive.promotes
+    if promotes and (len(operands) > 1 or promotes == "floating"):
+        cast = promote(operands, promotes == "floating", arrays)
         if cast is not operands:
             operands = cast
             array = next(x for x in operands if type(x) in arrays)
     xp = arrays.get(type(array)) or array_module(array)
     plain = xp is HOST and array.itemsize != 2  # as in most cases: saves a call
     kernel = primitive.kernel if plain else kernel_of(primitive, xp, array)
-    return kernel(xp, *operands, **attributes)
+    if attributes:
+        return kernel(xp, *operands, **attributes)
+    if len(operands) == 2:  # in half the time of a call with `*`
+        a, b = operands
+        return kernel(xp, a, b)
+    return kernel(xp, *operands) if len(operands) > 2 else kernel(xp, operands[0])
 
 
 def function(primitive: type[Primitive]) -> Callable[..., Any]:

@@ -324,10 +324,13 @@ def _shape(name: str, sizes: tuple[Any, ...], size: Size | None) -> tuple[int, .
     if (size is None) != bool(sizes):
         raise TypeError(f"{name}: expected a size, once: {name}(2, 3) or {name}(size=(2, 3))")
     given = sizes if size is None else (size,)
-    if len(given) == 1 and isinstance(given[0], tuple | list):
+    if len(given) == 1 and isinstance(given[0], (tuple, list)):
         given = tuple(given[0])
-    if any(isinstance(length, bool) or not hasattr(length, "__index__") for length in given):
-        raise TypeError(f"{name}: expected a size of ints, got {given}")
+    for length in given:
+        if type(length) is not int and (
+            isinstance(length, bool) or not hasattr(length, "__index__")
+        ):
+            raise TypeError(f"{name}: expected a size of ints, got {given}")
     shape = tuple(map(operator.index, given))
     if min(shape, default=0) < 0:
         raise RuntimeError(f"{name}: expected lengths of 0 or more, got size {shape}")

@@ -169,7 +169,7 @@ def serve(peer: str) -> None:
             call = JOBS[name](t)
         else:
             op, values = PASSES[passes][name], operands(t, passes == "recorded")
-            call = lambda: op(t, values)  # noqa: E731
+            call = lambda: op(t, values)
         for _ in range(3):
             call()
         start = time.perf_counter()

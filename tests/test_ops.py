@@ -12,7 +12,7 @@ import pytest
 from op_table import CASES, Case
 
 import nanotorch
-from nanotorch.primitive import BinaryUfunc, Elementwise, Linear, Multilinear, Primitive, Ufunc
+from nanotorch.primitive import Elementwise, Linear, Multilinear, Primitive, Ufunc
 
 STEP = 1e-6
 
@@ -194,7 +194,7 @@ def test_forward_over_reverse_agrees_with_reverse_twice(case: Case) -> None:
 
 # --- kernels --------------------------------------------------------------------------------------
 
-ABSTRACT = {Elementwise, Ufunc, BinaryUfunc, Linear, Multilinear}
+ABSTRACT = {Elementwise, Ufunc, Linear, Multilinear}
 
 
 def every_primitive() -> set[type[Primitive]]:

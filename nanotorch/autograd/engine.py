@@ -93,7 +93,7 @@ def record(
     edges: list[Any] = [None] * len(inputs)
     wanted, differentiable = 0, primitive.differentiable  # bit masks of the inputs
     for index, x in enumerate(inputs):
-        if differentiable >> index & 1 and isinstance(x, Traced):
+        if isinstance(x, Traced) and differentiable >> index & 1:
             if x._base is not None:
                 x._refresh()
             if x._requires_grad:

@@ -33,14 +33,16 @@ def bump(x: Any) -> None:
 
 def become_view(out: Any, x: Any, primitive: type[Primitive], attributes: Attributes) -> None:
     """Notes that `out` shows memory of `x`: their base, the way to it, and one version counter."""
-    if x._cell is None:
-        x._cell = [0]
-    out._cell = x._cell
-    out._seen = x._cell[0]
-    is_base = x._base is None or (x._requires_grad and x._node is None)  # a leaf is its own base
-    out._path = ((primitive, attributes),) if is_base else (*x._path, (primitive, attributes))
-    out._base = x if is_base else x._base
-    out._made_in_no_grad = not modes.grad
+    cell, base = x._cell, x._base
+    if cell is None:
+        cell = x._cell = [0]
+    out._cell, out._seen, step = cell, cell[0], (primitive, attributes)
+    if base is None or (x._requires_grad and x._node is None):  # a leaf is its own base
+        out._path, out._base = (step,), x
+    else:
+        out._path, out._base = (*x._path, step), base
+    if not modes.grad:
+        out._made_in_no_grad = True
 
 
 def refresh(x: Any) -> None:

@@ -118,6 +118,9 @@ def dtype_of(kind: Any) -> dtype:
     complex."""
     if isinstance(kind, dtype):
         return kind
+    known = _BY_NUMPY.get(kind)
+    if known is not None:
+        return known
     if kind in _BY_PYTHON:
         return _BY_PYTHON[kind]
     try:

@@ -187,6 +187,11 @@ class MersenneTwister:
         precision; the last block is drawn anew when it is not full. Anything else: pairs of float64
         uniforms, v before u; the twin that an odd count leaves over waits for the next such call.
         """
+        if out.size < 16 and mean == 0.0 and std == 1.0 and out.dtype.char in "fd":
+            with self.lock:
+                values = self._few_normals(out.size)
+            _by_stride(out, out).flat = values
+            return out
         if out.size < 16 or not out.flags.c_contiguous:
             return self._fill(out, lambda count: _scaled(self._normal_pairs(count), mean, std))
         work, full = _working_dtype(out.dtype), out.size // 16 * 16
@@ -199,6 +204,23 @@ class MersenneTwister:
                     self.unit(out.size - full, work)
                 self._fill(flat[-16:], lambda count: _box_muller(self.unit(16, work), mean, std))
         return out
+
+    def _few_normals(self, count: int) -> list[float]:
+        """What `_normal_pairs` gives, in a quarter of its time for a few: one after the other, by
+        the C library, as PyTorch does."""
+        values = [] if self._kept_normal is None else [self._kept_normal]
+        self._kept_normal = None
+        missing = count - len(values)
+        if missing > 0:
+            self._untouched = False
+            words = iter(self._bits.random_raw(2 * missing + 2 * (missing % 2)).tolist())
+            for a, b, c, d in zip(words, words, words, words):
+                angle = 2.0 * math.pi * (((a << 32 | b) & 2**53 - 1) * 2.0**-53)
+                radius = math.sqrt(-2.0 * math.log1p(-((c << 32 | d) & 2**53 - 1) * 2.0**-53))
+                values += radius * math.cos(angle), radius * math.sin(angle)
+        if len(values) > count:
+            self._kept_normal = values.pop()
+        return values
 
     def _normal_pairs(self, count: int) -> NDArray[np.float64]:
         kept = [] if self._kept_normal is None else [self._kept_normal]

@@ -6,17 +6,17 @@ from typing import Any
 
 from nanotorch.backend import Array
 from nanotorch.ops.casting import cast
-from nanotorch.primitive import BinaryUfunc, Elementwise, apply, function
+from nanotorch.primitive import Elementwise, Ufunc, apply, function
 
 
-class Add(BinaryUfunc):
+class Add(Ufunc):
     """y = a + b"""
 
     ufunc = "add"
     vjp = (lambda g: g, lambda g: g)
 
 
-class Sub(BinaryUfunc):
+class Sub(Ufunc):
     """y = a - b"""
 
     ufunc = "subtract"
@@ -35,7 +35,7 @@ class Rsub(Elementwise):
         return xp.subtract(b, a, out=out)
 
 
-class Mul(BinaryUfunc):
+class Mul(Ufunc):
     """y = a * b"""
 
     ufunc = "multiply"
@@ -45,7 +45,7 @@ class Mul(BinaryUfunc):
 mul = function(Mul)
 
 
-class Div(BinaryUfunc):
+class Div(Ufunc):
     """y = a / b"""
 
     ufunc = "true_divide"

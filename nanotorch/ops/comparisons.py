@@ -15,10 +15,10 @@ from nanotorch.backend import (
 )
 from nanotorch.backend.dtypes import bool_
 from nanotorch.ops.casting import cast, into
-from nanotorch.primitive import BinaryUfunc, Linear, Traced, Ufunc, apply, function
+from nanotorch.primitive import Linear, Traced, Ufunc, apply, function
 
 
-class Eq(BinaryUfunc):
+class Eq(Ufunc):
     """y = (a == b)"""
 
     ufunc = "equal"
@@ -27,7 +27,7 @@ class Eq(BinaryUfunc):
 eq = function(Eq)
 
 
-class Ne(BinaryUfunc):
+class Ne(Ufunc):
     """y = (a != b)"""
 
     ufunc = "not_equal"
@@ -36,7 +36,7 @@ class Ne(BinaryUfunc):
 ne = function(Ne)
 
 
-class Lt(BinaryUfunc):
+class Lt(Ufunc):
     """y = (a < b)"""
 
     ufunc = "less"
@@ -45,7 +45,7 @@ class Lt(BinaryUfunc):
 lt = function(Lt)
 
 
-class Le(BinaryUfunc):
+class Le(Ufunc):
     """y = (a <= b)"""
 
     ufunc = "less_equal"
@@ -54,7 +54,7 @@ class Le(BinaryUfunc):
 le = function(Le)
 
 
-class Gt(BinaryUfunc):
+class Gt(Ufunc):
     """y = (a > b)"""
 
     ufunc = "greater"
@@ -63,7 +63,7 @@ class Gt(BinaryUfunc):
 gt = function(Gt)
 
 
-class Ge(BinaryUfunc):
+class Ge(Ufunc):
     """y = (a >= b)"""
 
     ufunc = "greater_equal"
@@ -72,7 +72,7 @@ class Ge(BinaryUfunc):
 ge = function(Ge)
 
 
-class LogicalAnd(BinaryUfunc):
+class LogicalAnd(Ufunc):
     """y = a and b"""
 
     ufunc = "logical_and"
@@ -81,7 +81,7 @@ class LogicalAnd(BinaryUfunc):
 logical_and = function(LogicalAnd)
 
 
-class LogicalOr(BinaryUfunc):
+class LogicalOr(Ufunc):
     """y = a or b"""
 
     ufunc = "logical_or"
@@ -90,7 +90,7 @@ class LogicalOr(BinaryUfunc):
 logical_or = function(LogicalOr)
 
 
-class LogicalXor(BinaryUfunc):
+class LogicalXor(Ufunc):
     """y = either a or b"""
 
     ufunc = "logical_xor"
@@ -108,7 +108,7 @@ class LogicalNot(Ufunc):
 logical_not = function(LogicalNot)
 
 
-class BitwiseAnd(BinaryUfunc):
+class BitwiseAnd(Ufunc):
     """y = a & b, of integers or booleans"""
 
     ufunc = "bitwise_and"
@@ -117,7 +117,7 @@ class BitwiseAnd(BinaryUfunc):
 bitwise_and = function(BitwiseAnd)
 
 
-class BitwiseOr(BinaryUfunc):
+class BitwiseOr(Ufunc):
     """y = a | b, of integers or booleans"""
 
     ufunc = "bitwise_or"
@@ -126,7 +126,7 @@ class BitwiseOr(BinaryUfunc):
 bitwise_or = function(BitwiseOr)
 
 
-class BitwiseXor(BinaryUfunc):
+class BitwiseXor(Ufunc):
     """y = a ^ b, of integers or booleans"""
 
     ufunc = "bitwise_xor"
@@ -144,7 +144,7 @@ class BitwiseNot(Ufunc):
 bitwise_not = function(BitwiseNot)
 
 
-class LeftShift(BinaryUfunc):
+class LeftShift(Ufunc):
     """y = a * 2 ** b, of integers"""
 
     ufunc = "left_shift"
@@ -153,7 +153,7 @@ class LeftShift(BinaryUfunc):
 bitwise_left_shift = function(LeftShift)
 
 
-class RightShift(BinaryUfunc):
+class RightShift(Ufunc):
     """y = floor(a / 2 ** b), of integers"""
 
     ufunc = "right_shift"

@@ -10,7 +10,7 @@ from nanotorch.backend import Array, dtype_of, finfo, fitting, result_type
 from nanotorch.backend.halves import HALVES
 from nanotorch.ops.casting import cast, into, zeros_like
 from nanotorch.ops.comparisons import where
-from nanotorch.primitive import BinaryUfunc, Elementwise, Traced, Ufunc, apply, function
+from nanotorch.primitive import Elementwise, Traced, Ufunc, apply, function
 
 Function = Callable[..., Any]
 
@@ -380,7 +380,7 @@ class Clamp(Elementwise):
         return xp.minimum(xp.maximum(x, low), high, out=out)
 
 
-class AtLeast(BinaryUfunc):
+class AtLeast(Ufunc):
     """y = max(a, b); where they are equal a gets the gradient"""
 
     ufunc = "maximum"
@@ -388,7 +388,7 @@ class AtLeast(BinaryUfunc):
     vjp = (lambda g, a, b: where(a >= b, g, 0), lambda g, a, b: where(a < b, g, 0))
 
 
-class AtMost(BinaryUfunc):
+class AtMost(Ufunc):
     """y = min(a, b); where they are equal a gets the gradient"""
 
     ufunc = "minimum"

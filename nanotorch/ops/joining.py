@@ -79,12 +79,17 @@ def piece(g: Any, index: int, shapes: Sequence[tuple[int, ...]], dim: int) -> An
     return narrow(g, dim, start, shapes[index][dim])
 
 
+def arrays_of(tensors: Sequence[Any]) -> list[Any]:
+    """The arrays of tensors; whatever else is among them as it is."""
+    return [getattr(tensor, "_array", tensor) for tensor in tensors]
+
+
 def one_dtype(tensors: Sequence[Any], op: str) -> list[Any]:
     """The tensors in their common dtype; an error for none at all and for what is no tensor."""
     tensors = list(tensors)
     if not tensors:
         raise RuntimeError(f"{op}: expected a non-empty list of Tensors")
-    kinds = {getattr(getattr(tensor, "_array", tensor), "dtype", None) for tensor in tensors}
+    kinds = {getattr(array, "dtype", None) for array in arrays_of(tensors)}
     if None in kinds:
         place, odd = next((i, t) for i, t in enumerate(tensors) if not hasattr(t, "dtype"))
         raise TypeError(f"{op}: expected Tensor as element {place}, but got {type(odd).__name__}")
@@ -97,32 +102,31 @@ def one_dtype(tensors: Sequence[Any], op: str) -> list[Any]:
 def cat(tensors: Sequence[Any], dim: int = 0, *, axis: Any = None) -> Any:
     """The tensors one after the other along `dim`; their other sizes must agree."""
     inputs = one_dtype(tensors, "cat")
-    for position, t in enumerate(inputs):
-        if t.ndim == 0:
+    shapes = [array.shape for array in arrays_of(inputs)]
+    for position, shape in enumerate(shapes):
+        if not shape:
             raise RuntimeError(
                 f"cat: zero-dimensional tensor (at position {position}) cannot be concatenated"
             )
-    model = next((t for t in inputs if tuple(t.shape) != (0,)), inputs[0])
-    place = (
-        dimension(dim if axis is None else axis, model.ndim) if tuple(model.shape) != (0,) else 0
-    )
-    if model.ndim > 1:  # (0,) goes with every shape
-        nothing = (*model.shape[:place], 0, *model.shape[place + 1 :])
-        inputs = [reshape(t, nothing) if tuple(t.shape) == (0,) else t for t in inputs]
+    model = next((shape for shape in shapes if shape != (0,)), (0,))
+    place = 0 if model == (0,) else dimension(dim if axis is None else axis, len(model))
+    if len(model) > 1 and (0,) in shapes:  # which goes with every shape
+        nothing = (*model[:place], 0, *model[place + 1 :])
+        inputs = [reshape(t, nothing) if shape == (0,) else t for t, shape in zip(inputs, shapes)]
     return apply(Cat, *inputs, dim=place)
 
 
 def stack(tensors: Sequence[Any], dim: int = 0, *, axis: Any = None) -> Any:
     """The tensors, all of one shape, along a new dimension `dim`."""
     inputs = one_dtype(tensors, "stack")
-    shapes = [getattr(tensor, "_array", tensor).shape for tensor in inputs]
+    shapes = [array.shape for array in arrays_of(inputs)]
     for position, shape in enumerate(shapes):
         if shape != shapes[0]:
             raise RuntimeError(
                 f"stack expects each tensor to be equal size, but got {list(shapes[0])} "
                 f"at entry 0 and {list(shape)} at entry {position}"
             )
-    return apply(Stack, *inputs, dim=dimension(dim if axis is None else axis, inputs[0].ndim + 1))
+    return apply(Stack, *inputs, dim=dimension(dim if axis is None else axis, len(shapes[0]) + 1))
 
 
 def hstack(tensors: Sequence[Any]) -> Any:

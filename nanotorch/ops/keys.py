@@ -15,6 +15,7 @@ from nanotorch.ops.shapes import BasicIndex
 from nanotorch.primitive import Traced, apply
 
 HERE = "index"  # the op of x[…] itself
+WHOLE = {int, type(None)}  # the types of the ends of a slice that needs no conversion
 
 
 def parsed(x: Any, key: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -49,6 +50,13 @@ def parsed(x: Any, key: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
                 f"got {getattr(item, 'dtype', type(item).__name__)}"
             )
     return without_ellipses(x, tuple(items), tuple(indices)), tuple(indices)
+
+
+def is_plain(item: Any) -> bool:
+    """Whether an item of a key is an int, or a slice of step 1 between ints."""
+    if type(item) is slice:
+        return type(item.start) in WHOLE and type(item.stop) in WHOLE and item.step is None
+    return type(item) is int
 
 
 def is_like_tuple(key: Any) -> bool:
@@ -133,6 +141,8 @@ def along(dim: int, op: str) -> tuple[Any, ...]:
 
 def filled(key: Any, indices: tuple[Array, ...]) -> tuple[Any, ...]:
     """The key with its index inputs in their places."""
+    if len(key) == 1 and indices:
+        return indices
     rest = iter(indices)
     return tuple(next(rest) if type(item) is str else item for item in key)
 

@@ -12,10 +12,10 @@ from nanotorch.ops.elementwise import cos, exp2, sin
 from nanotorch.ops.outputs import named
 from nanotorch.ops.powers import power
 from nanotorch.ops.shapes import alias
-from nanotorch.primitive import BinaryUfunc, Elementwise, Traced, Ufunc, apply, function
+from nanotorch.primitive import Elementwise, Traced, Ufunc, apply, function
 
 
-class Fmax(BinaryUfunc):
+class Fmax(Ufunc):
     """y = max(a, b), and of a number and NaN the number; a gets the gradient of equal ones"""
 
     ufunc = "fmax"
@@ -28,7 +28,7 @@ class Fmax(BinaryUfunc):
 fmax = function(Fmax)
 
 
-class Fmin(BinaryUfunc):
+class Fmin(Ufunc):
     """y = min(a, b), and of a number and NaN the number; a gets the gradient of equal ones"""
 
     ufunc = "fmin"
@@ -41,13 +41,13 @@ class Fmin(BinaryUfunc):
 fmin = function(Fmin)
 
 
-class Heaviside(BinaryUfunc):
+class Heaviside(Ufunc):
     """y = 0 where a < 0, 1 where a > 0, else b; without a derivative"""
 
     ufunc = "heaviside"
 
 
-class Nextafter(BinaryUfunc):
+class Nextafter(Ufunc):
     """y = the number of its dtype that follows a in the direction of b"""
 
     ufunc = "nextafter"
@@ -57,7 +57,7 @@ class Nextafter(BinaryUfunc):
 nextafter = function(Nextafter)
 
 
-class Logaddexp2(BinaryUfunc):
+class Logaddexp2(Ufunc):
     """y = log2(2 ** a + 2 ** b)"""
 
     ufunc = "logaddexp2"

@@ -10,7 +10,9 @@ def alike(op: str, first: Any, *others: Any) -> None:
     if not hasattr(first, "_mixes"):  # a raw array, in a derivative rule
         return
     for other in others:
-        if hasattr(other, "_mixes") and other.dtype != first.dtype and not first._mixes():
+        if hasattr(other, "_mixes") and other._array.dtype != first._array.dtype:
+            if first._mixes():
+                continue
             raise RuntimeError(
                 f"{op}: expected tensors of one dtype, got {first.dtype} and {other.dtype}"
             )
@@ -18,12 +20,12 @@ def alike(op: str, first: Any, *others: Any) -> None:
 
 def needs_floats(op: str, x: Any) -> None:
     """NotImplementedError for a tensor of integers or booleans."""
-    if hasattr(x, "_mixes") and not (x.dtype.is_floating_point or x.dtype.is_complex):
+    if hasattr(x, "_mixes") and x._array.dtype.kind not in "fVc":
         raise NotImplementedError(f"{op}: expected floating point numbers, got {x.dtype}")
 
 
 def normed(op: str, x: Any, *weights: Any) -> None:
     """As `needs_floats` and `alike`; of a half the weights may be float32, as within autocast."""
     needs_floats(op, x)
-    if x.dtype.itemsize != 2:
+    if x._array.dtype.itemsize != 2:
         alike(op, x, *weights)

@@ -8,10 +8,10 @@ from nanotorch.backend import Array, is_array, result_type
 from nanotorch.ops.casting import cast, into, zeros_like
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import exp, sign
-from nanotorch.primitive import BinaryUfunc, Elementwise, Rule, Traced, apply, function
+from nanotorch.primitive import Elementwise, Rule, Traced, Ufunc, apply, function
 
 
-class Maximum(BinaryUfunc):
+class Maximum(Ufunc):
     """y = max(a, b); where they are equal each gets half of the gradient"""
 
     ufunc = "maximum"
@@ -24,7 +24,7 @@ class Maximum(BinaryUfunc):
 maximum = function(Maximum)
 
 
-class Minimum(BinaryUfunc):
+class Minimum(Ufunc):
     """y = min(a, b); where they are equal each gets half of the gradient"""
 
     ufunc = "minimum"
@@ -37,7 +37,7 @@ class Minimum(BinaryUfunc):
 minimum = function(Minimum)
 
 
-class Atan2(BinaryUfunc):
+class Atan2(Ufunc):
     """y = the angle of the point (b, a)"""
 
     ufunc = "arctan2"
@@ -81,7 +81,7 @@ class LerpTensor(Elementwise):
         return into(xp, xp.where(near, a + way * weight, b - way * (1 - weight)), out)
 
 
-class Copysign(BinaryUfunc):
+class Copysign(Ufunc):
     """y = |a| with the sign of b, of which -0.0 has one as well"""
 
     ufunc = "copysign"
@@ -92,7 +92,7 @@ class Copysign(BinaryUfunc):
 copysign = function(Copysign)
 
 
-class Hypot(BinaryUfunc):
+class Hypot(Ufunc):
     """y = sqrt(a * a + b * b)"""
 
     ufunc = "hypot"
@@ -102,7 +102,7 @@ class Hypot(BinaryUfunc):
 hypot = function(Hypot)
 
 
-class Logaddexp(BinaryUfunc):
+class Logaddexp(Ufunc):
     """y = log(exp(a) + exp(b))"""
 
     ufunc = "logaddexp"

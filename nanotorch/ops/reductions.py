@@ -235,7 +235,8 @@ def along(
         return made(clone(x), indices)
     values = apply(primitive, x, indices, dim=dim)
     if not keepdim:
-        shape = tuple(n for d, n in enumerate(values.shape) if d != dimension(dim, x.ndim))
+        dim = dimension(dim, x.ndim)
+        shape = (*x.shape[:dim], *x.shape[dim + 1 :])
         values, indices = (apply(UnsafeView, part, shape=shape) for part in (values, indices))
     return made(values, indices)
 

@@ -105,7 +105,7 @@ class Unsqueeze(Linear):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, dim: int) -> Array:
-        return xp.expand_dims(x, dim)
+        return x.reshape((*x.shape[:dim], 1, *x.shape[dim:]))
 
 
 class BasicIndex(Linear):
@@ -180,21 +180,20 @@ def sizes(shape: Sequence[Any]) -> Shape:
     """A shape given as f(2, 3), f((2, 3)) or f([2, 3])."""
     if len(shape) == 1 and not isinstance(shape[0], int) and hasattr(shape[0], "__iter__"):
         shape = shape[0]
-    return tuple(int(n) for n in shape)
+    return tuple(map(int, shape))
 
 
 def resolve(shape: Shape, total: int, op: str) -> Shape:
     """The shape with its one -1, if any, filled in; RuntimeError where the elements do not fit."""
-    known = math.prod(n for n in shape if n != -1)
-    if shape.count(-1) > 1:
-        raise RuntimeError(f"{op}: only one dimension can be inferred, got {list(shape)}")
     if -1 in shape:
-        if known == 0 or total % known:
-            raise RuntimeError(f"{op}: shape {list(shape)} is invalid for input of size {total}")
-        return tuple(total // known if n == -1 else n for n in shape)
-    if known != total or any(n < 0 for n in shape):
-        raise RuntimeError(f"{op}: shape {list(shape)} is invalid for input of size {total}")
-    return shape
+        if shape.count(-1) > 1:
+            raise RuntimeError(f"{op}: only one dimension can be inferred, got {list(shape)}")
+        known = -math.prod(shape)
+        if known and total % known == 0:
+            return tuple([total // known if n == -1 else n for n in shape])
+    elif math.prod(shape) == total and min(shape, default=0) >= 0:
+        return shape
+    raise RuntimeError(f"{op}: shape {list(shape)} is invalid for input of size {total}")
 
 
 def viewable(x: Any, shape: Shape) -> bool:
@@ -212,7 +211,7 @@ def view(x: Any, *shape: Any) -> Any:
     """
     if len(shape) == 1 and isinstance(shape[0], DType):
         return _bits(x, shape[0])
-    wanted = resolve(sizes(shape), math.prod(x.shape), "view")
+    wanted = resolve(sizes(shape), math.prod(x._array.shape), "view")
     if not viewable(x, wanted):
         raise RuntimeError(
             f"view: size {list(wanted)} is not compatible with the strides {x.stride()} of the "
@@ -240,7 +239,7 @@ def reshape(x: Any, *shape: Any) -> Any:
     """x in another shape: a view where its strides allow it, else a copy."""
     if not hasattr(x, "_array"):
         return apply(Reshape, x, shape=sizes(shape))
-    wanted = resolve(sizes(shape), math.prod(x.shape), "reshape")
+    wanted = resolve(sizes(shape), math.prod(x._array.shape), "reshape")
     if viewable(x, wanted):
         return apply(View, x, shape=wanted)
     return apply(UnsafeView, contiguous_copy(x), shape=wanted)
