@@ -187,12 +187,12 @@ class MersenneTwister:
         precision; the last block is drawn anew when it is not full. Anything else: pairs of float64
         uniforms, v before u; the twin that an odd count leaves over waits for the next such call.
         """
-        if out.size < 16 and mean == 0.0 and std == 1.0 and out.dtype.char in "fd":
+        dense = out.flags.c_contiguous
+        if out.size < 16 and dense and mean == 0.0 and std == 1.0 and out.dtype.char in "fd":
             with self.lock:
-                values = self._few_normals(out.size)
-            _by_stride(out, out).flat = values
+                out.reshape(-1)[:] = self._few_normals(out.size)
             return out
-        if out.size < 16 or not out.flags.c_contiguous:
+        if out.size < 16 or not dense:
             return self._fill(out, lambda count: _scaled(self._normal_pairs(count), mean, std))
         work, full = _working_dtype(out.dtype), out.size // 16 * 16
         flat = out.reshape(-1)

@@ -111,7 +111,7 @@ class Gather(Linear):
 
     @staticmethod
     def kernel(xp: Any, x: Array, index: Array, *, dim: int, out: Array | None = None) -> Array:
-        if x.ndim and dim == x.ndim - 1 and xp is HOST and x.flags.c_contiguous:
+        if x.size and dim == x.ndim - 1 and xp is HOST and x.flags.c_contiguous:
             if index.shape[:-1] == x.shape[:-1]:  # in a third of the time of a place per dimension
                 refuse_outside("gather", index, x.shape[dim])
                 first = counting(x.size, x.shape[dim]).reshape((*x.shape[:dim], 1))
