@@ -304,24 +304,6 @@ def test_a_test_file_is_encoded_like_the_training_data() -> None:
     np.testing.assert_array_equal(prepared.test.target[:, 0], [1, 0, 1])
 
 
-def test_features_left_on_the_disk_are_served_as_those_in_memory(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    random = np.random.default_rng(0)
-    table = np.column_stack([random.standard_normal((90, 4)), np.arange(90) % 2])
-    np.save("d.npy", table.astype(np.float32))
-    served = []
-    for limit in (2**30, 1):
-        monkeypatch.setattr("nanotorch.training.data.prepare.IN_MEMORY", limit)
-        part = prepare(Data(source="d.npy"), "logistic", 0).train
-        assert part.features.in_memory == (limit > 1)
-        batches = Batches(part, None, 16, seed=1, shuffle=True)
-        served.append([(x.numpy().copy(), y.numpy().copy()) for x, y, _ in batches.epoch(2)])
-    for (x, y), (other_x, other_y) in zip(*served, strict=True):
-        np.testing.assert_allclose(x, other_x, atol=1e-6)
-        np.testing.assert_array_equal(y, other_y)
-
-
 # --- batches -------------------------------------------------------------------------------------
 
 

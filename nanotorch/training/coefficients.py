@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nanotorch.training.data.prepare import Prepared
+from nanotorch.training.data.prepare import Part, Prepared
 
 COEFFICIENTS = "coefficients.csv"  # in a run folder
 MOST = 1000  # parameters up to which the information is inverted
@@ -150,13 +150,13 @@ class _Fit:
             self.problem = (
                 f"they would take more than {WORK:,} products of {len(data.train):,} rows"
             )
-        elif not data.train.features.in_memory or beta.size > MOST:
+        elif not isinstance(data.train, Part) or beta.size > MOST:
             self.problem = f"they are computed up to {MOST} parameters, with all rows in memory"
         elif estimation.reweighted:
             self.problem = f"{estimation.reweighted} makes the loss another one than the likelihood"
         elif estimation.l1:
             self.problem = "penalty.l1 chooses among the coefficients"
-        if large or not data.train.features.in_memory:
+        if large or not isinstance(data.train, Part):
             return
         features = data.train.features.values.astype(np.float64)
         x = np.column_stack([np.ones((len(features), start)), features])

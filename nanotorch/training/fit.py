@@ -53,6 +53,7 @@ from nanotorch.training.run_folder import (
     replace_config,
 )
 from nanotorch.training.run_state import restore_state, save_state
+from nanotorch.training.tally import TotalOutcome
 from nanotorch.training.trust import code_named, imported, trust
 
 
@@ -279,7 +280,7 @@ def _finish(run: Run, best: Best, failure: BaseException | None) -> Finished:
 
         def chosen() -> float | None:
             assert chooser is not None  # on rank 0
-            return best_threshold(chooser) if chooser.truth.any() else None
+            return best_threshold(chooser) if chooser.confusion[1].any() else None
 
         threshold = run.ranks.decided(chosen, "the threshold")
         if threshold is not None:
@@ -296,6 +297,8 @@ def _finish(run: Run, best: Best, failure: BaseException | None) -> Finished:
             if outcome is None:
                 continue  # on ranks after the first
             outcomes[part] = outcome
+            if isinstance(outcome, TotalOutcome) and (words := outcome.words()):
+                notes.append(f"{part} {words}")
             if task != "regression":
                 clean["baseline_accuracy"] = baseline(most_frequent(run.data), outcome)
             if task in ("binary", "classes"):

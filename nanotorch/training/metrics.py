@@ -83,6 +83,22 @@ class Outcome:
         return flat.reshape(classes, classes)
 
     @cached_property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(self.outputs)
+
+    @cached_property
+    def right(self) -> int:
+        """How many rows are right (in every label)."""
+        right = self.predicted == self.truth
+        return int((right.all(axis=1) if right.ndim == 2 else right).sum())
+
+    def rows_with(self, truth: Sequence[int]) -> int:
+        """How many rows are of a class, or have these labels."""
+        same = self.truth.reshape(self.rows, -1) == np.asarray(truth)
+        return int(same.all(axis=1).sum())
+
+    @cached_property
     def counts(self) -> tuple[Array, Array, Array]:
         """True positives, positives predicted, positives there are: per class or label."""
         if self.task == "labels":
@@ -90,11 +106,66 @@ class Outcome:
             return hits, self.predicted.sum(axis=0), self.truth.sum(axis=0)
         return self.confusion.diagonal(), self.confusion.sum(axis=0), self.confusion.sum(axis=1)
 
+    @cached_property
+    def rankings(self) -> list[tuple[Array, Array]]:
+        """For each column of `scores` true and false positives at each distinct score, the highest
+        first."""
+        columns = range(self.scores.shape[1])
+        return [ranking(self.indicators[:, at], self.scores[:, at]) for at in columns]
+
+    @cached_property
+    def distinct_scores(self) -> Array:
+        """The probabilities of the positive class, the highest first (binary)."""
+        return np.unique(self.scores[:, 0])[::-1]
+
+    @cached_property
+    def sums(self) -> dict[str, Any]:
+        """What adds up over the rows, of log loss, Brier score and calibration, or of errors."""
+        if self.task == "regression":
+            error = self.outputs.astype(np.float64) - self.target
+            return {
+                "values": error.size,
+                "squared error": np.square(error).sum(),
+                "absolute error": np.abs(error).sum(),
+                "squared errors": np.square(error).sum(axis=0),
+            }
+        smallest = np.finfo(np.float64).eps
+        p = np.clip(self.probabilities, smallest, 1 - smallest)
+        if self.task == "labels":
+            losses = np.where(self.truth == 1, np.log(p), np.log(1 - p))
+        else:
+            losses = np.log(p[np.arange(len(p)), self.truth])
+        distance = np.square(self.scores - self.indicators)
+        several = self.task == "classes"
+        return {
+            "log likelihood": losses.sum(),
+            "likelihoods": losses.size,
+            "distance": (distance.sum(axis=1) if several else distance).sum(),
+            "distances": len(distance) if several else distance.size,
+            "bins": self._bin_sums(),
+        }
+
+    def _bin_sums(self) -> Array:
+        """Rows, sum of the probabilities and rows that are true, per bin of equal width."""
+        if self.task == "classes":
+            p, hit = self.probabilities.max(axis=1), self.predicted == self.truth
+        else:
+            p, hit = self.scores.ravel(), self.indicators.ravel()
+        bins = np.clip(np.ceil(p * self.bins).astype(np.int64) - 1, 0, self.bins - 1)
+        weights = (None, p, hit)
+        return np.array([np.bincount(bins, w, minlength=self.bins) for w in weights])
+
+    @cached_property
+    def moments(self) -> tuple[int, Array, Array]:
+        """Rows, mean and sum of squared deviations of the targets (regression)."""
+        mean = self.target.mean(axis=0, dtype=np.float64)
+        return self.rows, mean, np.square(self.target - mean).sum(axis=0)
+
 
 def label_confusions(o: Outcome) -> list[list[list[int]]]:
     """For each label [[true no, false yes], [false no, true yes]]."""
     hits, predicted, there = o.counts
-    rows = len(o.truth)
+    rows = o.rows
     return [
         [[int(rows - p - t + h), int(p - h)], [int(t - h), int(h)]]
         for h, p, t in zip(hits, predicted, there, strict=True)
@@ -106,14 +177,12 @@ def label_confusions(o: Outcome) -> list[list[list[int]]]:
 
 def accuracy(o: Outcome) -> float:
     """Share of the rows that are right (in every label)."""
-    right = o.predicted == o.truth
-    return float((right.all(axis=1) if right.ndim == 2 else right).mean())
+    return o.right / o.rows
 
 
 def baseline(most_frequent: list[int], o: Outcome) -> float:
     """The accuracy of always saying what most training rows have."""
-    right = o.truth.reshape(len(o.truth), -1) == np.asarray(most_frequent)
-    return float(right.all(axis=1).mean())
+    return o.rows_with(most_frequent) / o.rows
 
 
 def balanced_accuracy(o: Outcome) -> float:
@@ -150,10 +219,9 @@ def f1(o: Outcome, micro: bool) -> float:
 
 def best_threshold(o: Outcome) -> float:
     """The probability with the highest F1 of the positive class; halfway to the next one below."""
-    truth, score = o.truth, o.probabilities[:, 1]
-    hits, misses = ranking(truth, score)
-    at = int((2 * hits / (hits + misses + max(1, truth.sum()))).argmax())
-    distinct = np.unique(score)[::-1]
+    ((hits, misses),) = o.rankings
+    at = int((2 * hits / (hits + misses + max(1, hits[-1]))).argmax())
+    distinct = o.distinct_scores
     low = distinct[at + 1] if at + 1 < len(distinct) else 0.0
     return float(np.clip((distinct[at] + low) / 2, 1e-6, 1 - 1e-6))
 
@@ -167,57 +235,49 @@ def ranking(truth: Array, score: Array) -> tuple[Array, Array]:
     return hits, 1 + last - hits
 
 
-def roc_curve(truth: Array, score: Array) -> tuple[Array, Array]:
+def roc_curve(hits: Array, misses: Array) -> tuple[Array, Array]:
     """False and true positive rates, from (0, 0) to (1, 1)."""
-    hits, misses = ranking(truth, score)
     hits, misses = np.append(0, hits), np.append(0, misses)
     return misses / misses[-1], hits / hits[-1]
 
 
-def _roc_auc(truth: Array, score: Array) -> float:
-    if truth.min() == truth.max():
+def has_both(hits: Array, misses: Array) -> bool:
+    """Whether there are rows of the class and rows of another one."""
+    return bool(hits[-1] and misses[-1])
+
+
+def _roc_auc(hits: Array, misses: Array) -> float:
+    if not has_both(hits, misses):
         return math.nan
-    x, y = roc_curve(truth, score)
+    x, y = roc_curve(hits, misses)
     return float(np.trapezoid(y, x))
 
 
-def _average_precision(truth: Array, score: Array) -> float:
-    if not truth.any():
+def _average_precision(hits: Array, misses: Array) -> float:
+    if not hits[-1]:
         return math.nan
-    hits, misses = ranking(truth, score)
     steps = np.diff(np.append(0, hits)) / hits[-1]
     return float((steps * hits / (hits + misses)).sum())
 
 
-def _each(o: Outcome, measure: Callable[[Array, Array], float]) -> float:
-    """The mean of a measure over labels, or over classes one against the rest."""
-    columns = range(o.scores.shape[1])
-    return float(np.mean([measure(o.indicators[:, at], o.scores[:, at]) for at in columns]))
-
-
 def roc_auc(o: Outcome) -> float:
     """Area under the ROC curve; mean over labels, or over classes one against the rest."""
-    return _each(o, _roc_auc)
+    return float(np.mean([_roc_auc(*each) for each in o.rankings]))
 
 
 def pr_auc(o: Outcome) -> float:
     """Average precision: sum of precision times the gain in recall."""
-    return _each(o, _average_precision)
+    return float(np.mean([_average_precision(*each) for each in o.rankings]))
 
 
 def log_loss(o: Outcome) -> float:
     """Mean of -log p of what is true."""
-    smallest = np.finfo(np.float64).eps
-    p = np.clip(o.probabilities, smallest, 1 - smallest)
-    if o.task == "labels":
-        return float(-np.where(o.truth == 1, np.log(p), np.log(1 - p)).mean())
-    return float(-np.log(p[np.arange(len(p)), o.truth]).mean())
+    return float(-o.sums["log likelihood"] / o.sums["likelihoods"])
 
 
 def brier(o: Outcome) -> float:
     """Mean squared distance of the probabilities from the truth (summed over several classes)."""
-    distance = np.square(o.scores - o.indicators)
-    return float(distance.sum(axis=1).mean() if o.task == "classes" else distance.mean())
+    return float(o.sums["distance"] / o.sums["distances"])
 
 
 def calibration(o: Outcome) -> tuple[Array, Array, Array]:
@@ -225,16 +285,8 @@ def calibration(o: Outcome) -> tuple[Array, Array, Array]:
 
     The probability is that of the positive class or label, or of the class predicted.
     """
-    if o.task == "classes":
-        p = o.probabilities.max(axis=1)
-        hit = o.predicted == o.truth
-    else:
-        p, hit = o.scores.ravel(), o.indicators.ravel()
-    bins = np.clip(np.ceil(p * o.bins).astype(np.int64) - 1, 0, o.bins - 1)
-    rows = np.bincount(bins, minlength=o.bins)
-    mean = _ratio(np.bincount(bins, weights=p, minlength=o.bins), rows)
-    share = _ratio(np.bincount(bins, weights=hit, minlength=o.bins), rows)
-    return rows, mean, share
+    rows, p, hit = o.sums["bins"]
+    return rows.astype(np.int64), _ratio(p, rows), _ratio(hit, rows)
 
 
 def calibration_error(o: Outcome) -> float:
@@ -248,12 +300,12 @@ def calibration_error(o: Outcome) -> float:
 
 def mse(o: Outcome) -> float:
     """Mean squared error."""
-    return float(np.square(o.outputs.astype(np.float64) - o.target).mean())
+    return float(o.sums["squared error"] / o.sums["values"])
 
 
 def mae(o: Outcome) -> float:
     """Mean absolute error."""
-    return float(np.abs(o.outputs.astype(np.float64) - o.target).mean())
+    return float(o.sums["absolute error"] / o.sums["values"])
 
 
 def r2(o: Outcome) -> float:
@@ -261,8 +313,7 @@ def r2(o: Outcome) -> float:
 
     NaN where a target is constant, for which scikit-learn says 0 or 1.
     """
-    error = np.square(o.outputs.astype(np.float64) - o.target).sum(axis=0)
-    spread = np.square(o.target - o.target.mean(axis=0, dtype=np.float64)).sum(axis=0)
+    error, (_, _, spread) = o.sums["squared errors"], o.moments
     return float(np.where(spread > 0, 1 - error / np.where(spread > 0, spread, 1), math.nan).mean())
 
 

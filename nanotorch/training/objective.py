@@ -7,12 +7,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import nanotorch as nt
 from nanotorch.nn import functional as F
 from nanotorch.training.config.sections import Loss, Penalty
 from nanotorch.training.data.encoding import Target
-from nanotorch.training.data.prepare import Part
+from nanotorch.training.data.prepare import AnyPart, class_counts
 from nanotorch.training.errors import InputError
 
 Tensor = nt.Tensor
@@ -78,7 +79,7 @@ def _pos_weight(loss: Loss, target: Target, device: Any, dtype: Any) -> Tensor |
     return nt.tensor(values, dtype=dtype, device=device)
 
 
-def class_weights(loss: Loss, target: Target, train: Part) -> np.ndarray[Any, Any] | None:
+def class_weights(loss: Loss, target: Target, train: AnyPart) -> NDArray[Any] | None:
     """The weight of each class, or None where all weigh one."""
     if loss.class_weight == "none":
         return None
@@ -95,18 +96,25 @@ def class_weights(loss: Loss, target: Target, train: Part) -> np.ndarray[Any, An
         if not weights.any():
             raise InputError("loss.class_weight: every class weighs 0, nothing is learned")
     else:
-        rows = np.bincount(train.target.ravel().astype(np.int64), minlength=count)
-        weights = len(train) / (count * rows)
+        weights = len(train) / (count * class_counts(train, count))
     return None if (weights == 1).all() else weights
 
 
-def row_weights(loss: Loss, target: Target, train: Part, part: Part) -> np.ndarray[Any, Any] | None:
-    """Row weights of a part: those of its data times those that classes have in training."""
+Weigh = Callable[[NDArray[Any], NDArray[Any] | None], NDArray[Any] | None]
+
+
+def weighing(loss: Loss, target: Target, train: AnyPart) -> Weigh:
+    """Row weights of rows with a target, given those of their data: times those that classes have
+    in training; None where all weigh one."""
     by_class = class_weights(loss, target, train)
-    if by_class is None:
-        return part.weights
-    weights = by_class[part.target.ravel().astype(np.int64)].astype(np.float32)
-    return weights if part.weights is None else weights * part.weights
+
+    def weigh(target: NDArray[Any], weights: NDArray[Any] | None) -> NDArray[Any] | None:
+        if by_class is None:
+            return weights
+        each: NDArray[Any] = by_class[target.ravel().astype(np.int64)].astype(np.float32)
+        return each if weights is None else each * weights
+
+    return weigh
 
 
 class ElasticNet:

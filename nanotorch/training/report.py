@@ -20,6 +20,7 @@ from nanotorch.training.metrics import (
     Outcome,
     calibration,
     calibration_error,
+    has_both,
     label_confusions,
     reason,
     roc_curve,
@@ -267,12 +268,11 @@ def _calibration(outcome: Outcome) -> str:
 
 def _roc(outcome: Outcome, names: Sequence[str]) -> str:
     traces = []
-    columns = range(outcome.scores.shape[1])
+    columns = range(len(outcome.rankings))
     labels = [names[1]] if outcome.task == "binary" else list(names)
     for at in columns[:SHOWN]:
-        truth = outcome.indicators[:, at]
-        if 0 < truth.sum() < len(truth):
-            x, y = roc_curve(truth, outcome.scores[:, at])
+        if has_both(*outcome.rankings[at]):
+            x, y = roc_curve(*outcome.rankings[at])
             again = " again" if at >= COLOURS else ""
             traces.append(Trace(labels[at], x, y, f"c{at % COLOURS}{again}"))
     if not traces:

@@ -13,19 +13,23 @@ import numpy as np
 import nanotorch as nt
 from nanotorch.training.config.sections import Config
 from nanotorch.training.data.batches import Batches
-from nanotorch.training.data.prepare import Part, Prepared
+from nanotorch.training.data.prepare import AnyPart, Prepared
+from nanotorch.training.data.streamed_batches import StreamedBatches
+from nanotorch.training.data.streamed_part import StreamedPart
 from nanotorch.training.devices import choose_place
 from nanotorch.training.errors import InputError, RunFailure
 from nanotorch.training.metrics import METRICS, Outcome, chosen_names, measure, names_for
 from nanotorch.training.models import build_model, freeze, matching, start_from
-from nanotorch.training.objective import ElasticNet, Objective, row_weights
+from nanotorch.training.objective import ElasticNet, Objective, weighing
 from nanotorch.training.optimizers import add_parameters, build_optimizer
 from nanotorch.training.ranks import Ranks
 from nanotorch.training.run_folder import EVENTS, METRICS as METRICS_FILE, Events, Log, NoLog
 from nanotorch.training.schedules import LearningRates
 from nanotorch.training.signals import StopSignals
 from nanotorch.training.step import choose_step
+from nanotorch.training.tally import Tally
 
+POOLED = 2**16  # rows whose outputs are pooled and measured at once
 LOSSES_AT_ONCE = 64  # on a GPU, losses that are read together, so that steps do not wait for them
 
 
@@ -102,20 +106,23 @@ class Run:
         if not self.rates.by_step:
             self.batches.together = min(self.step.together, LOSSES_AT_ONCE)
 
-    def _batches(self, part: Part, batch_size: int, training: bool = False) -> Batches:
+    def _batches(
+        self, part: AnyPart, batch_size: int, training: bool = False
+    ) -> Batches | StreamedBatches:
         config = self.config
-        return Batches(
-            part,
-            row_weights(config.loss, self.data.target, self.data.train, part),
-            batch_size,
-            seed=config.seed,
-            shuffle=training and config.training.shuffle,
-            drop_last=training and config.training.drop_last,
-            device=self.device,
-            dtype=self.dtype,
-            on_device=self._on_device,
-            ranks=self.ranks,
-        )
+        weigh = weighing(config.loss, self.data.target, self.data.train)
+        options: dict[str, Any] = {
+            "seed": config.seed,
+            "shuffle": training and config.training.shuffle,
+            "drop_last": training and config.training.drop_last,
+            "device": self.device,
+            "dtype": self.dtype,
+            "ranks": self.ranks,
+        }
+        if isinstance(part, StreamedPart):
+            return StreamedBatches(part, weigh, batch_size, **options)
+        weights = weigh(part.target, part.weights)
+        return Batches(part, weights, batch_size, on_device=self._on_device, **options)
 
     def _place(self) -> tuple[int, int, int, StopSignals]:
         return self.at.epoch, self.at.batch, self.config.seed, self.signals
@@ -267,28 +274,37 @@ class Run:
         """Loss and metrics over all rows of a part, whatever the size of the last batch; on ranks
         after the first without the outcome."""
         batches, ranks = self.parts[part], self.ranks
+        target, where = self.data.target, f"the evaluation of the {part} rows"
         rows = [batches.rows_of(number) for number in range(batches.count)]
         sums = np.zeros((batches.count, ranks.own[1] - ranks.own[0], 2))  # loss, weight
-        outputs = [np.empty((0, self.data.target.outputs), self.dtype.numpy)]
+        tally = Tally(target.task, self.threshold, self.config.metrics.calibration_bins)
+        truth = getattr(self.data, part).target
+        streamed = isinstance(batches, StreamedBatches)
+        nothing = (np.empty((0, target.outputs), self.dtype.numpy), truth[:0])
+        outputs, truths, first, done = [nothing[0]], [nothing[1]], 0, 0
         self._set_mode(training=False)
         with nt.no_grad():
             for number, batch in enumerate(batches.epoch(0)):
-                for shard, (inputs, target, weights) in ranks.cut(batch, rows[number]):
+                for shard, (inputs, answers, weights) in ranks.cut(batch, rows[number]):
                     predictions = self.model(inputs)
                     weight = len(inputs) if weights is None else float(weights.sum())
-                    loss = self.objective(predictions, target, weights).item() * weight
+                    loss = self.objective(predictions, answers, weights).item() * weight
                     sums[number, shard - ranks.own[0]] = loss, weight
                     outputs.append(predictions.cpu().numpy())
+                    if streamed:
+                        truths.append(np.array(answers.cpu().numpy()))
                 self.signals.check()
-        where = f"the evaluation of the {part} rows"
-        mine = outputs[1:] or outputs
-        everything = ranks.pool(mine[0] if len(mine) == 1 else np.concatenate(mine), rows, where)
+                if (last := number + 1) == batches.count or sum(rows[first:last]) >= POOLED:
+                    said = ranks.pool(np.concatenate(outputs), rows[first:last], where)
+                    end = done + sum(rows[first:last])
+                    known = truth[done:end]
+                    if streamed:
+                        known = ranks.pool(np.concatenate(truths), rows[first:last], where)
+                    if said is not None:
+                        tally.add(said, known)
+                    outputs, truths, first, done = [nothing[0]], [nothing[1]], last, end
         all_sums = ranks.pool_shards(sums, where)
-        outcome = None
-        if everything is not None:
-            target = getattr(self.data, part).target
-            bins = self.config.metrics.calibration_bins
-            outcome = Outcome(self.data.target.task, everything, target, self.threshold, bins)
+        outcome = tally.outcome() if ranks.leads else None
 
         def measured() -> dict[str, float]:
             assert all_sums is not None and outcome is not None  # on rank 0
@@ -344,7 +360,7 @@ def _bytes_of(data: Prepared, itemsize: int) -> int:
     """What all rows take on a device, with a weight for each and the order of an epoch."""
     total = 0
     for part in (data.train, data.validation, data.test):
-        if part is not None:
+        if part is not None and part.in_memory:
             values = data.inputs + math.prod(part.target.shape[1:]) + 1
             total += len(part) * (values * itemsize + np.dtype(np.int64).itemsize)
     return total

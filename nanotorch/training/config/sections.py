@@ -134,6 +134,13 @@ class Data(Reading):
     split_seed: Natural | None = Field(
         default=None, description="seed of the split; that of the run if not set"
     )
+    memory: str | None = Field(
+        default=None,
+        description='bytes that the rows may take in memory, as "2 GB"; those of a larger .npy, '
+        ".parquet or text file stay on the disk and are read in blocks; 1 GB if not set, or half "
+        "the machine's memory",
+        pattern=r"^[0-9]+([.][0-9]+)? ?([kKMGT]?B)$",
+    )
     on_device: Literal["auto", "yes", "no"] = Field(
         default="auto",
         description="keep all rows on the GPU, or copy them there block by block as it computes; "

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanotorch.training.config.sections import Data
-from nanotorch.training.data.tables import Table
+from nanotorch.training.data.tables import Table, translated
 from nanotorch.training.data.values import Numbers, date_format, days, yes_or_no
 from nanotorch.training.errors import InputError
 
@@ -48,29 +48,86 @@ class Column:
 def numbers_of(table: Table, column: Column, position: int) -> NDArray[Any]:
     """The numbers that a column of a table stands for; NaN for what is missing or is no number."""
     values = np.asarray(table.values[:, position])
-    texts = table.categories.get(table.names[position])
-    if texts is None:
+    if table.names[position] not in table.categories:
         return values
+    return translated(values, _numbers_of_texts(table, column))
+
+
+def _numbers_of_texts(table: Table, column: Column) -> NDArray[np.float64]:
+    """The number of each text of a column, and NaN for a gap at the end."""
     style = Numbers(table.guesses.get("decimal") or ".")
-    numbers = np.array([*(column.number(text, style) for text in texts), math.nan])
-    return np.asarray(numbers[np.where(np.isnan(values), len(texts), values).astype(np.int64)])
+    texts = table.categories[column.name]
+    return np.array([*(column.number(text, style) for text in texts), math.nan])
 
 
 def to_numbers(table: Table, column: Column, position: int) -> None:
     """Put numbers in the place of text that stands for them."""
     if column.kind != "category" and column.categories is None and column.name in table.categories:
-        numbers = numbers_of(table, column, position)
-        table.values = np.array(table.values, dtype=np.float64)
-        table.values[:, position] = numbers
+        table.translate(position, _numbers_of_texts(table, column))
         del table.categories[column.name]
 
 
+class ColumnFacts:
+    """What tells what a column is, gathered from its pieces in their order.
+
+    - `present`: rows that have a value
+    - `counts_rows`: whether it is 0, 1, 2 … or 1, 2, 3 …
+    - `counts`, `first_rows`: of each text, how many rows have it, and the first one
+    - `sample`: the texts of some rows
+    """
+
+    def __init__(self, rows: int, texts: int | None) -> None:
+        self.rows, self.seen, self.present = rows, 0, 0
+        self.counts_rows = rows >= 3 and texts is None
+        self.counts = np.zeros(texts or 0, dtype=np.int64)
+        self.first_rows = np.full(texts or 0, -1)
+        self._step = max(1, rows // SAMPLE)
+        self._sample: set[int] = set()
+
+    @staticmethod
+    def of(table: Table, position: int) -> ColumnFacts:
+        """Those of a column in memory."""
+        texts = table.categories.get(table.names[position])
+        facts = ColumnFacts(len(table), None if texts is None else len(texts))
+        values = np.asarray(table.values[:, position])
+        facts.add(values, int(np.count_nonzero(~np.isnan(values))))
+        return facts
+
+    @property
+    def sample(self) -> list[int]:
+        return sorted(self._sample)
+
+    def add(self, values: NDArray[Any], present: int) -> None:
+        """Add the next rows, of which so many have a value."""
+        if self.counts_rows:
+            if not self.seen:
+                self._start = values[0]
+            counted = np.arange(self.seen, self.seen + len(values)) + self._start
+            self.counts_rows = bool(self._start in (0, 1) and (values == counted).all())
+        if len(self.counts):
+            rows = np.flatnonzero(~np.isnan(values))
+            codes = values[rows].astype(np.int64)
+            self.counts += np.bincount(codes, minlength=len(self.counts))
+            first = np.full(len(self.counts), -1)
+            first[codes[::-1]] = rows[::-1] + self.seen
+            self.first_rows = np.where(self.first_rows < 0, first, self.first_rows)
+            some = values[-self.seen % self._step :: self._step]
+            self._sample.update(some[~np.isnan(some)].astype(np.int64).tolist())
+        self.present += present
+        self.seen += len(values)
+
+
 def settle(
-    table: Table, features: list[int], data: Data, notes: list[str]
+    table: Table,
+    features: list[int],
+    data: Data,
+    notes: list[str],
+    facts: list[ColumnFacts] | None = None,
 ) -> list[tuple[int, Column]]:
     """What each feature column is; those that say nothing are left out, with a note.
 
-    Text that stands for numbers (yes and no, dates) becomes numbers in the table.
+    Text that stands for numbers (yes and no, dates) becomes numbers in the table. `facts` are those
+    of all columns, where the table is not in memory.
     """
     for name in data.types:
         if name not in table.names:
@@ -80,7 +137,9 @@ def settle(
     pairs = []
     readings: dict[str, list[str]] = {}
     for position in features:
-        column, words = decide(table, position, data, len(features))
+        column, words = decide(
+            table, position, data, len(features), None if facts is None else facts[position]
+        )
         if words and words.startswith("read as"):
             readings.setdefault(words, []).append(table.names[position])
         elif words:
@@ -98,25 +157,29 @@ def settle(
 
 
 def decide(
-    table: Table, position: int, data: Data, features: int
+    table: Table,
+    position: int,
+    data: Data,
+    features: int,
+    facts: ColumnFacts | None = None,
 ) -> tuple[Column | None, str | None]:
     """What a column is to a model (None: nothing), and words about it where it is not plain."""
     name = table.names[position]
-    values = np.asarray(table.values[:, position])
     texts = table.categories.get(name)
     kind: Any = data.types.get(name)
-    present = int(np.count_nonzero(~np.isnan(values)))
+    facts = facts or ColumnFacts.of(table, position)
+    present = facts.present
     if not present:
         return None, "is empty: left out"
     if texts is None:
         if kind == "category":
             return Column(name, kind="category"), None
-        if kind is None and _counts_rows(name, values):
+        if kind is None and facts.counts_rows:
             if INDEX.fullmatch(name):
                 return None, "counts the rows: left out"
             return Column(name), (
                 f"counts the rows; if it is an index, data.ignore = [{name!r}] leaves it out"
-                if len(values) > 20
+                if facts.rows > 20
                 else None
             )
         return Column(name), None
@@ -132,17 +195,15 @@ def decide(
     if format is not None:
         return Column(name, kind="date", format=format), f"read as dates ({format}), in days"
     style = Numbers(table.guesses.get("decimal") or ".")
-    some = np.unique(values[:: max(1, len(values) // SAMPLE)])
-    some = some[~np.isnan(some)].astype(np.int64)
-    odd_ones = sum(math.isnan(style.each(texts[at])) for at in some.tolist())
+    some = facts.sample
+    odd_ones = sum(math.isnan(style.each(texts[at])) for at in some)
     strangers: list[int] | None = None  # texts that are no numbers, where most are
     if len(some) <= FEW or 2 * odd_ones <= len(some):
         strangers = [at for at, text in enumerate(texts) if math.isnan(style.each(text))]
         if not strangers:
             return Column(name), "read as numbers, though they are text"
-    counts = np.bincount(values[~np.isnan(values)].astype(np.int64), minlength=len(texts))
-    if strangers and 2 * int(counts[strangers].sum()) < present:
-        row = int((values == strangers[0]).argmax())
+    if strangers and 2 * int(facts.counts[strangers].sum()) < present:
+        row = max(0, int(facts.first_rows[strangers[0]]))
         but = f"numbers, but {texts[strangers[0]]!r} ({table.place(row, position)})"
         remedy = f'data.types = {{{name!r} = "number"}} makes what is no number missing'
         if len(texts) <= max(FEW, present // 2):
@@ -159,13 +220,6 @@ def decide(
     return Column(name, kind="category"), None
 
 
-def _counts_rows(name: str, values: NDArray[Any]) -> bool:
-    """Whether a column is 0, 1, 2 … or 1, 2, 3 …"""
-    if len(values) < 3 or values[0] not in (0, 1):
-        return False
-    return bool((values == np.arange(len(values)) + values[0]).all())
-
-
 def text_of(number: float) -> str:
     """A number as the text of a category."""
     return str(int(number)) if number.is_integer() else f"{number:.12g}"
@@ -180,9 +234,24 @@ def categories_of(
     values = np.asarray(table.values[:, position])
     present = values[~np.isnan(values)]
     texts = table.categories.get(name) or sorted({text_of(value) for value in np.unique(present)})
+    counts = None
     if len(texts) > data.max_categories:
         codes = codes_of(table, position, values[train], texts)
         counts = np.bincount(codes[codes >= 0], minlength=len(texts))
+    return most_frequent_of(name, texts, counts, len(present) < len(values), data, notes)
+
+
+def most_frequent_of(
+    name: str,
+    texts: list[str],
+    counts: NDArray[np.int64] | None,
+    gaps: bool,
+    data: Data,
+    notes: list[str],
+) -> list[str]:
+    """The categories of a column with these texts; `counts` of the training rows say which ones
+    are kept where there are too many."""
+    if counts is not None:
         most = np.argsort(-counts, kind="stable")[: data.max_categories - 1]
         rest = len(texts) - len(most)
         notes.append(
@@ -190,7 +259,7 @@ def categories_of(
             f"{OTHER!r} (data.max_categories = {data.max_categories})"
         )
         texts = [*(texts[at] for at in sorted(most)), OTHER]
-    return [*texts, GAP] if len(present) < len(values) and GAP not in texts else list(texts)
+    return [*texts, GAP] if gaps and GAP not in texts else list(texts)
 
 
 def codes_of(

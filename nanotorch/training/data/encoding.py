@@ -163,47 +163,53 @@ def _matches(name: str, patterns: list[str]) -> bool:
 
 @dataclass
 class Gaps:
-    """What is missing: whether any feature is, rows to leave out, and words about it."""
+    """What is missing: whether any feature is, rows to leave out, and words about it.
+
+    `keep` says so of each row, or how many rows of each block stay; rows that have no gap in the
+    `needed` columns do.
+    """
 
     any: bool = False
-    keep: NDArray[np.bool_] | None = None
+    keep: NDArray[Any] | None = None
+    needed: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def find_gaps(table: Table, features: list[int], targets: list[int], missing: str) -> Gaps:
     """Refuse infinite values and missing targets; count missing features, or refuse them."""
     counts = np.zeros(len(table.names), dtype=np.int64)
-    keep = np.ones(len(table.values), dtype=bool)
-    step = max(1, CHUNK // len(table.names))
-    for start in range(0, len(table.values), step):
-        chunk = np.asarray(table.values[start : start + step])
-        if np.isfinite(chunk).all():
-            continue
-        _refuse_infinite(table, chunk, start, [*features, *targets])
-        holes = np.isnan(chunk)
-        for target in targets:
-            if holes[:, target].any() and missing == "refuse":
-                row = start + int(holes[:, target].argmax())
+    needed = [*features, *targets] if missing == "drop" else targets
+    masks = []
+    start = 0
+    for chunk in table.chunks(max(1, CHUNK // len(table.names))):
+        holes = np.zeros(chunk.shape, bool)
+        if not np.isfinite(chunk).all():
+            _refuse_infinite(table, chunk, start, [*features, *targets])
+            holes = np.isnan(chunk)
+            for target in targets if missing == "refuse" else ():
+                if holes[:, target].any():
+                    row = start + int(holes[:, target].argmax())
+                    raise InputError(
+                        f"{table.place(row, target)}: the target is missing; "
+                        f'data.missing = "drop" leaves such rows out'
+                    )
+            if missing == "refuse" and holes[:, features].any():
+                row, which = np.argwhere(holes[:, features])[0]
                 raise InputError(
-                    f"{table.place(row, target)}: the target is missing; "
-                    f'data.missing = "drop" leaves such rows out'
+                    f"{table.place(start + int(row), features[which])}: the value is missing; "
+                    f'data.missing = "mean", "median" or "drop" would go on'
                 )
-        if missing == "refuse" and holes[:, features].any():
-            row, which = np.argwhere(holes[:, features])[0]
-            raise InputError(
-                f"{table.place(start + int(row), features[which])}: the value is missing; "
-                f'data.missing = "mean", "median" or "drop" would go on'
-            )
-        counts += holes.sum(axis=0)
-        needed = [*features, *targets] if missing == "drop" else targets
-        keep[start : start + step] = ~holes[:, needed].any(axis=1)
-    gaps = Gaps(any=bool(counts[features].any()))
-    if missing == "drop" or not keep.all():
-        places = [*features, *targets] if missing == "drop" else targets
-        if listing := _counted(table, counts, places):
+            counts += holes.sum(axis=0)
+        masks.append(table.mask(np.asarray(~holes[:, needed].any(axis=1))))
+        start += len(chunk)
+    keep = np.concatenate(masks)
+    gaps = Gaps(any=bool(counts[features].any()), needed=needed)
+    left_out = start - int(keep.sum())
+    if missing == "drop" or left_out:
+        if listing := _counted(table, counts, needed):
             gaps.keep = keep
-            gaps.notes.append(f"{listing}: {int((~keep).sum())} of {len(keep)} rows are left out")
-            if not keep.any():
+            gaps.notes.append(f"{listing}: {left_out} of {start} rows are left out")
+            if left_out == start:
                 raise InputError(f"{table.origin}: every row has a missing value: {listing}")
     if missing == "drop":
         return gaps
@@ -296,21 +302,28 @@ class Target:
 
 
 def encode_target(
-    table: Table, positions: list[int], data: Data, model: str, known: Target | None = None
+    table: Table,
+    positions: list[int],
+    data: Data,
+    model: str,
+    known: Target | None = None,
+    rows: int | None = None,
 ) -> Target:
-    """The target columns as the loss wants them; with `known`, in the classes of that target."""
+    """The target columns as the loss wants them; with `known`, in the classes of that target. The
+    table holds distinct values alone where it stands for so many `rows`."""
     names = [table.names[position] for position in positions]
     raw = np.asarray(table.values[:, positions], dtype=np.float64)
-    task = known.task if known else _task(table, names, raw, data, model)
+    task = known.task if known else _task(table, names, raw, rows or len(raw), data, model)
     if task == "regression":
         for name, position in zip(names, positions, strict=True):
             if name in table.categories:
                 texts = table.categories[name]
                 odd = next((t for t in texts if math.isnan(Numbers().each(t))), texts[0])
                 row = int((table.values[:, position] == texts.index(odd)).argmax())
+                place = f" ({table.place(row, position)})" if rows is None else ""
                 raise InputError(
                     f"{table.origin}: target {name!r} is text, not numbers to predict: "
-                    f"{odd[:40]!r} ({table.place(row, position)}); data.types = "
+                    f"{odd[:40]!r}{place}; data.types = "
                     f'{{{name!r} = "number"}} makes what is no number missing'
                 )
         return Target(task, raw, names, names)
@@ -320,7 +333,7 @@ def encode_target(
         return Target(task, raw.astype(np.float32), names, names)
     if len(names) != 1:
         raise InputError(f"data.task: {task} needs one target column, given {len(names)}")
-    present, rows = _class_names(table, names[0], raw[:, 0])
+    present, places = _class_names(table, names[0], raw[:, 0])
     classes = known.classes if known else present
     if len(classes) < 2:
         raise InputError(
@@ -335,7 +348,7 @@ def encode_target(
             f"{table.origin}: target {names[0]!r}: class {strangers[0]!r} is not among "
             f"{', '.join(classes[:12])}"
         )
-    codes = np.array([classes.index(name) for name in present], dtype=np.int64)[rows]
+    codes = np.array([classes.index(name) for name in present], dtype=np.int64)[places]
     if task == "binary":
         return Target(task, codes.astype(np.float32)[:, None], classes, names)
     return Target(task, codes, classes, names)
@@ -351,7 +364,9 @@ def _class_names(
     return [str(int(v)) if v.is_integer() else str(v) for v in distinct.tolist()], rows
 
 
-def _task(table: Table, names: list[str], raw: NDArray[Any], data: Data, model: str) -> str:
+def _task(
+    table: Table, names: list[str], raw: NDArray[Any], rows: int, data: Data, model: str
+) -> str:
     """What kind of target it is, where the configuration does not say."""
     if model == "linear":
         if data.task not in ("auto", "regression"):
@@ -362,7 +377,7 @@ def _task(table: Table, names: list[str], raw: NDArray[Any], data: Data, model: 
     if data.task != "auto":
         return data.task
     distinct = len(np.unique(raw))
-    countable = (raw == np.round(raw)).all() and (distinct <= 100 or 20 * distinct <= len(raw))
+    countable = (raw == np.round(raw)).all() and (distinct <= 100 or 20 * distinct <= rows)
     if len(names) > 1:
         if np.isin(raw, (0, 1)).all():
             return "labels"

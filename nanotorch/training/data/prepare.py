@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,10 +11,11 @@ from numpy.typing import NDArray
 
 from nanotorch.training.config.sections import Data
 from nanotorch.training.config.writer import toml_value
-from nanotorch.training.data.columns import Column, numbers_of, settle
+from nanotorch.training.data.columns import Column, numbers_of, settle, to_numbers
 from nanotorch.training.data.encoding import (
     CHUNK,
     Encoding,
+    Gaps,
     Target,
     choose_columns,
     encode_target,
@@ -22,8 +24,18 @@ from nanotorch.training.data.encoding import (
     settle_targets,
 )
 from nanotorch.training.data.identity import column_marks, file_digest, marks_of, rows_digest
-from nanotorch.training.data.split import Split, divide
-from nanotorch.training.data.tables import Table, read_table, table_of
+from nanotorch.training.data.split import DRAWN, Split, divide
+from nanotorch.training.data.streamed_part import StreamedPart
+from nanotorch.training.data.streams import StreamedTable, open_table
+from nanotorch.training.data.surveys import (
+    Division,
+    PartCounts,
+    Targets,
+    distinct_rows,
+    survey_columns,
+    survey_encoding,
+)
+from nanotorch.training.data.tables import Table, table_of
 from nanotorch.training.data.values import date_format
 from nanotorch.training.errors import InputError
 from nanotorch.training.files import sha256
@@ -31,7 +43,6 @@ from nanotorch.training.files import sha256
 FEW_ROWS = 5  # of a class in a part, below which numbers about it say little
 LARGEST_SQUARED = 2.0**500  # from here on, squares are taken of multiples of it
 LARGEST_WEIGHT = float(np.finfo(np.float32).max)
-IN_MEMORY = 2**30  # bytes of features above which a memory-mapped file stays on the disk
 
 
 @dataclass
@@ -92,9 +103,26 @@ class Part:
     features: FeatureRows
     target: NDArray[Any]
     weights: NDArray[np.float32] | None = None
+    in_memory = True
 
     def __len__(self) -> int:
         return len(self.features)
+
+    @property
+    def classes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The distinct rows of a target of classes or labels, and how many rows have each."""
+        return distinct_rows(self.target.reshape(len(self), -1).astype(np.int64))
+
+
+AnyPart = Part | StreamedPart
+
+
+def class_counts(part: AnyPart, classes: int) -> NDArray[np.int64]:
+    """How many rows of a part are of each class."""
+    rows, counts = part.classes
+    every = np.zeros(classes, np.int64)
+    every[rows[:, 0]] = counts
+    return every
 
 
 @dataclass
@@ -105,9 +133,9 @@ class Prepared:
     encoding: Encoding
     target: Target
     standardization: Standardization
-    train: Part
-    validation: Part | None
-    test: Part | None
+    train: AnyPart
+    validation: AnyPart | None
+    test: AnyPart | None
     notes: list[str] = field(default_factory=list)
     table: Table | None = None  # the raw table, where it was asked for
     train_rows: NDArray[np.int64] | None = None  # rows of the table that the parts are
@@ -148,25 +176,37 @@ def prepare(
     they are in memory and not in the file `data.source`. InputError has one line
     for anything that cannot be trained on.
     """
-    table = read_table(data.source, data) if frame is None else table_of(frame, data.source)
+    table = open_table(data.source, data) if frame is None else table_of(frame, data.source)
     files = {data.source: _file(data.source, table)}
     features, targets = choose_columns(table, data)
     settle_targets(table, targets, data.types)
+    _check_split(data)
     notes = [*guessed(table.guesses), *table.notes]
+    if isinstance(table, StreamedTable):
+        columns = (features, targets)
+        kind = np.dtype(dtype)
+        return _prepare_streamed(table, data, model, seed, kind, columns, notes, files)
     pairs = settle(table, features, data, notes)
     features = [position for position, _ in pairs]
     gaps = find_gaps(table, features, targets, data.missing)
     if gaps.keep is not None:
-        table.only(gaps.keep)
+        table.only(gaps.keep, gaps.needed)
     notes += gaps.notes
     target = encode_target(table, targets, data, model)
     split = _divide(table, target, data, seed)
+    _note_drawn(len(table), target, data, notes)
     encoding = make_encoding(table, pairs, split.train, data, gaps.any, notes)
-    standardization = _standardization(table, encoding, split.train, data.standardize, notes)
+    step = max(1, CHUNK // len(encoding.feature_names))
+
+    def chunks() -> Iterator[NDArray[Any]]:
+        for start in range(0, len(split.train), step):
+            yield encoding.apply(table, split.train[start : start + step])
+
+    standardization = _standardization(encoding, chunks, data.standardize, notes)
     weights = _weights(table, data)
     build = _Builder(table, encoding, standardization, target, weights, np.dtype(dtype))
     if data.test_file is not None:
-        test: Part | None = _test_file(data, model, build, files)
+        test: AnyPart | None = _test_file(data, model, build, files)
     else:
         test = build.part(split.test) if len(split.test) else None
     prepared = Prepared(
@@ -187,10 +227,9 @@ def prepare(
             "parts": {name: rows_digest(rows) for name, rows in vars(split).items()},
         },
     )
-    if prepared.train.features.in_memory:
-        prepared.marks = marks_of(encoding.apply(table, split.train))
+    prepared.marks = marks_of(encoding.apply(table, split.train))
     _check_classes(prepared)
-    if prepared.test is not None and (same := _duplicates(prepared.train, prepared.test)):
+    if same := _duplicates(prepared.train, prepared.test):
         notes.append(f"{same} rows of the test part stand in the training part as well")
     return prepared
 
@@ -200,6 +239,27 @@ def _divide(table: Table, target: Target, data: Data, seed: int) -> Split:
     classes = groups = times = None
     if data.split == "stratified" and target.task in ("binary", "classes"):
         classes = target.values.ravel()
+    if data.group is not None:
+        groups = np.asarray(table.values[:, table.column(data.group, "data.group")])
+    if data.time is not None:
+        times = _times(table, table.column(data.time, "data.time"))
+    test = 0.0 if data.test_file is not None else data.test
+    split_seed = seed if data.split_seed is None else data.split_seed
+    fold = (data.folds, data.fold or 0)
+    return divide(count, test, data.validation, split_seed, classes, groups, times, *fold)
+
+
+def _note_drawn(count: int, target: Target, data: Data, notes: list[str]) -> None:
+    """Say where classes are not divided to the row."""
+    if count > DRAWN and data.split == "stratified" and target.task in ("binary", "classes"):
+        notes.append(
+            f"of more than {DRAWN:,} rows each one's part is drawn by itself: the shares of a "
+            f"class hold to about 1 / sqrt(its rows)"
+        )
+
+
+def _check_split(data: Data) -> None:
+    """Refuse keys of [data] about the split that do not go together."""
     for key, kind in (("group", "grouped"), ("time", "time")):
         if data.split == kind and getattr(data, key) is None:
             raise InputError(f'data.split: "{kind}" needs data.{key}, the column to divide by')
@@ -208,33 +268,17 @@ def _divide(table: Table, target: Target, data: Data, seed: int) -> Split:
                 f'data.{key}: is used by data.split = "{kind}" alone, and data.split is '
                 f'"{data.split}"'
             )
-    if data.group is not None:
-        groups = np.asarray(table.values[:, table.column(data.group, "data.group")])
-    if data.time is not None:
-        times = _times(table, table.column(data.time, "data.time"))
-    test = 0.0 if data.test_file is not None else data.test
-    split_seed = seed if data.split_seed is None else data.split_seed
     if data.fold is not None and data.folds is None:
         raise InputError("data.fold: is one of data.folds, which is not set")
     if data.folds is not None and data.fold is not None and data.fold >= data.folds:
         raise InputError(f"data.fold: expected less than {data.folds}, given {data.fold}")
     if data.folds is not None and data.fold is None:
         raise InputError("data.folds: one run trains one fold: data.fold says which")
-    fold = (data.folds, data.fold or 0)
-    return divide(count, test, data.validation, split_seed, classes, groups, times, *fold)
 
 
 def _times(table: Table, position: int) -> NDArray[Any]:
     """A column of numbers or dates by which rows are ordered."""
-    texts = table.categories.get(table.names[position])
-    format = date_format(texts) if texts else None
-    if texts and format is None:
-        raise InputError(
-            f"{table.origin}: data.time: column {table.names[position]!r} holds neither "
-            f"numbers nor dates of one format, such as {texts[0]!r}"
-        )
-    column = Column(table.names[position], kind="date", format=format)
-    times = numbers_of(table, column, position)
+    times = numbers_of(table, _time_column(table, position), position)
     if np.isnan(times).any():
         raise InputError(
             f"{table.place(int(np.isnan(times).argmax()), position)}: the time is missing"
@@ -242,13 +286,39 @@ def _times(table: Table, position: int) -> NDArray[Any]:
     return times
 
 
+def _time_column(table: Table, position: int) -> Column:
+    """What the column that orders the rows holds."""
+    texts = table.categories.get(table.names[position])
+    format = date_format(texts) if texts else None
+    if texts and format is None:
+        raise InputError(
+            f"{table.origin}: data.time: column {table.names[position]!r} holds neither "
+            f"numbers nor dates of one format, such as {texts[0]!r}"
+        )
+    return Column(table.names[position], kind="date", format=format)
+
+
 def _weights(table: Table, data: Data) -> NDArray[np.float32] | None:
     """Row weights; None where they are all one, so that weights of one change nothing at all."""
     if data.weight is None:
         return None
-    position = table.column(data.weight, "data.weight")
+    position = _weight_column(table, data.weight)
+    weights = _weights_in(table, position)
+    if not weights.any():
+        raise InputError(f"{table.origin}: data.weight: every row weighs 0")
+    return None if (weights == 1).all() else weights
+
+
+def _weight_column(table: Table, which: str | int) -> int:
+    """The position of the column of weights."""
+    position = table.column(which, "data.weight")
     if table.names[position] in table.categories:
-        raise InputError(f"{table.origin}: data.weight: {data.weight!r} is text, not numbers")
+        raise InputError(f"{table.origin}: data.weight: {which!r} is text, not numbers")
+    return position
+
+
+def _weights_in(table: Table, position: int) -> NDArray[np.float32]:
+    """A column of weights, checked."""
     numbers = np.asarray(table.values[:, position], np.float64)
     good = (numbers >= 0) & (numbers <= LARGEST_WEIGHT)
     if not good.all():
@@ -257,32 +327,32 @@ def _weights(table: Table, data: Data) -> NDArray[np.float32] | None:
         raise InputError(
             f"{table.place(row, position)}: expected a weight >= 0{bound}, found {numbers[row]:g}"
         )
-    weights = numbers.astype(np.float32)
-    if not weights.any():
-        raise InputError(f"{table.origin}: data.weight: every row weighs 0")
-    return None if (weights == 1).all() else weights
+    return numbers.astype(np.float32)
 
 
 def _standardization(
-    table: Table, encoding: Encoding, train: NDArray[np.int64], wanted: bool, notes: list[str]
+    encoding: Encoding,
+    chunks: Callable[[], Iterator[NDArray[Any]]],
+    wanted: bool,
+    notes: list[str],
 ) -> Standardization:
-    """Mean and deviation of the training rows, in two passes over chunks of them."""
+    """Mean and deviation of the training rows' features, in two passes over chunks of them."""
     count = len(encoding.feature_names)
-    step = max(1, CHUNK // count)
-    chunks = [train[start : start + step] for start in range(0, len(train), step)]
-    total = np.zeros(count)
+    rows, total = 0, np.zeros(count)
     low, high = np.full(count, np.inf), np.full(count, -np.inf)
-    for rows in chunks:
-        features = encoding.apply(table, rows)
-        total += features.sum(axis=0, dtype=np.float64)
-        low, high = np.minimum(low, features.min(axis=0)), np.maximum(high, features.max(axis=0))
+    for features in chunks():
+        if len(features):
+            rows += len(features)
+            total += features.sum(axis=0, dtype=np.float64)
+            low = np.minimum(low, features.min(axis=0))
+            high = np.maximum(high, features.max(axis=0))
     encoding.note_ranges(low, high)
-    mean = total / len(train)
+    mean = total / rows
     squares = np.zeros(count)
     unit = np.where(np.maximum(np.abs(low), np.abs(high)) < LARGEST_SQUARED, 1.0, LARGEST_SQUARED)
-    for rows in chunks:
-        squares += np.square((encoding.apply(table, rows) - mean) / unit).sum(axis=0)
-    scale = np.sqrt(squares / len(train)) * unit
+    for features in chunks():
+        squares += np.square((features - mean) / unit).sum(axis=0)
+    scale = np.sqrt(squares / rows) * unit
     one_hot = encoding.one_hot
     constant = (scale <= 1e-14 * np.abs(mean)) & ~one_hot
     if constant.any():
@@ -315,10 +385,6 @@ class _Builder:
         return Part(self._features(rows), target, weights)
 
     def _features(self, rows: NDArray[np.int64]) -> FeatureRows:
-        on_disk = isinstance(self.table.values, np.memmap) and self.encoding.is_plain
-        if on_disk and self.table.values.size * 4 > IN_MEMORY:
-            everything = self.encoding.apply(self.table)
-            return FeatureRows(everything, rows, self.standardization, self.dtype)
         features = self.encoding.apply(self.table, rows)
         return FeatureRows(self.standardization.apply(features, self.dtype), dtype=self.dtype)
 
@@ -328,30 +394,162 @@ def _file(source: str, table: Table) -> dict[str, Any]:
     digest = file_digest(source)
     if digest is None:
         digest = sha256(np.ascontiguousarray(table.values).tobytes())
-    in_memory = not isinstance(table.values, np.memmap)
+    in_memory = not isinstance(table, StreamedTable) and not isinstance(table.values, np.memmap)
     return {
         "sha256": digest,
-        "rows": len(table.values),
+        "rows": len(table),
         "columns": table.names,
         "marks": column_marks(table.values, table.names, table.categories) if in_memory else None,
     }
 
 
-def _test_file(data: Data, model: str, build: _Builder, files: dict[str, Any]) -> Part:
+def _test_file(data: Data, model: str, build: _Builder, files: dict[str, Any]) -> AnyPart:
     """The test part out of a file of its own, encoded as the training data is."""
     assert data.test_file is not None
-    table = read_table(data.test_file, data)
+    table = open_table(data.test_file, data)
     positions = [table.column(name, "data.target") for name in build.target.columns]
     settle_targets(table, positions, data.types)
     files[data.test_file] = _file(data.test_file, table)
     gaps = find_gaps(table, build.encoding.settle(table), positions, data.missing)
     if gaps.keep is not None:
-        table.only(gaps.keep)
+        table.only(gaps.keep, gaps.needed)
+    if not isinstance(data.weight, int) and data.weight not in table.names:
+        data = data.model_copy(update={"weight": None})  # rows of a file without them are equal
+    if isinstance(table, StreamedTable):
+        return _streamed_test(table, positions, data, model, build)
     target = encode_target(table, positions, data, model, known=build.target)
-    weighted = isinstance(data.weight, int) or data.weight in table.names
-    weights = _weights(table, data) if weighted else None  # rows of a file without them are equal
+    weights = _weights(table, data)
     build = replace(build, table=table, target=target, weights=weights)
     return build.part(np.arange(len(table.values)))
+
+
+def _streamed_test(
+    table: StreamedTable, positions: list[int], data: Data, model: str, build: _Builder
+) -> StreamedPart:
+    """A test file whose rows stay on the disk."""
+    survey = Targets(table, positions, data.model_copy(update={"group": None, "time": None}), model)
+    for block in table.blocks():
+        survey.add(block)
+    target = survey.encoded(data, model, build.target)
+    counts = PartCounts(table, survey, target)
+    for block in table.blocks():
+        counts.add(block, np.zeros(len(block), np.int8))
+    return StreamedPart(
+        table,
+        build.encoding,
+        build.standardization,
+        build.dtype,
+        labels=lambda block: np.zeros(len(block), np.int8),
+        truth=lambda block: survey.of(block, target),
+        weights_of=_streamed_weights(table, data),
+        counts=counts.rows[0],
+        classes=counts.classes(0),
+        target=target.values,
+    )
+
+
+def _streamed_weights(
+    table: StreamedTable, data: Data
+) -> Callable[[Table], NDArray[np.float32]] | None:
+    """The weights of a block's rows; None where all rows weigh one."""
+    if data.weight is None:
+        return None
+    position = _weight_column(table, data.weight)
+    some, all_one = False, True
+    for block in table.blocks():
+        weights = _weights_in(block, position)
+        some, all_one = some or bool(weights.any()), all_one and bool((weights == 1).all())
+    if not some:
+        raise InputError(f"{table.origin}: data.weight: every row weighs 0")
+    return None if all_one else lambda block: _weights_in(block, position)
+
+
+def _prepare_streamed(
+    table: StreamedTable,
+    data: Data,
+    model: str,
+    seed: int,
+    dtype: np.dtype[Any],
+    columns: tuple[list[int], list[int]],
+    notes: list[str],
+    files: dict[str, Any],
+) -> Prepared:
+    """As `prepare`, of a table whose rows stay on the disk, in a few passes over its blocks.
+
+    `columns` are the positions of the features and of the target.
+    """
+    features, targets = columns
+    if data.time is not None:
+        at = table.column(data.time, "data.time")
+        to_numbers(table, _time_column(table, at), at)
+    survey = Targets(table, targets, data, model)
+    facts, finite = survey_columns(table, survey)
+    pairs = settle(table, features, data, notes, facts)
+    gaps = Gaps()
+    if not finite or table.numbers:
+        gaps = find_gaps(table, [at for at, _ in pairs], targets, data.missing)
+        if gaps.keep is not None:
+            table.only(gaps.keep, gaps.needed)
+        notes += gaps.notes
+        survey = Targets(table, targets, data, model)
+        for block in table.blocks():
+            survey.add(block)
+    survey.refuse_missing_times()
+    target = survey.encoded(data, model)
+    division = Division(survey, target, data, seed)
+    _note_drawn(len(table), target, data, notes)
+    encoding = survey_encoding(table, pairs, division, data, gaps.any, notes)
+    counts = PartCounts(table, survey, target)
+
+    def chunks() -> Iterator[NDArray[Any]]:
+        for block in table.blocks():
+            labels = division.of(block)
+            if not counts.complete:
+                counts.add(block, labels)
+            yield encoding.apply(block, np.flatnonzero(labels == 0))
+
+    standardization = _standardization(encoding, chunks, data.standardize, notes)
+    weights_of = _streamed_weights(table, data)
+    shape = StreamedPart(
+        table,
+        encoding,
+        standardization,
+        dtype,
+        labels=division.of,
+        truth=lambda block: survey.of(block, target),
+        weights_of=weights_of,
+        counts=counts.rows[0],
+        classes=counts.classes(0),
+        target=target.values,
+    )
+    validation, test = (
+        replace(
+            shape,
+            number=number,
+            counts=counts.rows[number],
+            classes=counts.classes(number),
+        )
+        for number in (1, 2)
+    )
+    held_out: AnyPart | None = test if len(test) else None
+    if data.test_file is not None:
+        build = _Builder(table, encoding, standardization, target, None, dtype)
+        held_out = _test_file(data, model, build, files)
+    prepared = Prepared(
+        origin=table.origin,
+        encoding=encoding,
+        target=target,
+        standardization=standardization,
+        train=shape,
+        validation=validation if len(validation) else None,
+        test=held_out,
+        notes=notes,
+        table=table,
+        guesses=table.guesses,
+        identity={"files": files, "parts": counts.digests()},
+    )
+    _check_classes(prepared)
+    return prepared
 
 
 def guessed(guesses: dict[str, Any]) -> list[str]:
@@ -366,8 +564,7 @@ def guessed(guesses: dict[str, Any]) -> list[str]:
 
 def most_frequent(data: Prepared) -> list[int]:
     """The class, or the 0 and 1 of every label, that most training rows have."""
-    truth = data.train.target.reshape(len(data.train), -1).astype(np.int64)
-    rows, counts = np.unique(truth, axis=0, return_counts=True)
+    rows, counts = data.train.classes
     most: list[int] = rows[counts.argmax()].tolist()
     return most
 
@@ -376,9 +573,7 @@ def _check_classes(prepared: Prepared) -> None:
     """Every class must be met in training; those with few rows in a part are noted."""
     if prepared.target.task not in ("binary", "classes"):
         return
-    counts = np.bincount(
-        prepared.train.target.ravel().astype(np.int64), minlength=len(prepared.target.classes)
-    )
+    counts = class_counts(prepared.train, len(prepared.target.classes))
     for name, count in zip(prepared.target.classes, counts, strict=True):
         if count == 0:
             raise InputError(f"{prepared.origin}: no row of class {name!r} is in the training part")
@@ -386,8 +581,7 @@ def _check_classes(prepared: Prepared) -> None:
     few = []
     for name, part in parts.items():
         if part is not None:
-            codes = part.target.ravel().astype(np.int64)
-            counts = np.bincount(codes, minlength=len(prepared.target.classes))
+            counts = class_counts(part, len(prepared.target.classes))
             few += [
                 f"{label!r} {count} in {name}"
                 for label, count in zip(prepared.target.classes, counts, strict=True)
@@ -400,9 +594,9 @@ def _check_classes(prepared: Prepared) -> None:
         )
 
 
-def _duplicates(train: Part, test: Part) -> int:
-    """How many test rows equal a training row in every feature."""
-    if not (train.features.in_memory and test.features.in_memory):
+def _duplicates(train: AnyPart, test: AnyPart | None) -> int:
+    """How many test rows equal a training row in every feature, where all are in memory."""
+    if not (isinstance(train, Part) and isinstance(test, Part)):
         return 0
     # A random projection tells rows apart almost surely and needs no copy of them.
     width = train.features.values.shape[1]

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from nanotorch.training.errors import InputError
 
 Rows = NDArray[np.int64]
+SPLIT = 0x5917
+DRAWN_AT_ONCE = 2**16
+DRAWN = 2**22  # rows above which each row's part is drawn by itself
 
 
 @dataclass(frozen=True)
@@ -39,17 +42,16 @@ def divide(
     else every class by the same shares, if `classes` is; else at random. With `folds`, what is not
     the test part is cut into so many pieces, and the validation part is piece number `fold`; by
     time, it is the piece after the rows that train, which are all before it.
+
+    Of more than DRAWN rows, but by time, the part of each row or group is drawn by itself: its
+    shares, and those of each class, then hold to about 1 / sqrt(rows).
     """
-    if folds is not None:
-        if folds > count * (1 - test):
-            raise InputError(f"data.folds: {folds} folds of {round(count * (1 - test))} rows")
-        validation = 1 / folds if test + 1 / folds < 1 else 0.0
-    if test + validation >= 1:
-        raise InputError(
-            f"data.test + data.validation: expected less than 1, given {test} + {validation}"
-        )
-    random = np.random.default_rng([seed, 0x5917])  # a stream of its own, apart from the batches
-    if times is not None:
+    validation = validation_share(count, test, validation, folds)
+    random = np.random.default_rng([seed, SPLIT])  # a stream of its own, apart from the batches
+    if count > DRAWN and times is None:
+        members = np.arange(count) if groups is None else groups
+        labels = drawn_parts(members, seed, test, validation, folds, fold)
+    elif times is not None:
         order = np.argsort(times, kind="stable")
         labels = _cut(order, test, validation, folds, fold, newest_last=True)
     elif groups is not None:
@@ -84,6 +86,50 @@ def divide(
             f"training"
         )
     return Split(*parts)
+
+
+def validation_share(count: int, test: float, validation: float, folds: int | None) -> float:
+    """The share of the validation part; InputError for shares that leave none to train."""
+    if folds is not None:
+        if folds > count * (1 - test):
+            raise InputError(f"data.folds: {folds} folds of {round(count * (1 - test))} rows")
+        validation = 1 / folds if test + 1 / folds < 1 else 0.0
+    if test + validation >= 1:
+        raise InputError(
+            f"data.test + data.validation: expected less than 1, given {test} + {validation}"
+        )
+    return validation
+
+
+def drawn_parts(
+    members: NDArray[Any],
+    seed: int,
+    test: float,
+    validation: float,
+    folds: int | None = None,
+    fold: int = 0,
+) -> NDArray[np.int8]:
+    """For each row 0 (train), 1 (validation) or 2 (test), a function of the seed and its number (or
+    its group's): no other row need be known.
+
+    The numbers are those of SplitMix64, the generator of G. Steele, D. Lea and C. Flood (2014).
+    """
+    key = np.random.default_rng([seed, SPLIT]).integers(0, 2**64, dtype=np.uint64)
+    labels = np.empty(len(members), dtype=np.int8)
+    for start in range(0, len(members), DRAWN_AT_ONCE):
+        rows = slice(start, start + DRAWN_AT_ONCE)
+        some = members[rows]
+        whole = some.dtype.kind == "i"
+        bits = some.astype(np.uint64) if whole else (some.astype(np.float64) + 0.0).view(np.uint64)
+        bits = bits * np.uint64(0x9E3779B97F4A7C15) + key
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
+        share = (bits ^ (bits >> np.uint64(31))) / 2.0**64
+        validates = share < test + validation
+        if folds is not None:
+            validates = np.floor((share - test) / (1 - test) * folds) == fold
+        labels[rows] = np.where(share < test, 2, validates)
+    return labels
 
 
 def _cut(

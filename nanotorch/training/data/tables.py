@@ -6,7 +6,7 @@ import contextlib
 import fnmatch
 import math
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from nanotorch import datasets
 from nanotorch.training.config.sections import Reading
 from nanotorch.training.data.frames import columns_of_objects, read_frame
 from nanotorch.training.data.layout import HEAD, PACKED
+from nanotorch.training.data.row_files import array_header
 from nanotorch.training.data.text_files import TextTable, read_text_table
 from nanotorch.training.data.values import is_number
 from nanotorch.training.errors import InputError, needs_extra, reading as reading_of
@@ -44,6 +45,7 @@ class Table:
     lines: NDArray[np.int64] | int | None = None  # of the rows, or of the first one
     notes: list[str] = field(default_factory=list)
     guesses: dict[str, Any] = field(default_factory=dict)  # keys of [data] that were not set
+    first: int = 0  # number of the first row, in a table that is a piece of another one
 
     def __post_init__(self) -> None:
         if not self.target:
@@ -53,8 +55,11 @@ class Table:
             if name in seen:
                 raise InputError(f"{self.origin}: two columns are called {name!r}")
             seen.add(name)
-        if len(self.values) == 0:
+        if len(self) == 0:
             raise InputError(f"{self.origin}: there are no rows")
+
+    def __len__(self) -> int:
+        return len(self.values)
 
     def column(self, which: str | int, key: str) -> int:
         """The position of a column given by name or number (from 0, negative from the end)."""
@@ -75,18 +80,38 @@ class Table:
     def place(self, row: int, column: int) -> str:
         """Where a value stands: `file:line, column name`."""
         if self.lines is None:
-            line = f", row {row}"
+            line = f", row {self.first + row}"
         else:
             line = f":{self.lines + row if isinstance(self.lines, int) else self.lines[row]}"
         return f"{self.origin}{line}, column {self.names[column]!r}"
 
-    def only(self, keep: NDArray[np.bool_]) -> None:
-        """Leave out the other rows."""
+    def chunks(self, rows: int) -> Iterator[Numbers]:
+        """The values, so many rows at a time."""
+        for start in range(0, len(self.values), rows):
+            yield np.asarray(self.values[start : start + rows])
+
+    def translate(self, position: int, numbers: NDArray[np.float64]) -> None:
+        """Put into a column of text the number of each text; the last one is for gaps."""
+        self.values = np.array(self.values, dtype=np.float64)
+        self.values[:, position] = translated(self.values[:, position], numbers)
+
+    def mask(self, keep: NDArray[np.bool_]) -> NDArray[Any]:
+        """What `only` must know of some rows, given which of them stay."""
+        return keep
+
+    def only(self, keep: NDArray[Any], needed: Sequence[int] = ()) -> None:
+        """Leave out the other rows, which have a gap in one of the `needed` columns."""
         if self.lines is not None:
             first = self.lines
             lines = first + np.arange(len(keep)) if isinstance(first, int) else first
             self.lines = lines[keep]
         self.values = np.asarray(self.values[keep])
+
+
+def translated(values: NDArray[Any], numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The number of each text in a column of text; the last number is for gaps."""
+    codes = np.where(np.isnan(values), len(numbers) - 1, values).astype(np.int64)
+    return np.asarray(numbers[codes])
 
 
 def read_table(source: str, reading: Reading | None = None) -> Table:
@@ -187,22 +212,9 @@ def _npy(path: Path, reading: Reading) -> Table:
     """The array stays on the disk: only the rows that are asked for are read."""
     with reading_of(path, "an array file"):
         with path.open("rb") as file:
-            _array_header(path, file, path.stat().st_size)
+            array_header(path, file, path.stat().st_size)
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     return Table(str(path), _numbered(_matrix(path, "the array", values)), values)
-
-
-def _array_header(path: Path, file: Any, size: int) -> None:
-    """Refuse an array that declares other values than its `size` bytes can hold."""
-    version = np.lib.format.read_magic(file)
-    formats: Any = np.lib.format
-    old = version == (1, 0)
-    read = formats.read_array_header_1_0 if old else formats.read_array_header_2_0
-    shape, _, kind = read(file)
-    if kind.hasobject:
-        raise InputError(f"{path}: holds Python objects, which are not read; expected numbers")
-    if min(shape, default=0) < 0 or file.tell() + math.prod(shape) * kind.itemsize > size:
-        raise InputError(f"{path}: declares an array of shape {shape}, which its bytes cannot hold")
 
 
 def _npz(path: Path, reading: Reading) -> Table:
@@ -223,7 +235,7 @@ def _npz(path: Path, reading: Reading) -> Table:
             if entry.file_size > MOST_COMPRESSED * max(1, entry.compress_size):
                 raise InputError(f"{path}: {entry.filename} declares more than can be compressed")
             with archive.open(entry) as file:
-                _array_header(path, file, entry.file_size)
+                array_header(path, file, entry.file_size)
             with archive.open(entry) as file:
                 arrays.append(np.lib.format.read_array(file, allow_pickle=False))
     features, target = _matrix(path, "features", arrays[0]), np.atleast_1d(arrays[1])

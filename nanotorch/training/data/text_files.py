@@ -7,7 +7,6 @@ import csv
 import hashlib
 import itertools
 import json
-import mmap
 import operator
 import os
 import tempfile
@@ -39,6 +38,7 @@ LARGE = 16 * 2**20  # bytes from which a converted copy is kept
 WORTH_IT = 2**21  # bytes from which another reader is faster than its import takes
 LONGEST_CELL = 2**24  # characters
 CACHE_FORMAT = 3
+PIECE = 2**20  # bytes hashed at once
 
 
 @dataclass
@@ -373,13 +373,18 @@ def resolve(codes: NDArray[Any], cells: Sequence[str], layout: Layout) -> Resolv
 def content_digest(path: Path) -> str:
     """SHA-256 over the SHA-256 of each quarter of a file; the quarters are read in parallel."""
     size = path.stat().st_size
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        edges = [size * quarter // 4 for quarter in range(5)]
-        with memoryview(content) as view, ThreadPoolExecutor(4) as threads:
-            pieces = [view[start:end] for start, end in itertools.pairwise(edges)]
-            digests = list(threads.map(lambda piece: hashlib.sha256(piece).digest(), pieces))
-            for piece in pieces:
-                piece.release()
+    edges = [size * quarter // 4 for quarter in range(5)]
+
+    def digest(span: tuple[int, int]) -> bytes:
+        hashed = hashlib.sha256()
+        with path.open("rb") as file:
+            file.seek(span[0])
+            for start in range(*span, PIECE):
+                hashed.update(file.read(min(PIECE, span[1] - start)))
+        return hashed.digest()
+
+    with ThreadPoolExecutor(4) as threads:
+        digests = list(threads.map(digest, itertools.pairwise(edges)))
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 

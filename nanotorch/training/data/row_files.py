@@ -1,0 +1,106 @@
+"""The rows of a .npy file, read in pieces with pread and never mapped.
+
+A mapping counts as memory of the process, and reads a random row at the price of a page.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanotorch.training.errors import InputError, RunFailure, reading
+
+
+def array_header(path: Path, file: Any, size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether columns are adjacent, and dtype of the array that begins in an open file.
+
+    InputError for an array that declares other values than its `size` bytes can hold.
+    """
+    version = np.lib.format.read_magic(file)
+    formats: Any = np.lib.format
+    old = version == (1, 0)
+    read = formats.read_array_header_1_0 if old else formats.read_array_header_2_0
+    shape, by_column, kind = read(file)
+    if kind.hasobject:
+        raise InputError(f"{path}: holds Python objects, which are not read; expected numbers")
+    if min(shape, default=0) < 0 or file.tell() + math.prod(shape) * kind.itemsize > size:
+        raise InputError(f"{path}: declares an array of shape {shape}, which its bytes cannot hold")
+    return shape, by_column, kind
+
+
+class RowFile:
+    """A matrix of numbers in a .npy file.
+
+    `shown` is the file that errors name, where this one is a copy of it. A file that changes while
+    it is read raises RunFailure: its rows would be neither the old nor the new ones.
+    """
+
+    def __init__(self, path: Path, shown: str | None = None) -> None:
+        self.path, self.shown = path, shown or str(path)
+        self._seeking = threading.Lock()  # of systems without preadv
+        self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        facts = os.fstat(self._handle)
+        self._stamp = (facts.st_size, facts.st_mtime_ns)
+        with reading(path, "an array file"), path.open("rb") as file:
+            shape, self._by_column, kind = array_header(path, file, facts.st_size)
+            self._start = file.tell()
+        if kind.kind not in "fiub":
+            raise InputError(f"{path}: the array: expected numbers, found {kind}")
+        if len(shape) != 2:
+            raise InputError(f"{path}: the array: expected rows and columns, found shape {shape}")
+        self.rows, self.columns = shape
+        self._stored, self.dtype = kind, kind.newbyteorder("=")
+
+    def __del__(self) -> None:
+        if hasattr(self, "_handle"):
+            os.close(self._handle)
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Rows start … stop, shape (stop - start, columns), in `out` where it is large enough."""
+        facts = os.fstat(self._handle)
+        if (facts.st_size, facts.st_mtime_ns) != self._stamp:
+            raise RunFailure(f"{self.shown}: the file was changed while it was read; start again")
+        count, size = stop - start, self._stored.itemsize
+        if self._by_column:
+            values = np.empty((self.columns, count), self._stored)
+            for column, cells in enumerate(values):
+                self._fill(cells, (column * self.rows + start) * size)
+            return values.T.astype(self.dtype)
+        if out is None or out.dtype != self._stored or len(out) < count:
+            out = np.empty((count, self.columns), self._stored)
+        values = out[:count]
+        self._fill(values, start * self.columns * size)
+        return values if self._stored == self.dtype else values.astype(self.dtype)
+
+    def _fill(self, values: NDArray[Any], place: int) -> None:
+        """Read bytes from a place after the header until the array is full."""
+        view = memoryview(values.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
+        place += self._start
+        while view:
+            if hasattr(os, "preadv"):
+                count = os.preadv(self._handle, [view], place)
+            else:
+                with self._seeking:
+                    os.lseek(self._handle, place, os.SEEK_SET)
+                    piece = os.read(self._handle, len(view))
+                count = len(piece)
+                view[:count] = piece
+            if not count:
+                raise RunFailure(f"{self.shown}: the file was cut off while it was read")
+            view, place = view[count:], place + count
+
+    def announce(self, start: int, stop: int) -> None:
+        """Tell the system that these rows are going to be read."""
+        if hasattr(os, "posix_fadvise") and not self._by_column:
+            size = self.columns * self._stored.itemsize
+            place = self._start + start * size
+            os.posix_fadvise(self._handle, place, (stop - start) * size, os.POSIX_FADV_WILLNEED)

@@ -1,0 +1,66 @@
+"""A part of a run's data whose rows stay on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanotorch.training.data.encoding import Encoding
+from nanotorch.training.data.streams import StreamedTable
+from nanotorch.training.data.tables import Table
+
+Rows = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]  # features, target, weights
+
+
+class Scaling(Protocol):
+    """What standardizes features."""
+
+    def apply(self, features: NDArray[Any], dtype: Any = ...) -> NDArray[Any]: ...
+
+
+@dataclass
+class StreamedPart:
+    """Rows of a table that are read, encoded and standardized a block at a time.
+
+    - `labels`, `truth` and `weights_of`: of the rows of a block the numbers of their parts, their
+      target, and their weights; `number` is that of this part
+    - `counts`: how many rows of each block are in the part
+    - `classes`: distinct rows of the target, and how many rows have each
+    """
+
+    table: StreamedTable
+    encoding: Encoding
+    standardization: Scaling
+    dtype: Any
+    labels: Callable[[Table], NDArray[np.int8]]
+    truth: Callable[[Table], NDArray[Any]]
+    weights_of: Callable[[Table], NDArray[np.float32]] | None
+    counts: NDArray[np.int32]
+    classes: tuple[NDArray[np.int64], NDArray[np.int64]]
+    target: NDArray[Any]  # without rows: its dtype and its columns
+    number: int = 0
+    in_memory = False
+
+    def __post_init__(self) -> None:
+        self.width = len(self.encoding.feature_names)
+        self.starts = np.concatenate([[0], np.cumsum(self.counts, dtype=np.int64)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def read(self, number: int, out: NDArray[Any] | None = None) -> Rows:
+        """The rows of a block; its raw rows lie in `out` while they are encoded."""
+        block = self.table.block_table(number, out)
+        rows: Any = slice(None)
+        if self.counts[number] < len(block):
+            rows = np.flatnonzero(self.labels(block) == self.number)
+        features = self.standardization.apply(self.encoding.apply(block, rows), self.dtype)
+        target = self.truth(block)[rows]
+        if target.dtype.kind == "f":
+            target = target.astype(self.dtype)
+        weights = None if self.weights_of is None else self.weights_of(block)[rows]
+        return features, target, weights
