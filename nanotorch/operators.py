@@ -161,7 +161,7 @@ class Operators(Traced):
 
     def lerp_(self, end: Any, weight: Any) -> Any:
         """x + weight * (end - x), in place."""
-        ops.pairs.same_dtype(self, end, weight)
+        ops.operand_dtypes.alike("lerp", self, end, weight)
         if isinstance(weight, Traced):
             return apply_inplace(ops.pairs.LerpTensor, self, end, weight)
         return apply_inplace(ops.pairs.Lerp, self, end, weight=weight)

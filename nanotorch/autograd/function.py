@@ -189,7 +189,7 @@ def attach(ctx: Context, index: int, value: Any, dirty: bool) -> None:
         if dirty:
             write_through(value)
         else:
-            value._base, value._path = None, OF_FUNCTION
+            value._path = OF_FUNCTION
 
 
 def push(

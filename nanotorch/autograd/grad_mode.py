@@ -131,7 +131,10 @@ class set_grad_enabled(Mode):  # noqa: N801 - PyTorch's name
 
 
 class inference_mode(Mode):  # noqa: N801 - PyTorch's name
-    """`no_grad` whose results can never take part in a recorded computation later."""
+    """`no_grad` whose results can never take part in a recorded computation later.
+
+    With False operations are recorded inside, also within `no_grad` or an outer inference_mode.
+    """
 
     field = "inference"
 
@@ -139,17 +142,16 @@ class inference_mode(Mode):  # noqa: N801 - PyTorch's name
         return _decorating(cls, mode)
 
     def __init__(self, mode: bool = True) -> None:
-        super().__init__(mode if isinstance(mode, bool) else True)
-        self._grad = no_grad() if self.value else enable_grad()
+        self.mode = mode if isinstance(mode, bool) else True
+        super().__init__(self.mode)
+        self._grad = no_grad() if self.mode else enable_grad()
 
     def __enter__(self) -> None:
         super().__enter__()
-        if self.value:
-            self._grad.__enter__()
+        self._grad.__enter__()
 
     def __exit__(self, *error: object) -> None:
-        if self.value:
-            self._grad.__exit__(*error)
+        self._grad.__exit__(*error)
         super().__exit__(*error)
 
     def _again(self) -> Mode:

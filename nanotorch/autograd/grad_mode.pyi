@@ -50,6 +50,7 @@ class set_grad_enabled(Mode):
     def __call__(self, function: Function) -> Function: ...
 
 class inference_mode(Mode):
+    mode: Any
     _grad: Any
     field: str
     @overload

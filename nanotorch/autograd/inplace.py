@@ -20,6 +20,9 @@ from nanotorch.backend.silence import silent
 from nanotorch.node import Node, RemovableHandle, Traced
 from nanotorch.primitive import Primitive
 
+# The path of a view that a custom Function returned: what it shows is the Function's affair.
+OF_FUNCTION: Any = ((None, {}),)
+
 
 def bump(x: Any) -> None:
     """Counts one more change of x's memory."""
@@ -48,10 +51,16 @@ def become_view(out: Any, x: Any, primitive: type[Primitive], attributes: Attrib
 def refresh(x: Any) -> None:
     """Gives the view x a new node if its base was written to since x took its last one."""
     base = x._base
-    if x._seen != x._cell[0] and base._requires_grad:
-        if base._node is not None or not x._made_in_no_grad:
-            x._seen = x._cell[0]
-            record_again(ops.AsStrided, (base,), {"path": x._path}, x)
+    if x._seen == x._cell[0]:
+        return
+    if x._path[0] is OF_FUNCTION[0]:
+        raise RuntimeError(
+            "an output of a custom Function is a view and its base has been modified inplace, "
+            "which its backward knows nothing of; clone() it in the Function's forward"
+        )
+    if base._requires_grad and (base._node is not None or not x._made_in_no_grad):
+        x._seen = x._cell[0]
+        record_again(ops.AsStrided, (base,), {"path": x._path}, x)
 
 
 def as_it_was(x: Any, copy: bool = False) -> Any:
@@ -106,10 +115,6 @@ def write(primitive: type[Primitive], inputs: Inputs, attributes: Attributes) ->
     return x
 
 
-# The path of a view that a custom Function returned: what it shows is the Function's affair.
-OF_FUNCTION: Any = ((None, {}),)
-
-
 def check_inplace(x: Any, operands: Iterable[Any] = ()) -> None:
     """Refuses to write, while it is recorded, to a leaf that requires grad or a view of one."""
     if x._inference and not modes.inference:
@@ -125,7 +130,7 @@ def check_inplace(x: Any, operands: Iterable[Any] = ()) -> None:
             "do it within no_grad(), or on its detach()"
         )
     base = x._base
-    if x._path is OF_FUNCTION:
+    if base is not None and x._path[0] is OF_FUNCTION[0]:
         raise RuntimeError(
             "an output of a custom Function that is a view is being modified inplace, which its "
             "backward knows nothing of; clone() it in the Function's forward"

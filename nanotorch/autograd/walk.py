@@ -16,15 +16,7 @@ from nanotorch import ops
 from nanotorch.autograd.errors import check_finite, with_forward_line
 from nanotorch.autograd.inplace import apply_inplace, bump
 from nanotorch.autograd.rings import modes, without_ring
-from nanotorch.backend import (
-    add_into,
-    as_array,
-    copy_of,
-    cuda_is_absent,
-    dtype_of,
-    on_device_of,
-    plus,
-)
+from nanotorch.backend import add_into, as_array, copy_of, cuda_is_absent, on_device_of, plus
 from nanotorch.node import Node, Traced
 
 Cotangent = Any  # a raw array, or a tensor where the rules are computed on tensors
@@ -241,24 +233,22 @@ def run_hooks(
     for hook in list(hooks.values()):
         result = hook(value)
         if result is not None:
-            if not isinstance(result, Traced):
-                raise TypeError(
-                    f"hook: expected a Tensor or None to be returned, got {type(result).__name__}"
-                )
-            name, before, after = getattr(hook, "__name__", hook), value._array, result._array
-            if after.shape != before.shape:
-                raise RuntimeError(
-                    f"hook {name} has changed the size of the gradient from {before.shape} to "
-                    f"{after.shape}"
-                )
-            if after.dtype != before.dtype:
-                was, is_now = dtype_of(before.dtype).title, dtype_of(after.dtype).title
-                raise RuntimeError(
-                    f"hook {name} has changed the type of value (was torch.{was}Tensor got "
-                    f"torch.{is_now}Tensor)"
-                )
-            value = result
+            value = replacement(hook, value, result)
     return value if tensors else value._array
+
+
+def replacement(hook: Any, value: Any, result: Any) -> Any:
+    """What a hook returned in place of a cotangent, which must be a tensor like it."""
+    if not isinstance(result, Traced):
+        raise TypeError(f"hook: expected a Tensor or None, got {type(result).__name__}")
+    for what, field in (("size", "shape"), ("type", "dtype")):
+        before, after = getattr(value, field, None), getattr(result, field)
+        if before != after:
+            name = getattr(hook, "__name__", hook)
+            raise RuntimeError(
+                f"hook {name} has changed the {what} of value (was {before} got {after})"
+            )
+    return result
 
 
 def run_post_hooks(
@@ -273,7 +263,10 @@ def run_post_hooks(
     for hook in list((node.post_hooks or {}).values()):
         changed = hook(values, (as_tensor(g),))
         if changed is not None:
-            values = changed if isinstance(changed, tuple) else (changed,)
+            if not isinstance(changed, tuple) or len(changed) != len(values):
+                raise TypeError(f"hook: expected a tuple of {len(values)} values to be returned")
+            pairs = zip(values, changed)
+            values = tuple(replacement(hook, a, b) if b is not None else b for a, b in pairs)
     return [v if v is None or tensors else v._array for v in values]
 
 

@@ -270,8 +270,8 @@ def wrapped(value: int, kind: numpy.dtype[Any]) -> int:
 def _cast(value: Any, kind: numpy.dtype[Any], module: Any) -> Any:
     if type(value) is int and kind.kind in "iu":
         return wrapped(value, kind)
-    if type(value) in _BY_PYTHON:
-        return value
+    if type(value) in _BY_PYTHON:  # of a bool alone NumPy's functions would make float16
+        return float(value) if type(value) is bool and kind.kind in FLOATS else value
     if module is not None and value.ndim == 0 and array_module(value) is not module:
         return value.item()  # a 0-dim tensor of the host may join tensors of a device
     return value if value.dtype == kind else as_dtype(value, kind)

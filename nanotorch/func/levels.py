@@ -8,7 +8,9 @@ read off the graph.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any
 
 from nanotorch import ops
@@ -106,3 +108,39 @@ def sharing(x: Tensor) -> Tensor:
     if FORWARD in modes.rings:
         out._companion = x._companion
     return out
+
+
+def call(func: Callable[..., Any], op: str, *args: Any, **kwargs: Any) -> Any:
+    """func(*args, **kwargs); RuntimeError where it writes to a tensor that it captures.
+
+    A transform evaluates a function as often as it has to, so such a write has no one meaning.
+    """
+    captured = captured_tensors(func)
+    versions = [x._version for x in captured]
+    result = func(*args, **kwargs)
+    if any(x._version != version for x, version in zip(captured, versions, strict=True)):
+        raise RuntimeError(
+            f"{op}: the function wrote in place to a tensor that it captured; clone() it there "
+            "first, or return the result instead"
+        )
+    return result
+
+
+def captured_tensors(function: Any) -> list[Tensor]:
+    """The tensors that a Python function takes from around it, itself or by functions it takes."""
+    tensors: list[Tensor] = []
+    codes, functions = set(), [function]
+    while functions:
+        function = functions.pop()
+        code = getattr(function, "__code__", None)
+        if code is None or code in codes:
+            continue
+        codes.add(code)
+        names = {} if function.__module__.startswith("nanotorch.") else function.__globals__
+        values = [names[name] for name in code.co_names if name in names]
+        for cell in function.__closure__ or ():
+            with contextlib.suppress(ValueError):  # a variable without a value yet
+                values.append(cell.cell_contents)
+        tensors += [value for value in values if isinstance(value, Tensor)]
+        functions += [value for value in values if isinstance(value, FunctionType)]
+    return tensors

@@ -17,7 +17,7 @@ from nanotorch import ops
 from nanotorch.autograd.forward_ad import FORWARD, dual_level, make_dual, unpack_dual
 from nanotorch.autograd.functional import unit_vectors
 from nanotorch.autograd.grad_mode import enable_grad, modes
-from nanotorch.func.levels import Level
+from nanotorch.func.levels import Level, call
 from nanotorch.func.structures import described, leaves, mapped, rebuilt
 from nanotorch.tensor import Tensor
 
@@ -98,7 +98,7 @@ def grad_and_value(
         level = Level()
         with enable_grad():
             arguments, part, xs = lift_arguments(level, args, argnums, "grad")
-            result = func(*arguments, **kwargs)
+            result = call(func, "grad", *arguments, **kwargs)
             output, aux = with_aux(result, has_aux, "grad")
             value = scalar(output, "grad")
             gradients = [level.leave(g) for g in level.pull([value], xs, None)]
@@ -146,7 +146,7 @@ def vjp(func: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     level = Level()
     with enable_grad():
         inputs = mapped(lambda x: level.lift(x, "vjp"), primals)
-        output, aux = with_aux(func(*inputs), has_aux, "vjp")
+        output, aux = with_aux(call(func, "vjp", *inputs), has_aux, "vjp")
         xs, ys = leaves(inputs), only_tensors(output, "vjp")
 
     def pull(*cotangents: Any) -> Any:
@@ -189,7 +189,7 @@ def jvp(
     with dual_level():
         pairs = zip(leaves(primals), leaves(tangents), strict=True)
         duals = rebuilt(primals, [make_dual(p, t) for p, t in pairs])
-        output, aux = with_aux(func(*duals), has_aux, "jvp")
+        output, aux = with_aux(call(func, "jvp", *duals), has_aux, "jvp")
         ys = [unpack_dual(y) for y in only_tensors(output, "jvp")]
         if strict and any(y.tangent is None for y in ys):
             raise RuntimeError(
@@ -206,7 +206,7 @@ def transpose(
 ) -> tuple[Any, Any, list[Tensor], list[Tensor], list[Tensor]]:
     """(output, aux, its tensors, dummies u, Jᵀ u); pulling t back through Jᵀ u gives J t."""
     inputs = mapped(lambda x: level.lift(x, op), primals)
-    output, aux = with_aux(func(*inputs), has_aux, op)
+    output, aux = with_aux(call(func, op, *inputs), has_aux, op)
     ys = only_tensors(output, op)
     dummies = [level.leaf(ops.zeros_like(y)) for y in ys]
     return output, aux, ys, dummies, level.pull(ys, leaves(inputs), dummies, record=True)
@@ -264,7 +264,7 @@ def jacrev(
         level = Level()
         with enable_grad():
             arguments, part, xs = lift_arguments(level, args, argnums, "jacrev")
-            output, aux = with_aux(func(*arguments, **kwargs), has_aux, "jacrev")
+            output, aux = with_aux(call(func, "jacrev", *arguments, **kwargs), has_aux, "jacrev")
             blocks = []
             for y in only_tensors(output, "jacrev"):
                 record = level.outer_grad and level.reaches_outside([y])
@@ -315,7 +315,7 @@ def jacfwd(
                 places, replaced if isinstance(argnums, tuple) else (replaced,), strict=True
             ):
                 arguments[place] = value
-            return func(*arguments, **kwargs)
+            return call(func, "jacfwd", *arguments, **kwargs)
 
         columns: list[list[list[Tensor]]] = []
         output = aux = None
@@ -326,8 +326,9 @@ def jacfwd(
                 output, push, *rest = jvp(moved, tuple(xs), tangents, has_aux=has_aux)
                 aux = rest[0] if rest else None
                 columns[j].append(leaves(push))
-        if output is None:
-            raise RuntimeError("jacfwd: expected an argument with at least one element")
+        if output is None:  # no element, and so no column, but the shape of an output
+            output = moved(*xs)
+            output, aux = with_aux(output, has_aux, "jacfwd")
         blocks = []
         for i, y in enumerate(leaves(output)):
             block = [

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
 
 from nanotorch import ops
+from nanotorch.func.levels import call
 from nanotorch.func.structures import leaves, mapped, rebuilt, spread_over
 from nanotorch.sampling import count_of_draws, mark
 from nanotorch.tensor import Tensor
@@ -48,8 +48,6 @@ def vmap(
         shared = mapped(lambda x: x, kwargs)
         go_back = None if randomness == "different" else mark()
         before = count_of_draws() if randomness == "error" else None
-        captured = captured_tensors(func)
-        versions = [x._version for x in captured]
         rows: list[list[Any]] = []
         output: Any = None
         for sample in range(size):
@@ -59,12 +57,7 @@ def vmap(
                 x if d is None else ops.select(x, d, sample)
                 for x, d in zip(values, dims, strict=True)
             ]
-            output = func(*rebuilt(args, arguments), **shared)
-            if any(x._version != version for x, version in zip(captured, versions)):
-                raise RuntimeError(
-                    "vmap: the function wrote in place to a tensor that it captured, which has no "
-                    "place for the results of all samples; return them instead"
-                )
+            output = call(func, "vmap", *rebuilt(args, arguments), **shared)
             rows.append(leaves(output))
             if sample == 0 and go_back is not None and before not in (None, count_of_draws()):
                 go_back()
@@ -78,19 +71,6 @@ def vmap(
         return rebuilt(output, [gather(column, place) for column, place in pairs])
 
     return over_batch
-
-
-def captured_tensors(function: Any) -> list[Tensor]:
-    """The tensors among the variables that a Python function takes from around it."""
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return []
-    names = function.__globals__
-    values = [names[name] for name in code.co_names if name in names]
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):  # a variable without a value yet
-            values.append(cell.cell_contents)
-    return [value for value in values if isinstance(value, Tensor)]
 
 
 def batch_size(values: list[Any], dims: list[Any]) -> int:

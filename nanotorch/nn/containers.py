@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from operator import index as as_index
 from typing import Any, Self, overload
@@ -306,54 +306,102 @@ class ParameterList(Module):
 
 
 class ParameterDict(Module):
-    """A dictionary of parameters, registered under their keys; plain tensors become parameters."""
+    """A dictionary of parameters, which are registered under their keys; plain tensors become
+    parameters, and what is no tensor stays as it is."""
+
+    _names: dict[str, None]  # the keys, in their order
 
     def __init__(
         self, parameters: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None
     ) -> None:
         super().__init__()
+        object.__setattr__(self, "_names", {})
         if parameters is not None:
             self.update(parameters)
 
     def __getitem__(self, key: str) -> Any:
-        if key not in self._parameters:
+        if key not in self._names:
             raise KeyError(key)
         return getattr(self, key)
 
     def __setitem__(self, key: str, value: Any) -> None:
+        if not isinstance(key, str):
+            raise TypeError(f"ParameterDict: expected a str as the key, got {type(key).__name__}")
         if isinstance(value, Tensor) and not isinstance(value, Parameter):
             value = Parameter(value)
-        self.register_parameter(key, value)
+        if key in self._names or not isinstance(value, Parameter):
+            if key not in self._names and hasattr(self, key):
+                raise KeyError(f"attribute {key!r} already exists")
+            setattr(self, key, value)
+        else:
+            self.register_parameter(key, value)
+        self._names[key] = None
 
     def __delitem__(self, key: str) -> None:
-        self[key]
-        delattr(self, key)
+        self.pop(key)
 
     def __len__(self) -> int:
-        return len(self._parameters)
+        return len(self._names)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._parameters)
+        return iter(self._names)
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(self._names)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._parameters
+        return key in self._names
 
     def keys(self) -> Iterable[str]:
         """The names."""
-        return self._parameters.keys()
+        return self._names.keys()
 
     def values(self) -> Iterable[Any]:
         """The parameters."""
-        return self._parameters.values()
+        return [self[key] for key in self]
 
     def items(self) -> Iterable[tuple[str, Any]]:
         """(name, parameter) pairs."""
-        return self._parameters.items()
+        return [(key, self[key]) for key in self]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The parameter of that name, or the default."""
+        return self[key] if key in self._names else default
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """The parameter of that name, which the default becomes if there is none."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def pop(self, key: str) -> Any:
+        """Takes a parameter out and returns it."""
+        value = self[key]
+        delattr(self, key)
+        del self._names[key]
+        return value
+
+    def popitem(self) -> tuple[str, Any]:
+        """Takes the latest parameter out and returns (name, parameter)."""
+        key = next(reversed(self))
+        return key, self.pop(key)
+
+    def clear(self) -> None:
+        """Takes all parameters out."""
+        for key in list(self):
+            del self[key]
+
+    def copy(self) -> ParameterDict:
+        """Another dictionary of the same parameters."""
+        return ParameterDict(self.items())
 
     def extra_repr(self) -> str:
         """One parameter a line, with its type and its size."""
         lines = []
         for name, p in self.items():
+            if not isinstance(p, Tensor):
+                lines.append(f"  ({name}): Object of type: {type(p).__name__}")
+                continue
             size = "x".join(map(str, p.shape))
             place = f" ({p.device})" if p.is_cuda else ""
             kind = f"{'torch.cuda' if p.is_cuda else 'torch'}.{p.dtype.title}Tensor"
@@ -362,10 +410,6 @@ class ParameterDict(Module):
 
     def update(self, parameters: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
         """Adds or replaces parameters by name."""
-        pairs: Sequence[tuple[str, Any]] = (
-            list(parameters.items())
-            if isinstance(parameters, Mapping | ParameterDict)
-            else list(parameters)
-        )
-        for key, value in pairs:
+        mapping = isinstance(parameters, Mapping | ParameterDict)
+        for key, value in list(parameters.items() if mapping else parameters):  # type: ignore[union-attr]
             self[key] = value

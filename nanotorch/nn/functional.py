@@ -469,29 +469,72 @@ def _warn_of_sizes(input: Tensor, target: Tensor) -> None:
         )
 
 
-def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """(x - target)², with a UserWarning where the shapes differ."""
+def _weighted(losses: Tensor, input: Tensor, weight: Tensor) -> Tensor:
+    if weight.shape != input.shape:
+        raise ValueError(
+            f"expected weights of the input's shape {tuple(input.shape)}, got {tuple(weight.shape)}"
+        )
+    return losses * weight
+
+
+def mse_loss(
+    input: Tensor, target: Tensor, reduction: str = "mean", weight: Tensor | None = None
+) -> Tensor:
+    """(x - target)², with a UserWarning where the shapes differ.
+
+    weight: one for each element of x; the mean then divides by their sum.
+    """
     _warn_of_sizes(input, target)
-    result: Tensor = ops.mse_loss(input, target, reduction)
-    return result
+    if weight is None:
+        result: Tensor = ops.mse_loss(input, target, reduction)
+        return result
+    ops.loss_reductions.check_reduction(reduction)
+    losses = _weighted((input - target) ** 2, input, weight)
+    return (
+        losses.sum() / weight.sum()
+        if reduction == "mean"
+        else ops.loss_reductions.total(losses, reduction)
+    )
 
 
 @in_precision("full")
-def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """|x - target|, with a UserWarning where the shapes differ."""
+def l1_loss(
+    input: Tensor, target: Tensor, reduction: str = "mean", weight: Tensor | None = None
+) -> Tensor:
+    """|x - target|, with a UserWarning where the shapes differ.
+
+    weight: one for each element of x; the mean then divides by their sum.
+    """
     _warn_of_sizes(input, target)
-    result: Tensor = ops.l1_loss(input, target, reduction)
-    return result
+    if weight is None:
+        result: Tensor = ops.l1_loss(input, target, reduction)
+        return result
+    ops.loss_reductions.check_reduction(reduction)
+    losses = _weighted((input - target).abs(), input, weight)
+    return (
+        losses.sum() / weight.sum()
+        if reduction == "mean"
+        else ops.loss_reductions.total(losses, reduction)
+    )
 
 
 @in_precision("full")
 def huber_loss(
-    input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0
-) -> Tensor:
-    """(x - target)² / 2 within delta, delta · (|x - target| - delta / 2) beyond."""
+    input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0,
+    weight: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """(x - target)² / 2 within delta, delta · (|x - target| - delta / 2) beyond.
+
+    weight: one for each element of x; the mean is still that over all elements.
+    """
     _warn_of_sizes(input, target)
-    result: Tensor = ops.huber_loss(input, target, reduction, delta)
-    return result
+    if weight is None:
+        result: Tensor = ops.huber_loss(input, target, reduction, delta)
+        return result
+    ops.loss_reductions.check_reduction(reduction)
+    losses = _weighted(ops.huber_loss(input, target, "none", delta), input, weight)
+    average: Tensor = ops.loss_reductions.total(losses, reduction)
+    return average
 
 
 @in_precision("full")

@@ -116,7 +116,7 @@ def multi_margin_loss(
         raise ValueError(f"multi_margin_loss: only p == 1 and p == 2 are supported, got {p}")
     if input.ndim < 2:
         input, target = input.reshape((-1,)), target.reshape(())
-    check_classes(input, target, "multi_margin_loss")
+    check_classes(input, target, weight, "multi_margin_loss")
     loss = ops.relu(margin - ops.gather(input, -1, ops.unsqueeze(target, -1)) + input)
     if p == 2:
         loss = loss * loss

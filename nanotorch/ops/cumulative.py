@@ -7,11 +7,12 @@ multiply: `recurrence` takes such products at all places in log2(n) passes.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from nanotorch.backend import HOST, Array
 from nanotorch.ops.casting import cast, into, ones_like, zeros_like
-from nanotorch.ops.comparisons import where
+from nanotorch.ops.comparisons import isfinite, where
 from nanotorch.ops.indexing import flip
 from nanotorch.ops.joining import cat
 from nanotorch.ops.shapes import dimension, narrow, required, reshape
@@ -114,13 +115,15 @@ class CumprodReverse(Primitive):
 
 
 def products_of_others(x: Any, dim: int | None) -> Any:
-    """For each element the product of the others over `dim`, right also where one element is 0."""
+    """For each element the product of the others over `dim`, right also where some are 0."""
     if not x.ndim:
         return ones_like(x)
-    zero = x == 0
+    zero, endless = x == 0, ~isfinite(x)
     safe = where(zero, 1.0, x)
-    zeros, product = sum(zero, dim, True), prod(safe, dim, True)
-    return where(zero, where(zeros == 1, product, 0.0), where(zeros == 0, product / safe, 0.0))
+    product = prod(safe, dim, True)
+    zeros, endless_ones = (sum(mask, dim, True) > mask for mask in (zero, endless))
+    nothing = where(endless_ones, x * math.nan, zeros_like(x))  # 0, and NaN times 0 is NaN
+    return where(zeros, nothing, where(zero, product, product / safe))
 
 
 def reverse_cumsum(g: Any, dim: int) -> Any:
@@ -213,20 +216,23 @@ def prod(
     keepdims: bool = False,
 ) -> Any:  # fmt: skip
     """The product over one dimension or over all."""
+    dim, keepdim = dim if axis is None else axis, keepdim or keepdims
     if dtype is not None:
-        x = cast(x, dtype.numpy)
-    return apply(Prod, x, dim=axes(x, dim if axis is None else axis), keepdim=keepdim or keepdims)
+        return cast(prod(cast(x, dtype.numpy), dim, keepdim), dtype.numpy)
+    return apply(Prod, x, dim=axes(x, dim), keepdim=keepdim)
 
 
 def cumsum(x: Any, dim: Any = None, *, dtype: Any = None, axis: Any = None) -> Any:
     """The running sum along `dim`."""
+    dim = required(dim, axis, "cumsum")
     if dtype is not None:
-        x = cast(x, dtype.numpy)
-    return apply(Cumsum, x, dim=dimension(required(dim, axis, "cumsum"), x.ndim))
+        return cast(cumsum(cast(x, dtype.numpy), dim), dtype.numpy)
+    return apply(Cumsum, x, dim=dimension(dim, x.ndim))
 
 
 def cumprod(x: Any, dim: Any = None, *, dtype: Any = None, axis: Any = None) -> Any:
     """The running product along `dim`."""
+    dim = required(dim, axis, "cumprod")
     if dtype is not None:
-        x = cast(x, dtype.numpy)
-    return apply(Cumprod, x, dim=dimension(required(dim, axis, "cumprod"), x.ndim))
+        return cast(cumprod(cast(x, dtype.numpy), dim), dtype.numpy)
+    return apply(Cumprod, x, dim=dimension(dim, x.ndim))

@@ -10,7 +10,7 @@ from nanotorch.ops.comparisons import where
 from nanotorch.ops.cumulative import products_of_others
 from nanotorch.ops.elementwise import sign
 from nanotorch.ops.operand_dtypes import alike, needs_floats
-from nanotorch.ops.products import mm, same_dtype
+from nanotorch.ops.products import mm
 from nanotorch.ops.shapes import (
     UnsafeView,
     diag_embed,
@@ -268,7 +268,7 @@ def matmul(a: Any, b: Any) -> Any:
         raise RuntimeError(
             f"matmul: both arguments need to be at least 1D, but they are {a.ndim}D and {b.ndim}D"
         )
-    same_dtype(a, b, "matmul")
+    alike("matmul", a, b)
     if a.ndim == 1 and b.ndim == 1:
         return dot(a, b)
     if a.ndim == 2 and b.ndim == 1:
@@ -305,7 +305,7 @@ def dot(a: Any, b: Any) -> Any:
             f"dot: inconsistent tensor size, expected a {tuple(a.shape)} and b {tuple(b.shape)} to "
             "have the same number of elements"
         )
-    same_dtype(a, b, "dot")
+    alike("dot", a, b)
     return apply(Dot, a, b)
 
 

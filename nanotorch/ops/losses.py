@@ -6,6 +6,7 @@ from typing import Any
 
 from nanotorch.backend import HOST, Array, broadcast_shapes, constant, counting, dtype_of
 from nanotorch.ops.activations import log_softmax
+from nanotorch.ops.casting import cast
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import abs, exp, log, sign
 from nanotorch.ops.loss_reductions import (
@@ -17,7 +18,7 @@ from nanotorch.ops.loss_reductions import (
     scaled,
     total,
 )
-from nanotorch.ops.operand_dtypes import alike, needs_floats
+from nanotorch.ops.operand_dtypes import alike, needs_floats, real_floats
 from nanotorch.ops.pairs import xlogy
 from nanotorch.ops.sums import sum
 from nanotorch.primitive import Elementwise, Linear, Primitive, apply
@@ -250,6 +251,7 @@ def binary_cross_entropy(x: Any, target: Any, weight: Any = None, reduction: str
 def mse_loss(x: Any, target: Any, reduction: str = "mean") -> Any:
     """(x - target) ** 2, of shapes that broadcast."""
     check_reduction(reduction)
+    real_floats("mse_loss", x, target)
     return apply(MseLoss, x, target, reduction=reduction)
 
 
@@ -267,26 +269,34 @@ def nll_loss(
     `weight` (C) weighs the classes; targets equal to `ignore_index` do not count.
     """
     check_reduction(reduction)
-    check_classes(x, target, "nll_loss")
+    check_classes(x, target, weight, "nll_loss")
     needs_floats("nll_loss", x)
     alike("nll_loss", x, weight)
     return apply(NllLoss, x, target, weight, ignore_index=ignore_index, reduction=reduction)
 
 
-def check_classes(x: Any, target: Any, op: str) -> None:
-    """Refuses targets of the wrong dtype or shape."""
+def check_classes(x: Any, target: Any, weight: Any, op: str) -> None:
+    """Refuses targets of the wrong dtype or shape, and weights that are not one for each class."""
     if not hasattr(target, "_array"):
         return
     targets, shape = target._array, x._array.shape
-    if targets.dtype.kind not in "iu":
+    if targets.dtype.char not in "lqB":
         raise RuntimeError(
-            f"{op}: expected target of dtype Long, got {dtype_of(targets.dtype).title}"
+            f"{op}: expected target of dtype Long or Byte, got {dtype_of(targets.dtype).title}"
         )
+    if not shape:
+        raise ValueError(f"{op}: expected an input of 1 or more dimensions, got 0")
     expected = () if len(shape) == 1 else (shape[0], *shape[2:])
     if targets.shape != expected:
         raise ValueError(
             f"{op}: expected target of shape {expected} for input of shape {shape}, got "
             f"{targets.shape}"
+        )
+    count = shape[0 if len(shape) == 1 else 1]
+    if weight is not None and tuple(weight.shape) != (count,):
+        raise RuntimeError(
+            f"{op}: expected one weight for each of the {count} classes, got weights of shape "
+            f"{tuple(weight.shape)}"
         )
 
 
@@ -355,7 +365,11 @@ def huber_loss(x: Any, target: Any, reduction: str = "mean", delta: float = 1.0)
     check_reduction(reduction)
     if not delta > 0:
         raise RuntimeError("huber_loss does not support non-positive values for delta.")
-    return total(quadratic_within(x - target, delta), reduction)
+    real_floats("huber_loss", x, target)
+    kind = getattr(x, "_array", x).dtype
+    if kind.kind not in "fV":
+        raise RuntimeError(f"huber_loss: expected a floating point input, got {x.dtype}")
+    return total(cast(quadratic_within(x - target, delta), kind), reduction)
 
 
 class QuadraticWithin(Elementwise):
@@ -377,8 +391,9 @@ def quadratic_within(x: Any, delta: float) -> Any:
 def smooth_l1_loss(x: Any, target: Any, reduction: str = "mean", beta: float = 1.0) -> Any:
     """(x - target) ** 2 / (2 beta) within beta, |x - target| - beta / 2 beyond."""
     check_reduction(reduction)
-    if beta < 0:
+    if not beta >= 0:
         raise RuntimeError(f"smooth_l1_loss does not support negative values for beta, got {beta}")
+    real_floats("smooth_l1_loss", x, target)
     if beta == 0:
         return total(abs(x - target), reduction)
     return total(quadratic_within(x - target, beta) / beta, reduction)

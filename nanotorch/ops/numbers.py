@@ -8,7 +8,7 @@ from typing import Any
 from nanotorch.backend import Array, dtypes, get_default_dtype
 from nanotorch.ops.casting import cast, into, zeros_like
 from nanotorch.ops.comparisons import where
-from nanotorch.ops.elementwise import cos, exp2, sin
+from nanotorch.ops.elementwise import exp2
 from nanotorch.ops.outputs import named
 from nanotorch.ops.powers import power
 from nanotorch.ops.shapes import alias
@@ -72,19 +72,35 @@ logaddexp2 = function(Logaddexp2)
 
 
 class Sinc(Elementwise):
-    """y = sin(pi x) / (pi x), and 1 at 0"""
+    """y = the derivative of that order (0: itself) of sin(pi x) / (pi x), which is 1 at 0"""
 
     promotes = "floating"
-    vjp = (lambda g, x: g * sinc_slope(x),)
+    vjp = (lambda g, x, order: g * apply(Sinc, x, order=order + 1),)
 
     @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        z = math.pi * xp.where(x == 0, 1, x)
-        y = xp.where(x == 0, 1, xp.sin(z) / z).astype(x.dtype)
-        return into(xp, y, out)
+    def kernel(xp: Any, x: Array, *, order: int, out: Array | None = None) -> Array:
+        z = math.pi * x
+        near = abs(z) <= 1 + order
+        far = xp.where(near, math.pi, z)
+        y = xp.sin(far) / far
+        for k in range(1, order + 1):  # z s^(k) + k s^(k - 1) = sin^(k), s being sin(z) / z
+            y = (xp.sin(far + k * math.pi / 2) - k * y) / far
+        y = xp.where(near, sinc_series(xp.where(near, z, 0), order), y)
+        return into(xp, (y * math.pi**order).astype(x.dtype), out)
 
 
-sinc = function(Sinc)
+def sinc_series(z: Array, order: int) -> Array:
+    """The derivative of that order of sin(z) / z, by its power series: for z near 0."""
+    total, first = 0 * z, (order + 1) // 2
+    for k in range(first + 10 + 2 * order, first - 1, -1):
+        power = 2 * k - order
+        total = total * z * z + (-1) ** k / ((2 * k + 1) * math.factorial(power))
+    return total * z if order % 2 else total
+
+
+def sinc(x: Any) -> Any:
+    """sin(pi x) / (pi x), and 1 at 0."""
+    return apply(Sinc, x, order=0)
 
 
 class Mantissa(Elementwise):
@@ -147,12 +163,6 @@ def power_of_two(x: Any) -> Any:
 
 
 FREXP = named("frexp", "mantissa", "exponent")
-
-
-def sinc_slope(x: Any) -> Any:
-    """The derivative of sinc."""
-    z = where(x == 0, 1.0, x * math.pi)
-    return where(x == 0, 0.0, math.pi * (z * cos(z) - sin(z)) / (z * z))
 
 
 def heaviside(x: Any, values: Any) -> Any:

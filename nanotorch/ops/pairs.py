@@ -8,6 +8,7 @@ from nanotorch.backend import Array, is_array, result_type
 from nanotorch.ops.casting import cast, into, zeros_like
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import exp, sign
+from nanotorch.ops.operand_dtypes import alike
 from nanotorch.primitive import Elementwise, Rule, Traced, Ufunc, apply, function
 
 
@@ -147,17 +148,10 @@ def over_square(x: Any, a: Any, b: Any) -> Any:
 
 def lerp(start: Any, end: Any, weight: Any) -> Any:
     """start + weight * (end - start); all tensors of one dtype."""
-    same_dtype(start, end, weight)
+    alike("lerp", start, end, weight)
     if isinstance(weight, Traced) or is_array(weight):
         return apply(LerpTensor, start, end, weight)
     return apply(Lerp, start, end, weight=weight)
-
-
-def same_dtype(start: Any, *others: Any) -> None:
-    """Refuses operands of lerp whose dtype is not that of the first."""
-    for other in others:
-        if getattr(other, "dtype", start.dtype) != start.dtype:
-            raise RuntimeError(f"lerp: expected dtype {start.dtype}, but got dtype {other.dtype}")
 
 
 def addcmul(x: Any, a: Any, b: Any, *, value: float = 1) -> Any:

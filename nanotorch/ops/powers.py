@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import cmath
+import math
 from typing import Any
 
 from nanotorch.backend import Array, is_array, result_type
@@ -76,7 +78,9 @@ def power_base_slope(a: Any, y: Any, base: float) -> Any:
     """d(base ** a)/da = y log(base), taken as 0 for the base 0 with a >= 0."""
     if base == 0:
         return where(a >= 0, 0.0, y * float("-inf"))
-    return y * log(y * 0 + base)
+    if isinstance(base, complex) or getattr(y, "_array", y).dtype.kind == "c":
+        return y * cmath.log(base)
+    return y * (math.log(base) if base > 0 else math.nan)
 
 
 def power(a: Any, exponent: Any) -> Any:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import HOST, Array
+from nanotorch.ops.operand_dtypes import alike
 from nanotorch.ops.shapes import reshape, transpose
-from nanotorch.primitive import Multilinear, Primitive, Traced, apply
+from nanotorch.primitive import Multilinear, Primitive, apply
 
 
 def matrix_product(xp: Any, a: Array, b: Array, out: Array | None) -> Array:
@@ -86,17 +87,9 @@ def product(a: Any, b: Any) -> Any:
     return reshape(apply(Mm, rows(a), b), (*a.shape[:-1], b.shape[1]))
 
 
-def same_dtype(a: Any, b: Any, op: str) -> None:
-    """Refuses operands of different dtypes, as PyTorch's products do, unless they will be cast."""
-    if a.dtype != b.dtype and not (isinstance(a, Traced) and a._mixes()):
-        raise RuntimeError(
-            f"{op}: expected both tensors to have the same dtype, but got {a.dtype} and {b.dtype}"
-        )
-
-
 def mm(a: Any, b: Any) -> Any:
     """The product of the matrices a (m, k) and b (k, n)."""
-    same_dtype(a, b, "mm")
+    alike("mm", a, b)
     return apply(Mm, a, b)
 
 

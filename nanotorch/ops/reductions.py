@@ -17,7 +17,7 @@ from nanotorch.ops.indexing import Gather
 from nanotorch.ops.outputs import shown
 from nanotorch.ops.pairs import Maximum, Minimum
 from nanotorch.ops.shapes import UnsafeView, dimension, required
-from nanotorch.ops.sums import Dim, axes, dims, spread, sum
+from nanotorch.ops.sums import Dim, axes, dims, floating, spread, sum
 from nanotorch.primitive import Primitive, Rule, Traced, apply
 
 
@@ -348,4 +348,7 @@ def nanmean(
 ) -> Any:  # fmt: skip
     """The mean over `dim` of the elements that are numbers."""
     dim, keepdim = dim if axis is None else axis, keepdim or keepdims
-    return nansum(x, dim, keepdim, dtype=dtype) / sum(~isnan(x), dim, keepdim)
+    floating(x, "nanmean")
+    if dtype is not None:
+        return nanmean(cast(x, dtype.numpy), dim, keepdim)
+    return nansum(x, dim, keepdim) / sum(~isnan(x), dim, keepdim)

@@ -100,9 +100,10 @@ def sum(
     keepdims: bool = False,
 ) -> Any:  # fmt: skip
     """The sum over `dim` (an int, several, or None for all); integers and booleans give int64."""
+    dim, keepdim = dim if axis is None else axis, keepdim or keepdims
     if dtype is not None:
-        x = cast(x, dtype.numpy)
-    return apply(Sum, x, dim=axes(x, dim if axis is None else axis), keepdim=keepdim or keepdims)
+        return cast(sum(cast(x, dtype.numpy), dim, keepdim), dtype.numpy)
+    return apply(Sum, x, dim=axes(x, dim), keepdim=keepdim)
 
 
 def mean(
