@@ -25,7 +25,7 @@ from training_steps import (
 
 import nanotorch as nt
 from nanotorch import nn, optim
-from nanotorch.compile import pure, tiles
+from nanotorch.compile import matcher, pure, tiles
 
 
 @pytest.fixture(autouse=True)
@@ -169,6 +169,86 @@ def test_each_shape_and_each_mode_has_a_recording_of_its_own() -> None:
     model.eval()
     compiled(x, y)
     assert compiled._recordings == 3
+
+
+def trained_on(sizes: list[int], pure_mode: bool | None) -> tuple[Any, Any]:
+    """The step, and the losses and weights of an MLP after batches of so many rows."""
+    step, model, _ = training_step(perceptron, OPTIMIZERS["sgd"])
+    step = step if pure_mode is None else nt.compile(step, pure=pure_mode, warn=False)
+    ((x, y),) = batches(1)
+    losses = [step(x[:n], y[:n]).item() for n in sizes]
+    return step, (losses, [p.tolist() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("pure_mode", [False, True])
+def test_twenty_batch_sizes_in_turn_are_all_replayed(pure_mode: bool) -> None:
+    sizes = [*range(1, 21)] * 3
+    step, results = trained_on(sizes, pure_mode)
+    assert results == trained_on(sizes, None)[1]
+    if pure_mode:
+        assert step._recordings == 20 and step._eager is None
+    else:
+        assert len(step._paths.start.next) == 20 and not step._paths.misses
+
+
+def test_more_batch_sizes_than_are_kept_leave_those_that_are_kept_replayed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pure, "MOST_PLANS", 3)
+    sizes = [1, 2, 3, 4, 5] * 6
+    step, results = trained_on(sizes, True)
+    assert results == trained_on(sizes, None)[1]
+    assert step._recordings == 3 and step._eager is None
+
+
+def test_the_recording_used_least_makes_room_for_what_is_called_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pure, "MOST_PLANS", 3)
+    sizes = [1, 2, 3, *[2, 3, 4] * 10, *[1] * 2]
+    step, results = trained_on(sizes, True)
+    assert results == trained_on(sizes, None)[1]
+    assert step._recordings == 4  # 4 took the place of 1
+    kept = {r.forms[0][0][0] for replays in step._replays.values() for r in replays}
+    assert kept == {2, 3, 4}
+
+
+def test_recordings_of_large_batches_are_bounded_by_their_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pure, "MOST_PLAN_BYTES", 1)
+    step, results = trained_on([*range(1, 12)] * 2, True)
+    assert results == trained_on([*range(1, 12)] * 2, None)[1]
+    assert step._recordings == pure.FEW_PLANS
+
+
+def test_a_path_forgets_the_form_used_least_for_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matcher, "MOST_FORMS", 2)
+    monkeypatch.setattr(matcher, "CALLS_TO_EXCHANGE", 3)
+    sizes = [1, 2, 1, 2, 1, 2, *[3, 2] * 20]
+    step, results = trained_on(sizes, False)
+    assert results == trained_on(sizes, None)[1]
+    paths = step._paths
+    assert {shapes[1][0] for shapes in map(tuple, paths.start.next)} == {2, 3}
+    assert "by the engine" not in str(step.plan())
+    entries, below = 0, list(paths.start.next.values())
+    while below:
+        for entry in below.pop():
+            entries += 1
+            below += entry.next.values()
+    assert paths.count == entries
+
+
+def test_one_argument_twice_has_a_recording_of_its_own() -> None:
+    add = nt.compile(lambda *xs: sum(xs[1:], xs[0]), pure=True)
+    with nt.no_grad():
+        for count in (2, 3, 9):
+            xs = [nt.full((2,), float(n)) for n in range(count)]
+            twice = [xs[0], *xs[1:-1], xs[0]]
+            for _ in range(2):
+                for arguments in (xs, twice):
+                    assert add(*arguments).tolist() == sum(arguments[1:], arguments[0]).tolist()
+    assert add._recordings == 6
 
 
 def test_a_layout_in_which_sums_are_taken_in_another_order_has_a_recording_of_its_own() -> None:
@@ -398,9 +478,9 @@ def test_threads_take_turns() -> None:
 
 def test_a_function_with_ever_new_values_is_left_eager() -> None:
     compiled = nt.compile(lambda x, k: x * k, pure=True)
-    with pytest.warns(UserWarning, match="recorded 8 times"):
-        results = [compiled(nt.ones(1), float(k)).item() for k in range(12)]
-    assert results == [float(k) for k in range(12)]
+    with pytest.warns(UserWarning, match="recorded 64 times"):
+        results = [compiled(nt.ones(1), float(k)).item() for k in range(70)]
+    assert results == [float(k) for k in range(70)]
 
 
 def test_the_plan_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,8 @@ application is the same one (see `Operand`), calls what the kernel calls, and ha
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -29,7 +31,7 @@ from nanotorch.tensor import Tensor
 
 # Primitives whose rules take a number as they take an array of one element.
 LIFTING = (arithmetic.Add, arithmetic.Sub, arithmetic.Rsub, arithmetic.Mul, arithmetic.Div)
-MOST_BRANCHES = 8  # applications that may follow one another application
+MOST_BRANCHES = 8  # applications of one form that may follow one another application
 
 
 class Unknown(Exception):
@@ -92,7 +94,7 @@ class Entry:
     def __init__(self, primitive: Any = None, attributes: Any = None) -> None:
         self.primitive, self.attributes = primitive, attributes
         self.before: Entry | None = None
-        self.next: list[Entry] = []
+        self.next: dict[Any, list[Entry]] = {}  # by their forms
         self.first: Entry | None = None  # of those, the one that came last
         self.operands: list[Operand] = []
         self.places = 0  # how many with a node the path has, itself included
@@ -211,7 +213,7 @@ class Entry:
         while below:  # whose backward passes hold the number
             entry = below.pop()
             entry.gradients = None
-            below += entry.next
+            below += itertools.chain.from_iterable(entry.next.values())
         return True
 
     # --- the second time --------------------------------------------------------------------------
@@ -298,9 +300,7 @@ class Entry:
             "        return None",
             *(f"    {line}" for line in body or ["return True"]),
         ]
-        exec(
-            compile("\n".join(lines) + "\n", f"<compiled {self.primitive.title()}>", "exec"), scope
-        )
+        exec(code_of("\n".join(lines) + "\n", f"<compiled {self.primitive.title()}>"), scope)
         return scope[name]  # type: ignore[no-any-return]
 
     def _computation(self, arrays: list[Any]) -> tuple[list[str], dict[str, Any]]:
@@ -494,6 +494,12 @@ def show(
     out._path = step if base is None or leaf else (*x._path, *step)
     out._base = x if base is None or leaf else base
     out._made_in_no_grad = in_no_grad
+
+
+@functools.lru_cache(1024)
+def code_of(source: str, title: str) -> Any:
+    """The code of a function; layers that are alike have the same, with other constants."""
+    return compile(source, title, "exec")
 
 
 def names_in(line: str) -> list[str]:

@@ -9,6 +9,7 @@ program (`gradients.py`); where that does not hold, nodes are made and walked.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from nanotorch.autograd.engine import go_on
@@ -20,7 +21,9 @@ from nanotorch.compile.outputs import Output
 from nanotorch.node import Node
 from nanotorch.tensor import Tensor
 
-MOST_ENTRIES = 5000  # of all paths of one step
+MOST_ENTRIES = 20_000  # of all paths of one step
+MOST_FORMS = 64  # forms of applications that may follow one another application
+CALLS_TO_EXCHANGE = 64  # applications without room, for each that gets the room of another one
 
 
 class Paths:
@@ -29,7 +32,7 @@ class Paths:
     def __init__(self) -> None:
         self.start = Entry()
         self.count = 0
-        self.full = False
+        self.misses = 0  # applications for which there was no room
         self.latest: Entry | None = None  # the end of the latest call's path
 
     def path_to(self, end: Entry) -> list[Entry]:
@@ -39,6 +42,25 @@ class Paths:
             path.append(end)
             end = end.before
         return path[::-1]
+
+    def has_room(self, before: Entry) -> bool:
+        """Whether one more entry may follow one; now and then the form used least makes room."""
+        if self.count < MOST_ENTRIES and len(before.next) < MOST_FORMS:
+            return True
+        self.misses += 1
+        if self.misses % CALLS_TO_EXCHANGE or len(before.next) < 2:
+            return False
+        going = before.next.pop(next(iter(before.next)))
+        while going:
+            entry = going.pop()
+            self.count -= 1
+            going += itertools.chain.from_iterable(entry.next.values())
+        return True
+
+
+def form_of(primitive: Any, inputs: Any) -> Any:
+    """What tells an application, at first sight, from others at its place of a path."""
+    return (primitive, *[x._array.shape for x in inputs if isinstance(x, Tensor)])
 
 
 class Matcher(Ring):
@@ -90,29 +112,27 @@ class Matcher(Ring):
         """An application by another entry than the first that has followed the latest; by a new
         one, unless there are too many, where it has not followed yet."""
         paths, before = self.paths, self.entry
-        for entry in before.next:
-            if entry.primitive is primitive and entry is not before.first:
-                out = entry.apply(self, inputs, attributes)
-                if out is not None:
-                    self.entry = before.first = entry  # most likely to come next
-                    return out
-        for entry in before.next:
-            if entry.primitive is primitive and entry.lift(inputs):
-                out = entry.apply(self, inputs, attributes)
-                if out is not None:
-                    self.entry = before.first = entry
-                    return out
-        if paths.count >= MOST_ENTRIES or len(before.next) >= MOST_BRANCHES:
-            paths.full = True
+        form = form_of(primitive, inputs)
+        known = before.next.get(form, []) + before.next.get(primitive, [])
+        for lifted in (False, True):
+            for entry in known:
+                if entry.lift(inputs) if lifted else entry is not before.first:
+                    out = entry.apply(self, inputs, attributes)
+                    if out is not None:
+                        self.entry = before.first = entry  # most likely to come next
+                        if form in before.next:  # the last is that which was used last
+                            before.next[form] = before.next.pop(form)
+                        return out
+        if len(known) >= MOST_BRANCHES or not paths.has_room(before):
             return go_on(primitive, inputs, attributes, ())
         entry = Entry.following(primitive, inputs, attributes)
         out = go_on(primitive, inputs, attributes, ())
         entry.before, entry.places = before, before.places
-        before.next.append(entry)
-        before.first = entry
+        before.first = self.entry = entry
         paths.count += 1
-        self.entry = entry
-        return entry.finish(self, inputs, out)
+        out = entry.finish(self, inputs, out)
+        before.next.setdefault(primitive if entry.why_eager else form, []).append(entry)
+        return out
 
     # --- nodes ------------------------------------------------------------------------------------
 

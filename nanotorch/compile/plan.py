@@ -46,7 +46,8 @@ class Plan(Program):
         steps = self._alive()
         if fresh is not None:  # what is the same in every call is written by no line
             self.fresh = [a for a in fresh if id(a) not in self._fixed]
-        self.renewed = [any(a is b for b in self.fresh or ()) for a in outputs]
+        renewed = {id(a) for a in self.fresh or ()}
+        self.renewed = [id(a) in renewed for a in outputs]
         self.memory.alone = self._seen_by_others(steps)
         self.run = self._generated(steps)
         self.gradients = [(leaf, self.slot(array)) for leaf, array in record.gradients.items()]

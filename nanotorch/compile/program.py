@@ -63,6 +63,7 @@ class Program:
         self.memory = Memory()
         # Under a name of ours, so that NumPy is as silent about overflow as in an eager step.
         self.constants: dict[str, Any] = {"__name__": "nanotorch.compile.step"}
+        self._constant_names: dict[tuple[str, int], str] = {}  # by prefix and identity
         self.lines: list[Line] = []  # what the lines of the program do
         self.source = ""
         self.slots: dict[int, Slot] = {}
@@ -75,7 +76,7 @@ class Program:
 
     def forget(self) -> None:
         """Lets go of the arrays of the recording, and of those that its kernels were noted with."""
-        self.memory.places, self.names = {}, {}
+        self.memory.places, self.names, self._constant_names = {}, {}, {}
         self._kernels, self._whole, self._kept = {}, {}, []
 
     def built(self, source: str) -> Callable[..., Any]:
@@ -339,11 +340,11 @@ class Program:
         return self.constant("a", self.memory.place(value).reshape(()))
 
     def constant(self, prefix: str, value: Any) -> str:
-        for name, known in self.constants.items():
-            if known is value and name.startswith(prefix):
-                return name
-        name = f"{prefix}_{next(self._counter)}"
-        self.constants[name] = value
+        name = self._constant_names.get((prefix, id(value)))
+        if name is None:
+            name = f"{prefix}_{next(self._counter)}"
+            self.constants[name] = value
+            self._constant_names[prefix, id(value)] = name
         return name
 
     def slot(self, array: Array | None) -> Slot:

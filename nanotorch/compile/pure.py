@@ -6,7 +6,7 @@ import contextlib
 import functools
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nanotorch.autograd.grad_mode import modes
@@ -25,21 +25,26 @@ from nanotorch.compile.tiles import WORTHWHILE_BYTES
 from nanotorch.compile.values import identity, is_plain
 from nanotorch.tensor import Tensor
 
-MOST_PLANS = 8  # recordings of one function before it is left eager
+MOST_PLANS = 64  # recordings of one function that are kept
+FEW_PLANS = 8  # of them for the same arguments, or with more than MOST_PLAN_BYTES together
+MOST_PLAN_BYTES = 1 << 30
+# Calls of what is not recorded, while the recording used least is not used, for it to make room.
+CALLS_TO_EXCHANGE = 8
 
 
-def flatten(value: Any, tensors: list[Tensor]) -> Any:
+def flatten(value: Any, tensors: list[Tensor], places: dict[int, int] | None = None) -> Any:
     """Collects the tensors of nested tuples, lists and dicts, and returns what else defines
-    them."""
+    them; `places` has the number of the first tensor over each array."""
+    places = {} if places is None else places
     if isinstance(value, Tensor):
-        tensors.append(value)
         array = value._array
-        same = next(i for i, x in enumerate(tensors) if x._array is array)
+        same = places.setdefault(id(array), len(tensors))
+        tensors.append(value)
         return (array.shape, array.dtype, place_of(array), value._requires_grad, same)
     if isinstance(value, tuple | list):
-        return (type(value), *(flatten(item, tensors) for item in value))
+        return (type(value), *(flatten(item, tensors, places) for item in value))
     if isinstance(value, dict):
-        return (dict, *((key, flatten(item, tensors)) for key, item in value.items()))
+        return (dict, *((key, flatten(item, tensors, places)) for key, item in value.items()))
     return identity(value) if is_plain(value) else Other(value)
 
 
@@ -78,9 +83,13 @@ class PureStep:
         self._replays: dict[Any, list[Replay]] = {}
         self._recordings = 0
         self._eager: str | None = None
+        self._full = False  # whether recordings have had to be left out
         self._latest: Replay | None = None  # that was recorded
         self._enter: Callable[[Any], Any] | None = None  # into the latest replay
         self._last_mode: Any = None  # that it was recorded in
+        self._by_shapes: dict[Any, Replay] = {}  # those with a fast way in, the latest of each kind
+        self._time = 0  # counts on where another replay is used than before, or none
+        self._waiting: dict[Any, tuple[int, int]] = {}  # when first called, and the calls since
         self._checked: dict[int, list[Event]] = {}  # what each replay was recorded with
         self._lock = threading.RLock()  # a live call may lead here again
 
@@ -90,26 +99,33 @@ class PureStep:
             return self._function(*args, **kwargs)
         mode = modes_now()
         with self._lock:
-            if self._enter is not None and self._last_mode == mode and not kwargs:
-                result = self._enter(args)
+            if self._last_mode == mode and not kwargs:
+                result = MISSED if self._enter is None else self._enter(args)
+                if result is MISSED and len(self._by_shapes) > 1:
+                    result = self._by_another(args)
                 if result is not MISSED:
                     return result
             inputs: list[Tensor] = []
-            signature = (flatten(args, inputs), flatten(kwargs, inputs), mode)
-            replays = self._replays.setdefault(signature, [])
+            signature = (flatten((args, kwargs), inputs), mode)
+            replays = self._replays.get(signature, ())
             replay = next((r for r in replays if r.holds()), None)
             if replay is None:
                 other = other_in(signature)
                 if other is not None:
-                    del self._replays[signature]
                     self.give_up(f"an argument is a {other.kind}, which is not compared by value")
                     return self._function(*args, **kwargs)
-                return self._record(replays, inputs, args, kwargs)
+                return self._record(signature, inputs, args, kwargs)
             if id(replay) in self._checked:
                 return self._compared(self._checked[id(replay)], inputs, args, kwargs)
+            self._time += 1
+            replay.used = self._time
+            if self._last_mode != mode:
+                self._by_shapes.clear()
             self._enter, self._last_mode = None, mode
             if replay.watch is None and not kwargs and all(type(x) is Tensor for x in args):
                 self._enter = replay.enter
+                if replay.enter is not None:
+                    self._by_shapes[tuple(x._array.shape for x in inputs)] = replay
             if replay.plan.cannot_run(inputs):
                 result = self._function(*args, **kwargs)
                 replay.plan.ran_eagerly()
@@ -117,13 +133,60 @@ class PureStep:
                 return result
             return replay(inputs)
 
-    def _record(self, replays: list[Replay], inputs: list[Tensor], args: Any, kwargs: Any) -> Any:
+    def _by_another(self, args: Sequence[Any]) -> Any:
+        """The result of a replay that is not the latest, whose arguments had these shapes;
+        MISSED where there is none."""
+        try:
+            replay = self._by_shapes.get(tuple([x._array.shape for x in args]))
+        except AttributeError:  # not all of them are tensors
+            return MISSED
+        if replay is None or replay.enter is None or replay.watch is not None:
+            return MISSED
+        result = replay.enter(args)
+        if result is not MISSED:
+            self._time += 1
+            replay.used, self._enter = self._time, replay.enter
+        return result
+
+    def _has_room(self, signature: Any, replays: list[Replay]) -> bool:
+        """Whether one more recording may be kept; that which was used least goes for one that is
+        called again and again meanwhile."""
+        every = [r for those in self._replays.values() for r in those]
+        rivals = replays if len(replays) >= FEW_PLANS else every
+        few = len(every) < FEW_PLANS or sum(r.bytes for r in every) <= MOST_PLAN_BYTES
+        if rivals is every and len(every) < MOST_PLANS and few:
+            return True
+        if not self._full:
+            self._full = True
+            self._tell(f"it was recorded {len(rivals)} times, each time for other shapes or values")
+        self._time += 1
+        self._enter = None  # the next replay takes the long way, which counts anew
+        least = min(rivals, key=lambda r: r.used)
+        since, calls = self._waiting.pop(signature, (self._time, 0))
+        if least.used > since:
+            since, calls = self._time, 0
+        if calls + 1 < CALLS_TO_EXCHANGE:
+            if len(self._waiting) >= MOST_PLANS:
+                self._waiting.clear()
+            self._waiting[signature] = (since, calls + 1)
+            return False
+        self._let_go_of(least)
+        return True
+
+    def _let_go_of(self, replay: Replay) -> None:
+        """Forgets a recording, and what leads to it."""
+        for signature, replays in list(self._replays.items()):
+            if replay in replays:
+                replays.remove(replay)
+                if not replays:
+                    del self._replays[signature]
+        self._checked.pop(id(replay), None)
+        self._by_shapes.clear()
+
+    def _record(self, signature: Any, inputs: list[Tensor], args: Any, kwargs: Any) -> Any:
         """Runs the function as it is and keeps a recording of it among those for its
         signature."""
-        if self._recordings == MOST_PLANS:
-            self.give_up(
-                f"it was recorded {MOST_PLANS} times, each time for other shapes or values"
-            )
+        if not self._has_room(signature, self._replays.get(signature, [])):
             return self._function(*args, **kwargs)
         if any(x._requires_grad for x in inputs):
             self.give_up("an argument requires grad; only what the function refers to may")
@@ -149,7 +212,9 @@ class PureStep:
         if self._explain:
             replay.watch = lambda: print(Explanation(replay.plan, self._name))
         self._latest = replay
-        replays.append(replay)
+        self._time += 1
+        replay.used = self._time
+        self._replays.setdefault(signature, []).append(replay)
         if events:
             self._checked[id(replay)] = events
             return result
@@ -171,8 +236,13 @@ class PureStep:
     def give_up(self, reason: str) -> None:
         """Leaves the function eager, and says why, once."""
         self._eager = reason
+        self._replays.clear()
+        self._tell(reason)
+
+    def _tell(self, reason: str) -> None:
+        """Warns that calls are eager."""
         if self._warn:
-            warnings.warn(f"compile: {self._name} runs eagerly: {reason}", stacklevel=4)
+            warnings.warn(f"compile: {self._name} runs eagerly: {reason}", stacklevel=5)
 
     @property
     def _name(self) -> str:
@@ -196,7 +266,7 @@ class PureStep:
         """
         with self._lock:
             inputs: list[Tensor] = []
-            signature = (flatten(args, inputs), flatten(kwargs, inputs), modes_now())
+            signature = (flatten((args, kwargs), inputs), modes_now())
             replays = self._replays.get(signature, ())
             replay = next((r for r in replays if r.holds()), None)
             if replay is None:
@@ -221,7 +291,7 @@ class PureStep:
                 self._eager or modes.anomaly or modes.saved_hooks or on_tensors()
             ):
                 one: list[Tensor] = []
-                signature = (flatten(slices(stacked, 0), one), flatten({}, []), modes_now())
+                signature = (flatten((slices(stacked, 0), {}), one), modes_now())
                 replay = next((r for r in self._replays.get(signature, ()) if r.holds()), None)
                 if replay is not None:
                     results = replay.several(count, stacked)

@@ -40,6 +40,7 @@ class Replay:
     enter: Callable[[Any], Any] | None = None  # the fast way in, where there is one
     watch: Callable[[], None] | None = None  # the next replay is timed, and then this is called
     plan: Plan | CudaPlan
+    used = 0  # when, by the clock of its function
 
     def __init__(
         self, recorder: Recorder, result: Any, inputs: list[Tensor], guards: Guards, name: str
@@ -51,6 +52,8 @@ class Replay:
             self.plan = CudaPlan(recorder, arrays, functools.partial(tell_without_graph, name))
         else:
             self.plan = Plan(recorder, arrays)
+        blocks = (self.plan.plan if isinstance(self.plan, CudaPlan) else self.plan).memory.blocks
+        self.bytes = sum(block.nbytes for block in blocks)
         self.holds = guard(recorder, guards)
         self.forms = [
             (x._array.shape, x._array.dtype, x._requires_grad, place_of(x._array)) for x in inputs
