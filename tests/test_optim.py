@@ -422,10 +422,44 @@ def test_lbfgs_of_rate_zero_stays_where_it_is() -> None:
     assert p.tolist() == [-1.2, 1.0]
 
 
-def test_lbfgs_goes_on_from_a_saved_state() -> None:
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [0, 1, 5, 40])
+def test_the_direction_is_that_of_the_two_loop_recursion(size: int, dtype: str) -> None:
+    from nanotorch.optim.lbfgs import _History
+
+    random = np.random.default_rng(0)
+    root = random.standard_normal((12, 12))
+    hessian = root @ root.T + np.eye(12)
+    history, pairs = _History({}), []
+    history.size = size
+    for number in range(30):
+        s, gradient = random.standard_normal((2, 12)).astype(dtype)
+        y = (hessian @ s).astype(dtype)
+        if number % 7 == 3:  # curvature that is not positive, or not a number
+            history.add(-y if number % 2 else y * np.nan, s)
+        history.add(y, s)
+        pairs.append((y.astype("float64"), s.astype("float64")))
+        pairs = pairs[max(len(pairs) - size, 0) :]
+        d, factors = -gradient.astype("float64"), []
+        for past_y, past_s in reversed(pairs):
+            factors.append(past_s @ d / (past_s @ past_y))
+            d -= factors[-1] * past_y
+        d *= s.astype("float64") @ y / (y.astype("float64") @ y)
+        for past_y, past_s in pairs:
+            d += (factors.pop() - past_y @ d / (past_s @ past_y)) * past_s
+        direction = history.direction(gradient)
+        assert direction.dtype == dtype
+        error = np.abs(direction - d).max() / np.abs(d).max()
+        assert error < (1e-11 if dtype == "float64" else 2e-4)
+
+
+@pytest.mark.parametrize("history", [100, 2])
+def test_lbfgs_goes_on_from_a_saved_state(history: int) -> None:
     def make(start: Any) -> tuple[nt.Tensor, optim.LBFGS, Any]:
         p = nt.tensor(start, dtype=nt.float64, requires_grad=True)
-        optimizer = optim.LBFGS([p], max_iter=3, line_search_fn="strong_wolfe")
+        optimizer = optim.LBFGS(
+            [p], max_iter=3, history_size=history, line_search_fn="strong_wolfe"
+        )
 
         def closure() -> nt.Tensor:
             optimizer.zero_grad()

@@ -24,12 +24,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler, scale
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+import nanotorch.interop.sklearn as sklearn_models
 from nanotorch.interop.sklearn import (
     LinearRegressor,
     LogisticClassifier,
     NeuralClassifier,
     NeuralRegressor,
 )
+from nanotorch.interop.sklearn_fit import Estimator
 
 pytestmark = pytest.mark.ring("interop")
 
@@ -69,6 +71,54 @@ DEFAULTS: list[tuple[Any, dict[str, Any]]] = [
 @pytest.mark.parametrize(("kind", "defaults"), DEFAULTS)
 def test_defaults(kind: Any, defaults: dict[str, Any]) -> None:
     assert kind().get_params() == defaults
+
+
+@pytest.mark.parametrize("frozen", [(), ("weight",), ("bias",)])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "model",
+    [
+        *(LogisticClassifier(C) for C in (0.5, np.inf)),
+        *(LinearRegressor(alpha) for alpha in (0.0, 2.0)),
+        LogisticClassifier(fit_intercept=False),
+    ],
+)
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_the_closed_form_is_the_sum_that_the_graph_gives(
+    model: Any, outputs: int, weighted: bool, frozen: tuple[str, ...], monkeypatch: Any
+) -> None:
+    random = np.random.default_rng(0)
+    X = random.standard_normal((50, 4))
+    y = random.integers(0, 2 if outputs == 1 else 3, 50)
+    if isinstance(model, LinearRegressor):
+        y = random.standard_normal((50, outputs))
+    start = {"weight": random.standard_normal((outputs, 4))}
+    if not model.fit_intercept:  # nothing else would be left to train
+        frozen = ()
+    model = clone(model).set_params(start=start, freeze=frozen, max_iter=1)
+    weights = random.uniform(0.1, 2, 50) if weighted else None
+    sums: list[list[Any]] = []
+
+    def both(self: Any, trained: Any, *rest: Any) -> None:
+        for kind in (type(self), Estimator):
+            loss = kind._sum_of_losses(self, trained, *rest[:-1])()
+            sums.append([loss, *(p.grad.numpy().copy() for p in trained)])
+
+    monkeypatch.setattr(sklearn_models, "BLOCK", 3 * 8 * 4)  # three rows, and two at the end
+    monkeypatch.setattr(Estimator, "_search", both)
+    model.fit(X, y, weights)
+    closed, graph = sums
+    assert len(closed) == len(graph) == 1 + len(list(model.module_.parameters())) - len(frozen)
+    for ours, expected in zip(closed, graph, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [LogisticClassifier, NeuralClassifier])
+def test_a_warning_names_the_callers_line(kind: Any) -> None:
+    X, y = load_breast_cancer(return_X_y=True)
+    with pytest.warns(ConvergenceWarning) as warnings:
+        kind(optimizer="lbfgs", max_iter=1).fit(X, y)
+    assert {warning.filename for warning in warnings} == {__file__}
 
 
 LOADERS = {"breast_cancer": load_breast_cancer, "wine": load_wine, "digits": load_digits}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from nanotorch.autograd.grad_mode import enable_grad
-from nanotorch.backend import Array, array_module, on_device_of
+from nanotorch.backend import CPU, HOST, Array, array_module, device_of, on_device_of, to_device
 from nanotorch.backend.silence import silent
 from nanotorch.optim.groups import Parameters, options_of
 from nanotorch.optim.optimizer import Optimizer
@@ -58,24 +58,30 @@ class LBFGS(Optimizer):
                 "it treats all parameters as one vector"
             )
 
+    _history: _History | None = None  # of the last step, unless its state was loaded since
+
     # The parameters as one vector
+
+    def _place(self) -> Array:
+        """The values of all parameters in one vector, which is a copy."""
+        return _joined([parameter._array for parameter in self.param_groups[0]["params"]])
 
     def _gradient(self) -> Array:
         """The gradients of all parameters in one vector, zeros where there is none."""
         parameters = self.param_groups[0]["params"]
-        xp = array_module(parameters[0]._array)
-        parts = (xp.zeros_like(p._array) if p._grad is None else p._grad._array for p in parameters)
-        return xp.concatenate([part.reshape(-1) for part in parts])
+        zeros = array_module(parameters[0]._array).zeros_like
+        return _joined([zeros(p._array) if p._grad is None else p._grad._array for p in parameters])
 
-    def _move(self, start: list[Array], t: float, direction: Array) -> None:
-        """w ← start + t · d, for the parameters that require a gradient."""
+    def _move(self, place: Array) -> None:
+        """Writes a vector into the parameters that require a gradient."""
         position = 0
-        for parameter, array in zip(self.param_groups[0]["params"], start):
-            part = direction[position : position + array.size].reshape(array.shape)
-            position += array.size
+        for parameter in self.param_groups[0]["params"]:
+            array = parameter._array
+            end = position + array.size
             if parameter.requires_grad:
-                parameter._array[...] = array + t * part
+                array[...] = place[position:end].reshape(array.shape)
                 parameter._bump()
+            position = end
 
     @silent
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -115,7 +121,11 @@ class LBFGS(Optimizer):
         if _largest(gradient) <= tolerance:
             return first
 
-        history = _History(state, group["history_size"])
+        history = self._history
+        if history is None or not history.is_of(state):
+            history = _History(state)
+        history.size = group["history_size"]
+        self._history = history
         direction = None if state.get("d") is None else state["d"]._array
         previous = None if state.get("prev_flat_grad") is None else state["prev_flat_grad"]._array
         t, previous_loss = float(state.get("t", lr)), state.get("prev_loss", loss)
@@ -134,24 +144,26 @@ class LBFGS(Optimizer):
             slope = _dot(gradient, direction)
             if slope > -least_change:
                 break
-            start = [parameter._array.copy() for parameter in parameters]
+            start, length = self._place(), _largest(direction)
             used = 0
             if group["line_search_fn"] is not None:
-                line = direction
+                line, latest = direction, 0.0
 
                 def trial(t: float) -> Trial:
-                    self._move(start, t, line)  # noqa: B023 - called within this iteration only
+                    nonlocal latest
+                    latest = t
+                    self._move(start + t * line)  # noqa: B023 - called within this iteration only
                     loss, gradient = float(evaluate()), self._gradient()
                     return Trial(t, loss, gradient, _dot(gradient, line))  # noqa: B023
 
                 begin = Trial(0.0, loss, gradient, slope)
                 limit = group["max_eval"] - evaluations
-                length = _largest(direction)
                 point, used = strong_wolfe(trial, begin, t, length, least_change, limit)
                 t, loss, gradient, _ = point
-                self._move(start, t, direction)
+                if t != latest:
+                    self._move(start + t * direction)
             else:
-                self._move(start, t, direction)
+                self._move(start + t * direction)
                 if iterations != group["max_iter"]:  # the last one's loss would not be used
                     loss, gradient, used = float(evaluate()), self._gradient(), 1
             evaluations += used
@@ -160,7 +172,7 @@ class LBFGS(Optimizer):
                 iterations == group["max_iter"]
                 or evaluations >= group["max_eval"]
                 or _largest(gradient) <= tolerance
-                or _largest(direction) * abs(t) <= least_change
+                or length * abs(t) <= least_change
                 or abs(loss - previous_loss) < least_change
             ):
                 break
@@ -171,43 +183,89 @@ class LBFGS(Optimizer):
 
 
 class _History:
-    """The last changes of gradient (y) and of parameters (s), which define the inverse Hessian."""
+    """The last changes of parameters (s) and of gradient (y), which define the inverse Hessian
 
-    def __init__(self, state: dict[str, Any], size: int) -> None:
-        self.size = size
-        self.ys = [tensor._array for tensor in state.get("old_dirs") or ()]
-        self.ss = [tensor._array for tensor in state.get("old_stps") or ()]
-        self.inverses = [float(value) for value in state.get("ro") or ()]
-        self.scale = float(state.get("H_diag", 1.0))
+    H = γ I + [S, γ Y] [[R⁻ᵀ (D + γ Yᵀ Y) R⁻¹, -R⁻ᵀ], [-R⁻¹, 0]] [S, γ Y]ᵀ, where R is the upper
+    triangle of Sᵀ Y and D its diagonal: two products with all vectors at once, where the two-loop
+    recursion has four with each. Source: Byrd, Nocedal and Schnabel (1994), theorem 2.2.
+    """
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self.size = len(state.get("old_dirs") or ())  # how many pairs there may be
+        self.scale = float(state.get("H_diag", 1.0))  # γ
+        self.first = self.count = 0  # the pairs in use, oldest first; behind them is room for more
+        self.pairs: Array = None  # (room, 2, parameters): s and y
+        self.sy = self.yy = HOST.zeros((0, 0))  # their products; of sy those of s no newer than y
+        self.saved: Any = None
+        for y, s in zip(state.get("old_dirs") or (), state.get("old_stps") or ()):
+            self._append(y._array, s._array)
+
+    def is_of(self, state: dict[str, Any]) -> bool:
+        """Whether the state is the one that was saved here last."""
+        return self.saved is not None and self.saved is state.get("old_dirs")
 
     def save(self, state: dict[str, Any]) -> None:
-        state["old_dirs"] = [Tensor._wrap(y) for y in self.ys]
-        state["old_stps"] = [Tensor._wrap(s) for s in self.ss]
-        state["ro"], state["H_diag"] = list(self.inverses), self.scale
+        used = slice(self.first, self.first + self.count)
+        pairs = () if self.pairs is None else self.pairs[used]
+        self.saved = state["old_dirs"] = [Tensor._wrap(pair[1]) for pair in pairs]
+        state["old_stps"] = [Tensor._wrap(pair[0]) for pair in pairs]
+        state["ro"] = (1.0 / self.sy.diagonal()[used]).tolist()
+        state["H_diag"] = self.scale
 
     def add(self, y: Array, s: Array) -> None:
         """Takes a pair in, unless the curvature along it is not safely positive."""
-        curvature = _dot(y, s)
-        if curvature <= 1e-10:
+        self._append(y, s)
+        last = self.first + self.count - 1
+        curvature = float(self.sy[last, last])
+        if not curvature > 1e-10:  # NaN is not either
+            self.count -= 1
             return
-        if len(self.ys) == self.size:
-            del self.ys[0], self.ss[0], self.inverses[0]
-        self.ys.append(y)
-        self.ss.append(s)
-        self.inverses.append(1.0 / curvature)
-        self.scale = curvature / _dot(y, y)
+        self.scale = curvature / float(self.yy[last, last])
+        if self.count > self.size:
+            self.first, self.count = last + 1 - self.size, self.size
+
+    def _append(self, y: Array, s: Array) -> None:
+        last = self.first + self.count
+        if last == len(self.sy):
+            self._make_room(y)
+            last = self.count
+        self.count += 1
+        self.pairs[last, 0], self.pairs[last, 1] = s, y
+        # Row by row, so that the bits are the same when the pairs come from a saved state.
+        used = slice(self.first, last + 1)
+        products = _on_host(self.pairs[used, :, None] @ y)
+        self.sy[used, last] = products[:, 0, 0]
+        self.yy[used, last] = self.yy[last, used] = products[:, 1, 0]
+
+    def _make_room(self, vector: Array) -> None:
+        """Moves the pairs in use to the front, of twice the room at most."""
+        used = slice(self.first, self.first + self.count)
+        room = min(max(8, 2 * self.count), self.size + self.size // 4 + 1)
+        xp = array_module(vector)
+        sources = self.pairs, self.sy, self.yy
+        self.pairs = xp.empty((room, 2, vector.size), vector.dtype)
+        self.sy, self.yy = HOST.zeros((2, room, room))
+        if self.count:
+            self.pairs[: self.count] = sources[0][used]
+            self.sy[: self.count, : self.count] = sources[1][used, used]
+            self.yy[: self.count, : self.count] = sources[2][used, used]
+        self.first = 0
 
     def direction(self, gradient: Array) -> Array:
-        """-H g by the two-loop recursion (Nocedal and Wright, algorithm 7.4)."""
-        d = -gradient
-        weights = []
-        for y, s, inverse in zip(reversed(self.ys), reversed(self.ss), reversed(self.inverses)):
-            weight = _dot(s, d) * inverse
-            weights.append(weight)
-            d -= weight * y
-        d *= self.scale
-        for y, s, inverse in zip(self.ys, self.ss, self.inverses):
-            d += (weights.pop() - _dot(y, d) * inverse) * s
+        """-H g"""
+        if not self.count:
+            return gradient * -self.scale
+        used = slice(self.first, self.first + self.count)
+        pairs = self.pairs[used].reshape(2 * self.count, -1)
+        products = _on_host(pairs @ gradient).reshape(self.count, 2)
+        sy, scale = self.sy[used, used], self.scale
+        inverse = HOST.linalg.inv(sy)
+        u = inverse @ products[:, 0]
+        v = sy.diagonal() * u + scale * (self.yy[used, used] @ u - products[:, 1])
+        factors = HOST.empty((self.count, 2), gradient.dtype)
+        factors[:, 0], factors[:, 1] = -(v @ inverse), scale * u
+        d = to_device(factors.reshape(-1), device_of(gradient)) @ pairs
+        d -= scale * gradient
         return d
 
 
@@ -302,6 +360,15 @@ def cubic_minimum(a: Trial, b: Trial, bounds: tuple[float, float] | None = None)
     if denominator == 0:  # a straight line falls without end, to one side
         return high if numerator < 0 else low if numerator > 0 else (low + high) / 2
     return min(max(b.t - (b.t - a.t) * (numerator / denominator), low), high)
+
+
+def _joined(arrays: list[Array]) -> Array:
+    return array_module(arrays[0]).concatenate([array.reshape(-1) for array in arrays])
+
+
+def _on_host(products: Array) -> Array:
+    """Products of vectors for the few operations among them, in float64."""
+    return to_device(products, CPU).astype("float64", copy=False)
 
 
 def _dot(a: Array, b: Array) -> float:
