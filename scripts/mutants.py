@@ -322,11 +322,12 @@ def forked(work: Any, seconds: float) -> str:
                 os.write(writer, result.encode()[:4000])
             os._exit(0)
     os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        answer = pipe.read().decode()
     _, status = os.waitpid(process, 0)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process, signal.SIGKILL)  # what its tests had started
+    os.set_blocking(reader, False)  # what a test left running may have the other end still open
+    with os.fdopen(reader, "rb", buffering=0) as pipe:
+        answer = (pipe.read(4000) or b"").decode()
     if not answer:
         return "no end" if os.WTERMSIG(status) == signal.SIGALRM else "ended by a signal"
     return answer.removeprefix("=")
