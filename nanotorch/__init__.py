@@ -144,6 +144,7 @@ if TYPE_CHECKING:
         is_floating_point,
         is_nonzero,
         is_tensor,
+        layout,
         nan,
         newaxis,
         numel,
@@ -151,6 +152,7 @@ if TYPE_CHECKING:
         preserve_format,
         range,
         set_default_tensor_type,
+        sparse_coo,
         strided,
         use_deterministic_algorithms,
     )

@@ -135,6 +135,7 @@ from nanotorch.spellings import is_complex as is_complex
 from nanotorch.spellings import is_floating_point as is_floating_point
 from nanotorch.spellings import is_nonzero as is_nonzero
 from nanotorch.spellings import is_tensor as is_tensor
+from nanotorch.spellings import layout as layout
 from nanotorch.spellings import nan as nan
 from nanotorch.spellings import newaxis as newaxis
 from nanotorch.spellings import numel as numel
@@ -142,6 +143,7 @@ from nanotorch.spellings import pi as pi
 from nanotorch.spellings import preserve_format as preserve_format
 from nanotorch.spellings import range as range
 from nanotorch.spellings import set_default_tensor_type as set_default_tensor_type
+from nanotorch.spellings import sparse_coo as sparse_coo
 from nanotorch.spellings import strided as strided
 from nanotorch.spellings import use_deterministic_algorithms as use_deterministic_algorithms
 from nanotorch.operators import Operand, ValuesAndIndices

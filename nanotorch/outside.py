@@ -12,8 +12,8 @@ OUTSIDE = {
     "nanotorch.stft": _ARRAYS.format("scipy.signal.stft"),
     "nanotorch.istft": _ARRAYS.format("scipy.signal.istft"),
     "nanotorch.signal": _ARRAYS.format("scipy.signal"),
-    "nanotorch.sparse": "keep indices and values as two tensors",
-    "nanotorch.sparse_coo_tensor": "use index_add on a dense tensor",
+    "nanotorch.sparse": "gradients of Embedding(…, sparse=True) are the sparse tensors there are",
+    "nanotorch.sparse_coo_tensor": "use index_add on a dense tensor, or Embedding(…, sparse=True)",
     "nanotorch.nested": "pad the sequences and mask them",
     "nanotorch.masked": "use where and masked_fill",
     "nanotorch.symeig": "use nanotorch.linalg.eigh",
@@ -39,7 +39,6 @@ OUTSIDE = {
     "nanotorch.nn.SyncBatchNorm": "use BatchNorm1d on each process",
     "nanotorch.nn.DataParallel": "use nanotorch.distributed.average_gradients after backward",
     "nanotorch.nn.parallel": "use nanotorch.distributed.average_gradients after backward",
-    "nanotorch.optim.SparseAdam": "use Adam on dense gradients",
     **{
         f"nanotorch.distributions.{name}": "there are Bernoulli, Categorical, Normal and Uniform"
         for name in (

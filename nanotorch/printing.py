@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from nanotorch.autograd.grad_mode import modes
-from nanotorch.backend import CPU, array_module, get_default_dtype, to_device
+from nanotorch.backend import CPU, array_module, get_default_dtype, is_sparse, to_device
 from nanotorch.backend.silence import silent
 
 if TYPE_CHECKING:
@@ -192,6 +192,17 @@ def _body(array: Any, indent: int, options: PrintOptions) -> str:
     return blocks[0]
 
 
+def _stored(array: Any, indent: int, options: PrintOptions) -> str:
+    """The rows that a row-sparse array stores, and their values."""
+    lines = []
+    for name, part in (("indices", array.rows[None]), ("values", array.values)):
+        opening = f"{name}=tensor("
+        body = _body(part, indent + len(opening), options) if part.size else "[]"
+        size = "" if part.size else f", size={part.shape}"
+        lines.append(f"{opening}{body}{size})")
+    return f",\n{' ' * indent}".join(lines)
+
+
 def _with_suffixes(text: str, suffixes: list[str], indent: int, linewidth: float) -> str:
     """Append the suffixes, each on a new line where the last one would grow too long."""
     column = len(text) - text.rfind("\n") + 1
@@ -224,7 +235,10 @@ def format_tensor(
     """
     options, name, indent = _options, array.dtype.name, len(prefix)
     suffixes = [] if device_name is None else [f"device='{device_name}'"]
-    if array.size == 0:
+    if is_sparse(array):
+        suffixes += [f"size={tuple(array.shape)}", f"nnz={len(array.rows)}"]
+        body, silent, shape_is_hidden = _stored(array, indent, options), {default_dtype}, False
+    elif array.size == 0:
         body, silent, shape_is_hidden = "[]", {default_dtype}, array.ndim != 1
     else:
         body, shape_is_hidden = _body(array, indent, options), options.edgeitems == 0
@@ -234,12 +248,17 @@ def format_tensor(
         suffixes.append(f"size={tuple(array.shape)}")
     if name not in silent:
         suffixes.append(f"dtype=torch.{name}")
+    if is_sparse(array):
+        suffixes.append("layout=torch.sparse_coo")
     if grad_fn_name is not None:
         suffixes.append(f"grad_fn=<{grad_fn_name}>")
     elif requires_grad:
         suffixes.append("requires_grad=True")
     suffixes += [f"{name}={text}" for name, text in notes.items()]
-    return _with_suffixes(prefix + body, suffixes, indent, options.linewidth)
+    text = prefix + body
+    if is_sparse(array):  # what follows the values begins a line
+        text += ",\n" + " " * indent + suffixes.pop(0)
+    return _with_suffixes(text, suffixes, indent, options.linewidth)
 
 
 def tensor_repr(tensor: Tensor, *, prefix: str = "tensor(") -> str:

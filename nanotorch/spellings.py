@@ -15,8 +15,11 @@ from nanotorch.backend import (
     dtype as DType,
     dtypes,
     get_default_dtype,
+    layout as layout,
     set_default_device,
     set_default_dtype,
+    sparse_coo as sparse_coo,
+    strided as strided,
 )
 from nanotorch.creation import Place, arange, as_tensor, empty, tensor
 from nanotorch.tensor import Size, Tensor
@@ -194,7 +197,7 @@ def are_deterministic_algorithms_enabled() -> bool:
 
 
 class _Format:
-    """A name of PyTorch's for how elements lie in memory: always in the order of indices."""
+    """A name of PyTorch's for the order of elements in memory: always that of their indices."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -203,5 +206,4 @@ class _Format:
         return f"torch.{self.name}"
 
 
-strided, contiguous_format = _Format("strided"), _Format("contiguous_format")
-preserve_format = _Format("preserve_format")
+contiguous_format, preserve_format = _Format("contiguous_format"), _Format("preserve_format")

@@ -34,6 +34,7 @@ from nanotorch.backend import (
     get_default_dtype,
     is_array,
     is_pinned,
+    layouts,
     module_of,
     on_device,
     on_device_of,
@@ -159,6 +160,8 @@ class Tensor(Operators):
     itemsize = property(element_size, doc="Bytes per element.")
     nbytes = property(lambda self: self._array.size * self._array.itemsize, doc="Bytes of all.")
     is_cuda = property(lambda self: self.device.type == "cuda", doc="Whether it is on a GPU.")
+    is_sparse = property(lambda self: layouts.is_sparse(self._array), doc="By rows, or not.")
+    layout = property(lambda self: layouts.layout_of(self._array), doc="How it is stored.")
 
     def stride(self, dim: int | None = None) -> Any:
         """How many elements lie between neighbours along each dimension, or along one."""
@@ -370,14 +373,7 @@ class Tensor(Operators):
                 "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() "
                 "instead."
             )
-        if not isinstance(self._array, HOST.ndarray):
-            raise TypeError(
-                f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to "
-                "copy the tensor to host memory first."
-            )
-        if self._array.dtype.char == "E":  # which NumPy does not know
-            raise TypeError("Got unsupported ScalarType BFloat16")
-        return self._array
+        return layouts.as_numpy(self._array)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         array = self.numpy()

@@ -79,6 +79,12 @@ RINGS = {
     "distributions": ("distributions/",),
     "averaging": ("averaging.py",),
     "optimizers": ("optim/",),
+    "sparse gradients": (
+        "backend/row_sparse.py",
+        "ops/sparse.py",
+        "optim/sparse_step.py",
+        "optim/sparse_adam.py",
+    ),
     "spellings": ("spellings.py", "functional.py", "testing.py", "utils/tensorboard.py"),
     "data loading": ("utils/data/",),
     "saving": ("serialization/",),
@@ -98,6 +104,7 @@ STANDS_ON = {
     "func": ("forward mode", "derivatives"),
     "recomputation": ("amp",),
     "averaging": ("layers", "optimizers"),
+    "sparse gradients": ("optimizers",),
     "viz": ("compile", "sym"),
     "interop": ("compile", "layers", "optimizers"),
     "training": (

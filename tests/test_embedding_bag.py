@@ -90,7 +90,7 @@ def test_a_table_of_ones_own_is_frozen_unless_told_otherwise() -> None:
     ("options", "error", "words"),
     [
         ({"max_norm": 1.0}, NotImplementedError, "max_norm is not part of NanoTorch"),
-        ({"sparse": True}, NotImplementedError, "sparse is not part of NanoTorch"),
+        ({"sparse": True, "mode": "max"}, ValueError, "max mode does not support sparse weights"),
         ({"mode": "least"}, ValueError, "one of sum, mean or max, got 'least'"),
         ({"offsets": None}, ValueError, "offsets has to be a 1D Tensor"),
         ({"offsets": nt.tensor([0, 9])}, RuntimeError, "0 first and 9 at most"),

@@ -19,6 +19,7 @@ from nanotorch.backend import (
     device_of,
     module_of,
     on_device,
+    stored,
     to_device,
 )
 from nanotorch.backend.cuda import scaling
@@ -237,7 +238,7 @@ class GradScaler:
             for parameter in group["params"]:
                 if parameter._grad is None:
                     continue
-                gradient = parameter._grad._array
+                gradient = stored(parameter._grad._array)
                 if divide and gradient.dtype.char == "e":
                     raise ValueError("Attempting to unscale FP16 gradients.")
                 by_device.setdefault(device_of(gradient), []).append(gradient)

@@ -200,8 +200,10 @@ def deposit(leaf: Any, g: Cotangent, wrap: Any, owned: bool, create_graph: bool)
     elif isinstance(g, Traced):
         apply_inplace(ops.arithmetic.Add, before, g)
     else:
-        add_into(before._array, g)
+        total = add_into(before._array, g)
         bump(before)
+        if total is not before._array:  # of a row-sparse and a dense gradient
+            leaf._grad = wrap(total)
     modes.listener.deposited(leaf, before)
     if leaf._post_hooks:
         for hook in list(leaf._post_hooks.values()):

@@ -48,6 +48,14 @@ from nanotorch.backend.dtypes import (
     set_default_dtype as set_default_dtype,
     tensor_type as tensor_type,
 )
+from nanotorch.backend.layouts import (
+    dense as dense,
+    is_sparse as is_sparse,
+    layout as layout,
+    sparse_coo as sparse_coo,
+    stored as stored,
+    strided as strided,
+)
 from nanotorch.backend.limits import finfo as finfo, fitting as fitting, iinfo as iinfo
 from nanotorch.backend.threads import (
     get_num_threads as get_num_threads,

@@ -232,7 +232,9 @@ def as_array(value: Any) -> Array:
 def copy_of(array: Array) -> Array:
     """A copy in memory of its own, on the same device."""
     with on_device_of(array):
-        return array_module(array).array(array, order=order_of(array))
+        if not array.ndim:
+            return array_module(array).array(array)
+        return array.copy(order_of(array))
 
 
 def order_of(array: Array) -> str:

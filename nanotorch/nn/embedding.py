@@ -18,20 +18,20 @@ class Embedding(Module):
     """y = weight[x]: row x of a table of shape (num_embeddings, embedding_dim).
 
     The row `padding_idx` starts at 0 and gets no gradient. The table starts standard normal, or is
-    `_weight`.
+    `_weight`. With `sparse` its gradient stores the rows of x alone, which SGD, Adagrad and
+    SparseAdam take: a step then costs by the rows and not by the table. `max_norm` and
+    `scale_grad_by_freq` are left out.
     """
 
     def __init__(
-        self,
-        num_embeddings: int,
-        embedding_dim: int,
-        padding_idx: int | None = None,
-        _weight: Tensor | None = None,
-        _freeze: bool = False,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
+        self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None,
+        max_norm: float | None = None, norm_type: float = 2.0, scale_grad_by_freq: bool = False,
+        sparse: bool = False, _weight: Tensor | None = None, _freeze: bool = False,
+        device: Any = None, dtype: Any = None,
+    ) -> None:  # fmt: skip
         super().__init__()
+        _refuse("Embedding", max_norm=max_norm, scale_grad_by_freq=scale_grad_by_freq)
+        self.sparse = sparse
         if padding_idx is not None:
             if not -num_embeddings <= padding_idx < num_embeddings:
                 raise ValueError(
@@ -62,33 +62,40 @@ class Embedding(Module):
 
     @classmethod
     def from_pretrained(
-        cls, embeddings: Tensor, freeze: bool = True, padding_idx: int | None = None
-    ) -> Self:
+        cls, embeddings: Tensor, freeze: bool = True, padding_idx: int | None = None,
+        max_norm: float | None = None, norm_type: float = 2.0, scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+    ) -> Self:  # fmt: skip
         """A layer around an existing table of shape (rows, dim), not trained where `freeze`."""
         if embeddings.ndim != 2:
             raise ValueError(
                 f"Embedding: expected a table of 2 dimensions, got shape {tuple(embeddings.shape)}"
             )
         rows, columns = embeddings.shape
-        return cls(rows, columns, padding_idx, _weight=embeddings, _freeze=freeze)
+        return cls(
+            rows, columns, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse,
+            embeddings, freeze,
+        )  # fmt: skip
 
     def forward(self, input: Tensor) -> Tensor:
         """Shapes: (*) of integers to (*, embedding_dim).
 
         IndexError for an integer that is no row; on a GPU when the host next waits for it.
         """
-        return F.embedding(input, self.weight, self.padding_idx)
+        return F.embedding(input, self.weight, self.padding_idx, sparse=self.sparse)
 
     def extra_repr(self) -> str:
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
-        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
+        sparse = ", sparse=True" if self.sparse else ""
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}{sparse}"
 
 
 class EmbeddingBag(Module):
     """y = the sum, mean or maximum of the rows that a bag of numbers names.
 
     The row `padding_idx` starts at 0, counts in no bag and gets no gradient. The table starts
-    standard normal, or is `_weight`. `max_norm`, `scale_grad_by_freq` and `sparse` are left out.
+    standard normal, or is `_weight`. With `sparse` its gradient stores the rows of the bags alone,
+    as in `Embedding`. `max_norm` and `scale_grad_by_freq` are left out.
     """
 
     def __init__(
@@ -98,8 +105,11 @@ class EmbeddingBag(Module):
         padding_idx: int | None = None, device: Any = None, dtype: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        _refuse(max_norm=max_norm, scale_grad_by_freq=scale_grad_by_freq, sparse=sparse)
-        table = Embedding(num_embeddings, embedding_dim, padding_idx, _weight, False, device, dtype)
+        _refuse("EmbeddingBag", max_norm=max_norm, scale_grad_by_freq=scale_grad_by_freq)
+        table = Embedding(
+            num_embeddings, embedding_dim, padding_idx, _weight=_weight, device=device, dtype=dtype
+        )
+        self.sparse = sparse
         self.num_embeddings, self.embedding_dim, self.mode = num_embeddings, embedding_dim, mode
         self.padding_idx, self.weight = table.padding_idx, table.weight
         self.include_last_offset = include_last_offset
@@ -132,8 +142,9 @@ class EmbeddingBag(Module):
         """Shapes: (bags, length), or (*) with the `offsets` (bags) where bags start, to
         (bags, embedding_dim)."""
         return embedding_bag(
-            input, self.weight, offsets, mode=self.mode, per_sample_weights=per_sample_weights,
-            include_last_offset=self.include_last_offset, padding_idx=self.padding_idx,
+            input, self.weight, offsets, mode=self.mode, sparse=self.sparse,
+            per_sample_weights=per_sample_weights, include_last_offset=self.include_last_offset,
+            padding_idx=self.padding_idx,
         )  # fmt: skip
 
     def extra_repr(self) -> str:
@@ -152,7 +163,9 @@ def embedding_bag(
     Bags are the rows of `input` (bags, length), or begin in `input` (*) at the `offsets`, of which
     the last may be the end (`include_last_offset`). A sum takes `per_sample_weights` like `input`.
     """
-    _refuse(max_norm=max_norm, scale_grad_by_freq=scale_grad_by_freq, sparse=sparse)
+    _refuse("EmbeddingBag", max_norm=max_norm, scale_grad_by_freq=scale_grad_by_freq)
+    if sparse and mode == "max":
+        raise ValueError("max mode does not support sparse weights")
     _check_bags(input, weight, offsets, mode, per_sample_weights)
     if offsets is None:
         count, length = input.shape
@@ -161,7 +174,7 @@ def embedding_bag(
         count = offsets.shape[0] - include_last_offset
         bags = ops.bucketize(_numbers(input, input.shape[0]), offsets[:count], right=True) - 1
     input = input.flatten()
-    rows = F.embedding(input, weight, padding_idx)
+    rows = F.embedding(input, weight, padding_idx, sparse=sparse)
     counts = None if padding_idx is None else (input != padding_idx % weight.shape[0])
     if mode == "max" and len(input):
         return _greatest(rows, bags, counts, count)
@@ -229,8 +242,8 @@ def _check_bags(
             )
 
 
-def _refuse(**options: Any) -> None:
+def _refuse(layer: str, **options: Any) -> None:
     """One line for options that are left out."""
     for name, value in options.items():
         if value not in (None, False):
-            raise NotImplementedError(f"EmbeddingBag: {name} is not part of NanoTorch")
+            raise NotImplementedError(f"{layer}: {name} is not part of NanoTorch")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from nanotorch import ops, random
 from nanotorch.autograd.grad_mode import in_precision, no_grad
 from nanotorch.backend import array_module, cuda_parts, finfo, on_device_of
-from nanotorch.backend.loading import on_demand
+from nanotorch.backend.loading import on_demand, when_called
 from nanotorch.nn.margins import (
     cosine_embedding_loss as cosine_embedding_loss,
     gaussian_nll_loss as gaussian_nll_loss,
@@ -85,6 +85,7 @@ binary_cross_entropy: Function = ops.binary_cross_entropy
 binary_cross_entropy_with_logits: Function = ops.binary_cross_entropy_with_logits
 nll_loss: Function = ops.nll_loss
 cross_entropy: Function = in_precision("full")(ops.cross_entropy)
+_sparse_embedding: Function = when_called("nanotorch.ops.sparse", "embedding")
 
 # Activations
 
@@ -277,18 +278,29 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     return result
 
 
-def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+def embedding(
+    input: Tensor, weight: Tensor, padding_idx: int | None = None, max_norm: float | None = None,
+    norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False,
+) -> Tensor:  # fmt: skip
     """y = weight[x], with no gradient for the row `padding_idx`: integers (*) to (*, columns).
 
-    IndexError for a number that is no row; on a GPU when the host next waits for it.
+    With `sparse` the gradient of the weight, on the CPU, stores the rows of x alone. IndexError for
+    a number that is no row; on a GPU when the host next waits for it.
     """
+    if max_norm is not None or scale_grad_by_freq:
+        name = "scale_grad_by_freq" if max_norm is None else "max_norm"
+        raise NotImplementedError(f"embedding: {name} is not part of NanoTorch")
     if input._array.dtype.kind not in "iu":
         raise RuntimeError(f"embedding: expected indices of an integer dtype, got {input.dtype}")
+    if sparse:
+        padding = None if padding_idx is None else padding_idx % weight.shape[0]
+        looked_up: Tensor = _sparse_embedding(weight, input, padding)
+        return looked_up
     y: Tensor = ops.indexing.rows(weight, input)
     if padding_idx is None or not weight.requires_grad:
         return y
-    padding = (input == padding_idx % weight.shape[0]).unsqueeze(-1)
-    result: Tensor = ops.where(padding, y.detach(), y)
+    is_padding = (input == padding_idx % weight.shape[0]).unsqueeze(-1)
+    result: Tensor = ops.where(is_padding, y.detach(), y)
     return result
 
 

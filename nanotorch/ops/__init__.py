@@ -369,6 +369,13 @@ FUNCTIONS = {
 METHODS = {name: f for name, f in _public.items() if name not in FUNCTIONS_ONLY}
 METHODS["where"] = where_else  # whose condition comes second
 METHODS["polygamma"] = when_called(f"{__name__}.gamma", "polygamma_method")
+METHODS |= {
+    name: when_called(f"{__name__}.sparse", name)  # a ring: no other op stands on it
+    for name in (
+        *("_indices", "_nnz", "_values", "coalesce", "dense_dim", "indices", "is_coalesced"),
+        *("sparse_dim", "to_dense", "values"),
+    )
+}
 # Methods that write what others give over the tensor. Those of elementwise primitives, such as
 # `exp_`, are made in operators.py, which write without a copy.
 _WRITING = (

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nanotorch.optim.nadam import NAdam as NAdam
     from nanotorch.optim.radam import RAdam as RAdam
     from nanotorch.optim.rmsprop import RMSprop as RMSprop
+    from nanotorch.optim.sparse_adam import SparseAdam as SparseAdam
 else:
     __getattr__, __dir__ = on_demand(__name__)
 

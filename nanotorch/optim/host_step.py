@@ -11,7 +11,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import Any
 
-from nanotorch.backend import HOST, Array, array_module, device_of, on_device
+from nanotorch.backend import HOST, Array, array_module, device_of, is_sparse, on_device
 from nanotorch.backend.dtypes import float32
 from nanotorch.backend.halves import is_half
 from nanotorch.backend.loading import when_called
@@ -22,11 +22,13 @@ from nanotorch.optim.optimizer import Optimizer, Rule, Runner
 from nanotorch.tensor import Tensor
 
 PIECE = 2**18  # bytes of a parameter that are updated at once: three such arrays fit a cache
+NUMPYS = HOST.ndarray
 NOT_OPTIONS = {"params", "param_names", "foreach", "fused", "capturable", "differentiable"}
 Numbers = tuple[float | bool | None, ...]
 Checks = tuple[tuple[str, Tensor, Array], ...]
 
 devices = when_called("nanotorch.optim.device_step", "DeviceRunner")
+update_rows = when_called("nanotorch.optim.sparse_step", "update")
 
 
 class Memory:
@@ -159,15 +161,14 @@ class Update:
     """The update of one parameter: the kernel's arguments, and what they were put together from."""
 
     __slots__ = (
-        "apart", "arguments", "array", "bound", "checks", "counter", "elsewhere", "module",
-        "parameter", "pieces", "scalars", "state",
+        "apart", "arguments", "array", "bound", "checks", "counter", "module", "parameter",
+        "pieces", "scalars", "state",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.parameter: Tensor | None = None
         self.array: Array = None
         self.module: Any = HOST
-        self.elsewhere = False  # on another device
         self.state: tuple[Array | None, ...] = ()
         self.checks: Checks | None = None  # of its state; None: it has to be looked up
         self.counter: Array | None = None  # the memory of its only counter
@@ -180,11 +181,9 @@ class Update:
     def renew(self, parameter: Tensor, scalars: dict[Any, Scalars]) -> None:
         """Starts over with a parameter, or with a new array of it."""
         self.parameter, self.array = parameter, parameter._array
-        self.elsewhere = array_module(self.array) is not HOST
         self.checks = self.bound = self.apart = None
-        if not self.elsewhere:
-            dtype = float32.numpy if is_half(self.array) else self.array.dtype
-            self.scalars = scalars.setdefault(dtype, Scalars(dtype))
+        dtype = float32.numpy if is_half(self.array) else self.array.dtype
+        self.scalars = scalars.setdefault(dtype, Scalars(dtype))
 
     def look_up(self, optimizer: Optimizer, parameter: Tensor, group: Group) -> None:
         """Looks up the parameter's state; missing arrays are made."""
@@ -292,8 +291,9 @@ class HostGroup:
         if update.bound is not scalars.arrays:
             update.bind(optimizer, self.memory, scalars)
 
-    def run(self, optimizer: Optimizer, group: Group) -> bool:
-        """Updates the parameters that have a gradient; True where some are on other devices."""
+    def run(self, optimizer: Optimizer, group: Group) -> list[Tensor]:
+        """Updates the parameters that have a gradient, but for those with gradients on other
+        devices or row-sparse ones, which are returned."""
         if self.group is not group or len(group) != self.length:  # as after load_state_dict
             self.begin(optimizer, group)
         updates, parameters = self.updates, group["params"]
@@ -303,18 +303,18 @@ class HostGroup:
         if not self.plain or options != self.options:
             self.reconsider(optimizer, options)
         kernel, stateless = optimizer.kernel, self.stateless
-        elsewhere = self.begun = False
+        self.begun, others = False, []
         for parameter, update in zip(parameters, updates):
             gradient = parameter._grad
             if gradient is None:
+                continue
+            if type(gradient._array) is not NUMPYS:
+                others.append(parameter)
                 continue
             array = parameter._array
             if update.array is not array or update.parameter is not parameter:
                 update.renew(parameter, self.scalars)
             if update.bound is None or not stateless:
-                if update.elsewhere:
-                    elsewhere = True
-                    continue
                 self.prepare(optimizer, parameter, update)
             if update.pieces is None:
                 kernel(update.module, array, gradient._array, *update.arguments)
@@ -325,7 +325,7 @@ class HostGroup:
                 parameter._bump()
             else:
                 version[0] += 1
-        return elsewhere
+        return others
 
 
 class HostRunner(Runner):
@@ -342,8 +342,11 @@ class HostRunner(Runner):
         while len(groups) < len(optimizer.param_groups):
             groups.append(HostGroup(self.memory))
         for group, updates in zip(optimizer.param_groups, groups):
-            if updates.run(optimizer, group):
-                elsewhere = True
+            for parameter in updates.run(optimizer, group):
+                if is_sparse(parameter._grad._array):  # type: ignore[union-attr]
+                    update_rows(optimizer, parameter, group)
+                else:
+                    elsewhere = True
         if elsewhere:
             self.on_devices().run(optimizer)
 

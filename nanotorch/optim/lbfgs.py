@@ -7,7 +7,16 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from nanotorch.autograd.grad_mode import enable_grad
-from nanotorch.backend import CPU, HOST, Array, array_module, device_of, on_device_of, to_device
+from nanotorch.backend import (
+    CPU,
+    HOST,
+    Array,
+    array_module,
+    dense,
+    device_of,
+    on_device_of,
+    to_device,
+)
 from nanotorch.backend.silence import silent
 from nanotorch.optim.groups import Parameters, options_of
 from nanotorch.optim.optimizer import Optimizer
@@ -70,7 +79,9 @@ class LBFGS(Optimizer):
         """The gradients of all parameters in one vector, zeros where there is none."""
         parameters = self.param_groups[0]["params"]
         zeros = array_module(parameters[0]._array).zeros_like
-        return _joined([zeros(p._array) if p._grad is None else p._grad._array for p in parameters])
+        return _joined(
+            [zeros(p._array) if p._grad is None else dense(p._grad._array) for p in parameters]
+        )
 
     def _move(self, place: Array) -> None:
         """Writes a vector into the parameters that require a gradient."""

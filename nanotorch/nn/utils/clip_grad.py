@@ -20,6 +20,7 @@ from nanotorch.backend import (
     cuda_parts,
     device_of,
     on_device_of,
+    stored,
     to_device,
 )
 from nanotorch.backend.halves import is_half, widened
@@ -96,7 +97,7 @@ def get_total_norm(
     RuntimeError where `error_if_nonfinite` and the norm is NaN or infinite: to know, the host waits
     for the device.
     """
-    arrays = [tensor._array for tensor in _listed(tensors)]
+    arrays = [stored(tensor._array) for tensor in _listed(tensors)]
     if not arrays:
         return zeros(())
     xp, p = array_module(arrays[0]), float(norm_type)
@@ -143,7 +144,7 @@ def _scale(gradients: list[Tensor], max_norm: float, total_norm: Tensor) -> None
     with on_device_of(total):
         factor = xp.minimum(float(max_norm) / (total + total.dtype.type(1e-6)), 1)
     for gradient in gradients:
-        array = gradient._array
+        array = stored(gradient._array)
         with on_device_of(array):
             array *= to_device(factor, device_of(array)).astype(array.dtype)
         gradient._bump()
@@ -163,7 +164,7 @@ def clip_grad_norm_(
     Parameters without gradient do not count.
     """
     gradients, p = _gradients(parameters), float(norm_type)
-    arrays = [gradient._array for gradient in gradients]
+    arrays = [stored(gradient._array) for gradient in gradients]
     if p == 2 and _on_host(arrays):
         norm = _host_norm(arrays)
         total = _checked(HOST.asarray(norm, arrays[0].dtype), p, error_if_nonfinite)
@@ -194,7 +195,7 @@ def clip_grad_value_(
     """g ← min(max(g, -clip_value), clip_value), in place, for the gradients of the parameters."""
     limit = float(clip_value)
     for gradient in _gradients(parameters):
-        array = gradient._array
+        array = stored(gradient._array)
         low, high = constant(array, -limit), constant(array, limit)
         with on_device_of(array):
             if type(array) is HOST.ndarray and is_half(array):
