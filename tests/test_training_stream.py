@@ -68,7 +68,9 @@ def rows_of(part: Any) -> list[np.ndarray[Any, Any]]:
         weights = np.ones(len(part)) if part.weights is None else part.weights
         return [part.features.values, part.target.reshape(len(part), -1), weights]
     pieces = [part.read(number) for number in range(part.table.count)]
-    features, targets = (np.concatenate([piece[at] for piece in pieces]) for at in range(2))
+    raw, targets = (np.concatenate([piece[at] for piece in pieces]) for at in range(2))
+    features = np.empty(raw.shape, np.float32)
+    part.standardization.write(raw, features)
     weights = np.ones(len(features))
     if part.weights_of is not None:
         weights = np.concatenate([piece[2] for piece in pieces])

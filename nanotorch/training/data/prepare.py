@@ -40,6 +40,7 @@ from nanotorch.training.data.values import date_format
 from nanotorch.training.errors import InputError
 from nanotorch.training.files import sha256
 
+IN_CACHE = 2**15  # values that are standardized at once
 FEW_ROWS = 5  # of a class in a part, below which numbers about it say little
 LARGEST_SQUARED = 2.0**500  # from here on, squares are taken of multiples of it
 LARGEST_WEIGHT = float(np.finfo(np.float32).max)
@@ -55,11 +56,27 @@ class Standardization:
     def apply(self, features: NDArray[Any], dtype: Any = np.float32) -> NDArray[Any]:
         """Standardized rows, shape (rows, features), C-contiguous."""
         out = np.empty(features.shape, dtype=dtype)
-        step = max(1, CHUNK // max(1, features.shape[1]))
-        for start in range(0, len(features), step):
-            rows = slice(start, start + step)
-            out[rows] = (features[rows] - self.mean) / self.scale
+        self.write(features, out)
         return out
+
+    def write(
+        self, features: NDArray[Any], out: NDArray[Any], places: NDArray[np.int64] | None = None
+    ) -> None:
+        """Put standardized rows into `out`, or into these places of it, in pieces that stay in
+        cache."""
+        step = max(1, min(IN_CACHE // max(1, features.shape[1]), len(features)))
+        wide = np.empty((step, features.shape[1]))
+        cast = np.empty(wide.shape, out.dtype)
+        for start in range(0, len(features), step):
+            some = features[start : start + step]
+            z, cast = wide[: len(some)], cast[: len(some)]
+            np.subtract(some, self.mean, out=z)
+            np.divide(z, self.scale, out=z)
+            if places is None:
+                out[start : start + step] = z
+            else:
+                cast[...] = z
+                out[places[start : start + step]] = cast
 
     @staticmethod
     def identity(count: int) -> Standardization:

@@ -240,15 +240,18 @@ class StreamedBatches:
         """Read, encode and weigh rows into memory; `raw` takes a block as it is in the file."""
         table, start = self.part.table, 0
         table.announce([number for number, _, _ in fill.pieces])
-        places = np.arange(0)
+        order = None
         if fill.key is not None:
-            places = np.random.default_rng(fill.key).permutation(fill.rows)
+            order = np.random.default_rng(fill.key).permutation(fill.rows)
         for number, begin, end in fill.pieces:
             stop = start + end - begin
-            chosen: Any = slice(start, stop) if fill.key is None else places[start:stop]
+            places = None if order is None else order[start:stop]
+            chosen: Any = slice(start, stop) if places is None else places
             rows = self.part.read(number, raw)
             features, target, weights = (x if x is None else x[begin:end] for x in rows)
-            out[0][chosen], out[1][chosen] = features, target
+            scaled = out[0] if places is not None else out[0][chosen]
+            self.part.standardization.write(features, scaled, places)  # type: ignore[arg-type]
+            out[1][chosen] = target
             if out[2] is not None:
                 out[2][chosen] = self._weigh(target, weights)  # type: ignore[arg-type]
             start = stop

@@ -19,12 +19,14 @@ Rows = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]  # features, targe
 class Scaling(Protocol):
     """What standardizes features."""
 
-    def apply(self, features: NDArray[Any], dtype: Any = ...) -> NDArray[Any]: ...
+    def write(
+        self, features: NDArray[Any], out: NDArray[Any], places: NDArray[np.int64] | None = None
+    ) -> None: ...
 
 
 @dataclass
 class StreamedPart:
-    """Rows of a table that are read, encoded and standardized a block at a time.
+    """Rows of a table that are read and encoded a block at a time.
 
     - `labels`, `truth` and `weights_of`: of the rows of a block the numbers of their parts, their
       target, and their weights; `number` is that of this part
@@ -47,20 +49,26 @@ class StreamedPart:
 
     def __post_init__(self) -> None:
         self.width = len(self.encoding.feature_names)
+        places = self.encoding.positions(self.table)
+        adjacent = places == list(range(places[0], places[-1] + 1))
+        self._columns = None  # that are the features as they stand
+        if self.encoding.is_plain and adjacent:
+            self._columns = slice(places[0], places[-1] + 1)
         self.starts = np.concatenate([[0], np.cumsum(self.counts, dtype=np.int64)])
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     def read(self, number: int, out: NDArray[Any] | None = None) -> Rows:
-        """The rows of a block; its raw rows lie in `out` while they are encoded."""
+        """The rows of a block, not standardized; `out` takes the block as it is in the file."""
         block = self.table.block_table(number, out)
         rows: Any = slice(None)
         if self.counts[number] < len(block):
             rows = np.flatnonzero(self.labels(block) == self.number)
-        features = self.standardization.apply(self.encoding.apply(block, rows), self.dtype)
+        if self._columns is None:
+            features = self.encoding.apply(block, rows)
+        else:
+            features = block.values[rows][:, self._columns]
         target = self.truth(block)[rows]
-        if target.dtype.kind == "f":
-            target = target.astype(self.dtype)
         weights = None if self.weights_of is None else self.weights_of(block)[rows]
         return features, target, weights
