@@ -111,14 +111,14 @@ def test_the_lines_shown_load_a_run_in_pytorch(
     import torch
 
     from nanotorch.training.data.tables import read_table
-    from nanotorch.training.prediction import Predictor
+    from nanotorch.training.prediction import Predictor, Unusual
 
     run = trained(tmp_path, target, **MODELS[target])
     lines = export_run(run, "torch", None)
     predictor = Predictor.load(run)
     source = str(tmp_path / "passengers.csv")
     table = read_table(source, predictor.reading(source))
-    predictor.prepare(table, [], [])
+    predictor.prepare(table, [], Unusual())
     names = {"x": torch.tensor(np.array(predictor.encoding.apply(table), dtype=np.float64))}
     monkeypatch.chdir(run)
     exec("\n".join(lines[2:]), names)

@@ -20,7 +20,9 @@ from nanotorch.training.data.streamed_batches import StreamedBatches
 from nanotorch.training.data.streamed_part import StreamedPart
 from nanotorch.training.data.streams import bytes_of
 from nanotorch.training.errors import InputError, RunFailure
+from nanotorch.training.evaluation import evaluate_file
 from nanotorch.training.metrics import METRICS, Outcome, names_for
+from nanotorch.training.prediction import Wishes, predict_file
 from nanotorch.training.ranks import Ranks
 from nanotorch.training.run import Run
 from nanotorch.training.tally import Tally
@@ -399,3 +401,122 @@ def test_the_bound_on_auc_holds_where_all_scores_share_a_step(
     tally.add(said, np.arange(1000)[:, None] > 500)
     assert METRICS["roc_auc"].measure(tally.outcome()) == 0.5
     assert "at most 5.0e-01 off" in str(tally.outcome().words())  # type: ignore[attr-defined]
+
+
+# --- predict and evaluate ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files over 30 kB are read in blocks, Parquet files 200 rows at a time."""
+    monkeypatch.setattr("nanotorch.training.data.streams.usual_memory", lambda: bytes_of(SMALL))
+    monkeypatch.setattr("nanotorch.training.prediction.ROWS", 200)
+
+
+def in_one_file(ending: str) -> str:
+    """The table in d.npy as a file of another kind, with text in a column of categories."""
+    polars = pytest.importorskip("polars")
+    values = np.load("d.npy")
+    columns: dict[str, Any] = {f"x{at}": values[:, at] for at in range(5)}
+    columns["kind"] = [("red", "green", "blue")[int(at)] for at in values[:, 5]]
+    columns["y"] = [("no", "yes")[int(at)] for at in values[:, -1]]
+    frame = polars.DataFrame(columns)
+    write = {".parquet": frame.write_parquet, ".csv": frame.write_csv}[ending]
+    write(f"d{ending}")
+    return f"d{ending}"
+
+
+@pytest.mark.parametrize("name", ["d.npy", "d.parquet"])
+def test_predictions_and_measures_of_any_size_are_those_in_memory(
+    name: str, small_memory: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table(gaps=30)
+    source = "d.npy" if name == "d.npy" else in_one_file(".parquet")
+    quick = {"curves": False, "report": False}
+    data = {"source": source, "missing": "mean", "memory": "1 GB"}
+    trained = fit({"data": data, "training": {"epochs": 2}, "output": quick}, quiet=True)
+    results = []
+    for rows, memory in ((10**6, "1 GB"), (200, SMALL)):
+        monkeypatch.setattr("nanotorch.training.prediction.ROWS", rows)
+        limit = bytes_of(memory)
+        monkeypatch.setattr("nanotorch.training.data.streams.usual_memory", lambda n=limit: n)
+        wishes = Wishes(["1" if name == "d.npy" else "x1"])
+        predict_file(trained.folder, source, Path(f"{rows}.csv"), wishes=wishes)
+        results.append((Path(f"{rows}.csv").read_bytes(), evaluate_file(trained.folder, source)))
+    assert results[0][0] == results[1][0]
+    for key, value in results[0][1].items():
+        np.testing.assert_allclose(results[1][1][key], value, rtol=1e-6)
+
+
+def test_notes_about_a_file_count_all_its_pieces(
+    small_memory: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    table()
+    trained = run(data={"missing": "mean"})
+    values = np.load("d.npy")
+    values[[1, 700, 1400], 0] = np.nan
+    values[::100, 1] = 1e6
+    np.save("new.npy", values)
+    predict_file(trained.folder, "new.npy", Path("p.csv"))
+    said = capfd.readouterr().err
+    assert "3 missing values (0 3): filled with the mean of the training part" in said
+    assert "column '1': 17 of 1,500 numbers outside" in said
+    assert said.count("note:") == 3
+
+
+@pytest.mark.parametrize("task", ["binary", "labels", "numbers"])
+def test_predictions_go_from_parquet_to_parquet(task: str, small_memory: None) -> None:
+    polars = pytest.importorskip("polars")
+    table("labels" if task == "labels" else "two", gaps=20)
+    source = in_one_file(".parquet")
+    data: dict[str, Any] = {"source": source, "missing": "drop"}
+    model = {"name": "logistic"}
+    if task == "labels":
+        frame = polars.read_parquet(source).with_columns(z=polars.Series(np.load("d.npy")[:, -2]))
+        frame = frame.with_columns(y=(polars.col("y") == "yes").cast(polars.Int8))
+        frame.write_parquet(source)
+        data["target"] = ["y", "z"]
+    if task == "numbers":
+        data["target"], model = "x0", {"name": "linear"}
+    quick = {"curves": False, "report": False}
+    tables = {"data": data, "model": model, "training": {"epochs": 2}, "output": quick}
+    trained = fit(tables, quiet=True)
+    wishes = Wishes(["kind", "x1"])
+    assert predict_file(trained.folder, source, Path("p.parquet"), wishes=wishes) == ROWS
+    predict_file(trained.folder, source, Path("p.csv"), wishes=wishes)
+    typed, text = polars.read_parquet("p.parquet"), polars.read_csv("p.csv")
+    assert typed.columns == text.columns and len(typed) == ROWS
+    for name in typed.columns:
+        one, other = typed[name], text[name]
+        assert one.null_count() == other.null_count(), name
+        if one.dtype == polars.String:
+            assert one.to_list() == other.to_list()
+        else:
+            np.testing.assert_allclose(one.drop_nulls(), other.drop_nulls(), rtol=1e-5)
+    source_of = polars.read_parquet(source)
+    assert typed["kind"].to_list() == source_of["kind"].to_list()
+
+
+def test_a_prediction_that_fails_leaves_no_parquet_file(small_memory: None) -> None:
+    polars = pytest.importorskip("polars")
+    table()
+    trained = run()
+    values = np.load("d.npy")
+    values[1400, 0] = np.nan
+    polars.DataFrame(values, schema=[str(at) for at in range(9)]).write_parquet("gap.parquet")
+    with pytest.raises(InputError, match=r"row 1400, column '0': the value is missing"):
+        predict_file(trained.folder, "gap.parquet", Path("p.parquet"))
+    assert not [*Path().glob("p.parquet"), *Path().glob(".p.parquet*")]
+    content = Path("gap.parquet").read_bytes()
+    Path("cut.parquet").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"^cut\.parquet: not a \.parquet file, or a damaged one"):
+        predict_file(trained.folder, "cut.parquet", Path("p.parquet"))
+
+
+def test_the_test_rows_of_a_streamed_run_are_found_again() -> None:
+    table()
+    trained = run(data={"memory": SMALL})
+    measured = evaluate_file(trained.folder, None)
+    assert measured["rows"] == 300
+    for key in ("accuracy", "roc_auc", "log_loss", "baseline_accuracy"):
+        assert measured[key] == pytest.approx(trained.summary["test"][key], rel=1e-6)

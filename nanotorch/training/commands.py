@@ -30,11 +30,12 @@ from nanotorch.training.synthetic import save, two_clouds
 
 
 def predict(arguments: list[str]) -> None:
-    """Labels and probabilities for the rows of a file, as CSV."""
+    """Labels and probabilities for the rows of a file, as CSV or Parquet."""
     parser = _parser("predict", predict)
     parser.add_argument("model", type=Path, help="run folder or model.safetensors")
     parser.add_argument("file", help="rows to predict: a data file or a bundled data set")
-    parser.add_argument("--output", type=Path, help="CSV file to write; the terminal if not given")
+    words = "CSV file to write, or .parquet; CSV in the terminal if not given"
+    parser.add_argument("--output", type=Path, help=words)
     parser.add_argument(
         "--unguarded",
         action="store_true",

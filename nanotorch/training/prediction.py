@@ -9,7 +9,7 @@ import math
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TextIO
@@ -19,23 +19,28 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 import nanotorch as nt
+from nanotorch import datasets
 from nanotorch.training.config.choices import Model, OwnModule
 from nanotorch.training.config.sections import Data, Reading
 from nanotorch.training.data.columns import Column, text_of
 from nanotorch.training.data.encoding import (
     Encoding,
+    Gaps,
+    Surprises,
     Target,
     encode_target,
     find_gaps,
     settle_targets,
 )
+from nanotorch.training.data.frames import ParquetWriter, frame_batches
 from nanotorch.training.data.layout import guess_layout
 from nanotorch.training.data.prepare import Standardization
+from nanotorch.training.data.streams import StreamedTable, open_table
 from nanotorch.training.data.tables import Table, mark_missing, read_table, table_of_text
 from nanotorch.training.data.text_files import text_chunks
 from nanotorch.training.errors import InputError, plain, reading
 from nanotorch.training.exits import say
-from nanotorch.training.files import refuse_to_replace, remove_left_behind, write_whole
+from nanotorch.training.files import refuse_to_replace, remove_left_behind, whole_file
 from nanotorch.training.metrics import Outcome
 from nanotorch.training.model_file import ModelFile, read_model_file
 from nanotorch.training.models import build_model
@@ -128,13 +133,11 @@ class Predictor:
         with nt.no_grad():
             return np.asarray(self.model(nt.from_numpy(features).to(self.dtype)).numpy())
 
-    def outcome(self, table: Table, rows: Any = slice(None)) -> Outcome:
-        """The outputs together with the truth, where the table has the target."""
+    def truth(self, table: Table) -> NDArray[Any]:
+        """The target of a table that has it."""
         positions = [table.column(name, "target") for name in self.target.columns]
-        truth = encode_target(table, positions, Data(source=table.origin), "", known=self.target)
-        return Outcome(
-            self.target.task, self.outputs(table, rows), truth.values[rows], self.threshold
-        )
+        data = Data(source=table.origin)
+        return encode_target(table, positions, data, "", known=self.target).values
 
     def reading(self, source: str) -> Reading:
         """How a file is read: as the run's was, or else, where that does not show the columns of
@@ -147,37 +150,52 @@ class Predictor:
                 return alike
         return NewRows(source=source, columns=columns, **self.keys)
 
-    def prepare(self, table: Table, targets: list[int], surprises: list[str]) -> NDArray[np.bool_]:
+    def prepare(self, table: Table, targets: list[int], unusual: Unusual) -> NDArray[np.bool_]:
         """Ready a table for `outputs`; which of its rows can be predicted by the run's own rule for
-        gaps. What training never met is added to `surprises`."""
+        gaps. What training never met is counted in `unusual`."""
         features = self.encoding.settle(table)
         if self.target.task == "regression":
             settle_targets(table, targets, dict.fromkeys(self.target.columns, "number"))
         gaps = find_gaps(table, features, targets, self.missing)
-        surprises += [*gaps.notes, *self.encoding.surprises(table)]
-        return np.ones(len(table.values), bool) if gaps.keep is None else gaps.keep
+        unusual.gaps.add(gaps)
+        unusual.table = table
+        self.encoding.surprises(table, unusual.surprises)
+        return np.ones(len(table), bool) if gaps.keep is None else gaps.keep
 
-    def header(self) -> list[str]:
-        """The columns that `predictions` fills."""
+    def kinds(self) -> dict[str, type]:
+        """The columns that `answers` fills, and what they hold."""
         if self.target.task == "regression":
-            return [f"predicted_{name}" for name in self.target.columns]
-        names = [f"probability_{name}" for name in self.target.classes]
+            return {f"predicted_{name}": float for name in self.target.columns}
+        probabilities: dict[str, type] = {f"probability_{c}": float for c in self.target.classes}
         if self.target.task == "labels":
-            return [*(f"predicted_{name}" for name in self.target.columns), *names]
-        return ["predicted", *names]
+            return {**{f"predicted_{name}": int for name in self.target.columns}, **probabilities}
+        return {"predicted": str, **probabilities}
 
-    def predictions(self, table: Table, rows: Any = slice(None)) -> list[list[str]]:
-        """One row of text per row of the table: labels, then probabilities."""
+    def answers(self, table: Table, rows: Any = slice(None)) -> list[list[Any]]:
+        """The columns of `kinds` for rows of a table: labels, then probabilities."""
         outputs = self.outputs(table, rows)
         if self.target.task == "regression":
-            return [[f"{value:.9g}" for value in row] for row in outputs.tolist()]
+            columns: list[list[Any]] = outputs.T.tolist()
+            return columns
         outcome = Outcome(self.target.task, outputs, np.empty(0), self.threshold)
-        probabilities = [[f"{p:.6g}" for p in row] for row in outcome.probabilities.tolist()]
+        probabilities = outcome.probabilities.T.tolist()
         if self.target.task == "labels":
-            labels = [[str(label) for label in row] for row in outcome.predicted.tolist()]
-        else:
-            labels = [[self.target.classes[at]] for at in outcome.predicted.tolist()]
-        return [said + shares for said, shares in zip(labels, probabilities, strict=True)]
+            return [*outcome.predicted.T.tolist(), *probabilities]
+        return [[self.target.classes[at] for at in outcome.predicted.tolist()], *probabilities]
+
+
+@dataclass
+class Unusual:
+    """Gaps, and values that training never met, in all pieces of a file."""
+
+    gaps: Gaps = field(default_factory=Gaps)
+    surprises: Surprises = field(default_factory=Surprises)
+    table: Table | None = None  # the latest piece
+
+    def words(self) -> list[str]:
+        """Words about them; InputError where every row of the file has a gap."""
+        gaps = [] if self.table is None else self.gaps.words(self.table)
+        return [*gaps, *self.surprises.words()]
 
 
 def guarded_cell(text: str) -> str:
@@ -192,15 +210,30 @@ def guarded_cell(text: str) -> str:
 
 
 def tables_of(source: str, reading: Reading) -> Iterator[Table]:
-    """A data file as tables of at most some ten thousand rows, or whole where it is small."""
+    """A data file as tables of some ten thousand rows, or whole where it is small text or of a kind
+    that is read whole."""
     path = Path(source)
-    if path.suffix.lower() in (".csv", ".tsv") and path.is_file():
+    ending = path.suffix.lower()
+    if not path.is_file() or source in datasets.names():
+        yield read_table(source, reading)
+    elif ending == ".parquet":
+        first = 0
+        for names, values, categories in frame_batches(path, ROWS):
+            table = Table(source, names, values, categories, first=first)
+            mark_missing(table, reading.missing_values)
+            first += len(table)
+            yield table
+        if not first:
+            raise InputError(f"{path}: there are no rows")
+    elif isinstance(table := open_table(source, reading), StreamedTable):
+        yield from table.blocks()
+    elif ending in (".csv", ".tsv"):
         for chunk in text_chunks(path, ROWS, reading):
             table = table_of_text(source, chunk, reading)
             mark_missing(table, reading.missing_values)
             yield table
-        return
-    yield read_table(source, reading)
+    else:
+        yield table
 
 
 @dataclass
@@ -232,50 +265,107 @@ def predict_file(
     predictor = Predictor.load(model, trusted)
     if wishes.threshold is not None:
         predictor.threshold = wishes.threshold
-    if output is not None:
-        refuse_to_replace(output, wishes.force)
-    with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as file:
-        count = _predict(predictor, source, file, wishes)
-        file.seek(0)
-        if output is None:
+    if output is None:
+        with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as file:
+            count = _predict(predictor, source, _Csv(file, predictor, wishes), wishes)
+            file.seek(0)
             shutil.copyfileobj(file, sys.stdout)
-        else:
-            remove_left_behind(output.parent, output.name)
-            write_whole(output, file.read().encode())
+        return count
+    refuse_to_replace(output, wishes.force)
+    remove_left_behind(output.parent, output.name)
+    with whole_file(output) as temporary:
+        if output.suffix.lower() == ".parquet":
+            return _predict(predictor, source, _Parquet(temporary, predictor, wishes.keep), wishes)
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            return _predict(predictor, source, _Csv(file, predictor, wishes), wishes)
+
+
+class _Csv:
+    """Writes columns as lines of text."""
+
+    def __init__(self, file: TextIO, predictor: Predictor, wishes: Wishes) -> None:
+        self._guard = guarded_cell if wishes.guarded else str
+        self._digits = ".9g" if predictor.target.task == "regression" else ".6g"
+        self._writer = csv.writer(file, lineterminator="\n")
+        self._writer.writerow(map(self._guard, [*wishes.keep, *predictor.kinds()]))
+
+    def add(self, kept: list[list[Any]], kinds: list[type], answers: list[list[Any]]) -> None:
+        """Write rows: columns that are carried through, and columns of the model's."""
+        columns = []
+        for column in kept:
+            columns.append([self._guard(_cell(cell)) for cell in column])
+        for column in answers:
+            columns.append([self._guard(self._text(cell)) for cell in column])
+        self._writer.writerows(zip(*columns, strict=True))
+
+    def _text(self, cell: Any) -> str:
+        if isinstance(cell, float):
+            return format(cell, self._digits)
+        return "" if cell is None else str(cell)
+
+    def close(self) -> None:
+        pass
+
+
+class _Parquet:
+    """Writes columns into a Parquet file, with the types that they have."""
+
+    def __init__(self, path: Path, predictor: Predictor, names: Sequence[str]) -> None:
+        self._path, self._names, self._kinds = path, names, predictor.kinds()
+        self._writer: ParquetWriter | None = None
+
+    def add(self, kept: list[list[Any]], kinds: list[type], answers: list[list[Any]]) -> None:
+        """Write rows: columns that are carried through, and columns of the model's."""
+        if self._writer is None:
+            every = {**dict(zip(self._names, kinds, strict=True)), **self._kinds}
+            self._writer = ParquetWriter(self._path, every)
+        names = [*self._names, *self._kinds]
+        self._writer.add(dict(zip(names, [*kept, *answers], strict=True)))
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _predict(predictor: Predictor, source: str, writer: _Csv | _Parquet, wishes: Wishes) -> int:
+    count, unusual = 0, Unusual()
+    with contextlib.closing(writer):
+        for table in tables_of(source, predictor.reading(source)):
+            carried = [table.column(name, "--keep") for name in wishes.keep]
+            texts = [table.names[at] in table.categories for at in carried]
+            kinds: list[type] = [str if text else float for text in texts]
+            kept = [_cells(table, position) for position in carried]
+            keep = predictor.prepare(table, [], unusual)
+            for start in range(0, len(table), ROWS):
+                part = slice(start, start + ROWS)
+                good = np.flatnonzero(keep[part])
+                answers = predictor.answers(table, good + start)
+                if len(good) < len(keep[part]):
+                    answers = [_spread(column, keep[part]) for column in answers]
+                writer.add([cells[part] for cells in kept], kinds, answers)
+                count += len(keep[part])
+        words = unusual.words()
+    note(words)
     return count
 
 
-def _predict(predictor: Predictor, source: str, file: TextIO, wishes: Wishes) -> int:
-    guard = guarded_cell if wishes.guarded else str
-    writer = csv.writer(file, lineterminator="\n")
-    header = predictor.header()
-    writer.writerow(map(guard, [*wishes.keep, *header]))
-    count = 0
-    surprises: list[str] = []
-    for table in tables_of(source, predictor.reading(source)):
-        carried = [table.column(name, "--keep") for name in wishes.keep]
-        texts = [_texts(table, position) for position in carried]
-        keep = predictor.prepare(table, [], surprises)
-        for start in range(0, len(table.values), ROWS):
-            part = slice(start, start + ROWS)
-            rows = iter(predictor.predictions(table, np.flatnonzero(keep[part]) + start))
-            blank = [""] * len(header)
-            writer.writerows(
-                map(guard, [*(text[at] for text in texts), *(next(rows) if good else blank)])
-                for at, good in enumerate(keep[part].tolist(), start)
-            )
-            count += len(keep[part])
-    note(surprises)
-    return count
+def _spread(answers: list[Any], keep: NDArray[np.bool_]) -> list[Any]:
+    """The answers in the places of the rows that were predicted, None in the others."""
+    each = iter(answers)
+    return [next(each) if good else None for good in keep.tolist()]
 
 
-def _texts(table: Table, position: int) -> list[str]:
-    """The cells of a column as text; empty where they are missing."""
+def _cells(table: Table, position: int) -> list[Any]:
+    """The cells of a column: texts or numbers, None where they are missing."""
     known = table.categories.get(table.names[position])
     return [
-        "" if math.isnan(value) else known[int(value)] if known else text_of(value)
+        None if math.isnan(value) else known[int(value)] if known else value
         for value in np.asarray(table.values[:, position], dtype=np.float64).tolist()
     ]
+
+
+def _cell(cell: Any) -> str:
+    return "" if cell is None else cell if isinstance(cell, str) else text_of(cell)
 
 
 def note(words: list[str]) -> None:

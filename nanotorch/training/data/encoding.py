@@ -24,6 +24,7 @@ from nanotorch.training.data.tables import Table
 from nanotorch.training.data.values import Numbers, date_format
 from nanotorch.training.errors import InputError
 
+NEVER_MET = "values that training never met or found rare"
 CHUNK = 2**22  # values looked at at once, so that large files need no second copy
 
 
@@ -68,30 +69,23 @@ class Encoding:
                 column.low, column.high = float(low[at]), float(high[at])
             at += len(column.categories or ()) or 1
 
-    def surprises(self, table: Table) -> list[str]:
-        """Words about values that training never met, in a table that is settled."""
-        words = []
+    def surprises(self, table: Table, surprises: Surprises) -> None:
+        """Count values that training never met, in a table that is settled."""
         for column, position in zip(self.columns, self.positions(table), strict=True):
             values = np.asarray(table.values[:, position], dtype=np.float64)
             if column.categories is not None:
                 names = [name for name in column.categories if name != OTHER]
                 odd = (codes_of(table, position, values, names) < 0) & ~np.isnan(values)
                 texts = table.categories.get(column.name)
+                example = ""
                 if odd.any():
                     first = values[int(odd.argmax())]
-                    example = texts[int(first)] if texts else text_of(float(first))
-                    words.append(
-                        f"column {column.name!r}: {int(odd.sum()):,} values that training never "
-                        f"met or found rare, such as {example!r}"
-                    )
+                    example = repr(texts[int(first)] if texts else text_of(float(first)))
+                surprises.add(column.name, odd, f"{NEVER_MET}, such as {example}")
             elif column.low is not None and column.high is not None:
                 odd = (values < column.low) | (values > column.high)
-                if odd.any():
-                    words.append(
-                        f"column {column.name!r}: {int(odd.sum()):,} of {len(values):,} numbers "
-                        f"outside {column.low:g} … {column.high:g}, the range in training"
-                    )
-        return words
+                bounds = f"{column.low:g} … {column.high:g}, the range in training"
+                surprises.add(column.name, odd, f"numbers outside {bounds}")
 
     def apply(self, table: Table, rows: Any = slice(None)) -> NDArray[Any]:
         """Features of the given rows, shape (rows, features), not standardized."""
@@ -163,16 +157,71 @@ def _matches(name: str, patterns: list[str]) -> bool:
 
 @dataclass
 class Gaps:
-    """What is missing: whether any feature is, rows to leave out, and words about it.
+    """What is missing in a table, or in several pieces of one.
 
-    `keep` says so of each row, or how many rows of each block stay; rows that have no gap in the
-    `needed` columns do.
+    `keep` says of each row whether it stays, or how many rows of each block do; rows that have no
+    gap in the `needed` columns do. `counts` are the gaps of each column.
     """
 
-    any: bool = False
-    keep: NDArray[Any] | None = None
+    missing: str = "refuse"
+    features: list[int] = field(default_factory=list)
     needed: list[int] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    keep: NDArray[Any] | None = None
+    rows: int = 0
+    left_out: int = 0
+
+    @property
+    def any(self) -> bool:
+        """Whether a feature is missing."""
+        return bool(self.counts[self.features].any())
+
+    def add(self, other: Gaps) -> None:
+        """Count the gaps of another piece."""
+        counts = self.counts + other.counts if len(self.counts) else other.counts
+        rows, left_out = self.rows + other.rows, self.left_out + other.left_out
+        self.__dict__.update(vars(other), counts=counts, rows=rows, left_out=left_out)
+
+    def words(self, table: Table) -> list[str]:
+        """What is missing and what becomes of it; InputError where no row is left."""
+        words = []
+        listing = _counted(table, self.counts, self.needed)
+        if listing and (self.missing == "drop" or self.left_out):
+            words.append(f"{listing}: {self.left_out} of {self.rows} rows are left out")
+            if self.left_out == self.rows:
+                raise InputError(f"{table.origin}: every row has a missing value: {listing}")
+        if self.missing == "drop":
+            return words
+        text = [at for at in self.features if table.names[at] in table.categories]
+        numbers = [at for at in self.features if at not in text]
+        filled = f"filled with the {self.missing} of the training part"
+        for places, done in ((numbers, filled), (text, "a category of their own")):
+            if listing := _counted(table, self.counts, places):
+                words.append(f"{listing}: {done}")
+        return words
+
+
+@dataclass
+class Surprises:
+    """Values that training never met, by column: how many, of how many, and words about them."""
+
+    odd: dict[str, int] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    about: dict[str, str] = field(default_factory=dict)
+
+    def add(self, column: str, odd: NDArray[np.bool_], about: str) -> None:
+        """Count those of some rows."""
+        self.rows[column] = self.rows.get(column, 0) + len(odd)
+        if odd.any():
+            self.about.setdefault(column, about)
+            self.odd[column] = self.odd.get(column, 0) + int(odd.sum())
+
+    def words(self) -> list[str]:
+        words = []
+        for name, odd in self.odd.items():
+            of = "" if self.about[name].startswith(NEVER_MET) else f"of {self.rows[name]:,} "
+            words.append(f"column {name!r}: {odd:,} {of}{self.about[name]}")
+        return words
 
 
 def find_gaps(table: Table, features: list[int], targets: list[int], missing: str) -> Gaps:
@@ -203,26 +252,10 @@ def find_gaps(table: Table, features: list[int], targets: list[int], missing: st
         masks.append(table.mask(np.asarray(~holes[:, needed].any(axis=1))))
         start += len(chunk)
     keep = np.concatenate(masks)
-    gaps = Gaps(any=bool(counts[features].any()), needed=needed)
     left_out = start - int(keep.sum())
-    if missing == "drop" or left_out:
-        if listing := _counted(table, counts, needed):
-            gaps.keep = keep
-            gaps.notes.append(f"{listing}: {left_out} of {start} rows are left out")
-            if left_out == start:
-                raise InputError(f"{table.origin}: every row has a missing value: {listing}")
-    if missing == "drop":
-        return gaps
-    text = [at for at in features if table.names[at] in table.categories]
-    for places, done in (
-        (
-            [at for at in features if at not in text],
-            f"filled with the {missing} of the training part",
-        ),
-        (text, "a category of their own"),
-    ):
-        if listing := _counted(table, counts, places):
-            gaps.notes.append(f"{listing}: {done}")
+    gaps = Gaps(missing, features, needed, counts, rows=start, left_out=left_out)
+    if (missing == "drop" and counts[needed].any()) or left_out:
+        gaps.keep = keep
     return gaps
 
 

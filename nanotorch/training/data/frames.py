@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import queue
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from decimal import Decimal
@@ -38,6 +40,74 @@ def read_frame(path: Path) -> Columns:
     with reading(path, f"a {path.suffix} file"), _silent():
         frame = kinds.get(path.suffix.lower(), polars.read_ipc)(path)
         return columns_of(str(path), frame, polars)
+
+
+def frame_batches(path: Path, rows: int) -> Iterator[Columns]:
+    """A Parquet file as pieces of about so many rows, each as `read_frame` has it."""
+    polars = _polars(f"{path}: {path.suffix} files")
+    with reading(path, f"a {path.suffix} file"), _silent():
+        frame = polars.scan_parquet(path)
+        if not hasattr(frame, "collect_batches"):
+            raise InputError(f"{path}: needs polars 1.34 or newer: pip install -U polars")
+        batches = iter(frame.collect_batches(chunk_size=rows, maintain_order=True))
+    while True:
+        with reading(path, f"a {path.suffix} file"), _silent():
+            batch = next(batches, None)
+            if batch is None:
+                return
+            columns = columns_of(str(path), batch, polars)
+        yield columns
+
+
+def parquet_size(path: Path) -> tuple[int, int]:
+    """Rows and columns of a Parquet file, of which no row is read."""
+    polars = _polars(f"{path}: {path.suffix} files")
+    with reading(path, f"a {path.suffix} file"), _silent():
+        frame = polars.scan_parquet(path)
+        return int(frame.select(polars.len()).collect().item()), len(frame.collect_schema())
+
+
+class ParquetWriter:
+    """Writes columns into a Parquet file, piece by piece, on a thread of polars."""
+
+    def __init__(self, path: Path, kinds: dict[str, type]) -> None:
+        self._polars = _polars(f"{path}: {path.suffix} files")
+        from polars.io.plugins import register_io_source
+
+        names = {str: self._polars.String, float: self._polars.Float64, int: self._polars.Int64}
+        self._schema = {name: names[kind] for name, kind in kinds.items()}
+        self._frames: queue.Queue[Any] = queue.Queue(1)
+        self._failure: BaseException | None = None
+        self._ended = False
+
+        def frames(*unused: Any) -> Iterator[Any]:
+            while (frame := self._frames.get()) is not None:
+                yield frame
+            self._ended = True
+
+        def write() -> None:
+            try:
+                source = register_io_source(frames, schema=self._schema, is_pure=False)
+                source.sink_parquet(path)
+            except BaseException as error:
+                self._failure = error
+                while not self._ended and self._frames.get() is not None:
+                    pass  # whoever adds rows waits for a place
+
+        self._thread = threading.Thread(target=write, daemon=True)
+        self._thread.start()
+
+    def add(self, columns: dict[str, Any]) -> None:
+        """Write rows, given the cells of every column; None is a gap."""
+        if self._failure is None:
+            self._frames.put(self._polars.DataFrame(columns, schema=self._schema))
+
+    def close(self) -> None:
+        """Wait until everything is written."""
+        self._frames.put(None)
+        self._thread.join()
+        if self._failure is not None:
+            raise OSError(0, str(self._failure))
 
 
 @contextlib.contextmanager

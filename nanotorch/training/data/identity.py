@@ -63,13 +63,17 @@ def marks_file(marks: NDArray[np.uint64]) -> bytes:
     return file.getvalue()
 
 
-def known_rows(run: Path, features: NDArray[Any]) -> int:
-    """How many rows of features the run was trained on; 0 for a run that did not note its rows."""
+def marks_in(run: Path) -> NDArray[np.uint64] | None:
+    """The marks of the rows that a run was trained on; None for a run that did not note them."""
     path = run / MARKS
     if not path.is_file():
-        return 0
+        return None
     with reading(path, "the marks of a run's rows"):
-        marks = np.load(path, allow_pickle=False)
+        return np.asarray(np.load(path, allow_pickle=False))
+
+
+def known_rows(marks: NDArray[np.uint64], features: NDArray[Any]) -> int:
+    """How many rows of features have one of these marks."""
     return int(np.isin(marks_of(features), marks).sum())
 
 

@@ -206,9 +206,9 @@ def prepare(
     pairs = settle(table, features, data, notes)
     features = [position for position, _ in pairs]
     gaps = find_gaps(table, features, targets, data.missing)
+    notes += gaps.words(table)
     if gaps.keep is not None:
         table.only(gaps.keep, gaps.needed)
-    notes += gaps.notes
     target = encode_target(table, targets, data, model)
     split = _divide(table, target, data, seed)
     _note_drawn(len(table), target, data, notes)
@@ -428,6 +428,7 @@ def _test_file(data: Data, model: str, build: _Builder, files: dict[str, Any]) -
     settle_targets(table, positions, data.types)
     files[data.test_file] = _file(data.test_file, table)
     gaps = find_gaps(table, build.encoding.settle(table), positions, data.missing)
+    gaps.words(table)  # refuses a table of gaps alone
     if gaps.keep is not None:
         table.only(gaps.keep, gaps.needed)
     if not isinstance(data.weight, int) and data.weight not in table.names:
@@ -505,9 +506,9 @@ def _prepare_streamed(
     gaps = Gaps()
     if not finite or table.numbers:
         gaps = find_gaps(table, [at for at, _ in pairs], targets, data.missing)
+        notes += gaps.words(table)
         if gaps.keep is not None:
             table.only(gaps.keep, gaps.needed)
-        notes += gaps.notes
         survey = Targets(table, targets, data, model)
         for block in table.blocks():
             survey.add(block)

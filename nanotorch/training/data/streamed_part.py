@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -58,6 +58,13 @@ class StreamedPart:
 
     def __len__(self) -> int:
         return int(self.starts[-1])
+
+    def pieces(self) -> Iterator[tuple[Table, NDArray[np.int64]]]:
+        """Blocks of the table, and the places of this part's rows in each that has some."""
+        for number, count in enumerate(self.counts.tolist()):
+            if count:
+                block = self.table.block_table(number)
+                yield block, np.flatnonzero(self.labels(block) == self.number)
 
     def read(self, number: int, out: NDArray[Any] | None = None) -> Rows:
         """The rows of a block, not standardized; `out` takes the block as it is in the file."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nanotorch.training.config.sections import Data, Reading
+from nanotorch.training.config.sections import Reading
 from nanotorch.training.data.row_files import RowFile
 from nanotorch.training.data.tables import Numbers, Table, read_table, translated
 from nanotorch.training.data.values import is_number
@@ -44,7 +44,7 @@ def usual_memory() -> int:
 
 def memory_of(reading: Reading) -> int:
     """The bytes that the rows of a file may take in memory."""
-    size = getattr(reading, "memory", None)
+    size = getattr(reading, "memory", None)  # of a run
     return usual_memory() if size is None else bytes_of(size)
 
 
@@ -136,7 +136,7 @@ class _Piece(Table):
         pass
 
 
-def open_table(source: str, data: Data) -> Table:
+def open_table(source: str, data: Reading) -> Table:
     """The table of a file or a bundled data set, whose rows stay on the disk where they would take
     more memory than `data.memory`."""
     path = Path(source)
@@ -149,7 +149,7 @@ def open_table(source: str, data: Data) -> Table:
 
 
 def _streamed(
-    source: str, names: list[str], categories: dict[str, list[str]], file: RowFile, data: Data
+    source: str, names: list[str], categories: dict[str, list[str]], file: RowFile, data: Reading
 ) -> StreamedTable:
     values = np.empty((0, len(names)))
     absent = [float(word) for word in data.missing_values or () if is_number(str(word))]
