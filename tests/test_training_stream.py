@@ -461,7 +461,7 @@ def test_notes_about_a_file_count_all_its_pieces(
     said = capfd.readouterr().err
     assert "3 missing values (0 3): filled with the mean of the training part" in said
     assert "column '1': 17 of 1,500 numbers outside" in said
-    assert said.count("note:") == 3
+    assert said.count("column '1'") == said.count("missing values") == 1
 
 
 @pytest.mark.parametrize("task", ["binary", "labels", "numbers"])
