@@ -8,6 +8,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterator
+from queue import SimpleQueue
 from typing import Any
 
 import numpy
@@ -91,20 +92,46 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def side_by_side(work: Callable[[int], None], count: int) -> None:
-    """work(0), work(1), … in threads of their own, of which the calling one is the first."""
-    errors: list[BaseException] = []
+    """work(0), work(1), … in so many threads, of which the calling one is the first.
 
-    def caught(worker: int) -> None:
+    The others wait for more work afterwards: to start one takes as long as a small product.
+    """
+    done: SimpleQueue[BaseException | None] = SimpleQueue()
+    inboxes = [_inbox_of_idle_thread() for _ in range(1, count)]
+    for number, inbox in enumerate(inboxes, 1):
+        inbox.put((work, number, done))
+    try:
+        work(0)
+    finally:
+        errors = [done.get() for _ in inboxes]
+        _idle.extend(inboxes)
+    for error in errors:
+        if error is not None:
+            raise error
+
+
+_idle: list[SimpleQueue[Any]] = []  # where threads without work wait for some
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_idle.clear)  # a child has none of its parent's threads
+
+
+def _inbox_of_idle_thread() -> SimpleQueue[Any]:
+    try:
+        return _idle.pop()
+    except IndexError:
+        inbox: SimpleQueue[Any] = SimpleQueue()
+        threading.Thread(target=_serve, args=(inbox,), daemon=True).start()
+        return inbox
+
+
+def _serve(inbox: SimpleQueue[Any]) -> None:
+    """The life of a thread: does what comes, and tells of each when it is done."""
+    while True:
+        work, number, done = inbox.get()
         try:
-            work(worker)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=caught, args=(n,), daemon=True) for n in range(1, count)]
-    for thread in threads:
-        thread.start()
-    caught(0)
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
+            work(number)
+            error = None
+        except BaseException as caught:
+            error = caught
+        done.put(error)
+        del work, done, error  # nothing is kept alive by a thread that waits

@@ -17,7 +17,7 @@ from nanotorch.compile.memory import root_of
 from nanotorch.compile.program import Program
 from nanotorch.compile.recorder import Draw, Kernel, Live, Recorder
 from nanotorch.compile.rows import COLUMNS, ROWS, SUM, WHOLE, NotRowWise, Role, role
-from nanotorch.ops import losses
+from nanotorch.ops import binary_losses, losses
 
 Step = Kernel | Draw | Live
 
@@ -26,7 +26,7 @@ FEWER_GROUPS = 8  # where the sums of all groups would take more than MOST_SUM_B
 MOST_SUM_BYTES = 1 << 20
 # What a tile reads of the batch. Less fits the second-level cache better, but then threads wait for
 # one another more often, at the lock that Python code runs under.
-TILE_BYTES = 2 << 20
+TILE_BYTES = 4 << 20
 # From what size on a batch is passed over in tiles; smaller ones were measured faster in one piece.
 WORTHWHILE_BYTES = 64 << 20
 
@@ -116,7 +116,9 @@ class Tiling:
 
     def lines(self) -> list[str]:
         """The lines of the pass, for the plan's program."""
-        program, body = self.program, []
+        program = self.program
+        body: list[str] = []
+        once: list[str] = []  # what is computed before the pass
         local: dict[int, str] = {}
         buffers: dict[str, Array] = {}  # by name, the form of a whole tile
         sums: list[tuple[Kernel, Role]] = []
@@ -142,28 +144,49 @@ class Tiling:
             given = [*operands, *(f"{k}={v}" for k, v in attributes.items())]
             return f"{kernel}({', '.join([program.constant('xp', step.xp), *given])}"
 
+        def divided_once(value: Any, divisor: Any) -> str:
+            once.append(f"s{len(once)} = {name(value)} / {program.value_text(divisor)}")
+            return f"s{len(once) - 1}"
+
+        def target_of(step: Kernel) -> str:
+            """A name for what a kernel makes of the rows: in a buffer, or where it leaves from."""
+            local[id(step.out)] = target = f"r{next(numbers)}"
+            if root_of(step.out) in self.escaping:
+                program.memory.apart(step.out)
+                body.append(f"{target} = {program.array_name(step.out)}[low:high]")
+            else:
+                buffers[target] = step.out[:height]
+            return target
+
+        slopes = self._slopes_of_losses()
+        joint = {id(slope) for slope in slopes.values()}
         for step, part in self.within:
+            if id(step) in joint:
+                continue
             operands = [name(a) for a in step.operands]
             if part.shared >= 0:
-                operands[part.shared] += f" / {step.operands[1].size}"
+                operands[part.shared] = divided_once(
+                    step.operands[part.shared], step.operands[1].size
+                )
             arrays = [a for a in step.operands if type(a) in MODULES]
-            shares = any(root_of(a) == root_of(step.out) for a in arrays)
             if part.output == SUM:
-                place = len(sums)
+                total = f"parts[{len(sums)}]"
+                if id(step) not in slopes:
+                    body.append(f"{whole(step, part, operands)}, out={total})")
+                else:
+                    slope = slopes[id(step)]
+                    function = program.constant("loss_and_slope", binary_losses.loss_and_slope)
+                    x, target, _, pos_weight = operands
+                    g = divided_once(slope.operands[0], slope.attributes["divisor"] or 1)
+                    out = f"total={total}, out={target_of(slope)}"
+                    body.append(f"{function}({x}, {target}, {pos_weight}, {g}, {out})")
+                body.append(f"sums[{len(sums)}] += {total}")
                 sums.append((step, part))
-                body.append(f"{whole(step, part, operands)}, out=parts[{place}])")
-                body.append(f"sums[{place}] += parts[{place}]")
-            elif shares:
+            elif any(root_of(a) == root_of(step.out) for a in arrays):
                 local[id(step.out)] = target = f"r{next(numbers)}"
                 body.append(f"{target} = {whole(step, part, operands)})")
             else:
-                if root_of(step.out) in self.escaping:
-                    program.memory.apart(step.out)
-                    local[id(step.out)] = target = f"r{next(numbers)}"
-                    body.append(f"{target} = {program.array_name(step.out)}[low:high]")
-                else:
-                    local[id(step.out)] = target = f"r{next(numbers)}"
-                    buffers[target] = step.out[:height]
+                target = target_of(step)
                 body.append(f"{whole(step, part, operands)}, out={target})")
         for step, _ in sums:
             program.memory.apart(step.out)
@@ -175,7 +198,23 @@ class Tiling:
         if buffers:
             head.append(f"    {', '.join(buffers)}, = buffers")
         run = f"{program.constant('rows', runner)}(tile)"
-        return [*head, *(f"    {line}" for line in body), run]
+        return [*once, *head, *(f"    {line}" for line in body), run]
+
+    def _slopes_of_losses(self) -> dict[int, Kernel]:
+        """The reverse of each loss that is computed together with it, by the loss's identity."""
+        losses_of = {
+            tuple(map(id, step.operands)): step
+            for step, part in self.within
+            if step.primitive is binary_losses.BinaryCrossEntropyWithLogits
+            if part.output == SUM and step.operands[2] is None
+        }
+        slopes = {}
+        for step, _ in self.within:
+            loss = losses_of.get(tuple(map(id, step.operands[1:])))
+            if step.primitive is binary_losses.BinaryCrossEntropyWithLogitsReverse and loss:
+                if self._kind(step.operands[0]) == WHOLE:
+                    slopes[id(loss)] = step
+        return slopes
 
     def _groups(self) -> list[list[tuple[int, int]]]:
         """The tiles, first row and end, of each group; all of nearly the same height."""
