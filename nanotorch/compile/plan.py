@@ -7,6 +7,7 @@ as nothing needs them; what leaves the step (outputs, gradients) is never handed
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Sequence
 
@@ -16,7 +17,7 @@ from nanotorch.compile.program import REFERENCES, Program, Recorded, Slot, Step,
 from nanotorch.compile.recorder import Draw, Kernel, Live, Recorder
 from nanotorch.compile.rows import NotRowWise
 from nanotorch.compile.stopwatch import Stopwatch
-from nanotorch.compile.tiles import Tiling
+from nanotorch.compile.tiles import Tiling, batch_of
 from nanotorch.ops.casting import Clone
 from nanotorch.tensor import Tensor
 
@@ -228,6 +229,31 @@ class Plan(Program):
         for leaf, slot in self.gradients:
             leaf._grad = slot.tensor
         self.most_references = self.references()
+
+
+def settle(record: Recorder) -> None:
+    """Gives what a recording has summed over a large batch the bits of its replays: those of tiles.
+
+    Not where random numbers were drawn or memory from outside was written, which happens once.
+    """
+    steps = [step for step in record.steps if not isinstance(step, Live)]
+    kernels = [step for step in steps if isinstance(step, Kernel)]
+    made = record.made
+    if len(kernels) < len(steps) or any(k.into_existing and id(k.out) not in made for k in kernels):
+        return
+    part = copy.copy(record)
+    part.steps, part.gradients, part.entry = [*steps], {}, {}
+    try:
+        rows, _ = batch_of(part, steps)
+    except NotRowWise:
+        return
+    sums = [k.out for k in kernels if rows not in k.out.shape[:2]]
+    sums += [a for a in record.gradients.values() if a is not None]
+    sums = list({id(a): a for a in sums if id(a) == root_of(a)}.values())
+    plan = Plan(part, sums)
+    if plan.tiling is not None:
+        for array, value in zip(sums, plan.run(*record.inputs), strict=True):
+            HOST.copyto(array, value)
 
 
 def memory_of(gradients: Sequence[tuple[Tensor, Slot]]) -> list[Array]:

@@ -93,6 +93,7 @@ class Recorder(Ring, Listener):
         self.walked: set[Node] = set()  # the nodes that a backward pass has run
         self.refusal: str | None = None
         self.written_inputs: set[int] = set()
+        self.settle: Callable[[Recorder], None] | None = None  # before a call reads gradients
         self.place: device | None = None  # the GPU that it computes on, if it does
         self._inputs = {id(array): position for position, array in enumerate(self.inputs)}
 
@@ -202,6 +203,9 @@ class Recorder(Ring, Listener):
         gradients = tuple(self.gradients.items())
         owner, *args = (list(a) if hasattr(a, "__next__") else a for a in (owner, *args))
         self.__exit__()
+        if self.settle is not None and self.gradients and self.refusal is None:
+            self.settle(self)
+            self.settle = None
         try:
             result = function(owner, *args, **kwargs)
         finally:
@@ -238,14 +242,6 @@ class Recorder(Ring, Listener):
             [p for p in found if isinstance(p, Tensor)]
             if not isinstance(found, Tensor)
             else [found]
-        )
-
-    def repeatable(self) -> bool:
-        """Whether the step can be done again at once: all it leaves behind is gradients of its
-        own."""
-        return not self.written_inputs and not any(
-            not isinstance(step, Kernel) or (step.into_existing and id(step.out) not in self.made)
-            for step in self.steps
         )
 
     def refuse(self, what: str) -> None:

@@ -9,6 +9,7 @@ threads, and whichever of them takes the next group.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from nanotorch.backend import HOST, MODULES, Array, get_num_threads, one_blas_thread, side_by_side
@@ -38,10 +39,10 @@ class Tiling:
     """
 
     def __init__(
-        self, program: Program, record: Recorder, escaping: set[int], steps: list[Step]
+        self, program: Program, record: Recorder, escaping: set[int], steps: Sequence[Step]
     ) -> None:
         self.program, self.escaping = program, escaping
-        self.rows, self.seeds = self._batch(record, steps)
+        self.rows, self.seeds = batch_of(record, steps)
         self.kinds: dict[int, str] = {}
         self.before: list[Step] = []
         self.within: list[tuple[Kernel, Role]] = []
@@ -52,26 +53,12 @@ class Tiling:
         width = sum(a.nbytes for a in self.seeds.values() if a.ndim > 1) // self.rows
         self.tile = min(max(16, TILE_BYTES // max(width, 1)), self.rows)
 
-    def _batch(self, record: Recorder, steps: list[Step]) -> tuple[int, dict[int, Array]]:
-        """The number of rows, and the arrays from outside that have them."""
-        weights = {id(leaf._array) for leaf in record.gradients}
-        outside: dict[int, Array] = {}
-        for step in steps:
-            for a in step.operands if isinstance(step, Kernel) else ():
-                if type(a) is HOST.ndarray and id(a) not in record.made and id(a) not in weights:
-                    outside[id(a)] = a
-        rows = max((a.shape[0] for a in outside.values() if a.ndim), default=0)
-        seeds = {key: a for key, a in outside.items() if a.ndim and a.shape[0] == rows}
-        if sum(a.nbytes for a in seeds.values()) < WORTHWHILE_BYTES:
-            raise NotRowWise("the batch is small")
-        return rows, seeds
-
     def _kind(self, value: Any) -> str:
         if type(value) not in MODULES:
             return WHOLE
         return self.kinds.get(id(value), ROWS if id(value) in self.seeds else WHOLE)
 
-    def _sort(self, steps: list[Step]) -> None:
+    def _sort(self, steps: Sequence[Step]) -> None:
         """Fills before, within and after, keeping every order that matters."""
         read: set[int] = set()  # memory that the pass reads
         changed: set[int] = set()  # memory that is written after the pass
@@ -242,6 +229,21 @@ class Tiling:
             for step, _ in self.within
             if step.primitive is losses.NllLoss
         ]
+
+
+def batch_of(record: Recorder, steps: Sequence[Step]) -> tuple[int, dict[int, Array]]:
+    """The number of rows, and the arrays from outside that have them."""
+    weights = {id(leaf._array) for leaf in record.gradients}
+    outside: dict[int, Array] = {}
+    for step in steps:
+        for a in step.operands if isinstance(step, Kernel) else ():
+            if type(a) is HOST.ndarray and id(a) not in record.made and id(a) not in weights:
+                outside[id(a)] = a
+    rows = max((a.shape[0] for a in outside.values() if a.ndim), default=0)
+    seeds = {key: a for key, a in outside.items() if a.ndim and a.shape[0] == rows}
+    if sum(a.nbytes for a in seeds.values()) < WORTHWHILE_BYTES:
+        raise NotRowWise("the batch is small")
+    return rows, seeds
 
 
 def divided(start: int, stop: int, tile: int) -> list[tuple[int, int]]:

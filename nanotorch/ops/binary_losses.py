@@ -113,19 +113,21 @@ def loss_and_slope(
     e = HOST.reciprocal(u)
     HOST.minimum(e, u, out=e)  # exp(-|x|)
     HOST.log1p(e, out=e)
+    top = HOST.zeros(x.shape, x.dtype)
     if pos_weight is None:
-        HOST.add(e, HOST.maximum(x, HOST.zeros(x.shape, x.dtype)), out=e)
-        HOST.subtract(e, HOST.multiply(x, target, out=u), out=e)
+        HOST.maximum(x, top, out=top)
+        HOST.subtract(HOST.multiply(x, target, out=u), top, out=top)
     else:
         share = HOST.multiply(target, pos_weight - 1)
         HOST.add(share, constant(share, 1), out=share)
-        HOST.negative(x, out=u)
-        HOST.add(e, HOST.maximum(u, HOST.zeros(x.shape, x.dtype)), out=e)
         HOST.multiply(e, share, out=e)
-        HOST.multiply(HOST.subtract(constant(x, 1), target, out=u), x, out=u)
-        HOST.add(e, u, out=e)
         HOST.multiply(y, share, out=y)
+        HOST.minimum(x, top, out=top)
+        HOST.multiply(top, share, out=top)
+        HOST.subtract(target, constant(x, 1), out=u)
+        HOST.add(HOST.multiply(u, x, out=u), top, out=top)
         below = HOST.multiply(target, pos_weight, out=share)
+    HOST.subtract(e, top, out=e)
     HOST.add.reduce(e, axis=None, out=total)
     if total != total:  # an infinite logit, of which the kernel knows what it means
         loss = BinaryCrossEntropyWithLogits.kernel
