@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import itertools
 import pickle
 import threading
@@ -192,6 +193,8 @@ def test_older_names_mean_the_gpu(cuda: str) -> None:
         with nt.cuda.amp.autocast(enabled=False):
             assert (x @ x).dtype is nt.float32
     assert nt.cuda.amp.GradScaler(init_scale=4.0).get_scale() == 4.0
+    older, newer = (inspect.signature(x.GradScaler).parameters for x in (nt.cuda.amp, nt.amp))
+    assert dict(older) == {name: newer[name] for name in newer if name != "device"}
 
 
 def test_other_threads_are_not_cast() -> None:

@@ -257,6 +257,15 @@ def test_there_is_a_bar_for_each_call_and_a_box_for_each_value(name: str) -> Non
     assert len(below.get_yticks()) == len(plan.blocks)
 
 
+def test_a_kernel_of_one_call_is_named_once() -> None:
+    compiled = nt.compile(lambda x: x.exp().sum(), pure=True)
+    for _ in range(2):
+        compiled(nt.ones(100, 100))
+    axes = viz.plan(compiled.explain(nt.ones(100, 100))).figure().axes[0]
+    words = [text.get_text() for text in (*axes.texts, *axes.get_xticklabels())]
+    assert (words.count("exp"), words.count("sum")) == (1, 1)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_words_in_boxes_neither_leave_them_nor_meet(name: str) -> None:
     plan = explained(name)

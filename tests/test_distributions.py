@@ -170,6 +170,18 @@ def test_unchecked_arguments_give_what_the_formulas_give() -> None:
         distributions.Distribution.set_default_validate_args(True)
 
 
+def test_a_message_shows_three_of_the_wrong_values() -> None:
+    with pytest.raises(ValueError, match=r"expected scale > 0, got \[-1.0, -2.0, -3.0\]$"):
+        distributions.Normal(0.0, -nt.arange(1.0, 6.0))
+
+
+@pytest.mark.parametrize("name", ["mean", "mode", "variance", "stddev", "entropy", "sample"])
+def test_a_distribution_of_no_kind_has_none_of_what_kinds_have(name: str) -> None:
+    with pytest.raises(NotImplementedError):
+        value = getattr(distributions.Distribution(validate_args=False), name)
+        value()
+
+
 def test_other_names_are_told_to_be_left_out() -> None:
     with pytest.raises(AttributeError, match="Beta is not part of NanoTorch; there are Bernoulli"):
         distributions.Beta  # type: ignore[attr-defined]  # noqa: B018

@@ -154,6 +154,7 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "powers": lambda x: x**2 + 2**x,
     "divisions": lambda x: x // 0.5 + x % 0.3 + x.trunc() + x.div(0.3, rounding_mode="floor"),
     "integers": lambda x: x.long() + 3,
+    "bits": lambda x: (x.long() & 6) | (x.long() ^ 3),
     "statistics": lambda x: x.std(1) + x.var(1, correction=0) + x.logsumexp(1) + x.prod(1),
     "extremes": lambda x: [x.max(1).values, x.amin(1, True), x.argmax(1), x.topk(3).values],
     "sorting": lambda x: x.sort(1, descending=True).values,

@@ -365,8 +365,12 @@ def test_tensors_go_where_they_were_or_where_map_location_says(cuda: str) -> Non
     assert read(content, map_location=lambda storage, place: None)["w"].device.type == "cuda"
 
 
-def test_views_with_gaps_are_copies_on_a_gpu(cuda: str) -> None:
-    x = nt.arange(12.0).view(3, 4)[::2, 1::2]
+@pytest.mark.parametrize(
+    "x",
+    [nt.arange(12.0).view(3, 4)[::2, 1::2], nt.arange(4.0).as_strided((2, 2), (1, 1))],
+    ids=["gaps", "shared places"],
+)
+def test_views_of_no_dense_memory_are_copies_on_a_gpu(x: nt.Tensor, cuda: str) -> None:
     assert again({"x": x}, map_location="cuda")["x"].cpu().tolist() == x.tolist()
 
 
@@ -861,6 +865,10 @@ def test_one_class_can_be_allowed() -> None:
     assert serialization.get_safe_globals() == []
     with serialization.safe_globals([Canary]), serialization.safe_globals([Point]):
         assert serialization.get_safe_globals() == [Canary, Point]
+    serialization.add_safe_globals([Canary])
+    with serialization.safe_globals([Point]):
+        pass
+    assert serialization.get_safe_globals() == [Canary]  # as before the block
     serialization.add_safe_globals([(Point, "elsewhere.Point")])
     assert read(archive(b"celsewhere\nPoint\n)\x81}X\x01\0\0\0xK\x04sb.")).x == 4
     serialization.clear_safe_globals()

@@ -310,6 +310,14 @@ def test_partial_fit_goes_on_with_the_optimizers_state() -> None:
     assert not hasattr(LogisticClassifier(), "partial_fit")
 
 
+def test_a_single_epoch_trains_on_all_rows() -> None:
+    X, y = load_digits(return_X_y=True)
+    options = {"early_stopping": True, "random_state": 0}
+    model = NeuralClassifier(**options).partial_fit(X, y)  # type: ignore[arg-type]
+    assert "validation_loss" not in model.history_[0]
+    assert "validation_loss" in NeuralClassifier(**options, max_iter=2).fit(X, y).history_[0]  # type: ignore[arg-type]
+
+
 def test_the_same_seed_gives_the_same_model_and_disturbs_no_other() -> None:
     X, y = load_wine(return_X_y=True)
     nt.manual_seed(5)

@@ -84,6 +84,10 @@ def test_every_table_has_a_caption_and_scopes_and_every_chart_a_text(tmp_path: P
     value = r"\S+: \d\S*"
     for chart in charts:
         assert re.search(rf"<desc>[^<]+\d points from [^<]+; {value}, {value}[^<]*\.</desc>", chart)
+        width, height = map(float, re.search(r'viewBox="0 0 (\S+) (\S+)"', chart).groups())
+        for axis, end in (("x", width), ("y", height)):
+            places = re.findall(rf' {axis}[12]?="([^"]+)"', chart)
+            assert places and all(0 <= float(place) <= end for place in places)
 
 
 def test_single_curves_have_a_legend_too(tmp_path: Path) -> None:
