@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from nanotorch import autograd, nn, ops, optim, utils
+from nanotorch import autograd, ops
 from nanotorch.autograd import (
     enable_grad,
     inference_mode,
@@ -73,26 +73,6 @@ from nanotorch.creation import (
     zeros_like,
 )
 from nanotorch.printing import get_printoptions, printoptions, set_printoptions
-from nanotorch.random import (
-    Generator,
-    bernoulli,
-    default_generator,
-    fork_rng,
-    get_rng_state,
-    initial_seed,
-    manual_seed,
-    multinomial,
-    normal,
-    rand,
-    rand_like,
-    randint,
-    randint_like,
-    randn,
-    randn_like,
-    randperm,
-    seed,
-    set_rng_state,
-)
 from nanotorch.tensor import Size, Tensor
 
 globals().update(ops.FUNCTIONS)  # exp, sum, matmul, …: the list is in ops
@@ -109,9 +89,12 @@ if TYPE_CHECKING:
         func,
         functional,
         linalg,
+        nn,
+        optim,
         serialization,
         special,
         testing,
+        utils,
     )
     from nanotorch.amp.autocast_mode import (
         autocast,
@@ -122,6 +105,26 @@ if TYPE_CHECKING:
     )
     from nanotorch.backends import get_float32_matmul_precision, set_float32_matmul_precision
     from nanotorch.func import vmap
+    from nanotorch.random import (
+        Generator,
+        bernoulli,
+        default_generator,
+        fork_rng,
+        get_rng_state,
+        initial_seed,
+        manual_seed,
+        multinomial,
+        normal,
+        rand,
+        rand_like,
+        randint,
+        randint_like,
+        randn,
+        randn_like,
+        randperm,
+        seed,
+        set_rng_state,
+    )
     from nanotorch.serialization import load, save
     from nanotorch.spellings import (
         BFloat16Tensor,

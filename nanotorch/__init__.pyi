@@ -7,10 +7,7 @@ from typing import Any, Generic, Literal, NamedTuple, ParamSpec, Protocol, Self,
 from typing import TypeAlias, TypeVar, overload
 from nanotorch.backend import device as Device, dtype as DType
 from nanotorch import autograd as autograd
-from nanotorch import nn as nn
 from nanotorch import ops as ops
-from nanotorch import optim as optim
-from nanotorch import utils as utils
 from nanotorch.autograd import enable_grad as enable_grad
 from nanotorch.autograd import inference_mode as inference_mode
 from nanotorch.autograd import is_grad_enabled as is_grad_enabled
@@ -76,22 +73,6 @@ from nanotorch.creation import zeros_like as zeros_like
 from nanotorch.printing import get_printoptions as get_printoptions
 from nanotorch.printing import printoptions as printoptions
 from nanotorch.printing import set_printoptions as set_printoptions
-from nanotorch.random import Generator as Generator
-from nanotorch.random import default_generator as default_generator
-from nanotorch.random import fork_rng as fork_rng
-from nanotorch.random import get_rng_state as get_rng_state
-from nanotorch.random import initial_seed as initial_seed
-from nanotorch.random import manual_seed as manual_seed
-from nanotorch.random import normal as normal
-from nanotorch.random import rand as rand
-from nanotorch.random import rand_like as rand_like
-from nanotorch.random import randint as randint
-from nanotorch.random import randint_like as randint_like
-from nanotorch.random import randn as randn
-from nanotorch.random import randn_like as randn_like
-from nanotorch.random import randperm as randperm
-from nanotorch.random import seed as seed
-from nanotorch.random import set_rng_state as set_rng_state
 from nanotorch.tensor import Size as Size
 from nanotorch.tensor import Tensor as Tensor
 from nanotorch import amp as amp
@@ -102,9 +83,12 @@ from nanotorch import distributions as distributions
 from nanotorch import func as func
 from nanotorch import functional as functional
 from nanotorch import linalg as linalg
+from nanotorch import nn as nn
+from nanotorch import optim as optim
 from nanotorch import serialization as serialization
 from nanotorch import special as special
 from nanotorch import testing as testing
+from nanotorch import utils as utils
 from nanotorch.amp.autocast_mode import autocast as autocast
 from nanotorch.amp.autocast_mode import clear_autocast_cache as clear_autocast_cache
 from nanotorch.amp.autocast_mode import get_autocast_dtype as get_autocast_dtype
@@ -113,6 +97,24 @@ from nanotorch.amp.autocast_mode import is_autocast_enabled as is_autocast_enabl
 from nanotorch.backends import get_float32_matmul_precision as get_float32_matmul_precision
 from nanotorch.backends import set_float32_matmul_precision as set_float32_matmul_precision
 from nanotorch.func import vmap as vmap
+from nanotorch.random import Generator as Generator
+from nanotorch.random import bernoulli as bernoulli
+from nanotorch.random import default_generator as default_generator
+from nanotorch.random import fork_rng as fork_rng
+from nanotorch.random import get_rng_state as get_rng_state
+from nanotorch.random import initial_seed as initial_seed
+from nanotorch.random import manual_seed as manual_seed
+from nanotorch.random import multinomial as multinomial
+from nanotorch.random import normal as normal
+from nanotorch.random import rand as rand
+from nanotorch.random import rand_like as rand_like
+from nanotorch.random import randint as randint
+from nanotorch.random import randint_like as randint_like
+from nanotorch.random import randn as randn
+from nanotorch.random import randn_like as randn_like
+from nanotorch.random import randperm as randperm
+from nanotorch.random import seed as seed
+from nanotorch.random import set_rng_state as set_rng_state
 from nanotorch.serialization import load as load
 from nanotorch.serialization import save as save
 from nanotorch.spellings import BFloat16Tensor as BFloat16Tensor
@@ -1300,17 +1302,4 @@ def slice_scatter(
     step: builtins.int = 1,
     *,
     out: Tensor | None = None,
-) -> Tensor: ...
-def bernoulli(
-    input: Tensor,
-    p: builtins.float | None = None,
-    *,
-    generator: Any | None = None,
-) -> Tensor: ...
-def multinomial(
-    input: Tensor,
-    num_samples: builtins.int,
-    replacement: builtins.bool = False,
-    *,
-    generator: Any | None = None,
 ) -> Tensor: ...

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy
 
-from nanotorch import ops, sampling
+from nanotorch import ops
 from nanotorch.autograd.engine import apply
 from nanotorch.autograd.inplace import apply_inplace
 from nanotorch.autograd.rings import modes
@@ -138,10 +138,6 @@ class Operators(Traced):
     square_ = in_place(ops.powers.Pow, exponent=2)
     copy_, fill_ = in_place(ops.casting.Copy), in_place(ops.casting.Fill)
     zero_, masked_fill_ = in_place(ops.casting.Zero), in_place(ops.comparisons.MaskedFill)
-
-    uniform_, normal_, exponential_ = sampling.uniform_, sampling.normal_, sampling.exponential_
-    bernoulli_, random_ = sampling.bernoulli_, sampling.random_
-    bernoulli, multinomial = sampling.bernoulli, sampling.multinomial
 
     def add_(self, other: Any, *, alpha: float = 1) -> Any:
         """x + alpha * other, in place."""

@@ -304,8 +304,12 @@ def run(
     `array`: the first array among them. `arrays`: the types that count as arrays; NumPy's scalars
     count as Python numbers unless they are among these.
     """
-    promotes = primitive.promotes
-    if promotes and (len(operands) > 1 or promotes == "floating"):
+    promotes, count = primitive.promotes, len(operands)
+    if promotes == "common" and count < 3:  # in half the time of asking `promote`
+        a, b = operands[0], operands[-1]
+        if type(a) is type(b) and a.dtype is b.dtype:
+            promotes = None
+    if promotes:
         cast = promote(operands, promotes == "floating", arrays)
         if cast is not operands:
             operands = cast
@@ -315,20 +319,19 @@ def run(
     kernel = primitive.kernel if plain else kernel_of(primitive, xp, array)
     if attributes:
         return kernel(xp, *operands, **attributes)
-    if len(operands) == 2:  # in half the time of a call with `*`
-        a, b = operands
-        return kernel(xp, a, b)
-    return kernel(xp, *operands) if len(operands) > 2 else kernel(xp, operands[0])
+    if count == 1:  # in half the time of a call with `*`
+        return kernel(xp, operands[0])
+    return kernel(xp, operands[0], operands[1]) if count == 2 else kernel(xp, *operands)
 
 
 def function(primitive: type[Primitive]) -> Callable[..., Any]:
     """The function that applies a primitive of one or two inputs and no attributes."""
 
     def one(x: Any) -> Any:
-        return apply(primitive, x)
+        return x._apply(primitive, (x,), {}) if isinstance(x, Traced) else apply(primitive, x)
 
     def two(a: Any, b: Any) -> Any:
-        return apply(primitive, a, b)
+        return a._apply(primitive, (a, b), {}) if isinstance(a, Traced) else apply(primitive, a, b)
 
     op = one if len(primitive.input_names) == 1 else two
     op.__name__ = op.__qualname__ = primitive.title()

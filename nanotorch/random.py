@@ -102,7 +102,6 @@ def _around(engine: sampling.Engine, place: backend.device) -> Generator:
 
 
 default_generator = _around(sampling.default_engine, backend.CPU)
-default_generator.seed()
 
 
 def default_cuda_generator(device: backend.device) -> Generator:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Engine = mersenne.MersenneTwister | Philox
 
-default_engine = mersenne.MersenneTwister()
+default_engine = mersenne.MersenneTwister(int.from_bytes(os.urandom(8), "little"))
 _cuda_engines: dict[tuple[Any, int], Philox] = {}  # by array module and number of the GPU
 _cuda_seed: list[
     int

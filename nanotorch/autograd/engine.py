@@ -107,8 +107,7 @@ def record(
     node.attributes = attributes
     node.shape, node.dtype = out._array.shape, out._array.dtype
     node.hooks = node.post_hooks = node.inputs = node.output = None
-    if primitive.variadic:  # one rule for all inputs
-        wanted = 1
+    wanted = 1 if primitive.variadic else wanted  # one rule for all inputs
     saving = primitive.savings.get(wanted) or primitive.to_save(wanted)
     if saving is not SAVE_NOTHING:
         save(node, saving, inputs, out)
@@ -123,10 +122,10 @@ def save(node: Primitive, saving: Any, inputs: Inputs, out: Any) -> None:
 
     `saving`, from `Primitive.to_save`: the indices of inputs, whether the output, whether shapes.
     """
-    indices, save_output, save_shapes = saving
+    (indices, save_output, save_shapes), hooks = saving, modes.saved_hooks
     if save_shapes:
-        values: Any = [getattr(x, "_array", x) for x in inputs]
-        node.shapes = [value.shape if hasattr(value, "shape") else () for value in values]
+        arrays = [getattr(x, "_array", x) for x in inputs]
+        node.shapes = [getattr(array, "shape", ()) for array in arrays]
     if indices:
         if node.rest in indices:  # stands for all inputs from there on
             indices = (*indices, *range(node.rest + 1, len(inputs)))
@@ -137,19 +136,18 @@ def save(node: Primitive, saving: Any, inputs: Inputs, out: Any) -> None:
             if isinstance(x, Traced):
                 if x._cell is not None:
                     versions[index] = x._cell[0]
-                if modes.saved_hooks is not None:
-                    saved[index] = Packed(x, modes.saved_hooks)  # type: ignore[call-overload]
+                if hooks is not None:
+                    saved[index] = Packed(x, hooks)  # type: ignore[call-overload]
                 elif x._inference:
                     raise RuntimeError(
                         f"{node.name()}: a tensor made in inference_mode cannot be kept for "
                         "backward; clone() it outside inference_mode first"
                     )
     if save_output:
-        if node.inputs is None:
-            node.inputs = ()
+        node.inputs = node.inputs or ()
         if out._cell is None:
             out._cell = [0]
         value = out._array
-        if modes.saved_hooks is not None:
-            value = Packed(out._wrap(value), modes.saved_hooks)
+        if hooks is not None:
+            value = Packed(out._wrap(value), hooks)
         node.output = [value, out._cell, out._cell[0], out._wrap, None]

@@ -368,6 +368,17 @@ FUNCTIONS = {
 }
 METHODS = {name: f for name, f in _public.items() if name not in FUNCTIONS_ONLY}
 METHODS["where"] = where_else  # whose condition comes second
+# Draws into a tensor, which load the generators of random numbers when first called.
+_DRAWS = (
+    "bernoulli",
+    "bernoulli_",
+    "exponential_",
+    "multinomial",
+    "normal_",
+    "random_",
+    "uniform_",
+)
+METHODS |= {name: when_called("nanotorch.sampling", name) for name in _DRAWS}
 METHODS["polygamma"] = when_called(f"{__name__}.gamma", "polygamma_method")
 METHODS |= {
     name: when_called(f"{__name__}.sparse", name)  # a ring: no other op stands on it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-from nanotorch.backend import HOST, Array, constant, counting
+from nanotorch.backend import HOST, Array, clipped, constant, counting
 from nanotorch.ops.casting import into
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import Clamp, exp, tanh
@@ -60,6 +60,8 @@ class Relu(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        if x.dtype.kind == "f":
+            return clipped(xp, x, 0, math.inf, out)
         return xp.maximum(x, 0, out=out)
 
 
@@ -103,7 +105,7 @@ class Elu(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, alpha: float, out: Array | None = None) -> Array:
-        return into(xp, xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0))), out)
+        return into(xp, xp.where(x > 0, x, alpha * xp.expm1(clipped(xp, x, -math.inf, 0))), out)
 
 
 class Silu(Elementwise):
@@ -146,7 +148,7 @@ class Softplus(Elementwise):
         xp: Any, x: Array, *, beta: float, threshold: float, out: Array | None = None
     ) -> Array:
         z = x * beta
-        y = (xp.maximum(z, 0) + xp.log1p(xp.exp(-xp.absolute(z)))) / beta
+        y = (clipped(xp, z, 0, math.inf) + xp.log1p(xp.exp(-xp.absolute(z)))) / beta
         return into(xp, xp.where(z > threshold, x, y), out)
 
 
@@ -159,7 +161,7 @@ class LogSigmoid(Elementwise):
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
         tail = xp.log1p(xp.exp(-xp.absolute(x)))
-        return xp.subtract(xp.minimum(x, 0), tail, out=out)
+        return xp.subtract(clipped(xp, x, -math.inf, 0), tail, out=out)
 
 
 def logsigmoid(x: Any) -> Any:
@@ -214,7 +216,7 @@ class Hardsigmoid(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.true_divide(xp.minimum(xp.maximum(x + 3, 0), 6), 6, out=out)
+        return xp.true_divide(clipped(xp, x + 3, 0, 6), 6, out=out)
 
 
 hardsigmoid = function(Hardsigmoid)
@@ -227,7 +229,7 @@ class Hardswish(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.true_divide(x * xp.minimum(xp.maximum(x + 3, 0), 6), 6, out=out)
+        return xp.true_divide(x * clipped(xp, x + 3, 0, 6), 6, out=out)
 
 
 def hardswish(x: Any) -> Any:

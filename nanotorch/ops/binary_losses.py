@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import HOST, Array, constant
+from nanotorch.backend import HOST, Array, clipped, constant
 from nanotorch.ops.activations import logistic, softplus, stable_sigmoid
 from nanotorch.ops.loss_reductions import (
     check_reduction,
@@ -144,10 +144,10 @@ def log1p_exp(xp: Any, x: Array) -> Array:
     """
     if x.size <= 100:
         return xp.logaddexp(x, constant(x, 0))
-    y = xp.copysign(x, constant(x, -1))
+    y = xp.negative(xp.absolute(x))
     xp.exp(y, out=y)
     xp.log1p(y, out=y)
-    return xp.add(y, xp.maximum(x, 0), out=y)
+    return xp.add(y, clipped(xp, x, 0, float("inf")), out=y)
 
 
 def bce_logits_slope(x: Any, target: Any, weight: Any, pos_weight: Any) -> Any:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from nanotorch.backend import Array, dtype_of, finfo, fitting, result_type
+from nanotorch.backend import Array, clipped, dtype_of, finfo, fitting, result_type
 from nanotorch.backend.halves import HALVES
 from nanotorch.ops.casting import cast, into, zeros_like
 from nanotorch.ops.comparisons import where
@@ -371,6 +371,9 @@ class Clamp(Elementwise):
     def kernel(
         xp: Any, x: Array, *, low: float | None, high: float | None, out: Array | None = None
     ) -> Array:
+        if x.dtype.kind == "f":
+            low, high = (-math.inf if low is None else low), (math.inf if high is None else high)
+            return clipped(xp, x, low, high, out)
         if x.dtype.kind in "iu":
             low, high = fitting(low, x.dtype), fitting(high, x.dtype)
         if low is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nanotorch.backend import Array
+from nanotorch.backend import HOST, Array, clipped, constant, constants
 from nanotorch.ops.casting import into
 from nanotorch.ops.elementwise import exp
 from nanotorch.primitive import Elementwise, function
@@ -51,7 +51,7 @@ NORMAL_UNDER = (
     1.0, 0.2524285614490509, 0.0288374163210392, 0.0019008873496204615, 7.409523823298514e-05,
     1.169305846815405e-06,
 )  # fmt: skip
-NORMAL_END = 5.6568542  # from where on the function is 1 in float32
+NORMAL_END = 6.0  # where the quotient has passed 1/2; from 5.2 on that is 1/2 in float32
 CENTER = 3.75
 LOW, HIGH = (1 - CENTER) / (1 + CENTER), (28 - CENTER) / (28 + CENTER)
 
@@ -65,8 +65,8 @@ class Erf(Elementwise):
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
         near, tail = erf_parts(xp, x)
-        y = xp.where(xp.absolute(x) < 1, near, 1 - tail) * xp.sign(x)
-        return into(xp, y.astype(x.dtype), out)
+        y = xp.where(xp.absolute(x) < 1, near, 1 - tail).astype(x.dtype)
+        return into(xp, with_sign_of(xp, y, x), out)
 
 
 erf = function(Erf)
@@ -81,7 +81,7 @@ class Erfc(Elementwise):
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
         near, tail = erf_parts(xp, x)
-        y = xp.where(x >= 1, tail, xp.where(x <= -1, 2 - tail, 1 - near * xp.sign(x)))
+        y = xp.where(x >= 1, tail, xp.where(x <= -1, 2 - tail, 1 - with_sign_of(xp, near, x)))
         return into(xp, y.astype(x.dtype), out)
 
 
@@ -92,7 +92,7 @@ def erf_parts(xp: Any, x: Array) -> tuple[Array, Array]:
     """erf |x| as it is right for |x| < 1, and erfc |x| as it is right for |x| >= 1."""
     short = x.dtype.itemsize < 8
     z = xp.absolute(x).astype(xp.float64)
-    near, far = xp.minimum(z, 1.0), xp.minimum(xp.maximum(z, 1.0), 28.0)
+    near, far = clipped(xp, z, 0.0, 1.0), clipped(xp, z, 1.0, 28.0)
     inner = polynomial(xp, 2 * near * near - 1, NEAR_OF_FLOATS if short else NEAR)
     place = (far - CENTER) / (far + CENTER)
     place = (place - LOW) * (2 / (HIGH - LOW)) - 1
@@ -102,18 +102,28 @@ def erf_parts(xp: Any, x: Array) -> tuple[Array, Array]:
 
 def normal_cdf_of_floats(xp: Any, x: Array) -> Array:
     """(1 + erf(x / sqrt(2))) / 2 in float32, with an error below 3e-7: a fifth of erf's time."""
-    held = xp.minimum(xp.maximum(x, -NORMAL_END), NORMAL_END)
-    squares = held * held
-    y = polynomial(xp, squares, NORMAL_OVER) * held
-    y = y / polynomial(xp, squares, NORMAL_UNDER) + 0.5
-    zero, one = y.dtype.type(0), y.dtype.type(1)
-    return xp.where(x <= -NORMAL_END, zero, xp.where(x >= NORMAL_END, one, y))
+    near = clipped(xp, x, -NORMAL_END, NORMAL_END)
+    squares = near * near
+    y = polynomial(xp, squares, NORMAL_OVER) * near
+    # At the ends it is beyond one half, so that the tails are 0 and 1.
+    y = clipped(xp, y / polynomial(xp, squares, NORMAL_UNDER), -0.5, 0.5)
+    return y + constant(y, 0.5)
+
+
+def with_sign_of(xp: Any, size: Array, x: Array) -> Array:
+    """copysign(size, x) of sizes >= 0; by their bits, in a tenth of the time."""
+    if xp is not HOST or not size.ndim or size.dtype != x.dtype:
+        return xp.copysign(size, x)
+    kind = xp.dtype(f"i{x.itemsize}")
+    sign = xp.bitwise_and(x.view(kind), kind.type(xp.iinfo(kind).min))
+    return xp.bitwise_or(sign, size.view(kind), out=sign).view(x.dtype)
 
 
 def polynomial(xp: Any, x: Array, coefficients: tuple[float, ...]) -> Array:
     """The sum of coefficients[n] * x ** n, from the highest term on."""
-    y = xp.multiply(x, coefficients[-1])
+    first, *between, last = constants(x, coefficients)
+    y = xp.multiply(x, last)
     own = y if y.ndim else None
-    for c in coefficients[-2:0:-1]:
+    for c in between[::-1]:
         y = xp.multiply(xp.add(y, c, out=own), x, out=own)
-    return xp.add(y, coefficients[0], out=own)
+    return xp.add(y, first, out=own)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from nanotorch.backend import HOST, Array, broadcast_shapes, constant, counting, dtype_of
+from nanotorch.backend import HOST, Array, broadcast_shapes, clipped, constant, counting, dtype_of
 from nanotorch.ops.activations import log_softmax
 from nanotorch.ops.casting import cast
 from nanotorch.ops.comparisons import where
@@ -102,7 +103,8 @@ class BinaryCrossEntropy(Primitive):
             for name, values in (("input", x), ("target", target)):
                 if not ((values >= 0) & (values <= 1)).all():
                     raise RuntimeError(f"all elements of {name} should be between 0 and 1")
-        positive, negative = xp.maximum(xp.log(x), -100), xp.maximum(xp.log1p(-x), -100)
+        positive = clipped(xp, xp.log(x), -100, math.inf)
+        negative = clipped(xp, xp.log1p(-x), -100, math.inf)
         loss = ((target - 1) * negative - target * positive).astype(x.dtype)
         if weight is not None:
             loss = loss * weight
@@ -379,7 +381,7 @@ class QuadraticWithin(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, delta: float, out: Array | None = None) -> Array:
-        near = xp.clip(x, -delta, delta)
+        near = clipped(xp, x, -delta, delta)
         return xp.multiply(near, x - 0.5 * near, out=out)
 
 
