@@ -72,7 +72,6 @@ from nanotorch.creation import (
     zeros,
     zeros_like,
 )
-from nanotorch.printing import get_printoptions, printoptions, set_printoptions
 from nanotorch.tensor import Size, Tensor
 
 globals().update(ops.FUNCTIONS)  # exp, sum, matmul, …: the list is in ops
@@ -105,6 +104,7 @@ if TYPE_CHECKING:
     )
     from nanotorch.backends import get_float32_matmul_precision, set_float32_matmul_precision
     from nanotorch.func import vmap
+    from nanotorch.printing import get_printoptions, printoptions, set_printoptions
     from nanotorch.random import (
         Generator,
         bernoulli,

@@ -70,9 +70,6 @@ from nanotorch.creation import tril_indices as tril_indices
 from nanotorch.creation import triu_indices as triu_indices
 from nanotorch.creation import zeros as zeros
 from nanotorch.creation import zeros_like as zeros_like
-from nanotorch.printing import get_printoptions as get_printoptions
-from nanotorch.printing import printoptions as printoptions
-from nanotorch.printing import set_printoptions as set_printoptions
 from nanotorch.tensor import Size as Size
 from nanotorch.tensor import Tensor as Tensor
 from nanotorch import amp as amp
@@ -97,6 +94,9 @@ from nanotorch.amp.autocast_mode import is_autocast_enabled as is_autocast_enabl
 from nanotorch.backends import get_float32_matmul_precision as get_float32_matmul_precision
 from nanotorch.backends import set_float32_matmul_precision as set_float32_matmul_precision
 from nanotorch.func import vmap as vmap
+from nanotorch.printing import get_printoptions as get_printoptions
+from nanotorch.printing import printoptions as printoptions
+from nanotorch.printing import set_printoptions as set_printoptions
 from nanotorch.random import Generator as Generator
 from nanotorch.random import bernoulli as bernoulli
 from nanotorch.random import default_generator as default_generator
@@ -245,32 +245,6 @@ def nonzero(x: Tensor, *, as_tuple: Literal[True]) -> builtins.tuple[Tensor, ...
 def where(condition: Tensor) -> builtins.tuple[Tensor, ...]: ...
 @overload
 def where(condition: Tensor, a: Operand, b: Operand) -> Tensor: ...
-def cumprod(
-    input: Tensor,
-    dim: builtins.int | Sequence[builtins.int] | None = None,
-    *,
-    dtype: DType | None = None,
-    axis: builtins.int | Sequence[builtins.int] | None = None,
-    out: Tensor | None = None,
-) -> Tensor: ...
-def cumsum(
-    input: Tensor,
-    dim: builtins.int | Sequence[builtins.int] | None = None,
-    *,
-    dtype: DType | None = None,
-    axis: builtins.int | Sequence[builtins.int] | None = None,
-    out: Tensor | None = None,
-) -> Tensor: ...
-def prod(
-    input: Tensor,
-    dim: builtins.int | None = None,
-    keepdim: builtins.bool = False,
-    *,
-    dtype: DType | None = None,
-    axis: builtins.int | Sequence[builtins.int] | None = None,
-    keepdims: builtins.bool = False,
-    out: Tensor | None = None,
-) -> Tensor: ...
 def div(
     input: Operand,
     b: Operand,
@@ -689,174 +663,6 @@ def unsqueeze(
     *,
     axis: builtins.int | Sequence[builtins.int] | None = None,
 ) -> Tensor: ...
-def argsort(
-    input: Tensor,
-    dim: builtins.int = -1,
-    descending: builtins.bool = False,
-    stable: builtins.bool = True,
-    *,
-    axis: builtins.int | Sequence[builtins.int] | None = None,
-    out: Tensor | None = None,
-) -> Tensor: ...
-def bincount(
-    input: Tensor,
-    weights: Tensor | None = None,
-    minlength: builtins.int = 0,
-    *,
-    out: Tensor | None = None,
-) -> Tensor: ...
-def bucketize(
-    input: Tensor,
-    boundaries: Tensor,
-    *,
-    out_int32: builtins.bool = False,
-    right: builtins.bool = False,
-    out: Tensor | None = None,
-) -> Tensor: ...
-def histc(
-    input: Tensor,
-    bins: builtins.int = 100,
-    min: builtins.float = 0,
-    max: builtins.float = 0,
-    *,
-    out: Tensor | None = None,
-) -> Tensor: ...
-@overload
-def median(x: Tensor, dim: None = None, keepdim: builtins.bool = False) -> Tensor: ...
-@overload
-def median(x: Tensor, dim: builtins.int, keepdim: builtins.bool = False) -> ValuesAndIndices: ...
-@overload
-def median(
-    x: Tensor,
-    *,
-    axis: builtins.int,
-    keepdims: builtins.bool = False,
-) -> ValuesAndIndices: ...
-def quantile(
-    input: Tensor,
-    q: Tensor | builtins.float,
-    dim: builtins.int | None = None,
-    keepdim: builtins.bool = False,
-    *,
-    interpolation: str = 'linear',
-    out: Tensor | None = None,
-) -> Tensor: ...
-def searchsorted(
-    sequence: Tensor,
-    values: Operand,
-    *,
-    out_int32: builtins.bool = False,
-    right: builtins.bool = False,
-    side: str | None = None,
-    sorter: Tensor | None = None,
-    out: Tensor | None = None,
-) -> Tensor: ...
-def sort(
-    input: Tensor,
-    dim: builtins.int = -1,
-    descending: builtins.bool = False,
-    stable: builtins.bool = True,
-    *,
-    axis: builtins.int | Sequence[builtins.int] | None = None,
-    out: Tensor | None = None,
-) -> ValuesAndIndices: ...
-def topk(
-    input: Tensor,
-    k: builtins.int,
-    dim: builtins.int = -1,
-    largest: builtins.bool = True,
-    sorted: builtins.bool = True,
-    *,
-    out: Tensor | None = None,
-) -> ValuesAndIndices: ...
-@overload
-def unique(
-    x: Tensor,
-    sorted: builtins.bool = True,
-    *,
-    dim: builtins.int | None = None,
-) -> Tensor: ...
-@overload
-def unique(
-    x: Tensor,
-    sorted: builtins.bool = True,
-    return_inverse: builtins.bool = False,
-    return_counts: builtins.bool = False,
-    dim: builtins.int | None = None,
-) -> Tensor: ...
-def cdist(
-    input: Tensor,
-    b: Tensor,
-    p: builtins.float = 2.0,
-    compute_mode: str | None = None,
-    *,
-    out: Tensor | None = None,
-) -> Tensor: ...
-def cosine_similarity(
-    input: Tensor,
-    b: Tensor,
-    dim: builtins.int = 1,
-    eps: builtins.float = 1e-08,
-    *,
-    out: Tensor | None = None,
-) -> Tensor: ...
-def diff(
-    input: Tensor,
-    n: builtins.int = 1,
-    dim: builtins.int = -1,
-    prepend: Tensor | None = None,
-    append: Tensor | None = None,
-    *,
-    out: Tensor | None = None,
-) -> Tensor: ...
-def norm(
-    input: Tensor,
-    p: builtins.float | str = 2,
-    dim: builtins.int | Sequence[builtins.int] | None = None,
-    keepdim: builtins.bool = False,
-    *,
-    out: Tensor | None = None,
-) -> Tensor: ...
-def std(
-    input: Tensor,
-    dim: builtins.int | Sequence[builtins.int] | None = None,
-    unbiased: builtins.bool | None = None,
-    keepdim: builtins.bool = False,
-    *,
-    correction: builtins.float | None = None,
-    axis: builtins.int | Sequence[builtins.int] | None = None,
-    keepdims: builtins.bool = False,
-    out: Tensor | None = None,
-) -> Tensor: ...
-def std_mean(
-    input: Tensor,
-    dim: builtins.int | Sequence[builtins.int] | None = None,
-    unbiased: builtins.bool | None = None,
-    keepdim: builtins.bool = False,
-    *,
-    correction: builtins.float | None = None,
-    out: Tensor | None = None,
-) -> builtins.tuple[Tensor, Tensor]: ...
-def var(
-    input: Tensor,
-    dim: builtins.int | Sequence[builtins.int] | None = None,
-    unbiased: builtins.bool | None = None,
-    keepdim: builtins.bool = False,
-    *,
-    correction: builtins.float | None = None,
-    axis: builtins.int | Sequence[builtins.int] | None = None,
-    keepdims: builtins.bool = False,
-    out: Tensor | None = None,
-) -> Tensor: ...
-def var_mean(
-    input: Tensor,
-    dim: builtins.int | Sequence[builtins.int] | None = None,
-    unbiased: builtins.bool | None = None,
-    keepdim: builtins.bool = False,
-    *,
-    correction: builtins.float | None = None,
-    out: Tensor | None = None,
-) -> builtins.tuple[Tensor, Tensor]: ...
 def mean(
     input: Tensor,
     dim: builtins.int | Sequence[builtins.int] | None = None,
@@ -944,6 +750,32 @@ def true_divide(
     b: Operand,
     *,
     rounding_mode: str | None = None,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def cumprod(
+    input: Tensor,
+    dim: builtins.int | Sequence[builtins.int] | None = None,
+    *,
+    dtype: DType | None = None,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def cumsum(
+    input: Tensor,
+    dim: builtins.int | Sequence[builtins.int] | None = None,
+    *,
+    dtype: DType | None = None,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def prod(
+    input: Tensor,
+    dim: builtins.int | None = None,
+    keepdim: builtins.bool = False,
+    *,
+    dtype: DType | None = None,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    keepdims: builtins.bool = False,
     out: Tensor | None = None,
 ) -> Tensor: ...
 def cholesky_inverse(
@@ -1303,3 +1135,171 @@ def slice_scatter(
     *,
     out: Tensor | None = None,
 ) -> Tensor: ...
+def argsort(
+    input: Tensor,
+    dim: builtins.int = -1,
+    descending: builtins.bool = False,
+    stable: builtins.bool = True,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def bincount(
+    input: Tensor,
+    weights: Tensor | None = None,
+    minlength: builtins.int = 0,
+    *,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def bucketize(
+    input: Tensor,
+    boundaries: Tensor,
+    *,
+    out_int32: builtins.bool = False,
+    right: builtins.bool = False,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def histc(
+    input: Tensor,
+    bins: builtins.int = 100,
+    min: builtins.float = 0,
+    max: builtins.float = 0,
+    *,
+    out: Tensor | None = None,
+) -> Tensor: ...
+@overload
+def median(x: Tensor, dim: None = None, keepdim: builtins.bool = False) -> Tensor: ...
+@overload
+def median(x: Tensor, dim: builtins.int, keepdim: builtins.bool = False) -> ValuesAndIndices: ...
+@overload
+def median(
+    x: Tensor,
+    *,
+    axis: builtins.int,
+    keepdims: builtins.bool = False,
+) -> ValuesAndIndices: ...
+def quantile(
+    input: Tensor,
+    q: Tensor | builtins.float,
+    dim: builtins.int | None = None,
+    keepdim: builtins.bool = False,
+    *,
+    interpolation: str = 'linear',
+    out: Tensor | None = None,
+) -> Tensor: ...
+def searchsorted(
+    sequence: Tensor,
+    values: Operand,
+    *,
+    out_int32: builtins.bool = False,
+    right: builtins.bool = False,
+    side: str | None = None,
+    sorter: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def sort(
+    input: Tensor,
+    dim: builtins.int = -1,
+    descending: builtins.bool = False,
+    stable: builtins.bool = True,
+    *,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    out: Tensor | None = None,
+) -> ValuesAndIndices: ...
+def topk(
+    input: Tensor,
+    k: builtins.int,
+    dim: builtins.int = -1,
+    largest: builtins.bool = True,
+    sorted: builtins.bool = True,
+    *,
+    out: Tensor | None = None,
+) -> ValuesAndIndices: ...
+@overload
+def unique(
+    x: Tensor,
+    sorted: builtins.bool = True,
+    *,
+    dim: builtins.int | None = None,
+) -> Tensor: ...
+@overload
+def unique(
+    x: Tensor,
+    sorted: builtins.bool = True,
+    return_inverse: builtins.bool = False,
+    return_counts: builtins.bool = False,
+    dim: builtins.int | None = None,
+) -> Tensor: ...
+def cdist(
+    input: Tensor,
+    b: Tensor,
+    p: builtins.float = 2.0,
+    compute_mode: str | None = None,
+    *,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def cosine_similarity(
+    input: Tensor,
+    b: Tensor,
+    dim: builtins.int = 1,
+    eps: builtins.float = 1e-08,
+    *,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def diff(
+    input: Tensor,
+    n: builtins.int = 1,
+    dim: builtins.int = -1,
+    prepend: Tensor | None = None,
+    append: Tensor | None = None,
+    *,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def norm(
+    input: Tensor,
+    p: builtins.float | str = 2,
+    dim: builtins.int | Sequence[builtins.int] | None = None,
+    keepdim: builtins.bool = False,
+    *,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def std(
+    input: Tensor,
+    dim: builtins.int | Sequence[builtins.int] | None = None,
+    unbiased: builtins.bool | None = None,
+    keepdim: builtins.bool = False,
+    *,
+    correction: builtins.float | None = None,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    keepdims: builtins.bool = False,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def std_mean(
+    input: Tensor,
+    dim: builtins.int | Sequence[builtins.int] | None = None,
+    unbiased: builtins.bool | None = None,
+    keepdim: builtins.bool = False,
+    *,
+    correction: builtins.float | None = None,
+    out: Tensor | None = None,
+) -> builtins.tuple[Tensor, Tensor]: ...
+def var(
+    input: Tensor,
+    dim: builtins.int | Sequence[builtins.int] | None = None,
+    unbiased: builtins.bool | None = None,
+    keepdim: builtins.bool = False,
+    *,
+    correction: builtins.float | None = None,
+    axis: builtins.int | Sequence[builtins.int] | None = None,
+    keepdims: builtins.bool = False,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def var_mean(
+    input: Tensor,
+    dim: builtins.int | Sequence[builtins.int] | None = None,
+    unbiased: builtins.bool | None = None,
+    keepdim: builtins.bool = False,
+    *,
+    correction: builtins.float | None = None,
+    out: Tensor | None = None,
+) -> builtins.tuple[Tensor, Tensor]: ...

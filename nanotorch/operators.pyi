@@ -81,29 +81,6 @@ class Operators(Traced, Generic[Value]):
     def nonzero(self, *, as_tuple: Literal[False] = False) -> Value: ...
     @overload
     def nonzero(self, *, as_tuple: Literal[True]) -> builtins.tuple[Value, ...]: ...
-    def cumprod(
-        self,
-        dim: builtins.int | Sequence[builtins.int] | None = None,
-        *,
-        dtype: DType | None = None,
-        axis: builtins.int | Sequence[builtins.int] | None = None,
-    ) -> Value: ...
-    def cumsum(
-        self,
-        dim: builtins.int | Sequence[builtins.int] | None = None,
-        *,
-        dtype: DType | None = None,
-        axis: builtins.int | Sequence[builtins.int] | None = None,
-    ) -> Value: ...
-    def prod(
-        self,
-        dim: builtins.int | None = None,
-        keepdim: builtins.bool = False,
-        *,
-        dtype: DType | None = None,
-        axis: builtins.int | Sequence[builtins.int] | None = None,
-        keepdims: builtins.bool = False,
-    ) -> Value: ...
     def div(self, b: Operand, *, rounding_mode: str | None = None) -> Value: ...
     def floor_divide(self, b: Operand) -> Value: ...
     def fmod(self, b: Operand) -> Value: ...
@@ -399,98 +376,6 @@ class Operators(Traced, Generic[Value]):
     ) -> Value: ...
     def view(self, *shape: builtins.int | Sequence[builtins.int]) -> Value: ...
     def view_as(self, other: Operand) -> Value: ...
-    def argsort(
-        self,
-        dim: builtins.int = -1,
-        descending: builtins.bool = False,
-        stable: builtins.bool = True,
-        *,
-        axis: builtins.int | Sequence[builtins.int] | None = None,
-    ) -> Value: ...
-    def bincount(self, weights: Tensor | None = None, minlength: builtins.int = 0) -> Value: ...
-    def histc(
-        self,
-        bins: builtins.int = 100,
-        min: builtins.float = 0,
-        max: builtins.float = 0,
-    ) -> Value: ...
-    @overload
-    def median(self, dim: None = None, keepdim: builtins.bool = False) -> Value: ...
-    @overload
-    def median(self, dim: builtins.int, keepdim: builtins.bool = False) -> ValuesAndIndices: ...
-    @overload
-    def median(
-        self,
-        *,
-        axis: builtins.int,
-        keepdims: builtins.bool = False,
-    ) -> ValuesAndIndices: ...
-    def quantile(
-        self,
-        q: Tensor | builtins.float,
-        dim: builtins.int | None = None,
-        keepdim: builtins.bool = False,
-        *,
-        interpolation: str = 'linear',
-    ) -> Value: ...
-    def sort(
-        self,
-        dim: builtins.int = -1,
-        descending: builtins.bool = False,
-        stable: builtins.bool = True,
-        *,
-        axis: builtins.int | Sequence[builtins.int] | None = None,
-    ) -> ValuesAndIndices: ...
-    def topk(
-        self,
-        k: builtins.int,
-        dim: builtins.int = -1,
-        largest: builtins.bool = True,
-        sorted: builtins.bool = True,
-    ) -> ValuesAndIndices: ...
-    @overload
-    def unique(self, sorted: builtins.bool = True, *, dim: builtins.int | None = None) -> Value: ...
-    @overload
-    def unique(
-        self,
-        sorted: builtins.bool = True,
-        return_inverse: builtins.bool = False,
-        return_counts: builtins.bool = False,
-        dim: builtins.int | None = None,
-    ) -> Value: ...
-    def diff(
-        self,
-        n: builtins.int = 1,
-        dim: builtins.int = -1,
-        prepend: Tensor | None = None,
-        append: Tensor | None = None,
-    ) -> Value: ...
-    def norm(
-        self,
-        p: builtins.float | str = 2,
-        dim: builtins.int | Sequence[builtins.int] | None = None,
-        keepdim: builtins.bool = False,
-    ) -> Value: ...
-    def std(
-        self,
-        dim: builtins.int | Sequence[builtins.int] | None = None,
-        unbiased: builtins.bool | None = None,
-        keepdim: builtins.bool = False,
-        *,
-        correction: builtins.float | None = None,
-        axis: builtins.int | Sequence[builtins.int] | None = None,
-        keepdims: builtins.bool = False,
-    ) -> Value: ...
-    def var(
-        self,
-        dim: builtins.int | Sequence[builtins.int] | None = None,
-        unbiased: builtins.bool | None = None,
-        keepdim: builtins.bool = False,
-        *,
-        correction: builtins.float | None = None,
-        axis: builtins.int | Sequence[builtins.int] | None = None,
-        keepdims: builtins.bool = False,
-    ) -> Value: ...
     def mean(
         self,
         dim: builtins.int | Sequence[builtins.int] | None = None,
@@ -509,7 +394,6 @@ class Operators(Traced, Generic[Value]):
         axis: builtins.int | Sequence[builtins.int] | None = None,
         keepdims: builtins.bool = False,
     ) -> Value: ...
-    def unfold(self, dimension: builtins.int, size: builtins.int, step: builtins.int) -> Value: ...
     def absolute(self) -> Value: ...
     def arccos(self) -> Value: ...
     def arccosh(self) -> Value: ...
@@ -540,6 +424,29 @@ class Operators(Traced, Generic[Value]):
     def swapaxes(self, dim0: builtins.int, dim1: builtins.int) -> Value: ...
     def swapdims(self, dim0: builtins.int, dim1: builtins.int) -> Value: ...
     def true_divide(self, b: Operand, *, rounding_mode: str | None = None) -> Value: ...
+    def cumprod(
+        self,
+        dim: builtins.int | Sequence[builtins.int] | None = None,
+        *,
+        dtype: DType | None = None,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+    ) -> Value: ...
+    def cumsum(
+        self,
+        dim: builtins.int | Sequence[builtins.int] | None = None,
+        *,
+        dtype: DType | None = None,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+    ) -> Value: ...
+    def prod(
+        self,
+        dim: builtins.int | None = None,
+        keepdim: builtins.bool = False,
+        *,
+        dtype: DType | None = None,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+        keepdims: builtins.bool = False,
+    ) -> Value: ...
     def cholesky_inverse(self, upper: builtins.bool = False) -> Value: ...
     def cholesky_solve(self, factor: Tensor, upper: builtins.bool = False) -> Value: ...
     def matrix_exp(self) -> Value: ...
@@ -764,7 +671,145 @@ class Operators(Traced, Generic[Value]):
         end: builtins.int | None = None,
         step: builtins.int = 1,
     ) -> Value: ...
+    def argsort(
+        self,
+        dim: builtins.int = -1,
+        descending: builtins.bool = False,
+        stable: builtins.bool = True,
+        *,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+    ) -> Value: ...
+    def bincount(self, weights: Tensor | None = None, minlength: builtins.int = 0) -> Value: ...
+    def histc(
+        self,
+        bins: builtins.int = 100,
+        min: builtins.float = 0,
+        max: builtins.float = 0,
+    ) -> Value: ...
+    @overload
+    def median(self, dim: None = None, keepdim: builtins.bool = False) -> Value: ...
+    @overload
+    def median(self, dim: builtins.int, keepdim: builtins.bool = False) -> ValuesAndIndices: ...
+    @overload
+    def median(
+        self,
+        *,
+        axis: builtins.int,
+        keepdims: builtins.bool = False,
+    ) -> ValuesAndIndices: ...
+    def quantile(
+        self,
+        q: Tensor | builtins.float,
+        dim: builtins.int | None = None,
+        keepdim: builtins.bool = False,
+        *,
+        interpolation: str = 'linear',
+    ) -> Value: ...
+    def sort(
+        self,
+        dim: builtins.int = -1,
+        descending: builtins.bool = False,
+        stable: builtins.bool = True,
+        *,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+    ) -> ValuesAndIndices: ...
+    def topk(
+        self,
+        k: builtins.int,
+        dim: builtins.int = -1,
+        largest: builtins.bool = True,
+        sorted: builtins.bool = True,
+    ) -> ValuesAndIndices: ...
+    @overload
+    def unique(self, sorted: builtins.bool = True, *, dim: builtins.int | None = None) -> Value: ...
+    @overload
+    def unique(
+        self,
+        sorted: builtins.bool = True,
+        return_inverse: builtins.bool = False,
+        return_counts: builtins.bool = False,
+        dim: builtins.int | None = None,
+    ) -> Value: ...
+    def diff(
+        self,
+        n: builtins.int = 1,
+        dim: builtins.int = -1,
+        prepend: Tensor | None = None,
+        append: Tensor | None = None,
+    ) -> Value: ...
+    def norm(
+        self,
+        p: builtins.float | str = 2,
+        dim: builtins.int | Sequence[builtins.int] | None = None,
+        keepdim: builtins.bool = False,
+    ) -> Value: ...
+    def std(
+        self,
+        dim: builtins.int | Sequence[builtins.int] | None = None,
+        unbiased: builtins.bool | None = None,
+        keepdim: builtins.bool = False,
+        *,
+        correction: builtins.float | None = None,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+        keepdims: builtins.bool = False,
+    ) -> Value: ...
+    def var(
+        self,
+        dim: builtins.int | Sequence[builtins.int] | None = None,
+        unbiased: builtins.bool | None = None,
+        keepdim: builtins.bool = False,
+        *,
+        correction: builtins.float | None = None,
+        axis: builtins.int | Sequence[builtins.int] | None = None,
+        keepdims: builtins.bool = False,
+    ) -> Value: ...
+    def unfold(self, dimension: builtins.int, size: builtins.int, step: builtins.int) -> Value: ...
     def where(self, condition: Tensor, other: Operand) -> Value: ...
+    def bernoulli(
+        self,
+        p: builtins.float | None = None,
+        *,
+        generator: Any | None = None,
+    ) -> Value: ...
+    def bernoulli_(
+        self,
+        p: builtins.float | str = 0.5,
+        *,
+        generator: Any | None = None,
+    ) -> Self: ...
+    def exponential_(
+        self,
+        lambd: builtins.float = 1.0,
+        *,
+        generator: Any | None = None,
+    ) -> Self: ...
+    def multinomial(
+        self,
+        num_samples: builtins.int,
+        replacement: builtins.bool = False,
+        *,
+        generator: Any | None = None,
+    ) -> Value: ...
+    def normal_(
+        self,
+        mean: builtins.float = 0.0,
+        std: builtins.float = 1.0,
+        *,
+        generator: Any | None = None,
+    ) -> Self: ...
+    def random_(
+        self,
+        *bounds: builtins.int | None,
+        to: builtins.int | None = None,
+        generator: Any | None = None,
+    ) -> Self: ...
+    def uniform_(
+        self,
+        low: builtins.float = 0.0,
+        high: builtins.float = 1.0,
+        *,
+        generator: Any | None = None,
+    ) -> Self: ...
     def _indices(self, *args: Any, **options: Any) -> Any: ...
     def _nnz(self, *args: Any, **options: Any) -> Any: ...
     def _values(self, *args: Any, **options: Any) -> Any: ...
@@ -1041,51 +1086,6 @@ class Operators(Traced, Generic[Value]):
     def fill_(self, value: Operand) -> Self: ...
     def zero_(self) -> Self: ...
     def masked_fill_(self, mask: Tensor, value: Operand) -> Self: ...
-    def uniform_(
-        self,
-        low: builtins.float = 0.0,
-        high: builtins.float = 1.0,
-        *,
-        generator: Any | None = None,
-    ) -> Self: ...
-    def normal_(
-        self,
-        mean: builtins.float = 0.0,
-        std: builtins.float = 1.0,
-        *,
-        generator: Any | None = None,
-    ) -> Self: ...
-    def exponential_(
-        self,
-        lambd: builtins.float = 1.0,
-        *,
-        generator: Any | None = None,
-    ) -> Self: ...
-    def bernoulli_(
-        self,
-        p: builtins.float | str = 0.5,
-        *,
-        generator: Any | None = None,
-    ) -> Self: ...
-    def random_(
-        self,
-        *bounds: builtins.int | None,
-        to: builtins.int | None = None,
-        generator: Any | None = None,
-    ) -> Self: ...
-    def bernoulli(
-        self,
-        p: builtins.float | None = None,
-        *,
-        generator: Any | None = None,
-    ) -> Value: ...
-    def multinomial(
-        self,
-        num_samples: builtins.int,
-        replacement: builtins.bool = False,
-        *,
-        generator: Any | None = None,
-    ) -> Value: ...
     def addcmul_(self, a: Tensor, b: Tensor, *, value: builtins.float = 1) -> Self: ...
     def addcdiv_(self, a: Tensor, b: Tensor, *, value: builtins.float = 1) -> Self: ...
     def lerp_(self, end: Tensor, weight: Operand) -> Self: ...

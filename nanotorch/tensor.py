@@ -42,10 +42,13 @@ from nanotorch.backend import (
     tensor_type,
     to_device,
 )
+from nanotorch.backend.loading import when_called
 from nanotorch.backend.memory import Place, shown, to_copy
 from nanotorch.node import Node, RemovableHandle, Traced
 from nanotorch.operators import Operators
-from nanotorch.printing import tensor_format, tensor_repr
+
+tensor_format = when_called("nanotorch.printing", "tensor_format")
+tensor_repr = when_called("nanotorch.printing", "tensor_repr")
 
 
 class Size(tuple[int, ...]):
@@ -582,10 +585,10 @@ class Tensor(Operators):
         return ops.getitem(self, key)  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
-        return tensor_repr(self)
+        return str(tensor_repr(self))
 
     def __format__(self, specification: str) -> str:
-        return tensor_format(self, specification)
+        return str(tensor_format(self, specification))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:

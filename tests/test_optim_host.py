@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -233,3 +236,193 @@ def test_parameters_of_several_dtypes_share_a_group() -> None:
     for p in parameters:
         np.testing.assert_allclose(p.detach().numpy(), exact, rtol=2e-3)
         assert p.dtype is optimizer.state[p]["exp_avg"].dtype
+
+
+# --- many small parameters, which are updated as one ----------------------------------------------
+
+SHAPES = [(3,), (2, 4), (), (1,), (5, 1), (0,), (2, 2, 2), (7,), (4,), (6, 2), (9,), (1, 3)]
+
+
+class Pair:
+    """Two optimizers of equal parameters: of the second each is updated by itself."""
+
+    def __init__(self, name: str, options: dict[str, Any]) -> None:
+        self.sides = []
+        for elementwise in (True, False):
+            kind = type(name, (getattr(optim, name),), {"elementwise": elementwise})
+            parameters = [parameter(values(i, *shape)) for i, shape in enumerate(SHAPES)]
+            self.sides.append((parameters, kind(parameters, **options)))
+
+    def change(self, change: Callable[[list[nt.Tensor], Any], Any]) -> None:
+        self.sides = [
+            (parameters, change(parameters, optimizer) or optimizer)
+            for parameters, optimizer in self.sides
+        ]
+
+    def step(self, seed: int, without: Any = ()) -> None:
+        for parameters, optimizer in self.sides:
+            for i, p in enumerate(parameters):
+                grad = nt.tensor(values(100 * seed + i, *p.shape)).to(p.dtype)
+                p.grad = None if i in without else grad
+            optimizer.step()
+        first, second = (self.bytes(*side) for side in self.sides)
+        assert first == second
+
+    def bytes(self, parameters: list[nt.Tensor], optimizer: Any) -> list[Any]:
+        state = optimizer.state_dict()["state"]
+        return [
+            [p.detach().numpy().tobytes() for p in parameters],
+            {i: {n: v.numpy().tobytes() for n, v in s.items()} for i, s in state.items()},
+        ]
+
+    def joined(self) -> int:
+        """How many parameters the first side updates as one."""
+        groups = self.sides[0][1]._runner.groups
+        return sum(len(joined.updates) for group in groups for joined in group.joined)
+
+
+@pytest.mark.parametrize("name, options", FEW, ids=named)
+def test_many_small_parameters_are_updated_as_one_with_the_bits_of_each(
+    name: str, options: dict[str, Any]
+) -> None:
+    pair = Pair(name, options)
+    for step in range(5):
+        pair.step(step)
+    counted_by_one = pair.sides[0][1].counts_by_one()
+    assert pair.joined() == (len(SHAPES) if counted_by_one else 0)
+
+
+def half_frozen(parameters: list[nt.Tensor], optimizer: Any) -> None:
+    for p in parameters[::2]:
+        p.requires_grad_(False)
+
+
+def new_array(parameters: list[nt.Tensor], optimizer: Any) -> None:
+    parameters[1].data = nt.tensor(values(7, 2, 4))
+
+
+def new_state(parameters: list[nt.Tensor], optimizer: Any) -> None:
+    optimizer.state[parameters[2]]["exp_avg"] = nt.tensor(0.5)
+
+
+def written_state(parameters: list[nt.Tensor], optimizer: Any) -> None:
+    optimizer.state[parameters[0]]["exp_avg_sq"].fill_(2.0)
+
+
+def counted_state(parameters: list[nt.Tensor], optimizer: Any) -> None:
+    optimizer.state[parameters[3]]["step"].fill_(40.0)
+
+
+def no_state(parameters: list[nt.Tensor], optimizer: Any) -> None:
+    optimizer.state.clear()
+
+
+def missing_entry(parameters: list[nt.Tensor], optimizer: Any) -> None:
+    del optimizer.state[parameters[4]]["exp_avg"]
+
+
+def other_rate(parameters: list[nt.Tensor], optimizer: Any) -> None:
+    optimizer.param_groups[0]["lr"] = 0.25
+
+
+def other_terms(parameters: list[nt.Tensor], optimizer: Any) -> None:
+    optimizer.param_groups[0].update(amsgrad=True, weight_decay=0.1)
+
+
+def loaded(parameters: list[nt.Tensor], optimizer: Any) -> None:
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+
+
+def pickled(parameters: list[nt.Tensor], optimizer: Any) -> None:
+    optimizer.load_state_dict(pickle.loads(pickle.dumps(optimizer.state_dict())))
+
+
+def one_more_group(parameters: list[nt.Tensor], optimizer: Any) -> None:
+    parameters.append(parameter(values(50, 3)))
+    optimizer.add_param_group({"params": [parameters[-1]], "lr": 0.5})
+
+
+def one_more_parameter(parameters: list[nt.Tensor], optimizer: Any) -> None:
+    parameters.append(parameter(values(50, 3)))
+    optimizer.param_groups[0]["params"].insert(2, parameters[-1])
+
+
+def one_parameter_less(parameters: list[nt.Tensor], optimizer: Any) -> None:
+    del optimizer.state[optimizer.param_groups[0]["params"].pop(5)]
+
+
+def restored(parameters: list[nt.Tensor], optimizer: Any) -> Any:
+    twin = type(optimizer)(parameters)
+    twin.load_state_dict(optimizer.state_dict())
+    return twin
+
+
+CHANGES = [
+    half_frozen, new_array, new_state, written_state, counted_state, no_state, missing_entry,
+    other_rate, other_terms, loaded, pickled, one_more_group, one_more_parameter,
+    one_parameter_less, restored,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_what_changes_between_steps_of_many_counts(change: Any) -> None:
+    pair = Pair("AdamW", {"lr": 0.1})
+    for step in range(4):
+        pair.step(step)
+    assert pair.joined() == len(SHAPES)
+    pair.change(change)
+    for step in range(4, 9):
+        pair.step(step, without=range(0, 12, 2) if change is half_frozen else ())
+
+
+def test_a_missing_gradient_is_a_step_less() -> None:
+    pair = Pair("Adam", {"lr": 0.1})
+    for step in range(9):
+        pair.step(step, without=(2, 5) if step in (4, 6) else ())
+
+
+def test_a_schedule_keeps_many_joined() -> None:
+    pair = Pair("Adam", {"lr": 0.1})
+    for step in range(6):
+        pair.step(step)
+        for _, optimizer in pair.sides:
+            optimizer.param_groups[0]["lr"] *= 0.9
+    assert pair.joined() == len(SHAPES)
+
+
+def test_parameters_that_share_memory_are_updated_one_by_one() -> None:
+    memory = nt.tensor(values(0, 4 * len(SHAPES)))
+    parameters = [memory[4 * i : 4 * i + 8].requires_grad_() for i in range(len(SHAPES) - 1)]
+    optimizer = optim.Adam(parameters, lr=0.1)
+    for _ in range(4):
+        for p in parameters:
+            p.grad = nt.ones(8)
+        optimizer.step()
+    assert not optimizer._runner.groups[0].joined
+
+
+def test_a_copy_of_a_model_has_states_of_its_own() -> None:
+    pair = Pair("AdamW", {"lr": 0.1})
+    for step in range(4):
+        pair.step(step)
+    parameters, optimizer = pair.sides[0]
+    before = pair.bytes(parameters, optimizer)
+    twins, twin = copy.deepcopy((parameters, optimizer))
+    for p in twins:
+        p.grad = nt.ones_like(p)
+    twin.step()
+    assert pair.bytes(parameters, optimizer) == before
+    assert pair.bytes(twins, twin) != before
+
+
+def test_saved_states_take_no_more_room(tmp_path: Path) -> None:
+    pair = Pair("AdamW", {"lr": 0.1})
+    for step in range(4):
+        pair.step(step)
+    sizes = []
+    for _, optimizer in pair.sides:
+        nt.save(optimizer.state_dict(), tmp_path / "state.pt")
+        sizes.append((tmp_path / "state.pt").stat().st_size)
+    assert sizes[0] <= sizes[1]
+    found = nt.load(tmp_path / "state.pt")["state"][1]["exp_avg"]
+    assert found.tolist() == pair.sides[0][1].state_dict()["state"][1]["exp_avg"].tolist()

@@ -8,9 +8,9 @@ LATER, and loads when it is first called.
 
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nanotorch.backend.loading import when_called
+from nanotorch.backend.loading import on_demand, when_called
 from nanotorch.ops.activations import (
     elu as elu,
     gelu as gelu,
@@ -73,7 +73,6 @@ from nanotorch.ops.comparisons import (
     where as where,
     where_else as where_else,
 )
-from nanotorch.ops.cumulative import cumprod as cumprod, cumsum as cumsum, prod as prod
 from nanotorch.ops.division import (
     div as div,
     floor_divide as floor_divide,
@@ -183,7 +182,6 @@ from nanotorch.ops.losses import (
     nll_loss as nll_loss,
     smooth_l1_loss as smooth_l1_loss,
 )
-from nanotorch.ops.normalization import layer_norm as layer_norm, standardize as standardize
 from nanotorch.ops.outputs import in_place as in_place, public as public, write as write
 from nanotorch.ops.pairs import (
     addcdiv as addcdiv,
@@ -248,35 +246,42 @@ from nanotorch.ops.shapes import (
     view as view,
     view_as as view_as,
 )
-from nanotorch.ops.sorting import (
-    argsort as argsort,
-    bincount as bincount,
-    bucketize as bucketize,
-    histc as histc,
-    median as median,
-    quantile as quantile,
-    searchsorted as searchsorted,
-    sort as sort,
-    topk as topk,
-    unique as unique,
-)
-from nanotorch.ops.statistics import (
-    cdist as cdist,
-    cosine_similarity as cosine_similarity,
-    diff as diff,
-    norm as norm,
-    std as std,
-    std_mean as std_mean,
-    var as var,
-    var_mean as var_mean,
-)
 from nanotorch.ops.sums import mean as mean, sum as sum
-from nanotorch.ops.windows import unfold as unfold
+
+if TYPE_CHECKING:  # what the package itself takes of the files in LATER
+    from nanotorch.ops.cumulative import cumprod as cumprod, cumsum as cumsum, prod as prod
+    from nanotorch.ops.normalization import layer_norm as layer_norm, standardize as standardize
+    from nanotorch.ops.sorting import (
+        argsort as argsort,
+        bincount as bincount,
+        bucketize as bucketize,
+        histc as histc,
+        median as median,
+        quantile as quantile,
+        searchsorted as searchsorted,
+        sort as sort,
+        topk as topk,
+        unique as unique,
+    )
+    from nanotorch.ops.statistics import (
+        cdist as cdist,
+        cosine_similarity as cosine_similarity,
+        diff as diff,
+        norm as norm,
+        std as std,
+        std_mean as std_mean,
+        var as var,
+        var_mean as var_mean,
+    )
+    from nanotorch.ops.windows import unfold as unfold
+else:
+    __getattr__, __dir__ = on_demand(__name__)
 
 # The file of each op that loads when it is first called.
 LATER = {
     name: file
     for file, names in {
+        "cumulative": "cumprod cumsum prod",
         "decompositions": "cholesky_inverse cholesky_solve matrix_exp",
         "gamma": "digamma lgamma mvlgamma polygamma",
         "matrices": "addbmm addmv addr block_diag corrcoef cov kron vdot",
@@ -293,13 +298,16 @@ LATER = {
         "scans": "cummax cummin cumulative_trapezoid gradient logcumsumexp trapezoid trapz",
         "scattering": "diagonal_scatter index_reduce masked_scatter put scatter_reduce "
         "select_scatter slice_scatter",
+        "sorting": "argsort bincount bucketize histc median quantile searchsorted sort topk unique",
+        "statistics": "cdist cosine_similarity diff norm std std_mean var var_mean",
+        "windows": "unfold",
     }.items()
     for name in names.split()
 }
 
 # Neither functions of the package nor methods: they serve rules, layers and `nanotorch.linalg`.
 INTERNAL = {
-    *("in_place", "public", "when_called", "write"),
+    *("__dir__", "__getattr__", "in_place", "on_demand", "public", "when_called", "write"),
     "where_else",
     *("alias", "cast", "embed", "getitem", "inv", "move", "ones_like", "power", "setitem"),
     *("solve", "standardize", "sum_to", "zeros_like", "elu", "gelu", "leaky_relu", "logsigmoid"),
@@ -369,16 +377,8 @@ FUNCTIONS = {
 METHODS = {name: f for name, f in _public.items() if name not in FUNCTIONS_ONLY}
 METHODS["where"] = where_else  # whose condition comes second
 # Draws into a tensor, which load the generators of random numbers when first called.
-_DRAWS = (
-    "bernoulli",
-    "bernoulli_",
-    "exponential_",
-    "multinomial",
-    "normal_",
-    "random_",
-    "uniform_",
-)
-METHODS |= {name: when_called("nanotorch.sampling", name) for name in _DRAWS}
+_DRAWS = "bernoulli bernoulli_ exponential_ multinomial normal_ random_ uniform_"
+METHODS |= {name: when_called("nanotorch.sampling", name) for name in _DRAWS.split()}
 METHODS["polygamma"] = when_called(f"{__name__}.gamma", "polygamma_method")
 METHODS |= {
     name: when_called(f"{__name__}.sparse", name)  # a ring: no other op stands on it

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import HOST, Array
+from nanotorch.backend.loading import when_called
 from nanotorch.ops.casting import cast, clone, into, ones_like
 from nanotorch.ops.comparisons import where
-from nanotorch.ops.cumulative import products_of_others
 from nanotorch.ops.elementwise import sign
 from nanotorch.ops.operand_dtypes import alike, needs_floats
 from nanotorch.ops.products import mm
@@ -23,6 +23,8 @@ from nanotorch.ops.shapes import (
 )
 from nanotorch.ops.sums import sum
 from nanotorch.primitive import Multilinear, Primitive, apply
+
+products_of_others = when_called("nanotorch.ops.cumulative", "products_of_others")
 
 
 class Dot(Multilinear):

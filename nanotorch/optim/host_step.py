@@ -3,12 +3,14 @@
 A kernel's arguments are put together once, and again when the parameter, options or state change,
 which each step checks. A large parameter is updated in pieces that stay in
 cache: the scratch memory is as large as a piece, and the results are those of the whole, element
-by element. float16 and bfloat16 are computed in float32 and rounded once at the end.
+by element. Many small parameters are updated as one: their states then lie in a row, in common
+memory. float16 and bfloat16 are computed in float32 and rounded once at the end.
 """
 
 from __future__ import annotations
 
-from operator import itemgetter
+from itertools import repeat
+from operator import attrgetter, is_, is_not, itemgetter
 from typing import Any
 
 from nanotorch.backend import HOST, Array, array_module, device_of, is_sparse, on_device
@@ -23,6 +25,8 @@ from nanotorch.tensor import Tensor
 
 PIECE = 2**18  # bytes of a parameter that are updated at once: three such arrays fit a cache
 NUMPYS = HOST.ndarray
+SMALL = 2**15  # bytes of a parameter up to which it may be updated together with others, …
+MANY = 8  # … if there are so many: fewer are updated as fast one by one
 NOT_OPTIONS = {"params", "param_names", "foreach", "fused", "capturable", "differentiable"}
 Numbers = tuple[float | bool | None, ...]
 Checks = tuple[tuple[str, Tensor, Array], ...]
@@ -217,6 +221,13 @@ class Update:
             parts = [a if a is None else a[stretch] for a in arrays]
             self.pieces.append(make(optimizer, memory, parts, numbers, stretch))
 
+    def run(self, optimizer: Optimizer, memory: Memory, gradient: Array) -> None:
+        """The update from a gradient."""
+        if self.pieces is None:
+            optimizer.kernel(self.module, self.array, gradient, *self.arguments)
+        else:
+            self.run_pieces(optimizer, memory, gradient)
+
     def run_pieces(self, optimizer: Optimizer, memory: Memory, gradient: Array) -> None:
         """The update piece by piece; of the whole where the gradient lies in another order."""
         pieces: Any = self.pieces
@@ -230,6 +241,115 @@ class Update:
             whole(optimizer, memory, [self.array, *self.state], self.bound).run(gradient)
 
 
+array_in, gradient_in = attrgetter("_array"), attrgetter("_grad")
+
+
+class Joined:
+    """Small parameters of one dtype that step alike, updated as if they were one.
+
+    Each step copies them and their gradients into a row, calls the kernel once and copies the
+    parameters back. Their states are views of rows: the tensors stay, and get other memory.
+    """
+
+    def __init__(self, optimizer: Optimizer, updates: list[Update]) -> None:
+        self.updates = updates
+        self.parameters: list[Any] = [update.parameter for update in updates]
+        self.arrays = [update.array for update in updates]
+        self.flat = [array.reshape(-1) for array in self.arrays]
+        whole = self.whole = Update()
+        whole.array, whole.scalars = HOST.concatenate(self.flat), updates[0].scalars
+        whole.state = tuple(
+            None if column[0] is None else HOST.concatenate([a.reshape(-1) for a in column])
+            for column in zip(*(update.state for update in updates))
+        )
+        self.gradient = HOST.empty_like(whole.array)
+        self.places = self.views(whole.array)
+        names = [name for name, a in zip(optimizer.arrays, whole.state) if a is not None]
+        rows = [self.views(a) for a in whole.state if a is not None]
+        self.counts: Any = None  # the counters, in a row
+        if optimizer.counters:
+            self.counts = HOST.array([update.counter for update in updates])
+            names += optimizer.counters
+            rows.append([self.counts[i : i + 1].reshape(()) for i in range(len(updates))])
+        self.names = names
+        self.states: list[Any] = [optimizer.state.get(parameter) for parameter in self.parameters]
+        self.tensors = [state[name] for name in names for state in self.states if state is not None]
+        self.memory = [array for row in rows for array in row]
+        for tensor, array in zip(self.tensors, self.memory):
+            tensor._array = array
+        for update in updates:
+            update.checks = None
+
+    def views(self, row: Array) -> list[Array]:
+        """The part of each parameter in a row, in its shape."""
+        views, start = [], 0
+        for array in self.arrays:
+            views.append(row[start : start + array.size].reshape(array.shape))
+            start += array.size
+        return views
+
+    def holds(self, optimizer: Optimizer, gradients: list[Any]) -> bool:
+        """Whether all have gradients, the arrays and states of before, and made as many steps."""
+        if not all(map(is_not, gradients, repeat(None))):
+            return False
+        if not all(map(is_, map(type, map(array_in, gradients)), repeat(NUMPYS))):
+            return False
+        if not all(map(is_, map(array_in, self.parameters), self.arrays)):
+            return False
+        if not self.names:
+            return True
+        state = optimizer.state.get
+        try:
+            tensors = [s[name] for name in self.names for s in self.states]
+        except KeyError:
+            return False
+        return (
+            all(map(is_, map(state, self.parameters), self.states))
+            and all(map(is_, tensors, self.tensors))
+            and all(map(is_, map(array_in, tensors), self.memory))
+            and (self.counts is None or bool((self.counts == self.counts[0]).all()))
+        )
+
+    def run(self, group: HostGroup, optimizer: Optimizer) -> bool:
+        """The step of all; False, and nothing is done, where they no longer step alike."""
+        gradients = list(map(gradient_in, self.parameters))
+        if not self.holds(optimizer, gradients):
+            return False
+        count = 2.0 if self.counts is None else self.counts.item(0) + 1.0
+        if self.counts is not None:
+            self.counts.fill(count)
+        whole = self.whole
+        group.numbers_of(optimizer, (count,), whole.scalars)
+        if whole.bound is not whole.scalars.arrays:
+            whole.bind(optimizer, group.memory, whole.scalars)
+        HOST.concatenate(self.flat, out=whole.array)
+        HOST.concatenate([a.reshape(-1) for a in map(array_in, gradients)], out=self.gradient)
+        whole.run(optimizer, group.memory, self.gradient)
+        for array, place in zip(self.arrays, self.places):
+            array[...] = place
+        for parameter in self.parameters:
+            parameter._bump()
+        return True
+
+
+def joinable(update: Update) -> bool:
+    """Whether an update may be one of many: of a small parameter that steps like others."""
+    array, parameter = update.array, update.parameter
+    if parameter is None or parameter._grad is None or update.checks is None:
+        return False
+    if type(parameter._grad._array) is not NUMPYS:
+        return False
+    return (
+        array.flags.c_contiguous
+        and array.flags.owndata  # shares no memory with another parameter
+        and array.nbytes <= SMALL
+        and array.dtype.kind == "f"
+        and array.itemsize > 2
+        and update.apart is None
+        and all(a is None or (a.dtype, a.shape) == (array.dtype, array.shape) for a in update.state)
+    )
+
+
 class HostGroup:
     """The updates of one parameter group."""
 
@@ -241,9 +361,14 @@ class HostGroup:
         """Starts over with a group."""
         self.group, self.length = group, len(group)
         self.read = options_in(group)
-        self.updates: list[Update] = []
+        self.known: list[Tensor] = []  # the parameters of the step before, …
+        self.updates: list[Update] = []  # … their updates, …
+        self.joined: list[Joined] = []  # … of which some are made as one, …
+        self.single: list[tuple[Tensor, Update]] = []  # … and the others one by one
+        self.alike: list[list[Update]] = []  # those to be joined if they step alike once more
         self.scalars: dict[Any, Scalars] = {}  # of the parameters that step alike, by dtype
         self.options: Any = None
+        self.used: tuple[str, ...] = ()  # the arrays of the state
         self.plain = False  # whether the options can be compared with those of the next step
         self.counts: Any = None  # of the first parameter in the last step
         self.numbers: Numbers = ()
@@ -255,9 +380,44 @@ class HostGroup:
         """Starts over with other options."""
         self.options, self.plain, self.counts = options, comparable(options), None
         group: Any = self.group
-        self.stateless = self.by_one and not (optimizer.counters or optimizer.arrays_in_use(group))
-        for update in self.updates:
+        used = optimizer.arrays_in_use(group)
+        self.stateless = self.by_one and not (optimizer.counters or used)
+        if used != self.used:
+            self.keep([])
+        self.used = used
+        for _, update in self.single:
             update.checks = update.bound = None
+
+    def join(self, optimizer: Optimizer) -> None:
+        """Joins those that stepped alike in this step and in the one before."""
+        before = self.alike
+        kinds: dict[Any, list[Update]] = {}
+        if optimizer.elementwise and self.by_one and self.plain:
+            for _, update in self.single:
+                if joinable(update):
+                    kind = update.scalars, None if update.counter is None else update.counter.dtype
+                    kinds.setdefault(kind, []).append(update)
+        self.alike = [updates for updates in kinds.values() if len(updates) >= MANY]
+        if self.alike and self.alike == before:
+            self.keep([*self.joined, *(Joined(optimizer, updates) for updates in self.alike)])
+
+    def keep(self, joined: list[Joined]) -> None:
+        """Makes these the ones that are joined, and all others single."""
+        if len(joined) != len(self.joined):
+            done = {id(update) for each in joined for update in each.updates}
+            pairs = zip(self.known, self.updates)
+            self.joined, self.single = joined, [pair for pair in pairs if id(pair[1]) not in done]
+            self.alike = []
+
+    def numbers_of(self, optimizer: Optimizer, counts: Any, scalars: Scalars) -> None:
+        """Writes the numbers of the first to step, and of all others with these counters."""
+        if counts != self.counts:
+            self.counts, numbers = counts, optimizer.numbers(self.group, *counts)  # type: ignore[arg-type]
+            if numbers != self.numbers:
+                self.numbers = numbers
+        self.begun = True
+        if scalars.numbers is not self.numbers:
+            scalars.rewrite(self.numbers)
 
     def prepare(self, optimizer: Optimizer, parameter: Tensor, update: Update) -> None:
         """Counts the step and makes the arguments of the update valid."""
@@ -273,21 +433,15 @@ class HostGroup:
             counts = (update.counter.item() + 1.0,)
             update.counter.fill(counts[0])
         scalars = update.scalars
-        if counts == self.counts:
-            numbers = self.numbers
-        elif self.begun:  # its counters are not those of the first of the group
+        if self.begun and counts != self.counts:  # not the counters of the first to step
             numbers = optimizer.numbers(group, *counts)
             if update.apart is None:
                 update.apart = Scalars(scalars.dtype)
             scalars = update.apart
+            if scalars.numbers is not numbers:
+                scalars.rewrite(numbers)
         else:
-            self.counts, numbers = counts, optimizer.numbers(group, *counts)
-            if numbers != self.numbers:
-                self.numbers = numbers
-            numbers = self.numbers
-        self.begun = True
-        if scalars.numbers is not numbers:
-            scalars.rewrite(numbers)
+            self.numbers_of(optimizer, counts, scalars)
         if update.bound is not scalars.arrays:
             update.bind(optimizer, self.memory, scalars)
 
@@ -296,15 +450,19 @@ class HostGroup:
         devices or row-sparse ones, which are returned."""
         if self.group is not group or len(group) != self.length:  # as after load_state_dict
             self.begin(optimizer, group)
-        updates, parameters = self.updates, group["params"]
-        if len(updates) != len(parameters):
-            updates = self.updates = [Update() for _ in parameters]
+        parameters = group["params"]
+        if len(parameters) != len(self.known) or not all(map(is_, parameters, self.known)):
+            self.known, self.joined, self.alike = list(parameters), [], []
+            self.updates = [Update() for _ in parameters]
+            self.single = list(zip(parameters, self.updates))
         options = self.read(group)
         if not self.plain or options != self.options:
             self.reconsider(optimizer, options)
-        kernel, stateless = optimizer.kernel, self.stateless
+        stateless = self.stateless
         self.begun, others = False, []
-        for parameter, update in zip(parameters, updates):
+        if self.joined:
+            self.keep([joined for joined in self.joined if joined.run(self, optimizer)])
+        for parameter, update in self.single:
             gradient = parameter._grad
             if gradient is None:
                 continue
@@ -316,15 +474,14 @@ class HostGroup:
                 update.renew(parameter, self.scalars)
             if update.bound is None or not stateless:
                 self.prepare(optimizer, parameter, update)
-            if update.pieces is None:
-                kernel(update.module, array, gradient._array, *update.arguments)
-            else:
-                update.run_pieces(optimizer, self.memory, gradient._array)
+            update.run(optimizer, self.memory, gradient._array)
             version = parameter._cell
             if version is None:
                 parameter._bump()
             else:
                 version[0] += 1
+        if len(self.single) >= MANY:
+            self.join(optimizer)
         return others
 
 
