@@ -310,8 +310,8 @@ INTERNAL = {
     *("__dir__", "__getattr__", "in_place", "on_demand", "public", "when_called", "write"),
     "where_else",
     *("alias", "cast", "embed", "getitem", "inv", "move", "ones_like", "power", "setitem"),
-    *("solve", "standardize", "sum_to", "zeros_like", "elu", "gelu", "leaky_relu", "logsigmoid"),
-    *("silu", "softplus", "layer_norm", "linear", "pad", "binary_cross_entropy", "cross_entropy"),
+    *("solve", "sum_to", "zeros_like", "elu", "gelu", "leaky_relu", "logsigmoid"),
+    *("silu", "softplus", "linear", "pad", "binary_cross_entropy", "cross_entropy"),
     *("binary_cross_entropy_with_logits", "huber_loss", "kl_div", "l1_loss", "mse_loss"),
     *("nll_loss", "smooth_l1_loss"),
 }
