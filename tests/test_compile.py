@@ -28,7 +28,7 @@ from training_steps import (
 import nanotorch as nt
 from nanotorch import nn, optim
 from nanotorch.compile import matcher, pure, tiles
-from nanotorch.ops.binary_losses import loss_and_slope
+from nanotorch.ops.joint_losses import loss_and_slope
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,7 @@ from nanotorch.compile.program import Program
 from nanotorch.compile.recorder import Draw, Kernel, Live, Recorder
 from nanotorch.compile.rows import COLUMNS, ROWS, SUM, WHOLE, NotRowWise, Role, role
 from nanotorch.ops import binary_losses, losses
+from nanotorch.ops.joint_losses import loss_and_slope
 
 Step = Kernel | Draw | Live
 
@@ -162,7 +163,7 @@ class Tiling:
                     body.append(f"{whole(step, part, operands)}, out={total})")
                 else:
                     slope = slopes[id(step)]
-                    function = program.constant("loss_and_slope", binary_losses.loss_and_slope)
+                    function = program.constant("loss_and_slope", loss_and_slope)
                     x, target, _, pos_weight = operands
                     g = divided_once(slope.operands[0], slope.attributes["divisor"] or 1)
                     out = f"total={total}, out={target_of(slope)}"
