@@ -151,6 +151,11 @@ def _texts(array: Any, options: PrintOptions) -> tuple[list[str], int]:
     return [text.rjust(width) for text in texts], width
 
 
+def number_texts(array: Any) -> list[str]:
+    """The elements of a host array in row order, written as a printed tensor shows them."""
+    return _texts(array, _options)[0]
+
+
 # ---- layout: brackets, commas, line breaks, and "..." for what is left out ----
 
 

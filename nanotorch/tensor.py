@@ -587,6 +587,8 @@ class Tensor(Operators):
     def __repr__(self) -> str:
         return str(tensor_repr(self))
 
+    _repr_html_ = when_called("nanotorch.viz.notebooks", "tensor_html")  # for Jupyter
+
     def __format__(self, specification: str) -> str:
         return str(tensor_format(self, specification))
 

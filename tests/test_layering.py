@@ -59,7 +59,7 @@ ONE_UNIT = {"tensor", "operators", "sampling", "creation", "random", "printing"}
 # Third-party packages that a function may import: optional ones, and ones slow to import.
 LAZY = {
     *("cupy", "cupyx", "cupy_backends", "matplotlib", "pydantic", "safetensors", "tqdm"),
-    *("polars", "sklearn", "tensorboardX", "onnx", "mpi4py", "ml_dtypes"),
+    *("polars", "sklearn", "tensorboardX", "onnx", "mpi4py", "ml_dtypes", "IPython"),
 }
 
 # Computing is the backend's. Elsewhere NumPy is named only where data come in or go out.

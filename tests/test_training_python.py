@@ -147,7 +147,10 @@ def test_the_notebook_of_the_documentation_runs() -> None:
             exec(compile(tree, "training.ipynb", "exec"), names)
             if isinstance(last, ast.Expr):
                 shown.append(eval(compile(ast.Expression(last.value), "cell", "eval"), names))
-    accuracy, figure, run = shown
+    accuracy, figure, run, module, weight = shown
     assert accuracy > 0.9
     assert figure.axes[0].get_ylabel() == "loss"
     assert run._repr_html_().startswith('<iframe srcdoc="&lt;!doctype html&gt;')
+    assert run._repr_png_().startswith(b"\x89PNG")
+    assert "266 parameters, 248 of them frozen" in module._repr_html_()
+    assert "shape (2, 8)" in weight._repr_html_()

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 import nanotorch as nt
+from nanotorch.backend.loading import when_called
 from nanotorch.nn import functional as F
 
 try:
@@ -53,6 +54,12 @@ def keep(estimator: Any, arguments: dict[str, Any]) -> None:
     vars(estimator).update({name: x for name, x in arguments.items() if name != "self"})
 
 
+class History(list[dict[str, float]]):
+    """A record for each epoch, which a notebook shows as curves of the loss."""
+
+    _repr_png_ = when_called("nanotorch.training.live", "history_png")
+
+
 class Estimator(BaseEstimator):
     """What all estimators share: rows to tensors, the training loop, and the state of a fit."""
 
@@ -75,7 +82,7 @@ class Estimator(BaseEstimator):
     # What a fit leaves
     module_: Any  # the Module
     n_iter_: int  # iterations of L-BFGS, or epochs
-    history_: list[dict[str, float]]  # a record for each epoch
+    history_: History
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
         """Train on rows X, a matrix of (rows, features), and their targets y.
@@ -146,7 +153,7 @@ class Estimator(BaseEstimator):
             for parameter in frozen:
                 parameter.requires_grad_(False)
         self.module_ = module
-        self.history_ = []
+        self.history_ = History()
         self.n_iter_ = 0
         self.__dict__.pop("optimizer_", None)
 

@@ -16,7 +16,7 @@ from nanotorch.autograd.grad_mode import live, modes
 from nanotorch.backend import device as Device, dtype as Dtype, dtypes
 from nanotorch.nn.module_hooks import ModuleHooks
 from nanotorch.nn.parameter import Buffer, Parameter
-from nanotorch.nn.printing import indented, printed
+from nanotorch.nn.printing import indented, module_html, printed
 from nanotorch.nn.state_dict import IncompatibleKeys, load, save
 from nanotorch.node import RemovableHandle
 from nanotorch.tensor import Tensor
@@ -415,6 +415,8 @@ class Module:
         extra = self.extra_repr()
         children = [f"({name}): {indented(repr(m))}" for name, m in self._modules.items()]
         return printed(self._get_name(), extra.split("\n") if extra else [], children)
+
+    _repr_html_ = module_html
 
     def __dir__(self) -> list[str]:
         return sorted(name for name in set(object.__dir__(self)) if not name[:1].isdigit())

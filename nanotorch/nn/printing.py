@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from nanotorch.backend.loading import when_called
+
+module_html = when_called("nanotorch.viz.notebooks", "module_html")  # which Jupyter asks for
+
 
 def indented(text: str) -> str:
     """The text with every line but the first moved right by two."""

@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 import sys
 import time
+import warnings
 from typing import Any
 
 from nanotorch.training.config import sections
 from nanotorch.training.curves import draw_curves
 from nanotorch.training.errors import InputError, needs_extra
 from nanotorch.training.exits import say
+from nanotorch.training.live import notebook
 from nanotorch.training.metrics import reason
 from nanotorch.training.run import Run
 from nanotorch.training.run_state import save_state
@@ -171,6 +173,18 @@ def own_callback(name: str, kind: type[Any]) -> Any:
 TIME_IS_UP = "the time limit is reached"
 
 
+def progress_bar() -> Any:
+    """tqdm's bar for a terminal, or its widget for a notebook; None where neither can be shown."""
+    if notebook():
+        with warnings.catch_warnings(action="ignore"):  # there may be no ipywidgets
+            from tqdm.auto import tqdm
+    elif sys.stderr is not None and sys.stderr.isatty():
+        from tqdm import tqdm
+    else:
+        return None
+    return tqdm
+
+
 class Lines:
     """One line per epoch, above a progress bar where there is a terminal for it."""
 
@@ -180,12 +194,10 @@ class Lines:
         self.bar: Any = None
 
     def on_start(self, run: Run) -> None:
-        if not self.quiet and sys.stderr is not None and sys.stderr.isatty():
-            from tqdm import tqdm
-
+        if not self.quiet and (tqdm := progress_bar()):
             total = run.config.training.epochs * run.batches.count
             done = run.at.epoch * run.batches.count + run.at.batch
-            self.bar = tqdm(total=total, initial=done, unit="batch", leave=False, disable=None)
+            self.bar = tqdm(total=total, initial=done, unit="batch", leave=False)
             self.on_step = lambda run: self.bar.update()
 
     def on_epoch(self, run: Run, record: dict[str, Any]) -> None:

@@ -309,17 +309,21 @@ def _mark_best(axes: Any, chart: Chart) -> None:
 
 def save_figure(drawn: Any, path: Path) -> Path:
     """Write NAME.png or NAME.svg, whole or not at all; the same bytes for the same figure."""
+    write_whole(path, picture(drawn, path.suffix[1:].lower()))
+    return path
+
+
+def picture(drawn: Any, kind: str) -> bytes:
+    """The bytes of a "png" or "svg" file, the same for the same figure."""
     import matplotlib
 
-    kind = path.suffix[1:].lower()
     settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "nanotorch", "path.simplify": True}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # a box stands for it
         options: Any = {"dpi": 160} if kind == "png" else {"metadata": {"Date": None}}
         buffer = io.BytesIO()
         drawn.savefig(buffer, format=kind, **options)
-    write_whole(path, buffer.getvalue())
-    return path
+    return buffer.getvalue()
 
 
 def spans(chart: Chart, factor: float = 100.0) -> bool:

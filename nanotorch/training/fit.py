@@ -36,6 +36,7 @@ from nanotorch.training.devices import choose_device
 from nanotorch.training.errors import Interrupted, RunFailure, plain
 from nanotorch.training.exits import say, silence
 from nanotorch.training.files import write_whole
+from nanotorch.training.live import LiveCurve, notebook
 from nanotorch.training.metrics import Outcome, baseline, best_threshold, names_for, reason
 from nanotorch.training.model_file import ModelFile, write_model_file
 from nanotorch.training.models import matching, parameter_table
@@ -147,6 +148,8 @@ def fit(
             TimeLimit(config.training.time_limit),
         ]
         if ranks.leads:
+            if not quiet and notebook():
+                run.callbacks.append(LiveCurve())
             run.callbacks += [Lines(best, quiet), timer, Redraw(config.output)]
             if config.output.tensorboard:
                 run.callbacks.append(TensorBoard())

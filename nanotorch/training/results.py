@@ -12,7 +12,9 @@ from nanotorch.training.config.sections import Config, differences, flat_values
 from nanotorch.training.curves import chart_of_run, figure
 from nanotorch.training.data.prepare import Prepared
 from nanotorch.training.errors import plain
+from nanotorch.training.live import history_png
 from nanotorch.training.metrics import Outcome
+from nanotorch.training.run_folder import METRICS, read_log
 
 QUALITIES = {"baseline_accuracy": "most frequent alone"}  # that have words of their own
 REPEATED = ("seed", "data.fold")  # keys in which runs of one configuration differ
@@ -37,6 +39,10 @@ class Finished:
         path = self.folder / "report.html"
         page = escape(path.read_text(encoding="utf-8")) if path.is_file() else last_line(self)
         return f'<iframe srcdoc="{page}" style="width:100%;height:800px;border:0"></iframe>'
+
+    def _repr_png_(self) -> bytes | None:
+        """The loss curve, for what shows pictures but no pages."""
+        return history_png(read_log(self.folder / METRICS))
 
 
 def last_line(run: Finished) -> str:
