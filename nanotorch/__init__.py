@@ -1,5 +1,7 @@
 """A small neural-network training framework with PyTorch's names, on NumPy and CuPy."""
 
+from nanotorch import working_directory as _working_directory  # isort: skip
+
 from typing import TYPE_CHECKING
 
 from nanotorch import autograd, ops

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Generic, Literal, NamedTuple, ParamSpec, Protocol, Self, SupportsIndex
 from typing import TypeAlias, TypeVar, overload
 from nanotorch.backend import device as Device, dtype as DType
+from nanotorch import working_directory as _working_directory
 from nanotorch import autograd as autograd
 from nanotorch import ops as ops
 from nanotorch.autograd import enable_grad as enable_grad

@@ -48,6 +48,7 @@ STOCK = (
     "random.py",
     "sampling.py",
     "outside.py",
+    "working_directory.py",
     "nn/__init__.py",
     "nn/init.py",
     "nn/functional.py",

@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import rooms  # noqa: E402 - found by the line above
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("datasets", "outside"),  # files and their reader, and names; they stand on nothing
+    ("datasets", "outside", "working_directory"),  # they stand on nothing
     ("backend",),
     ("node",),
     ("primitive",),

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
+import importlib.util
 import json
+import math
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +25,13 @@ import pytest
 import safetensors.numpy
 from crashes import Disk
 
-from nanotorch.training import fit, read_request
+from nanotorch.training import fit, read_request, trust
 from nanotorch.training.checkpoint import checkpoints_in, load_checkpoint, serial
 from nanotorch.training.commands import COMMANDS
 from nanotorch.training.config.positions import key_lines
 from nanotorch.training.config.reader import load
 from nanotorch.training.data.tables import read_table
+from nanotorch.training.data.values import Numbers, date_format, is_number
 from nanotorch.training.errors import InputError, plain
 from nanotorch.training.exits import exit_code
 from nanotorch.training.files import sha256
@@ -38,6 +46,7 @@ QUICK = ["--output.curves", "false", "--output.report", "false", "--device", "cp
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory and a home of its own, with a configuration that trains in no time."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     (tmp_path / "a.toml").write_text('[data]\nsource = "iris"\n[training]\nepochs = 3\n')
     return tmp_path
@@ -174,9 +183,8 @@ OWN = ["--model.name", "module", "--model.module", "net_of_test:Net"]
 
 
 @pytest.fixture
-def foreign(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def foreign(place: Path) -> Iterator[Path]:
     """A run with a module of its own, as it comes from somebody else: nothing is imported yet."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
     (place / "net_of_test.py").write_text(MODULE)
     folder = train(*OWN)
     shutil.rmtree(place / "state")
@@ -215,6 +223,42 @@ def test_opening_somebodys_run_runs_no_code_until_it_is_trusted(
     assert not (place / "imported").exists()
 
 
+def test_a_changed_module_beside_the_trusted_one_asks_for_trust_anew(place: Path) -> None:
+    (place / "layers_of_test").mkdir()
+    (place / "layers_of_test" / "__init__.py").write_text("")
+    (place / "layers_of_test" / "inner.py").write_text("from . import deep as deep")
+    (place / "layers_of_test" / "deep.py").write_text("")
+    (place / "net_of_test.py").write_text("import json\nfrom layers_of_test import inner\n")
+    before = trust.digest("net_of_test:Net")
+    for name in ("net_of_test.py", "layers_of_test/inner.py", "layers_of_test/deep.py"):
+        source = (place / name).read_text()
+        (place / name).write_text(source + "# changed\n")
+        assert trust.digest("net_of_test:Net") != before, name
+        (place / name).write_text(source)
+    assert trust.digest("net_of_test:Net") == before
+
+
+def test_what_lies_compiled_beside_a_trusted_source_is_not_run(place: Path, foreign: Path) -> None:
+    """Python would take compiled code that says it belongs to a source of this time and size."""
+    (place / "evil.py").write_text("raise SystemExit('what was not trusted')")
+    compiled = Path(importlib.util.cache_from_source(str(place / "net_of_test.py")))
+    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(str(place / "evil.py"), str(compiled), invalidation_mode=mode)
+    assert call("evaluate", str(foreign), "--trust-code") == 0
+    assert not any(isinstance(finder, trust.SourceFinder) for finder in sys.meta_path)
+
+
+def test_a_torn_record_of_trust_takes_nothing_else_with_it(place: Path, foreign: Path) -> None:
+    assert call("evaluate", str(foreign), "--trust-code") == 0
+    record = place / "state" / "nanotorch" / "trusted-code"
+    mark = trust.digest("net_of_test:Net")
+    for torn in (mark[:20].encode(), b"\xff\0\xff"):
+        record.write_bytes(torn)
+        assert call("evaluate", str(foreign)) == 2
+        assert call("evaluate", str(foreign), "--trust-code") == 0
+        assert call("evaluate", str(foreign)) == 0
+
+
 def test_a_run_of_ones_own_needs_no_word_of_trust(place: Path, foreign: Path) -> None:
     train(*OWN)
     assert call("evaluate", str(foreign)) == 0
@@ -237,6 +281,18 @@ def test_a_file_in_the_working_directory_hides_no_installed_module(place: Path) 
     assert result.stdout == "1/2\n"
 
 
+@pytest.mark.parametrize("name", ["json", "numpy", "random", "argparse", "csv", "tempfile", "enum"])
+def test_the_command_runs_no_file_of_the_working_directory(name: str, place: Path) -> None:
+    (place / f"{name}.py").write_text("raise SystemExit('the wrong file')")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    for command in (["-m", "nanotorch"], [str(Path(__file__).parent.parent / "train.py")]):
+        result = subprocess.run(
+            [sys.executable, *command, "--help"], env=environment, capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stderr
+        assert "usage" in result.stdout.lower()
+
+
 # --- readers -----------------------------------------------------------------------------------
 
 
@@ -253,6 +309,13 @@ DAMAGED: dict[str, tuple[str, bytes]] = {
     "an array larger than its file": ("d.npy", array_file(HEADER % "1000000, 100")),
     "an array of negative size": ("d.npy", array_file(HEADER % "-2, 2")),
     "an array of objects": ("d.npy", array_file(HEADER.replace("<f8", "|O") % "2, 2")),
+    "an array of values without bytes": (
+        "d.npy",
+        array_file(HEADER.replace("<f8", "|S0") % 10**12),
+    ),
+    "an array beside an empty dimension": ("d.npy", array_file(HEADER % f"0, {10**9}")),
+    "an array of no columns": ("d.npy", array_file(HEADER % "9, 0")),
+    "an array of a deep header": ("d.npy", array_file(HEADER % ("-" * 9000 + "1, 2"))),
     "svmlight of a huge number": ("d.svm", b"1 99999999999999999999:1\n0 1:1\n"),
     "a sparse bomb": ("d.svm", b"1 2000000000:1\n0 1:1\n"),
     "svmlight of text": ("d.svm", b"a b c\n"),
@@ -263,6 +326,34 @@ DAMAGED: dict[str, tuple[str, bytes]] = {
 def archive(**arrays: Any) -> bytes:
     np.savez_compressed("made.npz", **arrays)
     return Path("made.npz").read_bytes()
+
+
+def archive_of(**members: bytes) -> bytes:
+    with zipfile.ZipFile("made.npz", "w") as file:
+        for name, content in members.items():
+            file.writestr(f"{name}.npy", content)
+    return Path("made.npz").read_bytes()
+
+
+def bytes_of(array: Any) -> bytes:
+    np.save("made.npy", array)
+    return Path("made.npy").read_bytes()
+
+
+def zipped(content: bytes) -> bytes:
+    with zipfile.ZipFile("made.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+        file.writestr("d.csv", content)
+    return Path("made.zip").read_bytes()
+
+
+def many_equal_rows() -> bytes:
+    polars = pytest.importorskip("polars")
+    column = polars.repeat(1, 2**25, eager=True, dtype=polars.Int8)
+    polars.DataFrame({"x": column, "y": column}).write_parquet("made.parquet")
+    return Path("made.parquet").read_bytes()
+
+
+EMPTY_TEXTS = HEADER.replace("<f8", "<U0") % 10**12
 
 
 def model(metadata: dict[str, str]) -> bytes:
@@ -287,6 +378,15 @@ def facts(**changes: Any) -> bytes:
 MORE: dict[str, tuple[str, Callable[[], bytes]]] = {
     "an archive of single numbers": ("d.npz", lambda: archive(features=3.0, target=1)),
     "an archive of objects": ("d.npz", lambda: archive(features=np.eye(2), target=["a", None])),
+    "an archive of empty texts": (
+        "d.npz",
+        lambda: archive_of(features=bytes_of(np.eye(2)), target=array_file(EMPTY_TEXTS)),
+    ),
+    "an archive without rows": ("d.npz", lambda: archive(X=np.zeros((0, 3)), y=np.zeros(0))),
+    "a parquet file of millions of equal rows": ("d.parquet", many_equal_rows),
+    "a packed file of zeros": ("d.csv.gz", lambda: gzip.compress(bytes(2**27), 1)),
+    "a packed file of one long row": ("d.csv.bz2", lambda: bz2.compress(b"1," * 2**26, 1)),
+    "a zip file of many equal rows": ("d.zip", lambda: zipped(b"x,y\n" + b"0,1\n" * 2**25)),
     "an archive of cubes": ("d.npz", lambda: archive(X=np.eye(2), y=np.zeros((2, 2, 2)))),
     "metadata that is no JSON": ("m.safetensors", lambda: model({"nanotorch": "{"})),
     "metadata that is a list": ("m.safetensors", lambda: model({"nanotorch": "[1]"})),
@@ -298,11 +398,17 @@ MORE: dict[str, tuple[str, Callable[[], bytes]]] = {
         "m.safetensors",
         lambda: facts(model={"name": "mlp", "hidden": [10**9, 10**9]}),
     ),
+    "keys of a file that are none": ("m.safetensors", lambda: facts(reading={"delimeter": ";"})),
+    "guesses that are none": ("m.safetensors", lambda: facts(guesses={"header": []})),
+    "classes of half a character": ("m.safetensors", lambda: facts(classes=["a", "\ud800"])),
     "classes that are none": ("m.safetensors", lambda: facts(classes=None)),
     "deep TOML": ("c.toml", lambda: b"a = " + b"[" * 50_000),
     "deep tables of TOML": ("c.toml", lambda: b"a = " + b"{a=" * 50_000),
     "a key of many parts": ("c.toml", lambda: b".".join([b"a"] * 50_000) + b" = 1"),
     "a header of many parts": ("c.toml", lambda: b"[" + b" . ".join([b"a"] * 50_000) + b"]"),
+    "a number of many digits": ("c.toml", lambda: b"seed = " + b"1" * 5000),
+    "a number of many digits in hex": ("c.toml", lambda: b"seed = 0x" + b"1" * 5000),
+    "a value without quotes, and many spaces": ("c.toml", lambda: b"a = b" + b" " * 500_000 + b'"'),
     "a configuration of megabytes": ("c.toml", lambda: b"# \n" * 2**20),
     "a configuration of unknown keys": (
         "c.toml",
@@ -317,6 +423,7 @@ def test_a_damaged_file_ends_in_one_line(kind: str, capfd: pytest.CaptureFixture
     Path(name).write_bytes(body() if callable(body) else body)
     if name.endswith((".svm", ".parquet")):
         pytest.importorskip("sklearn" if name.endswith(".svm") else "polars")
+    start = time.perf_counter()
     command = {
         "m.safetensors": ["predict", name, "iris"],
         "c.toml": ["train", name],
@@ -325,6 +432,68 @@ def test_a_damaged_file_ends_in_one_line(kind: str, capfd: pytest.CaptureFixture
     error = capfd.readouterr().err
     assert name in error
     assert len(error.splitlines()) <= (22 if kind.endswith("unknown keys") else 1)
+    assert time.perf_counter() - start < 10
+
+
+@pytest.mark.parametrize("name", ["d.zip", "d.csv.gz", "d.csv.xz"])
+def test_packed_rows_to_predict_that_are_damaged_end_in_one_line(
+    name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path(name).write_bytes({"d.zip": b"PK\x03\x04", "d.csv.gz": b"\x1f\x8b\x08"}.get(name, b"\xfd"))
+    assert call("predict", str(train()), name) == 2
+    assert capfd.readouterr().err.splitlines() == [
+        f"nanotorch predict: {name}: not a table of text, or a damaged one"
+    ]
+
+
+@pytest.mark.parametrize("file", ["data.json", "train_rows.npy", "state.json"])
+def test_a_damaged_file_of_a_run_ends_in_one_line(
+    file: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = train()
+    rows = b"".join(b"%d,%d,%d,%d,a\n" % (i, i % 3, i % 5, i % 7) for i in range(9))
+    Path("rows.csv").write_bytes(b"a,b,c,d,target\n" + rows)
+    if file == "data.json":
+        values = json.loads((folder / file).read_text())
+        del values["parts"]
+        (folder / file).write_text(json.dumps(values))
+        words = ["evaluate", str(folder)]
+    elif file == "train_rows.npy":
+        (folder / file).write_bytes(array_file(HEADER % 10**12))
+        words = ["evaluate", str(folder), "iris"]
+    else:
+        path = checkpoints_in(folder)[-1] / file
+        body = json.dumps({"format": 1, "files": ["model.safetensors"], "log_bytes": 0}).encode()
+        path.write_bytes(body + f"\n{sha256(body)}\n".encode())
+        words = ["train", "--resume", str(folder)]
+    assert call(*words) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert file in line
+
+
+@pytest.mark.parametrize(
+    "cell", ["5" * 10**6 + "y", "1,000" * 10**5 + "y", "1." + "0" * 10**6 + "-"]
+)
+def test_a_long_cell_takes_time_like_its_length(cell: str) -> None:
+    start = time.perf_counter()
+    assert math.isnan(Numbers().each(cell))
+    assert not is_number(cell)
+    assert date_format([cell]) is None
+    assert time.perf_counter() - start < 1
+
+
+LONG_CONFIGURATIONS = {
+    "a word within a text": '"a\\"b" = """\n' + "a" * 10**5 + '!\n"""\n',
+    "quotes that are not closed": "a = '''\n" + '"' + '\\"' * 4 * 10**5 + "\n'''\n",
+    "many keys": "".join(f"a.b{number} = 1\n" for number in range(40_000)),
+}
+
+
+@pytest.mark.parametrize("kind", LONG_CONFIGURATIONS)
+def test_the_lines_of_keys_take_time_like_the_text(kind: str) -> None:
+    start = time.perf_counter()
+    key_lines(LONG_CONFIGURATIONS[kind])
+    assert time.perf_counter() - start < 2
 
 
 def test_unrelated_arrays_of_an_archive_are_not_read() -> None:

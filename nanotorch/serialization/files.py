@@ -156,7 +156,9 @@ def _load_safetensors(path: str, map_location: Any) -> dict[str, Tensor]:
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:  # of the library's own kinds; a panic in Rust is no Exception
-        raise RuntimeError(f"load: {path} is no whole safetensors file: {error}") from None
+        raise RuntimeError(
+            f"load: {path} is no whole safetensors file: {ascii(str(error))[1:-1]}"
+        ) from None
     return {name: Tensor._wrap(to_device(array, place)) for name, array in arrays.items()}
 
 

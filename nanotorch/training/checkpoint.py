@@ -19,7 +19,7 @@ from nanotorch.training.files import new_folder, remove_left_behind, sha256, syn
 from nanotorch.training.model_file import array_bytes, read_arrays
 
 FORMAT = 1
-NAME = re.compile(r"^\d{6,18}-step-\d+$")
+NAME = re.compile(r"\d{6,18}-step-\d+")
 WRITING = "writing"  # the name of a checkpoint that is not complete, after a dot
 STATE = "state.json"
 FILES = ("model.safetensors", "training.safetensors", "best.safetensors")
@@ -74,7 +74,7 @@ def checkpoints_in(run: Path) -> list[Path]:
     folder = run / "checkpoints"
     if not folder.is_dir():
         return []
-    return sorted((path for path in folder.iterdir() if NAME.match(path.name)), key=serial)
+    return sorted((path for path in folder.iterdir() if NAME.fullmatch(path.name)), key=serial)
 
 
 def serial(checkpoint: Path) -> int:
@@ -167,6 +167,7 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: damaged or not a checkpoint: its SHA-256 does not fit")
     with reading(path, "the state of a checkpoint"):
         values: dict[str, Any] = json.loads(body)
-        if set(values["files"]) - set(FILES) or not values["log_bytes"] >= 0:
+        digests = values["files"]
+        if {*digests} - {*FILES} or type(digests) is not dict or not values["log_bytes"] >= 0:
             raise InputError(f"{path}: not a checkpoint: expected digests of {', '.join(FILES)}")
         return values

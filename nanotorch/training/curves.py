@@ -95,6 +95,17 @@ def chart_of_run(
 ) -> Chart:
     """Training and validation values of one quantity of a run, with its best epoch."""
     records = read_log(folder / METRICS)
+    with reading(folder / METRICS, "the log of a run"):
+        return _chart(folder, records, quantity, log_scale, smoothing)
+
+
+def _chart(
+    folder: Path,
+    records: list[dict[str, Any]],
+    quantity: str,
+    log_scale: bool,
+    smoothing: float,
+) -> Chart:
     lines = []
     for part in ("train", "validation"):
         epochs, values = series(records, f"{part}/{quantity}")

@@ -62,14 +62,17 @@ def no_such_file(path: Path, pattern: str = "*") -> InputError:
 def reading(path: Path | str, what: str) -> Iterator[None]:
     """Whatever a reader raises within, ends in one line: `PATH: not WHAT, or a damaged one`.
 
-    Only errors of the disk, of memory, and the wish to stop pass through.
+    Only errors of the disk and the wish to stop pass through; memory that does not suffice is told
+    as such.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except (InputError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit, Interrupted):
+    except (InputError, KeyboardInterrupt, SystemExit, GeneratorExit, Interrupted):
         raise
+    except MemoryError:
+        raise InputError(f"{path}: takes more memory than there is") from None
     except BaseException as error:  # a panic in Rust is a BaseException
         if isinstance(error, OSError) and error.errno is not None:
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import itertools
+import json
 import math
 import shutil
 import sys
@@ -104,7 +105,9 @@ class Predictor:
 
     @staticmethod
     def _from(saved: ModelFile, file: Path, trusted: bool) -> Predictor:
+        json.dumps(saved.facts, ensure_ascii=False).encode()  # halves of characters end here
         facts = Facts.model_validate(saved.facts)
+        NewRows(source="", **{**facts.guesses, **facts.reading})  # refuses unknown keys
         require_trust(code_of(facts.model), file, trusted)
         encoding = Encoding(facts.columns)
         inputs = len(encoding.feature_names)
@@ -145,7 +148,7 @@ class Predictor:
         columns = [column.name for column in self.encoding.columns]
         path = Path(source)
         alike = NewRows(source=source, columns=columns, **{**self.guesses, **self.keys})
-        with contextlib.suppress(InputError, OSError):
+        with contextlib.suppress(InputError, OSError), reading(path, "a table of text"):
             if not path.is_file() or set(columns) <= set(guess_layout(path, alike).names):
                 return alike
         return NewRows(source=source, columns=columns, **self.keys)

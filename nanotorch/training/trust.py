@@ -8,11 +8,13 @@ SHA-256 in the user's own state folder.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib.machinery
 import inspect
 import os
 import sys
+import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,34 +37,99 @@ def append_working_directory() -> None:
         sys.path.append(str(Path.cwd()))
 
 
-def _sources(module: str) -> Iterator[bytes]:
-    """The files that an import of `module` would run, from its outermost package inwards, read
-    without importing anything."""
+def _sources(module: str) -> Iterator[tuple[str, bytes]]:
+    """The files that an import of `module` would run, packages first, read without importing
+    anything, and all that they import by name and that is not installed."""
     append_working_directory()
-    path: Sequence[str] | None = None
-    name = ""
-    for part in module.split("."):
-        name = f"{name}.{part}" if name else part
-        spec = importlib.machinery.PathFinder.find_spec(name, path)
-        if spec is None:
-            return
-        if spec.origin is not None and Path(spec.origin).is_file():
-            yield Path(spec.origin).read_bytes()
-        path = spec.submodule_search_locations
+    places = _installed()
+    waiting, seen = [module], set()
+    while waiting:
+        path: Sequence[str] | None = None
+        name = ""
+        for part in waiting.pop().split("."):
+            name = f"{name}.{part}" if name else part
+            spec = None if name in sys.builtin_module_names else _spec(name, path)
+            if spec is None:
+                break
+            path = spec.submodule_search_locations
+            origin = Path(spec.origin or "")
+            if name in seen or not origin.is_file():
+                continue
+            seen.add(name)
+            others_code = any(origin.is_relative_to(place) for place in places)
+            if others_code and not f"{module}.".startswith(f"{name}."):
+                break
+            content = origin.read_bytes()
+            yield name, content
+            if not others_code:
+                package = name if path is not None else name.rpartition(".")[0]
+                waiting += _imports(content, package)
+
+
+def _installed() -> list[Path]:
+    """The folders of modules that nobody brings along with a run."""
+    standard = (Path(sysconfig.get_path(key)) for key in ("stdlib", "platstdlib"))
+    others = (Path(place) for place in sys.path if Path(place or ".").resolve() != Path.cwd())
+    return [
+        Path(__file__).parents[1],
+        *standard,
+        *(place for place in others if place.name in ("site-packages", "dist-packages")),
+    ]
+
+
+class SourceFinder:
+    """Finds modules that are not installed by their sources: what lies compiled beside a source
+    need not be that source, which alone was read and trusted."""
+
+    def __init__(self) -> None:
+        self.places = _installed()
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> Any:
+        spec = _spec(name, path)
+        if spec is None or type(spec.loader) is not importlib.machinery.SourceFileLoader:
+            return None
+        origin = str(spec.origin)
+        if any(Path(origin).is_relative_to(place) for place in self.places):
+            return None
+        spec.loader = SourceLoader(name, origin)
+        return spec
+
+
+class SourceLoader(importlib.machinery.SourceFileLoader):
+    def get_code(self, fullname: str) -> Any:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+def _spec(name: str, path: Sequence[str] | None) -> Any:
+    with contextlib.suppress(ImportError, ValueError):
+        return importlib.machinery.PathFinder.find_spec(name, path)
+
+
+def _imports(content: bytes, package: str) -> Iterator[str]:
+    """The modules that a source of Python imports by name; none of what is no such source."""
+    with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+        for node in ast.walk(ast.parse(content)):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                above = package.split(".")[: package.count(".") + 2 - node.level]
+                base = ".".join(filter(None, [*(above if node.level else []), node.module]))
+                yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
 def digest(module: str) -> str:
     """SHA-256 of what `package.module:Class` names and of the code that its import would run."""
-    with contextlib.suppress(OSError, ValueError, ImportError):
-        parts = [sha256(content) for content in _sources(module.partition(":")[0])]
-        return sha256("\n".join([module, *parts]).encode())
-    return sha256(module.encode())
+    parts = [module]
+    with contextlib.suppress(OSError):
+        for name, content in _sources(module.partition(":")[0]):
+            parts.append(f"{name} {sha256(content)}")
+    return sha256("\n".join(parts).encode())
 
 
 def _remembered() -> set[str]:
     try:
-        return set(record().read_text(encoding="ascii").split())
-    except (OSError, ValueError):
+        return set(record().read_text(encoding="ascii", errors="replace").split())
+    except OSError:
         return set()
 
 
@@ -83,8 +150,10 @@ def trust(names: Sequence[str]) -> None:
     if marks:
         with contextlib.suppress(OSError):
             record().parent.mkdir(parents=True, exist_ok=True)
-            with record().open("a", encoding="ascii") as file:
-                file.writelines(f"{mark}\n" for mark in marks)
+            handle = os.open(record(), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            with contextlib.closing(os.fdopen(handle, "wb", buffering=0)) as file:
+                # In one piece, after the end of a line that a crash may have torn.
+                file.write("".join(["\n", *(f"{mark}\n" for mark in marks)]).encode())
 
 
 def require_trust(names: Sequence[str], origin: Path, trusted: bool) -> None:
@@ -107,6 +176,8 @@ def imported(key: str, text: str) -> type[Any]:
     if not (colon and where and name):
         raise InputError(f'{key}: expected "package.module:Class", given {text!r}')
     append_working_directory()
+    finder = SourceFinder()
+    sys.meta_path.insert(0, finder)
     try:
         kind = getattr(importlib.import_module(where), name)
     except (ImportError, AttributeError) as error:
@@ -115,6 +186,8 @@ def imported(key: str, text: str) -> type[Any]:
         raise InputError(
             f"{key}: {where} fails on import: {type(error).__name__}: {error}"
         ) from error
+    finally:
+        sys.meta_path.remove(finder)
     if not inspect.isclass(kind):
         raise InputError(f"{key}: {text!r} is not a class")
     return kind

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator
 
 TABLE = re.compile(r"^\s*\[\[?([^\[\]]+)\]\]?\s*(#.*)?$")
-ASSIGNMENT = re.compile(r"""^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'|\s*\.\s*)+?)\s*=""")
-# What a value may consist of besides plain characters; text within quotes is one token.
-TOKEN = re.compile(r"""\"{3}|'{3}|"(?:\\.|[^"\\])*"|'[^']*'|[\[\]{}]|\#""")
+ASSIGNMENT = re.compile(r"""^\s*((?:[A-Za-z0-9_-]++|"[^"]*+"|'[^']*+'|\s*+\.\s*+)+?)\s*=""")
+# What a value may consist of besides plain characters; text within quotes is one token, also where
+# its end is missing, so that it is looked for only once.
+TOKEN = re.compile(r"""\"{3}|'{3}|"(?:\\.|[^"\\])*+"?|'[^']*+'?|[\[\]{}]|\#""")
 PART = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")
 
 
@@ -59,15 +59,19 @@ def _path(dotted: str) -> tuple[str, ...]:
 def _further_lines(rows: list[str], number: int) -> int:
     """How many lines after `number` belong to the same value (arrays, multi-line text)."""
     depth, end = 0, ""
-    for count, row in enumerate(itertools.islice(rows, number, None)):
-        for token in TOKEN.findall(row):
-            if end:
-                end = "" if token == end else end
-            elif token in ('"""', "'''"):
-                end = token
-            elif token[0] == "#":
+    for count in range(len(rows) - number):
+        row, at = rows[number + count], 0
+        while at < len(row):
+            if end:  # of a text of several lines
+                place = row.find(end, at)
+                if place < 0:
+                    break
+                at, end = place + 3, ""
+            elif (match := TOKEN.search(row, at)) is None or match[0] == "#":
                 break
             else:
+                token, at = match[0], match.end()
+                end = token if token in ('"""', "'''") else ""
                 depth += (token in "[{") - (token in "]}")
         if depth <= 0 and not end:
             return count

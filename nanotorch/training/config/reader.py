@@ -25,6 +25,7 @@ from nanotorch.training.errors import InputError, no_such_file, plain
 COMMAND_LINE = "command line"
 LARGEST = 2**20  # bytes of a configuration
 DEEPEST = 500  # parts of a dotted key; tomllib takes a time that grows with their square
+LONGEST = 1000  # digits of a number, and characters of a line that is looked at more closely
 SHOWN = 20  # mistakes at once
 FILES = ("data.source", "data.test_file", "model.start")  # keys that name files
 KEY = r"[a-z_]+(?:\.[a-z_]+)*"
@@ -117,6 +118,8 @@ def read_source(path: Path) -> Source:
     for number, line in enumerate(text.splitlines(), start=1):
         if any(word.count(".") > DEEPEST for word in re.split(r"[=,#\[\]{}]", line)):
             raise InputError(f"{path}:{number}: a key of more than {DEEPEST} parts")
+        if re.search(rf"[0-9A-Fa-f_]{{{LONGEST}}}", line):
+            raise InputError(f"{path}:{number}: a number of more than {LONGEST} digits")
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -134,7 +137,7 @@ def read_source(path: Path) -> Source:
 
 def _not_toml(text: str, error: str) -> str:
     """LINE: what is wrong with a text that is no TOML, from the words of tomllib."""
-    rows = text.splitlines() or [""]
+    rows = [row[:LONGEST] for row in text.splitlines()] or [""]
     place = re.search(r"\(at line (\d+), column (\d+)\)", error)
     line, column = (int(place[1]), f", column {place[2]}") if place else (len(rows), "")
     if any(word in error for word in TWICE):

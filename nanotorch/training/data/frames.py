@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nanotorch.training.data.layout import MOST_COMPRESSED, SMALL
 from nanotorch.training.errors import InputError, needs_extra, reading
 
 SAMPLE = 1000  # cells that tell most columns of text from one of numbers
@@ -35,10 +36,14 @@ def _polars(what: str) -> Any:
 def read_frame(path: Path) -> Columns:
     """Names, numbers and categories of a Parquet, Arrow (Feather) or JSON-lines file."""
     polars = _polars(f"{path}: {path.suffix} files")
-    kinds = {".parquet": polars.read_parquet, ".jsonl": polars.read_ndjson}
-    kinds[".ndjson"] = polars.read_ndjson
+    ending = path.suffix.lower()
     with reading(path, f"a {path.suffix} file"), _silent():
-        frame = kinds.get(path.suffix.lower(), polars.read_ipc)(path)
+        if ending in (".jsonl", ".ndjson"):
+            frame = polars.read_ndjson(path)
+        else:
+            parquet = ending == ".parquet"
+            _refuse_bomb(path, (polars.scan_parquet if parquet else polars.scan_ipc)(path), polars)
+            frame = (polars.read_parquet if parquet else polars.read_ipc)(path)
         return columns_of(str(path), frame, polars)
 
 
@@ -108,6 +113,17 @@ class ParquetWriter:
         self._thread.join()
         if self._failure is not None:
             raise OSError(0, str(self._failure))
+
+
+def _refuse_bomb(path: Path, frame: Any, polars: Any) -> None:
+    """InputError where a file declares a table much larger than what it may be packed from."""
+    rows, columns = frame.select(polars.len()).collect().item(), len(frame.collect_schema())
+    size = 8 * rows * columns
+    if size > max(SMALL, MOST_COMPRESSED * path.stat().st_size):
+        raise InputError(
+            f"{path}: declares {rows:,} rows of {columns:,} columns, {size / 1e9:,.1f} GB as a "
+            f"table, in {path.stat().st_size:,} bytes"
+        )
 
 
 @contextlib.contextmanager

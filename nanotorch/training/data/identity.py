@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nanotorch.training.data.row_files import load_array
 from nanotorch.training.data.text_files import content_digest
 from nanotorch.training.errors import InputError, reading
 from nanotorch.training.files import sha256
@@ -68,8 +69,7 @@ def marks_in(run: Path) -> NDArray[np.uint64] | None:
     path = run / MARKS
     if not path.is_file():
         return None
-    with reading(path, "the marks of a run's rows"):
-        return np.asarray(np.load(path, allow_pickle=False))
+    return load_array(path, "the marks of a run's rows")
 
 
 def known_rows(marks: NDArray[np.uint64], features: NDArray[Any]) -> int:
@@ -85,9 +85,9 @@ def require_same(run: Path, now: dict[str, Any], allowed: bool) -> None:
     with reading(path, "the identity of a run's data"):
         before = json.loads(path.read_text(encoding="utf-8"))
         changes = [_change(file, before["files"], now["files"]) for file in before["files"]]
-    words = "; ".join(change for change in changes if change)
-    if not words and before["parts"] != now["parts"]:
-        words = "the rows are divided in another way"
+        words = "; ".join(change for change in changes if change)
+        if not words and before["parts"] != now["parts"]:
+            words = "the rows are divided in another way"
     if words:
         raise InputError(
             f"{run}: its data have changed since: {words}; --allow-changed-data would go on"

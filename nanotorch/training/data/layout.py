@@ -27,6 +27,9 @@ from nanotorch.training.errors import InputError
 
 HEAD = 2**16  # bytes that are looked at
 BLOCK = 2**10  # rows taken apart at once
+MOST_COMPRESSED = 1032  # times that deflate can shrink its input
+MOST_UNPACKED = 100  # times its size that a packed text may have
+SMALL = 2**26  # bytes of memory that any file may take
 SPACES = "spaces"  # the delimiter of cells with any number of spaces between them
 DELIMITERS = (",", "\t", ";", "|")
 PACKED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -107,6 +110,28 @@ class Layout:
             yield numbers, block
 
 
+class Unpacked(io.RawIOBase):
+    """What is in a packed file, up to as much as a table of its size may have in it."""
+
+    def __init__(self, path: Path, packed: IO[bytes]) -> None:
+        self._path, self._packed = path, packed
+        self._rest = max(SMALL, MOST_UNPACKED * path.stat().st_size)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, memory: Any) -> int:
+        content = self._packed.read(len(memory))
+        memory[: len(content)] = content
+        self._rest -= len(content)
+        if self._rest < 0:
+            raise InputError(
+                f"{self._path}: holds more than {MOST_UNPACKED} times its size; unpack it first, "
+                f"if that is right"
+            )
+        return len(content)
+
+
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
     """The bytes of a file, unpacked where its ending says that it is packed."""
@@ -118,11 +143,11 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
             if len(members) != 1:
                 names = ", ".join(member.filename for member in members[:5]) or "none"
                 raise InputError(f"{path}: expected one file in it, found {names}; unpack it")
-            with archive.open(members[0]) as file:
-                yield file
+            with archive.open(members[0]) as packed:
+                yield io.BufferedReader(Unpacked(path, packed), HEAD)
     elif ending in PACKED:
-        with PACKED[ending](path, "rb") as unpacked:
-            yield unpacked
+        with PACKED[ending](path, "rb") as packed:
+            yield io.BufferedReader(Unpacked(path, packed), HEAD)
     else:
         with path.open("rb") as file:
             yield file

@@ -26,12 +26,26 @@ def array_header(path: Path, file: Any, size: int) -> tuple[tuple[int, ...], boo
     formats: Any = np.lib.format
     old = version == (1, 0)
     read = formats.read_array_header_1_0 if old else formats.read_array_header_2_0
-    shape, by_column, kind = read(file)
+    try:
+        shape, by_column, kind = read(file)
+    except MemoryError:  # what Python's parser says of many brackets within each other
+        raise InputError(f"{path}: declares an array in a header nested too deeply") from None
     if kind.hasobject:
         raise InputError(f"{path}: holds Python objects, which are not read; expected numbers")
-    if min(shape, default=0) < 0 or file.tell() + math.prod(shape) * kind.itemsize > size:
+    # Values of no bytes, and dimensions beside an empty one, are counted as well as stored ones.
+    lengths, needed = (0, *shape), math.prod(shape) * max(1, kind.itemsize)
+    if min(lengths) < 0 or max(lengths) > size or file.tell() + needed > size:
         raise InputError(f"{path}: declares an array of shape {shape}, which its bytes cannot hold")
     return shape, by_column, kind
+
+
+def load_array(path: Path, what: str, mapped: bool = False) -> NDArray[Any]:
+    """The array of a file, in memory or `mapped`: on the disk, read where it is asked for."""
+    with reading(path, what):
+        with path.open("rb") as file:
+            array_header(path, file, path.stat().st_size)
+        array: NDArray[Any] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    return array
 
 
 class RowFile:
@@ -54,6 +68,8 @@ class RowFile:
             raise InputError(f"{path}: the array: expected numbers, found {kind}")
         if len(shape) != 2:
             raise InputError(f"{path}: the array: expected rows and columns, found shape {shape}")
+        if math.prod(shape) == 0:
+            raise InputError(f"{path}: the array: there are no {'columns' if shape[0] else 'rows'}")
         self.rows, self.columns = shape
         self._stored, self.dtype = kind, kind.newbyteorder("=")
 

@@ -17,15 +17,13 @@ from numpy.typing import NDArray
 from nanotorch import datasets
 from nanotorch.training.config.sections import Reading
 from nanotorch.training.data.frames import columns_of_objects, read_frame
-from nanotorch.training.data.layout import HEAD, PACKED
-from nanotorch.training.data.row_files import array_header
+from nanotorch.training.data.layout import HEAD, MOST_COMPRESSED, PACKED, SMALL
+from nanotorch.training.data.row_files import array_header, load_array
 from nanotorch.training.data.text_files import TextTable, read_text_table
 from nanotorch.training.data.values import is_number
 from nanotorch.training.errors import InputError, needs_extra, reading as reading_of
 
 Numbers = NDArray[np.floating[Any]]
-MOST_COMPRESSED = 1032  # times that deflate can shrink its input
-SMALL = 2**26  # bytes of memory that any file may take
 
 
 @dataclass
@@ -210,10 +208,7 @@ def table_of_text(origin: str, text: TextTable, reading: Reading) -> Table:
 
 def _npy(path: Path, reading: Reading) -> Table:
     """The array stays on the disk: only the rows that are asked for are read."""
-    with reading_of(path, "an array file"):
-        with path.open("rb") as file:
-            array_header(path, file, path.stat().st_size)
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    values = load_array(path, "an array file", mapped=True)
     return Table(str(path), _numbered(_matrix(path, "the array", values)), values)
 
 
@@ -238,6 +233,11 @@ def _npz(path: Path, reading: Reading) -> Table:
                 array_header(path, file, entry.file_size)
             with archive.open(entry) as file:
                 arrays.append(np.lib.format.read_array(file, allow_pickle=False))
+        return _of_arrays(path, arrays)
+
+
+def _of_arrays(path: Path, arrays: list[Any]) -> Table:
+    """The table of features, a target, and perhaps names of the features."""
     features, target = _matrix(path, "features", arrays[0]), np.atleast_1d(arrays[1])
     categories: dict[str, list[str]] = {}
     if target.dtype.kind in "US":
@@ -265,6 +265,8 @@ def _matrix(path: Path, what: str, values: Any) -> Any:
         raise InputError(f"{path}: {what}: expected numbers, found {values.dtype}")
     if values.ndim != 2:
         raise InputError(f"{path}: {what}: expected rows and columns, found shape {values.shape}")
+    if values.size == 0:
+        raise InputError(f"{path}: {what}: there are no {'columns' if len(values) else 'rows'}")
     return values
 
 

@@ -115,6 +115,8 @@ def _numbers(path: Path, layout: Layout) -> TextTable | None:
         else:
             with opened_text(path, layout.encoding) as file:
                 values = _load(file, layout, layout.skip)
+    except InputError:
+        raise
     except (ValueError, OverflowError):
         return None
     if values.size and values.shape[1] != len(layout.names):
@@ -155,6 +157,8 @@ def text_chunks(path: Path, rows: int, reading: Reading) -> Iterator[TextTable]:
                     values = _load(file, layout, rows=rows)
                     if values.size and values.shape[1] != len(layout.names):
                         raise ValueError
+                except InputError:
+                    raise
                 except ValueError:
                     if line != layout.skip + 1:  # what came before is written already
                         _mixed(path, layout)

@@ -33,10 +33,13 @@ NO_NUMBER = frozenset(
     }
     | {"#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!", "1.#QNAN", "1.#IND", "-1.#IND"}
 )
-PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?inf(?:inity)?|nan", re.I | re.A)
+# These take time like a cell's length: none of them tries to divide the same digits in many ways.
+PLAIN = re.compile(
+    r"[+-]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)?|[+-]?inf(?:inity)?|nan", re.I | re.A
+)
 SIGNS = "$€£¥"
 # Only a cell of these characters can be a number in a convention other than the plain one.
-MAY_BE_NUMBER = re.compile(rf"[-+\d.,'’()%{SIGNS}\s\u2212eE]*\d[-+\d.,'’()%{SIGNS}\s\u2212eE]*")
+MAY_BE_NUMBER = re.compile(rf"(?=\D*+\d)[-+\d.,'’()%{SIGNS}\s\u2212eE]*+")
 ONE_CHARACTER = {  # for several that look the same
     **dict.fromkeys(map(ord, "\xa0\u202f\u2009\u2007"), " "),
     ord("\u2212"): "-",
@@ -93,8 +96,8 @@ def _convention(decimal: str, thousands: str) -> Callable[[str], float]:
     """A reader of numbers such as -1,234.5, $3, -$3, ($3), 12% and 3 €."""
     d, t = re.escape(decimal), re.escape(thousands)
     number = re.compile(
-        rf"([+-]?)[{SIGNS}]? ?([+-]?)((?:\d{{1,3}}(?:{t}\d{{3}})+|\d+)(?:{d}\d*)?|{d}\d+)"
-        rf"((?:[eE][+-]?\d+)?) ?[{SIGNS}%]?",
+        rf"([+-]?)[{SIGNS}]? ?([+-]?)((?:\d{{1,3}}(?:{t}\d{{3}})+(?!\d)|\d++)(?:{d}\d*+)?|{d}\d++)"
+        rf"((?:[eE][+-]?\d++)?) ?[{SIGNS}%]?",
         re.A,
     )
 
