@@ -423,7 +423,7 @@ def test_a_damaged_file_ends_in_one_line(kind: str, capfd: pytest.CaptureFixture
     Path(name).write_bytes(body() if callable(body) else body)
     if name.endswith((".svm", ".parquet")):
         pytest.importorskip("sklearn" if name.endswith(".svm") else "polars")
-    start = time.perf_counter()
+    start = time.process_time()
     command = {
         "m.safetensors": ["predict", name, "iris"],
         "c.toml": ["train", name],
@@ -432,7 +432,7 @@ def test_a_damaged_file_ends_in_one_line(kind: str, capfd: pytest.CaptureFixture
     error = capfd.readouterr().err
     assert name in error
     assert len(error.splitlines()) <= (22 if kind.endswith("unknown keys") else 1)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize("name", ["d.zip", "d.csv.gz", "d.csv.xz"])
@@ -475,11 +475,11 @@ def test_a_damaged_file_of_a_run_ends_in_one_line(
     "cell", ["5" * 10**6 + "y", "1,000" * 10**5 + "y", "1." + "0" * 10**6 + "-"]
 )
 def test_a_long_cell_takes_time_like_its_length(cell: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert math.isnan(Numbers().each(cell))
     assert not is_number(cell)
     assert date_format([cell]) is None
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 LONG_CONFIGURATIONS = {
@@ -491,9 +491,9 @@ LONG_CONFIGURATIONS = {
 
 @pytest.mark.parametrize("kind", LONG_CONFIGURATIONS)
 def test_the_lines_of_keys_take_time_like_the_text(kind: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     key_lines(LONG_CONFIGURATIONS[kind])
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_unrelated_arrays_of_an_archive_are_not_read() -> None:
