@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import os
 from pathlib import Path
@@ -18,7 +19,8 @@ from nanotorch.training.data.batches import Batches
 from nanotorch.training.data.prepare import Part, Prepared, prepare
 from nanotorch.training.data.streamed_batches import StreamedBatches
 from nanotorch.training.data.streamed_part import StreamedPart
-from nanotorch.training.data.streams import bytes_of
+from nanotorch.training.data.streams import StreamedTable, bytes_of, open_table
+from nanotorch.training.data.tables import read_table
 from nanotorch.training.errors import InputError, RunFailure
 from nanotorch.training.evaluation import evaluate_file
 from nanotorch.training.metrics import METRICS, Outcome, names_for
@@ -520,3 +522,102 @@ def test_the_test_rows_of_a_streamed_run_are_found_again() -> None:
     assert measured["rows"] == 300
     for key in ("accuracy", "roc_auc", "log_loss", "baseline_accuracy"):
         assert measured[key] == pytest.approx(trained.summary["test"][key], rel=1e-6)
+
+
+# --- files that are converted --------------------------------------------------------------------
+
+TEXTS = {
+    "numbers": "".join(f"{i},{i / 7},{i % 2}\n" for i in range(400)),
+    "numbers and gaps": "".join(f"{i},{i / 7 if i % 9 else ''},{i % 2}\n" for i in range(400)),
+    "text": "".join(f"{i},{['no', 'yes', 'maybe'][i % 3]},{i % 2}\n" for i in range(400)),
+    "text far below numbers": "".join(f"{i},{i if i < 300 else 'x'},{i % 2}\n" for i in range(400)),
+    "numbers far below text": "".join(f"{i},{'?' if i < 300 else i},{i % 2}\n" for i in range(400)),
+    "quoted": "".join(f'{i},"a, {i % 4}",{i % 2}\n' for i in range(400)),
+    "blank lines": "".join(f"{i},{i % 5},{i % 2}\n{'' if i % 90 else chr(10)}" for i in range(400)),
+    "no last newline": "".join(f"{i},{'abc'[i % 3]},{i % 2}\n" for i in range(400))[:-1],
+    "line ends of Windows": "".join(f"{i},{'abc'[i % 3]},{i % 2}\r\n" for i in range(400)),
+    "numbers written in words": "".join(f'{i},"1,{i:03}",{i % 2}\n' for i in range(400)),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("reader", ["polars", "ours"])
+def test_text_is_converted_in_pieces_to_what_it_is_in_memory(
+    name: str, reader: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reader == "polars":
+        pytest.importorskip("polars")
+    else:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for key, value in {"AT_ONCE": 50, "BYTES_AT_ONCE": 700}.items():
+        monkeypatch.setattr(f"nanotorch.training.data.text_files.{key}", value)
+    monkeypatch.setattr("nanotorch.training.data.layout.BLOCK", 64)
+    Path("d.csv").write_text("a,b,y\n" + TEXTS[name], newline="")
+    whole = read_table("d.csv", Data(source="d.csv"))
+    for cache in (False, True, True):
+        pieces = open_table("d.csv", Data(source="d.csv", memory="1 kB", cache=cache))
+        assert isinstance(pieces, StreamedTable)
+        assert (pieces.names, pieces.categories) == (whole.names, whole.categories)
+        values = np.concatenate([block.values.copy() for block in pieces.blocks()])
+        np.testing.assert_array_equal(values, whole.values)
+        assert pieces.notes == whole.notes and pieces.guesses == whole.guesses
+    copies = sorted(path.name for path in Path().iterdir())
+    assert copies == [".d.csv.float64.json", ".d.csv.float64.npy", "d.csv"]
+
+
+def test_a_copy_is_made_anew_when_the_file_has_other_content() -> None:
+    keys: Any = {"source": "d.csv", "memory": "1 kB"}
+    for factor in (1, 2):
+        text = "".join(f"{factor * i},{i % 2}\n" for i in range(400))
+        Path("d.csv").write_text("a,y\n" + text)
+        table = open_table("d.csv", Data(**keys))
+        assert isinstance(table, StreamedTable)
+        assert table.block_table(0).values[1, 0] == factor
+
+
+def test_parquet_is_converted_in_pieces_to_what_it_is_in_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    polars = pytest.importorskip("polars")
+    random = np.random.default_rng(0)
+    letters = random.choice(["b", "a", None, "dd", "c"], 1000).tolist()
+    days = [datetime.date(2024, 1, 1) + datetime.timedelta(int(n)) for n in range(1000)]
+    numbers = random.standard_normal(1000)
+    truth = random.random(1000) > 0.5
+    frame = polars.DataFrame({"a": letters, "b": days, "c": numbers, "y": truth})
+    frame.write_parquet("d.parquet", row_group_size=100)
+    monkeypatch.setattr("nanotorch.training.data.streams.BLOCK", 10)
+    whole = read_table("d.parquet", Data(source="d.parquet"))
+    pieces = open_table("d.parquet", Data(source="d.parquet", memory="5 kB"))
+    assert isinstance(pieces, StreamedTable)
+    assert (pieces.names, pieces.categories) == (whole.names, whole.categories)
+    values = np.concatenate([block.values.copy() for block in pieces.blocks()])
+    np.testing.assert_array_equal(values, whole.values)
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".csv"])
+def test_runs_on_converted_files_end_as_those_in_memory(ending: str) -> None:
+    table()
+    source = in_one_file(ending)
+    keys: Any = {"training": {"epochs": 2, "batch_size": 50, "shuffle": False}}
+    runs = [
+        run(data={"source": source, "ignore": [], **more}, **keys)
+        for more in ({}, {"memory": SMALL})
+    ]
+    assert runs[0].data.summary()["notes"] == runs[1].data.summary()["notes"]
+    for key, value in runs[0].summary["test"].items():
+        np.testing.assert_allclose(runs[1].summary["test"][key], value, rtol=1e-6, err_msg=key)
+
+
+def test_a_column_of_too_many_texts_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    polars = pytest.importorskip("polars")
+    for module in ("streams", "text_files"):
+        monkeypatch.setattr(f"nanotorch.training.data.{module}.MOST_TEXTS", 100)
+    columns = {"x": np.arange(500.0) % 7, "id": [f"id{at}" for at in range(500)]}
+    frame = polars.DataFrame({**columns, "y": np.arange(500) % 2})
+    frame.write_csv("d.csv")
+    frame.write_parquet("d.parquet")
+    for source in ("d.csv", "d.parquet"):
+        data = prepare(Data(source=source, memory="1 kB"), "logistic", 0)
+        assert data.encoding.feature_names == ["x"]
+        assert data.notes[0] == "more than 100 different texts, LEFT OUT: id"

@@ -141,10 +141,11 @@ def _silent() -> Iterator[None]:
         yield
 
 
-def split_by_polars(path: Path, delimiter: str, skip: int, missing: frozenset[str] | None) -> Any:
-    """The columns of a text file: numbers and None, or positions and sorted distinct cells.
+def split_by_polars(content: bytes, delimiter: str, skip: int, missing: Any) -> Any:
+    """The columns of a text: numbers and None, or positions and sorted distinct cells.
 
-    `missing` are the cells that stand for no number; None if numbers are not written plainly.
+    `missing` are the cells that stand for no number, of all columns or a list of those of each;
+    None where numbers are not written plainly, and cells are taken as text.
     The result is None where polars is not installed, or the file is not as plain as it must be: a
     row for each line, and as many cells in each row.
     """
@@ -152,7 +153,7 @@ def split_by_polars(path: Path, delimiter: str, skip: int, missing: frozenset[st
         return None
     import polars
 
-    content = path.read_bytes().replace(b"\r\n", b"\n")
+    content = content.replace(b"\r\n", b"\n")
     if b'"' in content or b"\r" in content:
         return None
     try:
@@ -171,7 +172,11 @@ def split_by_polars(path: Path, delimiter: str, skip: int, missing: frozenset[st
     height = lines.count(b"\n") + (not lines.endswith(b"\n"))
     if (height, height * (frame.width - 1)) != (frame.height, lines.count(delimiter.encode())):
         return None  # blank lines, or rows of another width
-    return [_numbers_or_texts(cells, missing, polars) for cells in frame.get_columns()]
+    absent = missing if isinstance(missing, list) else [missing] * frame.width
+    if len(absent) != frame.width:
+        return None
+    columns = zip(frame.get_columns(), absent, strict=True)
+    return [_numbers_or_texts(cells, words, polars) for cells, words in columns]
 
 
 def _numbers_or_texts(cells: Any, missing: frozenset[str] | None, polars: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanotorch.training.errors import InputError, RunFailure, reading
+
+WRITTEN_AT_ONCE = 2**20  # values
 
 
 def array_header(path: Path, file: Any, size: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -120,3 +123,53 @@ class RowFile:
             size = self.columns * self._stored.itemsize
             place = self._start + start * size
             os.posix_fadvise(self._handle, place, (stop - start) * size, os.POSIX_FADV_WILLNEED)
+
+
+class MatrixWriter:
+    """Writes rows of numbers into a new .npy file, whose number of rows is known at the end."""
+
+    def __init__(self, path: Path, dtype: Any = np.float64) -> None:
+        self.path, self.dtype = path, np.dtype(dtype)
+        self._file = path.open("w+b")
+        self.begin(0)
+
+    def begin(self, columns: int) -> None:
+        """Begin anew, with rows of so many numbers."""
+        self.rows, self.columns = 0, columns
+        self._file.seek(0)
+        self._file.truncate()
+        self._header()
+        self._start = self._file.tell()
+
+    def _header(self) -> None:
+        shape = (self.rows, self.columns)
+        kind = np.lib.format.dtype_to_descr(self.dtype)
+        header = {"descr": kind, "fortran_order": False, "shape": shape}
+        # The header has room for any number of rows.
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Write the next rows."""
+        self.rows += len(values)
+        self._file.write(np.ascontiguousarray(values, self.dtype).data)
+
+    def rewrite(self, change: Callable[[NDArray[Any]], None]) -> None:
+        """Let `change` change all rows, some at a time."""
+        step = max(1, WRITTEN_AT_ONCE // max(1, self.columns))
+        for first in range(0, self.rows, step):
+            place = self._start + first * self.columns * self.dtype.itemsize
+            self._file.seek(place)
+            size = min(step, self.rows - first) * self.columns
+            values = np.fromfile(self._file, self.dtype, size).reshape(-1, self.columns)
+            change(values)
+            self._file.seek(place)
+            self._file.write(values.data)
+        self._file.seek(0, os.SEEK_END)
+
+    def close(self) -> None:
+        """Say in the header how many rows there are."""
+        self._file.seek(0)
+        self._header()
+        if self._file.tell() != self._start:
+            raise RuntimeError("the header of an array has another length than before")
+        self._file.close()

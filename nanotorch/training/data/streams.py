@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
+import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +17,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nanotorch import datasets
 from nanotorch.training.config.sections import Reading
-from nanotorch.training.data.row_files import RowFile
-from nanotorch.training.data.tables import Numbers, Table, read_table, translated
+from nanotorch.training.data.frames import frame_batches, parquet_size
+from nanotorch.training.data.row_files import MatrixWriter, RowFile
+from nanotorch.training.data.tables import TEXT, Numbers, Table, read_table, translated
+from nanotorch.training.data.text_files import (
+    CACHE_FORMAT,
+    MOST_TEXTS,
+    content_digest,
+    convert_text,
+    copy_keys,
+    copy_paths,
+    facts_of_copy,
+)
 from nanotorch.training.data.values import is_number
+from nanotorch.training.errors import InputError, RunFailure
+from nanotorch.training.exits import say
+from nanotorch.training.files import remove_left_behind
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 BLOCK = 4096  # rows read together
 TOGETHER = 16  # blocks that are shuffled together
@@ -138,20 +162,133 @@ class _Piece(Table):
 
 def open_table(source: str, data: Reading) -> Table:
     """The table of a file or a bundled data set, whose rows stay on the disk where they would take
-    more memory than `data.memory`."""
-    path = Path(source)
-    if path.suffix.lower() == ".npy" and path.is_file():
+    more memory than `data.memory`: those of a .npy file, or of a copy of a Parquet or text file
+    that is converted in pieces, since blocks in any order can be read of numbers alone."""
+    path, memory = Path(source), memory_of(data)
+    ending = path.suffix.lower()
+    if source in datasets.names() or not path.is_file():
+        return read_table(source, data)
+    if ending == ".npy":
         file = RowFile(path)
-        if file.rows * file.columns * file.dtype.itemsize > memory_of(data):
+        if file.rows * file.columns * file.dtype.itemsize > memory:
             names = [str(number) for number in range(file.columns)]
-            return _streamed(source, names, {}, file, data)
+            return _streamed(source, {"names": names}, file, data)
+    elif ending == ".parquet":
+        if math.prod(parquet_size(path)) * 8 > memory:
+            return _copied(path, data, {"parquet": True}, _convert_parquet)
+    elif ending in TEXT and path.stat().st_size > memory:
+        return _copied(path, data, copy_keys(data), _convert_text)
     return read_table(source, data)
 
 
-def _streamed(
-    source: str, names: list[str], categories: dict[str, list[str]], file: RowFile, data: Reading
-) -> StreamedTable:
-    values = np.empty((0, len(names)))
-    absent = [float(word) for word in data.missing_values or () if is_number(str(word))]
-    memory = memory_of(data)
-    return StreamedTable(source, names, values, categories, file=file, memory=memory, absent=absent)
+Facts = dict[str, Any]
+Convert = Callable[[Path, Reading, MatrixWriter], Facts]
+
+
+def _copied(path: Path, data: Reading, keys: Facts, convert: Convert) -> StreamedTable:
+    """The table of a file through a copy of it, which is kept beside it unless `data.cache` is
+    off or the folder cannot be written to."""
+    array_path, facts_path = copy_paths(path)
+    with _alone_at(path):
+        facts = facts_of_copy(path, keys) if data.cache else None
+        if facts is not None:
+            with contextlib.suppress(InputError):
+                file = RowFile(array_path, str(path))
+                if [len(file), file.columns] == facts["shape"]:
+                    return _streamed(str(path), facts, file, data)
+        say(f"{path}: larger than data.memory: it is converted in pieces", aside=True)
+        before = path.stat()
+        beside = data.cache and os.access(path.parent, os.W_OK)
+        if beside:
+            remove_left_behind(path.parent, path.name)
+        folder = path.parent if beside else None
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=folder)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            writer = MatrixWriter(temporary)
+            with contextlib.closing(writer):
+                facts = convert(path, data, writer)
+            now = path.stat()
+            if (now.st_mtime_ns, now.st_size) != (before.st_mtime_ns, before.st_size):
+                raise RunFailure(f"{path}: the file was changed while it was read; start again")
+            file = RowFile(temporary, str(path))
+            if not len(file):
+                raise InputError(f"{path}: there are no rows")
+            if beside:
+                facts |= {"format": CACHE_FORMAT, "keys": keys, "digest": content_digest(path)}
+                facts |= {"shape": [len(file), file.columns], "dtype": file.dtype.name}
+                facts_path.unlink(missing_ok=True)
+                temporary.replace(array_path)
+                facts_path.write_text(json.dumps(facts), encoding="utf-8")
+        finally:
+            temporary.unlink(missing_ok=True)  # what is open stays there to be read
+    return _streamed(str(path), facts, file, data)
+
+
+@contextlib.contextmanager
+def _alone_at(path: Path) -> Iterator[None]:
+    """Let one process at a time convert a file, where the system can lock it."""
+    with path.open("rb") as file:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _convert_text(path: Path, reading: Reading, into: MatrixWriter) -> Facts:
+    text = convert_text(path, reading, into)
+    rest = {"lines": text.lines, "notes": text.notes, "guesses": text.guesses}
+    return {"names": text.names, "categories": text.categories, **rest}
+
+
+def _convert_parquet(path: Path, reading: Reading, into: MatrixWriter) -> Facts:
+    """Texts are written in the order in which they come at first, and sorted in a second pass."""
+    places: dict[str, dict[str, int]] = {}
+    names: list[str] = []
+    for names, values, categories in frame_batches(path, BLOCK * TOGETHER):
+        if not into.columns:
+            into.begin(len(names))
+        for at, name in enumerate(names):
+            if name in categories:
+                known = places.setdefault(name, {})
+                if len(known) <= MOST_TEXTS:
+                    codes = [known.setdefault(text, len(known)) for text in categories[name]]
+                    values[:, at] = translated(values[:, at], np.array([*codes, np.nan]))
+        into.add(values)
+    texts = {name: sorted(known) for name, known in places.items()}
+    present = {names.index(name): [*known] for name, known in places.items() if known}
+    ranks = {at: np.argsort(np.argsort(known)) for at, known in present.items()}
+    crowded = [name for name, known in places.items() if len(known) > MOST_TEXTS]
+
+    def change(values: NDArray[Any]) -> None:
+        for at, rank in ranks.items():
+            if names[at] in crowded:
+                values[:, at] = np.nan
+            else:
+                values[:, at] = translated(values[:, at], np.array([*rank, np.nan]))
+
+    if ranks:
+        into.rewrite(change)
+    notes = []
+    if crowded:
+        listing = ", ".join(crowded)
+        notes.append(f"more than {MOST_TEXTS:,} different texts, LEFT OUT: {listing}")
+    categories = {name: [] if name in crowded else each for name, each in texts.items()}
+    return {"names": names, "categories": categories, "lines": None, "notes": notes, "guesses": {}}
+
+
+def _streamed(source: str, facts: Facts, file: RowFile, data: Reading) -> StreamedTable:
+    names = facts["names"]
+    return StreamedTable(
+        source,
+        names,
+        np.empty((0, len(names))),
+        {name: texts for name, texts in facts.get("categories", {}).items() if texts},
+        lines=facts.get("lines"),
+        notes=list(facts.get("notes", [])),
+        guesses=dict(facts.get("guesses", {})),
+        file=file,
+        memory=memory_of(data),
+        absent=[float(word) for word in data.missing_values or () if is_number(str(word))],
+    )

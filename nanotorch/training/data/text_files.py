@@ -10,9 +10,9 @@ import json
 import operator
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from nanotorch.training.data.layout import (
     opened_text,
     use_western,
 )
+from nanotorch.training.data.row_files import MatrixWriter
 from nanotorch.training.data.values import MISSING, NO_NUMBER, is_number
 from nanotorch.training.errors import InputError, reading as reading_of
 
@@ -39,6 +40,9 @@ WORTH_IT = 2**21  # bytes from which another reader is faster than its import ta
 LONGEST_CELL = 2**24  # characters
 CACHE_FORMAT = 3
 PIECE = 2**20  # bytes hashed at once
+MOST_TEXTS = 2**20  # distinct cells of a column in a file that is not held in memory
+AT_ONCE = 2**16  # rows of such a file that are taken apart at once
+BYTES_AT_ONCE = 2**24
 
 
 @dataclass
@@ -48,7 +52,8 @@ class TextTable:
     names: list[str]
     values: NDArray[Any]
     categories: dict[str, list[str]]
-    lines: NDArray[np.int64] | int  # of the rows; where they follow each other, of the first one
+    # Of the rows; where they follow each other, of the first one; None where they are not known.
+    lines: NDArray[np.int64] | int | None
     notes: list[str] = field(default_factory=list)
     guesses: dict[str, Any] = field(default_factory=dict)
 
@@ -187,14 +192,18 @@ def _mixed(path: Path, layout: Layout) -> TextTable:
 
 
 Parts = tuple[list["Cells"], NDArray[np.int64], int]
+Sink = Callable[[list["Cells"]], None]
 
 
-def _columns(path: Path, layout: Layout, texts: set[int]) -> Parts | set[int]:
+def _columns(
+    path: Path, layout: Layout, texts: set[int], sink: Sink | None = None
+) -> Parts | set[int]:
     """The columns, the lines of the rows, and how many rows repeat the names; or the columns that
-    were taken for plain numbers and hold text further down."""
+    were taken for plain numbers and hold text further down. A `sink` takes blocks away."""
     names, width = layout.names, len(layout.names)
     parts = [Cells(plain=layout.reads_plain and at not in texts) for at in range(width)]
     lines: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
+    rows_taken = 0
     late: set[int] = set()
     repeated = 0
     with opened_text(path, layout.encoding) as file:
@@ -212,6 +221,13 @@ def _columns(path: Path, layout: Layout, texts: set[int]) -> Parts | set[int]:
             for at, cells in enumerate(zip(*rows, strict=True)):
                 if not parts[at].add(cells, layout):
                     late.add(at)
+            if sink is not None and rows and not late:
+                sink(parts)
+                # Of lines that follow each other the first one says all; others are not kept.
+                first = lines[0][:1] if rows_taken else lines[-1][:1]
+                rows_taken += len(rows)
+                follow = len(first) and lines[-1][-1] == first[0] + rows_taken - 1
+                lines = [first if follow else first[:0]]
     return late or (parts, np.concatenate(lines), repeated)
 
 
@@ -257,12 +273,13 @@ class Cells:
     plain: bool
     blocks: list[NDArray[Any]] = field(default_factory=list)
     distinct: dict[str, int] = field(default_factory=dict)
+    begun: bool = False
+    is_empty: bool = True  # of numbers
+    crowded: bool = False  # whether there are too many distinct cells to tell them apart
 
     @property
     def is_blank(self) -> bool:
-        if self.plain:
-            return all(np.isnan(block).all() for block in self.blocks)
-        return not any(map(str.strip, self.distinct))
+        return self.is_empty if self.plain else not any(map(str.strip, self.distinct))
 
     def add(self, cells: Sequence[str], layout: Layout) -> bool:
         """Add a block; False for text below numbers, which were not kept as text."""
@@ -272,9 +289,8 @@ class Cells:
                 present = [cell if cell.strip() not in layout.missing else "nan" for cell in cells]
                 numbers = plain_numbers(present)
             if numbers is not None:
-                self.blocks.append(numbers)
-                return True
-            if self.blocks:
+                return self.add_numbers(numbers)
+            if self.begun:
                 return False
             self.plain = False
         places = self.distinct
@@ -282,6 +298,33 @@ class Cells:
             places.setdefault(cell, len(places))
         self.blocks.append(np.fromiter(map(places.__getitem__, cells), np.int32, len(cells)))
         return True
+
+    def add_numbers(self, numbers: NDArray[np.float64]) -> bool:
+        """Add a block of numbers; True."""
+        self.blocks.append(numbers)
+        self.begun = True
+        self.is_empty = self.is_empty and bool(np.isnan(numbers).all())
+        return True
+
+    def add_codes(self, codes: NDArray[Any], cells: Sequence[str]) -> bool:
+        """Add a block of positions among some cells; False below numbers."""
+        if self.plain and self.begun:
+            return False
+        self.plain = False
+        places = [self.distinct.setdefault(cell, len(self.distinct)) for cell in cells]
+        self.blocks.append(np.array(places, np.int32)[codes])
+        return True
+
+    def taken(self) -> NDArray[np.float64]:
+        """The blocks so far as one, which are not held here any more."""
+        values = np.concatenate(self.blocks).astype(np.float64)
+        self.blocks.clear()
+        if len(self.distinct) > MOST_TEXTS:
+            self.crowded = True
+            self.distinct = {"": 0}
+        if self.crowded:
+            values[:] = 0
+        return values
 
     def resolved(self, layout: Layout) -> Resolved:
         values = np.concatenate(self.blocks) if self.blocks else np.empty(0, np.int64)
@@ -304,7 +347,7 @@ def _by_polars(path: Path, layout: Layout) -> TextTable | None:
     if not plain or path.suffix.lower() in (".zip", *PACKED) or path.stat().st_size < WORTH_IT:
         return None
     absent = layout.missing if layout.reads_plain else None
-    columns = split_by_polars(path, layout.delimiter, layout.skip, absent)
+    columns = split_by_polars(path.read_bytes(), layout.delimiter, layout.skip, absent)
     if columns is None or len(columns) != len(layout.names):
         return None
     if layout.header and all(
@@ -323,7 +366,10 @@ def _by_polars(path: Path, layout: Layout) -> TextTable | None:
 
 
 def _table(
-    names: list[str], parts: list[Resolved], lines: NDArray[np.int64] | int, repeated: int = 0
+    names: list[str],
+    parts: list[Resolved],
+    lines: NDArray[np.int64] | int | None,
+    repeated: int = 0,
 ) -> TextTable:
     """The columns side by side, with words about cells that are not written as usual."""
     values = np.empty((len(parts[0].values), len(names)))
@@ -345,6 +391,13 @@ def _table(
 
 def resolve(codes: NDArray[Any], cells: Sequence[str], layout: Layout) -> Resolved:
     """A column, given its distinct cells and for each row the position of its cell among them."""
+    column = meaning(cells, layout)
+    values = column.values[codes] if len(cells) else np.empty(len(codes))
+    return replace(column, values=values)
+
+
+def meaning(cells: Sequence[str], layout: Layout) -> Resolved:
+    """What distinct cells of a column stand for: numbers, or positions in their sorted texts."""
     distinct = list(map(str.strip, cells))
     present = [cell for cell in distinct if cell not in layout.missing]
     if present and all(len(cell) > 1 and cell[0] == cell[-1] == "'" for cell in present):
@@ -363,12 +416,132 @@ def resolve(codes: NDArray[Any], cells: Sequence[str], layout: Layout) -> Resolv
     else:
         in_order = all(map(operator.lt, present, present[1:]))
         texts = present if in_order else sorted(set(present))
-        if texts == distinct:
-            return Resolved(codes, texts)
         values_of = {text: float(number) for number, text in enumerate(texts)}
-    table = np.array([values_of.get(cell, np.nan) for cell in distinct])
-    values = table[codes] if len(table) else np.empty(len(codes))
-    return Resolved(values, texts, odd, absent)
+    return Resolved(
+        np.array([values_of.get(cell, np.nan) for cell in distinct]), texts, odd, absent
+    )
+
+
+# --- files that are not held in memory -----------------------------------------------------------
+
+
+def convert_text(path: Path, reading: Reading, into: MatrixWriter) -> TextTable:
+    """Write a text file's values into a file of numbers, piece by piece; the table without them."""
+    with _one_line(path):
+        layout = guess_layout(path, reading)
+        table = _convert_numbers(path, layout, into)
+        if table is None:
+            table = _convert_columns(path, layout, into)
+    table.notes = layout.notes + table.notes
+    table.guesses = layout.guesses(reading)
+    return table
+
+
+def _convert_numbers(path: Path, layout: Layout, into: MatrixWriter) -> TextTable | None:
+    """As `_numbers`, in pieces."""
+    if layout.comment or not layout.reads_plain:
+        return None
+    into.begin(len(layout.names))
+    finite = True
+    with opened_text(path, layout.encoding) as file:
+        for _ in range(layout.skip):
+            file.readline()
+        while True:
+            try:
+                values = _load(file, layout, rows=AT_ONCE)
+            except (ValueError, OverflowError):
+                return None
+            if not len(values):
+                break
+            if values.shape[1] != len(layout.names):
+                return None
+            finite = finite and bool(np.isfinite(values).all())
+            into.add(values)
+    if not finite:
+        with opened_text(path, layout.encoding) as file:
+            if sum(1 for _ in file) != layout.skip + into.rows:
+                return None
+    return TextTable(layout.names, np.empty((0, into.columns)), {}, layout.skip + 1)
+
+
+def _convert_columns(path: Path, layout: Layout, into: MatrixWriter) -> TextTable:
+    """As `_by_polars` and `_mixed`, in pieces: text is written as positions among its distinct
+    cells at first, and in a second pass over the copy as what the cells turned out to be."""
+
+    def sink(parts: list[Cells]) -> None:
+        into.add(np.column_stack([part.taken() for part in parts]))
+
+    texts: set[int] = set()
+    columns: Parts | set[int] | None = texts
+    readers = [_columns_by_polars, _columns]
+    while columns is None or isinstance(columns, set):
+        if columns is None:  # polars does not read such files
+            readers.pop(0)
+        else:  # numbers that turned out to be text further down: once more
+            texts |= columns
+        into.begin(len(layout.names))
+        columns = readers[0](path, layout, texts, sink)
+    parts, lines, repeated = columns
+    columns_of_text = {at: part for at, part in enumerate(parts) if not part.plain}
+    meanings = {}
+    for at, part in columns_of_text.items():
+        known = Resolved(np.array([np.nan])) if part.crowded else meaning([*part.distinct], layout)
+        meanings[at] = known
+
+    def change(values: NDArray[np.float64]) -> None:
+        for at, known in meanings.items():
+            codes = values[:, at].astype(np.int64)
+            values[:, at] = np.nan if columns_of_text[at].crowded else known.values[codes]
+
+    if meanings:
+        into.rewrite(change)
+    nothing = np.empty(0)
+    resolved = [
+        Resolved(nothing) if at not in meanings else replace(meanings[at], values=nothing)
+        for at in range(len(parts))
+    ]
+    table = _table(list(layout.names), resolved, int(lines[0]) if len(lines) else None, repeated)
+    crowded = [layout.names[at] for at, part in columns_of_text.items() if part.crowded]
+    if crowded:
+        listing = ", ".join(crowded)
+        table.notes.append(f"more than {MOST_TEXTS:,} different texts, LEFT OUT: {listing}")
+    return table
+
+
+def _columns_by_polars(
+    path: Path, layout: Layout, texts: set[int], sink: Sink
+) -> Parts | set[int] | None:
+    """As `_columns`, of a plain file; None for any other, or without polars."""
+    plain = layout.encoding == "utf-8" and layout.comment is None and layout.delimiter != SPACES
+    if not plain or path.suffix.lower() in (".zip", *PACKED):
+        return None
+    parts = [Cells(plain=layout.reads_plain and at not in texts) for at in range(len(layout.names))]
+    absent = [layout.missing if part.plain else None for part in parts]
+    skip, rest = layout.skip, b""
+    with path.open("rb") as file:
+        while piece := file.read(BYTES_AT_ONCE):
+            content = rest + piece
+            end = content.rfind(b"\n") + 1 if len(piece) == BYTES_AT_ONCE else len(content)
+            rest, content = content[end:], content[:end]
+            columns = split_by_polars(content, layout.delimiter, skip, absent) if content else []
+            if columns is None or (content and len(columns) != len(parts)):
+                return None
+            late = set()
+            for at, (values, cells) in enumerate(columns):
+                part = parts[at]
+                good = part.add_numbers(values) if cells is None else part.add_codes(values, cells)
+                if not good:
+                    late.add(at)
+            if late:
+                return late
+            if content:
+                sink(parts)
+            skip = 0
+    if layout.header and all(
+        name in part.distinct for name, part in zip(layout.names, parts, strict=True)
+    ):
+        return None  # rows may repeat the names
+    return parts, np.array([layout.skip + 1]), 0
 
 
 # --- the converted copy ------------------------------------------------------------------------
@@ -392,26 +565,36 @@ def content_digest(path: Path) -> str:
     return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
-def _cache_paths(path: Path) -> tuple[Path, Path]:
+def copy_paths(path: Path) -> tuple[Path, Path]:
     return path.with_name(f".{path.name}.float64.npy"), path.with_name(f".{path.name}.float64.json")
 
 
-def _keys(reading: Reading) -> dict[str, Any]:
+def copy_keys(reading: Reading) -> dict[str, Any]:
     """What decides how a file is read: a column that is named tells where the header is."""
     keys = reading.model_dump(include=set(Reading.model_fields) - {"source", "cache"})
     return {**keys, "columns": sorted(named_columns(reading, 0))}
 
 
-def _from_cache(path: Path, reading: Reading) -> TextTable | None:
-    """The converted copy, if it was made from exactly this content, read in the same way."""
-    array_path, facts_path = _cache_paths(path)
+def facts_of_copy(path: Path, keys: dict[str, Any]) -> dict[str, Any] | None:
+    """What is noted of the converted copy, if it was made from exactly this content, read in the
+    same way."""
+    array_path, facts_path = copy_paths(path)
     try:
-        facts = json.loads(facts_path.read_text(encoding="utf-8"))
-        if facts["format"] != CACHE_FORMAT or facts["keys"] != _keys(reading):
+        facts: dict[str, Any] = json.loads(facts_path.read_text(encoding="utf-8"))
+        if facts["format"] != CACHE_FORMAT or facts["keys"] != keys or not array_path.is_file():
             return None
-        if facts["digest"] != content_digest(path):
-            return None
-        values = np.load(array_path, mmap_mode="r", allow_pickle=False)
+        return facts if facts["digest"] == content_digest(path) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _from_cache(path: Path, reading: Reading) -> TextTable | None:
+    """The converted copy, where there is one."""
+    facts = facts_of_copy(path, copy_keys(reading))
+    if facts is None:
+        return None
+    try:
+        values = np.load(copy_paths(path)[0], mmap_mode="r", allow_pickle=False)
         if list(values.shape) != facts["shape"] or values.dtype.name != facts["dtype"]:
             return None
         lines = facts["lines"]
@@ -424,16 +607,17 @@ def _from_cache(path: Path, reading: Reading) -> TextTable | None:
 
 def _to_cache(path: Path, table: TextTable, reading: Reading, digest: str) -> None:
     """Keep a converted copy; a folder that cannot be written to just keeps none."""
-    array_path, facts_path = _cache_paths(path)
+    array_path, facts_path = copy_paths(path)
+    lines = table.lines.tolist() if isinstance(table.lines, np.ndarray) else table.lines
     facts = {
         "format": CACHE_FORMAT,
-        "keys": _keys(reading),
+        "keys": copy_keys(reading),
         "digest": digest,
         "shape": list(table.values.shape),
         "dtype": table.values.dtype.name,
         "names": table.names,
         "categories": table.categories,
-        "lines": table.lines if isinstance(table.lines, int) else table.lines.tolist(),
+        "lines": lines,
         "notes": table.notes,
         "guesses": table.guesses,
     }
