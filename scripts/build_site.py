@@ -4,7 +4,7 @@
 
 Needs `pip install -e ".[site]"`. The reference is made of the docstrings: for each public name its
 signature and its text, and PyTorch's parameters where they differ and PyTorch is installed. Every
-warning of Sphinx is an error, links between pages included.
+warning of Sphinx is an error, and so is a link that leads to no page or to no place on it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -57,7 +59,11 @@ def main() -> int:
         lay_out(source)
         write_reference(source / "api")
         command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
-        return subprocess.run([*command, str(source), str(target)], cwd=folder).returncode
+        failure = subprocess.run([*command, str(source), str(target)], cwd=folder).returncode
+    broken = broken_links(target)
+    for link in broken:
+        print(f"no such place: {link}", file=sys.stderr)
+    return failure or int(bool(broken))
 
 
 # --- pages ----------------------------------------------------------------------------------------
@@ -97,6 +103,40 @@ def turned(path: Path, folder: str) -> str:
         LINK.sub(turn, part).replace('src="docs/images', 'src="images') for part in parts[::2]
     ]
     return re.sub(r"^```(\w+) file: \S+$", r"```\1", "".join(parts), flags=re.M)
+
+
+# --- links ----------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """The places of a page that links can lead to, and the links that it has."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.places: set[str] = {"", "top"}  # which browsers know of themselves
+        self.links: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        for name, value in attributes:
+            if name == "id" and value:
+                self.places.add(value)
+            elif name in ("href", "src") and value and not re.match(r"[a-z]+:|//", value):
+                self.links.append(unquote(value))
+
+
+def broken_links(folder: Path) -> list[str]:
+    """The links between the pages of a built site that lead to no file, or to no place in it."""
+    pages = {path.resolve(): Page(path) for path in sorted(folder.rglob("*.html"))}
+    broken = []
+    for path, page in pages.items():
+        for link in page.links:
+            file, _, place = link.partition("#")
+            target = (path.parent / file.partition("?")[0]).resolve() if file else path
+            there = target in pages and place in pages[target].places
+            if not there and (target in pages or not target.exists()):
+                broken.append(f"{path.relative_to(folder.resolve())}: {link}")
+    return broken
 
 
 # --- reference ------------------------------------------------------------------------------------
@@ -163,7 +203,7 @@ def loaded_by_torch(package: str, name: str) -> Any:
 
 def public(module: Any) -> Iterator[tuple[str, Any]]:
     """The functions and classes of ours under a package's public names."""
-    for name in sorted(dir(module), key=str.lower):
+    for name in sorted(vars(module).get("__all__", dir(module)), key=str.lower):
         if name.startswith("_"):
             continue
         value = getattr(module, name)

@@ -150,6 +150,7 @@ def test_the_notebook_of_the_documentation_runs() -> None:
     accuracy, figure, run, module, weight = shown
     assert accuracy > 0.9
     assert figure.axes[0].get_ylabel() == "loss"
+    assert figure._repr_png_().startswith(b"\x89PNG")
     assert run._repr_html_().startswith('<iframe srcdoc="&lt;!doctype html&gt;')
     assert run._repr_png_().startswith(b"\x89PNG")
     assert "266 parameters, 248 of them frozen" in module._repr_html_()

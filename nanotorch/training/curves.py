@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +222,8 @@ def figure(chart: Chart, width: float = 7.0, height: float = 4.2) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    drawn = Figure(figsize=(width, height), facecolor=PAPER)
+    drawn: Any = Figure(figsize=(width, height), facecolor=PAPER)
+    drawn._repr_png_ = partial(picture, drawn, "png")  # a notebook needs no `%matplotlib inline`
     FigureCanvasAgg(drawn)
     # Fixed margins: fitting them to the words would lay out all text twice.
     drawn.subplots_adjust(
