@@ -116,6 +116,7 @@ STANDS_ON = {
         "saving",
         "layers",
         "optimizers",
+        "sparse gradients",
         "datasets",
         "interop",
         "viz",

@@ -1,4 +1,4 @@
-"""SparseAdam: Adam that treats the rows of a table alone that a row-sparse gradient stores."""
+"""Adam that treats the rows of a table alone that a row-sparse gradient stores."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from typing import Any, NamedTuple
 
 from nanotorch.backend import Array
-from nanotorch.optim.adam import mix
+from nanotorch.optim.adam import Adam, mix
 from nanotorch.optim.groups import Group, Parameters, options_of
 from nanotorch.optim.optimizer import Optimizer
 from nanotorch.optim.sparse_step import SparseRunner
@@ -37,6 +37,7 @@ class SparseAdam(Optimizer):
     arrays = ("exp_avg", "exp_avg_sq")
     scratch = ("scratch", "direction")
     elementwise = True
+    by_rows = True  # rows without a gradient stay as they are
 
     def __init__(
         self, params: Parameters, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
@@ -72,3 +73,13 @@ class SparseAdam(Optimizer):
         xp.divide(exp_avg, scratch, scratch)
         xp.multiply(scratch, step_size, scratch)
         xp.subtract(parameter, scratch, parameter)
+
+
+class LazyAdam(Adam):
+    """Adam that takes row-sparse gradients beside dense ones: it treats the rows that they store,
+    and leaves means and weights of the others as they are, until they come up.
+
+    Options and errors as `Adam`; weight decay goes with dense gradients alone.
+    """
+
+    by_rows = True

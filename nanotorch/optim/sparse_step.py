@@ -82,13 +82,12 @@ def with_momentum(
 def refuse_dense_formulas(optimizer: Optimizer, group: Group) -> None:
     """RuntimeError where a step changes rows that the gradient does not store."""
     name, kernel = type(optimizer).__name__, optimizer.kernel
-    if kernel is Adam.kernel:
+    by_rows = getattr(optimizer, "by_rows", False)
+    if kernel is Adam.kernel and not by_rows:
         raise RuntimeError(
             "Adam does not support sparse gradients, please consider SparseAdam instead"
         )
-    if kernel not in (SGD.kernel, Adagrad.kernel) and not isinstance(
-        optimizer._runner, SparseRunner
-    ):
+    if kernel not in (SGD.kernel, Adagrad.kernel) and not by_rows:
         raise RuntimeError(f"{name} does not support sparse gradients")
     if group.get("weight_decay"):
         raise RuntimeError(

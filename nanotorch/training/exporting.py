@@ -11,7 +11,7 @@ import numpy as np
 import nanotorch as nt
 from nanotorch.training.data.columns import GAP, OTHER, Column
 from nanotorch.training.data.values import NO, YES, Numbers
-from nanotorch.training.errors import needs_extra
+from nanotorch.training.errors import InputError, needs_extra
 from nanotorch.training.files import refuse_to_replace
 from nanotorch.training.prediction import Predictor
 
@@ -23,6 +23,11 @@ def export_run(
 ) -> list[str]:
     """Write a run's model as `to` says, "onnx" or "torch"; lines that say how it is used."""
     predictor = Predictor.load(run, trusted)
+    if predictor.encoding.tables:
+        raise InputError(
+            f"{run}: a model of hashed columns or sparse rows is not exported: neither ONNX nor "
+            "PyTorch has the hash; predict with `nanotorch predict`"
+        )
     folder = run if run.is_dir() else run.parent
     path = output or folder / ("model.onnx" if to == "onnx" else "model.pt")
     refuse_to_replace(path, force)

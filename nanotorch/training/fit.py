@@ -238,7 +238,7 @@ def _go_on_later(run: Run, signal: Interrupted) -> Interrupted:
 def _introduce(run: Run, device_words: str) -> None:
     data, rows = run.data, run.data.summary()["rows"]
     parts = ", ".join(f"{count:,} {part}" for part, count in rows.items())
-    say(f"{run.config.name}: {plain(data.origin)}, rows: {parts}; {data.inputs} features")
+    say(f"{run.config.name}: {plain(data.origin)}, rows: {parts}; {data.features:,} features")
     say(f"device: {device_words}")
     if run.ranks.cuts:
         each = f"{nt.get_num_threads()} thread" + ("s" if nt.get_num_threads() > 1 else "")

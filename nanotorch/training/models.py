@@ -11,25 +11,40 @@ from typing import Any
 import nanotorch as nt
 from nanotorch import nn
 from nanotorch.training.config.choices import MultilayerPerceptron, OwnModule
+from nanotorch.training.data.encoding import NO_TABLES, Tables
 from nanotorch.training.errors import InputError, plain
+from nanotorch.training.lookups import embedded, first_layer
 from nanotorch.training.model_file import read_model_file
 from nanotorch.training.trust import imported
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 
 
-def build_model(config: Any, inputs: int, outputs: int) -> nn.Module:
-    """The module that `[model]` describes, with fresh weights from the global generator."""
+def build_model(config: Any, inputs: int, outputs: int, tables: Tables = NO_TABLES) -> nn.Module:
+    """The module that `[model]` describes, with fresh weights from the global generator.
+
+    `tables` are those of hashed columns and sparse rows, which take the place of a matrix.
+    """
     if isinstance(config, OwnModule):
+        if tables:
+            raise InputError("model.name: data.hash and data.sparse go with logistic, linear, mlp")
         return _own_module(config, inputs, outputs)
     if isinstance(config, MultilayerPerceptron):
         widths = [inputs, *config.hidden]
+        if tables and not config.hidden:
+            raise InputError("model.hidden: data.hash and data.sparse need a hidden layer")
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
-            layers += [nn.Linear(before, after, bias=config.bias), ACTIVATIONS[config.activation]()]
+            if tables and not layers:
+                layers += embedded(tables, inputs, config)
+            else:
+                layers.append(nn.Linear(before, after, bias=config.bias))
+            layers.append(ACTIVATIONS[config.activation]())
             if config.dropout:
                 layers.append(nn.Dropout(config.dropout))
         return nn.Sequential(*layers, nn.Linear(widths[-1], outputs, bias=config.bias))
+    if tables:
+        return first_layer(tables, inputs, outputs, config.bias)
     return nn.Linear(inputs, outputs, bias=config.bias)
 
 

@@ -6,8 +6,10 @@ import fnmatch
 from typing import Any
 
 from nanotorch import nn, optim
+from nanotorch.optim.sparse_adam import LazyAdam
 from nanotorch.training.config import choices
 from nanotorch.training.errors import InputError
+from nanotorch.training.lookups import tables_in
 
 
 def build_optimizer(config: Any, model: nn.Module) -> optim.Optimizer:
@@ -33,6 +35,8 @@ def build_optimizer(config: Any, model: nn.Module) -> optim.Optimizer:
     if not groups:
         raise InputError("model.freeze: every parameter is frozen, nothing is left to train")
     kind = getattr(optim, type(config).__name__)  # the section has the name of the class
+    if isinstance(config, choices.Adam) and tables_in(model):
+        kind = LazyAdam
     optimizer: optim.Optimizer = kind(groups, **arguments)
     return optimizer
 

@@ -42,6 +42,7 @@ from nanotorch.training.data.text_files import text_chunks
 from nanotorch.training.errors import InputError, plain, reading
 from nanotorch.training.exits import say
 from nanotorch.training.files import refuse_to_replace, remove_left_behind, whole_file
+from nanotorch.training.lookups import table_size
 from nanotorch.training.metrics import Outcome
 from nanotorch.training.model_file import ModelFile, read_model_file
 from nanotorch.training.models import build_model
@@ -116,11 +117,13 @@ class Predictor:
         widths = [inputs, *getattr(facts.model, "hidden", []), outputs]
         named = not isinstance(facts.model, OwnModule)
         values = sum(before * after for before, after in itertools.pairwise(widths)) if named else 0
+        if tables := encoding.tables:
+            values = table_size(tables, facts.model, outputs)
         if values > sum(array.size for array in saved.weights.values()):
             raise InputError(f"{file}: holds fewer weights than the model that it describes")
         if any(a.shape != (inputs,) for a in vars(standardization).values()):
             raise InputError(f"{file}: its standardization is not that of its {inputs} features")
-        model = build_model(facts.model, inputs, outputs)
+        model = build_model(facts.model, inputs, outputs, tables)
         model.load_state_dict({name: nt.tensor(array) for name, array in saved.weights.items()})
         dtype = getattr(nt, facts.dtype)
         model.to(dtype=dtype).eval()

@@ -18,6 +18,7 @@ from nanotorch.training.data.streamed_batches import StreamedBatches
 from nanotorch.training.data.streamed_part import StreamedPart
 from nanotorch.training.devices import choose_place
 from nanotorch.training.errors import InputError, RunFailure
+from nanotorch.training.lookups import refuse_with_tables
 from nanotorch.training.metrics import METRICS, Outcome, chosen_names, measure, names_for
 from nanotorch.training.models import build_model, freeze, matching, start_from
 from nanotorch.training.objective import ElasticNet, Objective, weighing
@@ -66,7 +67,8 @@ class Run:
         self.at = Position()
         target = data.target
         nt.manual_seed(config.seed)
-        self.model = build_model(config.model, data.inputs, target.outputs)
+        self.model = build_model(config.model, data.inputs, target.outputs, data.encoding.tables)
+        refuse_with_tables(config, self.model, data.encoding.tables, device, self.ranks.cuts)
         if config.model.start_skip and config.model.start is None:
             raise InputError("model.start_skip: is for model.start, which is not set")
         if config.model.start is not None:

@@ -69,6 +69,9 @@ class MultilayerPerceptron(ModelStart):
     activation: Literal["relu", "tanh", "sigmoid"] = Field(
         default="relu", description="function between the layers"
     )
+    embedding: Count = Field(
+        default=8, description="numbers that stand for a value of a hashed column (data.hash)"
+    )
     dropout: Fraction = Field(
         default=0.0, description="share of hidden values set to zero in training"
     )

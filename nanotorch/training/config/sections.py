@@ -1,8 +1,9 @@
 """The configuration of a run: one model per section, one field per key."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from nanotorch.training.config.choices import (
     SGD,
@@ -40,6 +41,19 @@ MetricName = Literal[
 Column = str | int
 
 
+def size_of(text: Any) -> Any:
+    """The number in "2**20" or "1048576"; ValueError for anything else."""
+    if not isinstance(text, str):
+        return text
+    match = re.fullmatch(r"\s*(\d+)\s*(?:\*\*\s*(\d{1,2}))?\s*", text)
+    if match is None:
+        raise ValueError(f'expected a number of buckets, such as 1048576 or "2**20", got {text!r}')
+    return int(match[1]) ** int(match[2] or 1)
+
+
+Buckets = Annotated[int, BeforeValidator(size_of), Field(ge=2, le=2**40)]
+
+
 class Reading(Section):
     """Which file is read, and how it is written; what is not set is guessed."""
 
@@ -72,6 +86,11 @@ class Reading(Section):
         description='cells that are missing, besides empty ones; "NA", "?", "-" and their like '
         "if not set",
     )
+    sparse: bool = Field(
+        default=False,
+        description="keep the rows of a .svm file as they are stored, without their zeros; they "
+        "are not standardized",
+    )
     cache: bool = Field(
         default=True, description="keep a converted copy beside text files over 16 MB"
     )
@@ -100,6 +119,11 @@ class Data(Reading):
     max_categories: Annotated[int, Field(ge=2)] = Field(
         default=100,
         description="features that a text column becomes at most; its rarest values share one",
+    )
+    hash: dict[str, Buckets] = Field(
+        default={},
+        description="number of buckets for columns, by pattern: {user = 1048576} or "
+        '{"user*" = "2**20"}: each value gets a weight of its own, up to that many',
     )
     missing: Literal["refuse", "mean", "median", "drop"] = Field(
         default="refuse",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import math
 import re
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanotorch.training.config.sections import Data
+from nanotorch.training.data.hashing import buckets_of_numbers, buckets_of_texts, buckets_wanted
+from nanotorch.training.data.sparse_rows import SparseTable
 from nanotorch.training.data.tables import Table, translated
 from nanotorch.training.data.values import Numbers, date_format, days, yes_or_no
 from nanotorch.training.errors import InputError
@@ -31,10 +34,11 @@ class Column:
     name: str
     categories: list[str] | None = None  # one feature for each, where the column is text
     fill: float | None = None  # what stands in for a missing value
-    kind: str = "number"  # or "category", "boolean", "date"
+    kind: str = "number"  # or "category", "boolean", "date", "hashed", "sparse"
     format: str | None = None  # of dates
     low: float | None = None  # the range of the training rows
     high: float | None = None
+    size: int | None = None  # buckets of a hashed column, features of sparse rows
 
     def number(self, text: str, numbers: Numbers) -> float:
         """A text of this column as a number; NaN where it is none."""
@@ -53,6 +57,16 @@ def numbers_of(table: Table, column: Column, position: int) -> NDArray[Any]:
     return translated(values, _numbers_of_texts(table, column))
 
 
+def buckets_of(table: Table, column: Column, position: int, rows: Any) -> NDArray[np.float64]:
+    """The buckets of some rows of a hashed column."""
+    assert column.size is not None
+    values = np.asarray(table.values[rows, position])
+    texts = table.categories.get(table.names[position])
+    if texts is None:
+        return buckets_of_numbers(values, column.size)
+    return translated(values, buckets_of_texts(texts, column.size))
+
+
 def _numbers_of_texts(table: Table, column: Column) -> NDArray[np.float64]:
     """The number of each text of a column, and NaN for a gap at the end."""
     style = Numbers(table.guesses.get("decimal") or ".")
@@ -62,7 +76,8 @@ def _numbers_of_texts(table: Table, column: Column) -> NDArray[np.float64]:
 
 def to_numbers(table: Table, column: Column, position: int) -> None:
     """Put numbers in the place of text that stands for them."""
-    if column.kind != "category" and column.categories is None and column.name in table.categories:
+    is_text = column.kind in ("category", "hashed") or column.categories is not None
+    if not is_text and column.name in table.categories:
         table.translate(position, _numbers_of_texts(table, column))
         del table.categories[column.name]
 
@@ -134,6 +149,9 @@ def settle(
             near = difflib.get_close_matches(name, table.names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise InputError(f"{table.origin}: data.types: there is no column {name!r}{hint}")
+    for pattern in data.hash:
+        if not fnmatch.filter((table.names[at] for at in features), pattern):
+            raise InputError(f"{table.origin}: data.hash: no feature column matches {pattern!r}")
     pairs = []
     readings: dict[str, list[str]] = {}
     for position in features:
@@ -165,6 +183,12 @@ def decide(
 ) -> tuple[Column | None, str | None]:
     """What a column is to a model (None: nothing), and words about it where it is not plain."""
     name = table.names[position]
+    if isinstance(table, SparseTable):
+        if data.hash:
+            raise InputError(f"{table.origin}: data.hash: rows of data.sparse have no columns")
+        return Column(name, kind="sparse", size=table.width), None
+    if (size := buckets_wanted(name, data.hash)) is not None:
+        return Column(name, kind="hashed", size=size), None
     texts = table.categories.get(name)
     kind: Any = data.types.get(name)
     facts = facts or ColumnFacts.of(table, position)

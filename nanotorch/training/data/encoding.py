@@ -14,18 +14,40 @@ from nanotorch.training.config.sections import Data
 from nanotorch.training.data.columns import (
     OTHER,
     Column,
+    buckets_of,
     categories_of,
     codes_of,
     numbers_of,
     text_of,
     to_numbers,
 )
+from nanotorch.training.data.sparse_rows import FEATURES, SparseTable
 from nanotorch.training.data.tables import Table
 from nanotorch.training.data.values import Numbers, date_format
 from nanotorch.training.errors import InputError
 
 NEVER_MET = "values that training never met or found rare"
 CHUNK = 2**22  # values looked at at once, so that large files need no second copy
+
+
+@dataclass
+class Tables:
+    """What a model looks up: for hashed features their places and numbers of buckets; of sparse
+    rows the number of features."""
+
+    hashed: list[tuple[int, int]] = field(default_factory=list)
+    sparse: int | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.hashed) or self.sparse is not None
+
+    @property
+    def rows(self) -> int:
+        """How many rows all tables have together."""
+        return sum(size for _, size in self.hashed) + (self.sparse or 0)
+
+
+NO_TABLES = Tables()
 
 
 @dataclass
@@ -65,12 +87,16 @@ class Encoding:
         """Remember the range of each column of numbers, given that of each feature."""
         at = 0
         for column in self.columns:
-            if column.categories is None:
+            if column.categories is None and column.kind != "hashed":
                 column.low, column.high = float(low[at]), float(high[at])
             at += len(column.categories or ()) or 1
 
     def surprises(self, table: Table, surprises: Surprises) -> None:
         """Count values that training never met, in a table that is settled."""
+        if self.tables.sparse is not None:
+            unknown = self._sparse(table).numbers >= self.tables.sparse
+            surprises.add(FEATURES, unknown, "values are of features that training never met")
+            return
         for column, position in zip(self.columns, self.positions(table), strict=True):
             values = np.asarray(table.values[:, position], dtype=np.float64)
             if column.categories is not None:
@@ -87,9 +113,17 @@ class Encoding:
                 bounds = f"{column.low:g} … {column.high:g}, the range in training"
                 surprises.add(column.name, odd, f"numbers outside {bounds}")
 
+    def _sparse(self, table: Table) -> SparseTable:
+        """The table, which must have sparse rows as that of the training."""
+        if not isinstance(table, SparseTable):
+            raise InputError(f"{table.origin}: expected rows of a .svm file (data.sparse)")
+        return table
+
     def apply(self, table: Table, rows: Any = slice(None)) -> NDArray[Any]:
         """Features of the given rows, shape (rows, features), not standardized."""
         positions = self.positions(table)
+        if self.tables.sparse is not None:
+            return self._sparse(table).padded(rows, self.tables.sparse)
         if self.is_plain:
             start, stop = positions[0], positions[-1] + 1
             if positions == list(range(start, stop)):
@@ -101,6 +135,8 @@ class Encoding:
                 values = np.asarray(table.values[rows, position])
                 codes = codes_of(table, position, values, column.categories)
                 pieces.append(codes[:, None] == np.arange(len(column.categories)))
+            elif column.kind == "hashed":
+                pieces.append(buckets_of(table, column, position, rows)[:, None])
             else:
                 values = numbers_of(table, column, position)[rows]
                 if column.fill is not None:
@@ -110,9 +146,23 @@ class Encoding:
 
     @property
     def one_hot(self) -> NDArray[np.bool_]:
-        """For each feature whether it stands for a category."""
-        counts = [len(column.categories or ()) for column in self.columns]
-        return np.concatenate([np.full(count or 1, count > 0) for count in counts])
+        """For each feature whether it stands for a category, or for the bucket of one."""
+        counts = [(len(column.categories or ()), column.kind) for column in self.columns]
+        return np.concatenate(
+            [np.full(count or 1, count > 0 or kind == "hashed") for count, kind in counts]
+        )
+
+    @property
+    def tables(self) -> Tables:
+        """The features that are looked up in tables instead of being multiplied."""
+        hashed: list[tuple[int, int]] = []
+        at = 0
+        for column in self.columns:
+            if column.kind == "hashed" and column.size is not None:
+                hashed.append((at, column.size))
+            at += len(column.categories or ()) or 1
+        sparse = next((column.size for column in self.columns if column.kind == "sparse"), None)
+        return Tables(hashed, sparse)
 
     def to_json(self) -> list[dict[str, Any]]:
         return [vars(column) for column in self.columns]
@@ -293,7 +343,7 @@ def make_encoding(
     for position, column in pairs:
         if column.kind == "category":
             column.categories = categories_of(table, position, train, data, notes)
-        elif any_missing and data.missing in ("mean", "median"):
+        elif any_missing and data.missing in ("mean", "median") and column.kind != "hashed":
             values = np.asarray(table.values[train, position], dtype=np.float64)
             present = values[~np.isnan(values)]
             if not len(present):

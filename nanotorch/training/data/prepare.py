@@ -24,6 +24,7 @@ from nanotorch.training.data.encoding import (
     settle_targets,
 )
 from nanotorch.training.data.identity import column_marks, file_digest, marks_of, rows_digest
+from nanotorch.training.data.sparse_rows import SparseFeatures, SparseTable
 from nanotorch.training.data.split import DRAWN, Split, divide
 from nanotorch.training.data.streamed_part import StreamedPart
 from nanotorch.training.data.streams import StreamedTable, open_table
@@ -117,7 +118,7 @@ class FeatureRows:
 class Part:
     """Features, target and row weights (None: all equal) of one part of the data."""
 
-    features: FeatureRows
+    features: FeatureRows | SparseFeatures
     target: NDArray[Any]
     weights: NDArray[np.float32] | None = None
     in_memory = True
@@ -165,13 +166,18 @@ class Prepared:
     def inputs(self) -> int:
         return len(self.standardization.mean)
 
+    @property
+    def features(self) -> int:
+        """How many features a row has, those included that sparse rows do not store."""
+        return self.encoding.tables.sparse or self.inputs
+
     def summary(self) -> dict[str, Any]:
         """Rows, features and classes, as they stand in summary.json and the report."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         return {
             "source": self.origin,
             "task": self.target.task,
-            "features": self.inputs,
+            "features": self.features,
             "classes": self.target.classes,
             "rows": {name: len(part) for name, part in parts.items() if part is not None},
             "notes": self.notes,
@@ -198,6 +204,8 @@ def prepare(
     features, targets = choose_columns(table, data)
     settle_targets(table, targets, data.types)
     _check_split(data)
+    if data.sparse and not isinstance(table, SparseTable):
+        raise InputError(f"{table.origin}: data.sparse: is for rows of .svm files")
     notes = [*guessed(table.guesses), *table.notes]
     if isinstance(table, StreamedTable):
         columns = (features, targets)
@@ -244,7 +252,8 @@ def prepare(
             "parts": {name: rows_digest(rows) for name, rows in vars(split).items()},
         },
     )
-    prepared.marks = marks_of(encoding.apply(table, split.train))
+    if encoding.tables.sparse is None:
+        prepared.marks = marks_of(encoding.apply(table, split.train))
     _check_classes(prepared)
     if same := _duplicates(prepared.train, prepared.test):
         notes.append(f"{same} rows of the test part stand in the training part as well")
@@ -355,6 +364,8 @@ def _standardization(
 ) -> Standardization:
     """Mean and deviation of the training rows' features, in two passes over chunks of them."""
     count = len(encoding.feature_names)
+    if encoding.tables.sparse is not None:
+        return Standardization.identity(count)
     rows, total = 0, np.zeros(count)
     low, high = np.full(count, np.inf), np.full(count, -np.inf)
     for features in chunks():
@@ -401,7 +412,10 @@ class _Builder:
             target = target.astype(self.dtype)
         return Part(self._features(rows), target, weights)
 
-    def _features(self, rows: NDArray[np.int64]) -> FeatureRows:
+    def _features(self, rows: NDArray[np.int64]) -> FeatureRows | SparseFeatures:
+        if isinstance(self.table, SparseTable):
+            width = self.encoding.tables.sparse or 0
+            return SparseFeatures(self.table, rows, width, self.dtype)
         features = self.encoding.apply(self.table, rows)
         return FeatureRows(self.standardization.apply(features, self.dtype), dtype=self.dtype)
 
@@ -614,7 +628,7 @@ def _check_classes(prepared: Prepared) -> None:
 
 def _duplicates(train: AnyPart, test: AnyPart | None) -> int:
     """How many test rows equal a training row in every feature, where all are in memory."""
-    if not (isinstance(train, Part) and isinstance(test, Part)):
+    if not (isinstance(train, Part) and isinstance(test, Part) and train.features.in_memory):
         return 0
     # A random projection tells rows apart almost surely and needs no copy of them.
     width = train.features.values.shape[1]

@@ -184,7 +184,7 @@ def survey_encoding(
     gaps = dict.fromkeys(categories, False)
     texts = {at: table.categories.get(column.name) for at, column in categories.items()}
     distinct = {at: Distinct() for at, known in texts.items() if known is None}
-    numbers = [at for at, _ in pairs if at not in categories]
+    numbers = [at for at, column in pairs if column.kind not in ("category", "hashed")]
     sums, counts = np.zeros(len(numbers)), np.zeros(len(numbers), np.int64)
     for block, rows in train_rows(table, division) if filled or categories else ():
         for at in categories:

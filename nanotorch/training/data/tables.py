@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanotorch import datasets
+from nanotorch.backend.loading import when_called
 from nanotorch.training.config.sections import Reading
 from nanotorch.training.data.frames import columns_of_objects, read_frame
 from nanotorch.training.data.layout import HEAD, MOST_COMPRESSED, PACKED, SMALL
@@ -24,6 +25,7 @@ from nanotorch.training.data.values import is_number
 from nanotorch.training.errors import InputError, needs_extra, reading as reading_of
 
 Numbers = NDArray[np.floating[Any]]
+sparse_table = when_called("nanotorch.training.data.sparse_rows", "sparse_table")
 
 
 @dataclass
@@ -285,13 +287,17 @@ def _svmlight(path: Path, reading: Reading) -> Table:
     except ImportError:
         raise needs_extra(f"{path}: svmlight", "scikit-learn", "sklearn") from None
     with reading_of(path, "svmlight"):
+        if reading.sparse:
+            matrix, target = load_svmlight_file(str(path), zero_based=True)
+            rows: Table = sparse_table(str(path), matrix, target)
+            return rows
         features, target = load_svmlight_file(str(path))
         size = 8 * math.prod(features.shape)
         if size > max(SMALL, MOST_COMPRESSED * path.stat().st_size):
             raise InputError(
                 f"{path}: {features.shape[0]:,} rows with features numbered up to "
                 f"{features.shape[1]:,}, nearly all of them 0: as a table this would take "
-                f"{size / 1e9:,.1f} GB; number the features in use from 1 on"
+                f"{size / 1e9:,.1f} GB; data.sparse = true keeps them as they are"
             )
         values = np.column_stack([features.toarray(), target])
     return Table(str(path), [*_numbered(features), "target"], values)

@@ -1,0 +1,72 @@
+"""Columns whose values are hashed: each value is one of so many buckets, and a bucket a weight.
+
+The same value has the same bucket in every file and on every machine, and a number has that of its
+text. Two values may share a bucket.
+Source: Weinberger et al. (2009), https://arxiv.org/abs/0902.2206
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanotorch.training.data.values import is_number
+
+MOST = {"float32": 2**24, "float64": 2**53}  # whole numbers that a feature of a dtype can tell
+KEPT = 64  # columns of text whose buckets are remembered
+
+Buckets = NDArray[np.float64]
+_of_texts: dict[tuple[int, int], tuple[list[str], Buckets]] = {}
+
+
+def buckets_wanted(name: str, hashed: Mapping[str, int]) -> int | None:
+    """The number of buckets of a column: that of the first pattern which its name matches."""
+    return next((n for pattern, n in hashed.items() if fnmatch.fnmatchcase(name, pattern)), None)
+
+
+def buckets_of_numbers(values: NDArray[Any], size: int) -> Buckets:
+    """The bucket of each number; NaN has that of the text of a gap."""
+    values = np.asarray(values, np.float64) + 0.0  # so that -0 is 0
+    whole = values == np.floor(values)
+    whole &= np.abs(values) < 2.0**63
+    keys = np.where(whole, np.where(whole, values, 0).astype(np.int64), values.view(np.int64))
+    buckets = _mixed(keys.view(np.uint64)) % np.uint64(size)
+    return np.where(np.isnan(values), _of_text("", size), buckets.astype(np.float64))
+
+
+def buckets_of_texts(texts: list[str], size: int) -> Buckets:
+    """The bucket of each text, and of a gap at the end."""
+    known = _of_texts.get((id(texts), size))
+    if known is not None and known[0] is texts and len(known[1]) == len(texts) + 1:
+        return known[1]
+    numbers = np.array([float(text) if is_number(text) else math.nan for text in texts])
+    buckets = buckets_of_numbers(numbers, size)
+    for at in np.flatnonzero(np.isnan(numbers)).tolist():
+        buckets[at] = _of_text(texts[at], size)
+    buckets = np.append(buckets, _of_text("", size))
+    if len(_of_texts) >= KEPT:
+        _of_texts.clear()
+    _of_texts[id(texts), size] = texts, buckets
+    return buckets
+
+
+def _of_text(text: str, size: int) -> int:
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % size
+
+
+def _mixed(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Each key with its bits spread over all 64: the end of SplitMix64.
+
+    Source: Steele, Lea and Flood (2014), https://doi.org/10.1145/2660193.2660195
+    """
+    keys = keys + np.uint64(0x9E3779B97F4A7C15)
+    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return keys ^ (keys >> np.uint64(31))
