@@ -34,9 +34,8 @@ from nanotorch.training.data.tables import read_table
 from nanotorch.training.data.values import Numbers, date_format, is_number
 from nanotorch.training.errors import InputError, plain
 from nanotorch.training.exits import exit_code
-from nanotorch.training.files import sha256
+from nanotorch.training.files import guarded_cell, sha256
 from nanotorch.training.model_file import read_model_file
-from nanotorch.training.prediction import guarded_cell
 from nanotorch.training.run_folder import read_log
 
 QUICK = ["--output.curves", "false", "--output.report", "false", "--device", "cpu"]
@@ -92,6 +91,105 @@ def deleted(folder: Path) -> list[str]:
     return []
 
 
+def deleted_with_events(folder: Path) -> list[str]:
+    (folder / "events.jsonl").unlink()
+    return deleted(folder)
+
+
+def deleted_with_logs(folder: Path) -> list[str]:
+    (folder / "metrics.jsonl").unlink()
+    return deleted(folder)
+
+
+def deleted_before_the_end(folder: Path) -> list[str]:
+    """As after a run that was killed: of all that it wrote, its start and its first epoch."""
+    for name in ("model.safetensors", "summary.json"):
+        (folder / name).unlink()
+    (folder / "events.jsonl").write_bytes(b'{"event": "checkpo')
+    return deleted(folder)
+
+
+def one_file_gone(folder: Path) -> list[str]:
+    (checkpoints_in(folder)[-1] / "training.safetensors").unlink()
+    return []
+
+
+def empty_checkpoint(folder: Path) -> list[str]:
+    (folder / "checkpoints" / "999999-step-12").mkdir()
+    return []
+
+
+def file_for_a_checkpoint(folder: Path) -> list[str]:
+    (folder / "checkpoints" / "1000001-step-12").write_bytes(b"")
+    return []
+
+
+def changed_state(folder: Path, **values: Any) -> list[str]:
+    path = checkpoints_in(folder)[-1] / "state.json"
+    state = json.loads(path.read_bytes().rstrip().rpartition(b"\n")[0])
+    body = json.dumps({**state, **values}).encode()
+    path.write_bytes(body + f"\n{sha256(body)}\n".encode())
+    return []
+
+
+def newer_format(folder: Path) -> list[str]:
+    return changed_state(folder, format=2)
+
+
+def no_format(folder: Path) -> list[str]:
+    return changed_state(folder, format=None)
+
+
+def odd_length(folder: Path) -> list[str]:
+    return changed_state(folder, log_bytes=10**400)
+
+
+def torn_configuration(folder: Path) -> list[str]:
+    text = (folder / "config.toml").read_text()
+    (folder / "config.toml").write_text(text[: len(text) // 2])
+    return []
+
+
+def edited_configuration(folder: Path) -> list[str]:
+    text = (folder / "config.toml").read_text()
+    (folder / "config.toml").write_text(text.replace("batch_size = ", "batch_size = 1"))
+    return []
+
+
+def no_configuration(folder: Path) -> list[str]:
+    (folder / "config.toml").unlink()
+    return []
+
+
+def damaged_event(folder: Path) -> list[str]:
+    (folder / "events.jsonl").write_bytes(b'{"event": \n{"event": "start"}\n')
+    return deleted(folder)
+
+
+def linked_log(folder: Path) -> list[str]:
+    (folder / "metrics.jsonl").rename(folder / "elsewhere")
+    (folder / "metrics.jsonl").symlink_to("elsewhere")
+    return []
+
+
+def other_rows(folder: Path) -> list[str]:
+    facts = json.loads((folder / "data.json").read_text())
+    facts["parts"]["train"] = "0"
+    (folder / "data.json").write_text(json.dumps(facts))
+    return []
+
+
+def damaged_identity(folder: Path) -> list[str]:
+    (folder / "data.json").write_bytes(b"[]")
+    return []
+
+
+def full_disk(folder: Path) -> list[str]:
+    """A file of the folder cannot be written beside its place, as where a disk takes no more."""
+    (folder / f".config.toml-{os.getpid()}").mkdir()
+    return []
+
+
 def another_model(folder: Path) -> list[str]:
     """A checkpoint that is whole, but holds the weights of another model."""
     path = checkpoints_in(folder)[-1]
@@ -110,6 +208,25 @@ REFUSED: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "a shortened log": (shortened, "the file was changed since"),
     "a lost log": (no_log, "metrics.jsonl: there is no such file"),
     "deleted checkpoints": (deleted, "has no checkpoint left to go on from"),
+    "another seed": (lambda folder: ["--seed", "7"], "other values of seed"),
+    "other shards": (lambda folder: ["--training.shards", "4"], "other values of training.shards"),
+    "checkpoints deleted with the events": (deleted_with_events, "no checkpoint left"),
+    "checkpoints deleted with the log": (deleted_with_logs, "metrics.jsonl: there is no such file"),
+    "checkpoints deleted of a killed run": (deleted_before_the_end, "no checkpoint left"),
+    "checkpoints deleted, and events damaged": (damaged_event, "events.jsonl:1: not a record"),
+    "a file of a checkpoint deleted": (one_file_gone, "training.safetensors: cannot be read"),
+    "an empty checkpoint": (empty_checkpoint, "999999-step-12/state.json: cannot be read"),
+    "a file called as a checkpoint": (file_for_a_checkpoint, "1000001-step-12/state.json: cannot"),
+    "a checkpoint of a newer version": (newer_format, "format 2, this version reads 1"),
+    "a checkpoint without a version": (no_format, "format None, this version reads 1"),
+    "a checkpoint of a log that cannot be": (odd_length, "the file was changed since"),
+    "a torn configuration": (torn_configuration, "config.toml:"),
+    "an edited configuration": (edited_configuration, "other values of training.batch_size"),
+    "no configuration": (no_configuration, "is not a run folder"),
+    "a log that is a link": (linked_log, "metrics.jsonl: is a link"),
+    "other data": (other_rows, "the rows are divided in another way"),
+    "a damaged identity": (damaged_identity, "data.json: not the identity"),
+    "a full disk": (full_disk, "config.toml"),
     "a checkpoint of another model": (another_model, "not the state of this run"),
 }
 
@@ -120,9 +237,29 @@ def test_a_refused_resume_changes_no_byte(kind: str) -> None:
     folder = train()
     flags = spoil(folder)
     before = content(folder)
-    with pytest.raises(InputError, match=message):
-        train("--training.epochs", "9", *flags, resume=str(folder))
-    assert content(folder) == before
+    for change in (["--training.epochs", "9"], []):
+        with pytest.raises((InputError, OSError), match=message):
+            train(*change, *flags, resume=str(folder))
+        assert content(folder) == before
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "metrics.jsonl"])
+def test_a_log_that_is_torn_at_any_byte_goes_on_whole(name: str) -> None:
+    expected = (train("--training.epochs", "5") / "metrics.jsonl").read_bytes()
+    saved = train("--training.epochs", "4")
+    lines = (saved / name).read_bytes().splitlines(keepends=True)
+    if name == "metrics.jsonl":
+        lines.append(b'{"epoch": 5, "step": 40, "train/loss": 0.1}\n')
+    for size in range(0, len(lines[-1]), 3):
+        folder = saved.with_name("a-9")
+        shutil.copytree(saved, folder)
+        (folder / name).write_bytes(b"".join(lines[:-1]) + lines[-1][:size])
+        train("--training.epochs", "5", resume=str(folder))
+        assert (folder / "metrics.jsonl").read_bytes() == expected
+        events = [record["event"] for record in read_log(folder / "events.jsonl")]
+        ended = ["end"] if name == "metrics.jsonl" else []
+        assert events == ["start", "checkpoint", *ended, "resume", "end"]
+        shutil.rmtree(folder)
 
 
 def test_the_loser_of_a_race_is_told_and_changes_nothing() -> None:
@@ -545,6 +682,11 @@ def test_control_characters_of_files_are_shown_as_escapes(
         ("\tx", "'\tx"),
         ("-1.5", "-1.5"),
         ("+3", "+3"),
+        ("\n=1", "'\n=1"),
+        ("＝1+1", "'＝1+1"),
+        ("-inf", "-inf"),
+        ("-1e-300", "-1e-300"),
+        ("-2+3", "'-2+3"),
         ("cat", "cat"),
         ("", ""),
     ],
@@ -561,6 +703,46 @@ def test_predictions_are_guarded_unless_told_otherwise() -> None:
         assert call("predict", folder, "d.csv", "--output", f"p{len(flags)}.csv", *flags) == 0
         written = csv.DictReader(Path(f"p{len(flags)}.csv").read_text().splitlines())
         assert {row["predicted"] for row in written} == {label, "b"}
+
+
+def test_coefficients_and_epochs_are_guarded_and_keep_their_numbers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = "".join(f"{i % 4 - 1},{i * i % 7},{'=b' if i * i % 5 > 1 else 'a'}\n" for i in range(60))
+    Path("d.csv").write_text(f"=cmd,@x,y\n{rows}")
+    folder = train("--data.source", "d.csv", "--optimizer.lr", "0.5")
+    written = list(csv.DictReader((folder / "coefficients.csv").read_text().splitlines()))
+    assert [row["term"] for row in written] == ["(intercept)", "'=cmd", "'@x"]
+    assert any(float(row["coefficient"]) < 0 for row in written)
+    assert not any("'" in row["coefficient"] for row in written)
+    record = {"epoch": 1, "=cmd": -1.5, "note": "+1+cmd", "gap": None}
+    (folder / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+    capsys.readouterr()
+    for flags in ([], ["--output", "epochs.csv"]):
+        assert call("export-csv", str(folder), *flags) == 0
+    expected = "epoch,'=cmd,note,gap\n1,-1.5,'+1+cmd,\n"
+    assert capsys.readouterr().out == Path("epochs.csv").read_text() == expected
+
+
+def test_a_terminal_is_shown_no_control_characters_of_a_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    label = "\x1b[31mred"
+    rows = "".join(f"{i % 4},{label if i % 4 > 1 else 'b'}\n" for i in range(60))
+    Path("d.csv").write_text(f"x,y\n{rows}")
+    folder = str(train("--data.source", "d.csv", "--optimizer.lr", "1.0"))
+    record = json.dumps({"epoch": 1, label: label})
+    capsys.readouterr()
+    for command in (["predict", folder, "d.csv"], ["export-csv", folder]):
+        (Path(folder) / "metrics.jsonl").write_text(record + "\n")
+        assert call(*command) == 0
+        assert label in capsys.readouterr().out  # as it is, in a file or a pipe
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.stdout, "isatty", lambda: True)
+            assert call(*command) == 0
+        shown = capsys.readouterr().out
+        assert "\x1b" not in shown
+        assert "\\x1b[31mred" in shown
 
 
 # --- power loss --------------------------------------------------------------------------------

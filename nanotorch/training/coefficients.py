@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanotorch.training.data.prepare import Part, Prepared
+from nanotorch.training.files import guarded_cell
 
 COEFFICIENTS = "coefficients.csv"  # in a run folder
 MOST = 1000  # parameters up to which the information is inverted
@@ -345,5 +346,5 @@ def as_csv(terms: list[Coefficient]) -> bytes:
     for each in terms:
         outcome, term, *numbers = vars(each).values()
         cells = ["" if math.isnan(number) else f"{number:.9g}" for number in numbers]
-        writer.writerow([outcome, term, *cells][first:])
+        writer.writerow([guarded_cell(outcome), guarded_cell(term), *cells][first:])
     return file.getvalue().encode()

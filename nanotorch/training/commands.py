@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import difflib
+import io
 import json
 import shlex
 import sys
@@ -18,9 +18,9 @@ from nanotorch.training.curves import chart_of_runs, figure, save_figure
 from nanotorch.training.doctor import print_findings
 from nanotorch.training.errors import InputError, RunFailure
 from nanotorch.training.evaluation import evaluate_file
-from nanotorch.training.exits import Command, exit_code, say, tell
+from nanotorch.training.exits import Command, exit_code, pour, say, tell
 from nanotorch.training.exporting import export_run
-from nanotorch.training.files import refuse_to_replace
+from nanotorch.training.files import guarded_cell, refuse_to_replace, write_whole
 from nanotorch.training.fit import train
 from nanotorch.training.inspection import inspect_file, write_toml
 from nanotorch.training.metrics import reason
@@ -166,13 +166,16 @@ def export_csv(arguments: list[str]) -> None:
         refuse_to_replace(options.output, options.force)
     records = read_log(options.run / METRICS)
     columns = list(dict.fromkeys(key for record in records for key in record))
-    with contextlib.ExitStack() as stack:
-        file = sys.stdout
-        if options.output is not None:
-            file = stack.enter_context(options.output.open("w", encoding="utf-8", newline=""))
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(map(guarded_cell, columns))
+    cells = ([record.get(key) for key in columns] for record in records)
+    writer.writerows(["" if c is None else guarded_cell(str(c)) for c in row] for row in cells)
+    if options.output is not None:
+        write_whole(options.output, file.getvalue().encode("utf-8", "backslashreplace"))
+    else:
+        file.seek(0)
+        pour(file)
 
 
 def make_data(arguments: list[str]) -> None:

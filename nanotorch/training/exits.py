@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -101,9 +102,18 @@ def say(text: str, aside: bool = False) -> None:
     if stream is None:  # closed by whoever started the command
         return
     try:
-        print(text, file=stream, flush=True)
+        print("\n".join(map(plain, text.split("\n"))), file=stream, flush=True)
     except OSError:
         silence(stream)
+
+
+def pour(file: TextIO) -> None:
+    """Copy a text of many lines to the standard output, as it is unless that is a terminal."""
+    if not sys.stdout.isatty():
+        shutil.copyfileobj(file, sys.stdout)
+        return
+    for line in file:
+        say(line.removesuffix("\n"))
 
 
 def silence(stream: TextIO) -> None:

@@ -13,7 +13,19 @@ from pathlib import Path
 
 from nanotorch.training.errors import InputError
 
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 LEFT_BEHIND = 600  # seconds after which a temporary file is that of a process that was killed
+
+
+def guarded_cell(text: str) -> str:
+    """The cell with an apostrophe before it where a spreadsheet would take it for a formula."""
+    if not text.startswith(FORMULAS):
+        return text
+    try:
+        float(text)
+        return text
+    except ValueError:
+        return f"'{text}"
 
 
 def sha256(content: bytes) -> str:
@@ -104,10 +116,10 @@ def new_folder(parent: Path, name: str, files: Mapping[str, bytes]) -> Path:
     return temporary
 
 
-def remove_left_behind(folder: Path, name: str, seconds: float = LEFT_BEHIND) -> None:
+def remove_left_behind(folder: Path, pattern: str, seconds: float = LEFT_BEHIND) -> None:
     """Remove what killed processes left in a folder: `.NAME-…` untouched for so many seconds."""
     now = time.time()
-    for path in folder.glob(f".{name}-*"):
+    for path in folder.glob(f".{pattern}-*"):
         with contextlib.suppress(OSError):
             if now - path.stat().st_mtime >= seconds:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -162,10 +162,9 @@ def fit(
         if not ranks.leads:
             pass  # one writer for one folder
         elif earlier:
+            replace_config(earlier.folder, config, earlier.config_changed)
             run.open(earlier.folder, earlier.log)
             run.log.cut(earlier.state.log_bytes if earlier.state else 0)
-            if earlier.config_changed:
-                replace_config(run.folder, config)
             remove_temporary_files(run.folder)
         else:
             files = {IDENTITY: json_text(data.identity).encode()}

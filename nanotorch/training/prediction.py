@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import glob
 import itertools
 import json
 import math
-import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -40,8 +39,13 @@ from nanotorch.training.data.streams import StreamedTable, open_table
 from nanotorch.training.data.tables import Table, mark_missing, read_table, table_of_text
 from nanotorch.training.data.text_files import text_chunks
 from nanotorch.training.errors import InputError, plain, reading
-from nanotorch.training.exits import say
-from nanotorch.training.files import refuse_to_replace, remove_left_behind, whole_file
+from nanotorch.training.exits import pour, say
+from nanotorch.training.files import (
+    guarded_cell,
+    refuse_to_replace,
+    remove_left_behind,
+    whole_file,
+)
 from nanotorch.training.lookups import table_size
 from nanotorch.training.metrics import Outcome
 from nanotorch.training.model_file import ModelFile, read_model_file
@@ -204,17 +208,6 @@ class Unusual:
         return [*gaps, *self.surprises.words()]
 
 
-def guarded_cell(text: str) -> str:
-    """The cell with an apostrophe before it where a spreadsheet would take it for a formula."""
-    if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return text
-    try:
-        float(text)
-        return text
-    except ValueError:
-        return f"'{text}"
-
-
 def tables_of(source: str, reading: Reading) -> Iterator[Table]:
     """A data file as tables of some ten thousand rows, or whole where it is small text or of a kind
     that is read whole."""
@@ -275,10 +268,10 @@ def predict_file(
         with tempfile.TemporaryFile("w+", encoding="utf-8", newline="") as file:
             count = _predict(predictor, source, _Csv(file, predictor, wishes), wishes)
             file.seek(0)
-            shutil.copyfileobj(file, sys.stdout)
+            pour(file)
         return count
     refuse_to_replace(output, wishes.force)
-    remove_left_behind(output.parent, output.name)
+    remove_left_behind(output.parent, glob.escape(output.name))
     with whole_file(output) as temporary:
         if output.suffix.lower() == ".parquet":
             return _predict(predictor, source, _Parquet(temporary, predictor, wishes.keep), wishes)

@@ -12,7 +12,15 @@ from nanotorch.training.config.reader import load
 from nanotorch.training.config.sections import Config, Reading, differences
 from nanotorch.training.errors import InputError
 from nanotorch.training.exits import say
-from nanotorch.training.run_folder import CONFIG, EVENTS, METRICS, Log, read_log, runs_called
+from nanotorch.training.run_folder import (
+    CONFIG,
+    EVENTS,
+    METRICS,
+    MODEL,
+    Log,
+    read_log,
+    runs_called,
+)
 
 # Keys that a run may go on with other values of; any other change makes another run.
 FREE = (
@@ -58,11 +66,11 @@ def reopen(config: Config, resume: str | None) -> Earlier | None:
             folder, checkpoint = folder.parent.parent, folder
     if not (folder / CONFIG).is_file():
         raise InputError(f"--resume: {folder} is not a run folder (it has no {CONFIG})")
-    log = Log(folder / METRICS, must_exist=bool(checkpoint or checkpoints_in(folder)))
+    log = Log(folder / METRICS, must_exist=True)
     try:
         log.lock()
         changed = _compare(load(folder / CONFIG), config, folder)
-        state = _state(folder, checkpoint)
+        state = _state(folder, checkpoint, begun=log.size > 0)
         log.check_size(0 if state is None else state.log_bytes)
     except BaseException:
         log.close()
@@ -74,17 +82,18 @@ def run_of(config: Config, varied: set[str]) -> str | None:
     """The newest run folder with this configuration that can go on, as a sweep goes on with what is
     missing; None where there is none. The `varied` keys of the sweep have the same values in it."""
     for folder in reversed(runs_called(Path(config.output.folder), config.name)):
-        with contextlib.suppress(InputError):
+        with contextlib.suppress(InputError, OSError):
             before = load(folder / CONFIG)
             _compare(before, config, folder)
             if not varied & set(differences(before, config)):
-                _state(folder, None)
+                _state(folder, None, begun=(folder / METRICS).stat().st_size > 0)
                 return str(folder)
     return None
 
 
-def _state(folder: Path, checkpoint: Path | None) -> Checkpoint | None:
-    """The checkpoint to go on from; None for a run that was killed before its first one."""
+def _state(folder: Path, checkpoint: Path | None, begun: bool) -> Checkpoint | None:
+    """The checkpoint to go on from; None for a run that was killed before its first one, of whose
+    start the events tell, if its log has `begun`."""
     known = checkpoints_in(folder)
     if checkpoint is not None:
         if checkpoint not in known:
@@ -92,7 +101,9 @@ def _state(folder: Path, checkpoint: Path | None) -> Checkpoint | None:
         return load_checkpoint(checkpoint)
     if known:
         return load_checkpoint(known[-1])
-    if any(record.get("event") in ("checkpoint", "end") for record in read_log(folder / EVENTS)):
+    events = {str(record.get("event")) for record in read_log(folder / EVENTS)}
+    whole = (folder / MODEL).exists() or not events.isdisjoint(("checkpoint", "end"))
+    if whole or (begun and "start" not in events):
         raise InputError(
             f"--resume: {folder} has no checkpoint left to go on from; without --resume a new run "
             f"begins, in a folder of its own"

@@ -56,7 +56,8 @@ def new_run_folder(config: Config, files: dict[str, bytes]) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         remove_left_behind(folder, config.name)
-        temporary = new_folder(folder, config.name, {CONFIG: to_toml(config).encode(), **files})
+        files = {CONFIG: to_toml(config).encode(), METRICS: b"", **files}
+        temporary = new_folder(folder, config.name, files)
         number = _last_number(folder, config.name)
         while True:
             number += 1
@@ -87,13 +88,15 @@ def remove_temporary_files(run: Path) -> None:
     """Remove what killed processes left in a run folder that is locked."""
     for name in (CONFIG, METRICS, MODEL, SUMMARY, "report.html"):
         remove_left_behind(run, name, seconds=0)
-    for picture in ("*.png", "*.svg"):
-        remove_left_behind(run, picture, seconds=0)
+    for pattern in ("*.png", "*.svg", "*.csv"):
+        remove_left_behind(run, pattern, seconds=0)
 
 
-def replace_config(run: Path, config: Config) -> None:
-    """Write the configuration of a run that goes on with other values."""
-    write_whole(run / CONFIG, to_toml(config).encode())
+def replace_config(run: Path, config: Config, changed: bool) -> None:
+    """Write the configuration of a run that goes on, also where it is what it was: of all writes it
+    is the first, and a disk that takes none refuses it before anything else is touched."""
+    content = to_toml(config).encode() if changed else (run / CONFIG).read_bytes()
+    write_whole(run / CONFIG, content)
 
 
 def json_text(values: Any) -> str:
@@ -104,11 +107,14 @@ def json_text(values: Any) -> str:
 class Log:
     """A file of JSON lines, one record each, written at once.
 
-    `must_exist` refuses to make a new file.
+    `must_exist` refuses to make a new file. A link is refused: where it leads, somebody else may
+    have decided.
     """
 
     def __init__(self, path: Path, must_exist: bool = False) -> None:
         self.path = path
+        if path.is_symlink():
+            raise InputError(f"{path}: is a link; expected the log of a run itself")
         flags = os.O_RDWR | os.O_APPEND | (0 if must_exist else os.O_CREAT)
         try:
             self._handle = os.open(path, flags, 0o644)
@@ -121,7 +127,7 @@ class Log:
             return
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise InputError(f"{self.path.parent}: another process is running it") from None
 
     @property
