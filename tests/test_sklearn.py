@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from typing import Any
 
 import numpy as np
@@ -257,6 +258,8 @@ def test_frozen_parameters_stay_where_they_start() -> None:
     model = LogisticClassifier(start=start, freeze=["weight"]).fit(X, y)
     np.testing.assert_array_equal(model.coef_, start["weight"])
     assert model.intercept_[0] != 0
+    same = LogisticClassifier(start=start, freeze="weight").fit(X, y)
+    np.testing.assert_array_equal(same.coef_, start["weight"])
     with pytest.raises(ValueError, match=r"freeze 'wait\*' fits no parameter.*weight, bias"):
         LogisticClassifier(freeze=["wait*"]).fit(X, y)
 
@@ -360,7 +363,42 @@ MISTAKES: list[tuple[Any, str]] = [
         lambda X, y: NeuralClassifier().partial_fit(X, y).partial_fit(X, y + 1),
         "y has the class .*3",
     ),
+    (
+        lambda X, y: LogisticClassifier(class_weight={0: -1}).fit(X, y),
+        "expected class weights >= 0",
+    ),
+    (
+        lambda X, y: LogisticClassifier(start={"w": np.zeros(3)}).fit(X, y),
+        r"start has 'w' of shape \(3,\); the module has weight \(3, 13\), bias \(3,\)",
+    ),
+    (
+        lambda X, y: LogisticClassifier(start={"bias": [0.0]}).fit(X, y),
+        r"start has 'bias' of shape \(1,\)",
+    ),
 ]
+UNUSABLE: list[tuple[str, Any, str]] = [
+    *(("C", value, "C > 0") for value in (0, -1.0, np.nan, "1")),
+    *(("tol", value, "tol >= 0") for value in (-1e-9, None)),
+    *(("max_iter", value, "an integer max_iter >= 1") for value in (0, 2.5)),
+    ("batch_size", 0, "an integer batch_size >= 1"),
+    ("n_iter_no_change", 0, "an integer n_iter_no_change >= 1"),
+    *(("validation_fraction", value, "0 < validation_fraction < 1") for value in (0, 1, 2)),
+    *(("callbacks", value, "a list of functions") for value in (print, [1])),
+    *(("hidden", value, "hidden widths such as") for value in (100, (0,), (2.5,))),
+    ("alpha", -1, "alpha >= 0"),
+]
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+@pytest.mark.parametrize(("name", "value", "words"), UNUSABLE)
+def test_a_parameter_that_no_fit_can_use_is_refused(
+    name: str, value: Any, words: str, method: str
+) -> None:
+    kind = LogisticClassifier if name == "C" else NeuralRegressor
+    model = kind(optimizer="adam").set_params(**{name: value})
+    message = re.escape(f"{kind.__name__}: expected {words}") + ".*, got "
+    with pytest.raises(ValueError, match=message):
+        getattr(model, method)([[0.0], [1.0]], [0, 1])
 
 
 @pytest.mark.parametrize(("act", "words"), MISTAKES)

@@ -117,7 +117,8 @@ class LogisticClassifier(Classifier, _LinearModel):
     - `C`: the inverse of the penalty's strength; infinity for none
     - `class_weight`: None, "balanced", or a weight by class
     - `optimizer`: "lbfgs" over all rows, a name of `nanotorch.optim` in small letters, or a
-      function of the parameters; `lr` and `batch_size` (rows) are for those in mini-batches
+      function of the parameters; `lr`, `batch_size` (rows) and `early_stopping` are for those in
+      mini-batches
     - `max_iter`, `tol`: the most iterations (epochs), and the largest entry of the gradient (the
       least fall of the loss in `n_iter_no_change` epochs) at which training ends
     - `early_stopping` holds back `validation_fraction` of the rows, and keeps the best epoch
@@ -140,7 +141,7 @@ class LogisticClassifier(Classifier, _LinearModel):
         optimizer: Any = "lbfgs", lr: float = 0.01, batch_size: int = 200, max_iter: int = 100,
         tol: float = 1e-4, early_stopping: bool = False, validation_fraction: float = 0.1,
         n_iter_no_change: int = 5, start: Mapping[str, Any] | None = None,
-        freeze: Iterable[str] = (), callbacks: Iterable[Callback] | None = None,
+        freeze: Iterable[str] | str = (), callbacks: Iterable[Callback] | None = None,
         device: str = "cpu", warm_start: bool = False, random_state: Any = None,
     ) -> None:  # fmt: skip
         keep(self, locals())
@@ -197,7 +198,7 @@ class LinearRegressor(Regressor, _LinearModel):
         self, alpha: float = 0.0, *, fit_intercept: bool = True, optimizer: Any = "lbfgs",
         lr: float = 0.01, batch_size: int = 200, max_iter: int = 1000, tol: float = 1e-6,
         early_stopping: bool = False, validation_fraction: float = 0.1, n_iter_no_change: int = 5,
-        start: Mapping[str, Any] | None = None, freeze: Iterable[str] = (),
+        start: Mapping[str, Any] | None = None, freeze: Iterable[str] | str = (),
         callbacks: Iterable[Callback] | None = None, device: str = "cpu",
         warm_start: bool = False, random_state: Any = None,
     ) -> None:  # fmt: skip
@@ -269,7 +270,7 @@ class NeuralClassifier(Classifier, _Neural):
         alpha: float = 0.0, optimizer: Any = "adam", lr: float = 0.001, batch_size: int = 200,
         max_iter: int = 200, tol: float = 1e-4, early_stopping: bool = False,
         validation_fraction: float = 0.1, n_iter_no_change: int = 10,
-        start: Mapping[str, Any] | None = None, freeze: Iterable[str] = (),
+        start: Mapping[str, Any] | None = None, freeze: Iterable[str] | str = (),
         callbacks: Iterable[Callback] | None = None, device: str = "cpu",
         warm_start: bool = False, random_state: Any = None,
     ) -> None:  # fmt: skip
@@ -287,7 +288,7 @@ class NeuralRegressor(Regressor, _Neural):
         optimizer: Any = "adam", lr: float = 0.001, batch_size: int = 200, max_iter: int = 200,
         tol: float = 1e-4, early_stopping: bool = False, validation_fraction: float = 0.1,
         n_iter_no_change: int = 10, start: Mapping[str, Any] | None = None,
-        freeze: Iterable[str] = (), callbacks: Iterable[Callback] | None = None,
+        freeze: Iterable[str] | str = (), callbacks: Iterable[Callback] | None = None,
         device: str = "cpu", warm_start: bool = False, random_state: Any = None,
     ) -> None:  # fmt: skip
         keep(self, locals())

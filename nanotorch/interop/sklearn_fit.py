@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -44,6 +45,31 @@ _OPTIMIZERS = {
 }
 
 
+def _is_count(value: Any) -> bool:
+    return isinstance(value, Integral) and int(value) >= 1
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, Real) and float(value) >= 0
+
+
+# What a parameter must be, in words, and whether it is.
+EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "C": ("C > 0", lambda x: _is_size(x) and x > 0),
+    "alpha": ("alpha >= 0", _is_size),
+    "hidden": ("hidden widths such as (100,)", lambda x: np.iterable(x) and all(map(_is_count, x))),
+    "batch_size": ("an integer batch_size >= 1", _is_count),
+    "max_iter": ("an integer max_iter >= 1", _is_count),
+    "tol": ("tol >= 0", _is_size),
+    "validation_fraction": ("0 < validation_fraction < 1", lambda x: _is_size(x) and 0 < x < 1),
+    "n_iter_no_change": ("an integer n_iter_no_change >= 1", _is_count),
+    "callbacks": (
+        "a list of functions as callbacks",
+        lambda x: x is None or (np.iterable(x) and all(map(callable, x))),
+    ),
+}
+
+
 def in_batches(estimator: Any) -> bool:
     """Whether its optimizer goes on from batch to batch, as L-BFGS does not."""
     return bool(estimator.optimizer != "lbfgs")
@@ -73,7 +99,7 @@ class Estimator(BaseEstimator):
     validation_fraction: float
     n_iter_no_change: int
     start: Mapping[str, Any] | None
-    freeze: Iterable[str]
+    freeze: Iterable[str] | str
     callbacks: Iterable[Callback] | None
     device: str
     warm_start: bool
@@ -90,6 +116,7 @@ class Estimator(BaseEstimator):
         float32 rows are computed in float32, all others in float64. With `warm_start` a second
         call goes on from the weights of the first. Returns the estimator.
         """
+        self._check_parameters()
         anew = not (self.warm_start and hasattr(self, "module_"))
         X, y, weights = self._rows(X, y, sample_weight, anew)
         if anew:
@@ -99,12 +126,19 @@ class Estimator(BaseEstimator):
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any) -> Any:
         """One epoch over these rows, from the weights and the optimizer's state as they are."""
+        self._check_parameters()
         anew = not hasattr(self, "module_")
         X, y, weights = self._rows(X, y, sample_weight, anew)
         if anew:
             self._begin(X.shape[1], X.dtype)
         self._train(X, y, weights, 1, getattr(self, "optimizer_", None))
         return self
+
+    def _check_parameters(self) -> None:
+        """ValueError for a parameter that no fit can use."""
+        for name, (words, is_right) in EXPECTED.items():
+            if hasattr(self, name) and not is_right(value := getattr(self, name)):
+                raise ValueError(f"{type(self).__name__}: expected {words}, got {value!r}")
 
     # Rows in
 
@@ -118,6 +152,8 @@ class Estimator(BaseEstimator):
             weights = given if weights is None else weights * given
         if weights is None:
             return X, y, None
+        if weights.min() < 0:
+            raise ValueError(f"{type(self).__name__}: expected class weights >= 0")
         counts = weights > 0
         if not counts.any():
             raise ValueError(
@@ -141,8 +177,16 @@ class Estimator(BaseEstimator):
         module = module.to(device=self.device, dtype=getattr(nt, str(dtype)))
         if self.start is not None:
             start = {name: nt.as_tensor(np.asarray(array)) for name, array in self.start.items()}
-            module.load_state_dict({**module.state_dict(), **start})
-        for pattern in self.freeze:
+            state = module.state_dict()
+            for name, array in start.items():
+                if name not in state or state[name].shape != array.shape:
+                    there = ", ".join(f"{name} {tuple(p.shape)}" for name, p in state.items())
+                    raise ValueError(
+                        f"{type(self).__name__}: start has {name!r} of shape "
+                        f"{tuple(array.shape)}; the module has {there}"
+                    )
+            module.load_state_dict({**state, **start})
+        for pattern in [self.freeze] if isinstance(self.freeze, str) else self.freeze:
             parameters = dict(module.named_parameters())
             frozen = [p for name, p in parameters.items() if fnmatchcase(name, pattern)]
             if not frozen:
