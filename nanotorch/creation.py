@@ -98,9 +98,10 @@ def tensor(
     """
     array = as_array(data, dtype)
     if dtype is not None:
-        if array is not data and not isinstance(data, Tensor) and array.size:
-            for value in (array.min(), array.max()) if array.dtype.kind in "iuf" else ():
-                fitting(value.item(), dtype.numpy)
+        if array is not data and not isinstance(data, Tensor) and dtype.numpy.kind in "iu":
+            if array.size and array.dtype.kind in "iuf":
+                for value in (array.min(), array.max()):
+                    fitting(value.item(), dtype.numpy)
         array = as_dtype(array, dtype.numpy)
     elif array is data or isinstance(data, Tensor):
         with on_device_of(array):
@@ -130,7 +131,8 @@ def as_array(data: Any, dtype: DType | None = None) -> Array:
     if kind in "Ou" or (kind == "f" and array.size and abs(array).max() >= 2**63):
         values = list(leaves(data))
         if any(type(v) is int and not -(2**63) <= v < 2**63 for v in values):
-            if not any(isinstance(v, float) for v in values):
+            floats = dtype is not None and dtype.numpy.kind not in "iu"
+            if not (floats or any(isinstance(v, float) for v in values)):
                 raise ValueError("tensor: overflow: an int is not within those of int64")
             array = numpy.array(data, numpy.float64)
     if array.dtype.kind in "OUS" or (array.dtype.kind == "V" and array.dtype.name != "bfloat16"):
@@ -139,7 +141,8 @@ def as_array(data: Any, dtype: DType | None = None) -> Array:
             f"{data!r:.60}"
         )
     if array.dtype == numpy.float64 and not holds_numpy(data):
-        return as_dtype(array, (dtype or get_default_dtype()).numpy)
+        wanted = (dtype or get_default_dtype()).numpy
+        return array if wanted.kind in "iu" else as_dtype(array, wanted)
     if array.dtype.kind == "c" and not holds_numpy(data):
         return array.astype(result_type(array.dtype.type(0).item()).numpy)
     if array.size == 0 and not isinstance(data, int | float):

@@ -64,6 +64,7 @@ class Primitive(Node):
     view: ClassVar[bool] = False  # the output shares its input's memory
     repeats: ClassVar[bool] = False  # a view that shows elements several times
     rearranges: ClassVar[bool] = False  # computes nothing: halves need not be widened for it
+    exact_numbers: ClassVar[bool] = False  # a number after halves is not rounded to them
     of_one_dtype: ClassVar[bool] = False  # halves are not widened beside another floating dtype
     one_of_several: ClassVar[bool] = False  # a view made with others at once: not to be written to
     in_place: ClassVar[bool] = False  # the kernel may write into the memory of its first input

@@ -31,6 +31,7 @@ from nanotorch.backend import (
     device_of,
     dtype as DType,
     dtype_of,
+    fitting,
     get_default_dtype,
     is_array,
     is_pinned,
@@ -545,7 +546,8 @@ class Tensor(Operators):
         place = self.device if device is None else Device(device)
         with on_device(place):
             kind = (dtype or self.dtype).numpy
-            array = module_of(place).full(ops.shapes.sizes((size,)), fill_value, kind)
+            value = fitting(fill_value, kind)
+            array = module_of(place).full(ops.shapes.sizes((size,)), value, kind)
         out = self._wrap(array)
         return out.requires_grad_() if requires_grad else out
 

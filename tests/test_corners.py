@@ -1486,6 +1486,104 @@ for base in (INF, 0.0, -1.0, NAN, 0.5):
     )
 row("beta is NaN", lambda t: F(t).smooth_l1_loss(t.ones(2), t.zeros(2), beta=NAN))
 
+# --- numbers beside halves, and what is written ---------------------------------------------------
+
+HALF_POINTS = [0.1, 0.3, 1 / 3, 1e-9, 65504.0, 2.0]
+BESIDE: dict[str, Callable[[Any, Any], Any]] = {
+    "==": lambda x, v: x == v,
+    "<": lambda x, v: x < v,
+    ">=": lambda x, v: x >= v,
+    "+": lambda x, v: x + v,
+    "- from": lambda x, v: v - x,
+    "*": lambda x, v: x * v,
+    "/": lambda x, v: x / v,
+    "/ of": lambda x, v: v / x,
+    "//": lambda x, v: x // v,
+    "// of": lambda x, v: v // x,
+    "%": lambda x, v: x % v,
+    "fmod": lambda x, v: x.fmod(v),
+    "where": lambda x, v: x.where(x > 5, v),
+}
+for kind in ("float16", "bfloat16"):
+    for v in (0.1, 1 / 3, 70_000.0, 1e-9):
+        for name, f in BESIDE.items():
+            for dim in ("number", "0-dim"):
+                if not (dim == "0-dim" and name.startswith("/")):  # a reciprocal, in float64
+
+                    def beside(
+                        t: Any, f: Any = f, v: Any = v, kind: str = kind, dim: str = dim
+                    ) -> Any:
+                        x = t.tensor(HALF_POINTS).to(getattr(t, kind))
+                        y = f(x, v if dim == "number" else t.tensor(v, dtype=t.float64))
+                        return y if y.dtype is t.bool else y.float()
+
+                    row(f"{kind} {name} the {dim} {v}", beside)
+STORES: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "fill_": lambda t, x, v: x.fill_(v),
+    "masked_fill": lambda t, x, v: x.masked_fill(x > 0, v),
+    "masked_fill_": lambda t, x, v: x.masked_fill_(x > 0, v),
+    "x[0] =": lambda t, x, v: (x.__setitem__(0, v), x)[1],
+    "x[:1] =": lambda t, x, v: (x.__setitem__(slice(0, 1), v), x)[1],
+    "x[mask] =": lambda t, x, v: (x.__setitem__(x > 0, v), x)[1],
+    "index_fill": lambda t, x, v: x.index_fill(0, t.tensor([0]), v),
+    "scatter": lambda t, x, v: x.scatter(0, t.tensor([0]), v),
+    "full_like": lambda t, x, v: t.full_like(x, v),
+    "new_full": lambda t, x, v: x.new_full((2,), v),
+    "clamp": lambda t, x, v: x.clamp(max=v),
+    "where": lambda t, x, v: t.where(x > 0, x, v),
+    "pad": lambda t, x, v: F(t).pad(x, (1, 1), value=v),
+    "threshold": lambda t, x, v: F(t).threshold(x, 0.0, v),
+    "tensor": lambda t, x, v: t.tensor([v], dtype=x.dtype),
+}
+for kind in ("float16", "bfloat16", "float32", "int8", "uint8", "int64", "bool"):
+    for v in (70_000.0, -1e9, 1e39, 65_519.0, INF, NAN, 300, 2.7):
+        for name, f in STORES.items():
+            if not (name in ("x[mask] =",) and v == 1e39):  # infinite in PyTorch
+                row(
+                    f"{name} {v} in {kind}",
+                    lambda t, f=f, k=kind, v=v: (
+                        lambda y: [str(y.dtype).removeprefix("torch."), y.double()]
+                    )(f(t, t.tensor([1, 0]).to(getattr(t, k)), v)),
+                )
+for name, f in {
+    "nanmedian": lambda t, x: x.nanmedian(),
+    "rms_norm": lambda t, x: F(t).rms_norm(x, (70_000,)).sum(),
+}.items():
+    for kind in ("float16", "bfloat16"):
+
+        def long(t: Any, f: Any = f, kind: str = kind) -> Any:
+            x = t.zeros(70_000, dtype=getattr(t, kind), requires_grad=True)
+            y = f(t, x)
+            y.backward()
+            return y.float(), t.round(x.grad[:3].float(), decimals=5)
+
+        row(f"{name} of 70,000 numbers of {kind}", long)
+row("nanmedian and NaN", slopes(lambda t, x: x.nanmedian(), [NAN, 2.0, 1.0, NAN, 1.0, 3.0]))
+row("nanmedian of NaN", slopes(lambda t, x: x.nanmedian(), [NAN, NAN], order=1))
+row("nanmean of 70,000 numbers of float16, 0.5", lambda t: (t.ones(70_000).half() / 2).nanmean())
+row(
+    "glu of halves",
+    lambda t: F(t).glu(t.tensor([INF, 1000.0, -20.5, 1e-3], dtype=t.float16)),
+)
+for weight in (INF, -0.5, 0.0, NAN):
+    row(
+        f"prelu by {weight}",
+        slopes(
+            lambda t, x, w=weight: F(t).prelu(x, t.tensor([w], dtype=x.dtype)),
+            [1.0, -1.0, 3.0, INF, 0.0],
+        ),
+    )
+for alpha in (-2.0, 0.5, 0.0):
+    row(f"celu {alpha}", slopes(lambda t, x, a=alpha: F(t).celu(x, a), [1.0, -1.0, 3.0], order=1))
+for margin in (0.0, -1.0, 0.5):
+    row(
+        f"triplet margin {margin}",
+        lambda t, m=margin: [
+            F(t).triplet_margin_loss(t.ones(1, 2), t.ones(1, 2), t.zeros(1, 2), margin=m),
+            t.nn.TripletMarginLoss(margin=m)(t.ones(1, 2), t.ones(1, 2), t.zeros(1, 2)),
+        ],
+    )
+
 # Rows in which PyTorch is not followed, and why.
 DIFFERENT = {
     **dict.fromkeys(
@@ -1644,3 +1742,9 @@ def test_sinc_has_derivatives_of_every_order_beside_zero(
     assert y.item() == pytest.approx(expected, rel=1e-7, abs=1e-7)
     if abs(x) < 1e-6:
         assert y.item() == pytest.approx(at_zero, rel=1e-9, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_the_cosine_of_long_halves_does_not_overflow(kind: str) -> None:
+    x = nt.ones(70_000, dtype=getattr(nt, kind))
+    assert F(nt).cosine_similarity(x, x, dim=0).item() == 1.0

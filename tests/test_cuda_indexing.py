@@ -356,9 +356,9 @@ OUTSIDE: dict[str, tuple[Callable[[Any], Any], str]] = {
     ),
     "one_hot": (lambda x: F.one_hot(beyond(5), 5), "one_hot: class 5 .* for 5 classes"),
     "nll_loss": (lambda x: F.nll_loss(x, beyond(0, 4, 1)), "nll_loss: target 4 .* for 4 classes"),
-    "nll_loss of int32": (
-        lambda x: F.nll_loss(x, beyond(0, -1, 1).int(), reduction="none"),
-        "nll_loss: target -1 .* for 4 classes",
+    "nll_loss of uint8": (
+        lambda x: F.nll_loss(x, beyond(0, 9, 1).byte(), reduction="none"),
+        "nll_loss: target 9 .* for 4 classes",
     ),
     "take": (lambda x: x.take(beyond(12)), "take: index 12 .* a tensor of 12 elements"),
     "gather": (lambda x: x.gather(1, beyond(-1)[None]), "gather: index -1 .* of size 4"),

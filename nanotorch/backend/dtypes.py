@@ -246,7 +246,13 @@ def _promote(operands: Sequence[Any], floating: bool, arrays: Any) -> Sequence[A
     if floating and kind.category < FLOATING:
         kind = _default
     module = next((array_module(v) for v in values if type(v) in MODULES and v.ndim), None)
-    return [_cast(v, kind.numpy, module) for v in values]
+    operands = [_cast(v, kind.numpy, module) for v in values]
+    if kind.is_floating_point and kind.itemsize == 2:
+        # What a 0-dim array stands for beside halves, `halves` decides as for a number.
+        for i, v in enumerate(values[1:], 1):
+            if type(operands[i]) is numpy.ndarray and v.ndim == 0 and v.dtype != kind.numpy:
+                operands[i] = v.astype("f")
+    return operands
 
 
 def as_dtype(array: Array, kind: numpy.dtype[Any]) -> Array:

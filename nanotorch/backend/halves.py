@@ -47,6 +47,15 @@ def widened(x: Any) -> Any:
     return x.astype("f") if is_half(x) else x
 
 
+def rounded_number(x: Any, kind: Any) -> Any:
+    """A number, or one of float32 in a 0-dim array of the host, as halves; all else as it is."""
+    number = type(x) in (int, float)
+    if number or (type(x) is HOST.ndarray and x.ndim == 0 and x.dtype.char == "f"):
+        with HOST.errstate(over="ignore"):
+            return float(kind.type(x)) if number else x.astype(kind)
+    return x
+
+
 def integers_widened(x: Any) -> Any:
     """A raw array of integers in float32; everything else as it is."""
     return x.astype("f") if type(x) in RAW and x.dtype.kind in "iu" else x
@@ -88,8 +97,15 @@ def in_float32(primitive: Any, xp: Any, *inputs: Any, **attributes: Any) -> Arra
         if y is not NotImplemented:
             return y
     out = attributes.pop("out", None)
-    y = primitive.kernel(xp, *(widened(x) for x in inputs), **attributes)
-    if y.dtype.char == "f" and "f" not in [kind.char for kind in kinds]:
+    operands: Any = inputs
+    if primitive.promotes:
+        exact = primitive.exact_numbers
+        operands = [
+            x if i and exact else rounded_number(x, halves[0]) for i, x in enumerate(inputs)
+        ]
+    operands = [widened(x) for x in operands]
+    y = primitive.kernel(xp, *operands, **attributes)
+    if y.dtype.char == "f" and (primitive.promotes or "f" not in [kind.char for kind in kinds]):
         y = y.astype(halves[0])
     if out is None:
         return y

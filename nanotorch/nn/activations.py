@@ -308,6 +308,7 @@ class GLU(Module):
         return f"dim={self.dim}"
 
 
+@ops.casting.rounded_once
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """y = a · sigmoid(b), with a and b the halves of x along `dim`."""
     if not input.ndim or input.shape[dim] % 2:

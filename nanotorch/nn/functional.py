@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from nanotorch import ops, random
 from nanotorch.autograd.grad_mode import in_precision, no_grad
-from nanotorch.backend import array_module, cuda_parts, finfo, on_device_of
+from nanotorch.backend import array_module, cuda_parts, finfo, fitting, on_device_of
+from nanotorch.backend.dtypes import bool_
 from nanotorch.backend.loading import on_demand, when_called
 from nanotorch.nn.margins import (
     cosine_embedding_loss as cosine_embedding_loss,
@@ -130,6 +131,10 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
 
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """y = x where x > 0, else alpha · (exp(x / alpha) - 1)"""
+    if alpha == 0:
+        raise RuntimeError("ZeroDivisionError: alpha cannot be 0 for CELU")
+    if alpha < 0:
+        return _apply(lambda x: ops.where(x > 0, x, ops.expm1(x / alpha) * alpha), input, inplace)
     return _apply(lambda x: ops.elu(x / alpha) * alpha, input, inplace)
 
 
@@ -174,6 +179,9 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """y = x where x > threshold, else value"""
+    if input.dtype is bool_:
+        raise NotImplementedError("threshold: expected numbers, got booleans")
+    value = fitting(value, input._array.dtype)
     return _apply(lambda x: ops.where(x <= threshold, value, x), input, inplace)
 
 
@@ -191,7 +199,7 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
         weight = weight.reshape((-1, *[1] * (input.ndim - 2)))
     elif not input.ndim:
         weight = weight.reshape(())
-    result: Tensor = ops.where(input > 0, input, weight * input)
+    result: Tensor = input * ops.where(input > 0, 1, weight)
     return result
 
 
@@ -338,13 +346,16 @@ def _scaled(y: Tensor, weight: Tensor | None, bias: Tensor | None, like: Tensor)
     return y if y.dtype is like.dtype else y.to(like.dtype)
 
 
+@ops.casting.rounded_once
 def rms_norm(
     input: Tensor,
     normalized_shape: Sequence[int],
     weight: Tensor | None = None,
     eps: float | None = None,
 ) -> Tensor:
-    """y = x / √(mean(x²) + eps) · weight, over the last dimensions; eps None: the dtype's own.
+    """y = x / √(mean(x²) + eps) · weight, over the last dimensions.
+
+    eps None: that of the dtype, of halves that of float32.
 
     RuntimeError where the input's last sizes are others.
     """

@@ -229,6 +229,8 @@ class TripletMarginLoss(_MarginLoss):
         reduction: str = "mean",
     ) -> None:  # fmt: skip
         super().__init__(margin, reduction=reduction)
+        if margin <= 0:
+            raise ValueError(f"TripletMarginLoss: expected a margin above 0, got {margin}")
         self.p, self.eps, self.swap = p, eps, swap
 
     def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:

@@ -92,6 +92,8 @@ def triplet_margin_loss(
 
     `swap` takes d(positive, negative) for the second one where it is smaller.
     """
+    if margin <= 0:
+        raise ValueError(f"triplet_margin_loss: expected a margin above 0, got {margin}")
     near = pairwise_distance(anchor, positive, p, eps)
     far = pairwise_distance(anchor, negative, p, eps)
     if swap:

@@ -39,6 +39,7 @@ class Mul(Ufunc):
     """y = a * b"""
 
     ufunc = "multiply"
+    exact_numbers = True
     vjp = (lambda g, b: g * b, lambda g, a: g * a)
 
 
@@ -49,6 +50,7 @@ class Div(Ufunc):
     """y = a / b"""
 
     ufunc = "true_divide"
+    exact_numbers = True
     promotes = "floating"
     vjp = (lambda g, b: g / b, lambda g, a, b: -g * ((a / b) / b))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from nanotorch.backend import (
     Array,
@@ -19,7 +20,10 @@ from nanotorch.backend import (
     to_device,
 )
 from nanotorch.backend.errors import check_shape
+from nanotorch.backend.halves import HALVES
 from nanotorch.primitive import Linear, Primitive, apply
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Clone(Linear):
@@ -153,6 +157,29 @@ def contiguous_copy(x: Any) -> Any:
 def cast(x: Any, dtype: Any) -> Any:
     """x in the given NumPy dtype; x itself if it has it."""
     return x if getattr(x, "_array", x).dtype == dtype else apply(ToCopy, x, dtype=dtype)
+
+
+def rounded_once(function: Function) -> Function:
+    """A function of several steps that computes float16 and bfloat16 in float32, rounded once.
+
+    Within autocast its steps have the precision that they have there.
+    """
+
+    @functools.wraps(function)
+    def call(x: Any, *args: Any, **options: Any) -> Any:
+        kind = getattr(x, "_array", x).dtype
+        if kind.char not in HALVES or (hasattr(x, "_mixes") and x._mixes()):
+            return function(x, *args, **options)
+        wide = {name: widened(value, kind) for name, value in options.items()}
+        return cast(function(*(widened(value, kind) for value in (x, *args)), **wide), kind)
+
+    return call  # type: ignore[return-value]
+
+
+def widened(x: Any, kind: Any) -> Any:
+    """x in float32 if it is of that dtype."""
+    array = getattr(x, "_array", x)
+    return cast(x, dtypes.float32.numpy) if getattr(array, "dtype", None) == kind else x
 
 
 def casting_to(kind: DType) -> Callable[..., Any]:

@@ -213,6 +213,7 @@ class Where(Linear):
 class MaskedFill(Linear):
     """y = value where mask, else x"""
 
+    rearranges = True
     moves = "numbers"
     of_one_dtype = True
     vjp = (
@@ -239,8 +240,10 @@ def where(condition: Any, a: Any = None, b: Any = None) -> Any:
     arrays = [isinstance(v, Traced) or is_array(v) for v in (a, b)]
     if any(arrays) and getattr(a, "dtype", None) != getattr(b, "dtype", None):
         kind = result_type(a, b)
-        a = cast(a, kind.numpy) if arrays[0] else a
-        b = cast(b, kind.numpy) if arrays[1] else b
+        # A number beyond the limits of halves becomes infinite, beyond those of others is refused.
+        number = (lambda v: v) if kind.itemsize == 2 else lambda v: fitting(v, kind.numpy)
+        a = cast(a, kind.numpy) if arrays[0] else number(a)
+        b = cast(b, kind.numpy) if arrays[1] else number(b)
     return apply(Where, condition, a, b)
 
 

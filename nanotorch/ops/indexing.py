@@ -19,6 +19,7 @@ from nanotorch.backend import (
     is_array,
     on_device_of,
 )
+from nanotorch.backend.halves import is_half, rounded_number
 from nanotorch.ops.casting import Copy, Fill, cast, into
 from nanotorch.ops.comparisons import masked_fill, where
 from nanotorch.ops.keys import (
@@ -305,6 +306,8 @@ def getitem(x: Any, key: Any) -> Any:
 def setitem(x: Any, key: Any, value: Any) -> None:
     """x[key] = value, a number, a tensor or what makes an array."""
     view, rest, indices = located(x, key)
+    if is_half(x._array):  # a number beyond their limits is refused elsewhere, and infinite here
+        value = rounded_number(value, x._array.dtype)
     if not isinstance(value, Traced | int | float | complex):
         with on_device_of(x._array):
             value = x._wrap(array_module(x._array).asarray(value))
@@ -357,7 +360,7 @@ def scatter(
     if not x.ndim or not index.ndim:
         y = scatter(vector(x), dim, vector(index), vector(source), reduce=reduce)
         return reshape(y, x.shape)
-    place = dimension(dim, x.ndim)
+    place, source = dimension(dim, x.ndim), fitting(source, getattr(x, "_array", x).dtype)
     if reduce not in (None, "add", "multiply"):
         raise RuntimeError(f"reduce argument must be either add or multiply, got {reduce!r}")
     if reduce == "multiply":

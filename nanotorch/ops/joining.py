@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from nanotorch.backend import HOST, Array, array_module, broadcast_shapes, result_type
+from nanotorch.backend import HOST, Array, array_module, broadcast_shapes, fitting, result_type
 from nanotorch.ops.casting import cast, contiguous_copy, into
 from nanotorch.ops.indexing import index_select
 from nanotorch.ops.regions import CopySlices
@@ -267,7 +267,8 @@ def pad(x: Any, pad: Sequence[int], mode: str = "constant", value: float | None 
         shape[d] += before + after
         key[d] = slice(max(before, 0), shape[d] - max(after, 0))
     array = getattr(x, "_array", x)
-    around = array_module(array).full(tuple(shape), value or 0, array.dtype)
+    value = fitting(value or 0, array.dtype)
+    around = array_module(array).full(tuple(shape), value, array.dtype)
     base = x._wrap(around) if array is not x else around
     region = ((BasicIndex, {"key": tuple(key)}),)
     return apply(CopySlices, base, apply(BasicIndex, x, key=tuple(inner)), path=region)

@@ -11,8 +11,8 @@ from nanotorch.ops.indexing import Gather, gather
 from nanotorch.ops.outputs import named
 from nanotorch.ops.reductions import ValuesAndIndices, along, amax, amin
 from nanotorch.ops.scans import accumulated
-from nanotorch.ops.shapes import dimension, narrow, reshape
-from nanotorch.ops.sorting import argsort, quantiles, sort
+from nanotorch.ops.shapes import dimension, narrow
+from nanotorch.ops.sorting import Median, argsort, quantiles, sort
 from nanotorch.ops.statistics import norm
 from nanotorch.ops.sums import sum
 from nanotorch.primitive import Primitive, Traced, apply
@@ -34,6 +34,23 @@ class NanmedianAlong(Gather):
     """y = the elements of x at the indices of the medians of the numbers along `dim`"""
 
     backward_name = "NanmedianBackward1"
+
+
+class Nanmedian(Median):
+    """y = the lower median of the elements of x that are numbers; equal ones share the gradient"""
+
+    backward_name = "NanmedianBackward0"
+    vjp, jvp = Median.vjp, Median.jvp
+
+    @staticmethod
+    def kernel(
+        xp: Any, x: Array, *, dim: None = None, keepdim: bool = False, out: Array | None = None
+    ) -> Array:
+        if not x.size:
+            return into(xp, xp.asarray(xp.nan, x.dtype), out)
+        ordered = xp.sort(x.reshape(-1))  # NaN comes last
+        numbers = (ordered == ordered).sum()
+        return into(xp, xp.take(ordered, xp.maximum(numbers - 1, 0) // 2), out)
 
 
 class MostFrequent(Primitive):
@@ -92,8 +109,7 @@ def nanmedian(x: Any, dim: int | None = None, keepdim: bool = False, *, axis: An
     """The median, the lower of two, of what is not NaN; along `dim` (values, indices)."""
     dim = dim if axis is None else axis
     if dim is None:
-        flat = reshape(x, (-1,))
-        return nanmedian(flat, 0).values if flat.shape[0] else flat.sum() + float("nan")
+        return apply(Nanmedian, x, dim=None, keepdim=False)
     place = dimension(dim, x.ndim)
     numbers = sum(~isnan(x), place, True)
     return ranked(NanmedianAlong, x, ((numbers - 1) // 2).clamp(0), place, keepdim)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from nanotorch.backend import Array
 from nanotorch.backend.dtypes import uint8
-from nanotorch.ops.casting import cast, clone
+from nanotorch.ops.casting import cast, clone, rounded_once
 from nanotorch.ops.comparisons import isnan, where
 from nanotorch.ops.elementwise import exp
 from nanotorch.ops.indexing import Gather
@@ -168,7 +168,7 @@ class LogSumExp(Primitive):
 
 def at_extremes(g: Any, x: Any, y: Any) -> Any:
     """g / the number of places where x is its extreme y, or NaN, at these places; 0 elsewhere."""
-    places = (x == y) | isnan(x)
+    places = where(isnan(y), isnan(x), x == y)
     return where(places, g / sum(cast(places, getattr(x, "_array", x).dtype)), 0)
 
 
@@ -342,6 +342,7 @@ def nansum(
     return sum(where(isnan(x), 0, x), dim, keepdim, dtype=dtype)
 
 
+@rounded_once
 def nanmean(
     x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, axis: Any = None,
     keepdims: bool = False,

@@ -8,7 +8,7 @@ from typing import Any
 from nanotorch.backend import Array
 from nanotorch.backend.dtypes import bool_
 from nanotorch.backend.loading import when_called
-from nanotorch.ops.casting import cast, into, zeros_like
+from nanotorch.ops.casting import cast, into, rounded_once, zeros_like
 from nanotorch.ops.comparisons import isnan, where
 from nanotorch.ops.elementwise import abs, clamp, sign
 from nanotorch.ops.joining import broadcast_tensors, cat
@@ -218,6 +218,7 @@ def norm(x: Any, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Any:
     return apply(Norm, x, p=float(p) if p != 2 else 2, dim=axes(x, dim), keepdim=keepdim)
 
 
+@rounded_once
 def cosine_similarity(a: Any, b: Any, dim: int = 1, eps: float = 1e-8) -> Any:
     """The cosine of the angle between a and b along `dim`; norms below `eps` count as `eps`."""
     a, b = broadcast_tensors(a, b)
