@@ -241,9 +241,10 @@ def where(condition: Any, a: Any = None, b: Any = None) -> Any:
     if any(arrays) and getattr(a, "dtype", None) != getattr(b, "dtype", None):
         kind = result_type(a, b)
         # A number beyond the limits of halves becomes infinite, beyond those of others is refused.
-        number = (lambda v: v) if kind.itemsize == 2 else lambda v: fitting(v, kind.numpy)
-        a = cast(a, kind.numpy) if arrays[0] else number(a)
-        b = cast(b, kind.numpy) if arrays[1] else number(b)
+        if kind.itemsize != 2:
+            a, b = fitting(a, kind.numpy), fitting(b, kind.numpy)
+        a = cast(a, kind.numpy) if arrays[0] else a
+        b = cast(b, kind.numpy) if arrays[1] else b
     return apply(Where, condition, a, b)
 
 
