@@ -3,11 +3,10 @@ side."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
@@ -64,31 +63,52 @@ def set_num_threads(count: int) -> None:
         functions[0](count)
 
 
-@contextlib.contextmanager
-def one_blas_thread() -> Iterator[None]:
+class one_blas_thread:  # noqa: N801 (called like a function)
     """Within the block BLAS uses one thread, so that it does not fight with threads of ours.
 
     Blocks of several threads overlap: the first begins and the last one to end puts it back.
     """
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        functions = _blas_functions()
+        if functions is not None:
+            setter, getter = functions
+            with _lock:
+                _before.append(_before[-1] if _before else getter())
+                setter(1)
+
+    def __exit__(self, *error: object) -> None:
+        functions = _blas_functions()
+        if functions is not None:
+            with _lock:
+                count = _before.pop()
+                if not _before:
+                    functions[0](count)
+
+
+# Multiplications in a product of matrices: up to the first OpenBLAS itself takes one thread, and up
+# to the second (4 MFLOP) we let it.
+ALONE, BETTER_ALONE = 1 << 18, 1 << 21
+
+
+def dot(a: Any, b: Any, out: Any = None) -> Any:
+    """numpy.dot of matrices, on one thread where several take longer to meet than to multiply.
+
+    Which, the shapes alone decide: bits do not depend on what else the machine does. A second
+    thread wins some microseconds where a core is free, and loses milliseconds where none is.
+    """
+    work = a.shape[0] * b.size
+    if not ALONE < work <= BETTER_ALONE or a.shape[0] == 1 or b.shape[1] == 1:
+        return numpy.dot(a, b, out=out)
+    if type(a) is not numpy.ndarray:  # it notes the calls of a kernel
+        return a.__array_function__(dot, (), (a, b), {"out": out})
     functions = _blas_functions()
-    if functions is None:
-        yield
-        return
-    setter, getter = functions
-    with _lock:
-        if not _before:
-            count = getter()
-            setter(1)
-        else:
-            count = _before[-1]
-        _before.append(count)
-    try:
-        yield
-    finally:
-        with _lock:
-            count = _before.pop()
-            if not _before:
-                setter(count)
+    if functions is None or (functions[1]() == 1 and not _before):
+        return numpy.dot(a, b, out=out)
+    with one_blas_thread():
+        return numpy.dot(a, b, out=out)
 
 
 def side_by_side(work: Callable[[int], None], count: int) -> None:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from nanotorch.backend import dot
 from nanotorch.backend.devices import RAW, Array, constant
 
 
@@ -434,7 +435,7 @@ def expanded(notes: Notes, x: StandIn, axis: Any) -> StandIn:
 
 
 # Functions that write to `out` and take no other memory, and those noted in ways of their own.
-WITH_OUT = {numpy.take, numpy.dot, numpy.mean, numpy.concatenate, numpy.stack, numpy.cumsum}
+WITH_OUT = {numpy.take, numpy.dot, dot, numpy.mean, numpy.concatenate, numpy.stack, numpy.cumsum}
 SPECIAL: dict[Any, Callable[..., Any]] = {
     numpy.copyto: copied,
     numpy.where: chosen,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import HOST, Array
+from nanotorch.backend import HOST, Array, dot
 from nanotorch.ops.operand_dtypes import alike
 from nanotorch.ops.shapes import reshape, transpose
 from nanotorch.primitive import Multilinear, Primitive, apply
@@ -19,7 +19,7 @@ def matrix_product(xp: Any, a: Array, b: Array, out: Array | None) -> Array:
         and a.size > 1 < b.size  # dot multiplies by one number without looking at NaN
         and (out is None or out.flags.c_contiguous)
     ):
-        return xp.dot(a, b, out=out)
+        return dot(a, b, out)
     return xp.matmul(a, b, out=out)
 
 
