@@ -96,7 +96,7 @@ def write(primitive: type[Primitive], inputs: Inputs, attributes: Attributes) ->
     traceless = primitive is ops.Copy and x._array.dtype.kind not in "fVc"
     check_inplace(x, () if traceless else operands)
     arrays = [o._array if isinstance(o, Traced) else o for o in inputs]
-    recorded = modes.grad and any(isinstance(o, Traced) and requires_grad(o) for o in inputs)
+    recorded = modes.grad and True in [isinstance(o, Traced) and requires_grad(o) for o in inputs]
     before: Inputs = ()
     if recorded:
         before = (before_writing(primitive, x, operands), *(unwritten(o, x) for o in operands))
@@ -182,8 +182,7 @@ def run_into(target: Any, primitive: type[Primitive], arrays: Any, attributes: A
     kernel = kernel_of(primitive, xp, target)
     if primitive.promotes:
         arrays = promote(arrays, primitive.promotes == "floating")
-    kinds = [a.dtype for a in arrays if type(a) in MODULES]
-    if primitive.in_place and all(kind == target.dtype for kind in kinds):
+    if primitive.in_place and {a.dtype for a in arrays if type(a) in MODULES} == {target.dtype}:
         kernel(xp, *arrays, **attributes, out=target)
         return
     y = kernel(xp, *arrays, **attributes)

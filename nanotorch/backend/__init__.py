@@ -26,6 +26,7 @@ from nanotorch.backend.devices import (
     device_of as device_of,
     forbid_cuda as forbid_cuda,
     get_default_device as get_default_device,
+    in_pieces as in_pieces,
     is_array as is_array,
     is_pinned as is_pinned,
     module_of as module_of,

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import importlib
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -347,6 +348,27 @@ def clipped(xp: Any, x: Array, low: float, high: float, out: Array | None = None
         return xp.clip(x, low, high, out=out)
     low, high = constants(x, (low, high))
     return _clip(x, low, high) if out is None else _clip(x, low, high, out=out)
+
+
+PIECE = 15 << 10  # elements: several arrays of so many stay in the cache
+
+
+def in_pieces(
+    function: Callable[..., Array], arrays: tuple[Array, ...], out: Array | None
+) -> Array:
+    """function(*arrays, out), which makes many arrays on its way: of large arrays of one shape
+    piece by piece, each of which stays in the cache. It treats each element by itself."""
+    x = arrays[0]
+    for a in arrays if out is None else (*arrays, out):
+        if a.size <= 2 * PIECE or type(a) is not numpy.ndarray or a.shape != x.shape:
+            return function(*arrays, out)
+        if not a.flags.c_contiguous:
+            return function(*arrays, out)
+    y = numpy.empty_like(x) if out is None else out
+    flat = [a.reshape(-1) for a in (*arrays, y)]
+    for start in range(0, x.size, PIECE):
+        function(*[a[start : start + PIECE] for a in flat])
+    return y
 
 
 @functools.lru_cache(maxsize=64)

@@ -512,6 +512,11 @@ def _layer_norm(call: Call, x: str, weight: Any, bias: Any, dims: Any, eps: floa
     return call.node("LayerNormalization", *inputs, axis=min(dims), epsilon=float(eps))
 
 
+@translates("Affine", "ChannelAffine")
+def _affine(call: Call, x: str, weight: str, bias: str) -> Any:
+    return call.node("Add", call.node("Mul", x, weight), bias)
+
+
 @translates("Standardize")
 def _standardize(call: Call, x: str, dims: Any, eps: float) -> Any:
     axes = call.graph.integers(*dims)

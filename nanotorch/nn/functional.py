@@ -337,12 +337,11 @@ def layer_norm(
     return _scaled(y, weight, bias, y)
 
 
-def _scaled(y: Tensor, weight: Tensor | None, bias: Tensor | None, like: Tensor) -> Tensor:
+def _scaled(
+    y: Tensor, weight: Tensor | None, bias: Tensor | None, like: Tensor, channels: bool = False
+) -> Tensor:
     """y · weight + bias, in the dtype of `like`: weights may be wider, as within autocast."""
-    if weight is not None:
-        y = y * weight
-    if bias is not None:
-        y = y + bias
+    y = ops.affine(y, weight, bias, channels)
     return y if y.dtype is like.dtype else y.to(like.dtype)
 
 
@@ -393,7 +392,7 @@ def group_norm(
 def _last_dimensions(name: str, input: Tensor, sizes: Sequence[int]) -> tuple[int, ...]:
     """The last dimensions of the input, which must have the given sizes."""
     shape = tuple(sizes)
-    if not shape or tuple(input.shape[-len(shape) :]) != shape:
+    if not shape or input._array.shape[-len(shape) :] != shape:
         raise RuntimeError(
             f"{name}: expected input of shape (*, {', '.join(map(str, shape))}), "
             f"got {tuple(input.shape)}"
@@ -438,7 +437,7 @@ def batch_norm(
         scale = ops.rsqrt(running_var + eps).reshape(shape)
         y = (input - running_mean.reshape(shape)) * scale
     weight = None if weight is None else weight.reshape(shape)
-    return _scaled(y, weight, None if bias is None else bias.reshape(shape), input)
+    return _scaled(y, weight, None if bias is None else bias.reshape(shape), input, True)
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:

@@ -250,7 +250,11 @@ from nanotorch.ops.sums import mean as mean, sum as sum
 
 if TYPE_CHECKING:  # what the package itself takes of the files in LATER
     from nanotorch.ops.cumulative import cumprod as cumprod, cumsum as cumsum, prod as prod
-    from nanotorch.ops.normalization import layer_norm as layer_norm, standardize as standardize
+    from nanotorch.ops.normalization import (
+        affine as affine,
+        layer_norm as layer_norm,
+        standardize as standardize,
+    )
     from nanotorch.ops.sorting import (
         argsort as argsort,
         bincount as bincount,

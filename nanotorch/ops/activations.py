@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-from nanotorch.backend import HOST, Array, clipped, constant, counting
+from nanotorch.backend import HOST, Array, clipped, constant, counting, in_pieces
 from nanotorch.ops.casting import into
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import Clamp, exp, tanh
@@ -116,7 +116,10 @@ class Silu(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return xp.multiply(x, stable_sigmoid(xp, x), out=out)
+        def silu(x: Array, out: Array | None) -> Array:
+            return xp.multiply(x, stable_sigmoid(xp, x), out=out)
+
+        return in_pieces(silu, (x,), out)
 
 
 class SiluReverse(Elementwise):
@@ -128,7 +131,10 @@ class SiluReverse(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, g: Array, x: Array, out: Array | None = None) -> Array:
-        return xp.multiply(g, silu_slope(x), out=out)
+        def reverse(g: Array, x: Array, out: Array | None) -> Array:
+            return xp.multiply(g, silu_slope(x), out=out)
+
+        return in_pieces(reverse, (g, x), out)
 
 
 def silu(x: Any) -> Any:
@@ -177,7 +183,10 @@ class Gelu(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, approximate: str, out: Array | None = None) -> Array:
-        return xp.multiply(x, gelu_cdf(xp, x, approximate), out=out)
+        def gelu(x: Array, out: Array | None) -> Array:
+            return xp.multiply(x, gelu_cdf(xp, x, approximate), out=out)
+
+        return in_pieces(gelu, (x,), out)
 
 
 class GeluReverse(Elementwise):
@@ -192,7 +201,10 @@ class GeluReverse(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, g: Array, x: Array, *, approximate: str, out: Array | None = None) -> Array:
-        return xp.multiply(g, gelu_slope(xp, x, approximate), out=out)
+        def reverse(g: Array, x: Array, out: Array | None) -> Array:
+            return xp.multiply(g, gelu_slope(xp, x, approximate), out=out)
+
+        return in_pieces(reverse, (g, x), out)
 
 
 class Hardtanh(Clamp):
@@ -282,11 +294,11 @@ class Softmax(Primitive):
             columns = xp.subtract(columns, columns.max(axis=0), out=columns)
             columns = xp.exp(columns, out=columns)
             return rows_of(xp, xp.true_divide(columns, columns.sum(axis=0), out=columns), out)
-        axis = dim if x.ndim else None
         y = xp.subtract(x, largest_along(xp, x, dim), out=out)
         own = y if y.ndim else out
         y = xp.exp(y, out=own)
-        return xp.true_divide(y, y.sum(axis=axis, keepdims=True), out=own)
+        total = xp.add.reduce(y, axis=dim if x.ndim else None, keepdims=True)
+        return xp.true_divide(y, total, out=own)
 
 
 class SoftmaxReverse(Primitive):
@@ -327,9 +339,8 @@ class LogSoftmax(Primitive):
             total = xp.exp(columns).sum(axis=0)
             total = xp.log(total, out=total)
             return rows_of(xp, xp.subtract(columns, total, out=columns), out)
-        axis = dim if x.ndim else None
         y = xp.subtract(x, largest_along(xp, x, dim), out=out)
-        total = xp.exp(y).sum(axis=axis, keepdims=True)
+        total = xp.add.reduce(xp.exp(y), axis=dim if x.ndim else None, keepdims=True)
         return xp.subtract(y, xp.log(total), out=y if y.ndim else out)
 
 

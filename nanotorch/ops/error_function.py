@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nanotorch.backend import HOST, Array, clipped, constant, constants
+from nanotorch.backend import HOST, Array, clipped, constant, constants, in_pieces
 from nanotorch.ops.casting import into
 from nanotorch.ops.elementwise import exp
 from nanotorch.primitive import Elementwise, function
@@ -64,9 +64,12 @@ class Erf(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        near, tail = erf_parts(xp, x)
-        y = xp.where(xp.absolute(x) < 1, near, 1 - tail).astype(x.dtype)
-        return into(xp, with_sign_of(xp, y, x), out)
+        def erf(x: Array, out: Array | None) -> Array:
+            near, tail = erf_parts(xp, x)
+            y = xp.where(xp.absolute(x) < 1, near, 1 - tail).astype(x.dtype)
+            return into(xp, with_sign_of(xp, y, x), out)
+
+        return in_pieces(erf, (x,), out)
 
 
 erf = function(Erf)
@@ -80,9 +83,12 @@ class Erfc(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        near, tail = erf_parts(xp, x)
-        y = xp.where(x >= 1, tail, xp.where(x <= -1, 2 - tail, 1 - with_sign_of(xp, near, x)))
-        return into(xp, y.astype(x.dtype), out)
+        def erfc(x: Array, out: Array | None) -> Array:
+            near, tail = erf_parts(xp, x)
+            y = xp.where(x >= 1, tail, xp.where(x <= -1, 2 - tail, 1 - with_sign_of(xp, near, x)))
+            return into(xp, y.astype(x.dtype), out)
+
+        return in_pieces(erfc, (x,), out)
 
 
 erfc = function(Erfc)

@@ -15,6 +15,7 @@ from nanotorch.ops.shapes import BasicIndex
 from nanotorch.primitive import Traced, apply
 
 HERE = "index"  # the op of x[…] itself
+UNSIGNED = {size: HOST.dtype(f"u{size}") for size in (1, 2, 4, 8)}
 WHOLE = {int, type(None)}  # the types of the ends of a slice that needs no conversion
 
 
@@ -183,7 +184,12 @@ def axes(
 
 def host_checked(xp: Any, shape: Any, key: Any, indices: tuple[Array, ...]) -> tuple[Array, ...]:
     """The indices, refused on the CPU where the op does not count negative ones from the end."""
-    if xp is HOST and indices and (op := op_of(key)) not in WRAPPING:
+    if xp is not HOST or not indices:
+        return indices
+    op = op_of(key)
+    if len(key) == 1 and indices[0].dtype.kind != "b":
+        refuse_outside(op, indices[0], shape[0])
+    elif op not in WRAPPING:
         for axis, index in axes(xp, len(shape), key, indices) or ():
             refuse_outside(op, index, shape[axis])
     return indices
@@ -194,6 +200,6 @@ def refuse_outside(op: str, index: Array, size: int) -> None:
     its sign, is huge."""
     if op in WRAPPING:
         return
-    if index.size and not index.view(f"u{index.itemsize}").max() < size:
+    if index.size and not index.view(UNSIGNED[index.itemsize]).max() < size:
         wrong = index[(index < 0) | (index >= size)].flat[0]
         raise out_of_range(op, int(wrong), size)

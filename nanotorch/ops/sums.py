@@ -47,7 +47,7 @@ class Mean(Linear):
         xp: Any, x: Array, *, dim: Dim = None, keepdim: bool = False, out: Array | None = None
     ) -> Array:
         total = xp.add.reduce(x, axis=dim, keepdims=keepdim, out=out)
-        divisor = count(x.shape, dim)
+        divisor = x.size // builtins.max(total.size, 1)
         return xp.true_divide(total, constant(x, divisor), out=out)
 
     def name(self) -> str:
