@@ -517,6 +517,22 @@ def _affine(call: Call, x: str, weight: str, bias: str) -> Any:
     return call.node("Add", call.node("Mul", x, weight), bias)
 
 
+@translates("Moments")
+def _moments(call: Call, x: str, dims: Any) -> Any:
+    axes = call.graph.integers(*dims)
+    mean = call.node("ReduceMean", x, axes, keepdims=1)
+    apart = call.node("Sub", x, mean)
+    variance = call.node("ReduceMean", call.node("Mul", apart, apart), axes, keepdims=1)
+    last = call.graph.integers(-1)
+    parts = [call.node("Unsqueeze", part, last) for part in (mean, variance)]
+    return call.node("Concat", *parts, axis=-1)
+
+
+@translates("StandardizeBy")
+def _standardize_by(call: Call, x: str, moments: str, dims: Any, eps: float) -> Any:
+    return _standardize(call, x, dims, eps)
+
+
 @translates("Standardize")
 def _standardize(call: Call, x: str, dims: Any, eps: float) -> Any:
     axes = call.graph.integers(*dims)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nanotorch import ops, random
 from nanotorch.autograd.grad_mode import in_precision, no_grad
-from nanotorch.backend import array_module, cuda_parts, finfo, fitting, on_device_of
+from nanotorch.backend import HOST, array_module, cuda_parts, finfo, fitting, on_device_of
 from nanotorch.backend.dtypes import bool_
 from nanotorch.backend.loading import on_demand, when_called
 from nanotorch.nn.margins import (
@@ -425,12 +425,23 @@ def batch_norm(
                 "Expected more than 1 value per channel when training, "
                 f"got input size {tuple(input.shape)}"
             )
-        if count and running_mean is not None and running_var is not None:
+        running = count and running_mean is not None and running_var is not None
+        # The fused kernels of a GPU, and those of halves, take no moments.
+        apart = type(input._array) is HOST.ndarray and input._array.itemsize > 2 and count
+        moments = ops.moments(input, dims) if apart else None
+        if running and running_mean is not None and running_var is not None:
             with no_grad():
-                variance, mean = ops.var_mean(input, dims)
+                if moments is None:
+                    variance, mean = ops.var_mean(input, dims)
+                else:
+                    mean, variance = moments.reshape((-1, 2)).unbind(1)
+                    variance = variance * (count / (count - 1))
                 running_mean.mul_(1 - momentum).add_(mean, alpha=momentum)
                 running_var.mul_(1 - momentum).add_(variance, alpha=momentum)
-        y = ops.standardize(input, dims, eps) if count else input
+        if moments is not None:
+            y = ops.standardize_by(input, moments, dims, eps)
+        else:
+            y = ops.standardize(input, dims, eps) if count else input
     else:
         if running_mean is None or running_var is None:
             raise RuntimeError("batch_norm: evaluation needs running_mean and running_var")

@@ -253,7 +253,9 @@ if TYPE_CHECKING:  # what the package itself takes of the files in LATER
     from nanotorch.ops.normalization import (
         affine as affine,
         layer_norm as layer_norm,
+        moments as moments,
         standardize as standardize,
+        standardize_by as standardize_by,
     )
     from nanotorch.ops.sorting import (
         argsort as argsort,

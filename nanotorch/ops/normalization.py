@@ -71,6 +71,66 @@ class StandardizeReverse(Primitive):
         return xp.multiply(out, scale, out=out)
 
 
+class Moments(Primitive):
+    """y = the mean and the variance of x over `dims`, side by side along a new last dimension
+
+    For `StandardizeBy`, whose rules know that they depend on x.
+    """
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, *, dims: tuple[int, ...], out: Array | None = None) -> Array:
+        mean = mean_of(xp, x, dims)
+        centered = xp.subtract(x, mean)
+        if out is None:
+            out = xp.empty((*mean.shape, 2), x.dtype)
+        out[..., 0] = mean
+        out[..., 1] = mean_product(xp, centered, centered, dims)
+        return out
+
+
+class StandardizeBy(Primitive):
+    """y = (x - mean) / sqrt(var + eps), by the moments of x over `dims`"""
+
+    backward_name = "NativeBatchNormBackward0"
+    vjp = (
+        lambda g, x, moments, y, dims, eps: apply(
+            StandardizeByReverse, g, x, y, moments, dims=dims, eps=eps
+        ),
+        None,
+    )
+    jvp = (
+        lambda t, x, moments, y, dims, eps: apply(
+            StandardizeByReverse, t, x, y, moments, dims=dims, eps=eps
+        ),
+        None,
+    )
+
+    @staticmethod
+    def kernel(
+        xp: Any, x: Array, moments: Array, *, dims: tuple[int, ...], eps: float,
+        out: Array | None = None,
+    ) -> Array:  # fmt: skip
+        y = xp.subtract(x, moments[..., 0], out=out)
+        return xp.multiply(y, inverse_root(xp, moments[..., 1], eps), out=y)
+
+
+class StandardizeByReverse(Primitive):
+    """y = what StandardizeReverse gives, by the moments of x"""
+
+    vjp = (*StandardizeReverse.vjp, None)
+    jvp = (*StandardizeReverse.jvp, None)
+
+    @staticmethod
+    def kernel(
+        xp: Any, g: Array, x: Array, s: Array, moments: Array, *, dims: tuple[int, ...], eps: float,
+        out: Array | None = None,
+    ) -> Array:  # fmt: skip
+        work = xp.multiply(s, mean_product(xp, g, s, dims))
+        xp.add(work, mean_of(xp, g, dims), out=work)
+        out = xp.subtract(g, work, out=out)
+        return xp.multiply(out, inverse_root(xp, moments[..., 1], eps), out=out)
+
+
 class Affine(Elementwise):
     """y = x * weight + bias, of a standardized x"""
 
@@ -176,10 +236,14 @@ def bent(h: Any, g: Any, x: Any, dims: tuple[int, ...], eps: float) -> Any:
 
 def scale_of(xp: Any, centered: Array, dims: tuple[int, ...], eps: float) -> Array:
     """1 / sqrt(var + eps) of centered values, with the reduced dimensions kept."""
-    scale = mean_product(xp, centered, centered, dims)
-    scale = xp.add(scale, constant(scale, eps), out=scale)
-    scale = xp.sqrt(scale, out=scale)
-    return xp.divide(constant(scale, 1), scale, out=scale)
+    return inverse_root(xp, mean_product(xp, centered, centered, dims), eps)
+
+
+def inverse_root(xp: Any, variance: Array, eps: float) -> Array:
+    """1 / sqrt(var + eps)"""
+    y = xp.add(variance, constant(variance, eps))
+    y = xp.sqrt(y, out=y)
+    return xp.divide(constant(y, 1), y, out=y)
 
 
 def mean_of(xp: Any, x: Array, dims: tuple[int, ...]) -> Array:
@@ -189,10 +253,16 @@ def mean_of(xp: Any, x: Array, dims: tuple[int, ...]) -> Array:
 
 
 def mean_product(xp: Any, a: Array, b: Array, dims: tuple[int, ...]) -> Array:
-    """The mean of a * b over `dims`, which are kept; over the last one, without the products."""
+    """The mean of a * b over `dims`, which are kept; over the last one, and over all but the
+    channels, without the products."""
     if dims == (-1,) and a.dtype.itemsize > 2:
         total = xp.einsum("...i,...i->...", a, b)[..., None]
         return xp.true_divide(total, constant(total, a.shape[-1]), out=total)
+    if dims[:1] == (0,) and dims[1:] == tuple(range(2, a.ndim)) and a.dtype.itemsize > 2:
+        shape = (len(a), a.shape[1], a.size // max(len(a) * a.shape[1], 1))
+        total = xp.einsum("ncs,ncs->c", a.reshape(shape), b.reshape(shape))
+        total = total.reshape((1, -1, *(1,) * (a.ndim - 2)))
+        return xp.true_divide(total, constant(total, a.size // max(total.size, 1)), out=total)
     return mean_of(xp, a * b, dims)
 
 
@@ -212,6 +282,16 @@ def affine(x: Any, weight: Any, bias: Any, channels: bool = False) -> Any:
         return apply(ChannelAffine if channels else Affine, x, weight, bias)
     x = x if weight is None else x * weight
     return x if bias is None else x + bias
+
+
+def moments(x: Any, dims: tuple[int, ...]) -> Any:
+    """The mean and the biased variance over `dims`, which are kept, along a new last dimension."""
+    return apply(Moments, x, dims=dims)
+
+
+def standardize_by(x: Any, moments: Any, dims: tuple[int, ...], eps: float) -> Any:
+    """(x - mean) / sqrt(var + eps), by the `moments` of x over `dims`."""
+    return apply(StandardizeBy, x, moments, dims=dims, eps=eps)
 
 
 def layer_norm(x: Any, weight: Any, bias: Any, dims: tuple[int, ...], eps: float = 1e-5) -> Any:
