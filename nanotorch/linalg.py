@@ -78,11 +78,10 @@ def matrix_norm(
     if ord not in ("nuc", 1, -1, 2, -2, math.inf, -math.inf):
         raise RuntimeError(f"linalg.matrix_norm: Order {ord} not supported.")
     y = ops.movedim(x, (rows, columns), (-2, -1))
-    if ord in ("nuc", 2, -2):
-        y = svdvals(y)
-        y = ops.sum(y, -1) if ord == "nuc" else ops.amax(y, -1) if ord == 2 else ops.amin(y, -1)
+    y = svdvals(y) if ord in ("nuc", 2, -2) else ops.sum(ops.abs(y), -2 if abs(ord) == 1 else -1)
+    if ord == "nuc" or (ord > 0 and not y.shape[-1]):  # the largest of none is 0
+        y = ops.sum(y, -1)
     else:
-        y = ops.sum(ops.abs(y), -2 if abs(ord) == 1 else -1)
         y = ops.amax(y, -1) if ord > 0 else ops.amin(y, -1)
     for d in sorted((rows, columns)) if keepdim else ():
         y = ops.unsqueeze(y, d)
@@ -132,4 +131,4 @@ def cond(x: Any, p: Any = None) -> Any:
         return x.new_zeros(x.shape[:-2])
     inverse, info = inv_ex(x)
     y = matrix_norm(x, p) * matrix_norm(inverse, p)
-    return ops.where(info > 0, math.inf, y)
+    return ops.where((info > 0) | ops.isnan(y), math.inf, y)

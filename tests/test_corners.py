@@ -1584,6 +1584,88 @@ for margin in (0.0, -1.0, 0.5):
         ],
     )
 
+# --- matrices with NaN, infinities and zeros, and none --------------------------------------------
+
+REGULAR = [[4.0, 1.0, 0.0], [1.0, 3.0, 1.0], [0.0, 1.0, 2.0]]
+WITH_NAN = [[4.0, NAN, 0.0], [NAN, 3.0, 1.0], [0.0, 1.0, 2.0]]
+NAN_LAST = [[4.0, 1.0, 0.0], [1.0, 3.0, 1.0], [0.0, 1.0, NAN]]
+WITH_INF = [[INF, 1.0, 0.0], [1.0, 3.0, 1.0], [0.0, 1.0, 2.0]]
+NOT_REGULAR = [[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [1.0, 0.0, 1.0]]
+MATRICES: dict[str, Any] = {
+    "regular": REGULAR,
+    "with NaN": WITH_NAN,
+    "with NaN at the end": NAN_LAST,
+    "with inf": WITH_INF,
+    "singular": NOT_REGULAR,
+    "of zeros": [[0.0] * 3] * 3,
+    "of a batch, one NaN": [REGULAR, WITH_NAN, REGULAR],
+    "of a batch, one singular": [REGULAR, NOT_REGULAR],
+    "of a batch, one inf": [WITH_INF, REGULAR],
+    "of no rows": [],
+    "of a batch of none": [[], []],
+}
+LINEAR: dict[str, Callable[[Any, Any], Any]] = {
+    "det": lambda t, x: t.linalg.det(x),
+    "slogdet": lambda t, x: tuple(t.linalg.slogdet(x)),
+    "logdet": lambda t, x: t.logdet(x),
+    "inv": lambda t, x: t.linalg.inv(x),
+    "cholesky": lambda t, x: t.linalg.cholesky(x),
+    "upper cholesky": lambda t, x: t.linalg.cholesky(x, upper=True),
+    "cholesky_ex": lambda t, x: t.linalg.cholesky_ex(x)[1],
+    "cholesky_inverse": lambda t, x: t.cholesky_inverse(x) if (x == x).all() else 0,
+    "solve": lambda t, x: t.linalg.solve(x, t.ones(x.shape[-1], 2, dtype=x.dtype)),
+    "solve_triangular": lambda t, x: t.linalg.solve_triangular(
+        x, t.ones(x.shape[-1], 2, dtype=x.dtype), upper=True
+    ),
+    "matrix_exp": lambda t, x: t.matrix_exp(x),
+    "matrix_power": lambda t, x: t.linalg.matrix_power(x, 3),
+    "cond 1": lambda t, x: t.linalg.cond(x, 1),
+    **{
+        f"matrix_norm {o}": lambda t, x, o=o: t.linalg.matrix_norm(x, o)  # type: ignore[misc]
+        for o in ("fro", 1, -1, INF, -INF)
+    },
+}
+BY_SINGULAR_VALUES: dict[str, Callable[[Any, Any], Any]] = {
+    "svdvals": lambda t, x: t.linalg.svdvals(x),
+    "eigvalsh": lambda t, x: t.linalg.eigvalsh(x),
+    "eigh": lambda t, x: t.linalg.eigh(x)[0],
+    "pinv": lambda t, x: t.linalg.pinv(x),
+    "matrix_rank": lambda t, x: t.linalg.matrix_rank(x),
+    "cond": lambda t, x: t.linalg.cond(x) if (x != 0).any() else 0,
+    "lstsq": lambda t, x: t.linalg.lstsq(x, t.ones(*x.shape[:-1], 1, dtype=x.dtype))[0],
+    **{
+        f"matrix_norm {o}": lambda t, x, o=o: t.linalg.matrix_norm(x, o)  # type: ignore[misc]
+        for o in ("nuc", 2, -2)
+    },
+}
+for matrix, rows in MATRICES.items():
+    for name, f in {**LINEAR, **BY_SINGULAR_VALUES}.items():
+        if name in LINEAR or "inf" not in matrix:  # LAPACK may never end
+
+            def decomposed(t: Any, f: Any = f, rows: Any = rows) -> Any:
+                shape = numpy.shape(rows) if numpy.size(rows) else (*numpy.shape(rows)[:-1], 0, 0)
+                x = t.tensor(rows, dtype=t.float64).reshape(tuple(map(int, shape)))
+                y = f(t, x)
+                rounded = lambda v: t.round(v, decimals=9) if v.is_floating_point() else v
+                return [
+                    rounded(v) if hasattr(v, "shape") else v
+                    for v in (y if isinstance(y, tuple) else (y,))
+                ]
+
+            row(f"{name} of matrices {matrix}", decomposed)
+for name, f in {
+    "eigh": lambda t, x: t.linalg.eigh(x)[0],
+    "svd": lambda t, x: t.linalg.svd(x)[1],
+    "eigvalsh": lambda t, x: t.linalg.eigvalsh(x),
+}.items():
+    row(f"slopes of the values of {name}, all alike", slopes(f, [[2.0, 0.0], [0.0, 2.0]], order=1))
+
+for shape in ((2, 3, 4), (2, 3, 4, 5)):
+    for p in (0.0, 1.0):
+        row(
+            f"dropout2d of shape {shape}, {p}", lambda t, s=shape, p=p: F(t).dropout2d(t.ones(s), p)
+        )
+
 # Rows in which PyTorch is not followed, and why.
 DIFFERENT = {
     **dict.fromkeys(
@@ -1748,3 +1830,20 @@ def test_sinc_has_derivatives_of_every_order_beside_zero(
 def test_the_cosine_of_long_halves_does_not_overflow(kind: str) -> None:
     x = nt.ones(70_000, dtype=getattr(nt, kind))
     assert F(nt).cosine_similarity(x, x, dim=0).item() == 1.0
+
+
+@pytest.mark.parametrize("name", ["logdet", "slogdet"])
+def test_the_slope_of_a_logarithm_of_a_determinant_of_0_is_nan_in_its_matrix_alone(
+    name: str,
+) -> None:
+    x = nt.tensor([SINGULAR, [[2.0, 0.0], [0.0, 4.0]]], requires_grad=True)
+    y = nt.logdet(x) if name == "logdet" else nt.linalg.slogdet(x).logabsdet
+    assert y.tolist()[0] == -INF
+    y.sum().backward()
+    assert x.grad[0].isnan().all()
+    assert x.grad[1].tolist() == [[0.5, 0.0], [0.0, 0.25]]
+
+
+def test_a_message_names_operands_without_names_by_their_shapes() -> None:
+    with pytest.raises(RuntimeError, match=r"cat: inputs \(2,\) and \(2, 3\): "):
+        nt.cat([nt.ones(2), nt.ones(2, 3)])

@@ -25,7 +25,7 @@ def explained(primitive: type[Primitive], inputs: tuple[Any, ...], error: Except
         return error
     names = itertools.chain(primitive.input_names, itertools.repeat(""))
     shapes = [
-        f"{name} {tuple(x.shape)}"
+        f"{name} {tuple(x.shape)}".strip()
         for name, x in zip(names, inputs, strict=False)
         if hasattr(x, "shape")
     ]

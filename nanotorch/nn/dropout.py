@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from nanotorch import ops
@@ -95,7 +96,16 @@ def dropout1d(
 def dropout2d(
     input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> Tensor:
-    """Each channel of (N, C, H, W) becomes 0 with probability p, else x / (1 - p)."""
-    if input.ndim != 4:
+    """Each channel of (N, C, H, W) becomes 0 with probability p, else x / (1 - p).
+
+    As in PyTorch three dimensions are (N, C, L), with a UserWarning.
+    """
+    if input.ndim == 3:
+        warnings.warn(
+            "dropout2d: a 3D input is taken as (N, C, L); for (C, H, W) give it a batch dimension, "
+            "and for (N, C, L) use dropout1d",
+            stacklevel=2,
+        )
+    elif input.ndim != 4:
         raise RuntimeError(f"dropout2d: Expected 4D input, (N, C, H, W), got {input.ndim}D")
     return _channels(input, 2, p, training, inplace)  # type: ignore[no-any-return]

@@ -16,12 +16,19 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from nanotorch.backend import HOST, Array, dtype_of, finfo
+from nanotorch.backend import HOST, Array, array_module, dtype_of, finfo
 from nanotorch.backend.errors import LinAlgError
 from nanotorch.ops.casting import into, ones_like
-from nanotorch.ops.comparisons import where
+from nanotorch.ops.comparisons import isfinite, where
 from nanotorch.ops.joining import cat, tril, triu
-from nanotorch.ops.linalg import Inv, Solve, matmul, slogdet as slogdet_of
+from nanotorch.ops.linalg import (
+    InvEx,
+    Solve,
+    matmul,
+    slogdet as slogdet_of,
+    where_regular,
+    zero_pivot,
+)
 from nanotorch.ops.outputs import named
 from nanotorch.ops.regions import embed
 from nanotorch.ops.shapes import (
@@ -84,7 +91,13 @@ def turned(x: Any) -> Any:
 def off_diagonal(x: Any, divisor: Any) -> Any:
     """x / divisor, and 0 on the diagonals."""
     on = diag_embed(ones_like(diagonal(x, 0, -2, -1)))
-    return where(on != 0, 0.0, x / where(on != 0, 1.0, divisor))
+    return where(on != 0, 0.0, quotient(x, where(on != 0, 1.0, divisor)))
+
+
+def quotient(x: Any, divisor: Any) -> Any:
+    """x / divisor, and 0 where both are: what no value turns on has no slope there."""
+    nothing = (x == 0) & (divisor == 0)
+    return where(nothing, 0.0, x / where(nothing, 1.0, divisor))
 
 
 def differences(values: Any) -> Any:
@@ -109,7 +122,10 @@ class Cholesky(Primitive):
     def kernel(xp: Any, x: Array, *, op: str, out: Array | None = None) -> Array:
         try:
             y = xp.linalg.cholesky(x)
+            regular = is_regular(xp, y)
         except xp.linalg.LinAlgError:
+            regular = False
+        if not regular:
             y = xp.full(x.shape, xp.nan, x.dtype)
             for index, place in enumerate(HOST.ndindex(x.shape[:-2])):
                 minor = failing_minor(xp, x[place])
@@ -136,10 +152,15 @@ class CholeskyInfo(Primitive):
 def has_factor(xp: Any, matrix: Array) -> bool:
     """Whether a symmetric matrix has a Cholesky factor."""
     try:
-        xp.linalg.cholesky(matrix)
+        return is_regular(xp, xp.linalg.cholesky(matrix))
     except xp.linalg.LinAlgError:
         return False
-    return True
+
+
+def is_regular(xp: Any, factor: Array) -> bool:
+    """Whether the diagonal of a triangular matrix has neither 0 nor NaN; not asked of a device."""
+    diagonal = factor.diagonal(0, -2, -1)
+    return xp is not HOST or bool(((diagonal < 0) | (diagonal > 0)).all())
 
 
 def failing_minor(xp: Any, matrix: Array) -> int:
@@ -265,10 +286,10 @@ def svd_reverse(g: Any, y: Any, shape: Shape, full: bool) -> Any:
     inner = turns_u + turns_v + diag_embed(gs)
     left = matmul(u, inner)
     if m > n:
-        left = left + (gu - matmul(u, along_u)) / unsqueeze(s, -2)
+        left = left + quotient(gu - matmul(u, along_u), unsqueeze(s, -2))
     x = matmul(left, v)
     if m < n:
-        x = x + matmul(u, (gv - matmul(along_v, v)) / unsqueeze(s, -1))
+        x = x + matmul(u, quotient(gv - matmul(along_v, v), unsqueeze(s, -1)))
     return x
 
 
@@ -385,16 +406,6 @@ def eigh_tangent(t: Any, y: Any, shape: Shape) -> Any:
 # --- systems of equations -------------------------------------------------------------------------
 
 
-class InvEx(Inv):
-    """y = the inverse of each square matrix x, NaN where there is none"""
-
-    vjp, jvp = Inv.vjp, Inv.jvp
-
-    @staticmethod
-    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return into(xp, where_regular(xp, xp.linalg.inv, x), out)
-
-
 class SolveEx(Solve):
     """y = x such that a @ x = b, NaN where a is singular"""
 
@@ -418,29 +429,6 @@ class ZeroPivot(Primitive):
             pivots = [zero_pivot(xp, x[place]) for place in HOST.ndindex(x.shape[:-2])]
             y = xp.asarray(pivots, xp.int32).reshape(x.shape[:-2])
         return into(xp, y, out)
-
-
-def where_regular(xp: Any, function: Any, a: Array, *others: Array) -> Array:
-    """function(a, …), of whose matrices the singular ones give NaN."""
-    try:
-        return function(a, *others)
-    except xp.linalg.LinAlgError:
-        pivots = [zero_pivot(xp, a[place]) for place in HOST.ndindex(a.shape[:-2])]
-        regular = (xp.asarray(pivots) == 0).reshape((*a.shape[:-2], 1, 1))
-        safe = xp.where(regular, a, xp.eye(a.shape[-1], dtype=a.dtype))
-        return xp.where(regular, function(safe, *others), xp.nan).astype(a.dtype)
-
-
-def zero_pivot(xp: Any, matrix: Array) -> int:
-    """Which diagonal element vanishes first, from 1, when rows are eliminated; 0 for none."""
-    rows = matrix.copy()
-    for k in range(len(rows)):
-        pivot = k + int(xp.argmax(xp.absolute(rows[k:, k])))
-        if rows[pivot, k] == 0:
-            return k + 1
-        rows[[k, pivot]] = rows[[pivot, k]]
-        rows[k + 1 :] -= rows[k + 1 :, k : k + 1] / rows[k, k] * rows[k]
-    return 0
 
 
 class SolveTriangular(Primitive):
@@ -470,7 +458,10 @@ class SolveTriangular(Primitive):
             matrix = matrix * (1 - one) + one
         try:
             y = xp.linalg.solve(matrix, b)
-        except xp.linalg.LinAlgError:  # PyTorch divides by 0 here
+            exact = xp is not HOST or bool(xp.isfinite(y).all())
+        except xp.linalg.LinAlgError:
+            exact = False
+        if not exact:  # by 0 PyTorch divides here, and rows before a NaN are numbers
             y = substituted(xp, matrix, b, upper)
         return into(xp, y, out)
 
@@ -908,7 +899,8 @@ def matrix_exp(x: Any) -> Any:
         return x + 0
     if x.dtype.itemsize == 2:  # whose rounding the squarings would double
         return matrix_exp(x.float()).to(x.dtype)
-    norm = float(abs(x.detach()).sum(-2).max())
+    sizes = abs(x.detach())
+    norm = float(where(isfinite(sizes), sizes, 0.0).sum(-2).max())
     squarings = max(0, math.ceil(math.log2(norm)) + 1) if 0 < norm < math.inf else 0
     scaled, one = x / 2**squarings, diag_embed(ones_like(diagonal(x, 0, -2, -1)))
     y = one
@@ -930,4 +922,6 @@ def cholesky_solve(b: Any, factor: Any, upper: bool = False) -> Any:
 def cholesky_inverse(x: Any, upper: bool = False) -> Any:
     """The inverse of the product of a Cholesky factor x (…, n, n) and its transpose."""
     checked(x, "cholesky_inverse", True)
+    if array_module(x._array) is HOST and not (diagonal(x.detach(), 0, -2, -1) != 0).all():
+        raise LinAlgError("cholesky_inverse: the factor is singular: its diagonal has a 0")
     return cholesky_solve(diag_embed(ones_like(diagonal(x, 0, -2, -1))), x, upper)

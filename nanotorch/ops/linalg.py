@@ -103,6 +103,39 @@ class Inv(Primitive):
         return into(xp, y, out)
 
 
+class InvEx(Inv):
+    """y = the inverse of each square matrix x, NaN where there is none"""
+
+    vjp, jvp = Inv.vjp, Inv.jvp
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        return into(xp, where_regular(xp, xp.linalg.inv, x), out)
+
+
+def where_regular(xp: Any, function: Any, a: Array, *others: Array) -> Array:
+    """function(a, …), of whose matrices the singular ones give NaN."""
+    try:
+        return function(a, *others)
+    except xp.linalg.LinAlgError:
+        pivots = [zero_pivot(xp, a[place]) for place in HOST.ndindex(a.shape[:-2])]
+        regular = (xp.asarray(pivots) == 0).reshape((*a.shape[:-2], 1, 1))
+        safe = xp.where(regular, a, xp.eye(a.shape[-1], dtype=a.dtype))
+        return xp.where(regular, function(safe, *others), xp.nan).astype(a.dtype)
+
+
+def zero_pivot(xp: Any, matrix: Array) -> int:
+    """Which diagonal element vanishes first, from 1, when rows are eliminated; 0 for none."""
+    rows = matrix.copy()
+    for k in range(len(rows)):
+        pivot = k + int(xp.argmax(xp.absolute(rows[k:, k])))
+        if rows[pivot, k] == 0:
+            return k + 1
+        rows[[k, pivot]] = rows[[pivot, k]]
+        rows[k + 1 :] -= rows[k + 1 :, k : k + 1] / rows[k, k] * rows[k]
+    return 0
+
+
 class Solve(Primitive):
     """y = x such that a @ x = b"""
 
@@ -122,8 +155,8 @@ class Solve(Primitive):
 class LogAbsDet(Primitive):
     """y = log |det x| of each square matrix"""
 
-    vjp = (lambda g, x: reshape(g, (*g.shape, 1, 1)) * transpose(inv(x), -2, -1),)
-    jvp = (lambda t, x: trace_of(matmul(inv(x), t)),)
+    vjp = (lambda g, x: reshape(g, (*g.shape, 1, 1)) * transpose(apply(InvEx, x), -2, -1),)
+    jvp = (lambda t, x: trace_of(matmul(apply(InvEx, x), t)),)
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
