@@ -39,7 +39,9 @@ PLAIN = re.compile(
 )
 SIGNS = "$€£¥"
 # Only a cell of these characters can be a number in a convention other than the plain one.
-MAY_BE_NUMBER = re.compile(rf"(?=\D*+\d)[-+\d.,'’()%{SIGNS}\s\u2212eE]*+")
+MAY_BE_NUMBER = re.compile(rf"(?=\D*+\d)[-+\d.,'’()%{SIGNS}\s\u2212eEdD]*+")
+# Numbers of double precision as Fortran writes them, 1.5D+03: the point tells them from words.
+FORTRAN = re.compile(r"([+-]?(?:\d++\.\d*+|\.\d++))[dD]([+-]?\d++)", re.A)
 ONE_CHARACTER = {  # for several that look the same
     **dict.fromkeys(map(ord, "\xa0\u202f\u2009\u2007"), " "),
     ord("\u2212"): "-",
@@ -67,7 +69,8 @@ class Numbers:
         if self.decimal == ",":
             return [_convention(",", "."), _convention(",", " "), _convention(",", "'"), _plain]
         groups = [_convention(".", sign) for sign in (",", " ", "'")]
-        return [_plain, groups[0], _convention(",", "."), *groups[1:], _convention(",", " ")]
+        rest = [*groups[1:], _convention(",", " "), _fortran]
+        return [_plain, groups[0], _convention(",", "."), *rest]
 
     def read(self, cells: Sequence[str]) -> list[float] | None:
         """Every cell as a number in one of the conventions; None where a cell is none."""
@@ -89,6 +92,11 @@ def _plain(cell: str) -> float:
     if not is_number(cell):
         raise ValueError
     return float(cell)
+
+
+def _fortran(cell: str) -> float:
+    match = FORTRAN.fullmatch(cell)
+    return float(f"{match[1]}e{match[2]}") if match else _plain(cell)
 
 
 @functools.cache
