@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,12 @@ class File:
     durable: bytes = b""
 
 
+def _zeroed(file: File, count: int) -> bytes:
+    """The bytes with zeros in the place of the last ones that are not synced."""
+    good = max(len(file.durable), len(file.now) - count)
+    return file.now[:good].ljust(len(file.now), b"\0")
+
+
 Names = dict[str, File | None]  # a path, and its file, or None for a folder
 # What a crash keeps of the names that are not synced, and of the bytes.
 POLICIES: dict[str, tuple[str, Callable[[File], bytes]]] = {
@@ -34,6 +40,7 @@ POLICIES: dict[str, tuple[str, Callable[[File], bytes]]] = {
     "only what is synced": ("none", lambda file: file.durable),
     "names before bytes": ("all", lambda file: file.durable),
     "half of the bytes": ("all", lambda file: file.now[: (len(file.durable) + len(file.now)) // 2]),
+    "lengths before bytes": ("all", lambda file: _zeroed(file, 20)),
     "removals first": ("removals", lambda file: file.durable),
 }
 
@@ -45,6 +52,11 @@ class Disk:
         self.folder, self.dropped = folder, dropped
         self.operations: list[tuple[str, Any]] = []
         self.handles: dict[int, str] = {}
+        self.start: Names = {
+            str(path.relative_to(folder.parent)): None if path.is_dir() else _durable(path)
+            for path in folder.rglob("*")
+        }
+        self.known = set(self.start)  # what is on the disk, or was made by calls recorded here
 
     # --- recording
 
@@ -66,6 +78,19 @@ class Disk:
             )
         }
 
+        def look_at(name: str) -> None:
+            """Record as made just now what was written by other means than these calls."""
+            path = self.folder.parent / name
+            if not path.is_file():
+                return
+            writes = (d for o, d in self.operations if o == "write" and d[0] == name)
+            content = path.read_bytes()
+            if name not in self.known:
+                self.known.add(name)
+                self.operations += [("create", name), ("write", (name, content))]
+            elif path.name.startswith(".") and content != b"".join(part for _, part in writes):
+                self.operations += [("truncate", (name, 0)), ("write", (name, content))]
+
         def open_(path: Any, flags: int, *rest: Any, dir_fd: int | None = None) -> int:
             name = self.name(path, dir_fd)
             new = name is not None and flags & os.O_CREAT and not os.path.exists(path)
@@ -73,6 +98,7 @@ class Disk:
             if name is not None:
                 self.handles[handle] = name
                 if new:
+                    self.known.add(name)
                     self.operations.append(("create", name))
                 elif flags & os.O_TRUNC:
                     self.operations.append(("truncate", (name, 0)))
@@ -90,7 +116,10 @@ class Disk:
 
         def fsync(handle: int) -> None:
             name = self.handles.get(handle)
+            if name is None and os.path.exists(f"/proc/self/fd/{handle}"):  # a file of Python's
+                name = self.name(os.readlink(f"/proc/self/fd/{handle}"))
             if name is not None:
+                look_at(name)
                 path = name.rpartition("/")[2] if "/." not in name else name[name.index("/.") + 1 :]
                 if self.dropped is None or not re.fullmatch(self.dropped, path):
                     self.operations.append(("sync", name))
@@ -102,8 +131,11 @@ class Disk:
 
         def moving(kind: str) -> Callable[..., None]:
             def move(source: Any, target: Any, **options: Any) -> None:
-                ordinary[kind](source, target, **options)
                 if (name := self.name(source)) is not None:
+                    look_at(name)
+                ordinary[kind](source, target, **options)
+                if name is not None:
+                    self.known.add(str(self.name(target)))
                     self.operations.append(("rename", (name, self.name(target))))
 
             return move
@@ -145,8 +177,8 @@ class Disk:
     def states(self, place: Path) -> Iterator[tuple[Path, bool]]:
         """For a crash after each operation, the folders it could leave, and whether a checkpoint
         has been saved by then."""
-        now: Names = {}
-        durable: Names = {}
+        now: Names = {name: file and replace(file) for name, file in self.start.items()}
+        durable: Names = dict(now)
         waiting: list[tuple[str, Any]] = []  # changes of names that are not synced
         saved, seen = False, set()
         for operation, argument in self.operations:
@@ -174,6 +206,7 @@ class Disk:
                     change = (operation, (argument, node))
                     _apply(now, change)
                     waiting.append(change)
+            self.durable = durable
             for kept, read in POLICIES.values():
                 names = dict(durable)
                 for change in waiting:
@@ -184,6 +217,13 @@ class Disk:
                 if key not in seen:
                     seen.add(key)
                     yield self._written(place, state), saved
+
+    def synced(self, place: Path) -> Path:
+        """What is on the disk for sure after all operations."""
+        for _ in self.states(place):
+            pass
+        state = {n: None if f is None else f.durable for n, f in self.durable.items()}
+        return self._written(place, state)
 
     def _written(self, place: Path, state: dict[str, bytes | None]) -> Path:
         """The state as folders and files; what lies in a folder without a name is lost."""
@@ -200,6 +240,11 @@ class Disk:
             else:
                 path.write_bytes(content)
         return place / top
+
+
+def _durable(path: Path) -> File:
+    content = path.read_bytes()
+    return File(content, content)
 
 
 def _folders(change: tuple[str, Any]) -> set[str]:

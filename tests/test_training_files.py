@@ -10,6 +10,7 @@ import json
 import math
 import os
 import py_compile
+import re
 import shutil
 import subprocess
 import sys
@@ -25,18 +26,24 @@ import pytest
 import safetensors.numpy
 from crashes import Disk
 
+import nanotorch as nt
 from nanotorch.training import fit, read_request, trust
 from nanotorch.training.checkpoint import checkpoints_in, load_checkpoint, serial
 from nanotorch.training.commands import COMMANDS
 from nanotorch.training.config.positions import key_lines
 from nanotorch.training.config.reader import load
+from nanotorch.training.config.sections import Reading
+from nanotorch.training.data import text_files
 from nanotorch.training.data.tables import read_table
+from nanotorch.training.data.text_files import read_text_table
 from nanotorch.training.data.values import Numbers, date_format, is_number
 from nanotorch.training.errors import InputError, plain
 from nanotorch.training.exits import exit_code
+from nanotorch.training.exporting import export_run
 from nanotorch.training.files import guarded_cell, sha256
-from nanotorch.training.model_file import read_model_file
-from nanotorch.training.run_folder import read_log
+from nanotorch.training.model_file import ModelFile, read_model_file, write_model_file
+from nanotorch.training.prediction import Wishes, predict_file
+from nanotorch.training.run_folder import read_log, replace_config
 
 QUICK = ["--output.curves", "false", "--output.report", "false", "--device", "cpu"]
 
@@ -803,3 +810,167 @@ def test_no_crash_leaves_anything_torn(place: Path, monkeypatch: pytest.MonkeyPa
 )
 def test_every_sync_is_needed(dropped: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert crashes(place, monkeypatch, dropped)
+
+
+def with_config(folder: Path, version: int) -> None:
+    request = read_request(["a.toml", "--training.epochs", str(version + 1)])
+    replace_config(folder, request.configs[0], changed=True)
+
+
+def with_model(folder: Path, version: int) -> None:
+    content = ModelFile({"weight": np.full((2, 3), version)}, facts={"version": version})
+    write_model_file(folder / "model.safetensors", content)
+
+
+def with_tensors(folder: Path, version: int) -> None:
+    nt.save({"w": nt.full((2, 3), version)}, folder / "w.pt")
+    nt.save({"w": nt.full((2, 3), version)}, folder / "w.safetensors")
+
+
+def with_predictions(folder: Path, version: int) -> None:
+    run = finished_run()
+    for name in (
+        ("rows.csv", "rows.parquet") if importlib.util.find_spec("polars") else ["rows.csv"]
+    ):
+        wishes = Wishes(threshold=None, keep=["target"] * version, force=True)
+        predict_file(run / "model.safetensors", "iris", folder / name, wishes=wishes)
+
+
+def with_export(folder: Path, version: int) -> None:
+    export_run(finished_run(str(version + 1)), "torch", folder / "model.pt", force=True)
+
+
+def finished_run(epochs: str = "1") -> Path:
+    return train("--training.epochs", epochs, "--name", f"run{epochs}")
+
+
+WRITERS: dict[str, Callable[[Path, int], None]] = {
+    "the configuration": with_config,
+    "a model": with_model,
+    "tensors": with_tensors,
+    "predictions": with_predictions,
+    "an exported model": with_export,
+}
+
+
+def harm(
+    write: Callable[[Path, int], None], dropped: str | None, monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """Which files a crash could leave as neither the old nor the new ones, or lose at last."""
+    folder = Path("written").absolute()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    write(folder, 0)
+    old, disk = content(folder), Disk(folder, dropped)
+    with monkeypatch.context() as patch:
+        disk.watch(patch)
+        write(folder, 1)
+    new = content(folder)
+    assert old.keys() == new.keys()
+    assert all(old[name] != new[name] for name in new)
+    wrong = []
+    for state, _ in disk.states(Path("crashed").absolute()):
+        found = content(state)
+        wrong += [name for name in new if found.get(name) not in (old[name], new[name])]
+    last = content(disk.synced(Path("crashed").absolute()))
+    return wrong + [f"{name} lost" for name in new if last.get(name) != new[name]]
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_crash_leaves_the_old_file_or_the_new_one(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert harm(WRITERS[kind], None, monkeypatch) == []
+    assert harm(WRITERS[kind], r"\..*", monkeypatch)  # without the sync of a file, or of its folder
+    assert harm(WRITERS[kind], r"written", monkeypatch)
+
+
+def test_a_crash_leaves_no_converted_copy_with_the_notes_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The file that is read changes back and forth, and so does the way in which it is read."""
+    monkeypatch.setattr(text_files, "LARGE", 1)
+    folder = Path("written").absolute()
+    folder.mkdir()
+    contents = ["a;b\n1;2\n3;4\n", "a;b\n5;6\n7;8\n"]
+
+    def values(folder: Path, version: int) -> Any:
+        (folder / "d.csv").write_text(contents[version])
+        return read_text_table(folder / "d.csv", Reading(source="")).values.tolist()
+
+    def after_crash(state: Path, version: int) -> Any:
+        """What is read where the disk has kept the time of the copy as well."""
+        shutil.rmtree("looked at", ignore_errors=True)
+        copy = Path(shutil.copytree(state, "looked at")) / name
+        if copy.exists():
+            time_ = times[0] if copy.read_bytes() == old else times[1]
+            os.utime(copy, ns=(time_, time_))
+        return values(copy.parent, version)
+
+    name = ".d.csv.float64.npy"
+    for dropped in (None, r"\.d\.csv-[^.]*"):
+        assert values(folder, 0) == [[1, 2], [3, 4]]
+        old, times = (folder / name).read_bytes(), [(folder / name).stat().st_mtime_ns]
+        disk = Disk(folder, dropped)
+        with monkeypatch.context() as patch:
+            disk.watch(patch)
+            values(folder, 1)
+        times.append((folder / name).stat().st_mtime_ns)
+        states = [
+            after_crash(state, version)
+            for state, _ in disk.states(Path("crashed").absolute())
+            for version in (0, 1)
+        ]
+        right = states == [[[1, 2], [3, 4]], [[5, 6], [7, 8]]] * (len(states) // 2)
+        assert right is (dropped is None), dropped
+
+
+def test_a_copy_that_another_process_put_into_its_place_is_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(text_files, "LARGE", 1)
+    for name, rows in (("d.csv", "1,2"), ("e.csv", "3,4")):
+        Path(name).write_text(f"a,b\n{rows}\n")
+        read_text_table(Path(name), Reading(source=""))
+    Path(".e.csv.float64.npy").replace(".d.csv.float64.npy")
+    assert read_text_table(Path("d.csv"), Reading(source="")).values.tolist() == [[1, 2]]
+
+
+def test_a_crash_leaves_no_mark_of_trust_that_nobody_gave(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = place / "state" / "nanotorch"
+    folder.mkdir(parents=True)
+    for name in ("one", "two"):
+        (place / f"{name}_of_test.py").write_text("")
+    trust.trust(["one_of_test:Net"])
+    disk = Disk(folder)
+    with monkeypatch.context() as patch:
+        disk.watch(patch)
+        trust.trust(["two_of_test:Net"])
+    marks = {trust.digest(f"{name}_of_test:Net").encode() for name in ("one", "two")}
+    for state, _ in disk.states(place / "crashed"):
+        lines = (state / "trusted-code").read_bytes().split()
+        assert {line for line in lines if len(line) == 64} <= marks
+        assert trust.digest("one_of_test:Net").encode() in lines
+
+
+def test_all_that_a_run_says_is_on_the_disk_at_its_end(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(place / "runs")
+    with monkeypatch.context() as patch:
+        disk.watch(patch)
+        folder = train("--output.curves", "true", "--output.report", "true")
+    files = {name: body for name, body in content(folder).items() if name != "events.jsonl"}
+    operations = disk.operations
+    for dropped in (None, *files):
+        part = rf".*/\.?{re.escape(Path(dropped).name)}(-\d+)?" if dropped else "nothing"
+        disk.operations = [
+            (operation, argument)
+            for operation, argument in operations
+            if operation != "sync" or not re.fullmatch(part, argument)
+        ]
+        left = content(disk.synced(place / "crashed") / folder.name)
+        lost = [name for name, body in files.items() if left.get(name) != body]
+        assert (dropped in lost) if dropped else not lost

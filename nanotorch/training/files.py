@@ -49,6 +49,15 @@ def write_synced(path: Path, content: bytes) -> None:
         os.close(handle)
 
 
+def sync_file(path: Path) -> None:
+    """Wait until the disk has what was written into a file."""
+    handle = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable, where the system lets a folder be synced."""
     with contextlib.suppress(OSError):
@@ -65,11 +74,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         yield temporary
-        handle = os.open(temporary, os.O_RDWR)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_file(temporary)
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from typing import Any
 from nanotorch.training.config.choices import OwnModule
 from nanotorch.training.config.sections import Config
 from nanotorch.training.errors import InputError
-from nanotorch.training.files import sha256
+from nanotorch.training.files import sha256, write_all
 
 
 def record() -> Path:
@@ -151,9 +151,10 @@ def trust(names: Sequence[str]) -> None:
         with contextlib.suppress(OSError):
             record().parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(record(), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            with contextlib.closing(os.fdopen(handle, "wb", buffering=0)) as file:
-                # In one piece, after the end of a line that a crash may have torn.
-                file.write("".join(["\n", *(f"{mark}\n" for mark in marks)]).encode())
+            try:  # in one piece, after the end of a line that a crash may have torn
+                write_all(handle, "".join(["\n", *(f"{mark}\n" for mark in marks)]).encode())
+            finally:
+                os.close(handle)
 
 
 def require_trust(names: Sequence[str], origin: Path, trusted: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
+import glob
 import math
 import os
 import re
@@ -23,13 +23,13 @@ from nanotorch.training.data.frames import frame_batches, parquet_size
 from nanotorch.training.data.row_files import MatrixWriter, RowFile
 from nanotorch.training.data.tables import TEXT, Numbers, Table, read_table, translated
 from nanotorch.training.data.text_files import (
-    CACHE_FORMAT,
     MOST_TEXTS,
     content_digest,
     convert_text,
     copy_keys,
     copy_paths,
     facts_of_copy,
+    keep_copy,
 )
 from nanotorch.training.data.values import is_number
 from nanotorch.training.errors import InputError, RunFailure
@@ -188,7 +188,7 @@ Convert = Callable[[Path, Reading, MatrixWriter], Facts]
 def _copied(path: Path, data: Reading, keys: Facts, convert: Convert) -> StreamedTable:
     """The table of a file through a copy of it, which is kept beside it unless `data.cache` is
     off or the folder cannot be written to."""
-    array_path, facts_path = copy_paths(path)
+    array_path, _ = copy_paths(path)
     with _alone_at(path):
         facts = facts_of_copy(path, keys) if data.cache else None
         if facts is not None:
@@ -200,7 +200,7 @@ def _copied(path: Path, data: Reading, keys: Facts, convert: Convert) -> Streame
         before = path.stat()
         beside = data.cache and os.access(path.parent, os.W_OK)
         if beside:
-            remove_left_behind(path.parent, path.name)
+            remove_left_behind(path.parent, glob.escape(path.name))
         folder = path.parent if beside else None
         handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=folder)
         os.close(handle)
@@ -216,11 +216,9 @@ def _copied(path: Path, data: Reading, keys: Facts, convert: Convert) -> Streame
             if not len(file):
                 raise InputError(f"{path}: there are no rows")
             if beside:
-                facts |= {"format": CACHE_FORMAT, "keys": keys, "digest": content_digest(path)}
+                facts |= {"keys": keys, "digest": content_digest(path)}
                 facts |= {"shape": [len(file), file.columns], "dtype": file.dtype.name}
-                facts_path.unlink(missing_ok=True)
-                temporary.replace(array_path)
-                facts_path.write_text(json.dumps(facts), encoding="utf-8")
+                keep_copy(path, temporary, facts)
         finally:
             temporary.unlink(missing_ok=True)  # what is open stays there to be read
     return _streamed(str(path), facts, file, data)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import glob
 import hashlib
 import itertools
 import json
 import operator
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,14 +31,15 @@ from nanotorch.training.data.layout import (
     opened_text,
     use_western,
 )
-from nanotorch.training.data.row_files import MatrixWriter
+from nanotorch.training.data.row_files import MatrixWriter, load_array
 from nanotorch.training.data.values import MISSING, NO_NUMBER, is_number
 from nanotorch.training.errors import InputError, reading as reading_of
+from nanotorch.training.files import remove_left_behind, sync_file, write_whole
 
 LARGE = 16 * 2**20  # bytes from which a converted copy is kept
 WORTH_IT = 2**21  # bytes from which another reader is faster than its import takes
 LONGEST_CELL = 2**24  # characters
-CACHE_FORMAT = 3
+CACHE_FORMAT = 4
 PIECE = 2**20  # bytes hashed at once
 MOST_TEXTS = 2**20  # distinct cells of a column in a file that is not held in memory
 AT_ONCE = 2**16  # rows of such a file that are taken apart at once
@@ -581,11 +582,26 @@ def facts_of_copy(path: Path, keys: dict[str, Any]) -> dict[str, Any] | None:
     array_path, facts_path = copy_paths(path)
     try:
         facts: dict[str, Any] = json.loads(facts_path.read_text(encoding="utf-8"))
-        if facts["format"] != CACHE_FORMAT or facts["keys"] != keys or not array_path.is_file():
+        if facts["format"] != CACHE_FORMAT or facts["keys"] != keys:
             return None
+        if facts["written"] != array_path.stat().st_mtime_ns:
+            return None  # by another process, which is yet to note what it is
         return facts if facts["digest"] == content_digest(path) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def keep_copy(path: Path, temporary: Path, facts: dict[str, Any]) -> None:
+    """Put a converted copy into its place, and what is noted of it beside it.
+
+    The notes say when the copy was written: whenever a process or the machine stops, and whatever
+    other processes do, a copy is read with its own notes alone.
+    """
+    array_path, facts_path = copy_paths(path)
+    sync_file(temporary)
+    facts = {**facts, "format": CACHE_FORMAT, "written": temporary.stat().st_mtime_ns}
+    temporary.replace(array_path)
+    write_whole(facts_path, json.dumps(facts).encode())
 
 
 def _from_cache(path: Path, reading: Reading) -> TextTable | None:
@@ -594,12 +610,15 @@ def _from_cache(path: Path, reading: Reading) -> TextTable | None:
     if facts is None:
         return None
     try:
-        values = np.load(copy_paths(path)[0], mmap_mode="r", allow_pickle=False)
+        values = load_array(copy_paths(path)[0], "a converted copy", mapped=True)
         if list(values.shape) != facts["shape"] or values.dtype.name != facts["dtype"]:
             return None
         lines = facts["lines"]
         lines = np.array(lines, dtype=np.int64) if isinstance(lines, list) else lines
         names, categories = facts["names"], facts["categories"]
+        texts = [names, *categories.values()]
+        if len(names) != values.shape[1] or any(type(t) is not str for part in texts for t in part):
+            return None
         return TextTable(names, values, categories, lines, facts["notes"], facts["guesses"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -607,10 +626,8 @@ def _from_cache(path: Path, reading: Reading) -> TextTable | None:
 
 def _to_cache(path: Path, table: TextTable, reading: Reading, digest: str) -> None:
     """Keep a converted copy; a folder that cannot be written to just keeps none."""
-    array_path, facts_path = copy_paths(path)
     lines = table.lines.tolist() if isinstance(table.lines, np.ndarray) else table.lines
     facts = {
-        "format": CACHE_FORMAT,
         "keys": copy_keys(reading),
         "digest": digest,
         "shape": list(table.values.shape),
@@ -622,13 +639,11 @@ def _to_cache(path: Path, table: TextTable, reading: Reading, digest: str) -> No
         "guesses": table.guesses,
     }
     with contextlib.suppress(OSError):
-        # The facts go first and come back last: a copy without facts is never read.
-        facts_path.unlink(missing_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            try:
+        remove_left_behind(path.parent, glob.escape(path.name))
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        try:
+            with open(handle, "wb") as file:
                 np.save(file, np.ascontiguousarray(table.values), allow_pickle=False)
-                os.replace(file.name, array_path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
-        facts_path.write_text(json.dumps(facts), encoding="utf-8")
+            keep_copy(path, Path(name), facts)
+        finally:
+            Path(name).unlink(missing_ok=True)
