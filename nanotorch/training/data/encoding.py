@@ -55,6 +55,7 @@ class Encoding:
     """How rows of a table become rows of features; saved with the model."""
 
     columns: list[Column]
+    _places: tuple[list[str], list[int]] | None = field(default=None, repr=False, compare=False)
 
     @property
     def feature_names(self) -> list[str]:
@@ -74,7 +75,10 @@ class Encoding:
         )
 
     def positions(self, table: Table) -> list[int]:
-        return [table.column(column.name, "features") for column in self.columns]
+        if self._places is None or self._places[0] is not table.names:  # pieces share their names
+            places = [table.column(column.name, "features") for column in self.columns]
+            self._places = (table.names, places)
+        return self._places[1]
 
     def settle(self, table: Table) -> list[int]:
         """Put numbers in the place of text that stands for them; the positions of the columns."""
