@@ -16,7 +16,7 @@ from nanotorch.backend.cuda import transfer
 from nanotorch.training import fit, read_request
 from nanotorch.training.data import batches as batches_module
 from nanotorch.training.data.batches import Batches
-from nanotorch.training.data.prepare import FeatureRows, Part
+from nanotorch.training.data.prepare import FeatureRows, Part, Standardization
 from nanotorch.training.devices import choose_place
 from nanotorch.training.errors import InputError
 from nanotorch.training.run import Run
@@ -31,10 +31,15 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "BLOCK", 512)
 
 
-def part_of(kind: str, weighted: bool) -> tuple[Part, Any]:
-    """Rows whose numbers all differ, of classes or of numbers."""
+def part_of(kind: str, weighted: bool, on_disk: bool) -> tuple[Part, Any]:
+    """Rows whose numbers all differ, of classes or of numbers, in memory or as if on the disk."""
     draw = numpy.random.default_rng(0)
-    features = FeatureRows(draw.standard_normal((ROWS, 5)).astype("f"))
+    values = draw.standard_normal((2 * ROWS, 5))
+    if on_disk:
+        scaling = Standardization(numpy.full(5, 0.5), numpy.full(5, 2.0))
+        features = FeatureRows(values, draw.permutation(2 * ROWS)[:ROWS], scaling)
+    else:
+        features = FeatureRows(values[:ROWS].astype("f"))
     target: Any = draw.integers(0, 3, ROWS)
     if kind == "numbers":
         target = draw.standard_normal((ROWS, 2)).astype("f")
@@ -56,10 +61,11 @@ def epochs_of(part: Part, weights: Any, **options: Any) -> list[list[Any]]:
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("dtype", [nt.float32, nt.float64])
 @pytest.mark.parametrize("kind, weighted", [("classes", False), ("numbers", True)])
+@pytest.mark.parametrize("on_disk", [False, True])
 def test_batches_have_the_same_bytes_however_they_come(
-    shuffle: bool, dtype: Any, kind: str, weighted: bool, cuda: str
+    shuffle: bool, dtype: Any, kind: str, weighted: bool, on_disk: bool, cuda: str
 ) -> None:
-    part, weights = part_of(kind, weighted)
+    part, weights = part_of(kind, weighted, on_disk)
     options = {"shuffle": shuffle, "dtype": dtype}
     expected = epochs_of(part, weights, device="cpu", **options)
     assert len(expected) == 13 + 10
@@ -70,7 +76,7 @@ def test_batches_have_the_same_bytes_however_they_come(
 def test_the_order_of_an_epoch_is_moved_once_and_rows_that_lie_there_never(cuda: str) -> None:
     if cuda == "cupy":
         pytest.skip("crossings are counted on the look-alike alone")
-    part, _ = part_of("classes", False)
+    part, _ = part_of("classes", False, False)
     batches = Batches(part, None, 8, shuffle=True, device="cuda")
     strict_cupy.counts.reset()
     with strict_cupy.no_synchronization():
@@ -81,7 +87,7 @@ def test_the_order_of_an_epoch_is_moved_once_and_rows_that_lie_there_never(cuda:
 def test_rows_that_travel_wait_for_nobody(cuda: str) -> None:
     if cuda == "cupy":
         pytest.skip("waits are counted on the look-alike alone")
-    part, weights = part_of("numbers", True)
+    part, weights = part_of("numbers", True, False)
     batches = Batches(part, weights, 8, shuffle=True, device="cuda", on_device=False)
     list(batches.epoch(0))
     before = nt.cuda.memory_allocated()
@@ -96,7 +102,7 @@ def test_rows_that_travel_wait_for_nobody(cuda: str) -> None:
 
 
 def test_evaluation_goes_over_the_same_rows_in_other_batches(cuda: str) -> None:
-    part, _ = part_of("classes", False)
+    part, _ = part_of("classes", False, True)
     train = Batches(part, None, 8, shuffle=True, device="cuda", on_device=False)
     evaluated = [x.cpu().numpy() for x, _, _ in train.in_order(20).epoch(0)]
     numpy.testing.assert_array_equal(numpy.concatenate(evaluated), part.features.take(slice(None)))
@@ -104,7 +110,7 @@ def test_evaluation_goes_over_the_same_rows_in_other_batches(cuda: str) -> None:
 
 
 def test_an_epoch_that_is_given_up_leaves_the_next_one_right(cuda: str) -> None:
-    part, _ = part_of("classes", False)
+    part, _ = part_of("classes", False, False)
     ours, theirs = (
         Batches(part, None, 8, seed=1, shuffle=True, device=device, on_device=False)
         for device in ("cuda", "cpu")
@@ -242,7 +248,7 @@ def test_a_transfer_that_forgets_to_wait_is_found_out(
 ) -> None:
     backend.register_cuda_module(strict_cupy)
     try:
-        part, _ = part_of("classes", False)
+        part, _ = part_of("classes", False, False)
         monkeypatch.setattr(*FORGOTTEN[name])
         with pytest.raises(strict_cupy.OutOfOrder):
             epochs_of(part, None, device="cuda", on_device=False, shuffle=True)

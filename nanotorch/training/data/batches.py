@@ -68,7 +68,8 @@ class Batches:
         self._target: nt.Tensor | None = None
         self._weights: nt.Tensor | None = None
         if not self._streams:
-            self._inputs = self._rows_of_features()
+            if part.features.in_memory or self.device.type == "cuda":
+                self._inputs = self._rows_of_features()
             self._target = self._tensor(part.target)
             self._weights = None if weights is None else self._tensor(weights)
         self._row_bytes = self._width * dtype.itemsize
@@ -106,7 +107,7 @@ class Batches:
     def _rows_of_features(self) -> nt.Tensor:
         """All features on the device."""
         features = self._features
-        if self.device.type == "cpu" or features.values.nbytes <= BLOCK:
+        if self.device.type == "cpu" or (features.in_memory and features.values.nbytes <= BLOCK):
             return self._tensor(features.values)
         layout = ((self._width,), self.dtype.numpy)
         return nt.Tensor._wrap(upload(features.take, self.rows, layout, self.device))
@@ -180,8 +181,17 @@ class Batches:
     def _gathered(
         self, order: NDArray[np.int64] | None, blocks: list[tuple[int, int]]
     ) -> Iterator[Block]:
-        """Blocks out of memory of the device."""
-        assert self._inputs is not None
+        """Blocks out of memory of the device, or on the CPU from the disk."""
+        if self._inputs is None:
+            for begin, end in blocks:
+                chosen = slice(begin, end) if order is None else order[begin:end]
+                inputs = self._tensor(self._features.take(chosen))
+                target, weights = (
+                    self._take(self._target, chosen),
+                    self._take(self._weights, chosen),
+                )
+                yield self._slices(inputs, target, weights, 0, end - begin)
+            return
         if order is None:
             for begin, end in blocks:
                 yield self._slices(self._inputs, self._target, self._weights, begin, end)
@@ -199,7 +209,7 @@ class Batches:
     ) -> Iterator[Block]:
         """Blocks that are gathered on the host while the device computes with those before."""
         if self._travelling is None:
-            kinds = [self._features.values.dtype, *(array.dtype for array in self._beside)]
+            kinds = [self._features.dtype, *(array.dtype for array in self._beside)]
             shapes = [(self._width,), *(array.shape[1:] for array in self._beside)]
             layouts = [
                 (shape, kind if kind == np.int64 else self.dtype.numpy)
@@ -221,7 +231,10 @@ class Batches:
         """Writes rows of features, target and weights into memory of the host."""
         chosen = slice(begin, end) if order is None else order[begin:end]
         features, *beside = (array[: end - begin] for array in into)
-        _copy_rows(self._features.values, chosen, features)
+        if self._features.in_memory:
+            _copy_rows(self._features.values, chosen, features)
+        else:
+            features[...] = self._features.take(chosen)
         for source, out in zip(self._beside, beside, strict=True):
             _copy_rows(source, chosen, out)
         return end - begin
@@ -238,7 +251,14 @@ class Batches:
     def _nothing(self) -> Batch:
         """A batch without rows."""
         sources = (self._inputs, self._target, self._weights)
+        if self._inputs is None:
+            sources = (self._tensor(self._features.take(slice(0, 0))), *sources[1:])
         return tuple(None if source is None else source[:0] for source in sources)  # type: ignore
+
+    def _take(self, source: nt.Tensor | None, chosen: Any) -> Any:
+        if source is None or isinstance(chosen, slice):
+            return None if source is None else source[chosen]
+        return nt.index_select(source, 0, nt.from_numpy(chosen).to(self.device))
 
     def _slices(self, inputs: Any, target: Any, weights: Any, begin: int, end: int) -> Block:
         size, together = max(1, self._size), self.together

@@ -90,16 +90,28 @@ class Standardization:
 
 @dataclass
 class FeatureRows:
-    """Rows of standardized features in memory."""
+    """Rows of standardized features, in memory or read from the disk when asked for."""
 
     values: NDArray[Any]
+    index: NDArray[np.int64] | None = None  # rows of `values`; None: all of them, standardized
+    standardization: Standardization | None = None
+    dtype: Any = np.float32
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.values if self.index is None else self.index)
+
+    @property
+    def in_memory(self) -> bool:
+        return self.index is None
 
     def take(self, rows: Any) -> NDArray[Any]:
         """Some rows (positions or a slice)."""
-        return np.asarray(self.values[rows])
+        if self.index is None:
+            return np.asarray(self.values[rows])
+        features = self.values[self.index[rows]]
+        if self.standardization is None:
+            return np.ascontiguousarray(features, dtype=self.dtype)
+        return self.standardization.apply(features, self.dtype)
 
 
 @dataclass
@@ -405,7 +417,7 @@ class _Builder:
             width = self.encoding.tables.sparse or 0
             return SparseFeatures(self.table, rows, width, self.dtype)
         features = self.encoding.apply(self.table, rows)
-        return FeatureRows(self.standardization.apply(features, self.dtype))
+        return FeatureRows(self.standardization.apply(features, self.dtype), dtype=self.dtype)
 
 
 def _file(source: str, table: Table) -> dict[str, Any]:
