@@ -137,9 +137,10 @@ class ElasticNet:
         total = 0.0
         with nt.no_grad():
             for parameter in self.parameters:
-                if parameter.requires_grad:
+                if parameter.requires_grad and self.l1:
                     total += self.l1 * parameter.abs().sum().item()
-                    total += self.l2 / 2 * (parameter * parameter).sum().item()
+                if parameter.requires_grad and self.l2:
+                    total += self.l2 / 2 * parameter.square().sum().item()
         return total
 
     def add_gradients(self) -> None:

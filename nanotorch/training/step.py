@@ -249,9 +249,6 @@ class SearchStep(Step):
     below 1e-10, as most are of a mean near its minimum. `tolerance_grad` stays that of the mean.
     """
 
-    def _compiled(self, function: Callable[..., Tensor]) -> Any:
-        return function
-
     def start(self, number: int, *batch: Tensor) -> Tensor:
         inputs, target, *weights = batch
         losses: list[Tensor] = []
