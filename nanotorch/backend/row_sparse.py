@@ -209,6 +209,22 @@ def add_at_rows(out: Array, rows: Array, values: Array, ufunc: Any = numpy.add) 
         ufunc.at(out, rows, values)
 
 
+def put_rows(array: Array, rows: Array, values: Array) -> None:
+    """array[rows] = values, for rows that differ.
+
+    NumPy moves a row as one element in half the time.
+    """
+    if array.ndim > 1 and array.flags.c_contiguous:
+        row = numpy.dtype((numpy.void, array[:1].nbytes))
+        values = numpy.ascontiguousarray(values, array.dtype)
+        if row.itemsize and len(rows):
+            array.view(numpy.uint8).reshape(len(array), -1).view(row)[rows, 0] = (
+                values.view(numpy.uint8).reshape(len(rows), -1).view(row)[:, 0]
+            )
+        return
+    array[rows] = values
+
+
 def add_rows(out: Array, sparse: RowSparse, ufunc: Any = numpy.add) -> Array:
     """out += sparse, or out -= sparse, in the memory of a dense array; returns it."""
     if out.shape != sparse.shape:
@@ -217,7 +233,7 @@ def add_rows(out: Array, sparse: RowSparse, ufunc: Any = numpy.add) -> Array:
             f"{sparse.shape}"
         )
     one = sparse.coalesced()
-    out[one.rows] = ufunc(out[one.rows], one.values)
+    put_rows(out, one.rows, ufunc(out.take(one.rows, axis=0), one.values))
     return out
 
 

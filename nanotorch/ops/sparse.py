@@ -11,8 +11,10 @@ from typing import Any
 
 from nanotorch.backend import HOST, Array
 from nanotorch.backend.row_sparse import RowSparse
+from nanotorch.ops.casting import into
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.indexing import Index
+from nanotorch.ops.keys import refuse_outside
 from nanotorch.primitive import Linear, apply
 
 
@@ -30,7 +32,8 @@ class SparseEmbedding(Linear):
     def kernel(
         xp: Any, table: Array, index: Array, *, padding: int | None, out: Array | None = None
     ) -> Array:
-        return Index.kernel(xp, table, index, key=("embedding",), out=out)
+        refuse_outside("embedding", index, len(table))
+        return into(xp, table.take(index, axis=0), out)
 
 
 class RowGradient(Linear):

@@ -11,7 +11,7 @@ from typing import Any
 
 from nanotorch.backend import HOST, is_sparse
 from nanotorch.backend.halves import widened
-from nanotorch.backend.row_sparse import RowSparse, nothing
+from nanotorch.backend.row_sparse import RowSparse, nothing, put_rows
 from nanotorch.backend.silence import silent
 from nanotorch.optim.adagrad import Adagrad
 from nanotorch.optim.adam import Adam
@@ -52,13 +52,13 @@ def update(optimizer: Optimizer, parameter: Tensor, group: Group) -> None:
     else:
         rows = one.rows
         arrays = [parameter._array, *optimizer._state_arrays(parameter, group)]
-        taken = [None if array is None else widened(array[rows]) for array in arrays]
+        taken = [None if array is None else widened(array.take(rows, axis=0)) for array in arrays]
         scratch = [HOST.empty_like(taken[0]) for _ in optimizer.scratch]
         arguments = optimizer.arguments(taken[1:], numbers, scratch)
         optimizer.kernel(HOST, taken[0], widened(one.values), *arguments)
         for array, values in zip(arrays, taken):
             if array is not None:
-                array[rows] = values
+                put_rows(array, rows, values)
     parameter._bump()
 
 
