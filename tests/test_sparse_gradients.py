@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import copy
+import io
+import math
+import pickle
 import re
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import nanotorch as nt
 from nanotorch import nn, optim
+from nanotorch.backend.row_sparse import put_rows
+from nanotorch.distributed.gradients import GradientSum
+from nanotorch.distributed.world import Alone, DistError
+from nanotorch.serialization.tensors import sparse_tensor
 
 NUMBERS = [[1, 2], [1, 3], [5, 1]]
 
@@ -431,3 +440,75 @@ def test_the_layers_print_as_pytorchs() -> None:
 def test_a_bags_maximum_has_no_sparse_gradient() -> None:
     with pytest.raises(ValueError, match="max mode does not support sparse weights"):
         layer(nt, bag="max")(nt.tensor(NUMBERS))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("shape", [(9,), (9, 1), (9, 3), (9, 2, 2), (9, 0)], ids=str)
+@pytest.mark.parametrize("order", "CF")
+def test_rows_are_put_where_an_index_puts_them(shape: Any, dtype: str, order: str) -> None:
+    values = np.arange(3 * math.prod(shape[1:]), dtype=dtype).reshape(3, *shape[1:])
+    array, expected = (np.zeros(shape, dtype, order=order) for _ in range(2))
+    rows = np.array([4, 0, 8])
+    put_rows(array, rows, values)
+    expected[rows] = values
+    assert (array == expected).all()
+    put_rows(array, rows[:0], values[:0])
+    assert (array == expected).all()
+
+
+# --- files and ranks -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("coalesced", [False, True])
+def test_it_is_pickled_and_saved(coalesced: bool) -> None:
+    g = gradient().coalesce() if coalesced else gradient()
+    file = io.BytesIO()
+    nt.save({"g": g}, file)
+    file.seek(0)
+    for twin in (pickle.loads(pickle.dumps(g)), nt.load(file)["g"]):
+        assert twin.is_sparse and twin.is_coalesced() == coalesced
+        assert repr(twin) == repr(g) and nt.equal(twin.to_dense(), g.to_dense())
+
+
+@pytest.mark.torch
+def test_files_are_pytorchs_in_both_directions(tmp_path: Path) -> None:
+    torch: Any = pytest.importorskip("torch")
+    ours, theirs = (backward(m, layer(m)).grad for m in (nt, torch))
+    nt.save(ours, tmp_path / "ours.pt")
+    torch.save(theirs, tmp_path / "theirs.pt")
+    assert repr(torch.load(tmp_path / "ours.pt", weights_only=True)) == repr(theirs)
+    assert repr(nt.load(tmp_path / "theirs.pt")) == repr(ours)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ((nt.tensor([[7]]), nt.ones(1, 2), (6, 2), True), "outside of 6 rows"),
+        ((nt.tensor([[-1]]), nt.ones(1, 2), (6, 2), True), "outside of 6 rows"),
+        ((nt.tensor([[1], [1]]), nt.ones(1), (6, 2), True), "one sparse dimension"),
+        ((nt.tensor([[1]]), nt.ones(1, 3), (6, 2), True), "do not fill 1 rows"),
+        ((nt.tensor([[1]]), nt.ones(1, 2), (), True), "one sparse dimension"),
+        ((nt.tensor([[1.0]]), nt.ones(1, 2), (6, 2)), "one sparse dimension"),
+        ((nt.tensor([[1]]), nt.ones(1, 2)), "expected a tensor of layout"),
+    ],
+    ids=str,
+)
+def test_a_file_that_holds_no_sparse_tensor_is_refused(data: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        sparse_tensor(nt.sparse_coo, data)
+
+
+def test_rows_that_a_file_calls_coalesced_are_looked_at() -> None:
+    x = sparse_tensor(nt.sparse_coo, (nt.tensor([[2, 1]]), nt.ones(2, 2), (6, 2), True))
+    assert not x.is_coalesced() and x.coalesce().indices().tolist() == [[1, 2]]
+
+
+def test_ranks_refuse_it_in_a_line() -> None:
+    model = layer(nt)
+    backward(nt, model)
+    total = GradientSum(model.parameters(), Alone(), 2)
+    with pytest.raises(
+        DistError, match=r"row-sparse gradients are not added up over ranks"
+    ) as error:
+        total.add(0, 0.5, 1.0)
+    assert "\n" not in str(error.value)

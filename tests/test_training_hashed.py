@@ -256,6 +256,9 @@ def test_a_gap_has_a_bucket_of_its_own(missing: str) -> None:
     Path("clicks.csv").write_text("\n".join(lines) + "\n")
     done = run({**HASHED, "missing": missing})
     assert sum(done.summary["data"]["rows"].values()) == ROWS - 2 * (missing == "drop")
+    notes = " ".join(done.summary["data"]["notes"])
+    words = "2 of 600 rows are left out" if missing == "drop" else "a category of their own"
+    assert words in notes and "filled with" not in notes
     with pytest.raises(InputError, match="the value is missing"):
         run(HASHED)
 

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy
 
+from nanotorch.backend.layouts import is_sparse
+
 Array = Any
 
 
@@ -40,6 +42,8 @@ def to_copy(array: Array, keeps_order: bool) -> tuple[Array, Place]:
     `keeps_order`: the copy will have the memory's own order of dimensions, which a pickle keeps of
     C's and Fortran's alone.
     """
+    if is_sparse(array):
+        return array, Place(0, array.shape, (), array.dtype)
     owner = memory_of(array)
     one_piece = owner.flags.c_contiguous or owner.flags.f_contiguous
     if not (one_piece or (keeps_order and owner.base is None)):
@@ -49,5 +53,7 @@ def to_copy(array: Array, keeps_order: bool) -> tuple[Array, Place]:
 
 def shown(owner: Array, place: Place) -> Array:
     """The array at a place in the memory of `owner`, a copy of the owner that it was found in."""
+    if is_sparse(owner):
+        return owner
     content = owner.ravel(order="K").view(numpy.uint8)
     return numpy.ndarray(place.shape, place.dtype, content, place.offset, place.strides)

@@ -87,6 +87,11 @@ class GradientSum:
             if (gradient := parameter.grad) is None:
                 part.fill(0)
                 continue
+            if gradient.is_sparse:
+                raise DistError(
+                    "average_gradients: row-sparse gradients are not added up over ranks; leave "
+                    "sparse=True out, or make them dense with parameter.grad.to_dense()"
+                )
             self._has[number] = 1
             array = gradient._array if on_host(gradient) else gradient.detach().cpu()._array
             np.multiply(array, weight, out=part, casting="same_kind")

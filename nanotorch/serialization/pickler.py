@@ -95,6 +95,10 @@ class Pickler(pickle._Pickler):
 
     def _tensor(self, x: Tensor) -> Any:
         array, kind = x._array, x.dtype
+        if x.is_sparse:
+            layout = _Call(torch_name("torch.serialization._get_layout"), (repr(x.layout),))
+            parts = (x._indices(), x._values(), x.shape, x.is_coalesced())
+            return torch_name("torch._utils._rebuild_sparse_tensor"), (layout, parts)
         hooks: OrderedDict[str, Any] = OrderedDict()
         storage, offset, strides = self._stored(array, kind)
         is_parameter, attributes = isinstance(x, Parameter), x._attributes()

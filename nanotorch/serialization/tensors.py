@@ -15,7 +15,17 @@ from typing import Any
 
 import numpy
 
-from nanotorch.backend import CPU, device, dtype, dtypes, to_device
+from nanotorch.backend import (
+    CPU,
+    device,
+    dtype,
+    dtypes,
+    layout,
+    sparse_coo,
+    strided,
+    to_device,
+)
+from nanotorch.backend.loading import when_called
 from nanotorch.nn.parameter import Buffer, Parameter
 from nanotorch.serialization.archive import Archive, refusal
 from nanotorch.serialization.pickler import STORAGES
@@ -23,6 +33,7 @@ from nanotorch.tensor import Size, Tensor
 
 Array = Any
 
+row_sparse = when_called("nanotorch.backend.row_sparse", "RowSparse")
 _KINDS = [dtypes.dtype_of(name) for name in (*STORAGES, "uint16", "uint32", "uint64")]
 
 
@@ -149,6 +160,39 @@ def tensor_v3(
         raise TypeError(f"expected a storage and a dtype, got {_brief(storage)}, {_brief(kind)}")
     elements = Tensor._wrap(storage._array.view(kind.numpy))
     return tensor_v2(elements, offset, size, stride, requires_grad, hooks, metadata)
+
+
+def layout_named(name: str) -> layout:
+    """`strided` or `sparse_coo`, of which PyTorch writes the names."""
+    known = {repr(kind): kind for kind in (strided, sparse_coo)}
+    if not isinstance(name, str) or name not in known:
+        raise ValueError(f"expected a layout, {' or '.join(known)}, got {_brief(name)}")
+    return known[name]
+
+
+def sparse_tensor(kind: layout, data: Any) -> Tensor:
+    """A row-sparse tensor of indices (1, n), values (n, …), a size, and whether it is coalesced."""
+    if kind is not sparse_coo or not isinstance(data, tuple) or len(data) not in (3, 4):
+        raise ValueError(f"expected a tensor of layout {sparse_coo}, got {_brief(kind)}")
+    indices, values, size = data[:3]
+    if not isinstance(indices, Tensor) or not isinstance(values, Tensor):
+        raise TypeError(f"expected tensors of indices and values, got {_brief(indices)}")
+    shape = tuple(_integers(size))
+    if any(n < 0 for n in shape):
+        raise ValueError(f"expected sizes of a tensor, got {shape}")
+    rows = indices._array
+    if rows.dtype != numpy.int64 or rows.ndim != 2 or len(rows) != 1 or not shape:
+        raise ValueError(
+            "sparse tensors have one sparse dimension here: expected indices of shape (1, n), got "
+            f"{tuple(rows.shape)}"
+        )
+    rows = rows[0]
+    if values.shape != (len(rows), *shape[1:]):
+        raise ValueError(f"values {tuple(values.shape)} do not fill {len(rows)} rows of {shape}")
+    if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < shape[0]:
+        raise ValueError(f"indices outside of {shape[0]} rows")
+    rising = bool((rows[1:] > rows[:-1]).all()) and bool(data[3:] and data[3])
+    return Tensor._wrap(row_sparse(rows, values._array, shape, rising))
 
 
 def _flags(metadata: Any) -> list[str]:
@@ -332,6 +376,8 @@ TABLE: dict[str, Any] = {
     "torch._utils._rebuild_parameter": parameter,
     "torch._utils._rebuild_parameter_with_state": parameter,
     "torch._tensor._rebuild_from_type_v2": from_type,
+    "torch._utils._rebuild_sparse_tensor": sparse_tensor,
+    "torch.serialization._get_layout": layout_named,
     "torch.Tensor": Tensor,
     "torch.nn.parameter.Parameter": Parameter,
     "torch.Size": Size,
@@ -355,6 +401,7 @@ for _name, _title in STORAGES.items():
 
 CALLS: dict[Any, Callable[..., Any]] = {
     **{function: function for function in (tensor_v2, tensor_v3, parameter, from_type, encode)},
+    **{function: function for function in (sparse_tensor, layout_named)},
     numpy_dtype: numpy_dtype,
     numpy_scalar: numpy_scalar,
     Parameter: lambda data, requires_grad=True: parameter(data, requires_grad, None),

@@ -35,6 +35,7 @@ from nanotorch.training.data.encoding import (
 from nanotorch.training.data.frames import ParquetWriter, frame_batches
 from nanotorch.training.data.layout import guess_layout
 from nanotorch.training.data.prepare import Standardization
+from nanotorch.training.data.sparse_rows import SparseTable
 from nanotorch.training.data.streams import StreamedTable, open_table
 from nanotorch.training.data.tables import Table, mark_missing, read_table, table_of_text
 from nanotorch.training.data.text_files import text_chunks
@@ -54,6 +55,7 @@ from nanotorch.training.run_folder import MODEL
 from nanotorch.training.trust import code_of, require_trust
 
 ROWS = 2**16  # predicted at once
+SPARSE_ROWS = 2**12  # of .svm files, at once
 SHOWN = 12  # notes
 
 
@@ -139,6 +141,11 @@ class Predictor:
 
     def outputs(self, table: Table, rows: Any = slice(None)) -> NDArray[Any]:
         """What the model gives for rows of a table, shape (rows, outputs)."""
+        if isinstance(table, SparseTable):  # whose rows take memory for the longest of them
+            every = np.arange(len(table))[rows]
+            parts = [every[at : at + SPARSE_ROWS] for at in range(0, len(every), SPARSE_ROWS)]
+            if len(parts) > 1:
+                return np.concatenate([self.outputs(table, part) for part in parts])
         features = self.standardization.apply(self.encoding.apply(table, rows), self.dtype.numpy)
         with nt.no_grad():
             return np.asarray(self.model(nt.from_numpy(features).to(self.dtype)).numpy())

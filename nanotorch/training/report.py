@@ -369,6 +369,9 @@ def _columns(run: Finished) -> str:
     body = ""
     for column in run.data.encoding.columns:
         kind = column.kind if column.categories is None else f"{len(column.categories)} categories"
+        if column.size is not None:
+            words = {"hashed": "hashed into {:,} buckets", "sparse": "rows of {:,} features"}
+            kind = words[column.kind].format(column.size)
         fill = "–" if column.fill is None else _number(column.fill)
         name = html(column.name)
         body += f'<tr><th scope="row">{name}</th><td>{html(kind)}</td><td>{fill}</td></tr>'

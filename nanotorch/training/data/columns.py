@@ -165,6 +165,8 @@ def settle(
         if column is None:
             continue
         to_numbers(table, column, position)
+        if column.kind == "hashed":
+            table.hashed.add(column.name)
         pairs.append((position, column))
     for words, names in readings.items():
         notes.append(f"{words}: {', '.join(names[:8])}" + (" …" if len(names) > 8 else ""))

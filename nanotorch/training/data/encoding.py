@@ -85,6 +85,7 @@ class Encoding:
         positions = self.positions(table)
         for column, position in zip(self.columns, positions, strict=True):
             to_numbers(table, column, position)
+        table.hashed |= {column.name for column in self.columns if column.kind == "hashed"}
         return positions
 
     def note_ranges(self, low: NDArray[Any], high: NDArray[Any]) -> None:
@@ -246,7 +247,8 @@ class Gaps:
                 raise InputError(f"{table.origin}: every row has a missing value: {listing}")
         if self.missing == "drop":
             return words
-        text = [at for at in self.features if table.names[at] in table.categories]
+        apart = table.categories.keys() | table.hashed
+        text = [at for at in self.features if table.names[at] in apart]
         numbers = [at for at in self.features if at not in text]
         filled = f"filled with the {self.missing} of the training part"
         for places, done in ((numbers, filled), (text, "a category of their own")):

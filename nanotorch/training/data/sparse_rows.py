@@ -56,8 +56,8 @@ class SparseFeatures:
 
     def __init__(self, table: SparseTable, rows: NDArray[np.int64], width: int, dtype: Any) -> None:
         self._table, self._rows, self._width, self.dtype = table, rows, width, dtype
-        stored = len(table.stored) / max(1, len(table.starts) - 1)
-        self.values = np.empty((0, 2 * max(1, round(stored))), dtype)  # as wide as a usual row
+        longest = int(np.diff(table.starts).max(initial=1))
+        self.values = np.empty((0, 2 * longest), dtype)  # as wide as a batch may be
 
     def __len__(self) -> int:
         return len(self._rows)

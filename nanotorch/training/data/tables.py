@@ -46,6 +46,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
     guesses: dict[str, Any] = field(default_factory=dict)  # keys of [data] that were not set
     first: int = 0  # number of the first row, in a table that is a piece of another one
+    hashed: set[str] = field(default_factory=set)  # columns whose gaps have a bucket of their own
 
     def __post_init__(self) -> None:
         if not self.target:
