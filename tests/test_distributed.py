@@ -295,12 +295,17 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "threshold": {"data": {"source": "breast_cancer"}, "metrics": {"threshold": "f1"}},
     "sparse": {"data": {"source": "sparse.svm"}, "training": {"batch_size": 3}},
+    "streamed": {"data": {"source": "rows.npy", "memory": "15 kB"}},
+    "streamed in order": {
+        "data": {"source": "rows.npy", "memory": "15 kB"},
+        "training": {"shuffle": False, "batch_size": 45},
+    },
 }
-RANDOM = {"dropout"}  # whose draws are others without shards
+RANDOM = {"dropout", "streamed"}  # whose draws are others without shards
 
 
 def write_cases(folder: Path, shards: int | None) -> Path:
-    """The cases as a file, each for three epochs, and the sparse table beside it."""
+    """The cases as a file, each for three epochs, and tables beside it."""
     draw = np.random.default_rng(0)
     lines = []
     for row in range(60):
@@ -308,14 +313,17 @@ def write_cases(folder: Path, shards: int | None) -> Path:
         values = " ".join(f"{column}:{draw.standard_normal():.3f}" for column in columns)
         lines.append(f"{row % 2} {values}\n")
     (folder / "sparse.svm").write_text("".join(lines))
+    x = draw.standard_normal((700, 5))
+    np.save(folder / "rows.npy", np.column_stack([x, x.sum(axis=1) > 0]).astype("f4"))
     cases = {}
     for name, tables in CASES.items():
         training = {"epochs": 3, **tables.get("training", {})}
         if shards is not None:
             training["shards"] = shards
-        cases[name] = {**tables, "training": training, "seed": 3}
-        if name == "sparse":
-            cases[name]["data"] = {"source": str(folder / "sparse.svm")}
+        data = dict(tables.get("data", {"source": "iris"}))
+        if "." in data["source"]:
+            data["source"] = str(folder / data["source"])
+        cases[name] = {**tables, "training": training, "data": data, "seed": 3}
     path = folder / f"cases-{shards}.json"
     path.write_text(json.dumps(cases))
     return path

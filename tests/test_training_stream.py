@@ -621,3 +621,7 @@ def test_a_column_of_too_many_texts_is_left_out(monkeypatch: pytest.MonkeyPatch)
         data = prepare(Data(source=source, memory="1 kB"), "logistic", 0)
         assert data.encoding.feature_names == ["x"]
         assert data.notes[0] == "more than 100 different texts, LEFT OUT: id"
+        with pytest.raises(
+            InputError, match=r"column 'id': of a file above data\.memory up to 100"
+        ):
+            prepare(Data(source=source, memory="1 kB", hash={"id": 64}), "logistic", 0)

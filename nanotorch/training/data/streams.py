@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from nanotorch import datasets
 from nanotorch.training.config.sections import Reading
 from nanotorch.training.data.frames import frame_batches, parquet_size
+from nanotorch.training.data.hashing import buckets_wanted
 from nanotorch.training.data.row_files import MatrixWriter, RowFile
 from nanotorch.training.data.tables import TEXT, Numbers, Table, read_table, translated
 from nanotorch.training.data.text_files import (
@@ -237,6 +238,7 @@ def _alone_at(path: Path) -> Iterator[None]:
 def _convert_text(path: Path, reading: Reading, into: MatrixWriter) -> Facts:
     text = convert_text(path, reading, into)
     rest = {"lines": text.lines, "notes": text.notes, "guesses": text.guesses}
+    rest["crowded"] = text.crowded
     return {"names": text.names, "categories": text.categories, **rest}
 
 
@@ -268,23 +270,29 @@ def _convert_parquet(path: Path, reading: Reading, into: MatrixWriter) -> Facts:
 
     if ranks:
         into.rewrite(change)
-    notes = []
-    if crowded:
-        listing = ", ".join(crowded)
-        notes.append(f"more than {MOST_TEXTS:,} different texts, LEFT OUT: {listing}")
     categories = {name: [] if name in crowded else each for name, each in texts.items()}
-    return {"names": names, "categories": categories, "lines": None, "notes": notes, "guesses": {}}
+    rest: Facts = {"lines": None, "notes": [], "guesses": {}, "crowded": crowded}
+    return {"names": names, "categories": categories, **rest}
 
 
 def _streamed(source: str, facts: Facts, file: RowFile, data: Reading) -> StreamedTable:
-    names = facts["names"]
+    names, notes = facts["names"], list(facts.get("notes", []))
+    if crowded := facts.get("crowded"):
+        listing = ", ".join(crowded)
+        notes.append(f"more than {MOST_TEXTS:,} different texts, LEFT OUT: {listing}")
+        for name in crowded:
+            if buckets_wanted(name, getattr(data, "hash", {})) is not None:
+                raise InputError(
+                    f"{source}: column {name!r}: of a file above data.memory up to {MOST_TEXTS:,} "
+                    f"different texts are hashed; write numbers in their place"
+                )
     return StreamedTable(
         source,
         names,
         np.empty((0, len(names))),
         {name: texts for name, texts in facts.get("categories", {}).items() if texts},
         lines=facts.get("lines"),
-        notes=list(facts.get("notes", [])),
+        notes=notes,
         guesses=dict(facts.get("guesses", {})),
         file=file,
         memory=memory_of(data),

@@ -57,6 +57,7 @@ class TextTable:
     lines: NDArray[np.int64] | int | None
     notes: list[str] = field(default_factory=list)
     guesses: dict[str, Any] = field(default_factory=dict)
+    crowded: list[str] = field(default_factory=list)  # columns of too many texts to tell apart
 
 
 def read_text_table(path: Path, reading: Reading) -> TextTable:
@@ -502,10 +503,7 @@ def _convert_columns(path: Path, layout: Layout, into: MatrixWriter) -> TextTabl
         for at in range(len(parts))
     ]
     table = _table(list(layout.names), resolved, int(lines[0]) if len(lines) else None, repeated)
-    crowded = [layout.names[at] for at, part in columns_of_text.items() if part.crowded]
-    if crowded:
-        listing = ", ".join(crowded)
-        table.notes.append(f"more than {MOST_TEXTS:,} different texts, LEFT OUT: {listing}")
+    table.crowded = [layout.names[at] for at, part in columns_of_text.items() if part.crowded]
     return table
 
 
