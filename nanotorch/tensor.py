@@ -135,7 +135,7 @@ class Tensor(Operators):
     @property
     def ndim(self) -> int:
         """The number of dimensions."""
-        return int(self._array.ndim)
+        return self._array.ndim  # type: ignore[no-any-return]
 
     @property
     def dtype(self) -> DType:

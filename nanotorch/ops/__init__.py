@@ -29,9 +29,6 @@ from nanotorch.ops.arithmetic import (
     rsub as rsub,
     sub as sub,
 )
-from nanotorch.ops.binary_losses import (
-    binary_cross_entropy_with_logits as binary_cross_entropy_with_logits,
-)
 from nanotorch.ops.broadcasting import sum_to as sum_to
 from nanotorch.ops.casting import (
     Copy as Copy,
@@ -172,16 +169,6 @@ from nanotorch.ops.linalg import (
     tensordot as tensordot,
     trace as trace,
 )
-from nanotorch.ops.losses import (
-    binary_cross_entropy as binary_cross_entropy,
-    cross_entropy as cross_entropy,
-    huber_loss as huber_loss,
-    kl_div as kl_div,
-    l1_loss as l1_loss,
-    mse_loss as mse_loss,
-    nll_loss as nll_loss,
-    smooth_l1_loss as smooth_l1_loss,
-)
 from nanotorch.ops.outputs import in_place as in_place, public as public, write as write
 from nanotorch.ops.pairs import (
     addcdiv as addcdiv,
@@ -248,8 +235,21 @@ from nanotorch.ops.shapes import (
 )
 from nanotorch.ops.sums import mean as mean, sum as sum
 
-if TYPE_CHECKING:  # what the package itself takes of the files in LATER
+if TYPE_CHECKING:  # what the package itself takes of the files in LATER, and of those of layers
+    from nanotorch.ops.binary_losses import (
+        binary_cross_entropy_with_logits as binary_cross_entropy_with_logits,
+    )
     from nanotorch.ops.cumulative import cumprod as cumprod, cumsum as cumsum, prod as prod
+    from nanotorch.ops.losses import (
+        binary_cross_entropy as binary_cross_entropy,
+        cross_entropy as cross_entropy,
+        huber_loss as huber_loss,
+        kl_div as kl_div,
+        l1_loss as l1_loss,
+        mse_loss as mse_loss,
+        nll_loss as nll_loss,
+        smooth_l1_loss as smooth_l1_loss,
+    )
     from nanotorch.ops.normalization import (
         affine as affine,
         layer_norm as layer_norm,
@@ -317,9 +317,7 @@ INTERNAL = {
     "where_else",
     *("alias", "cast", "embed", "getitem", "inv", "move", "ones_like", "power", "setitem"),
     *("solve", "sum_to", "zeros_like", "elu", "gelu", "leaky_relu", "logsigmoid"),
-    *("silu", "softplus", "linear", "pad", "binary_cross_entropy", "cross_entropy"),
-    *("binary_cross_entropy_with_logits", "huber_loss", "kl_div", "l1_loss", "mse_loss"),
-    *("nll_loss", "smooth_l1_loss"),
+    *("silu", "softplus", "linear", "pad"),
 }
 # Functions alone, since their first argument is no tensor or PyTorch has no such method.
 FUNCTIONS_ONLY = {

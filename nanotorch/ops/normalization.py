@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import Array, constant
+from nanotorch.backend import HOST, Array, constant
 from nanotorch.ops.broadcasting import sum_to
 from nanotorch.ops.casting import into
 from nanotorch.ops.elementwise import rsqrt
@@ -256,7 +256,8 @@ def mean_product(xp: Any, a: Array, b: Array, dims: tuple[int, ...]) -> Array:
     """The mean of a * b over `dims`, which are kept; over the last one, and over all but the
     channels, without the products."""
     if dims == (-1,) and a.dtype.itemsize > 2:
-        total = xp.einsum("...i,...i->...", a, b)[..., None]
+        total = HOST.vecdot(a, b) if xp is HOST else xp.einsum("...i,...i->...", a, b)
+        total = total[..., None]
         return xp.true_divide(total, constant(total, a.shape[-1]), out=total)
     if dims[:1] == (0,) and dims[1:] == tuple(range(2, a.ndim)) and a.dtype.itemsize > 2:
         shape = (len(a), a.shape[1], a.size // max(len(a) * a.shape[1], 1))

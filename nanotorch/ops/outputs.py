@@ -4,7 +4,6 @@ tensor of the caller's into which the result is written."""
 from __future__ import annotations
 
 import collections
-import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -72,7 +71,6 @@ def check_category(y: Any, out: Any) -> None:
 def in_place(function: Callable[..., Any]) -> Callable[..., Any]:
     """The method that writes function(x, …) over x."""
 
-    @functools.wraps(function)
     def method(x: Any, *args: Any, **options: Any) -> Any:
         # A copy, since the rules of the function may need x as it was.
         wanted = any(getattr(operand, "requires_grad", False) for operand in (x, *args))
@@ -81,6 +79,7 @@ def in_place(function: Callable[..., Any]) -> Callable[..., Any]:
         check_shape(y, x)
         return x.copy_(y)
 
+    named_after(function, method)
     method.__name__, method.__doc__ = f"{function.__name__}_", f"{function.__doc__} In place."
     return method
 
@@ -113,7 +112,17 @@ def public(function: Callable[..., Any], writes: bool) -> Callable[..., Any]:
 
     forms: dict[tuple[str, ...], Callable[..., Any]] = {("x",): one, ("a", "b"): two}
     of_primitive = function.__module__ == "nanotorch.primitive"  # made by its `function`
-    return functools.wraps(function)(forms.get(names(), several) if of_primitive else several)
+    return named_after(function, forms.get(names(), several) if of_primitive else several)
+
+
+def named_after(function: Callable[..., Any], wrapper: Any) -> Callable[..., Any]:
+    """The wrapper with the name, the text and the signature of the function, as `functools.wraps`
+    gives them in five times the time; there are hundreds of them in an import."""
+    wrapper.__name__, wrapper.__qualname__ = function.__name__, function.__qualname__
+    wrapper.__module__, wrapper.__doc__ = function.__module__, function.__doc__
+    wrapper.__wrapped__ = function
+    wrapper.__dict__.update(function.__dict__)
+    return wrapper  # type: ignore[no-any-return]
 
 
 def spelled(name: str, names: tuple[str, ...], options: dict[str, Any]) -> str:

@@ -178,8 +178,12 @@ class Diagonal(Linear):
 
 def sizes(shape: Sequence[Any]) -> Shape:
     """A shape given as f(2, 3), f((2, 3)) or f([2, 3])."""
-    if len(shape) == 1 and not isinstance(shape[0], int) and hasattr(shape[0], "__iter__"):
-        shape = shape[0]
+    if len(shape) == 1:
+        first = shape[0]
+        if type(first) is int:
+            return (first,)
+        if not isinstance(first, int) and hasattr(first, "__iter__"):
+            shape = first
     return tuple(map(int, shape))
 
 
@@ -188,9 +192,9 @@ def resolve(shape: Shape, total: int, op: str) -> Shape:
     if -1 in shape:
         if shape.count(-1) > 1:
             raise RuntimeError(f"{op}: only one dimension can be inferred, got {list(shape)}")
-        known = -math.prod(shape)
+        known, place = -math.prod(shape), shape.index(-1)
         if known and total % known == 0:
-            return tuple([total // known if n == -1 else n for n in shape])
+            return (*shape[:place], total // known, *shape[place + 1 :])
     elif math.prod(shape) == total and min(shape, default=0) >= 0:
         return shape
     raise RuntimeError(f"{op}: shape {list(shape)} is invalid for input of size {total}")
@@ -337,9 +341,10 @@ def inverse(order: Shape) -> Shape:
 
 def permute(x: Any, *places: Any, dims: Any = None) -> Any:
     """x with its dimensions in another order: permute(1, 0), permute((1, 0)) or permute(dims=…)."""
-    order = tuple(dimension(d, x.ndim) for d in sizes(places if dims is None else (dims,)))
-    if sorted(order) != list(range(x.ndim)):
-        raise RuntimeError(f"permute: expected each of {x.ndim} dimensions once, got {list(order)}")
+    ndim = x.ndim
+    order = tuple([dimension(d, ndim) for d in sizes(places if dims is None else (dims,))])
+    if not len(order) == len(set(order)) == ndim:
+        raise RuntimeError(f"permute: expected each of {ndim} dimensions once, got {list(order)}")
     return apply(Permute, x, order=order)
 
 
