@@ -49,6 +49,7 @@ TABLE |= {
     "Hardsigmoid": lambda call, x: call.node("HardSigmoid", x, alpha=1 / 6, beta=0.5),
     "Elu": lambda call, x, alpha: call.node("Elu", x, alpha=float(alpha)),
     "Gelu": lambda call, x, approximate: call.node("Gelu", x, approximate=approximate),
+    "GeluBy": lambda call, x, cdf: call.node("Mul", x, cdf),
     "LeakyRelu": lambda call, x, slope: call.node("LeakyRelu", x, alpha=float(slope)),
     "Silu": lambda call, x: call.node("Mul", x, call.node("Sigmoid", x)),
     "Softmax": lambda call, x, dim: call.node("Softmax", x, axis=dim),
@@ -501,6 +502,12 @@ def _attention(
     if counts is not None:  # a query that no key counts for
         weights = node("Where", counts, weights, call.number(0))
     return node("MatMul", weights, value)
+
+
+@translates("NormalCdf")
+def _normal_cdf(call: Call, x: str) -> Any:
+    above = call.node("Erf", call.node("Mul", x, call.number(0.5**0.5)))
+    return call.node("Mul", call.number(0.5), call.node("Add", call.number(1), above))
 
 
 @translates("LayerNorm")

@@ -207,6 +207,47 @@ class GeluReverse(Elementwise):
         return in_pieces(reverse, (g, x), out)
 
 
+class NormalCdf(Elementwise):
+    """y = Phi(x), the normal distribution function, for `GeluBy`, whose rules know what it is"""
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        def cdf(x: Array, out: Array | None) -> Array:
+            return into(xp, gelu_cdf(xp, x, "none"), out)
+
+        return in_pieces(cdf, (x,), out)
+
+
+class GeluBy(Elementwise):
+    """y = x * cdf, with cdf = Phi(x), which is kept for the slope"""
+
+    backward_name = "GeluBackward0"
+    vjp = (lambda g, x, cdf: apply(GeluByReverse, g, x, cdf), None)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, cdf: Array, out: Array | None = None) -> Array:
+        return xp.multiply(x, cdf, out=out)
+
+
+class GeluByReverse(Elementwise):
+    """y = g * (cdf + x * Phi'(x)), with cdf = Phi(x)"""
+
+    backward_name = "GeluBackwardBackward0"
+    promotes = None
+    vjp = (
+        lambda h, x, cdf: apply(GeluByReverse, h, x, cdf),
+        lambda h, g, x: h * (g * gelu_curvature(x, "none")),
+        None,
+    )
+
+    @staticmethod
+    def kernel(xp: Any, g: Array, x: Array, cdf: Array, out: Array | None = None) -> Array:
+        def reverse(g: Array, x: Array, cdf: Array, out: Array | None) -> Array:
+            return xp.multiply(g, cdf + x * normal_density(x), out=out)
+
+        return in_pieces(reverse, (g, x, cdf), out)
+
+
 class Hardtanh(Clamp):
     """y = x held within [low, high], numbers; unlike that of clamp, the slope is 0 at the bounds"""
 
@@ -409,7 +450,12 @@ def gelu_slope(xp: Any, x: Array, approximate: str) -> Any:
         t = tanh(inner)
         slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * (x * x))
         return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope
-    return gelu_cdf(xp, x, approximate) + x * (exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi)))
+    return gelu_cdf(xp, x, approximate) + x * normal_density(x)
+
+
+def normal_density(x: Any) -> Any:
+    """exp(-x * x / 2) / sqrt(2 pi)"""
+    return exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi))
 
 
 def gelu_curvature(x: Any, approximate: str) -> Any:
@@ -445,6 +491,10 @@ def gelu(x: Any, approximate: str = "none") -> Any:
     if approximate not in ("none", "tanh"):
         raise RuntimeError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
     needs_floats("gelu", x)
+    array = getattr(x, "_array", None)
+    if approximate == "none" and type(array) is HOST.ndarray and array.itemsize > 2:
+        if getattr(x, "requires_grad", False):  # its slope will be asked for
+            return apply(GeluBy, x, apply(NormalCdf, x))
     return apply(Gelu, x, approximate=approximate)
 
 
