@@ -81,33 +81,33 @@ def piece(g: Any, index: int, shapes: Sequence[tuple[int, ...]], dim: int) -> An
 
 def arrays_of(tensors: Sequence[Any]) -> list[Any]:
     """The arrays of tensors; whatever else is among them as it is."""
-    return [getattr(tensor, "_array", tensor) for tensor in tensors]
+    return [t._array if isinstance(t, Traced) else t for t in tensors]
 
 
-def one_dtype(tensors: Sequence[Any], op: str) -> list[Any]:
-    """The tensors in their common dtype; an error for none at all and for what is no tensor."""
+def one_dtype(tensors: Sequence[Any], op: str) -> tuple[list[Any], list[tuple[int, ...]]]:
+    """The tensors in their common dtype, and their shapes; an error for none at all and for what
+    is no tensor."""
     tensors = list(tensors)
     if not tensors:
         raise RuntimeError(f"{op}: expected a non-empty list of Tensors")
-    kinds = {getattr(array, "dtype", None) for array in arrays_of(tensors)}
+    arrays = arrays_of(tensors)
+    kinds = {getattr(array, "dtype", None) for array in arrays}
     if None in kinds:
         place, odd = next((i, t) for i, t in enumerate(tensors) if not hasattr(t, "dtype"))
         raise TypeError(f"{op}: expected Tensor as element {place}, but got {type(odd).__name__}")
-    if len(kinds) == 1:
-        return tensors
-    kind = result_type(*tensors).numpy
-    return [cast(tensor, kind) for tensor in tensors]
+    if len(kinds) > 1:
+        kind = result_type(*tensors).numpy
+        tensors = [cast(tensor, kind) for tensor in tensors]
+    return tensors, [array.shape for array in arrays]
 
 
 def cat(tensors: Sequence[Any], dim: int = 0, *, axis: Any = None) -> Any:
     """The tensors one after the other along `dim`; their other sizes must agree."""
-    inputs = one_dtype(tensors, "cat")
-    shapes = [array.shape for array in arrays_of(inputs)]
-    for position, shape in enumerate(shapes):
-        if not shape:
-            raise RuntimeError(
-                f"cat: zero-dimensional tensor (at position {position}) cannot be concatenated"
-            )
+    inputs, shapes = one_dtype(tensors, "cat")
+    if () in shapes:
+        raise RuntimeError(
+            f"cat: zero-dimensional tensor (at position {shapes.index(())}) cannot be concatenated"
+        )
     model = next((shape for shape in shapes if shape != (0,)), (0,))
     place = 0 if model == (0,) else dimension(dim if axis is None else axis, len(model))
     if len(model) > 1 and (0,) in shapes:  # which goes with every shape
@@ -118,14 +118,13 @@ def cat(tensors: Sequence[Any], dim: int = 0, *, axis: Any = None) -> Any:
 
 def stack(tensors: Sequence[Any], dim: int = 0, *, axis: Any = None) -> Any:
     """The tensors, all of one shape, along a new dimension `dim`."""
-    inputs = one_dtype(tensors, "stack")
-    shapes = [array.shape for array in arrays_of(inputs)]
-    for position, shape in enumerate(shapes):
-        if shape != shapes[0]:
-            raise RuntimeError(
-                f"stack expects each tensor to be equal size, but got {list(shapes[0])} "
-                f"at entry 0 and {list(shape)} at entry {position}"
-            )
+    inputs, shapes = one_dtype(tensors, "stack")
+    if shapes.count(shapes[0]) < len(shapes):
+        position, other = next((i, s) for i, s in enumerate(shapes) if s != shapes[0])
+        raise RuntimeError(
+            f"stack expects each tensor to be equal size, but got {list(shapes[0])} "
+            f"at entry 0 and {list(other)} at entry {position}"
+        )
     return apply(Stack, *inputs, dim=dimension(dim if axis is None else axis, len(shapes[0]) + 1))
 
 
