@@ -2,6 +2,7 @@
 
     python scripts/bench.py                              everything, about 20 minutes
     python scripts/bench.py --quick                      a rough look, about 3 minutes
+    python scripts/bench.py steps jobs growth            the cases of docs/performance.md's limits
     python scripts/bench.py layers                       each layer, forward and with backward
     python scripts/bench.py steps --cases S,M --peers nanotorch-compile,torch,numpy
     python scripts/bench.py --results figures.json && python scripts/bench_page.py figures.json
@@ -34,6 +35,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import bench_cases
 import bench_cuda
 import bench_layers
 import bench_page
@@ -84,7 +86,7 @@ ENVIRONMENT["PYTHONPATH"] = os.pathsep.join(
 # Where no bytecode may be written, each process would compile its sources anew.
 ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None)
 RUNS = ("breast_cancer", "digits")
-PARTS = ("steps", "epochs", "fits", "layers", "processes", "memory", "curves")
+PARTS = ("steps", "jobs", "growth", "epochs", "fits", "layers", "processes", "memory", "curves")
 CUDA_PARTS = ("steps", "memory")
 
 
@@ -168,7 +170,7 @@ def take_turns(found: dict[str, Worker], turns: int, what: str = "") -> dict[str
         order = list(found)
         random.Random(turn).shuffle(order)
         for peer in order:
-            time.sleep(0.02)  # threads of the one before fall asleep
+            time.sleep(0.06)  # the threads of the one before spin on for a while
             times[peer].append(found[peer].turn(what))
     return times
 
@@ -193,6 +195,12 @@ def steps(
     with workers("step", peers, str(case), str(seconds), device) as found:
         losses = {peer: w.ready["loss"] for peer, w in found.items()}
         check_same(f"loss of {case}", losses, 1e-3 if case.precision == "float32" else 1e-2)
+        return take_turns(found, turns)
+
+
+def jobs(name: str, peers: Sequence[str], turns: int, seconds: float) -> dict[str, list[float]]:
+    with workers("job", peers, name, str(seconds)) as found:
+        check_same(f"result of {name}", {peer: w.ready["result"] for peer, w in found.items()})
         return take_turns(found, turns)
 
 
@@ -334,7 +342,11 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
         "parts", nargs="*", help=f"some of {', '.join(PARTS)}; all if none is named"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--cases", help=f"of steps and memory: some of {','.join(CUDA_CASES)}")
+    parser.add_argument(
+        "--cases",
+        help=f"of steps and memory: some of {','.join(CUDA_CASES)}; "
+        f"of jobs: {', '.join(bench_cases.NAMES)}",
+    )
     parser.add_argument("--peers", help=f"some of {','.join([*PEERS, 'scikit-learn'])}")
     parser.add_argument("--turns", type=int, help="turns of each peer; default 9")
     parser.add_argument("--seconds", type=float, default=0.2, help="of a turn; default 0.2")
@@ -361,7 +373,10 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     on_gpu = options.device == "cuda"
     parts, cases = (CUDA_PARTS, CUDA_CASES) if on_gpu else (PARTS, CASES)
     options.parts = chosen(",".join(options.parts), parts, "part") or list(parts)
-    options.cases = chosen(options.cases, list(cases), "case") or list(cases)
+    names = bench_cases.NAMES if not on_gpu else ()
+    asked = chosen(options.cases, [*cases, *names], "case") or [*cases, *names]
+    options.cases = [name for name in asked if name in cases]
+    options.jobs = [name for name in asked if name in names]
     if on_gpu and (reason := cuda_unavailable_reason()) is not None:
         stop(reason)
     modules = bench_cuda.PEERS if on_gpu else {**PEERS, **FIT_PEERS}
@@ -403,6 +418,16 @@ def measure(part: str, options: argparse.Namespace) -> Any:
             found[case] = steps(CASES[case], [*peers, *FLOORS], turns, seconds)
             say(f"steps {case} done")
         return found
+    if part == "jobs":
+        able = [peer for peer in bench_cases.PEERS if peer in peers]
+        times = {}
+        for name in options.jobs:
+            times[name] = jobs(name, able, turns, seconds)
+            say(f"job {name} done")
+        return times
+    if part == "growth":
+        with workers("growth", ["nanotorch"], "") as alone:
+            return alone["nanotorch"].ready
     if part == "epochs":
         return {name: epochs(name, peers, turns) for name in EPOCHS}
     if part == "fits":

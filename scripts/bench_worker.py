@@ -2,6 +2,8 @@
 then answers each line that it reads with a measured time.
 
     python scripts/bench_worker.py step PEER CASE SECONDS [cuda]  microseconds per step
+    python scripts/bench_worker.py job PEER NAME SECONDS          microseconds of a job
+    python scripts/bench_worker.py growth nanotorch ""            times over what grows; no turns
     python scripts/bench_worker.py epoch PEER CASE BATCH          seconds of a shuffled epoch
     python scripts/bench_worker.py fit PEER DATA                  seconds of a fit to convergence
     python scripts/bench_worker.py layers PEER SECONDS            microseconds of what a line names
@@ -24,6 +26,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import bench_cases
 import bench_cuda
 import bench_layers
 import numpy as np
@@ -75,6 +78,23 @@ def step(peer: str, case: Case, seconds: float, device: str) -> None:
         return seconds_of(lambda: run(count)) / (count * at_once) * 1e6
 
     serve({"loss": loss}, turn)
+
+
+def job(peer: str, name: str, seconds: float) -> None:
+    call = bench_cases.build(peer, name)
+    results = [call() for _ in range(WARM_UP)]
+    each = min(seconds_of(call) for _ in range(3))
+    count = max(1, int(seconds / max(each, 1e-7)))
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            call()
+
+    def turn() -> float:
+        run(max(1, count // 10))
+        return seconds_of(lambda: run(count)) / count * 1e6
+
+    serve({"result": results[-1]}, turn)
 
 
 def epoch(peer: str, case: Case, batch: int) -> None:
@@ -272,6 +292,12 @@ def main() -> None:
         device_memory(peer, Case.parse(what))
     elif mode == "epoch":
         epoch(peer, Case.parse(what), int(rest[0]))
+    elif mode == "job":
+        job(peer, what, float(rest[0]))
+    elif mode == "growth":
+        import bench_growth  # which imports NanoTorch, as other peers must not
+
+        print(json.dumps(bench_growth.measure()), flush=True)
     elif mode == "fit":
         fit(peer, what)
     elif mode == "layers":

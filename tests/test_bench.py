@@ -24,9 +24,9 @@ def run(*arguments: str, script: str = "bench.py") -> subprocess.CompletedProces
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["step"], "unknown part 'step'; there are steps, epochs"),
+        (["step"], "unknown part 'step'; there are steps, jobs, growth, epochs"),
         (["fits", "--device", "cuda"], "unknown part 'fits'; there are steps, memory"),
-        (["--cases", "S,XXL"], "unknown case 'XXL'; there are S, M, L, XL, MLP; did you mean XL?"),
+        (["--cases", "S,XXL"], "unknown case 'XXL'; there are S, M, L, XL, MLP, AdamW-100, "),
         (["--peers", "numpi"], "unknown peer 'numpi'"),
         (["--turns", "0"], "--turns expects a positive number, got 0"),
         (["--seconds", "-1"], "--seconds expects a positive number, got -1.0"),
@@ -61,6 +61,21 @@ def test_a_quick_run_gives_a_table_and_times_that_make_a_page(tmp_path: Path) ->
     written = page.read_text()
     assert first in written and "old" not in written
     assert written.startswith("before\n") and written.endswith("after\n")
+
+
+@pytest.mark.slow
+def test_jobs_are_timed_beside_numpy_and_their_results_agree(tmp_path: Path) -> None:
+    results, page = tmp_path / "figures.json", tmp_path / "page.md"
+    peers = "nanotorch,nanotorch-matched,nanotorch-compile,numpy"
+    result = run(
+        *("jobs", "--cases", "predict-1,pos_weight", "--peers", peers, "--quick", "--turns", "2"),
+        *("--seconds", "0.01", "--results", str(results)),
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("| pos_weight |") == 1
+    page.write_text("<!-- measured: jobs -->\nold\n<!-- end -->\n")
+    assert run(str(results), "--page", str(page), script="bench_page.py").returncode == 0
+    assert "| predict-1 |" in page.read_text() and "old" not in page.read_text()
 
 
 @pytest.mark.slow
