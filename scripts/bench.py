@@ -419,9 +419,9 @@ def measure(part: str, options: argparse.Namespace) -> Any:
             say(f"steps {case} done")
         return found
     if part == "jobs":
-        able = [peer for peer in bench_cases.PEERS if peer in peers]
         times = {}
         for name in options.jobs:
+            able = [peer for peer in bench_cases.peers_of(name) if peer in peers]
             times[name] = jobs(name, able, turns, seconds)
             say(f"job {name} done")
         return times

@@ -21,6 +21,7 @@ PEERS = (
 )
 # The names of layers that are jobs, too: networks that others have been tuned for.
 NETWORKS = {"LSTM": "LSTM 64-128", "LeNet": "LeNet", "GPT": "GPT of 4 x 64"}
+BY_HAND = ("elementwise-1e6", "pos_weight", "predict-1", "evaluate-1e6")
 RATE = 0.01
 Job = Callable[[], float]
 
@@ -150,8 +151,6 @@ NAMES = (*JOBS, *NETWORKS)
 def framework_job(library: str, variant: str, name: str) -> Job:
     torch = importlib.import_module(library)
     if name in NETWORKS:
-        if variant not in ("", "matched"):
-            raise ValueError(f"{name} is timed as it is and with compile(step)")
         peer = f"{library}-compile" if variant else library
         return bench_layers.build(peer, NETWORKS[name], True)
     loss_of, optimizer = JOBS[name](torch)
@@ -260,7 +259,7 @@ def jax_job(name: str) -> Job:
         p, x = made(30, 64, 1), jnp.asarray(drawn(1, 30))
         run = jax.jit(lambda p, x: jax.nn.sigmoid(linear(p[1], jax.nn.relu(linear(p[0], x)))))
         return lambda: float(run(p, x)[0, 0])
-    elif name == "evaluate-1e6":
+    else:  # evaluate-1e6
         p, x = made(30, 1)[0], jnp.asarray(drawn(1_000_000, 30))
         y = (jnp.arange(1_000_000) % 2)[:, None] * 1.0
 
@@ -270,8 +269,6 @@ def jax_job(name: str) -> Job:
 
         run = jax.jit(scores)
         return lambda: float(run(p, x, y))
-    else:
-        raise ValueError(f"{name} is not written for JAX")
 
     def sgd(parameters: Any, state: Any) -> Any:
         value, slopes = jax.value_and_grad(loss)(parameters)
@@ -339,21 +336,26 @@ def numpy_job(name: str) -> Job:
         (v, w), x = layers(30, 64, 1), drawn(1, 30)
         v, w = v.T.copy(), w.T.copy()
         return lambda: float((1 / (1 + np.exp(-(np.maximum(x @ v, 0) @ w))))[0, 0])
-    if name == "evaluate-1e6":
-        w, x = layers(30, 1)[0].T.copy(), drawn(1_000_000, 30)
-        y = (np.arange(1_000_000) % 2).astype("f")[:, None]
+    w, x = layers(30, 1)[0].T.copy(), drawn(1_000_000, 30)
+    y = (np.arange(1_000_000) % 2).astype("f")[:, None]
 
-        def scores() -> float:
-            z = x @ w
-            loss = (np.maximum(z, 0) - z * y + np.log1p(np.exp(-np.abs(z)))).mean()
-            return float(loss + ((z > 0) == (y > 0.5)).mean())
+    def scores() -> float:
+        z = x @ w
+        loss = (np.maximum(z, 0) - z * y + np.log1p(np.exp(-np.abs(z)))).mean()
+        return float(loss + ((z > 0) == (y > 0.5)).mean())
 
-        return scores
-    raise ValueError(f"{name} is not written for NumPy")
+    return scores
+
+
+def peers_of(name: str) -> tuple[str, ...]:
+    """The peers for which a job is written."""
+    if name in NETWORKS:
+        return "nanotorch", "nanotorch-matched", "torch"
+    return PEERS if name in BY_HAND else PEERS[:-1]
 
 
 def build(peer: str, name: str) -> Job:
-    """The call of a job; ValueError where the peer has none."""
+    """The call of a job, for one of its peers."""
     library, _, variant = peer.partition("-")
     if library == "jax":
         return jax_job(name)
