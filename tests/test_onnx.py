@@ -22,14 +22,14 @@ pytestmark = pytest.mark.ring("interop")
 
 
 class Function(nn.Module):
-    """A module that computes a function."""
+    """A module that computes a function, of a module that it has and its input."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], part: nn.Module | None = None) -> None:
         super().__init__()
-        self.function = function
+        self.function, self.part = function, part
 
     def forward(self, x: Any) -> Any:
-        return self.function(x)
+        return self.function(x) if self.part is None else self.function(self.part, x)
 
 
 def rows(*shape: int) -> nt.Tensor:
@@ -105,12 +105,91 @@ MODULES: list[tuple[str, Callable[[], nn.Module], nt.Tensor]] = [
     ("Upsample bilinear", lambda: nn.Upsample(scale_factor=2, mode="bilinear"), IMAGES),
     ("ZeroPad2d", lambda: nn.ZeroPad2d(1), IMAGES),
     ("ReplicationPad2d", lambda: nn.ReplicationPad2d(1), IMAGES),
+    ("Unfold", lambda: nn.Unfold((2, 3), dilation=(2, 1), padding=(1, 2), stride=(1, 2)), IMAGES),
+    ("Unfold plain", lambda: nn.Unfold(2), IMAGES),
+    (
+        "Fold",
+        lambda: nn.Sequential(nn.Unfold(2, padding=1), nn.Fold(IMAGES.shape[2:], 2, padding=1)),
+        IMAGES,
+    ),
     ("Embedding", lambda: nn.Embedding(10, 4), WORDS),
+    ("EmbeddingBag", lambda: nn.EmbeddingBag(10, 4, padding_idx=2), WORDS),
+    ("EmbeddingBag sum", lambda: nn.EmbeddingBag(10, 4, mode="sum"), WORDS),
     ("RNN", lambda: nn.RNN(8, 6, nonlinearity="relu", batch_first=True, bias=False), STEPS),
     ("GRU", lambda: nn.GRU(8, 6, 2, bidirectional=True, batch_first=True), STEPS),
     ("LSTM", lambda: nn.LSTM(8, 6, 2, bidirectional=True, batch_first=True), STEPS),
     ("LSTM projected", lambda: nn.LSTM(8, 6, proj_size=3, batch_first=True), STEPS),
     ("LSTMCell", lambda: nn.LSTMCell(8, 5), FLAT),
+    *(
+        (name, (lambda name=name, options=options: getattr(nn, name)(*options)), example)
+        for name, options, example in (
+            ("AdaptiveAvgPool1d", (3,), SERIES),
+            ("AdaptiveMaxPool1d", (3,), SERIES),
+            ("AlphaDropout", (0.5,), FLAT),
+            ("AvgPool1d", (2,), SERIES),
+            ("ChannelShuffle", (2,), IMAGES),
+            ("CircularPad1d", (1,), SERIES),
+            ("CircularPad2d", (1,), IMAGES),
+            ("ConstantPad1d", (1, 2.0), SERIES),
+            ("ConstantPad2d", (1, 2.0), IMAGES),
+            ("Dropout1d", (0.5,), SERIES),
+            ("Dropout2d", (0.5,), IMAGES),
+            ("GLU", (), FLAT),
+            ("GRUCell", (8, 5), FLAT),
+            ("InstanceNorm1d", (4,), SERIES),
+            ("PixelShuffle", (2,), IMAGES),
+            ("PixelUnshuffle", (2,), IMAGES[:, :, :8]),
+            ("RMSNorm", (8,), FLAT),
+            ("RNNCell", (8, 5), FLAT),
+            ("ReflectionPad1d", (2,), SERIES),
+            ("ReflectionPad2d", (1,), IMAGES),
+            ("ReplicationPad1d", (1,), SERIES),
+            ("Softmax2d", (), IMAGES),
+            ("Softmin", (1,), FLAT),
+            ("Threshold", (0.1, 2.0), FLAT),
+            ("Unflatten", (1, (2, 4)), FLAT),
+            ("UpsamplingBilinear2d", (None, 2), IMAGES),
+            ("UpsamplingNearest2d", (None, 2), IMAGES),
+            ("ZeroPad1d", (1,), SERIES),
+        )
+    ),
+    ("Bilinear", lambda: Function(lambda m, x: m(x, x * 2), nn.Bilinear(8, 8, 3)), FLAT),
+    (
+        "CosineSimilarity",
+        lambda: Function(lambda m, x: m(x * 1e13, x + 1), nn.CosineSimilarity()),
+        FLAT,
+    ),
+    (
+        "PairwiseDistance",
+        lambda: Function(lambda m, x: m(x, x + 1), nn.PairwiseDistance()),
+        FLAT,
+    ),
+    (
+        "MultiheadAttention",
+        lambda: Function(lambda m, x: m(x, x, x), nn.MultiheadAttention(8, 2, batch_first=True)),
+        STEPS,
+    ),
+    (
+        "TransformerEncoder",
+        lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2),
+        STEPS,
+    ),
+    *(
+        (name, (lambda make=make: Function(lambda m, x: m(x, x * 2), make())), STEPS)
+        for name, make in (
+            (
+                "TransformerDecoderLayer",
+                lambda: nn.TransformerDecoderLayer(8, 2, 16, batch_first=True),
+            ),
+            (
+                "TransformerDecoder",
+                lambda: nn.TransformerDecoder(
+                    nn.TransformerDecoderLayer(8, 2, 16, batch_first=True), 2
+                ),
+            ),
+            ("Transformer", lambda: nn.Transformer(8, 2, 1, 1, 16, batch_first=True)),
+        )
+    ),
     (
         "TransformerEncoderLayer",
         lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
@@ -124,6 +203,37 @@ MODULES: list[tuple[str, Callable[[], nn.Module], nt.Tensor]] = [
         IMAGES,
     ),
 ]
+
+
+CONTAINERS = {
+    *("Module", "ModuleDict", "ModuleList", "ParameterDict", "ParameterList", "Sequential"),
+    *("RNNBase", "RNNCellBase"),
+}
+
+
+def test_steps_before_rows_are_open_along_the_axis_of_rows(tmp_path: Path) -> None:
+    nt.manual_seed(0)
+    model, example = nn.GRU(8, 4).eval(), STEPS.transpose(0, 1)
+    with pytest.raises(ExportError, match="is batch_axis right"):
+        export(model, example, tmp_path / "a.onnx")
+    export(model, example, tmp_path / "a.onnx", batch_axis=1)
+    session = ort.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
+    for x in (example, example[:, :1], nt.cat([example, example], 1)):
+        with nt.no_grad():
+            expected = flat(model(x))
+        results = session.run(None, {session.get_inputs()[0].name: x.contiguous().numpy()})
+        for result, array in zip(results, expected, strict=True):
+            np.testing.assert_allclose(result, array, rtol=1e-5, atol=1e-5)
+
+
+def test_every_layer_is_tried() -> None:
+    names = {
+        name
+        for name in dir(nn)
+        if isinstance(kind := getattr(nn, name), type) and issubclass(kind, nn.Module)
+    }
+    layers = {name for name in names - CONTAINERS if not name.endswith("Loss")}
+    assert layers - {case[0].split()[0] for case in MODULES} == set()
 
 
 @pytest.mark.parametrize(("make", "example"), [c[1:] for c in MODULES], ids=[c[0] for c in MODULES])
@@ -146,6 +256,8 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "zeros for each row": lambda x: nt.cat([x, nt.zeros(x.shape[0], 2)], 1),
     "the number of each row": lambda x: x[nt.arange(x.shape[0]), x.argmax(1)],
     "an index tensor": lambda x: x[:, nt.tensor([3, 1])],
+    "sums by index": lambda x: nt.zeros(3, 8).index_add(0, nt.arange(x.shape[0]) % 3, x),
+    "values at indices": lambda x: x.index_put((nt.arange(x.shape[0]), x.argmax(1)), x.sum(1)),
     "gathering": lambda x: x.gather(1, (x > 0).long()),
     "a write in place": lambda x: (x * 2).add_(1).relu_(),
     "padding by a value": lambda x: F.pad(x, (1, 2), value=3.0),

@@ -176,7 +176,7 @@ def paired(one: Any, two: Any, rows: int) -> Any:
     if type(one) is int and type(two) is int and one != two:
         return Rows(two - one, one - (two - one) * rows)
     if isinstance(one, tuple | slice) or isinstance(two, tuple | slice):
-        raise ExportError(f"{one!r} and {two!r} for one row more")
+        raise ExportError(f"{one!r} and {two!r} for one row more; is batch_axis right?")
     same = one is two or one == two or (one != one and two != two)
     if not same:
         raise ExportError(f"{one!r}, and {two!r} for one row more")

@@ -226,6 +226,18 @@ def _reduction(call: Call, x: str, dim: Any = None, keepdim: bool = False, p: fl
     return call.node("Cast", x, to=element_type(bool)) if name in ("AllOf", "AnyOf") else x
 
 
+@translates("Magnitude")
+def _magnitude(call: Call, x: str, dim: Any) -> Any:
+    """A power of two near the largest |x| if that is above 2⁴⁰ and finite, else 1."""
+    dims = range(call.x().ndim) if dim is None else [dim] if isinstance(dim, int) else dim
+    size = call.node("ReduceMax", call.node("Abs", x), call.graph.integers(*dims), keepdims=1)
+    exponent = call.node("Mul", call.node("Log", size), call.number(1 / math.log(2)))
+    power = call.node("Pow", call.number(2), call.node("Ceil", exponent))
+    above = call.node("Greater", size, call.number(2.0**40))
+    finite = call.node("Less", power, call.number(math.inf))
+    return call.node("Where", call.node("And", above, finite), power, call.number(1))
+
+
 @translates("Var", "Std")
 def _variance(
     call: Call, x: str, dim: Any = None, correction: float = 1, keepdim: bool = False
@@ -355,20 +367,39 @@ def _index(call: Call, x: str, *indices: str, key: Any) -> Any:
         raise ExportError("this mixture of indices has no counterpart in ONNX here")
     if len(places) == 1:
         return call.node("Gather", x, indices[0], axis=places[0])
+    return call.node("GatherND", x, _stacked(call, x, indices, places, call.kernel.operands[1:]))
+
+
+def _stacked(call: Call, x: str, indices: Any, places: list[int], arrays: Any) -> Any:
+    """Index tensors along the first dimensions as one, whose last dimension has one of each."""
     if places != list(range(len(places))):
         raise ExportError("index tensors that do not stand first have no counterpart in ONNX here")
-    sizes = call.kernel.operands[1:]
-    shape = np.broadcast_shapes(*(index.shape for index in sizes))
-    if any(index.shape != shape for index in sizes):
+    if any(index.shape != arrays[0].shape for index in arrays):
         raise ExportError("index tensors of several shapes have no counterpart in ONNX here")
     wrapped = []
     for axis, index in enumerate(indices):  # GatherND takes no negative numbers in all runtimes
         size = call.node("Shape", x, start=axis, end=axis + 1)
-        negative = call.node("Less", index, call.graph.constant(0, dtype=sizes[axis].dtype))
+        negative = call.node("Less", index, call.graph.constant(0, dtype=arrays[axis].dtype))
         wrapped.append(call.node("Where", negative, call.node("Add", index, size), index))
     last = call.graph.integers(-1)
-    stacked = call.node("Concat", *(call.node("Unsqueeze", i, last) for i in wrapped), axis=-1)
-    return call.node("GatherND", x, stacked)
+    return call.node("Concat", *(call.node("Unsqueeze", i, last) for i in wrapped), axis=-1)
+
+
+@translates("IndexPut")
+def _index_put(
+    call: Call, x: str, value: str, *indices: str, key: Any, accumulate: bool = False
+) -> Any:
+    """Values at index tensors along the first dimensions, written or added there."""
+    places = [number for number, item in enumerate(key) if isinstance(item, str)]
+    others = [item for item in key if not isinstance(item, str)]
+    base, values, *arrays = call.kernel.operands
+    whole = all(item == slice(None) or item is Ellipsis for item in others)
+    shape = (*arrays[0].shape, *base.shape[len(places) :])
+    if not whole or getattr(values, "shape", None) != shape:
+        raise ExportError("this write at indices has no counterpart in ONNX here")
+    stacked = _stacked(call, x, indices, places, arrays)
+    reduction = "add" if accumulate else "none"
+    return call.node("ScatterND", x, stacked, value, reduction=reduction)
 
 
 @translates("Flip")
@@ -588,6 +619,40 @@ def _transposed(
         dilations=windows.dilation,
         output_padding=beyond,
         group=groups,
+    )
+
+
+@translates("Unfold")
+def _unfold(call: Call, x: str, windows: Any = None, **attributes: Any) -> Any:
+    """The windows of images, whose elements have fixed places among the pixels."""
+    if windows is None:
+        raise ExportError("windows along one dimension have no counterpart in ONNX here")
+    pads = _pads(((0, 0), (0, 0), *windows.padding))
+    padded, counts = windows.padded(call.x().shape[2:]), windows.counts(call.x().shape[2:])
+    first = np.add.outer(
+        np.arange(counts[0]) * windows.stride[0] * padded[1],
+        np.arange(counts[1]) * windows.stride[1],
+    )
+    places = np.add.outer(windows.offsets(padded), first.ravel())
+    integers = call.graph.integers
+    pixels = call.node("Pad", x, integers(*pads)) if any(pads) else x
+    pixels = call.node("Reshape", pixels, integers(0, 0, -1))
+    columns = call.node("Gather", pixels, call.graph.constant(places), axis=2)
+    return call.node("Reshape", columns, integers(0, -1, first.size))
+
+
+@translates("Fold")
+def _fold(call: Call, x: str, shape: Any, windows: Any = None, **attributes: Any) -> Any:
+    if windows is None:
+        raise ExportError("windows along one dimension have no counterpart in ONNX here")
+    return call.node(
+        "Col2Im",
+        x,
+        call.graph.integers(*shape),
+        call.graph.integers(*windows.size),
+        strides=windows.stride,
+        pads=_pads(windows.padding),
+        dilations=windows.dilation,
     )
 
 
