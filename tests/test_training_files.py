@@ -661,6 +661,25 @@ def test_files_that_are_damaged_anyhow_end_in_one_line() -> None:
     assert damage.run(count=150, seed=0, seconds=5.0, quiet=True) == []
 
 
+def test_a_line_of_any_length_names_the_columns() -> None:
+    names = ["y", *(f"gene_{number:09}" for number in range(20_000))]
+    rows = "".join(f"{','.join([str(i % 2)] + [str(i)] * 20_000)}\n" for i in range(5))
+    Path("d.csv").write_text(",".join(names) + "\n" + rows)
+    assert read_table("d.csv").names == names
+    start = time.process_time()
+    all_rows = ["--data.validation", "0", "--data.test", "0", "--data.target", "y"]
+    folder = train("--data.source", "d.csv", *all_rows)
+    assert time.process_time() - start < 10  # 60 seconds where each name is looked for in a list
+    assert len((folder / "coefficients.csv").read_text().splitlines()) == 1 + 1 + 20_000
+
+
+def test_numbers_too_large_for_a_mean_end_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("d.csv").write_text("x,y\n" + "1e308,0\n1.5e308,1\n" * 30)
+    assert call("train", "a.toml", "--data.source", "d.csv", *QUICK) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "'x': its numbers are too large to have a mean" in line
+
+
 # --- text from files ---------------------------------------------------------------------------
 
 

@@ -73,10 +73,7 @@ def coefficients(
     start = len(terms) - len(names)
     columns = [weight] if bias is None else [bias[:, None], weight]
     beta = np.concatenate(columns, axis=1).astype(np.float64)
-    units = np.eye(len(terms))  # w / s for a feature, and b - sum w m / s for the intercept
-    units[start:, start:] = np.diag(1 / data.standardization.scale)
-    if start:
-        units[0, 1:] = -data.standardization.mean / data.standardization.scale
+    mean, scale = data.standardization.mean, data.standardization.scale
     outcomes = data.target.columns if task == "regression" else data.target.classes
     contrast = np.eye(len(beta))
     if task == "binary":
@@ -84,7 +81,10 @@ def coefficients(
     elif task == "classes":
         outcomes, contrast = outcomes[1:], np.eye(len(beta))[1:]
         contrast[:, 0] = -1.0
-    values = contrast @ beta @ units.T
+    values = contrast @ beta  # to w / s for a feature, and b - sum w m / s for the intercept
+    values[:, start:] /= scale
+    if start:
+        values[:, 0] -= values[:, 1:] @ mean
     errors = np.full(values.shape, math.nan)
     notes = []
     freedom = math.inf
@@ -95,6 +95,10 @@ def coefficients(
         notes.append(f"no standard errors: {fit.problem}")
     else:
         freedom = fit.freedom
+        units = np.eye(len(terms))  # the same as a matrix
+        units[start:, start:] = np.diag(1 / scale)
+        if start:
+            units[0, 1:] = -mean / scale
         directions = np.kron(contrast, units)[:, fit.free]
         squares = ((directions @ fit.covariance) * directions).sum(axis=1)
         errors = np.sqrt(np.maximum(squares, 0)).reshape(values.shape)

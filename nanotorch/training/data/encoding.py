@@ -431,13 +431,14 @@ def encode_target(
         )
     if task == "binary" and len(classes) != 2:
         raise InputError(f'data.task = "binary" needs two classes, found {len(classes)}')
-    strangers = [name for name in present if name not in classes]
+    codes_of = {name: code for code, name in enumerate(classes)}
+    strangers = [name for name in present if name not in codes_of]
     if strangers:
         raise InputError(
             f"{table.origin}: target {names[0]!r}: class {strangers[0]!r} is not among "
             f"{', '.join(classes[:12])}"
         )
-    codes = np.array([classes.index(name) for name in present], dtype=np.int64)[places]
+    codes = np.array([codes_of[name] for name in present], dtype=np.int64)[places]
     if task == "binary":
         return Target(task, codes.astype(np.float32)[:, None], classes, names)
     return Target(task, codes, classes, names)

@@ -27,6 +27,8 @@ from nanotorch.training.errors import InputError
 
 HEAD = 2**16  # bytes that are looked at
 BLOCK = 2**10  # rows taken apart at once
+LONGEST_HEAD = 2**24  # bytes that are looked at where lines are long
+LINES = 4  # that are looked at, however long
 MOST_COMPRESSED = 1032  # times that deflate can shrink its input
 MOST_UNPACKED = 100  # times its size that a packed text may have
 SMALL = 2**26  # bytes of memory that any file may take
@@ -164,6 +166,10 @@ def guess_layout(path: Path, reading: Reading) -> Layout:
     """The layout of a text file, from its first bytes and what the configuration says."""
     with opened(path) as file:
         head = file.read(HEAD)
+        while len(head) < LONGEST_HEAD and head.count(b"\n") + head.count(b"\r") < LINES:
+            if not (more := file.read(len(head))):
+                break
+            head += more
     layout = Layout(comment=reading.comment)
     if reading.missing_values is not None:
         layout.missing = frozenset(["", *map(str, reading.missing_values)])
@@ -173,7 +179,7 @@ def guess_layout(path: Path, reading: Reading) -> Layout:
     except (LookupError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: data.encoding: not text in {layout.encoding}: {error}") from None
     lines = [line + "\n" for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
-    if len(head) == HEAD and len(lines) > 1:
+    if len(head) >= HEAD and len(lines) > 1:
         lines.pop()  # it may be cut off
     filled = [(number, line) for number, line in enumerate(lines) if line.strip()]
     stated = EXCEL.fullmatch(filled[0][1].strip()) if filled else None

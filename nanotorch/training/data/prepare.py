@@ -371,11 +371,15 @@ def _standardization(
     for features in chunks():
         if len(features):
             rows += len(features)
-            total += features.sum(axis=0, dtype=np.float64)
+            with np.errstate(over="ignore", invalid="ignore"):
+                total += features.sum(axis=0, dtype=np.float64)
             low = np.minimum(low, features.min(axis=0))
             high = np.maximum(high, features.max(axis=0))
     encoding.note_ranges(low, high)
     mean = total / rows
+    if not np.isfinite(mean).all():
+        name = encoding.feature_names[int(np.isfinite(mean).argmin())]
+        raise InputError(f"column {name!r}: its numbers are too large to have a mean; scale them")
     squares = np.zeros(count)
     unit = np.where(np.maximum(np.abs(low), np.abs(high)) < LARGEST_SQUARED, 1.0, LARGEST_SQUARED)
     for features in chunks():

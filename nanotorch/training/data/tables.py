@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import functools
 import math
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -51,30 +52,32 @@ class Table:
     def __post_init__(self) -> None:
         if not self.target:
             self.target = self.names[-1:]
-        seen = set()
-        for name in self.names:
-            if name in seen:
-                raise InputError(f"{self.origin}: two columns are called {name!r}")
-            seen.add(name)
+        if len(self._places) < len(self.names):
+            twice = next(n for at, n in enumerate(self.names) if self._places[n] < at)
+            raise InputError(f"{self.origin}: two columns are called {twice!r}")
         if len(self) == 0:
             raise InputError(f"{self.origin}: there are no rows")
 
     def __len__(self) -> int:
         return len(self.values)
 
+    @functools.cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: at for at, name in reversed([*enumerate(self.names)])}
+
     def column(self, which: str | int, key: str) -> int:
         """The position of a column given by name or number (from 0, negative from the end)."""
         if isinstance(which, int):
             if -len(self.names) <= which < len(self.names):
                 return which % len(self.names)
-            if str(which) in self.names:  # such as a year
-                return self.names.index(str(which))
+            if str(which) in self._places:  # such as a year
+                return self._places[str(which)]
             raise InputError(
                 f"{self.origin}: {key}: there is no column {which}; "
                 f"the table has {len(self.names)} columns"
             )
-        if which in self.names:
-            return self.names.index(which)
+        if which in self._places:
+            return self._places[which]
         listing = ", ".join(self.names[:12]) + (" …" if len(self.names) > 12 else "")
         raise InputError(f"{self.origin}: {key}: there is no column {which!r}; there are {listing}")
 
@@ -200,7 +203,8 @@ def table_of_text(origin: str, text: TextTable, reading: Reading) -> Table:
             return name in in_use
         return not any(fnmatch.fnmatchcase(name, word) for word in ignore)
 
-    leave = [name in text.names[:at] and not is_used(name) for at, name in enumerate(text.names)]
+    first = {name: at for at, name in reversed([*enumerate(text.names)])}
+    leave = [first[name] < at and not is_used(name) for at, name in enumerate(text.names)]
     if any(leave):
         text.values = text.values[:, ~np.array(leave)]
         text.names = [name for name, left in zip(text.names, leave, strict=True) if not left]
