@@ -625,3 +625,12 @@ def test_a_column_of_too_many_texts_is_left_out(monkeypatch: pytest.MonkeyPatch)
             InputError, match=r"column 'id': of a file above data\.memory up to 100"
         ):
             prepare(Data(source=source, memory="1 kB", hash={"id": 64}), "logistic", 0)
+
+
+def test_a_run_says_where_its_rows_are(capfd: pytest.CaptureFixture[str]) -> None:
+    table()
+    quick = {"curves": False, "report": False}
+    data = {"source": "d.npy", "memory": SMALL}
+    fit({"data": data, "training": {"epochs": 1}, "output": quick, "device": "cpu"})
+    said = capfd.readouterr().out
+    assert "data: 5.4e-05 GB stay on the disk, for data.memory is 3e-05 GB: read in blocks" in said

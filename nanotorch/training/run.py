@@ -85,6 +85,8 @@ class Run:
         training = config.training
         needed = _bytes_of(data, self.dtype.itemsize)
         self._on_device, self.place_words = choose_place(config.data.on_device, needed, device)
+        if isinstance(data.train, StreamedPart):
+            self.place_words = data.train.words()
         self.batches = self._batches(data.train, training.batch_size, training=True)
         self.updates = math.ceil(self.batches.count / training.accumulate)  # per epoch
         self.rates = LearningRates(config.schedule, self.optimizer, training.epochs, self.updates)

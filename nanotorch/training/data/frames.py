@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import importlib.util
 import os
 import queue
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from nanotorch.training.data.layout import MOST_COMPRESSED, SMALL
 from nanotorch.training.errors import InputError, needs_extra, reading
 
+M_ARENA_MAX = -8  # of mallopt in glibc
 SAMPLE = 1000  # cells that tell most columns of text from one of numbers
 GAPS = ("NoneType", "NAType", "NaTType")  # types of what is missing, in Python and pandas
 Columns = tuple[list[str], NDArray[np.float64], dict[str, list[str]]]
@@ -47,8 +50,16 @@ def read_frame(path: Path) -> Columns:
         return columns_of(str(path), frame, polars)
 
 
+@functools.cache
+def _few_arenas() -> None:
+    """Let threads that start from now on share memory, of which glibc reserves 64 MB for each."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
+
+
 def frame_batches(path: Path, rows: int) -> Iterator[Columns]:
     """A Parquet file as pieces of about so many rows, each as `read_frame` has it."""
+    _few_arenas()
     polars = _polars(f"{path}: {path.suffix} files")
     with reading(path, f"a {path.suffix} file"), _silent():
         frame = polars.scan_parquet(path)
@@ -66,6 +77,7 @@ def frame_batches(path: Path, rows: int) -> Iterator[Columns]:
 
 def parquet_size(path: Path) -> tuple[int, int]:
     """Rows and columns of a Parquet file, of which no row is read."""
+    _few_arenas()
     polars = _polars(f"{path}: {path.suffix} files")
     with reading(path, f"a {path.suffix} file"), _silent():
         frame = polars.scan_parquet(path)
@@ -76,6 +88,7 @@ class ParquetWriter:
     """Writes columns into a Parquet file, piece by piece, on a thread of polars."""
 
     def __init__(self, path: Path, kinds: dict[str, type]) -> None:
+        _few_arenas()
         self._polars = _polars(f"{path}: {path.suffix} files")
         from polars.io.plugins import register_io_source
 

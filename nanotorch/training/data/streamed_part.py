@@ -59,6 +59,15 @@ class StreamedPart:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
+    def words(self) -> str:
+        """Where the rows are, and how they are read."""
+        file, memory = self.table.file, self.table.memory
+        size = file.rows * file.columns * file.dtype.itemsize
+        return (
+            f"{size / 1e9:,.3g} GB stay on the disk, for data.memory is {memory / 1e9:,.3g} GB: "
+            f"read in blocks of {self.table.block:,} rows"
+        )
+
     def pieces(self) -> Iterator[tuple[Table, NDArray[np.int64]]]:
         """Blocks of the table, and the places of this part's rows in each that has some."""
         for number, count in enumerate(self.counts.tolist()):
