@@ -234,8 +234,8 @@ class _Neural(Estimator):
         if isinstance(self.module, nt.nn.Module):
             return copy.deepcopy(self.module)
         if self.module is not None:
-            made: nt.nn.Module = self.module(inputs, outputs)
-            return made
+            module: nt.nn.Module = self.module(inputs, outputs)
+            return module
         layers: list[nt.nn.Module] = []
         for width in self.hidden:
             layers += [nt.nn.Linear(inputs, width), nt.nn.ReLU()]

@@ -148,8 +148,8 @@ class Estimator(BaseEstimator):
         y = self._targets(y, anew)
         weights = self._class_weights(y)
         if sample_weight is not None:
-            given = _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
-            weights = given if weights is None else weights * given
+            shares = _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
+            weights = shares if weights is None else weights * shares
         if weights is None:
             return X, y, None
         if weights.min() < 0:
@@ -327,9 +327,9 @@ class Estimator(BaseEstimator):
         self, optimizer: Any, parts: list[Any], penalties: list[tuple[Any, Any, float]], epochs: int
     ) -> None:
         """Epochs of mini-batches; ends early where the loss that is watched falls no further."""
-        held_back = None
+        validation = None
         if self.early_stopping and epochs > 1:
-            parts, held_back = self._hold_back(parts)
+            parts, validation = self._hold_back(parts)
         rows = len(parts[0])
         size = min(self.batch_size, rows)
 
@@ -339,43 +339,45 @@ class Estimator(BaseEstimator):
             optimizer.step()
             return loss
 
-        best, waited, kept = math.inf, 0, None
+        best, epochs_since, best_state = math.inf, 0, None
         for _ in range(epochs):
             order = nt.randperm(rows, device=self.device)
             total = 0.0
             for first in range(0, rows, size):
                 batch = order[first : first + size]
-                taken = [part[batch] for part in parts if part is not None]
-                total += float(step(*taken)) * len(batch)
+                rows_of_batch = [part[batch] for part in parts if part is not None]
+                total += float(step(*rows_of_batch)) * len(batch)
             self.n_iter_ += 1
             record = {"epoch": self.n_iter_, "loss": total / rows}
             watched = record["loss"]
-            if held_back is not None:
-                watched = record["validation_loss"] = self._measure(held_back)
+            if validation is not None:
+                watched = record["validation_loss"] = self._measure(validation)
             if not math.isfinite(record["loss"]):
                 raise ValueError(
                     f"{type(self).__name__}: the loss is {record['loss']} in epoch {self.n_iter_}; "
                     "lower lr, or scale the features"
                 )
             ends = self._record(record)
-            waited = 0 if watched < best - self.tol else waited + 1
+            epochs_since = 0 if watched < best - self.tol else epochs_since + 1
             if watched < best:
                 best = watched
-                kept = copy.deepcopy(self.module_.state_dict()) if held_back is not None else None
-            if ends or waited >= self.n_iter_no_change:
+                best_state = (
+                    copy.deepcopy(self.module_.state_dict()) if validation is not None else None
+                )
+            if ends or epochs_since >= self.n_iter_no_change:
                 break
-        if kept is not None:
-            self.module_.load_state_dict(kept)
+        if best_state is not None:
+            self.module_.load_state_dict(best_state)
 
     def _hold_back(self, parts: list[Any]) -> tuple[list[Any], list[Any]]:
         """The rows to train on and those to watch, `validation_fraction` of them."""
-        train, held_back = train_test_split(
+        train, validation = train_test_split(
             np.arange(len(parts[0])),
             test_size=self.validation_fraction,
             random_state=self._random.randint(2**31),
             stratify=self._strata(parts[1]),
         )
-        picks = (nt.from_numpy(np.sort(part)).to(self.device) for part in (train, held_back))
+        picks = (nt.from_numpy(np.sort(part)).to(self.device) for part in (train, validation))
         first, second = ([None if p is None else p[pick] for p in parts] for pick in picks)
         return first, second
 
@@ -413,7 +415,7 @@ class Classifier(ClassifierMixin, Estimator):
 
     def _targets(self, y: Any, anew: bool) -> Any:
         check_classification_targets(y)
-        finds_classes = anew and not getattr(self, "_classes_are_told", False)
+        finds_classes = anew and not getattr(self, "_classes_are_named", False)
         if finds_classes:
             self.classes_, y = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -465,8 +467,8 @@ class Classifier(ClassifierMixin, Estimator):
         """The classes to hold back in their shares, unless there are too few rows for that."""
         y = y.cpu().numpy().ravel().astype(int)
         counts = np.bincount(y)
-        held_back = math.ceil(self.validation_fraction * len(y))
-        return y if counts[counts > 0].min() > 1 and held_back >= len(counts) else None
+        validation = math.ceil(self.validation_fraction * len(y))
+        return y if counts[counts > 0].min() > 1 and validation >= len(counts) else None
 
     def decision_function(self, X: Any) -> Any:
         """Logits: (rows,) for two classes, (rows, classes) for more."""
@@ -498,7 +500,7 @@ class Classifier(ClassifierMixin, Estimator):
         Not there with the optimizer "lbfgs", which needs all rows at once.
         """
         if not hasattr(self, "module_"):
-            self._classes_are_told = classes is not None
+            self._classes_are_named = classes is not None
             if classes is not None:
                 self.classes_ = np.unique(classes)
         elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
@@ -509,7 +511,7 @@ class Classifier(ClassifierMixin, Estimator):
         try:
             return self._partial_fit(X, y, sample_weight)
         finally:
-            self._classes_are_told = False
+            self._classes_are_named = False
 
 
 class Regressor(RegressorMixin, Estimator):
