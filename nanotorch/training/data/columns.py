@@ -191,6 +191,8 @@ def decide(
         return Column(name, kind="sparse", size=table.width), None
     if (size := buckets_wanted(name, data.hash)) is not None:
         return Column(name, kind="hashed", size=size), None
+    if name in getattr(table, "crowded", ()):
+        return None, None  # which a note of the table says
     texts = table.categories.get(name)
     kind: Any = data.types.get(name)
     facts = facts or ColumnFacts.of(table, position)

@@ -1,7 +1,8 @@
 """Columns whose values are hashed: each value is one of so many buckets, and a bucket a weight.
 
 The same value has the same bucket in every file and on every machine, and a number has that of its
-text. Two values may share a bucket.
+text: a text stands for a whole number of 53 bits, which a copy of a file can hold. Two values may
+share a bucket.
 Source: Weinberger et al. (2009), https://arxiv.org/abs/0902.2206
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,11 @@ def buckets_wanted(name: str, hashed: Mapping[str, int]) -> int | None:
 def buckets_of_numbers(values: NDArray[Any], size: int) -> Buckets:
     """The bucket of each number; NaN has that of the text of a gap."""
     values = np.asarray(values, np.float64) + 0.0  # so that -0 is 0
+    values = np.where(np.isnan(values), number_of(""), values)
     whole = values == np.floor(values)
     whole &= np.abs(values) < 2.0**63
     keys = np.where(whole, np.where(whole, values, 0).astype(np.int64), values.view(np.int64))
-    buckets = _mixed(keys.view(np.uint64)) % np.uint64(size)
-    return np.where(np.isnan(values), _of_text("", size), buckets.astype(np.float64))
+    return (_mixed(keys.view(np.uint64)) % np.uint64(size)).astype(np.float64)
 
 
 def buckets_of_texts(texts: list[str], size: int) -> Buckets:
@@ -45,20 +46,26 @@ def buckets_of_texts(texts: list[str], size: int) -> Buckets:
     known = _of_texts.get((id(texts), size))
     if known is not None and known[0] is texts and len(known[1]) == len(texts) + 1:
         return known[1]
-    numbers = np.array([float(text) if is_number(text) else math.nan for text in texts])
-    buckets = buckets_of_numbers(numbers, size)
-    for at in np.flatnonzero(np.isnan(numbers)).tolist():
-        buckets[at] = _of_text(texts[at], size)
-    buckets = np.append(buckets, _of_text("", size))
+    numbers = [*(number_of(text) for text in texts), math.nan]
+    buckets = buckets_of_numbers(np.array(numbers), size)
     if len(_of_texts) >= KEPT:
         _of_texts.clear()
     _of_texts[id(texts), size] = texts, buckets
     return buckets
 
 
-def _of_text(text: str, size: int) -> int:
+def number_of(text: str) -> float:
+    """The number that a text is, or the whole number that stands for it."""
+    if is_number(text):
+        return float(text)
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") % size
+    return float(int.from_bytes(digest, "little") >> 11)
+
+
+def numbers_of_cells(cells: Iterable[str], missing: Container[str]) -> NDArray[np.float64]:
+    """The number of each cell of a file, NaN for one that is missing."""
+    stripped = map(str.strip, cells)
+    return np.array([math.nan if cell in missing else number_of(cell) for cell in stripped])
 
 
 def _mixed(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:

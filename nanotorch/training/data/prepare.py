@@ -203,6 +203,11 @@ def prepare(
     files = {data.source: _file(data.source, table)}
     features, targets = choose_columns(table, data)
     settle_targets(table, targets, data.types)
+    for position in targets:
+        if table.names[position] in getattr(table, "crowded", ()):
+            raise InputError(
+                f"{table.origin}: target {table.names[position]!r}: has too many different texts"
+            )
     _check_split(data)
     if data.sparse and not isinstance(table, SparseTable):
         raise InputError(f"{table.origin}: data.sparse: is for rows of .svm files")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from nanotorch import datasets
 from nanotorch.training.config.sections import Reading
 from nanotorch.training.data.frames import frame_batches, parquet_size
-from nanotorch.training.data.hashing import buckets_wanted
+from nanotorch.training.data.hashing import buckets_wanted, numbers_of_cells
 from nanotorch.training.data.row_files import MatrixWriter, RowFile
 from nanotorch.training.data.tables import TEXT, Numbers, Table, read_table, translated
 from nanotorch.training.data.text_files import (
@@ -80,6 +80,7 @@ class StreamedTable(Table):
     - `block`: rows of a block: 4,096, or fewer where blocks as large would take too much `memory`
     - `numbers`: for positions of columns of text, the numbers that stand for their texts
     - `absent`: numbers that mean that a value is missing
+    - `crowded`: columns of too many texts to tell apart; numbers stand for them, to be hashed
     - `needed`: columns in which rows that are used have no gap
     - `starts`: the number of the first row of each block, and that of all rows
     """
@@ -87,6 +88,7 @@ class StreamedTable(Table):
     file: RowFile = field(kw_only=True)
     memory: int = field(kw_only=True)
     absent: list[float] = field(default_factory=list, kw_only=True)
+    crowded: list[str] = field(default_factory=list, kw_only=True)
 
     def __post_init__(self) -> None:
         row = len(self.names) * max(8, self.file.dtype.itemsize)
@@ -245,6 +247,7 @@ def _convert_text(path: Path, reading: Reading, into: MatrixWriter) -> Facts:
 def _convert_parquet(path: Path, reading: Reading, into: MatrixWriter) -> Facts:
     """Texts are written in the order in which they come at first, and sorted in a second pass."""
     places: dict[str, dict[str, int]] = {}
+    crowded: dict[str, int] = {}  # columns of too many texts, and the rows before they were
     names: list[str] = []
     for names, values, categories in frame_batches(path, BLOCK * TOGETHER):
         if not into.columns:
@@ -252,40 +255,45 @@ def _convert_parquet(path: Path, reading: Reading, into: MatrixWriter) -> Facts:
         for at, name in enumerate(names):
             if name in categories:
                 known = places.setdefault(name, {})
-                if len(known) <= MOST_TEXTS:
-                    codes = [known.setdefault(text, len(known)) for text in categories[name]]
-                    values[:, at] = translated(values[:, at], np.array([*codes, np.nan]))
+                if name in crowded:  # whose later rows are the numbers that stand for the texts
+                    codes = numbers_of_cells(categories[name], ())
+                else:
+                    codes = np.array([known.setdefault(t, len(known)) for t in categories[name]])
+                    if len(known) > MOST_TEXTS:
+                        crowded[name] = into.rows + len(values)
+                values[:, at] = translated(values[:, at], np.append(codes, np.nan))
         into.add(values)
     texts = {name: sorted(known) for name, known in places.items()}
     present = {names.index(name): [*known] for name, known in places.items() if known}
-    ranks = {at: np.argsort(np.argsort(known)) for at, known in present.items()}
-    crowded = [name for name, known in places.items() if len(known) > MOST_TEXTS]
+    ranks: dict[int, NDArray[Any]] = {
+        at: numbers_of_cells(known, ())
+        if names[at] in crowded
+        else np.argsort(np.argsort(known)).astype(np.float64)
+        for at, known in present.items()
+    }
+    row = 0
 
     def change(values: NDArray[Any]) -> None:
+        nonlocal row
         for at, rank in ranks.items():
-            if names[at] in crowded:
-                values[:, at] = np.nan
-            else:
-                values[:, at] = translated(values[:, at], np.array([*rank, np.nan]))
+            part = values[: max(0, crowded.get(names[at], row + len(values)) - row), at]
+            part[:] = translated(part, np.append(rank, np.nan))
+        row += len(values)
 
     if ranks:
         into.rewrite(change)
     categories = {name: [] if name in crowded else each for name, each in texts.items()}
-    rest: Facts = {"lines": None, "notes": [], "guesses": {}, "crowded": crowded}
+    rest: Facts = {"lines": None, "notes": [], "guesses": {}, "crowded": [*crowded]}
     return {"names": names, "categories": categories, **rest}
 
 
 def _streamed(source: str, facts: Facts, file: RowFile, data: Reading) -> StreamedTable:
     names, notes = facts["names"], list(facts.get("notes", []))
-    if crowded := facts.get("crowded"):
+    hashed = getattr(data, "hash", {})
+    crowded = [name for name in facts.get("crowded", ()) if buckets_wanted(name, hashed) is None]
+    if crowded:
         listing = ", ".join(crowded)
         notes.append(f"more than {MOST_TEXTS:,} different texts, LEFT OUT: {listing}")
-        for name in crowded:
-            if buckets_wanted(name, getattr(data, "hash", {})) is not None:
-                raise InputError(
-                    f"{source}: column {name!r}: of a file above data.memory up to {MOST_TEXTS:,} "
-                    f"different texts are hashed; write numbers in their place"
-                )
     return StreamedTable(
         source,
         names,
@@ -296,5 +304,6 @@ def _streamed(source: str, facts: Facts, file: RowFile, data: Reading) -> Stream
         guesses=dict(facts.get("guesses", {})),
         file=file,
         memory=memory_of(data),
+        crowded=facts.get("crowded", []),
         absent=[float(word) for word in data.missing_values or () if is_number(str(word))],
     )

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from nanotorch.training.config.sections import Reading
 from nanotorch.training.data.frames import split_by_polars
+from nanotorch.training.data.hashing import numbers_of_cells
 from nanotorch.training.data.layout import (
     PACKED,
     SPACES,
@@ -278,6 +279,8 @@ class Cells:
     begun: bool = False
     is_empty: bool = True  # of numbers
     crowded: bool = False  # whether there are too many distinct cells to tell them apart
+    known: NDArray[np.float64] | None = None  # the numbers of the first `counted` rows' cells, …
+    counted: int = 0  # … which are positions among them; later rows are the numbers themselves
 
     @property
     def is_blank(self) -> bool:
@@ -317,15 +320,20 @@ class Cells:
         self.blocks.append(np.array(places, np.int32)[codes])
         return True
 
-    def taken(self) -> NDArray[np.float64]:
+    def taken(self, layout: Layout) -> NDArray[np.float64]:
         """The blocks so far as one, which are not held here any more."""
         values = np.concatenate(self.blocks).astype(np.float64)
         self.blocks.clear()
-        if len(self.distinct) > MOST_TEXTS:
-            self.crowded = True
-            self.distinct = {"": 0}
         if self.crowded:
-            values[:] = 0
+            numbers = numbers_of_cells(self.distinct, layout.missing)
+            values = numbers[values.astype(np.int64)]
+        else:
+            self.counted += len(values)
+            if len(self.distinct) > MOST_TEXTS:
+                self.crowded = True
+                self.known = numbers_of_cells(self.distinct, layout.missing)
+        if self.crowded:
+            self.distinct = {"": 0}
         return values
 
     def resolved(self, layout: Layout) -> Resolved:
@@ -471,7 +479,7 @@ def _convert_columns(path: Path, layout: Layout, into: MatrixWriter) -> TextTabl
     cells at first, and in a second pass over the copy as what the cells turned out to be."""
 
     def sink(parts: list[Cells]) -> None:
-        into.add(np.column_stack([part.taken() for part in parts]))
+        into.add(np.column_stack([part.taken(layout) for part in parts]))
 
     texts: set[int] = set()
     columns: Parts | set[int] | None = texts
@@ -490,10 +498,16 @@ def _convert_columns(path: Path, layout: Layout, into: MatrixWriter) -> TextTabl
         known = Resolved(np.array([np.nan])) if part.crowded else meaning([*part.distinct], layout)
         meanings[at] = known
 
+    row = 0
+
     def change(values: NDArray[np.float64]) -> None:
+        nonlocal row
         for at, known in meanings.items():
-            codes = values[:, at].astype(np.int64)
-            values[:, at] = np.nan if columns_of_text[at].crowded else known.values[codes]
+            part = columns_of_text[at]
+            codes = values[: max(0, part.counted - row), at].astype(np.int64)
+            numbers = known.values if part.known is None else part.known
+            values[: len(codes), at] = numbers[codes]
+        row += len(values)
 
     if meanings:
         into.rewrite(change)
