@@ -7,6 +7,7 @@ application is the same one (see `Operand`), calls what the kernel calls, and ha
 
 from __future__ import annotations
 
+import builtins
 import functools
 import itertools
 import re
@@ -279,12 +280,8 @@ class Entry:
             elif self.primitive.vjp:
                 tests.append("modes['grad']")
         scope |= {
-            "Output": Output, "Tensor": Tensor, "identity": identity, "ndarray": HOST.ndarray,
-            "new": object.__new__, "next_sequence": next_sequence,
-            "KERNEL_ERRORS": (*KERNEL_ERRORS, *NUMPY_ERRORS),
-            "show": show, "entry": self, "operation": self.primitive, "compute": run, "HOST": HOST,
-            "asarray": HOST.asarray, "empty": HOST.empty, "kernel": self.primitive.kernel,
-            "shape": self.form[0], "dtype": self.form[1],
+            "__builtins__": COMMON, "entry": self, "operation": self.primitive,
+            "kernel": self.primitive.kernel, "shape": self.form[0], "dtype": self.form[1],
         }  # fmt: skip
         lines = [
             f"def {name}(run, inputs, attributes):",
@@ -500,6 +497,15 @@ def show(
 def code_of(source: str, title: str) -> Any:
     """The code of a function; layers that are alike have the same, with other constants."""
     return compile(source, title, "exec")
+
+
+# What all functions of entries name; once, since thousands of them are to fit a cache.
+COMMON: dict[str, Any] = {
+    **vars(builtins), "Output": Output, "Tensor": Tensor, "identity": identity, "HOST": HOST,
+    "ndarray": HOST.ndarray, "asarray": HOST.asarray, "empty": HOST.empty, "new": object.__new__,
+    "next_sequence": next_sequence, "show": show, "compute": run,
+    "KERNEL_ERRORS": (*KERNEL_ERRORS, *NUMPY_ERRORS),
+}  # fmt: skip
 
 
 def names_in(line: str) -> list[str]:
