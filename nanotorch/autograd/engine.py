@@ -124,8 +124,9 @@ def save(node: Primitive, saving: Any, inputs: Inputs, out: Any) -> None:
     """
     (indices, save_output, save_shapes), hooks = saving, modes.saved_hooks
     if save_shapes:
-        arrays = [getattr(x, "_array", x) for x in inputs]
-        node.shapes = [getattr(array, "shape", ()) for array in arrays]
+        node.shapes = [
+            x._array.shape if isinstance(x, Traced) else getattr(x, "shape", ()) for x in inputs
+        ]
     if indices:
         if node.rest in indices:  # stands for all inputs from there on
             indices = (*indices, *range(node.rest + 1, len(inputs)))

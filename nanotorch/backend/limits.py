@@ -66,7 +66,10 @@ def fitting(value: Any, kind: Any) -> Any:
     RuntimeError where they cannot hold it: as in PyTorch a fraction may be lost, but no integer
     takes NaN, an infinity or what lies beyond its limits, and no real number an imaginary part.
     """
-    small = 0 <= value < 128 if type(value) is int else type(value) is float and abs(value) < 65504
+    if type(value) is int:
+        small = (0 if kind.kind == "u" else -128) <= value < 128
+    else:
+        small = type(value) is float and abs(value) < 65504
     if kind.kind in "bc" or (small and (type(value) is int or kind.kind in "fV")):
         return value
     if not isinstance(value, int | float | complex):

@@ -308,7 +308,8 @@ def largest_along(xp: Any, x: Array, dim: int) -> Array:
     if type(x) is HOST.ndarray and x.flags.c_contiguous and dim in (-1, x.ndim - 1) and x.ndim:
         # By their places, in a half to a seventh of the time of the maxima themselves.
         places = x.argmax(-1)
-        places += counting(x.size, x.shape[-1]).reshape(places.shape)
+        first = counting(x.size, x.shape[-1])
+        places += first if x.ndim == 2 else first.reshape(places.shape)
         return x.take(places)[..., None]
     return x.max(axis=dim if x.ndim else None, keepdims=True)
 

@@ -202,6 +202,8 @@ class Where(Linear):
     @staticmethod
     def kernel(xp: Any, condition: Array, a: Array, b: Array, out: Array | None = None) -> Array:
         y = xp.where(condition, a, b)
+        if type(a) is type(b) is HOST.ndarray and a.dtype == y.dtype:
+            return into(xp, y, out)
         kinds = [x.dtype for x in (a, b) if is_array(x)]
         if not kinds and y.dtype.kind == "f":
             y = y.astype(get_default_dtype().numpy)
