@@ -376,6 +376,16 @@ MISTAKES: list[tuple[Any, str]] = [
         r"start has 'bias' of shape \(1,\)",
     ),
 ]
+
+
+def test_many_classes_are_warned_of_as_scikit_learn_does() -> None:
+    X, y = np.arange(60.0).reshape(30, 2), np.arange(30) // 2 * 7
+    y[:10] = np.arange(10)
+    for kind in (LogisticClassifier, LogisticRegression):
+        with pytest.warns(UserWarning, match="unique classes is greater than 50%"):
+            kind(max_iter=1000).fit(scale(X), y)
+
+
 UNUSABLE: list[tuple[str, Any, str]] = [
     *(("C", value, "C > 0") for value in (0, -1.0, np.nan, "1")),
     *(("tol", value, "tol >= 0") for value in (-1e-9, None)),

@@ -414,10 +414,15 @@ class Classifier(ClassifierMixin, Estimator):
     """Classes out of logits: one column for two classes, or a column per class."""
 
     def _targets(self, y: Any, anew: bool) -> Any:
-        check_classification_targets(y)
+        plain = y.dtype.kind in "biuUS"  # which no check need find out to be classes
+        if not plain:
+            check_classification_targets(y)
         finds_classes = anew and not getattr(self, "_classes_are_named", False)
         if finds_classes:
-            self.classes_, y = np.unique(y, return_inverse=True)
+            self.classes_, numbers = np.unique(y, return_inverse=True)
+            if plain and 2 * len(self.classes_) > len(y):
+                check_classification_targets(y)  # which warns that these may be amounts
+            y = numbers
         if len(self.classes_) < 2:
             raise ValueError(
                 f"{type(self).__name__}: needs two classes or more, y has one class: "
