@@ -42,6 +42,7 @@ from nanotorch.training.exits import exit_code
 from nanotorch.training.exporting import export_run
 from nanotorch.training.files import guarded_cell, sha256
 from nanotorch.training.model_file import ModelFile, read_model_file, write_model_file
+from nanotorch.training.models import start_from
 from nanotorch.training.prediction import Wishes, predict_file
 from nanotorch.training.run_folder import read_log, replace_config
 
@@ -644,6 +645,30 @@ def test_unrelated_arrays_of_an_archive_are_not_read() -> None:
     x = np.random.default_rng(0).random((30, 2))
     np.savez("d.npz", features=x, target=np.arange(30) % 2, notes=np.array([None]))
     assert read_table("d.npz").names == ["0", "1", "target"]
+
+
+def test_unrelated_arrays_of_a_model_file_are_not_read() -> None:
+    """One of them is of a kind that NumPy does not have, and would not fit into memory."""
+    arrays = {"weight": np.ones((3, 4), np.float32), "bias": np.zeros(3, np.float32)}
+    content = safetensors.numpy.save(arrays)
+    size = int.from_bytes(content[:8], "little")
+    header, end = json.loads(content[8 : 8 + size]), len(content) - 8 - size
+    header["other"] = {"dtype": "F8_E4M3", "shape": [2**36], "data_offsets": [end, end + 2**36]}
+    text = json.dumps(header).encode()
+    with Path("m.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text + content[8 + size :])
+        try:
+            file.truncate(file.tell() + 2**36)
+        except OSError:
+            pytest.skip("the disk has no files with holes")
+    model = nt.nn.Linear(4, 3)
+    assert start_from(model, "m.safetensors", []) == ["weight", "bias"]
+    assert nt.equal(model.weight, nt.ones(3, 4))
+    with pytest.raises(
+        InputError, match="has no '0.weight'; it holds bias, other, weight"
+    ) as refusal:
+        start_from(nt.nn.Sequential(model), "m.safetensors", [])
+    assert len(refusal.value.lines) == 2
 
 
 def test_the_lines_of_keys_are_found_past_long_values() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy
@@ -22,12 +22,16 @@ def array_bytes(arrays: Mapping[str, Array], metadata: dict[str, str] | None = N
     return content
 
 
-def read_arrays(path: str) -> tuple[dict[str, Array], dict[str, str]]:
-    """The arrays of a file and its metadata; SafetensorError where it is damaged."""
+def read_arrays(
+    path: str, wanted: Container[str] | None = None
+) -> tuple[dict[str, Array], dict[str, str]]:
+    """The arrays of a file, or the `wanted` ones of them alone, and its metadata; SafetensorError
+    where it is damaged."""
     import safetensors
 
     with safetensors.safe_open(path, framework="np") as file:
-        names = list(file.keys())
+        stored = list(file.keys())
+        names = [name for name in stored if wanted is None or name in wanted]
         if any(file.get_slice(name).get_dtype() == "BF16" for name in names):
             load_bfloat16()  # without which safetensors cannot make such an array
         return {name: file.get_tensor(name) for name in names}, file.metadata() or {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,11 @@ def arrays_in(content: bytes) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Arrays and facts of a safetensors file; one line if it is damaged or something else."""
+def read_arrays(
+    path: Path, wanted: Container[str] | None = None
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Arrays (the `wanted` ones alone, if given) and facts of a safetensors file; one line if it is
+    damaged or something else."""
     if not path.exists():
         if path.parent.is_dir() and path.name == "model.safetensors":
             raise InputError(
@@ -54,13 +57,22 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         raise no_such_file(path)
     with reading(path, "a safetensors file"):
         try:
-            arrays, metadata = safetensors_files.read_arrays(str(path))
+            arrays, metadata = safetensors_files.read_arrays(str(path), wanted)
         except RuntimeError as error:  # what would read its bfloat16 is missing
             raise InputError(f"{path}: {error}") from None
         facts = json.loads(metadata.get(KEY, "{}"))
         if not isinstance(facts, dict):
             raise InputError(f"{path}: its metadata {KEY!r} is not a table of facts")
     return arrays, facts
+
+
+def array_names(path: Path) -> list[str]:
+    """The names of the arrays of a safetensors file, of which none is read."""
+    import safetensors
+
+    with reading(path, "a safetensors file"), safetensors.safe_open(str(path), "np") as file:
+        names = list(file.keys())
+    return [name for name in names if not name.startswith(PREFIX)]
 
 
 def read_model_file(path: Path) -> ModelFile:

@@ -14,7 +14,7 @@ from nanotorch.training.config.choices import MultilayerPerceptron, OwnModule
 from nanotorch.training.data.encoding import NO_TABLES, Tables
 from nanotorch.training.errors import InputError, plain
 from nanotorch.training.lookups import embedded, first_layer
-from nanotorch.training.model_file import read_model_file
+from nanotorch.training.model_file import array_names, read_arrays
 from nanotorch.training.trust import imported
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
@@ -70,11 +70,11 @@ def start_from(model: nn.Module, path: str, skip: list[str]) -> list[str]:
     """
     file = Path(path)
     file = file / "model.safetensors" if file.is_dir() else file
-    saved = read_model_file(file).weights
     fresh = model.state_dict()
     wanted = [name for name in fresh if not _matches(name, skip)]
+    saved, _ = read_arrays(file, wanted)
     mistakes = [
-        f"model.start: {file} has no {name!r}; it holds {', '.join(saved) or 'nothing'}"
+        f"model.start: {file} has no {name!r}; it holds {', '.join(array_names(file)) or 'nothing'}"
         for name in wanted
         if name not in saved
     ]
