@@ -438,6 +438,27 @@ def test_the_command_runs_no_file_of_the_working_directory(name: str, place: Pat
         assert "usage" in result.stdout.lower()
 
 
+def test_no_file_stands_in_for_a_package_that_is_not_installed(place: Path) -> None:
+    folder = train()
+    missing = [
+        name
+        for name in ("cupy", "tensorboardX", "mpi4py", "ml_dtypes", "polars", "IPython", "onnx")
+        if importlib.util.find_spec(name) is None
+    ]
+    for name in (*missing, "made_up"):
+        (place / f"{name}.py").write_text("from pathlib import Path\nPath('imported').touch()")
+    trust.digest("made_up:Net")  # reads, and lets nothing be found that was not before
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    words = ["train", "--resume", str(folder), "--training.epochs", "4", "--device", "auto"]
+    for command in (words, ["doctor"]):
+        subprocess.run(
+            [sys.executable, "-m", "nanotorch", *command], env=environment, capture_output=True
+        )
+    assert not (place / "imported").exists()
+    assert len(read_log(folder / "metrics.jsonl")) == 4
+    assert str(place) not in sys.path
+
+
 # --- readers -----------------------------------------------------------------------------------
 
 
@@ -665,7 +686,7 @@ def test_unrelated_arrays_of_a_model_file_are_not_read() -> None:
     assert start_from(model, "m.safetensors", []) == ["weight", "bias"]
     assert nt.equal(model.weight, nt.ones(3, 4))
     with pytest.raises(
-        InputError, match="has no '0.weight'; it holds bias, other, weight"
+        InputError, match=r"has no '0\.weight'; it holds bias, other, weight"
     ) as refusal:
         start_from(nt.nn.Sequential(model), "m.safetensors", [])
     assert len(refusal.value.lines) == 2

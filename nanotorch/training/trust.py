@@ -40,15 +40,15 @@ def append_working_directory() -> None:
 def _sources(module: str) -> Iterator[tuple[str, bytes]]:
     """The files that an import of `module` would run, packages first, read without importing
     anything, and all that they import by name and that is not installed."""
-    append_working_directory()
     places = _installed()
     waiting, seen = [module], set()
     while waiting:
-        path: Sequence[str] | None = None
+        path: Sequence[str] | None = [*sys.path, str(Path.cwd())]
         name = ""
         for part in waiting.pop().split("."):
             name = f"{name}.{part}" if name else part
-            spec = None if name in sys.builtin_module_names else _spec(name, path)
+            known = path is None or name in sys.builtin_module_names
+            spec = None if known else _spec(name, path)
             if spec is None:
                 break
             path = spec.submodule_search_locations
