@@ -67,6 +67,9 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
     ("compile/tiles.py", "", "2 << 20 -> 2 >> 20"): "the size of tiles: speed alone",
     ("compile/tiles.py", "Runner.__call__", "len(self._workers) < threads -> "
      "len(self._workers) <= threads"): "a worker too many, which is never asked",
+    ("distributed/world.py", "World._wait", "100 -> 101"): "how long it sleeps between looks",
+    ("distributed/world.py", "World._wait", "time.sleep(min(LONGEST_PAUSE, (now - start) / 100)) "
+     "-> pass"): "it looks more often, at the cost of a processor",
     ("viz/graphs.py", "_draw", "2 -> 3"): "a wider margin",
     ("viz/graphs.py", "_place", "sweep % 2 -> sweep * 2"): "another order of the same heuristic",
     ("viz/graphs.py", "_order", "sweep % 2 -> sweep * 2"): "another order of the same heuristic",

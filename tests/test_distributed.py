@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -397,6 +398,12 @@ def test_a_fault_of_one_rank_ends_the_job_and_names_it(
     outcome = fault_trials.run(trial, 2, tmp_path)
     assert not outcome.wrong and words in outcome.errors, outcome
     assert outcome.seconds < fault_trials.PROMISED[trial.kind] + 5  # on a busy machine
+
+
+def test_only_ranks_that_do_not_answer_are_named(tmp_path: Path, mpiexec: list[str]) -> None:
+    outcome = fault_trials.run(fault_trials.Trial("stop", "epoch", 1, 1), 3, tmp_path)
+    names = re.findall(r"no answer from (.*)", outcome.errors)
+    assert names and not any("rank 0" in some or "rank 2" in some for some in names), outcome
 
 
 def test_ranks_with_different_configurations_are_told(tmp_path: Path, mpiexec: list[str]) -> None:

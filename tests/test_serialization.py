@@ -586,6 +586,11 @@ def test_a_refusal_names_what_the_file_asked_for_and_what_to_do() -> None:
     )
 
 
+def test_what_is_no_function_is_not_called() -> None:
+    with pytest.raises(pickle.UnpicklingError, match="asks to call a str"):
+        read(archive(b"\x80\x02X\x01\0\0\0a)R."))
+
+
 def test_every_function_of_the_table_checks_its_arguments() -> None:
     """Whatever a pickle hands to what it may call, the answer is a value or one error."""
     arguments = [
