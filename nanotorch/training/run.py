@@ -124,6 +124,8 @@ class Run:
             "ranks": self.ranks,
         }
         if isinstance(part, StreamedPart):
+            if not training:
+                batch_size = min(batch_size, part.rows_at_once)
             return StreamedBatches(part, weigh, batch_size, **options)
         weights = weigh(part.target, part.weights)
         return Batches(part, weights, batch_size, on_device=self._on_device, **options)

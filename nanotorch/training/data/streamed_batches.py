@@ -6,6 +6,7 @@ shuffled together: every read is as long as a block, and every row is still met 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import heapq
 from collections.abc import Callable, Iterator
@@ -20,7 +21,6 @@ import nanotorch as nt
 from nanotorch.distributed.shards import even_parts
 from nanotorch.training.data.batches import Batch
 from nanotorch.training.data.streamed_part import Rows, StreamedPart
-from nanotorch.training.data.streams import TOGETHER
 from nanotorch.training.errors import InputError
 
 if TYPE_CHECKING:
@@ -71,13 +71,11 @@ class StreamedBatches:
         self._ranks = None if ranks is None or not ranks.cuts else ranks
         row = part.width * np.dtype(part.dtype).itemsize
         memory = part.table.memory
-        # What is read, encoded and served lies in memory three times.
-        self._blocks = max(1, min(TOGETHER, memory // max(1, 4 * row * part.table.block)))
         wanted = min(batch_size or self.rows, self.rows)
-        if shuffle and wanted * row * 2 > max(memory, 2 * self._blocks * part.table.block * row):
+        if wanted > part.rows_at_once and 2 * wanted * row > memory:
             raise InputError(
-                f"training.batch_size: {wanted:,} rows take {wanted * row / 1e6:,.0f} MB, and "
-                f"data.memory is {memory / 1e6:,.0f} MB: give smaller batches or more memory"
+                f"training.batch_size: {wanted:,} rows take {wanted * row / 1e6:,.3g} MB, and "
+                f"data.memory is {memory / 1e6:,.3g} MB: give smaller batches or more memory"
             )
         no_weights = None if part.weights_of is None else np.empty(0, np.float32)
         self.weighted = weigh(part.target, no_weights) is not None
@@ -94,8 +92,9 @@ class StreamedBatches:
         return min(self.batch_size, self.rows - number * self.batch_size)
 
     def in_order(self, batch_size: int) -> StreamedBatches:
-        """All rows in their order, in batches of another size."""
+        """All rows in their order, in batches of another size, or as many as lie in memory."""
         other = copy.copy(self)
+        batch_size = min(batch_size, self.part.rows_at_once)
         other._arrange(batch_size, shuffle=False, drop_last=False)
         return other
 
@@ -106,7 +105,7 @@ class StreamedBatches:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `start` on."""
-        with ThreadPoolExecutor(1) as beside:
+        with ThreadPoolExecutor(1) as beside, _one_thread_less():
             if not self.shuffle:
                 served = self._served_in_order(beside, start)
             else:
@@ -130,7 +129,7 @@ class StreamedBatches:
                 begin, end = self._ranks.span(end)
             spans.append((number * size + begin, number * size + end))
         if self._ranks is None:
-            step = max(size, self._blocks * self.part.table.block)
+            step = max(size, self.part.rows_at_once)
             fills = [
                 Fill(self._pieces(begin, min(begin + step, last)))
                 for begin in range(start * size, last, step)
@@ -215,7 +214,7 @@ class StreamedBatches:
         counts = self.part.counts
         random = np.random.default_rng([self.seed, epoch])
         order = [at for at in random.permutation(len(counts)).tolist() if counts[at]]
-        together = max(1, self._blocks // len(shares))
+        together = max(1, self.part.together // len(shares))
         dealt: list[list[int]] = [[] for _ in shares]
         if len(shares) == 1:
             dealt[0] = order
@@ -333,6 +332,17 @@ class _Stream:
         self._at += count
         features, target, weights = self._slots[self._now]
         return features[rows], target[rows], None if weights is None else weights[rows]
+
+
+@contextlib.contextmanager
+def _one_thread_less() -> Iterator[None]:
+    """Leave a core to the thread that reads, where BLAS would wait for it on all of them."""
+    before = nt.get_num_threads()
+    nt.set_num_threads(max(1, before - 1))
+    try:
+        yield
+    finally:
+        nt.set_num_threads(before)
 
 
 def _joined(some: list[Rows]) -> Rows:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanotorch.training.data.encoding import Encoding
-from nanotorch.training.data.streams import StreamedTable
+from nanotorch.training.data.streams import TOGETHER, StreamedTable
 from nanotorch.training.data.tables import Table
 
 Rows = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]  # features, target, weights
@@ -32,6 +32,7 @@ class StreamedPart:
       target, and their weights; `number` is that of this part
     - `counts`: how many rows of each block are in the part
     - `classes`: distinct rows of the target, and how many rows have each
+    - `together`: how many blocks lie in memory together, and `rows_at_once` their rows
     """
 
     table: StreamedTable
@@ -54,6 +55,10 @@ class StreamedPart:
         self._columns = None  # that are the features as they stand
         if self.encoding.is_plain and adjacent:
             self._columns = slice(places[0], places[-1] + 1)
+        # What is read, encoded and served lies in memory three times, and once more ahead.
+        row = self.width * np.dtype(self.dtype).itemsize * self.table.block
+        self.together = max(1, min(TOGETHER, self.table.memory // max(1, 4 * row)))
+        self.rows_at_once = self.together * self.table.block
         self.starts = np.concatenate([[0], np.cumsum(self.counts, dtype=np.int64)])
 
     def __len__(self) -> int:

@@ -74,9 +74,11 @@ class Targets:
         self.distinct = [Distinct() for _ in positions]
         beside = [key for key in ("weight", "group", "time") if getattr(data, key) is not None]
         self.places = {key: table.column(getattr(data, key), f"data.{key}") for key in beside}
-        held = [*positions, *self.places.values()] if len(table) <= DRAWN else []
-        self.held = {position: np.empty(len(table)) for position in held}
         self._counted = model != "linear" and data.task != "regression"
+        divides = [self.places[key] for key in ("group", "time") if key in self.places]
+        if data.split == "stratified" and self._counted and len(positions) == 1:
+            divides += positions
+        self.held = {at: np.empty(len(table)) for at in divides if len(table) <= DRAWN}
 
     def add(self, block: Table) -> None:
         """Look at the next block."""
@@ -84,8 +86,9 @@ class Targets:
             column[block.first : block.first + len(block)] = block.values[:, position]
         for position, distinct in zip(self.positions, self.distinct, strict=True):
             text = self.table.names[position] in self.table.categories
-            if self._counted and not text and len(distinct.values) > 2:
-                distinct.many |= bool((distinct.values % 1).any())  # numbers, and no classes
+            if not text and len(distinct.values) > 2:
+                # Numbers, and no classes: any few of them stand for all.
+                distinct.many |= not self._counted or bool((distinct.values % 1).any())
             distinct.add(np.asarray(block.values[:, position], np.float64))
 
     def refuse_missing_times(self) -> None:
