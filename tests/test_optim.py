@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import random
 from typing import Any
 
 import numpy as np
@@ -608,3 +609,61 @@ def test_an_algorithm_of_ones_own_defines_a_step_or_a_kernel() -> None:
         bare.add_param_group([a])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="names, or none"):
         bare.add_param_group({"params": [("b", one())]})
+
+
+LOSSES: dict[str, Any] = {
+    "squares": lambda t, x, a, b: ((a @ x - b) ** 2).sum(),
+    "logistic": lambda t, x, a, b: (
+        t.nn.functional.binary_cross_entropy_with_logits(a @ x, (b > 0).double())
+        + 0.01 * (x**2).sum()
+    ),
+    "huber": lambda t, x, a, b: t.nn.functional.huber_loss(a @ x, b, delta=0.3),
+    "lasso": lambda t, x, a, b: ((a @ x - b) ** 2).sum() + 3 * x.abs().sum(),
+    "sizes": lambda t, x, a, b: (a @ x - b).abs().sum(),
+    "hinge": lambda t, x, a, b: (1 - (a @ x) * b.sign()).relu().sum(),
+}
+
+
+def lbfgs_ends(t: Any, loss: str, seed: int, options: dict[str, Any], nudge: float = 0.0) -> Any:
+    """Where three steps of L-BFGS end, and the number of evaluations, from a point that is nudged
+    relative to its size."""
+    draw = np.random.default_rng(seed)
+    a, b, start = draw.normal(size=(8, 4)), draw.normal(size=8), draw.normal(size=4) * (1 + nudge)
+    a, b, x = (t.tensor(v.tolist(), dtype=t.float64) for v in (a, b, start))
+    optimizer = t.optim.LBFGS([x.requires_grad_()], **options)
+    evaluations = []
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        y = LOSSES[loss](t, x, a, b)
+        y.backward()
+        evaluations.append(1)
+        return y
+
+    for _ in range(3):
+        optimizer.step(closure)
+    return x.detach().numpy(), len(evaluations)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("loss", LOSSES)
+def test_lbfgs_ends_where_pytorchs_does_unless_that_depends_on_the_last_digit(loss: str) -> None:
+    import torch
+
+    def same(one: Any, other: Any) -> bool:
+        return one[1] == other[1] and np.allclose(one[0], other[0], 1e-5, 1e-8)
+
+    draw = random.Random(loss)
+    for seed in range(12):
+        options = {
+            "lr": draw.choice([0.1, 0.5, 1]),
+            "max_iter": draw.choice([3, 10, 20]),
+            "history_size": draw.choice([2, 5, 100]),
+            "line_search_fn": draw.choice([None, "strong_wolfe"]),
+            "tolerance_change": draw.choice([0, 1e-9]),
+        }
+        expected = lbfgs_ends(torch, loss, seed, options)
+        if not same(expected, lbfgs_ends(nt, loss, seed, options)):
+            assert loss not in ("squares", "logistic"), options
+            nudged = [lbfgs_ends(torch, loss, seed, options, n) for n in (3e-16, -3e-16, 1e-15)]
+            assert not all(same(expected, end) for end in nudged), (seed, options)

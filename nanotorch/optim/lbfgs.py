@@ -169,7 +169,7 @@ class LBFGS(Optimizer):
 
                 begin = Trial(0.0, loss, gradient, slope)
                 limit = group["max_eval"] - evaluations
-                point, used = strong_wolfe(trial, begin, t, length, least_change, limit)
+                point, used = strong_wolfe(trial, begin, t, length, limit)
                 t, loss, gradient, _ = point
                 if t != latest:
                     self._move(start + t * direction)
@@ -270,26 +270,26 @@ class _History:
         pairs = self.pairs[used].reshape(2 * self.count, -1)
         products = _on_host(pairs @ gradient).reshape(self.count, 2)
         sy, scale = self.sy[used, used], self.scale
-        inverse = HOST.linalg.inv(sy)
-        u = inverse @ products[:, 0]
+        u = HOST.linalg.solve(sy, products[:, 0])  # an inverse would lose digits
         v = sy.diagonal() * u + scale * (self.yy[used, used] @ u - products[:, 1])
         factors = HOST.empty((self.count, 2), gradient.dtype)
-        factors[:, 0], factors[:, 1] = -(v @ inverse), scale * u
+        factors[:, 0], factors[:, 1] = -HOST.linalg.solve(sy.T, v), scale * u
         d = to_device(factors.reshape(-1), device_of(gradient)) @ pairs
         d -= scale * gradient
         return d
 
 
 def strong_wolfe(
-    trial: Callable[[float], Trial], start: Trial, t: float, length: float, least_change: float,
-    limit: int, decrease: float = 1e-4, curvature: float = 0.9,
+    trial: Callable[[float], Trial], start: Trial, t: float, length: float, limit: int,
+    decrease: float = 1e-4, curvature: float = 0.9, least_change: float = 1e-9,
 ) -> tuple[Trial, int]:  # fmt: skip
     """A step length at which the loss falls by `decrease` and the slope to `curvature`.
 
     First brackets such a point, then narrows the bracket by cubic interpolation, with at most
-    `limit` evaluations in the second place. `length` is the largest entry of the direction. Returns
-    the point and the number of evaluations. Source: Nocedal and Wright, algorithms 3.5 and 3.6,
-    with the safeguards of minFunc.
+    `limit` evaluations in the second place. `length` is the largest entry of the direction; a
+    bracket that moves no parameter by `least_change` ends the search, as in PyTorch whatever the
+    optimizer's `tolerance_change` is. Returns the point and the number of evaluations. Source:
+    Nocedal and Wright, algorithms 3.5 and 3.6, with the safeguards of minFunc.
     """
 
     def too_high(point: Trial) -> bool:

@@ -36,7 +36,7 @@ OF_FIRST = (  # ops whose result has the shape and dtype of their first input
     *(Softmax, LogSoftmax, SoftmaxReverse, LogSoftmaxReverse),
     *(casting.Clone, casting.Contiguous, casting.Copy, casting.Fill, indexing.IndexPut),
     *(indexing.Scatter, indexing.Flip, indexing.Roll, joining.Tril, joining.Triu, linalg.Inv),
-    *(decompositions.Cholesky, decompositions.InvEx),
+    *(decompositions.Cholesky, linalg.InvEx),
 )
 
 
