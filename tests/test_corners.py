@@ -1666,6 +1666,19 @@ for shape in ((2, 3, 4), (2, 3, 4, 5)):
             f"dropout2d of shape {shape}, {p}", lambda t, s=shape, p=p: F(t).dropout2d(t.ones(s), p)
         )
 
+for target in (0.0, 2.0, -1.0, 1.0):
+    row(
+        f"cosine embedding with the target {target}",
+        slopes(
+            lambda t, a, b, y=target: F(t).cosine_embedding_loss(
+                a, b, t.tensor([y], dtype=a.dtype), margin=0.1
+            ),
+            [[1.0, 2.0]],
+            [[3.0, 1.0]],
+            order=1,
+        ),
+    )
+
 # Rows in which PyTorch is not followed, and why.
 DIFFERENT = {
     **dict.fromkeys(

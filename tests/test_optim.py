@@ -541,7 +541,7 @@ def test_the_line_search_tries_what_pytorchs_tries(name: str, limit: int) -> Non
     start = ours(0.0)
     tried["ours"].clear()
     first = abs(first)
-    found, evaluations = strong_wolfe(ours, start, first, 1.0, 1e-9, limit)
+    found, evaluations = strong_wolfe(ours, start, first, 1.0, limit)
     d = torch.tensor([sign], dtype=torch.float64)
     g = torch.tensor([float(slope(0.0))], dtype=torch.float64)
     f, _, t, count = _strong_wolfe(

@@ -9,6 +9,7 @@ from nanotorch.creation import full
 from nanotorch.nn import functional as F
 from nanotorch.nn.module import Module
 from nanotorch.nn.parameter import Parameter
+from nanotorch.ops.operand_dtypes import needs_floats
 from nanotorch.tensor import Tensor
 
 
@@ -315,6 +316,7 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
         raise RuntimeError(
             f"glu: expected an even size in dimension {dim}, got shape {tuple(input.shape)}"
         )
+    needs_floats("glu", input)
     a, b = input.chunk(2, dim)
     y: Tensor = a * ops.sigmoid(b)
     return y

@@ -27,7 +27,7 @@ from nanotorch.nn.margins import (
     soft_margin_loss as soft_margin_loss,
     triplet_margin_loss as triplet_margin_loss,
 )
-from nanotorch.ops.operand_dtypes import alike, normed
+from nanotorch.ops.operand_dtypes import alike, needs_floats, normed
 from nanotorch.tensor import Tensor
 
 Function = Callable[..., Tensor]
@@ -131,6 +131,7 @@ def selu(input: Tensor, inplace: bool = False) -> Tensor:
 
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """y = x where x > 0, else alpha · (exp(x / alpha) - 1)"""
+    needs_floats("celu", input)
     if alpha == 0:
         raise RuntimeError("ZeroDivisionError: alpha cannot be 0 for CELU")
     if alpha < 0:
@@ -151,6 +152,7 @@ def softsign(input: Tensor) -> Tensor:
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """y = min(max(x + 3, 0), 6) / 6"""
+    needs_floats("hardsigmoid", input)
     return _apply(ops.activations.hardsigmoid, input, inplace)
 
 
@@ -167,12 +169,14 @@ def tanhshrink(input: Tensor) -> Tensor:
 
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """y = x where |x| > lambd, else 0"""
+    needs_floats("hardshrink", input)
     result: Tensor = ops.where(ops.abs(input) <= lambd, 0.0, input)
     return result
 
 
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """y = x moved towards 0 by lambd, and 0 within it"""
+    needs_floats("softshrink", input)
     result: Tensor = input - ops.clamp(input, -lambd, lambd)
     return result
 

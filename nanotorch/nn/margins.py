@@ -11,6 +11,7 @@ from nanotorch import ops
 from nanotorch.autograd.grad_mode import in_precision, no_grad
 from nanotorch.ops.loss_reductions import check_reduction, same_size, total
 from nanotorch.ops.losses import check_classes
+from nanotorch.ops.operand_dtypes import needs_floats
 from nanotorch.tensor import Tensor
 
 
@@ -39,6 +40,7 @@ def pairwise_distance(
 def soft_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """log(1 + exp(-target · x)), targets 1 or -1 of x's shape."""
     same_size(input, target, "soft_margin_loss")
+    needs_floats("soft_margin_loss", input)
     return reduced(ops.softplus(-(target * input)), reduction)
 
 
@@ -74,7 +76,8 @@ def cosine_embedding_loss(
     """1 - cos(x1, x2) where the target is 1, max(0, cos(x1, x2) - margin) where it is -1."""
     sizes = (ops.sum(x * x, -1) + 1e-12 for x in (input1, input2))
     cosine = ops.sum(input1 * input2, -1) * ops.rsqrt(next(sizes) * next(sizes))
-    return reduced(ops.where(target == 1, 1 - cosine, above_zero(cosine - margin)), reduction)
+    far = ops.where(target == -1, above_zero(cosine - margin), 0)  # other targets count nothing
+    return reduced(ops.where(target == 1, 1 - cosine, far), reduction)
 
 
 @in_precision("full")

@@ -6,9 +6,11 @@ import math
 from typing import Any
 
 from nanotorch import ops
+from nanotorch.backend.dtypes import uint8
 from nanotorch.creation import tensor
 from nanotorch.nn.module import Module
 from nanotorch.nn.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d
+from nanotorch.ops.operand_dtypes import needs_floats
 from nanotorch.tensor import Tensor
 
 LINEAR = {"linear": 1, "bilinear": 2, "trilinear": 3}  # how many dimensions each is for
@@ -26,6 +28,8 @@ def interpolate(
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.interpolate.html
     """
     x: Any = input
+    if x.dtype is not uint8:  # of images, which PyTorch resizes
+        needs_floats("interpolate", x)
     dims = x.ndim - 2
     if mode not in LINEAR and mode not in ("nearest", "nearest-exact", "area"):
         raise NotImplementedError(

@@ -15,6 +15,7 @@ from nanotorch.ops.loss_reductions import (
     scaled,
     total,
 )
+from nanotorch.ops.operand_dtypes import needs_floats
 from nanotorch.primitive import Elementwise, Primitive, apply
 
 
@@ -152,6 +153,7 @@ def binary_cross_entropy_with_logits(
     """
     check_reduction(reduction)
     same_size(x, target, "binary_cross_entropy_with_logits")
+    needs_floats("binary_cross_entropy_with_logits", x)
     if hasattr(target, "_array") and target._array.dtype.kind not in "fV":
         raise RuntimeError(
             f"binary_cross_entropy_with_logits: expected a target of dtype {x.dtype}, got "

@@ -15,6 +15,7 @@ from nanotorch.backend import (
 )
 from nanotorch.backend.dtypes import bool_
 from nanotorch.ops.casting import cast, into
+from nanotorch.ops.operand_dtypes import alike
 from nanotorch.primitive import Linear, Traced, Ufunc, apply, function
 
 
@@ -278,6 +279,7 @@ def isclose(
     a: Any, b: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
 ) -> Any:
     """Where |a - b| <= atol + rtol * |b|, or both are equal infinities (or, if asked, both NaN)."""
+    alike("isclose", a, b)
     if a.dtype is bool_:
         return a == b
     close = (a == b) | ((abs(a - b) <= atol + rtol * abs(b)) & isfinite(b))

@@ -361,6 +361,7 @@ def addmm(x: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
 
 def baddbmm(x: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     """beta * x + alpha * (a @ b), of batches of matrices."""
+    alike("baddbmm", x, a)
     y = bmm(a, b)
     x = _as(x, y)
     return (x if beta == 1 else beta * x) + (y if alpha == 1 else alpha * y)
@@ -446,6 +447,8 @@ def solve(a: Any, b: Any, *, left: bool = True) -> Any:
 
     b holds vectors if its shape is that of a without the last dimension, or if it is one.
     """
+    alike("linalg.solve", a, b)
+    needs_floats("linalg.solve", a)
     if not left:
         return transpose(solve(transpose(a, -2, -1), transpose(b, -2, -1)), -2, -1)
     if b.ndim == 1 or (b.ndim == a.ndim - 1 and tuple(b.shape) == tuple(a.shape[:-1])):

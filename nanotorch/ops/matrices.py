@@ -16,6 +16,7 @@ from nanotorch.ops.elementwise import clamp, sqrt
 from nanotorch.ops.indexing import roll
 from nanotorch.ops.joining import broadcast_tensors, cat
 from nanotorch.ops.linalg import _as, bmm, dot, inv, matmul, mv, outer, solve
+from nanotorch.ops.operand_dtypes import alike
 from nanotorch.ops.regions import embed
 from nanotorch.ops.shapes import (
     BasicIndex,
@@ -42,6 +43,7 @@ def scaled_sum(x: Any, y: Any, beta: float, alpha: float) -> Any:
 
 def addmv(x: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     """beta * x + alpha * (a @ b), of a matrix a and a vector b."""
+    alike("addmv", x, a)
     return scaled_sum(x, mv(a, b), beta, alpha)
 
 
@@ -52,6 +54,7 @@ def addr(x: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
 
 def addbmm(x: Any, a: Any, b: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     """beta * x + alpha * the sum of the products of two batches of matrices."""
+    alike("addbmm", x, a)
     return scaled_sum(x, sum(bmm(a, b), 0), beta, alpha)
 
 
@@ -77,6 +80,7 @@ def cross(a: Any, b: Any, *, dim: int = -1) -> Any:
             f"linalg.cross: inputs must have the same number of dimensions, got {a.ndim} and "
             f"{b.ndim}"
         )
+    alike("linalg.cross", a, b)
     place = dimension(dim, a.ndim)
     if a.shape[place] != 3 or b.shape[place] != 3:
         raise RuntimeError(
