@@ -136,7 +136,8 @@ def captured_tensors(function: Any) -> list[Tensor]:
         if code is None or code in codes:
             continue
         codes.add(code)
-        names = {} if function.__module__.startswith("nanotorch.") else function.__globals__
+        ours = (function.__module__ or "").startswith("nanotorch.")
+        names = {} if ours else function.__globals__
         values = [names[name] for name in code.co_names if name in names]
         for cell in function.__closure__ or ():
             with contextlib.suppress(ValueError):  # a variable without a value yet

@@ -270,10 +270,11 @@ class _History:
         pairs = self.pairs[used].reshape(2 * self.count, -1)
         products = _on_host(pairs @ gradient).reshape(self.count, 2)
         sy, scale = self.sy[used, used], self.scale
-        u = HOST.linalg.solve(sy, products[:, 0])  # an inverse would lose digits
+        inverse = HOST.linalg.inv(sy)
+        u = inverse @ products[:, 0]
         v = sy.diagonal() * u + scale * (self.yy[used, used] @ u - products[:, 1])
         factors = HOST.empty((self.count, 2), gradient.dtype)
-        factors[:, 0], factors[:, 1] = -HOST.linalg.solve(sy.T, v), scale * u
+        factors[:, 0], factors[:, 1] = -(v @ inverse), scale * u
         d = to_device(factors.reshape(-1), device_of(gradient)) @ pairs
         d -= scale * gradient
         return d
