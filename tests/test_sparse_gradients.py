@@ -277,6 +277,21 @@ def test_state_is_saved_and_a_step_goes_on_from_it(name: str) -> None:
     assert nt.equal(weight, twin)
 
 
+@pytest.mark.torch
+def test_momentum_of_dense_gradients_goes_on_with_sparse_ones() -> None:
+    torch: Any = pytest.importorskip("torch")
+    weights = []
+    for module in (nt, torch):
+        model = layer(module, dtype="float64")
+        optimizer = module.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        for n in range(4):
+            optimizer.zero_grad()
+            backward(module, model) if n else (model.weight**2).sum().backward()
+            optimizer.step()
+        weights.append(nt.tensor(model.weight.tolist(), dtype=nt.float64))
+    assert nt.allclose(*weights, rtol=0, atol=1e-12)
+
+
 REFUSALS = {
     "Adam": ({}, "Adam does not support sparse gradients, please consider SparseAdam instead"),
     "AdamW": ({}, "Adam does not support sparse gradients, please consider SparseAdam instead"),

@@ -44,19 +44,18 @@ def update(optimizer: Optimizer, parameter: Tensor, group: Group) -> None:
     RuntimeError where the optimizer, or one of its options, needs the whole gradient.
     """
     refuse_dense_formulas(optimizer, group)
-    gradient: Any = parameter._grad
-    one: RowSparse = gradient._array.coalesced()
+    gradient: Any = parameter._grad._array.coalesced()  # type: ignore[union-attr]
     numbers = optimizer.numbers(group, *optimizer._count(parameter, group))
     if optimizer.kernel is SGD.kernel and group["momentum"]:
-        with_momentum(optimizer, parameter, group, one, numbers)
+        with_momentum(optimizer, parameter, group, gradient, numbers)
     else:
-        rows = one.rows
+        rows = gradient.rows
         arrays = [parameter._array, *optimizer._state_arrays(parameter, group)]
-        taken = [None if array is None else widened(array.take(rows, axis=0)) for array in arrays]
-        scratch = [HOST.empty_like(taken[0]) for _ in optimizer.scratch]
-        arguments = optimizer.arguments(taken[1:], numbers, scratch)
-        optimizer.kernel(HOST, taken[0], widened(one.values), *arguments)
-        for array, values in zip(arrays, taken):
+        copies = [None if array is None else widened(array.take(rows, axis=0)) for array in arrays]
+        scratch = [HOST.empty_like(copies[0]) for _ in optimizer.scratch]
+        arguments = optimizer.arguments(copies[1:], numbers, scratch)
+        optimizer.kernel(HOST, copies[0], widened(gradient.values), *arguments)
+        for array, values in zip(arrays, copies):
             if array is not None:
                 put_rows(array, rows, values)
     parameter._bump()
@@ -73,10 +72,13 @@ def with_momentum(
     if state.get("momentum_buffer") is None:
         state["momentum_buffer"] = Tensor._wrap(nothing(gradient))
     buffer = state["momentum_buffer"]._array
+    if not is_sparse(buffer):  # of dense gradients before
+        arguments = optimizer.arguments([buffer], numbers, [HOST.empty_like(buffer)])
+        optimizer.kernel(HOST, parameter._array, gradient.to_dense(), *arguments)
+        return
     arguments = optimizer.arguments([buffer], numbers, [nothing(gradient)])
     optimizer.kernel(HOST, parameter._array, gradient, *arguments)
-    if is_sparse(buffer):
-        buffer.become(buffer.coalesced())
+    buffer.become(buffer.coalesced())
 
 
 def refuse_dense_formulas(optimizer: Optimizer, group: Group) -> None:

@@ -40,7 +40,7 @@ from nanotorch.training.files import remove_left_behind, sync_file, write_whole
 LARGE = 16 * 2**20  # bytes from which a converted copy is kept
 WORTH_IT = 2**21  # bytes from which another reader is faster than its import takes
 LONGEST_CELL = 2**24  # characters
-CACHE_FORMAT = 4
+CACHE_FORMAT = 5
 PIECE = 2**20  # bytes hashed at once
 MOST_TEXTS = 2**20  # distinct cells of a column in a file that is not held in memory
 AT_ONCE = 2**16  # rows of such a file that are taken apart at once
