@@ -259,7 +259,8 @@ def mean_product(xp: Any, a: Array, b: Array, dims: tuple[int, ...]) -> Array:
         total = HOST.vecdot(a, b) if xp is HOST else xp.einsum("...i,...i->...", a, b)
         total = total[..., None]
         return xp.true_divide(total, constant(total, a.shape[-1]), out=total)
-    if dims[:1] == (0,) and dims[1:] == tuple(range(2, a.ndim)) and a.dtype.itemsize > 2:
+    channels = dims[:1] == (0,) and dims[1:] == tuple(range(2, a.ndim))
+    if xp is HOST and channels and a.dtype.itemsize > 2:
         shape = (len(a), a.shape[1], a.size // max(len(a) * a.shape[1], 1))
         total = xp.einsum("ncs,ncs->c", a.reshape(shape), b.reshape(shape))
         total = total.reshape((1, -1, *(1,) * (a.ndim - 2)))
