@@ -1679,6 +1679,12 @@ for target in (0.0, 2.0, -1.0, 1.0):
         ),
     )
 
+for exponent in ([0.5], [-0.5], [2.0], 0.5):
+    row(
+        f"{exponent} as the exponent of corners",
+        lambda t, e=exponent: t.tensor([-INF, -0.0, 0.0, 4.0, -1.0, NAN]) ** t.tensor(e),
+    )
+
 # Rows in which PyTorch is not followed, and why.
 DIFFERENT = {
     **dict.fromkeys(

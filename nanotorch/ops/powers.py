@@ -6,7 +6,7 @@ import cmath
 import math
 from typing import Any
 
-from nanotorch.backend import Array, is_array, result_type
+from nanotorch.backend import HOST, Array, is_array, result_type
 from nanotorch.ops.casting import cast, into, zeros_like
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import log
@@ -51,6 +51,8 @@ class PowTensor(Elementwise):
             return into(
                 xp, xp.where(b < 0, unit, xp.power(a, xp.maximum(b, 0))).astype(a.dtype), out
             )
+        if xp is HOST and b.size == 1 < a.size:  # of 0.5 alone NumPy makes roots: -inf has none
+            b = b + xp.zeros_like(a, dtype=b.dtype)
         return xp.power(a, b, out=out)
 
 
