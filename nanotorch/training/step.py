@@ -256,14 +256,12 @@ class SearchStep(Step):
         (group,) = self.optimizer.param_groups
         tolerance = group["tolerance_grad"]
 
-        def closure() -> Tensor:
+        def closure() -> float:
             self.optimizer.zero_grad()
-            loss: Tensor = self._function(inputs, target, *weights).detach()
-            losses.append(loss)
+            losses.append(self._function(inputs, target, *weights).detach())
             if self.adds_late:
                 self.penalty.add_gradients()
-            if self.penalty:
-                loss = loss + self.penalty.value()
+            loss = losses[-1].item() + (self.penalty.value() if self.penalty else 0.0)
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     parameter.grad.mul_(rows)
