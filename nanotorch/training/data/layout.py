@@ -27,7 +27,7 @@ from nanotorch.training.errors import InputError
 
 HEAD = 2**16  # bytes that are looked at
 BLOCK = 2**10  # rows taken apart at once
-LONGEST_HEAD = 2**24  # bytes that are looked at where lines are long
+LONGEST_HEAD = 2**22  # bytes that are looked at where lines are long
 LINES = 4  # that are looked at, however long
 MOST_COMPRESSED = 1032  # times that deflate can shrink its input
 MOST_UNPACKED = 100  # times its size that a packed text may have
