@@ -539,6 +539,7 @@ class Slow(data.Dataset):
         return os.getpid(), nt.zeros(100_000)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
     loader = data.DataLoader(Slow(), num_workers=2, multiprocessing_context={method!r})
     pids = set()
     for pid, _ in loader:

@@ -22,13 +22,14 @@ VALUES = [NAN, INF, -INF, 0.0, -0.0, 1e30, -1e30, 1e-40, 1000.0, -1000.0, 88.8, 
 DTYPES = (nt.float32, nt.float64, nt.float16, nt.bfloat16)
 
 
-@pytest.fixture(params=["warnings are errors", "numpy raises", "both"])
+@pytest.fixture(params=["warnings are errors", "warnings are shown", "numpy raises", "both"])
 def strict(request: Any) -> Iterator[None]:
-    settings = {"all": "warn" if request.param == "warnings are errors" else "raise"}
-    with warnings.catch_warnings(), numpy.errstate(**settings):
+    settings = {"all": "warn" if request.param.startswith("warnings") else "raise"}
+    with warnings.catch_warnings(record=True) as shown, numpy.errstate(**settings):
         if request.param != "numpy raises":
-            warnings.simplefilter("error")
+            warnings.simplefilter("always" if request.param == "warnings are shown" else "error")
         yield
+    assert [f"{w.filename} {w.lineno}" for w in shown if w.category is RuntimeWarning] == []
 
 
 def differentiated(f: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -174,3 +175,21 @@ def test_a_programs_own_arithmetic_raises_as_it_asked() -> None:
     assert run.stdout.splitlines() == [
         "tensor([inf]) tensor([inf]) tensor([-inf])", "tensor([nan]) tensor([inf])", "raised",
     ], run.stderr  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["eager", "compiled", "pure"])
+def test_what_comes_first_after_a_program_asked_for_warnings_is_silent_too(how: str) -> None:
+    w = nn.Parameter(nt.tensor([1.0, 2.0, 3.0]))
+    x = nt.tensor([0.0, -1.0, 1e30])
+
+    def step(x: Any) -> Any:
+        loss = (w * x).log().sum() / 0
+        loss.backward()
+        return loss
+
+    run = {"eager": step, "compiled": nt.compile(step), "pure": nt.compile(step, pure=True)}[how]
+    for _ in range(4):
+        with warnings.catch_warnings(record=True) as shown:
+            warnings.simplefilter("always")
+            run(x)
+        assert shown == []

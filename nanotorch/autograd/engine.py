@@ -8,12 +8,12 @@ primitive that becomes the output's `grad_fn`.
 from __future__ import annotations
 
 import itertools
+import warnings
 from typing import Any
 
 from nanotorch.autograd.errors import KERNEL_ERRORS, explained, forward_lines
 from nanotorch.autograd.rings import Rings, modes
-from nanotorch.backend import MODULES, array_module
-from nanotorch.backend.silence import NUMPY_ERRORS, silently
+from nanotorch.backend import MODULES, array_module, silence
 from nanotorch.node import Node, Packed, Traced
 from nanotorch.primitive import SAVE_NOTHING, Primitive, run
 
@@ -52,16 +52,17 @@ def eager(self: Any, primitive: type[Primitive], inputs: Inputs, attributes: Att
     for x in inputs:
         if isinstance(x, Traced):
             try:
-                if x._requires_grad or x._base is not None:
-                    tracked = True
+                tracked |= x._requires_grad or x._base is not None
             except AttributeError:  # Traced, but no tensor (a formula of `sym`): its way
                 return x._apply(primitive, inputs, attributes)
             x = x._array
         arrays.append(x)
+    if warnings.filters[0] is not silence.foremost:
+        silence.hold_back()
     try:
         y = run(primitive, self._array, arrays, attributes)
-    except NUMPY_ERRORS:
-        y = silently(run, primitive, self._array, arrays, attributes)
+    except silence.NUMPY_ERRORS:
+        y = silence.silently(run, primitive, self._array, arrays, attributes)
     except KERNEL_ERRORS as error:
         raise explained(primitive, inputs, error) from error
     if type(y) not in MODULES:  # NumPy returns scalars for 0-dim arrays

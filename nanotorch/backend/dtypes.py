@@ -17,7 +17,7 @@ from typing import Any
 import numpy
 
 from nanotorch.backend.devices import MODULES, RAW, array_module
-from nanotorch.backend.silence import NUMPY_ERRORS, silently
+from nanotorch.backend.silence import silent
 
 Array = Any  # a numpy.ndarray or a cupy.ndarray
 
@@ -255,15 +255,13 @@ def _promote(operands: Sequence[Any], floating: bool, arrays: Any) -> Sequence[A
     return operands
 
 
+@silent
 def as_dtype(array: Array, kind: numpy.dtype[Any]) -> Array:
     """A copy of the array in another dtype; like PyTorch, float64 becomes a half by way of
     float32."""
     if kind.char == "e" and array.dtype.char == "d":
         array = as_dtype(array, numpy.dtype("f"))
-    try:
-        return array.astype(kind)
-    except NUMPY_ERRORS:
-        return silently(array.astype, kind)
+    return array.astype(kind)
 
 
 def wrapped(value: int, kind: numpy.dtype[Any]) -> int:

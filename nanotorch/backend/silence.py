@@ -1,9 +1,10 @@
 """No warning and no error of NumPy's arithmetic: what overflows is inf and 0 / 0 is NaN, as in
 PyTorch.
 
-A filter holds back the warnings that come from this package. A program may ask for errors instead,
-by `warnings.simplefilter("error")` or `numpy.seterr(all="raise")`: that is for its own arithmetic.
-What only computes is then done once more, without (`silently`); what writes asks before (`silent`).
+A filter holds back the warnings that come from this package, before whatever filters a program has
+put there since. A program may ask for errors by `numpy.seterr(all="raise")`: that is for its own
+arithmetic. What only computes is then done once more, without (`silently`); what writes asks before
+(`silent`).
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ R = TypeVar("R")
 NUMPY_ERRORS = (FloatingPointError, RuntimeWarning)
 
 
-def hold_back() -> Any:
-    """Puts the filter of this package before all others; that entry of the list of filters."""
+def hold_back() -> None:
+    """Puts the filter of this package before all others, as `foremost`."""
+    global foremost
     warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"nanotorch\.")
-    return warnings.filters[0]
+    foremost = warnings.filters[0]
 
 
-_filter = hold_back()
+foremost: Any
+hold_back()
 # Where NumPy keeps a program's settings; without it they are set aside at each call.
 _settings: Any = getattr(getattr(numpy, "_core", None), "umath", None)
 _settings = getattr(_settings, "_extobj_contextvar", None)
@@ -46,9 +49,8 @@ def silent(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        global _filter
-        if warnings.filters[0] is not _filter:
-            _filter = hold_back()
+        if warnings.filters[0] is not foremost:
+            hold_back()
         if _settings is None or _settings.get() is not _usual:
             return silently(function, *args, **kwargs)
         return function(*args, **kwargs)

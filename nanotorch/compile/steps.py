@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 from nanotorch.autograd.rings import SILENCE, modes
 from nanotorch.autograd.walk import on_tensors
+from nanotorch.backend import silence
 from nanotorch.compile.explanation import Explanation
 from nanotorch.compile.matcher import Matcher, Paths
 from nanotorch.compile.path_plan import PathPlan, TimedMatcher
@@ -29,6 +31,8 @@ class Step:
         self._calls_to_explain = 3 if explain else 0  # calls until the plan is printed
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if warnings.filters[0] is not silence.foremost:
+            silence.hold_back()
         rings = modes.rings
         if (rings and (on_tensors() or is_matched(rings))) or modes.listener is not SILENCE:
             return self._function(*args, **kwargs)

@@ -131,8 +131,11 @@ class LogisticClassifier(Classifier, _LinearModel):
     Fitted: `coef_`, `intercept_`, `classes_`, `module_`, `n_iter_`, `history_`.
 
     >>> from sklearn.datasets import load_iris
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
     >>> X, y = load_iris(return_X_y=True)
-    >>> bool(LogisticClassifier().fit(X, y).score(X, y) > 0.96)
+    >>> model = make_pipeline(StandardScaler(), LogisticClassifier())
+    >>> bool(model.fit(X, y).score(X, y) > 0.96)
     True
     """
 
