@@ -1631,7 +1631,7 @@ BY_SINGULAR_VALUES: dict[str, Callable[[Any, Any], Any]] = {
     "eigh": lambda t, x: t.linalg.eigh(x)[0],
     "pinv": lambda t, x: t.linalg.pinv(x),
     "matrix_rank": lambda t, x: t.linalg.matrix_rank(x),
-    "cond": lambda t, x: t.linalg.cond(x) if (x != 0).any() else 0,
+    "cond": lambda t, x: 1 / t.linalg.cond(x) if (x != 0).any() else 0,  # of singular ones: large
     "lstsq": lambda t, x: t.linalg.lstsq(x, t.ones(*x.shape[:-1], 1, dtype=x.dtype))[0],
     **{
         f"matrix_norm {o}": lambda t, x, o=o: t.linalg.matrix_norm(x, o)  # type: ignore[misc]
