@@ -99,13 +99,11 @@ from nanotorch.printing import get_printoptions as get_printoptions
 from nanotorch.printing import printoptions as printoptions
 from nanotorch.printing import set_printoptions as set_printoptions
 from nanotorch.random import Generator as Generator
-from nanotorch.random import bernoulli as bernoulli
 from nanotorch.random import default_generator as default_generator
 from nanotorch.random import fork_rng as fork_rng
 from nanotorch.random import get_rng_state as get_rng_state
 from nanotorch.random import initial_seed as initial_seed
 from nanotorch.random import manual_seed as manual_seed
-from nanotorch.random import multinomial as multinomial
 from nanotorch.random import normal as normal
 from nanotorch.random import rand as rand
 from nanotorch.random import rand_like as rand_like
@@ -1304,3 +1302,16 @@ def var_mean(
     correction: builtins.float | None = None,
     out: Tensor | None = None,
 ) -> builtins.tuple[Tensor, Tensor]: ...
+def bernoulli(
+    input: Tensor,
+    p: builtins.float | None = None,
+    *,
+    generator: Any | None = None,
+) -> Tensor: ...
+def multinomial(
+    input: Tensor,
+    num_samples: builtins.int,
+    replacement: builtins.bool = False,
+    *,
+    generator: Any | None = None,
+) -> Tensor: ...

@@ -347,20 +347,17 @@ def names() -> Iterator[str]:
     """The public names of the package."""
     functions = dict(ops.FUNCTIONS)
     for node in ast.parse((PACKAGE / "__init__.py").read_text()).body:
-        if isinstance(node, ast.If):  # what loads on demand
-            for part in node.body:
-                for alias in part.names:  # type: ignore[attr-defined]
-                    yield f"from {part.module} import {alias.name} as {alias.name}\n"  # type: ignore[attr-defined]
-        elif isinstance(node, ast.ImportFrom) and node.module != "typing":
-            for alias in node.names:
-                name, value = (
-                    alias.asname or alias.name,
-                    getattr(nanotorch, alias.asname or alias.name),
-                )
-                if getattr(value, "__annotations__", {}).get("return") == "Any":
+        for part in node.body if isinstance(node, ast.If) else [node]:
+            if not isinstance(part, ast.ImportFrom) or part.module == "typing":
+                continue
+            for alias in part.names:
+                name = alias.asname or alias.name
+                value = getattr(nanotorch, name)
+                returned = getattr(value, "__annotations__", {}).get("return")
+                if returned == "Any" and part.module != "nanotorch.serialization":
                     functions[name] = value
                 else:
-                    yield f"from {node.module} import {alias.name} as {name}\n"
+                    yield f"from {part.module} import {alias.name} as {name}\n"
     yield USES + "\n\n__version__: builtins.str\n"
     for name, function in functions.items():
         yield from op(name, function, "", "Tensor")
