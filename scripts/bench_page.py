@@ -70,7 +70,7 @@ JOB_LIMITS: dict[str, tuple[float | None, float]] = {
 COMPILE_LIMIT = 1.5  # seconds for 10,000 operations
 CUDA_LIMITS = (0.10, 1.2, 1.3)  # S / PyTorch, S / its CUDA graph, XL / one reading of X
 READ_LIMIT = 1.45  # compiled XL / one reading of X
-IMPORT_LIMIT = 1.5  # import nanotorch / import numpy, without the interpreter's own start
+IMPORT_LIMIT = 1.3  # import nanotorch / import numpy, without the interpreter's own start
 RUN_LIMIT = 0.8  # the run of configs/breast_cancer.toml / `import torch`
 
 COLORS = {
