@@ -20,6 +20,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, loa
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler, scale
@@ -311,6 +312,14 @@ def test_partial_fit_goes_on_with_the_optimizers_state() -> None:
     assert model.n_iter_ == 20
     assert model.score(X[1200:], y[1200:]) > 0.85
     assert not hasattr(LogisticClassifier(), "partial_fit")
+
+
+def test_the_history_of_a_search_has_the_loss_where_it_ended() -> None:
+    X, y = load_digits(return_X_y=True)
+    model = LogisticClassifier(C=1e6, max_iter=30)
+    with pytest.warns(ConvergenceWarning):
+        model.fit(X, y)
+    assert model.history_[-1]["loss"] == pytest.approx(log_loss(y, model.predict_proba(X)), rel=0.1)
 
 
 def test_a_single_epoch_trains_on_all_rows() -> None:
