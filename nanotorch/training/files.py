@@ -69,12 +69,11 @@ def sync_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """The name of a file to write, which replaces `path` in one step once it is whole."""
+def _replaced(path: Path) -> Iterator[Path]:
+    """The name of a file that replaces `path` in one step if the block ends, and else goes."""
     temporary = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         yield temporary
-        sync_file(temporary)
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
@@ -82,20 +81,20 @@ def whole_file(path: Path) -> Iterator[Path]:
             error.filename = str(path)  # the one that the user knows
         raise
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """The name of a file to write, which replaces `path` in one step once it is whole."""
+    with _replaced(path) as temporary:
+        yield temporary
+        sync_file(temporary)
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Replace a file in one step, so that it is never seen half-written."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
+    with _replaced(path) as temporary:
         write_synced(temporary, content)
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno:
-            error.filename = str(path)  # the one that the user knows
-        raise
-    sync_folder(path.parent)
 
 
 def refuse_to_replace(path: Path, force: bool, key: str = "--output") -> None:
