@@ -218,11 +218,11 @@ class _Translation:
             self.translate(first, second)
 
     def results(self) -> list[tuple[str, Any, Any]]:
-        found = []
+        operands = []
         for array, other in zip(self.one.results, self.two.results, strict=True):
             shape = [n if n == m else ROWS for n, m in zip(array.shape, other.shape, strict=True)]
-            found.append((self.operand(array, other), array.dtype, shape))
-        return found
+            operands.append((self.operand(array, other), array.dtype, shape))
+        return operands
 
     def operand(self, one: Any, two: Any) -> Any:
         """The name of an array; a plain number as it is."""

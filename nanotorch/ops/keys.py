@@ -168,7 +168,7 @@ def axes(
         return None
     lengths = [array.ndim if mask else 1 for mask, array in zip(masks, indices)]
     whole = sum(isinstance(item, slice) for item in key)
-    found: list[tuple[int, Array]] = []
+    by_axis: list[tuple[int, Array]] = []
     rest, axis = iter(zip(masks, indices, lengths)), 0
     for item in key:
         if item is Ellipsis:
@@ -177,9 +177,9 @@ def axes(
             axis += 1
         else:
             mask, array, length = next(rest)
-            found += enumerate(xp.nonzero(array) if mask else (array,), axis)
+            by_axis += enumerate(xp.nonzero(array) if mask else (array,), axis)
             axis += length
-    return found
+    return by_axis
 
 
 def host_checked(xp: Any, shape: Any, key: Any, indices: tuple[Array, ...]) -> tuple[Array, ...]:
