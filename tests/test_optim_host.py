@@ -14,7 +14,7 @@ from optimizer_table import FEW, named
 
 import nanotorch as nt
 from nanotorch import optim
-from nanotorch.optim import single
+from nanotorch.optim import host_step, single
 from nanotorch.optim.host_step import PIECE
 
 
@@ -46,6 +46,28 @@ def test_pieces_and_single_elements_have_the_bits_of_the_whole(
     found = [stepped(name, options, start)[0].tobytes() for start in starts]
     monkeypatch.setattr(getattr(optim, name), "elementwise", False)
     assert found == [stepped(name, options, start)[0].tobytes() for start in starts]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+@pytest.mark.parametrize("name, options", FEW, ids=named)
+def test_threads_that_share_the_pieces_leave_the_bits_of_the_whole(
+    name: str, options: dict[str, Any], kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, before = values(0, 3 * LARGE).astype(kind), nt.get_num_threads()
+    found = stepped(name, options, start)[0].tobytes()
+    monkeypatch.setattr(host_step, "THREADED", 2)
+    for threads, later in ((1, 3), (2, 2), (3, 2), (3, 1)):
+        try:
+            nt.set_num_threads(threads)
+            p = parameter(start)
+            optimizer = getattr(optim, name)([p], **options)
+            for step in range(3):
+                p.grad = nt.tensor(values(step + 1, *p.shape).astype(kind))
+                optimizer.step()
+                nt.set_num_threads(later)
+        finally:
+            nt.set_num_threads(before)
+        assert p.detach().numpy().tobytes() == found
 
 
 @pytest.mark.parametrize("name, options", FEW, ids=named)

@@ -114,6 +114,23 @@ def test_work_may_ask_for_threads_itself() -> None:
     assert sorted(done) == [0, 1, 10, 11]
 
 
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="needs two processors that a thread may be kept to",
+)
+def test_threads_keep_away_from_the_processor_of_the_one_that_gives_them_work() -> None:
+    allowed = os.sched_getaffinity(0)
+    seen: dict[int, set[int]] = {}
+    try:
+        for processor in sorted(allowed)[:2]:
+            os.sched_setaffinity(0, {processor})
+            os.sched_setaffinity(0, allowed)  # where it stays for now
+            threads.side_by_side(lambda number: seen.update({number: os.sched_getaffinity(0)}), 2)
+            assert seen[0] == allowed and len(seen[1]) == len(allowed) - 1 and seen[1] < allowed
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore")
 def test_a_forked_process_starts_threads_of_its_own() -> None:

@@ -3,6 +3,7 @@ side."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import threading
@@ -117,31 +118,53 @@ def side_by_side(work: Callable[[int], None], count: int) -> None:
     The others wait for more work afterwards: to start one takes as long as a small product.
     """
     done: SimpleQueue[BaseException | None] = SimpleQueue()
-    inboxes = [_inbox_of_idle_thread() for _ in range(1, count)]
-    for number, inbox in enumerate(inboxes, 1):
-        inbox.put((work, number, done))
+    helpers = [_idle.pop() if _idle else _Helper() for _ in range(1, count)]
+    processors = _other_processors() if helpers else set()
+    for number, helper in enumerate(helpers, 1):
+        helper.keep_to(processors)
+        helper.inbox.put((work, number, done))
     try:
         work(0)
     finally:
-        errors = [done.get() for _ in inboxes]
-        _idle.extend(inboxes)
+        errors = [done.get() for _ in helpers]
+        _idle.extend(helpers)
     for error in errors:
         if error is not None:
             raise error
 
 
-_idle: list[SimpleQueue[Any]] = []  # where threads without work wait for some
+def _other_processors() -> set[int]:
+    """The processors that this thread may run on, but for the one it is on; empty if unknown.
+
+    Linux may wake a thread where its waker runs, and moves it to an idle processor only after
+    milliseconds: by then work as short as ours is done, one part after the other.
+    """
+    if _processor is None or not hasattr(os, "sched_setaffinity"):
+        return set()
+    return os.sched_getaffinity(0) - {_processor()}
+
+
+class _Helper:
+    """A thread that waits for work."""
+
+    def __init__(self) -> None:
+        self.inbox: SimpleQueue[Any] = SimpleQueue()
+        self._processors: set[int] = set()
+        self._thread = threading.Thread(target=_serve, args=(self.inbox,), daemon=True)
+        self._thread.start()
+
+    def keep_to(self, processors: set[int]) -> None:
+        """Lets the thread run on these processors alone, where there are any."""
+        if processors and processors != self._processors:
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(self._thread.native_id or 0, processors)
+            self._processors = processors
+
+
+_processor: Callable[[], int] | None = getattr(ctypes.CDLL(None), "sched_getcpu", None)
+_idle: list[_Helper] = []  # those without work
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_idle.clear)  # a child has none of its parent's threads
-
-
-def _inbox_of_idle_thread() -> SimpleQueue[Any]:
-    try:
-        return _idle.pop()
-    except IndexError:
-        inbox: SimpleQueue[Any] = SimpleQueue()
-        threading.Thread(target=_serve, args=(inbox,), daemon=True).start()
-        return inbox
 
 
 def _serve(inbox: SimpleQueue[Any]) -> None:

@@ -13,7 +13,16 @@ from itertools import repeat
 from operator import attrgetter, is_, is_not, itemgetter
 from typing import Any
 
-from nanotorch.backend import HOST, Array, array_module, device_of, is_sparse, on_device
+from nanotorch.backend import (
+    HOST,
+    Array,
+    array_module,
+    device_of,
+    get_num_threads,
+    is_sparse,
+    on_device,
+    side_by_side,
+)
 from nanotorch.backend.dtypes import float32
 from nanotorch.backend.halves import is_half
 from nanotorch.backend.loading import when_called
@@ -24,6 +33,7 @@ from nanotorch.optim.optimizer import Optimizer, Rule, Runner
 from nanotorch.tensor import Tensor
 
 PIECE = 2**18  # bytes of a parameter that are updated at once: three such arrays fit a cache
+THREADED = 12  # pieces of a parameter from which on several threads update them
 NUMPYS = HOST.ndarray
 SMALL = 2**15  # bytes of a parameter up to which it may be updated together with others, …
 MANY = 8  # … if there are so many: fewer are updated as fast one by one
@@ -40,6 +50,14 @@ class Memory:
 
     def __init__(self) -> None:
         self.flats: dict[Any, list[Array]] = {}
+        self._others: list[Memory] = []
+
+    def of_thread(self, number: int) -> Memory:
+        """The memory of each of the threads that update pieces of one parameter; this one's, of
+        number 0."""
+        while len(self._others) < number:
+            self._others.append(Memory())
+        return self._others[number - 1] if number else self
 
     def like(self, array: Array, count: int, dtype: Any = None) -> list[Array]:
         """Arrays of the same shape and device, of this dtype or the same."""
@@ -166,7 +184,7 @@ class Update:
 
     __slots__ = (
         "apart", "arguments", "array", "bound", "checks", "counter", "module", "parameter",
-        "pieces", "scalars", "state",
+        "pieces", "scalars", "state", "threads",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -181,6 +199,7 @@ class Update:
         self.bound: Any = None  # the arrays of the scalars that are among the arguments
         self.arguments: tuple[Any, ...] = ()
         self.pieces: list[Piece] | None = None
+        self.threads = 1  # that pieces are for: place by place in turn
 
     def renew(self, parameter: Tensor, scalars: dict[Any, Scalars]) -> None:
         """Starts over with a parameter, or with a new array of it."""
@@ -215,11 +234,12 @@ class Update:
             return
         arrays = [a if a is None else a.reshape(-1) for a in arrays]
         make, size = HalfPiece if half else Piece, -(-array.size // count)
+        self.threads = get_num_threads() if count >= THREADED else 1
         self.pieces = []
-        for start in range(0, array.size, size):
-            stretch = slice(start, start + size)
+        for place, start in enumerate(range(0, array.size, size)):
+            stretch, own = slice(start, start + size), memory.of_thread(place % self.threads)
             parts = [a if a is None else a[stretch] for a in arrays]
-            self.pieces.append(make(optimizer, memory, parts, numbers, stretch))
+            self.pieces.append(make(optimizer, own, parts, numbers, stretch))
 
     def run(self, optimizer: Optimizer, memory: Memory, gradient: Array) -> None:
         """The update from a gradient."""
@@ -234,9 +254,15 @@ class Update:
         if len(pieces) == 1:
             pieces[0].run(gradient)
         elif gradient.flags.c_contiguous:
-            gradient = gradient.reshape(-1)
-            for piece in pieces:
-                piece.run(gradient[piece.stretch])
+            flat, most = gradient.reshape(-1), self.threads
+            count = min(get_num_threads(), most)
+
+            def work(number: int) -> None:
+                for place, piece in enumerate(pieces):
+                    if place % most % count == number:
+                        piece.run(flat[piece.stretch])
+
+            side_by_side(work, count)
         else:
             whole(optimizer, memory, [self.array, *self.state], self.bound).run(gradient)
 
