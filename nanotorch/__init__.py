@@ -2,6 +2,9 @@
 
 from nanotorch import working_directory as _working_directory  # isort: skip
 
+# It imports NumPy, which takes longer below many open calls: CPython then maps memory at each one.
+from nanotorch.backend.loading import on_demand as _on_demand  # isort: skip
+
 from typing import TYPE_CHECKING
 
 from nanotorch import autograd, ops
@@ -51,7 +54,6 @@ from nanotorch.backend.dtypes import (
     short,
     uint8,
 )
-from nanotorch.backend.loading import on_demand as _on_demand
 from nanotorch.compile import compile
 from nanotorch.creation import (
     arange,

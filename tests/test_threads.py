@@ -11,6 +11,7 @@ import pytest
 
 import nanotorch as nt
 from nanotorch.backend import threads
+from nanotorch.backend.workers import side_by_side
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_threads_are_used_again() -> None:
             who[number] = threading.current_thread()
             meeting.wait(10)
 
-        threads.side_by_side(work, 3)
+        side_by_side(work, 3)
         assert who[0] is threading.current_thread()
         seen.append(set(who))
     assert len(seen[0]) == 3 and seen[0] == seen[1] == seen[2]
@@ -98,9 +99,9 @@ def test_an_error_in_any_thread_is_raised_and_the_thread_goes_on_working() -> No
                 raise KeyError(number)
 
         with pytest.raises(KeyError):
-            threads.side_by_side(work, 2)
+            side_by_side(work, 2)
     done: list[int] = []
-    threads.side_by_side(done.append, 2)
+    side_by_side(done.append, 2)
     assert sorted(done) == [0, 1]
 
 
@@ -108,9 +109,9 @@ def test_work_may_ask_for_threads_itself() -> None:
     done: list[int] = []
 
     def work(number: int) -> None:
-        threads.side_by_side(lambda inner: done.append(10 * number + inner), 2)
+        side_by_side(lambda inner: done.append(10 * number + inner), 2)
 
-    threads.side_by_side(work, 2)
+    side_by_side(work, 2)
     assert sorted(done) == [0, 1, 10, 11]
 
 
@@ -125,7 +126,7 @@ def test_threads_keep_away_from_the_processor_of_the_one_that_gives_them_work() 
         for processor in sorted(allowed)[:2]:
             os.sched_setaffinity(0, {processor})
             os.sched_setaffinity(0, allowed)  # where it stays for now
-            threads.side_by_side(lambda number: seen.update({number: os.sched_getaffinity(0)}), 2)
+            side_by_side(lambda number: seen.update({number: os.sched_getaffinity(0)}), 2)
             assert seen[0] == allowed and len(seen[1]) == len(allowed) - 1 and seen[1] < allowed
     finally:
         os.sched_setaffinity(0, allowed)
@@ -134,10 +135,10 @@ def test_threads_keep_away_from_the_processor_of_the_one_that_gives_them_work() 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore")
 def test_a_forked_process_starts_threads_of_its_own() -> None:
-    threads.side_by_side(lambda number: None, 2)
+    side_by_side(lambda number: None, 2)
     child = os.fork()
     if not child:
         done: list[int] = []
-        threads.side_by_side(done.append, 2)
+        side_by_side(done.append, 2)
         os._exit(0 if sorted(done) == [0, 1] else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

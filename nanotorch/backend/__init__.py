@@ -1,6 +1,5 @@
 """Where arrays live and what they hold: devices, dtypes, and the choice between NumPy and CuPy."""
 
-from nanotorch.backend.allocator import keep_freed_memory as keep_freed_memory
 from nanotorch.backend.devices import (
     CPU as CPU,
     HERE as HERE,
@@ -65,5 +64,4 @@ from nanotorch.backend.threads import (
     get_num_threads as get_num_threads,
     one_blas_thread as one_blas_thread,
     set_num_threads as set_num_threads,
-    side_by_side as side_by_side,
 )

@@ -58,13 +58,13 @@ def on_demand(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str
 
 def when_called(module: str, name: str) -> Callable[..., Any]:
     """A function that calls what a module of ours has under a name, and loads it for that."""
-
-    @functools.cache
-    def function() -> Callable[..., Any]:
-        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+    function: Callable[..., Any] | None = None
 
     def call(*args: Any, **options: Any) -> Any:
-        return function()(*args, **options)
+        nonlocal function
+        if function is None:
+            function = getattr(importlib.import_module(module), name)
+        return function(*args, **options)
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = f"See `{module}.{name}`."

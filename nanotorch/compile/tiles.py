@@ -12,7 +12,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from nanotorch.backend import HOST, MODULES, Array, get_num_threads, one_blas_thread, side_by_side
+from nanotorch.backend import HOST, MODULES, Array, get_num_threads, one_blas_thread
+from nanotorch.backend.workers import side_by_side
 from nanotorch.compile.lines import Line
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.program import Program

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from nanotorch import ops
 from nanotorch.backend import HOST, Array
 from nanotorch.backend.dtypes import bool_, float32, int64
-from nanotorch.backend.threads import get_num_threads, one_blas_thread, side_by_side
+from nanotorch.backend.threads import get_num_threads, one_blas_thread
+from nanotorch.backend.workers import side_by_side
 from nanotorch.creation import empty
 from nanotorch.nn import functional as F
 from nanotorch.nn.fused import Fused, push

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cmath
 import math
 from typing import Any
 
@@ -81,7 +80,7 @@ def power_base_slope(a: Any, y: Any, base: float) -> Any:
     if base == 0:
         return where(a >= 0, 0.0, y * float("-inf"))
     if isinstance(base, complex) or getattr(y, "_array", y).dtype.kind == "c":
-        return y * cmath.log(base)
+        return y * complex(HOST.log(complex(base)))
     return y * (math.log(base) if base > 0 else math.nan)
 
 

@@ -21,12 +21,12 @@ from nanotorch.backend import (
     get_num_threads,
     is_sparse,
     on_device,
-    side_by_side,
 )
 from nanotorch.backend.dtypes import float32
 from nanotorch.backend.halves import is_half
 from nanotorch.backend.loading import when_called
 from nanotorch.backend.silence import silent
+from nanotorch.backend.workers import side_by_side
 from nanotorch.optim import single
 from nanotorch.optim.groups import Group
 from nanotorch.optim.optimizer import Optimizer, Rule, Runner

@@ -16,9 +16,9 @@ from nanotorch.backend import (
     Array,
     array_module,
     get_default_dtype,
-    keep_freed_memory,
     on_device_of,
 )
+from nanotorch.backend.allocator import keep_freed_memory
 from nanotorch.backend.dtypes import float64
 from nanotorch.backend.halves import widened
 from nanotorch.backend.silence import silent
