@@ -1066,7 +1066,7 @@ def test_the_plan_says_that_it_is_a_graph(cuda: str, capsys: pytest.CaptureFixtu
     told = capsys.readouterr().out
     assert told.count("plan of step: ") == 1
     assert ", one CUDA graph\n" in told
-    assert "linear (24, 1)" in told and "SGD.step" in told
+    assert "one pass over 24 rows" in told and "SGD.step" in told
 
 
 # --- the look-alike's own -------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from nanotorch.backend import (
 from nanotorch.backend.cuda import checks, graphs
 from nanotorch.compile.live_calls import LiveCall, Phase, Surroundings
 from nanotorch.compile.memory import root_of
+from nanotorch.compile.one_pass import joined
 from nanotorch.compile.plan import Plan, memory_of
 from nanotorch.compile.program import REFERENCES
 from nanotorch.compile.recorder import Kernel, Live, Recorder
@@ -136,7 +137,7 @@ class CudaPlan:
             self.places: list[Any] = [
                 None if MODULES[type(a)] is HOST else a for a in record.inputs
             ]
-            self.plan = Plan(record, outputs)
+            self.plan = Plan(record, outputs, joined=joined)
             for number in range(self.arguments, len(self.places)):
                 self.places[number] = graphs.dense_like(self.places[number])
         self.program = self.plan.run

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from nanotorch.backend import HOST, MODULES, Array
 from nanotorch.compile.memory import root_of
@@ -26,6 +27,7 @@ class Plan(Program):
     """A step, ready to be replayed. `run(inputs)` returns the arrays of the outputs.
 
     fresh: those of the outputs that get new memory at each replay; such a plan has no tiles.
+    joined: puts calls in the place of several steps, given these and the memory that leaves them.
     """
 
     tiling: Tiling | None
@@ -35,8 +37,9 @@ class Plan(Program):
     stopwatch: Stopwatch | None = None  # that has timed replays
 
     def __init__(
-        self, record: Recorder, outputs: Sequence[Array], fresh: Sequence[Array] | None = None
-    ) -> None:
+        self, record: Recorder, outputs: Sequence[Array], fresh: Sequence[Array] | None = None,
+        joined: Callable[[list[Recorded], set[int]], list[Step]] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(record.inputs)
         self.fresh = fresh
         # Gradients that are there when a replay begins are added to: they stay who they are.
@@ -50,7 +53,7 @@ class Plan(Program):
         renewed = {id(a) for a in self.fresh or ()}
         self.renewed = [id(a) in renewed for a in outputs]
         self.memory.alone = self._seen_by_others(steps)
-        self.run = self._generated(steps)
+        self.run = self._generated(steps if joined is None else joined(steps, self.escaping()))
         self.gradients = [(leaf, self.slot(array)) for leaf, array in record.gradients.items()]
         if self.tiling is not None:
             self.tiling.forget()
@@ -150,7 +153,7 @@ class Plan(Program):
 
     # --- the program ------------------------------------------------------------------------------
 
-    def _generated(self, steps: list[Recorded]) -> Callable[..., tuple[Array, ...]]:
+    def _generated(self, steps: list[Any]) -> Callable[..., tuple[Array, ...]]:
         """Compiles the program: `run(x0, x1, …)` returns the output arrays."""
         record, head = self.record, []
         for number, array in enumerate(self.fresh or ()):

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 from nanotorch.backend import HOST, MODULES, Array, promote
 from nanotorch.backend.halves import kernel_for, kernel_of
 from nanotorch.compile.calls import OUT_FIRST, Call, Choice, Note, View, calls_of, same_form
-from nanotorch.compile.lines import Line, call_name, family_of
+from nanotorch.compile.lines import ROWS, Line, call_name, family_of
 from nanotorch.compile.memory import Memory, root_of
 from nanotorch.compile.recorder import Draw, Kernel, Live
 from nanotorch.ops.casting import Clone
@@ -27,11 +27,23 @@ class Done(NamedTuple):
     kernel: Kernel
 
 
+class Joint(NamedTuple):
+    """A call in place of several kernels of a step, the first of which is `kernel`; by the names of
+    its parameters, what it reads, and what it writes."""
+
+    call: Callable[..., Any]
+    kernel: Kernel
+    title: str
+    operands: dict[str, Array]
+    outputs: dict[str, Array]
+    numbers: dict[str, Any]
+
+
 # NumPy wants `out` of these by name: a third operand by position might be meant to be compared too.
 KEYWORD_ONLY = (HOST.maximum, HOST.minimum)
 
 Recorded = Kernel | Draw | Live
-Step = Recorded | Call | View | Choice | Done
+Step = Recorded | Joint | Call | View | Choice | Done
 
 
 def arrays_of(step: Step) -> list[Array]:
@@ -42,6 +54,8 @@ def arrays_of(step: Step) -> list[Array]:
         return [a for a in (*step.operands, step.out) if type(a) in MODULES]
     if isinstance(step, Call):
         return [*step.arrays, step.out]
+    if isinstance(step, Joint):
+        return [*step.operands.values(), *step.outputs.values()]
     if isinstance(step, View):
         return [step.base]
     if isinstance(step, Choice):
@@ -154,6 +168,8 @@ class Program:
                 self.lines.append(Line(lines[-1], id(step), drawn, "", drawn, *form))
             elif isinstance(step, Call):
                 lines = self._call(step, position)
+            elif isinstance(step, Joint):
+                lines = self._joint(step)
             elif isinstance(step, View):
                 lines = self._view(step)
             elif isinstance(step, Choice):
@@ -179,6 +195,19 @@ class Program:
         name = self.single_text if single else self.value_text
         text = self.call_text(step, name, self.array_name(step.out))
         self._note(text, self._kernels[id(step)], [*step.arrays, step.out], step.name)
+        return [text]
+
+    def _joint(self, step: Joint) -> list[str]:
+        """The line of a call in place of several kernels."""
+        for out in step.outputs.values():
+            self.memory.hold(out)
+        given = {**step.operands, **step.outputs, **step.numbers}
+        names = [f"{name}={self.value_text(value)}" for name, value in given.items()]
+        name = step.call.__name__
+        text = f"{self.constant(name, step.call)}({self.constant('xp', step.kernel.xp)}, "
+        text += f"{', '.join(names)})"
+        nbytes = sum(a.nbytes for a in arrays_of(step))
+        self.lines.append(Line(text, id(step.kernel), step.title, "", ROWS, bytes=nbytes))
         return [text]
 
     def call_text(self, step: Call, name: Callable[[Any], str], out: str) -> str:

@@ -148,8 +148,16 @@ def bincount(
 
 
 def linear(xp: Any, x: Array, weight: Array, bias: Array | None, out: Array | None = None) -> Array:
+    y = fused.one_output(xp, x, weight, bias, out)
+    if y is not NotImplemented:
+        return y
     y = cublas.matmul(xp, x, weight.T, out)
     return y if bias is None or y is NotImplemented else xp.add(y, bias, out=y)
+
+
+def mm(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
+    y = fused.weighted_sum(xp, a, b, out)
+    return cublas.matmul(xp, a, b, out) if y is NotImplemented else y
 
 
 def einsum(xp: Any, *inputs: Array, equation: str, out: Array | None = None) -> Array:
@@ -277,8 +285,9 @@ KERNELS: dict[type, Callable[..., Any]] = {
     normalization.LayerNormReverse: fused.layer_norm_reverse,
     normalization.LayerNormWeight: fused.layer_norm_weight,
     **dict.fromkeys(
-        (linalg.Dot, linalg.Mv, products.Mm, linalg.Bmm, linalg.BatchedMatMul), cublas.matmul
+        (linalg.Dot, linalg.Mv, linalg.Bmm, linalg.BatchedMatMul), cublas.matmul
     ),
+    products.Mm: mm,
     products.LinearLayer: linear,
     linalg.EinSum: einsum,
     indexing.Index: read,

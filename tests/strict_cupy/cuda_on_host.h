@@ -324,16 +324,22 @@ static inline unsigned __brev(unsigned x) {
     return y;
 }
 
-// Each operation rounded by itself, as the intrinsics do; the compiler is told not to contract.
+// Each operation rounded by itself, as the intrinsics do, also where the compiler may contract.
 static inline float __fadd_rn(float a, float b) { return a + b; }
 static inline float __fsub_rn(float a, float b) { return a - b; }
-static inline float __fmul_rn(float a, float b) { return a * b; }
+static inline float __fmul_rn(float a, float b) {
+    volatile float y = a * b;
+    return y;
+}
 static inline float __fdiv_rn(float a, float b) { return a / b; }
 static inline float __fsqrt_rn(float a) { return std::sqrt(a); }
 static inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 static inline double __dadd_rn(double a, double b) { return a + b; }
 static inline double __dsub_rn(double a, double b) { return a - b; }
-static inline double __dmul_rn(double a, double b) { return a * b; }
+static inline double __dmul_rn(double a, double b) {
+    volatile double y = a * b;
+    return y;
+}
 static inline double __ddiv_rn(double a, double b) { return a / b; }
 static inline double __dsqrt_rn(double a) { return std::sqrt(a); }
 static inline double __fma_rn(double a, double b, double c) { return std::fma(a, b, c); }

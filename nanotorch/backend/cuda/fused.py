@@ -21,11 +21,17 @@ Array = Any
 Kernel = Callable[..., Array]
 
 REDUCTIONS = {name: numpy.int32(i) for i, name in enumerate(("none", "mean", "sum"))}
+LOSSES = tuple(map(numpy.int32, range(3)))  # as elementwise.cuh counts them
 ZERO, ONE = numpy.int32(0), numpy.int32(1)
 THREADS = 256
 # Sums over at most so many elements take one block and one launch.
 ONE_BLOCK = 8192
 MOST_BLOCKS = 1024  # of a sum; their partial sums are added up in one block
+WIDTHS = {
+    "1": 32,
+    "2": 256,
+    "3": 1024,
+}  # the most elements of a row, by the width in rows_to_one.cu
 WIDE = {"e": "f", "E": "f", "f": "f", "d": "d"}  # the dtype that sums are taken in
 
 
@@ -70,7 +76,12 @@ def blocks_for_sum(n: int) -> tuple[int, int]:
 # --- losses ---------------------------------------------------------------------------------------
 
 
-def elementwise_loss(kernel: str) -> Kernel:
+def groups_of(n: int) -> int:
+    """In how many groups n losses are added up: see elementwise.cuh."""
+    return min(-(-n // 32), 16 * THREADS)
+
+
+def elementwise_loss(which: Any) -> Kernel:
     """The losses of x against target, or their mean or sum."""
 
     def run(
@@ -79,16 +90,17 @@ def elementwise_loss(kernel: str) -> Kernel:
         if any(w is not None for w in weights) or not alike(xp, x, target):
             return NotImplemented
         n, kind = x.size, x.dtype.char
-        blocks, threads = grid_for(n)[0], THREADS
+        blocks, threads, groups = grid_for(n)[0], THREADS, groups_of(n)
         if reduction != "none":
             blocks, threads = blocks_for_sum(n)
+            blocks = min(blocks, -(-groups // 8))
         y = output(xp, out, x.shape if reduction == "none" else (), x.dtype)
         several = blocks > 1 and reduction != "none"
-        parts = xp.empty(blocks, WIDE[kind]) if several else y
-        arguments = (x, target, y, parts, numpy.int64(n), REDUCTIONS[reduction])
-        launch(xp, "losses", kernel, kind, (blocks,), (threads,), arguments)
+        parts = xp.empty(groups, WIDE[kind]) if several else y
+        numbers = numpy.int64(n), numpy.int32(groups), which, REDUCTIONS[reduction]
+        launch(xp, "losses", "loss", kind, (blocks,), (threads,), (x, target, y, parts, *numbers))
         if several:
-            quotient(xp, parts, blocks, n if reduction == "mean" else 1, y)
+            quotient(xp, parts, groups, n if reduction == "mean" else 1, y)
         return written(xp, y, out)
 
     return run
@@ -101,7 +113,7 @@ def quotient(xp: Any, parts: Array, count: int, divisor: float | None, y: Array)
     launch(xp, "losses", "quotient", y.dtype.char, (1,), (THREADS,), arguments)
 
 
-def elementwise_reverse(kernel: str) -> Kernel:
+def elementwise_reverse(which: Any) -> Kernel:
     """The cotangent of x, given g, that of the loss: one number, or one for each element."""
 
     def run(
@@ -113,17 +125,18 @@ def elementwise_reverse(kernel: str) -> Kernel:
         if g.dtype != x.dtype or (g.ndim and g.shape != x.shape):
             return NotImplemented
         y = output(xp, out, x.shape, x.dtype)
-        numbers = (numpy.int64(x.size), numpy.int32(g.ndim > 0), numpy.float64(divisor or 1))
-        arguments = (g, x, target, y, *numbers)
-        launch(xp, "losses", kernel, x.dtype.char, grid_for(x.size), (THREADS,), arguments)
+        numbers = (numpy.int64(x.size), which, numpy.int32(g.ndim > 0), numpy.float64(divisor or 1))
+        launch(
+            xp, "losses", "loss_reverse", x.dtype.char, grid_for(x.size), (THREADS,),
+            (g, x, target, y, *numbers),
+        )  # fmt: skip
         return written(xp, y, out)
 
     return run
 
 
-bce_with_logits, mse = elementwise_loss("bce_with_logits"), elementwise_loss("mse")
-bce_with_logits_reverse = elementwise_reverse("bce_with_logits_reverse")
-mse_reverse = elementwise_reverse("mse_reverse")
+bce_with_logits, mse, itself = map(elementwise_loss, LOSSES)
+bce_with_logits_reverse, mse_reverse = map(elementwise_reverse, LOSSES[:2])
 
 
 def nll(
@@ -345,6 +358,9 @@ def add_rows(xp: Any, x: Array, y: Array, g: Any = NOWHERE) -> None:
     """y := the sum of the rows of x, or of g * x, each as large as y: in one launch, or in two by
     partial sums."""
     n, kind = y.size, x.dtype.char
+    if n == 1 and g is NOWHERE and x.dtype == y.dtype:
+        itself(xp, x, x, reduction="sum", out=y)
+        return
     rows, width = x.size // n, min(n, THREADS)
     portion = max(ONE_BLOCK // 2 // width, -(-rows // 512))  # a function of the sizes alone
     count = -(-rows // portion)
@@ -355,3 +371,70 @@ def add_rows(xp: Any, x: Array, y: Array, g: Any = NOWHERE) -> None:
     )  # fmt: skip
     if target is not y:
         add_rows(xp, target, y)
+
+
+# --- one output -----------------------------------------------------------------------------------
+
+
+def rows_to_one(
+    xp: Any, x: Array, *, weight: Any = NOWHERE, bias: Any = NOWHERE, target: Any = NOWHERE,
+    g: Any = NOWHERE, z: Any = NOWHERE, slopes: Any = NOWHERE, gradient: Any = NOWHERE,
+    loss: Any = NOWHERE, bias_gradient: Any = NOWHERE, which: Any = LOSSES[0], divisor: float = 1,
+) -> None:  # fmt: skip
+    """What the arrays are there for, by one reading of x (n, k): see rows_to_one.cu. `loss` and
+    `slopes` are those of g * loss(z, target) / divisor; the gradients are sums over the rows."""
+    (n, k), kind = x.shape, x.dtype.char
+    groups = groups_of(n)
+    blocks = 1 if groups <= 8 else min(groups, 512)
+    sums, gradients = NOWHERE, gradient
+    if blocks > 1 and gradient is not NOWHERE:
+        gradients = xp.empty((blocks, k), x.dtype)
+        if loss is not NOWHERE:
+            sums = xp.empty((2, groups), x.dtype)
+    width = next(digit for digit, most in WIDTHS.items() if k <= most)
+    arrays = (x, weight, bias, target, g, z, slopes, gradients, sums, loss, bias_gradient)
+    numbers = (*map(numpy.int32, (k, groups)), which, numpy.float64(divisor))
+    launch(
+        xp, "rows_to_one", "rows_to_one", kind + width, (blocks,), (THREADS,),
+        (*arrays, numpy.int64(n), *numbers),
+    )  # fmt: skip
+    if gradients is not gradient:
+        grid = (-(-k // 32) + (loss is not NOWHERE),)
+        sizes = (*map(numpy.int32, (blocks, k, groups)), numpy.float64(divisor))
+        launch(
+            xp, "rows_to_one", "add_blocks", kind, grid, (1024,),
+            (gradients, gradient, sums, loss, bias_gradient, *sizes),
+        )  # fmt: skip
+
+
+def takes_rows(xp: Any, x: Array) -> bool:
+    """Whether the rows of x are worked on by `rows_to_one`."""
+    return alike(xp, x) and x.ndim == 2 and x.shape[1] <= WIDTHS["3"] and x.dtype.char in "fd"
+
+
+def takes_one_output(xp: Any, x: Array, weight: Array, bias: Array | None) -> bool:
+    """Whether `rows_to_one` computes this linear layer."""
+    given = [weight] if bias is None else [weight, bias]
+    return (
+        takes_rows(xp, x)
+        and weight.shape == (1, x.shape[1])
+        and all(a.dtype == x.dtype and alike(xp, a) for a in given)
+    )
+
+
+def one_output(xp: Any, x: Array, weight: Array, bias: Any, out: Array | None = None) -> Array:
+    """The linear layer of one output."""
+    if not takes_one_output(xp, x, weight, bias):
+        return NotImplemented
+    z = output(xp, out, (len(x), 1), x.dtype)
+    rows_to_one(xp, x, weight=weight, bias=NOWHERE if bias is None else bias, z=z)
+    return written(xp, z, out)
+
+
+def weighted_sum(xp: Any, g: Array, x: Array, out: Array | None = None) -> Array:
+    """g (1, n) @ x (n, k)."""
+    if g.shape != (1, len(x)) or g.dtype != x.dtype or not (takes_rows(xp, x) and alike(xp, g)):
+        return NotImplemented
+    y = output(xp, out, (1, x.shape[1]), x.dtype)
+    rows_to_one(xp, x, slopes=g, gradient=y)
+    return written(xp, y, out)

@@ -1,93 +1,53 @@
 // Losses and their derivatives. Sums are taken in an order that depends on the sizes alone.
 //
-// kernel bce_with_logits: e E f d
-// kernel bce_with_logits_reverse: e E f d
-// kernel mse: e E f d
-// kernel mse_reverse: e E f d
+// kernel loss: e E f d
+// kernel loss_reverse: e E f d
 // kernel nll: e E f d
 // kernel nll_reverse: e E f d
 // kernel nll_weight: e E f d
 // kernel quotient: e E f d
 #include "checks.cuh"
 #include "numbers.cuh"
+#include "elementwise.cuh"
 
-// What a loss does with its elements: the numbers that nanotorch/backend/cuda/losses.py passes.
+// What a loss does with its elements: the numbers that fused.py passes.
 enum Reduction { NONE, MEAN, SUM };
 
-// A loss of logit x and target t, and its slope.
-struct Bce {
-    template <typename W> __device__ W operator()(W x, W t) const {
-        W size = x < 0 ? x : -x;
-        if (size == -INFINITE(W)) return t == (W)(x > 0) ? (W)0 : INFINITE(W);  // right or wrong
-        return (larger(x, (W)0) - x * t) + logarithm1p(exponential(size));
-    }
-    template <typename W> __device__ W slope(W x, W t) const { return 1 / (1 + exponential(-x)) - t; }
-};
-struct Mse {
-    template <typename W> __device__ W operator()(W x, W t) const { return (x - t) * (x - t); }
-    template <typename W> __device__ W slope(W x, W t) const { return 2 * (x - t); }
-};
-
-// y: n losses; or their sum or mean; or, from several blocks, one partial sum of each in `parts`.
-template <typename T, typename Loss>
-__device__ __forceinline__ void elementwise_loss(
-    const T* x, const T* target, T* y, typename Wide<T>::type* parts, long long n, int reduction,
-    Loss loss) {
+// y: n losses; or their sum or mean; or, from several blocks, the sum of each group in `parts`.
+template <typename T>
+__global__ void __launch_bounds__(1024) loss(
+    const T* x, const T* target, T* y, typename Wide<T>::type* parts, long long n, int groups,
+    int which, int reduction) {
     typedef typename Wide<T>::type W;
-    long long stride = (long long)gridDim.x * blockDim.x;
-    W sum = 0;
-    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
-        W value = loss(wide(x[i]), wide(target[i]));
-        if (reduction == NONE)
-            y[i] = narrow<T>(value);
-        else
-            sum += value;
+    const long long first = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (reduction == NONE) {
+        for (long long i = first; i < n; i += (long long)gridDim.x * blockDim.x)
+            y[i] = narrow<T>(loss_of(which, wide(x[i]), wide(target[i])));
+        return;
     }
-    if (reduction == NONE) return;
-    sum = over_block(sum, Add(), (W)0);
-    if (threadIdx.x) return;
-    if (gridDim.x > 1)
-        parts[blockIdx.x] = sum;
-    else
-        y[0] = narrow<T>(reduction == MEAN ? sum / (W)n : sum);
-}
-
-// -(t log sigmoid(x) + (1 - t) log(1 - sigmoid(x)))
-template <typename T>
-__global__ void __launch_bounds__(1024) bce_with_logits(
-    const T* x, const T* target, T* y, typename Wide<T>::type* parts, long long n, int reduction) {
-    elementwise_loss(x, target, y, parts, n, reduction, Bce());
-}
-
-// (x - t)^2
-template <typename T>
-__global__ void __launch_bounds__(1024) mse(
-    const T* x, const T* target, T* y, typename Wide<T>::type* parts, long long n, int reduction) {
-    elementwise_loss(x, target, y, parts, n, reduction, Mse());
+    __shared__ W sums[256];  // of one block: no more than 8192 elements
+    for (int group = first / 32; group < groups; group += gridDim.x * blockDim.x / 32) {
+        W sum = 0;
+        for (long long i = group * 32LL + threadIdx.x % 32; i < n; i += groups * 32LL)
+            sum += loss_of(which, wide(x[i]), wide(target[i]));
+        sum = over_warp(sum, Add());
+        if (threadIdx.x % 32 == 0) (gridDim.x > 1 ? parts : sums)[group] = sum;
+    }
+    if (gridDim.x > 1) return;
+    __syncthreads();
+    W sum = over_block(threadIdx.x < groups ? sums[threadIdx.x] : (W)0, Add(), (W)0);
+    if (threadIdx.x == 0) y[0] = narrow<T>(reduction == MEAN ? sum / (W)n : sum);
 }
 
 // g / divisor * slope, with a g of each element or one for all
-template <typename T, typename Loss>
-__device__ __forceinline__ void elementwise_reverse(
-    const T* g, const T* x, const T* target, T* y, long long n, int each, double divisor, Loss loss) {
+template <typename T>
+__global__ void loss_reverse(const T* g, const T* x, const T* target, T* y, long long n, int which,
+                             int each, double divisor) {
     typedef typename Wide<T>::type W;
     long long stride = (long long)gridDim.x * blockDim.x;
     for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride)
-        y[i] = narrow<T>(wide(g[each ? i : 0]) / (W)divisor * loss.slope(wide(x[i]), wide(target[i])));
-}
-
-// g / divisor * (sigmoid(x) - t)
-template <typename T>
-__global__ void bce_with_logits_reverse(const T* g, const T* x, const T* target, T* y, long long n,
-                                        int each, double divisor) {
-    elementwise_reverse(g, x, target, y, n, each, divisor, Bce());
-}
-
-// g / divisor * 2 (x - t)
-template <typename T>
-__global__ void mse_reverse(const T* g, const T* x, const T* target, T* y, long long n, int each,
-                            double divisor) {
-    elementwise_reverse(g, x, target, y, n, each, divisor, Mse());
+        y[i] = narrow<T>(product(wide(g[each ? i : 0]) / (W)divisor,
+                                 slope_of(which, wide(x[i]), wide(target[i]))));
 }
 
 // The weight of a sample of class t: 0 for those to ignore, NaN for a class that does not exist.

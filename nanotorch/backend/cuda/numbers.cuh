@@ -33,6 +33,10 @@ __device__ __forceinline__ double logarithm1p(double x) { return log1p(x); }
 __device__ __forceinline__ float square_root(float x) { return sqrtf(x); }
 __device__ __forceinline__ double square_root(double x) { return sqrt(x); }
 
+// A product that is rounded, where the compiler might make one operation of it and a sum.
+__device__ __forceinline__ float product(float a, float b) { return __fmul_rn(a, b); }
+__device__ __forceinline__ double product(double a, double b) { return __dmul_rn(a, b); }
+
 // The larger of two numbers, and NaN if one of them is.
 template <typename W> __device__ __forceinline__ W larger(W a, W b) {
     return a > b || a != a ? a : b;
