@@ -76,6 +76,31 @@ def test_a_step_neither_copies_nor_waits(
     assert len(steps) > 5
 
 
+@pytest.mark.parametrize("kind", ["binary", "mlp", "travelling", "in order", "weighted"])
+def test_a_step_gathers_the_rows_that_lie_there_within_its_graph(
+    cuda: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cuda == "cupy" or not kernels.available(strict_cupy):
+        pytest.skip("launches are counted by name on the look-alike, with g++")
+    ordinary, seen = Run._update, []
+
+    def update(self: Run, inputs: Any, *rest: Any) -> None:
+        strict_cupy.counts.reset()
+        ordinary(self, inputs, *rest)
+        graphs, copies = strict_cupy.counts.graph_launches, strict_cupy.counts.device_copies
+        seen.append((inputs.dtype is nt.int64, graphs, copies))
+
+    monkeypatch.setattr(Run, "_update", update)
+    others = {"travelling": ["--data.on_device", "no"], "in order": ["--training.shuffle", "false"],
+              "weighted": ["--loss.class_weight", "[1.0, 2.0, 3.0]"]}  # fmt: skip
+    flags = KINDS.get(kind) or ["--data.source", "iris", *others[kind]]
+    train(tmp_path, "cuda:0", *flags)
+    within = kind in ("binary", "mlp")
+    # The places of the rows, or the rows, their target and weights; and the loss.
+    copies = {True: 2, False: 3}[within] + (kind == "weighted")
+    assert seen[-2] == (within, 1, copies)
+
+
 @pytest.mark.parametrize("model", [KINDS["mlp"], DROPOUT, MIXED])
 def test_a_run_of_a_gpu_goes_on_to_the_same_bytes(
     cuda: str, model: list[str], tmp_path: Path

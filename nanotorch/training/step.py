@@ -128,6 +128,7 @@ class Step:
         self.scaler = nt.amp.GradScaler(device.type) if short is nt.float16 else None
         # The batches of a window share one penalty, and so do the shards of a batch; a scaled loss
         # is unscaled before it comes.
+        self._cuts = ranks.cuts
         several = training.accumulate > 1 or ranks.cuts
         self.adds_late = bool(penalty) and (several or self.scaler is not None)
         self.clips = training.clip_norm is not None or training.clip_value is not None
@@ -215,11 +216,17 @@ class Step:
 
 
 class LaunchedStep(Step):
-    """The whole step of one batch as one launch of a GPU; several batches may share a launch."""
+    """The whole step of one batch as one launch of a GPU; several batches may share a launch.
+
+    Where all rows lie on the GPU it begins with gathering those of the batch: nothing is copied.
+    """
 
     def _whole(self) -> Callable[..., Tensor]:
         gradients, optimizer, update = self._gradients_of(), self.optimizer, self.update
         self.together = self.training.steps_per_launch
+        self._rows: list[Tensor] | None = None
+        if isinstance(self.batches, Batches) and not self._cuts:
+            self._rows = rows = self.batches.by_place()
 
         def step(inputs: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
             optimizer.zero_grad()
@@ -227,10 +234,17 @@ class LaunchedStep(Step):
             update()
             return loss
 
-        return step
+        def step_at(places: Tensor) -> Tensor:
+            return step(*(nt.index_select(part, 0, places) for part in rows or ()))
+
+        return step if self._rows is None else step_at
+
+    def _given(self, batches: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """What the step is called with."""
+        return batches if self._rows is None else batches[:1]
 
     def start(self, number: int, *batch: Tensor) -> Tensor:
-        loss: Tensor = self._function(*batch)
+        loss: Tensor = self._function(*self._given(batch))
         return loss
 
     def finish(self, number: int) -> int:
@@ -238,7 +252,7 @@ class LaunchedStep(Step):
 
     def several(self, *batches: Tensor) -> Tensor:
         """The losses of batches of shape (count, rows, …), each of which has made its step."""
-        losses: Tensor = self._function.steps(*batches)
+        losses: Tensor = self._function.steps(*self._given(batches))
         return losses
 
 

@@ -40,6 +40,7 @@ class Batches:
     are slices of it made once: a step costs no indexing at all. A batch is therefore valid only
     until the next block is gathered. On a GPU the rows lie there as a whole (`on_device`) and so
     does the order of the epoch; or they stay on the host and travel block by block, one ahead.
+    A step that gathers the rows itself is given their places in the batch's stead (`by_place`).
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Batches:
         self.rows = len(part)
         self._ranks = None if ranks is None or ranks.alone else ranks
         self.together = 1  # batches that `launches` hands out as one
+        self._places: nt.Tensor | None = None  # of an epoch's rows, where batches consist of them
         self.seed = seed
         self.device, self.dtype = nt.device(device), dtype
         self._features, self._width = part.features, part.features.values.shape[1]
@@ -93,6 +95,18 @@ class Batches:
         self._travelling: DoubleBuffer | None = None
         # By slot and number of rows: a short last block has batches of its own.
         self._cut: dict[tuple[int, int], Block] = {}
+
+    def by_place(self) -> list[nt.Tensor] | None:
+        """From now on a batch is the places of its rows, twice, in these: inputs and target.
+
+        None where the rows do not lie on a GPU, have weights, follow their order or are shared.
+        """
+        lies_there = self.device.type == "cuda" and not self._streams
+        if not lies_there or not self.shuffle or self._weights is not None or self._ranks:
+            return None
+        self._places = nt.empty(self.rows, dtype=nt.int64, device=self.device)
+        self._buffers = [None] * 3
+        return [self._inputs, self._target]  # type: ignore[list-item]
 
     def rows_of(self, number: int) -> int:
         """How many rows batch `number` has on all ranks together."""
@@ -195,6 +209,14 @@ class Batches:
         if order is None:
             for begin, end in blocks:
                 yield self._slices(self._inputs, self._target, self._weights, begin, end)
+            return
+        if self._places is not None:
+            self._places.copy_(nt.from_numpy(order))
+            for begin, end in blocks:
+                key = begin, end - begin
+                if key not in self._cut:
+                    self._cut[key] = self._slices(self._places, self._places, None, begin, end)
+                yield self._cut[key]
             return
         places = array_module(self._inputs._array).asarray(order)  # moved once in an epoch
         sources = (self._inputs, self._target, self._weights)
