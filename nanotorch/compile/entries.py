@@ -11,6 +11,7 @@ import builtins
 import functools
 import itertools
 import re
+import types
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ from nanotorch.tensor import Tensor
 
 # Primitives whose rules take a number as they take an array of one element.
 LIFTING = (arithmetic.Add, arithmetic.Sub, arithmetic.Rsub, arithmetic.Mul, arithmetic.Div)
+MOST_COMPUTATIONS = 1024  # that are kept for other entries of their form
 MOST_BRANCHES = 8  # applications of one form that may follow one another application
 
 
@@ -228,50 +230,74 @@ class Entry:
                 if self.layout:  # which what is left of earlier calls keeps to
                     return None
                 self.operands[number] = operand._replace(value=None, array=None)
-        holds = self._built("holds", [], {})
-        if holds(run, inputs, attributes) is None:
+        if self._built(["return True"], {})(run, inputs, attributes) is None:
             return None
         try:
-            self._generate(inputs)
+            self._generate(run, inputs)
         except Exception as error:  # whatever it was: the engine is right
             self._leave(f"no function could be made for it: {error}")
         return self.apply(run, inputs, attributes)
 
-    def _generate(self, inputs: Any) -> None:
+    def _generate(self, run: Any, inputs: Any) -> None:
         arrays = [x._array if isinstance(x, Traced) else x for x in inputs]
         self.same = []
         for second, array in enumerate(arrays):
             first = next(n for n, other in enumerate(arrays) if other is array)
             if first != second and type(array) is HOST.ndarray:
                 self.same.append((first, second))
-        compute, constants = self._computation(arrays)
-        self.apply = self._built("apply", [*compute, *self._handing_out()], constants)
+        known, key = run.paths.computations, self._key()
+        found = known.get(key) if key else None
+        if found is None:
+            found = self._computation(arrays)
+            if key:
+                if len(known) >= MOST_COMPUTATIONS:
+                    known.clear()
+                known[key] = found
+        lines, constants, notes = found
+        self.lines = [line._replace(step=id(self)) for line in notes]
+        self.apply = self._built([*lines, *self._handing_out()], constants)
 
-    def _built(self, name: str, body: list[str], constants: dict[str, Any]) -> Callable[..., Any]:
-        """A function of a run, the inputs and the attributes; None where they are others."""
-        scope: dict[str, Any] = {**constants, "__name__": "nanotorch.compile.step"}
+    def _key(self) -> Any:
+        """What entries have in common that compute the same in the same way, and so in the same
+        memory; None where the memory of a leaf is part of that."""
+        if any(operand.is_fixed for operand in self.operands):
+            return None
+        operands = [
+            o.form or (identity(o.value) if o.kind == "number" else type(o.value))
+            for o in self.operands
+        ]
+        attributes = tuple((name, identity(value)) for name, value in self.attributes.items())
+        return self.primitive, tuple(operands), tuple(self.same), attributes, self.form
+
+    def _built(self, body: list[str], constants: dict[str, Any]) -> Callable[..., Any]:
+        """A function of a run, the inputs and the attributes; None where they are others.
+
+        Its constants are defaults of further arguments, which lie together in memory.
+        """
+        names: dict[str, Any] = {
+            **constants, "entry": self, "operation": self.primitive,
+            "kernel": self.primitive.kernel, "shape": self.form[0], "dtype": self.form[1],
+        }  # fmt: skip
         known: dict[int, str] = {}
 
         def constant(value: Any) -> str:
             text = known.get(id(value))
             if text is None:
                 text = known[id(value)] = f"k{len(known)}"
-                scope[text] = value
+                names[text] = value
             return text
 
-        tracked = self.place >= 0
         tests: list[str] = []
-        names = [f"x{i}" for i in range(len(self.operands))]
+        inputs = [f"x{i}" for i in range(len(self.operands))]
         for number, operand in enumerate(self.operands):
-            tests += operand.tests(names[number], f"a{number}", self._is_strict, constant)
-        for first, second in self.same:
-            tests.append(f"a{second} is a{first}")
+            tests += operand.tests(inputs[number], f"a{number}", self._is_strict, constant)
+        tests += [f"a{second} is a{first}" for first, second in self.same]
         tests.append(
             f"len(attributes) == {len(self.attributes)}" if self.attributes else "not attributes"
         )
         for key, value in self.attributes.items():
             tests += tests_of(f"attributes[{key!r}]", value, constant)
-        if tracked:
+        if self.place >= 0:
             tests.append("modes['grad'] and modes['saved_hooks'] is None and not modes['anomaly']")
         else:
             tests.append("not modes['inference']")
@@ -279,14 +305,10 @@ class Entry:
                 tests.append("not modes['grad']")
             elif self.primitive.vjp:
                 tests.append("modes['grad']")
-        scope |= {
-            "__builtins__": COMMON, "entry": self, "operation": self.primitive,
-            "kernel": self.primitive.kernel, "shape": self.form[0], "dtype": self.form[1],
-        }  # fmt: skip
         lines = [
-            f"def {name}(run, inputs, attributes):",
+            f"def apply(run, inputs, attributes, {', '.join(names)}):",
             "    try:",
-            f"        {', '.join(names)}, = inputs",
+            f"        {', '.join(inputs)}, = inputs",
             "    except ValueError:",
             "        return None",
             "    modes = run.modes",
@@ -295,18 +317,18 @@ class Entry:
             "            return None",
             "    except (KeyError, TypeError, ValueError):  # others, or not comparable",
             "        return None",
-            *(f"    {line}" for line in body or ["return True"]),
+            *(f"    {line}" for line in body),
         ]
-        exec(code_of("\n".join(lines) + "\n", f"<compiled {self.primitive.title()}>"), scope)
-        return scope[name]  # type: ignore[no-any-return]
+        code = code_of("\n".join(lines) + "\n", f"<compiled {self.primitive.title()}>")
+        return types.FunctionType(code, COMMON, "apply", tuple(names.values()))
 
-    def _computation(self, arrays: list[Any]) -> tuple[list[str], dict[str, Any]]:
-        """The lines that give y its value: the calls of the kernel, or the kernel as a whole."""
+    def _computation(self, arrays: list[Any]) -> tuple[list[str], dict[str, Any], list[Line]]:
+        """The lines that give y its value: the calls of the kernel, or the kernel as a whole; the
+        constants that they name, and what is said of them."""
         primitive, attributes = self.primitive, self.attributes
         first = next(a for a in arrays if type(a) is HOST.ndarray)
         names = [f"a{i}" for i in range(len(arrays))]
         texts = []
-        constants: dict[str, Any] = {}
         for number, (operand, name) in enumerate(zip(self.operands, names, strict=True)):
             texts.append(name if operand.kind not in ("number", "changing") else f"x{number}")
         options = "".join(f", {key}=attributes[{key!r}]" for key in attributes)
@@ -322,26 +344,21 @@ class Entry:
             text = f"y = kernel(HOST, {', '.join(texts)}{options})"
         lines = [text, "if type(y) is not ndarray: y = asarray(y)"]
         lines.append("if y.shape != shape or y.dtype is not dtype: return None")
-        if not whole and not primitive.view and self.form[2]:
-            lowered = self._lowered(arrays, names)
-            if lowered is not None:
-                lines, constants = lowered
-        if not self.lines:
-            shape, dtype, _ = self.form
-            read = sum(a.nbytes for a in arrays if type(a) is HOST.ndarray)
-            size = dtype.itemsize * int(HOST.prod(shape, dtype="i8"))
-            family = family_of(primitive.__module__)
-            self.lines = [
-                Line(text, id(self), primitive.title(), "", family, shape, dtype.name, read + size)
-            ]
-        return ["try:", *(f"    {line}" for line in lines), "except KERNEL_ERRORS: return None"], (
-            constants
-        )
+        shape, dtype, dense = self.form
+        nbytes = sum(a.nbytes for a in arrays if type(a) is HOST.ndarray)
+        nbytes += dtype.itemsize * int(HOST.prod(shape, dtype="i8"))
+        family = family_of(primitive.__module__)
+        notes = [Line(text, 0, primitive.title(), "", family, shape, dtype.name, nbytes)]
+        constants: dict[str, Any] = {}
+        if not whole and not primitive.view and dense:
+            lines, constants, notes = self._lowered(arrays, names) or (lines, constants, notes)
+        lines = ["try:", *(f"    {line}" for line in lines), "except KERNEL_ERRORS: return None"]
+        return lines, constants, notes
 
     def _lowered(
         self, arrays: list[Any], names: list[str]
-    ) -> tuple[list[str], dict[str, Any]] | None:
-        """The calls that the kernel makes, in memory of the entry's; None where not known."""
+    ) -> tuple[list[str], dict[str, Any], list[Line]] | None:
+        """The calls that the kernel makes, in memory of their own; None where not known."""
         out = run(self.primitive, next(a for a in arrays if type(a) is HOST.ndarray), arrays,
                   self.attributes)  # fmt: skip
         if type(out) is not HOST.ndarray:
@@ -365,8 +382,8 @@ class Entry:
         program.own.discard(id(out))
         last = {root_of(a): n for n, call in enumerate(calls) for a in arrays_of(call)}
         lines = program.written(calls, last)
-        self.lines = [line._replace(step=id(self)) for line in program.lines]
         program.forget()
+        constants = {k: v for k, v in program.constants.items() if k != "__name__"}
         first = next(n for n, line in enumerate(lines) if "y" in names_in(line))
         call = next((c for c in calls if isinstance(c, Call) and c.out is out), None)
         head = lines[first].removesuffix(", y)").removesuffix(", out=y)")
@@ -378,8 +395,9 @@ class Entry:
             and makes_alike(call, out)
         ):
             lines[first] = f"y = {head})"  # new memory takes NumPy less time than we do
-            return lines, program.constants
-        return ["y = empty(shape, dtype)", *lines], program.constants
+        else:
+            lines = ["y = empty(shape, dtype)", *lines]
+        return lines, constants, program.lines
 
     def _handing_out(self) -> list[str]:
         """The lines that make the output, and note what its node would keep."""
@@ -494,14 +512,16 @@ def show(
 
 
 @functools.lru_cache(1024)
-def code_of(source: str, title: str) -> Any:
+def code_of(source: str, title: str) -> types.CodeType:
     """The code of a function; layers that are alike have the same, with other constants."""
-    return compile(source, title, "exec")
+    module = compile(source, title, "exec")
+    return next(code for code in module.co_consts if isinstance(code, types.CodeType))
 
 
-# What all functions of entries name; once, since thousands of them are to fit a cache.
+# What all functions of entries name.
 COMMON: dict[str, Any] = {
-    **vars(builtins), "Output": Output, "Tensor": Tensor, "identity": identity, "HOST": HOST,
+    "__name__": "nanotorch.compile.step", "__builtins__": builtins,
+    "Output": Output, "Tensor": Tensor, "identity": identity, "HOST": HOST,
     "ndarray": HOST.ndarray, "asarray": HOST.asarray, "empty": HOST.empty, "new": object.__new__,
     "next_sequence": next_sequence, "show": show, "compute": run,
     "KERNEL_ERRORS": (*KERNEL_ERRORS, *NUMPY_ERRORS),

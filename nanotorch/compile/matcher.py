@@ -34,6 +34,7 @@ class Paths:
         self.count = 0
         self.misses = 0  # applications for which there was no room
         self.latest: Entry | None = None  # the end of the latest call's path
+        self.computations: dict[Any, Any] = {}  # how entries of a form compute, which they share
 
     def path_to(self, end: Entry) -> list[Entry]:
         """The entries that lead to one, in order, itself the last."""
