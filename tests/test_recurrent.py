@@ -8,7 +8,9 @@ import pytest
 
 import nanotorch as nt
 from nanotorch import nn
+from nanotorch.nn.recurrence import GATES, Recurrence, composed
 from nanotorch.nn.utils import rnn
+from nanotorch.primitive import apply
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")
 KINDS = ["RNN", "LSTM", "GRU"]
@@ -296,6 +298,41 @@ def test_a_mistake_is_refused_by_name(name: str) -> None:
 def test_dropout_in_one_layer_warns() -> None:
     with pytest.warns(UserWarning, match="num_layers greater than 1"):
         lstm(dropout=0.5)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("mode", GATES)
+@pytest.mark.parametrize(
+    ("sizes", "width"),
+    [((3,) * 4, 5), ((4, 4, 3, 1), 5), ((32,) * 6, 128), ((32, 32, 32, 9), 128)],
+    ids=["equal", "packed", "in blocks of columns", "packed, in blocks of columns"],
+)
+def test_the_kernels_of_a_layer_compute_what_small_ops_do(
+    sizes: tuple[int, ...], width: int, mode: str, backwards: bool
+) -> None:
+    def results(fused: bool) -> list[Any]:
+        nt.manual_seed(0)
+        shapes = [(sum(sizes), GATES[mode] * width), (sizes[0], width)]
+        shapes += [(sizes[0], width)] if mode == "LSTM" else []
+        shapes += [(GATES[mode] * width, width)] + ([(3 * width,)] if mode == "GRU" else [])
+        made = [nt.randn(shape).div(width**0.5).requires_grad_() for shape in shapes]
+        inputs: list[Any] = [*made]
+        if mode != "LSTM":
+            inputs.insert(2, None)
+        inputs += [None] * (5 - len(inputs))
+        options = {"mode": mode, "batch_sizes": sizes, "backwards": backwards}
+        y = (
+            apply(Recurrence, *inputs, **options, with_gates=True)
+            if fused
+            else composed(inputs, (mode, sizes, backwards), mode == "LSTM")
+        )
+        states = y[:2]
+        (states * nt.randn(states.shape)).sum().backward()
+        return [y.detach(), *(x.grad for x in made)]
+
+    for fused, composition in zip(results(True), results(False), strict=True):
+        assert fused.shape == composition.shape
+        assert (fused - composition).abs().max() <= 2e-5 * composition.abs().max()
 
 
 def test_a_compiled_step_of_an_lstm_has_the_bits_of_an_eager_one() -> None:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nanotorch import ops
-from nanotorch.backend import Array
+from nanotorch.backend import HOST, Array
+from nanotorch.backend.threads import ALONE, BETTER_ALONE
 from nanotorch.nn.fused import Fused, push
 from nanotorch.primitive import Primitive, apply
 
@@ -25,9 +26,9 @@ CACHED = 1 << 16  # numbers in the gates of the steps that are prepared at once:
 class Recurrence(Fused):
     """y = the states after each step, of shape (1, rows, hidden), or (2, …) with an LSTM's cells
 
-    With `with_gates`, an LSTM's four gates follow: reverse needs them and computes them again where
-    they are not there. The rules share one reverse pass, whose derivatives are those of
-    `step_by_step`.
+    With `with_gates`, an LSTM's four gates follow, as `of_steps` reads them: reverse needs them and
+    computes them again where they are not there. The rules share one reverse pass, whose
+    derivatives are those of `step_by_step`.
     """
 
     __slots__ = ()
@@ -41,9 +42,7 @@ class Recurrence(Fused):
             t,
             index,
             [pre, h0, c0, weight, bias],
-            lambda inputs: ops.stack(
-                step_by_step(inputs, (mode, batch_sizes, backwards), with_gates)
-            ),
+            lambda inputs: composed(inputs, (mode, batch_sizes, backwards), with_gates),
         ),
     ) * 5
 
@@ -56,12 +55,12 @@ class Recurrence(Fused):
         with_gates = with_gates and mode == "LSTM"
         shape = (6 if with_gates else 1 if c0 is None else 2, len(pre), weight.shape[1])
         y = xp.empty(shape, pre.dtype) if out is None else out
-        cell = Cell(xp, mode, pre, weight, bias)
+        cell = Cell(xp, mode, pre, weight, bias, batch_sizes[0])
         for now, before, going_on, size in steps(batch_sizes, backwards):
             h = state(xp, y[0], h0, before, going_on, size)
             if mode == "LSTM":
                 c, next_c = state(xp, y[1], c0, before, going_on, size), y[1, now]
-                i, f, n, o = cell.gates(h, now, y[2:, now] if with_gates else None)
+                i, f, n, o = cell.gates(h, now, of_steps(y[2:], now)[0] if with_gates else None)
                 part = cell.room("part", 1, size)[0]
                 xp.multiply(f, c, out=next_c)
                 xp.multiply(i, n, out=part)
@@ -79,7 +78,7 @@ class Recurrence(Fused):
 
     @staticmethod
     def composition(inputs: Any, attributes: dict[str, Any]) -> Any:
-        return ops.stack(step_by_step(inputs, options_of(attributes), attributes["with_gates"]))
+        return composed(inputs, options_of(attributes), attributes["with_gates"])
 
     @staticmethod
     def cotangents(
@@ -111,14 +110,16 @@ class RecurrenceReverse(Primitive):
         out = xp.empty(shape, pre.dtype) if out is None else out
         below, result = out[rows:], planes(out[:rows], count)
         below[...] = 0
-        cell = Cell(xp, mode, pre, weight, bias)
+        at_once = CACHED // (count * width)
+        cell = Cell(xp, mode, pre, weight, bias, max(at_once, batch_sizes[0]))
+        back = blocks(xp, weight, batch_sizes[0])
         before = [rows_before(xp, *both, batch_sizes, backwards) for both in zip(y, (h0, c0))]
         dh_below, dc_below, dh_all, dc_all = xp.zeros((4, batch_sizes[0], width), pre.dtype)
-        for piece in pieces(steps(batch_sizes, backwards)[::-1], CACHED // (count * width)):
+        for piece in pieces(steps(batch_sizes, backwards)[::-1], at_once):
             start = min(step[0].start for step in piece)
             part = slice(start, max(step[0].stop for step in piece))
             # First the derivatives of all these rows; then, step by step, what multiplies them.
-            rates, past = cell.rates([rows(part) for rows in before], y[:, part], part)
+            rates, past = cell.rates([rows(part) for rows in before], y, part, len(piece))
             for now, _, _, size in piece:
                 here = slice(now.start - start, now.stop - start)
                 step, dh, dh_next = result[:, now], dh_all[:size], dh_below[:size]
@@ -130,10 +131,11 @@ class RecurrenceReverse(Primitive):
                     dc += dc_next
                     xp.multiply(rates[:3, here], dc, out=step[:3])
                     xp.multiply(rates[3, here], dh, out=step[3])
-                    xp.multiply(dc, past[1][here], out=dc_next)
+                    xp.multiply(dc, past[1][here.start // size], out=dc_next)
                 else:
                     xp.multiply(rates[:, here], dh, out=step)
-                xp.matmul(out[now, (count - GATES[mode]) * width :], weight, out=dh_next)
+                of_hidden = out[now, (count - GATES[mode]) * width :]
+                xp.matmul(of_hidden, back, out=split(dh_next, back.shape[-1]))
                 if mode == "GRU":
                     dh *= past[0][here]
                     dh_next += dh
@@ -146,11 +148,14 @@ class RecurrenceReverse(Primitive):
 class Cell:
     """The gates of a layer, for the rows of a step or of several, in memory that is used again."""
 
-    def __init__(self, xp: Any, mode: str, pre: Array, weight: Array, bias: Array | None) -> None:
+    def __init__(
+        self, xp: Any, mode: str, pre: Array, weight: Array, bias: Array | None, most_rows: int
+    ) -> None:
         count, width = GATES[mode], weight.shape[1]
         self.xp, self.mode, self.width, self.dtype = xp, mode, width, pre.dtype
         self.pre = planes(pre, count)
-        self.weights = xp.ascontiguousarray(weight.reshape(count, width, width).swapaxes(1, 2))
+        self.weights = weight.reshape(count, width, width).swapaxes(1, 2)
+        self.blocks = blocks(xp, self.weights, most_rows)
         self.bias = None if bias is None else bias.reshape(count, 1, width)
         self.memory: dict[tuple[str, int], Array] = {}
 
@@ -167,7 +172,7 @@ class Cell:
         """
         xp, pre = self.xp, self.pre[:, rows]
         x = self.room("gates", len(self.weights), len(h)) if out is None else out
-        xp.matmul(h, self.weights, out=x)
+        xp.matmul(h, self.blocks, out=split(x, self.blocks.shape[-1]))
         if self.bias is not None:
             x += self.bias
         if self.mode == "GRU":
@@ -203,35 +208,43 @@ class Cell:
             self.xp.subtract(1, scale, out=shift)
         return self.memory["scale", rows], self.memory["shift", rows]
 
-    def rates(self, before: list[Any], y: Array, rows: slice) -> tuple[Array, list[Array]]:
-        """What multiplies the state's cotangent, for these rows: on its way into the gates, one
-        plane for each, and on its way past them. `before`: the states before those in `y`."""
+    def rates(
+        self, before: list[Any], y: Array, rows: slice, count: int
+    ) -> tuple[Array, list[Array]]:
+        """What multiplies the state's cotangent, for the rows of `count` steps: on its way into the
+        gates, one plane for each, and on its way past them. `before`: the states before these."""
         xp, h = self.xp, before[0]
         size = len(h)
         if self.mode.startswith("RNN"):
             rates = self.room("rates", 1, size)
             if self.mode == "RNN_RELU":
-                rates[...] = y > 0
+                rates[...] = y[:, rows] > 0
             else:
-                xp.multiply(y, y, out=rates)
+                xp.multiply(y[:, rows], y[:, rows], out=rates)
                 xp.subtract(1, rates, out=rates)
             return rates, []
-        gates = y[2:] if len(y) > 2 else self.gates(h, rows)
         rates, (past, other) = self.room("rates", 4, size), self.room("past", 2, size)
         if self.mode == "LSTM":
-            i, f, n, o = gates
-            bent = xp.tanh(y[1], out=other)
-            xp.multiply(gates, gates, out=rates)
-            xp.subtract(gates[:2], rates[:2], out=rates[:2])
-            xp.subtract(1, rates[2], out=rates[2])
-            xp.subtract(o, rates[3], out=rates[3])
-            for rate, factor in zip(rates, (n, before[1], i, bent), strict=True):
-                rate *= factor
+            bent = xp.tanh(y[1, rows], out=other)
             xp.multiply(bent, bent, out=past)
             xp.subtract(1, past, out=past)
-            past *= o
+            each = (count, size // count, self.width)  # the gates' order in memory
+            if len(y) > 2:
+                gates = of_steps(y[2:], rows, count).swapaxes(0, 1)
+            else:
+                gates = self.gates(h, rows).reshape(4, *each)
+            i, f, n, o = gates
+            slopes = rates.reshape(4, *each)
+            xp.multiply(gates, gates, out=slopes)
+            xp.subtract(gates[:2], slopes[:2], out=slopes[:2])
+            xp.subtract(1, slopes[2], out=slopes[2])
+            xp.subtract(o, slopes[3], out=slopes[3])
+            factors = (n, before[1].reshape(each), i, bent.reshape(each))
+            for slope, factor in zip(slopes, factors, strict=True):
+                slope *= factor
+            xp.multiply(past.reshape(each), o, out=past.reshape(each))
             return rates, [past, f]
-        r, z, n = gates
+        r, z, n = self.gates(h, rows)
         hidden = xp.matmul(h, self.weights[2], out=other)
         if self.bias is not None:
             hidden += self.bias[2]
@@ -248,6 +261,30 @@ class Cell:
         of_z *= z
         of_z *= past
         return rates, [z]
+
+
+def blocks(xp: Any, matrices: Array, rows: int) -> Array:
+    """Matrices (…, inner, columns) as copies of blocks of their columns, (…, blocks, inner, size),
+    by which so many rows are multiplied: on the CPU products so small that BLAS does not share
+    them between threads, nor copies what it multiplies, are faster than a larger one."""
+    inner, size = matrices.shape[-2:]
+    if xp is HOST and rows * matrices.size <= BETTER_ALONE:
+        while size % 64 == 0 and rows * inner * size > ALONE:
+            size //= 2
+    return xp.ascontiguousarray(split(matrices, size))
+
+
+def split(x: Array, size: int) -> Array:
+    """(…, rows, columns) as blocks of so many columns, (…, blocks, rows, size)."""
+    return x.reshape(*x.shape[:-1], x.shape[-1] // size, size).swapaxes(-3, -2)
+
+
+def of_steps(gates: Array, rows: slice, count: int = 1) -> Array:
+    """The gates of so many steps of one size, (steps, gates, sequences, width), out of those of all
+    rows: in memory, step follows step and in it gate follows gate."""
+    number, _, width = gates.shape
+    flat = gates.reshape(-1)[number * width * rows.start : number * width * rows.stop]
+    return flat.reshape(count, number, (rows.stop - rows.start) // count, width)
 
 
 def planes(rows: Array, count: int) -> Array:
@@ -274,11 +311,11 @@ def rows_before(
 
 
 def pieces(order: list[Any], rows: int) -> list[list[Any]]:
-    """The steps in runs of at most that many rows, or of one step."""
+    """The steps in runs of one size, of at most that many rows or of one step."""
     result: list[list[Any]] = []
     room = 0
     for step in order:
-        if step[3] > room:
+        if step[3] > room or step[3] != result[-1][-1][3]:
             result.append([])
             room = max(rows, step[3])
         result[-1].append(step)
@@ -380,11 +417,26 @@ def step(mode: str, pre: Any, hidden: Any, h: Any, c: Any) -> list[Any]:
     return [o * ops.tanh(c), c, i, f, n, o]
 
 
+def composed(
+    inputs: Sequence[Any], options: tuple[str, tuple[int, ...], bool], with_gates: bool
+) -> Any:
+    """What `Recurrence` returns."""
+    planes = step_by_step(inputs, options, with_gates)
+    if len(planes) < 3:
+        return ops.stack(planes)
+    h, c, *gates = planes
+    in_memory = ops.cat([
+        x for step in zip(*(ops.split(gate, list(options[1])) for gate in gates), strict=True)
+        for x in step
+    ])  # fmt: skip
+    return ops.cat([ops.stack([h, c]), ops.reshape(in_memory, (len(gates), *h.shape))])
+
+
 def step_by_step(
     inputs: Sequence[Any], options: tuple[str, tuple[int, ...], bool], with_gates: bool = False,
     projection: Any = None,
 ) -> list[Any]:  # fmt: skip
-    """What `Recurrence` returns, as a list; `projection` makes h smaller."""
+    """[h] or [h, c] of all rows, and the gates where asked for; `projection` makes h smaller."""
     (pre, h0, c0, weight, bias), (mode, batch_sizes, backwards) = inputs, options
     parts, order = ops.split(pre, list(batch_sizes)), range(len(batch_sizes))
     h, c = h0, c0
