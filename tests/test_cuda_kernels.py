@@ -294,6 +294,16 @@ def layer_norm_slope(g: Any, x: Any, w: Any, dims: tuple[int, ...], eps: float) 
     return standardized_slope(g * w, x, standardized(x, dims, eps), dims, eps)
 
 
+def of_weight(kernel: Any) -> Any:
+    """The kernel of the weight's slope, given neither scores nor sums."""
+
+    def call(xp: Any, g: Any, x: Any, *, dims: tuple[int, ...], **options: Any) -> Any:
+        shape = x.shape[x.ndim - len(dims) :]
+        return kernel(xp, g, x, None, None, dims=dims, shape=shape, **options)
+
+    return call
+
+
 def weight_slope(g: Any, x: Any, dims: tuple[int, ...], eps: float) -> Any:
     return (g * standardized(x, dims, eps)).sum(tuple(range(x.ndim - len(dims))))
 
@@ -407,12 +417,15 @@ ROWS = [
         for dims, normed in (((-1,), (*MATRICES, ((70, 33),), ((2, 40000, 3),))),
                              ((1, -1), MATRICES[-1:]))
         for name, kernel, op, formula, shapes in (
-            ("layer_norm", fused.layer_norm, normalization.LayerNorm.kernel, layer_norm,
+            ("layer_norm", fused.layer_norm,
+             lambda xp, *a, **o: normalization.LayerNorm.kernel(xp, *a, None, **o), layer_norm,
              tuple((x, last(x, dims), last(x, dims)) for (x,) in normed)),
-            ("layer_norm slope", fused.layer_norm_reverse, normalization.LayerNormReverse.kernel,
+            ("layer_norm slope", fused.layer_norm_reverse,
+             lambda xp, *a, **o: normalization.LayerNormReverse.kernel(xp, *a, None, None, **o),
              layer_norm_slope, tuple((x, x, last(x, dims)) for (x,) in normed)),
-            ("layer_norm weight", fused.layer_norm_weight, normalization.LayerNormWeight.kernel,
-             weight_slope, tuple((x, x) for (x,) in normed)),
+            ("layer_norm weight", of_weight(fused.layer_norm_weight),
+             of_weight(normalization.LayerNormWeight.kernel), weight_slope,
+             tuple((x, x) for (x,) in normed)),
         )
     ),
 ]  # fmt: skip

@@ -541,43 +541,49 @@ def _normal_cdf(call: Call, x: str) -> Any:
     return call.node("Mul", call.number(0.5), call.node("Add", call.number(1), above))
 
 
-@translates("LayerNorm")
-def _layer_norm(call: Call, x: str, weight: Any, bias: Any, dims: Any, eps: float) -> Any:
-    if weight is None:
-        shape = tuple(call.x().shape[d] for d in dims)
-        weight = call.graph.constant(np.ones(shape, call.dtype))
-    inputs = [x, weight] + ([] if bias is None else [bias])
-    return call.node("LayerNormalization", *inputs, axis=min(dims), epsilon=float(eps))
+@translates("LayerNorm", "BatchNorm")
+def _layer_norm(
+    call: Call, x: str, weight: Any, bias: Any, scores: Any, dims: Any, eps: float, sums: Any
+) -> Any:
+    shape = call.x().shape[len(call.x().shape) - len(dims) :]
+    if weight is not None and call.x(1).shape == shape:
+        inputs = [x, weight] + ([] if bias is None else [bias])
+        return call.node("LayerNormalization", *inputs, axis=min(dims), epsilon=float(eps))
+    y = _standardize(call, x, dims, eps)
+    y = y if weight is None else call.node("Mul", y, weight)
+    return y if bias is None else call.node("Add", y, bias)
 
 
-@translates("Affine", "ChannelAffine")
+@translates("Scores")
+def _scores(call: Call, x: str, dims: Any, eps: float) -> Any:
+    return call.node(
+        "Concat",
+        *(
+            call.node("Reshape", part, call.graph.integers(-1))
+            for part in _standardized(call, x, dims, eps)
+        ),
+        axis=0,
+    )
+
+
+@translates("Affine")
 def _affine(call: Call, x: str, weight: str, bias: str) -> Any:
     return call.node("Add", call.node("Mul", x, weight), bias)
 
 
-@translates("Moments")
-def _moments(call: Call, x: str, dims: Any) -> Any:
+@translates("Standardize")
+def _standardize(call: Call, x: str, dims: Any, eps: float) -> Any:
+    return _standardized(call, x, dims, eps)[0]
+
+
+def _standardized(call: Call, x: str, dims: Any, eps: float) -> tuple[Any, ...]:
+    """Standardized x, the means, the variances and 1 / sqrt(var + eps)."""
     axes = call.graph.integers(*dims)
     mean = call.node("ReduceMean", x, axes, keepdims=1)
     apart = call.node("Sub", x, mean)
     variance = call.node("ReduceMean", call.node("Mul", apart, apart), axes, keepdims=1)
-    last = call.graph.integers(-1)
-    parts = [call.node("Unsqueeze", part, last) for part in (mean, variance)]
-    return call.node("Concat", *parts, axis=-1)
-
-
-@translates("StandardizeBy")
-def _standardize_by(call: Call, x: str, moments: str, dims: Any, eps: float) -> Any:
-    return _standardize(call, x, dims, eps)
-
-
-@translates("Standardize")
-def _standardize(call: Call, x: str, dims: Any, eps: float) -> Any:
-    axes = call.graph.integers(*dims)
-    apart = call.node("Sub", x, call.node("ReduceMean", x, axes, keepdims=1))
-    variance = call.node("ReduceMean", call.node("Mul", apart, apart), axes, keepdims=1)
     deviation = call.node("Sqrt", call.node("Add", variance, call.number(eps)))
-    return call.node("Div", apart, deviation)
+    return call.node("Div", apart, deviation), mean, variance, call.node("Reciprocal", deviation)
 
 
 def _pads(padding: Any) -> list[int]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nanotorch import ops, random
 from nanotorch.autograd.grad_mode import in_precision, no_grad
-from nanotorch.backend import HOST, array_module, cuda_parts, finfo, fitting, on_device_of
+from nanotorch.backend import array_module, cuda_parts, finfo, fitting, on_device_of
 from nanotorch.backend.dtypes import bool_
 from nanotorch.backend.loading import on_demand, when_called
 from nanotorch.nn.margins import (
@@ -329,23 +329,27 @@ def layer_norm(
     """
     dims = _last_dimensions("layer_norm", input, normalized_shape)
     normed("layer_norm", input, weight, bias)
-    if (
-        weight is not None
-        and isinstance(input, Tensor)
-        and input.is_cuda
-        and input.dtype is weight.dtype
-    ):
-        fused: Tensor = ops.layer_norm(input, weight, bias, dims, eps)
+    scores = _scores(input, weight, dims, eps)
+    if scores is not None or (weight is not None and _alike(input, weight)):
+        fused: Tensor = ops.layer_norm(input, weight, bias, dims, eps, scores)
         return fused
     y = ops.standardize(input, dims, eps)
     return _scaled(y, weight, bias, y)
 
 
-def _scaled(
-    y: Tensor, weight: Tensor | None, bias: Tensor | None, like: Tensor, channels: bool = False
-) -> Tensor:
+def _alike(input: Tensor, weight: Tensor | None) -> bool:
+    """Whether the weight has the input's dtype, which may be another within autocast."""
+    return weight is None or weight.dtype is input.dtype
+
+
+def _scores(input: Tensor, weight: Tensor | None, dims: tuple[int, ...], eps: float) -> Any:
+    """The standard scores by which the kernels of the CPU normalize; None where others do."""
+    return ops.scores_of(input, dims, eps) if _alike(input, weight) else None
+
+
+def _scaled(y: Tensor, weight: Tensor | None, bias: Tensor | None, like: Tensor) -> Tensor:
     """y · weight + bias, in the dtype of `like`: weights may be wider, as within autocast."""
-    y = ops.affine(y, weight, bias, channels)
+    y = ops.affine(y, weight, bias)
     return y if y.dtype is like.dtype else y.to(like.dtype)
 
 
@@ -385,12 +389,23 @@ def group_norm(
             f"got input {tuple(input.shape)}"
         )
     normed("group_norm", input, weight, bias)
-    size = math.prod(input.shape[1:]) // num_groups
-    grouped = input.reshape((input.shape[0], num_groups, size))
+    size = math.prod(input.shape[2:])
+    shape = (num_groups, input.shape[1] // num_groups, size)
+    grouped = input.reshape((input.shape[0], *shape))
+    scores = _scores(grouped, weight, (-2, -1), eps)
+    if scores is not None:
+        factors = (p if p is None else p.reshape((*shape[:2], 1)) for p in (weight, bias))
+        fused: Tensor = ops.layer_norm(grouped, *factors, (-2, -1), eps, scores)
+        return fused.reshape(input.shape)
+    grouped = grouped.reshape((input.shape[0], num_groups, shape[1] * size))
     y = ops.standardize(grouped, (-1,), eps).reshape(input.shape)
-    shape = (1, -1, *[1] * (input.ndim - 2))
-    weight = None if weight is None else weight.reshape(shape)
-    return _scaled(y, weight, None if bias is None else bias.reshape(shape), y)
+    weight, bias = (_across(p, input.ndim) for p in (weight, bias))
+    return _scaled(y, weight, bias, y)
+
+
+def _across(values: Tensor | None, ndim: int) -> Tensor | None:
+    """One value per channel, in the shape that broadcasts to a batch of so many dimensions."""
+    return values if values is None else values.reshape((1, -1, *[1] * (ndim - 2)))
 
 
 def _last_dimensions(name: str, input: Tensor, sizes: Sequence[int]) -> tuple[int, ...]:
@@ -421,7 +436,8 @@ def batch_norm(
     """
     normed("batch_norm", input, running_mean, running_var, weight, bias)
     dims = (0, *range(2, input.ndim))
-    shape = (1, -1, *[1] * (input.ndim - 2))
+    if input.ndim > 2:
+        weight, bias = (_across(p, input.ndim) for p in (weight, bias))
     if training:
         count = math.prod(n for d, n in enumerate(input.shape) if d != 1)
         if count == 1:
@@ -429,30 +445,26 @@ def batch_norm(
                 "Expected more than 1 value per channel when training, "
                 f"got input size {tuple(input.shape)}"
             )
-        running = count and running_mean is not None and running_var is not None
-        # The fused kernels of a GPU, and those of halves, take no moments.
-        apart = type(input._array) is HOST.ndarray and input._array.itemsize > 2 and count
-        moments = ops.moments(input, dims) if apart else None
-        if running and running_mean is not None and running_var is not None:
+        scores = _scores(input, weight, dims, eps)
+        if count and running_mean is not None and running_var is not None:
             with no_grad():
-                if moments is None:
+                if scores is None:
                     variance, mean = ops.var_mean(input, dims)
                 else:
-                    mean, variance = moments.reshape((-1, 2)).unbind(1)
+                    mean, variance = ops.normalization.moments_in(scores, input.numel())
                     variance = variance * (count / (count - 1))
                 running_mean.mul_(1 - momentum).add_(mean, alpha=momentum)
                 running_var.mul_(1 - momentum).add_(variance, alpha=momentum)
-        if moments is not None:
-            y = ops.standardize_by(input, moments, dims, eps)
-        else:
-            y = ops.standardize(input, dims, eps) if count else input
+        if scores is not None:
+            fused: Tensor = ops.batch_norm(input, weight, bias, scores, dims, eps)
+            return fused
+        y = ops.standardize(input, dims, eps) if count else input
     else:
         if running_mean is None or running_var is None:
             raise RuntimeError("batch_norm: evaluation needs running_mean and running_var")
-        scale = ops.rsqrt(running_var + eps).reshape(shape)
-        y = (input - running_mean.reshape(shape)) * scale
-    weight = None if weight is None else weight.reshape(shape)
-    return _scaled(y, weight, None if bias is None else bias.reshape(shape), input, True)
+        scale: Any = _across(ops.rsqrt(running_var + eps), input.ndim)
+        y = (input - _across(running_mean, input.ndim)) * scale
+    return _scaled(y, weight, bias, input)
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:

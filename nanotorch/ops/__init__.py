@@ -252,10 +252,10 @@ if TYPE_CHECKING:  # what the package itself takes of the files in LATER, and of
     )
     from nanotorch.ops.normalization import (
         affine as affine,
+        batch_norm as batch_norm,
         layer_norm as layer_norm,
-        moments as moments,
+        scores_of as scores_of,
         standardize as standardize,
-        standardize_by as standardize_by,
     )
     from nanotorch.ops.sorting import (
         argsort as argsort,

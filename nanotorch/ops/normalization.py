@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from nanotorch.backend import HOST, Array, constant
@@ -11,7 +14,7 @@ from nanotorch.ops.elementwise import rsqrt
 from nanotorch.ops.shapes import broadcast_to
 from nanotorch.ops.statistics import var
 from nanotorch.ops.sums import mean
-from nanotorch.primitive import Elementwise, Primitive, apply
+from nanotorch.primitive import INPUT, RELEASED, Elementwise, Primitive, apply
 
 
 class Standardize(Primitive):
@@ -71,70 +74,10 @@ class StandardizeReverse(Primitive):
         return xp.multiply(out, scale, out=out)
 
 
-class Moments(Primitive):
-    """y = the mean and the variance of x over `dims`, side by side along a new last dimension
-
-    For `StandardizeBy`, whose rules know that they depend on x.
-    """
-
-    @staticmethod
-    def kernel(xp: Any, x: Array, *, dims: tuple[int, ...], out: Array | None = None) -> Array:
-        mean = mean_of(xp, x, dims)
-        centered = xp.subtract(x, mean)
-        if out is None:
-            out = xp.empty((*mean.shape, 2), x.dtype)
-        out[..., 0] = mean
-        out[..., 1] = mean_product(xp, centered, centered, dims)
-        return out
-
-
-class StandardizeBy(Primitive):
-    """y = (x - mean) / sqrt(var + eps), by the moments of x over `dims`"""
+class Affine(Elementwise):
+    """y = x * weight + bias, of an x standardized by channels"""
 
     backward_name = "NativeBatchNormBackward0"
-    vjp = (
-        lambda g, x, moments, y, dims, eps: apply(
-            StandardizeByReverse, g, x, y, moments, dims=dims, eps=eps
-        ),
-        None,
-    )
-    jvp = (
-        lambda t, x, moments, y, dims, eps: apply(
-            StandardizeByReverse, t, x, y, moments, dims=dims, eps=eps
-        ),
-        None,
-    )
-
-    @staticmethod
-    def kernel(
-        xp: Any, x: Array, moments: Array, *, dims: tuple[int, ...], eps: float,
-        out: Array | None = None,
-    ) -> Array:  # fmt: skip
-        y = xp.subtract(x, moments[..., 0], out=out)
-        return xp.multiply(y, inverse_root(xp, moments[..., 1], eps), out=y)
-
-
-class StandardizeByReverse(Primitive):
-    """y = what StandardizeReverse gives, by the moments of x"""
-
-    vjp = (*StandardizeReverse.vjp, None)
-    jvp = (*StandardizeReverse.jvp, None)
-
-    @staticmethod
-    def kernel(
-        xp: Any, g: Array, x: Array, s: Array, moments: Array, *, dims: tuple[int, ...], eps: float,
-        out: Array | None = None,
-    ) -> Array:  # fmt: skip
-        work = xp.multiply(s, mean_product(xp, g, s, dims))
-        xp.add(work, mean_of(xp, g, dims), out=work)
-        out = xp.subtract(g, work, out=out)
-        return xp.multiply(out, inverse_root(xp, moments[..., 1], eps), out=out)
-
-
-class Affine(Elementwise):
-    """y = x * weight + bias, of a standardized x"""
-
-    backward_name = "NativeLayerNormBackward0"
     vjp = (lambda g, weight: g * weight, lambda g, x: g * x, lambda g: g)
 
     @staticmethod
@@ -143,81 +86,205 @@ class Affine(Elementwise):
         return xp.add(y, bias, out=y if y.ndim else out)
 
 
-class ChannelAffine(Affine):
-    """y = x * weight + bias, of an x standardized by channels"""
+class Scores(Primitive):
+    """y = the standard scores of x, (x - mean) / sqrt(var + eps) over `dims`, and behind them the
+    means, the variances and the factors 1 / sqrt(var + eps), all in one row
 
-    backward_name = "NativeBatchNormBackward0"
-    vjp = Affine.vjp
+    For `LayerNorm`, whose rules know that they depend on x; `parts` takes them apart.
+    """
+
+    @staticmethod
+    def kernel(
+        xp: Any, x: Array, *, dims: tuple[int, ...], eps: float, out: Array | None = None
+    ) -> Array:
+        if out is None:
+            out = xp.empty(x.size + 3 * math.prod(reduced(x.shape, dims)), x.dtype)
+        s, means, variances, factors = parts(out, x.shape, dims)
+        xp.subtract(x, mean_of(xp, x, dims, means), out=s)
+        mean_product(xp, s, s, dims, variances)
+        xp.multiply(s, inverse_root(xp, variances, eps, factors), out=s)
+        return out
 
 
 class LayerNorm(Primitive):
-    """y = standardized x * weight + bias, over the last dimensions `dims`; the bias may be None"""
+    """y = standardized x * weight + bias, over `dims`
+
+    Any of the others may be None: without `scores` x is standardized here. The shapes of weight and
+    bias are those of the last dimensions, or broadcast to x.
+    """
 
     backward_name = "NativeLayerNormBackward0"
     vjp = (
-        lambda g, x, weight, dims, eps: apply(LayerNormReverse, g, x, weight, dims=dims, eps=eps),
-        lambda g, x, dims, eps: apply(LayerNormWeight, g, x, dims=dims, eps=eps),
-        lambda g: g,
+        lambda g, x, weight, scores, sums, dims, eps: apply(
+            LayerNormReverse, g, x, weight, scores, sums, dims=dims, eps=eps
+        ),
+        lambda g, x, scores, sums, dims, eps, weight_shape: apply(
+            LayerNormWeight, g, x, scores, sums, dims=dims, eps=eps, shape=tuple(weight_shape)
+        ),
+        lambda g, sums, bias_shape: (
+            g if sums is None else apply(LayerNormBias, g, sums, shape=tuple(bias_shape))
+        ),
+        None,
     )
     jvp = (
-        lambda t, x, weight, dims, eps: weight * pushed(t, x, dims, eps),
+        lambda t, x, weight, dims, eps: times(pushed(t, x, dims, eps), weight),
         lambda t, x, dims, eps: t * standardize(x, dims, eps),
         lambda t, x: broadcast_to(t, tuple(x.shape)),
+        None,
     )
 
     @staticmethod
     def kernel(
-        xp: Any, x: Array, weight: Array, bias: Any, *, dims: tuple[int, ...], eps: float,
-        out: Array | None = None,
+        xp: Any, x: Array, weight: Any, bias: Any, scores: Any, *, dims: tuple[int, ...],
+        eps: float, sums: Any = None, out: Array | None = None,
     ) -> Array:  # fmt: skip
-        y = xp.multiply(standardize(x, dims, eps), weight, out=out)
-        return y if bias is None else xp.add(y, bias, out=out)
+        s = standardize(x, dims, eps) if scores is None else parts(scores, x.shape, dims)[0]
+        if weight is not None:
+            y = xp.multiply(s, weight, out=out)
+            return y if bias is None else xp.add(y, bias, out=y)
+        return xp.add(s, constant(s, 0) if bias is None else bias, out=out)
+
+
+class BatchNorm(LayerNorm):
+    """y = x standardized over all but the channels, * weight + bias, by the `scores` of x"""
+
+    backward_name = "NativeBatchNormBackward0"
+    vjp, jvp = LayerNorm.vjp, LayerNorm.jvp
+
+    def pull(self, g: Any, only: Any, tensors: bool) -> Sequence[Any]:
+        """By the rules, with the sums over the batch that all of them need taken once."""
+        wanted = [e is not None and (only is None or e in only) for e in self.edges]
+        if self.inputs is RELEASED or not any(wanted[:2]):  # the bias alone needs no scores
+            return super().pull(g, only, tensors)
+        attributes, scores = self.attributes, self.value(INPUT, 3, 3, tensors)
+        sums = apply(BatchSums, g, scores, dims=attributes["dims"])
+        self.attributes = {**attributes, "sums": sums}
+        try:
+            return super().pull(g, only, tensors)
+        finally:
+            self.attributes = attributes
+
+
+class BatchSums(Primitive):
+    """y = the sums of g and of g * s over `dims`, s the standard scores
+
+    For the cotangents of BatchNorm, whose rules know what they are.
+    """
+
+    @staticmethod
+    def kernel(
+        xp: Any, g: Array, scores: Array, *, dims: tuple[int, ...], out: Array | None = None
+    ) -> Array:
+        if out is None:
+            out = xp.empty((2, *reduced(g.shape, dims)), g.dtype)
+        xp.add.reduce(g, axis=dims, keepdims=True, out=out[:1].reshape(out.shape[1:]))
+        s = parts(scores, g.shape, dims)[0]
+        total_product(xp, g, s, dims, out[1:].reshape(out.shape[1:]))
+        return out
 
 
 class LayerNormReverse(Primitive):
     """y = the cotangent of x in LayerNorm: of standardizing, given g * weight"""
 
     vjp = (
-        lambda h, x, weight, dims, eps: weight * pushed(h, x, dims, eps),
-        lambda h, g, x, weight, dims, eps: bent(h, g * weight, x, dims, eps),
+        lambda h, x, weight, dims, eps: times(pushed(h, x, dims, eps), weight),
+        lambda h, g, x, weight, dims, eps: bent(h, times(g, weight), x, dims, eps),
         lambda h, g, x, dims, eps: g * pushed(h, x, dims, eps),
+        None,
+        None,
     )
     jvp = (
-        lambda t, x, weight, dims, eps: apply(LayerNormReverse, t, x, weight, dims=dims, eps=eps),
-        lambda t, g, x, weight, dims, eps: bent(t, g * weight, x, dims, eps),
+        lambda t, x, weight, dims, eps: pushed(times(t, weight), x, dims, eps),
+        lambda t, g, x, weight, dims, eps: bent(t, times(g, weight), x, dims, eps),
         lambda t, g, x, dims, eps: pushed(g * t, x, dims, eps),
+        None,
+        None,
     )
 
     @staticmethod
     def kernel(
-        xp: Any, g: Array, x: Array, weight: Array, *, dims: tuple[int, ...], eps: float,
-        out: Array | None = None,
+        xp: Any, g: Array, x: Array, weight: Any, scores: Any, sums: Any, *,
+        dims: tuple[int, ...], eps: float, out: Array | None = None,
     ) -> Array:  # fmt: skip
-        return into(xp, pushed(g * weight, x, dims, eps), out)
+        if scores is None:
+            return into(xp, pushed(times(g, weight), x, dims, eps), out)
+        s, _, _, factors = parts(scores, x.shape, dims)
+        if sums is not None:  # the weight is the same wherever they were taken
+            means = xp.true_divide(sums, constant(sums, g.size // max(factors.size, 1)))
+            share, mean = means[1:].reshape(factors.shape), means[:1].reshape(factors.shape)
+            factors = times(factors, weight)
+        else:
+            g = g if weight is None else xp.multiply(g, weight, out=out)
+            share, mean = mean_product(xp, g, s, dims), mean_of(xp, g, dims)
+        work = xp.multiply(s, share)
+        work = xp.add(work, mean, out=work)
+        out = xp.subtract(g, work, out=out)
+        return xp.multiply(out, factors, out=out)
 
 
 class LayerNormWeight(Primitive):
-    """y = the cotangent of the weight in LayerNorm: the sum of g * standardized x over all rows"""
+    """y = the cotangent of the weight in LayerNorm: g * standardized x summed to its shape"""
 
     vjp = (
         lambda h, x, dims, eps: h * standardize(x, dims, eps),
         lambda h, g, x, dims, eps: pushed(h * g, x, dims, eps),
+        None,
+        None,
     )
     jvp = (
-        lambda t, x, dims, eps: apply(LayerNormWeight, t, x, dims=dims, eps=eps),
-        lambda t, g, x, dims, eps: sum_to(g * pushed(t, x, dims, eps), of_weight(x, dims)),
+        lambda t, x, dims, eps, shape: sum_to(t * standardize(x, dims, eps), shape),
+        lambda t, g, x, dims, eps, shape: sum_to(g * pushed(t, x, dims, eps), shape),
+        None,
+        None,
     )
 
     @staticmethod
     def kernel(
-        xp: Any, g: Array, x: Array, *, dims: tuple[int, ...], eps: float, out: Array | None = None
+        xp: Any, g: Array, x: Array, scores: Any, sums: Any, *, dims: tuple[int, ...], eps: float,
+        shape: tuple[int, ...], out: Array | None = None,
+    ) -> Array:  # fmt: skip
+        if sums is not None:
+            return copied(xp, sums[1:].reshape(shape), out)
+        s = standardize(x, dims, eps) if scores is None else parts(scores, x.shape, dims)[0]
+        return into(xp, sum_to(g * s, shape), out)
+
+
+class LayerNormBias(Primitive):
+    """y = the cotangent of the bias in BatchNorm: the sums of g over the batch, from BatchSums"""
+
+    vjp = (lambda h, g_shape: broadcast_to(h, tuple(g_shape)), None)
+    jvp = (lambda t, shape: sum_to(t, shape), None)
+
+    @staticmethod
+    def kernel(
+        xp: Any, g: Array, sums: Array, *, shape: tuple[int, ...], out: Array | None = None
     ) -> Array:
-        return into(xp, sum_to(g * standardize(x, dims, eps), of_weight(x, dims)), out)
+        return copied(xp, sums[:1].reshape(shape), out)
 
 
-def of_weight(x: Any, dims: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of the weight: that of the last dimensions."""
-    return tuple(x.shape)[len(x.shape) - len(dims) :]
+def reduced(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape with the sizes of `dims` replaced by 1."""
+    over = {d % len(shape) for d in dims}
+    return tuple(1 if d in over else n for d, n in enumerate(shape))
+
+
+def parts(scores: Array, shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[Any, ...]:
+    """Views of what `Scores` computes of an x of that shape: the standard scores, and with `dims`
+    of size 1 the means, the variances and the factors."""
+    few = reduced(shape, dims)
+    count, size = math.prod(few), math.prod(shape)
+    rest = (scores[size + i * count : size + (i + 1) * count].reshape(few) for i in range(3))
+    return scores[:size].reshape(shape), *rest
+
+
+def copied(xp: Any, x: Array, out: Array | None) -> Array:
+    """The elements of x in memory of their own."""
+    return x.copy() if out is None else into(xp, x, out)
+
+
+def times(a: Any, weight: Any) -> Any:
+    """a * weight, of which the latter may be None."""
+    return a if weight is None else a * weight
 
 
 def pushed(t: Any, x: Any, dims: tuple[int, ...], eps: float) -> Any:
@@ -239,33 +306,70 @@ def scale_of(xp: Any, centered: Array, dims: tuple[int, ...], eps: float) -> Arr
     return inverse_root(xp, mean_product(xp, centered, centered, dims), eps)
 
 
-def inverse_root(xp: Any, variance: Array, eps: float) -> Array:
+def inverse_root(xp: Any, variance: Array, eps: float, out: Array | None = None) -> Array:
     """1 / sqrt(var + eps)"""
-    y = xp.add(variance, constant(variance, eps))
+    y = xp.add(variance, constant(variance, eps), out=out)
     y = xp.sqrt(y, out=y)
     return xp.divide(constant(y, 1), y, out=y)
 
 
-def mean_of(xp: Any, x: Array, dims: tuple[int, ...]) -> Array:
+LONG = 4096  # elements of a row from which on NumPy's sum is as fast as a product, and is finer
+
+
+@functools.lru_cache(maxsize=32)
+def ones(length: int, dtype: Any) -> Any:
+    """Ones that nobody may write to."""
+    row = HOST.ones(length, dtype)
+    row.flags.writeable = False
+    return row
+
+
+def as_rows(xp: Any, x: Array, dims: tuple[int, ...]) -> Any:
+    """x with its last dimensions as one, of an array of the host that is no half, if `dims` are
+    these; else None."""
+    if xp is not HOST or dims[-1] != -1 or x.dtype.itemsize < 4:
+        return None
+    lead = x.shape[: dims[0]]
+    return x if len(dims) == 1 else x.reshape((*lead, math.prod(x.shape[dims[0] :])))
+
+
+def mean_of(xp: Any, x: Array, dims: tuple[int, ...], out: Array | None = None) -> Array:
     """The mean over `dims`, which are kept, as `x.mean` gives it in twice the time."""
-    total = xp.add.reduce(x, axis=dims, keepdims=True)
+    rows = as_rows(xp, x, dims)
+    if rows is not None and rows.shape[-1] < LONG:
+        total = total_product(xp, x, ones(rows.shape[-1], x.dtype), dims, out)
+    else:
+        total = xp.add.reduce(x, axis=dims, keepdims=True, out=out)
     return xp.true_divide(total, constant(total, x.size // max(total.size, 1)), out=total)
 
 
-def mean_product(xp: Any, a: Array, b: Array, dims: tuple[int, ...]) -> Array:
-    """The mean of a * b over `dims`, which are kept; over the last one, and over all but the
-    channels, without the products."""
+def mean_product(
+    xp: Any, a: Array, b: Array, dims: tuple[int, ...], out: Array | None = None
+) -> Array:
+    """The mean of a * b over `dims`, which are kept."""
+    total = total_product(xp, a, b, dims, out)
+    return xp.true_divide(total, constant(total, a.size // max(total.size, 1)), out=total)
+
+
+def total_product(
+    xp: Any, a: Array, b: Array, dims: tuple[int, ...], out: Array | None = None
+) -> Array:
+    """The sum of a * b over `dims`, which are kept; over the last ones, and over all but the
+    channels of images, without the products."""
+    rows, others = as_rows(xp, a, dims), as_rows(xp, b, dims)
+    if rows is not None:
+        if out is None:
+            return xp.vecdot(rows, others).reshape(reduced(a.shape, dims))
+        xp.vecdot(rows, others, out=out.reshape(rows.shape[:-1]))
+        return out
     if dims == (-1,) and a.dtype.itemsize > 2:
-        total = HOST.vecdot(a, b) if xp is HOST else xp.einsum("...i,...i->...", a, b)
-        total = total[..., None]
-        return xp.true_divide(total, constant(total, a.shape[-1]), out=total)
-    channels = dims[:1] == (0,) and dims[1:] == tuple(range(2, a.ndim))
+        return xp.einsum("...i,...i->...", a, b)[..., None]
+    channels = a.ndim > 2 and dims[:1] == (0,) and dims[1:] == tuple(range(2, a.ndim))
     if xp is HOST and channels and a.dtype.itemsize > 2:
         shape = (len(a), a.shape[1], a.size // max(len(a) * a.shape[1], 1))
         total = xp.einsum("ncs,ncs->c", a.reshape(shape), b.reshape(shape))
-        total = total.reshape((1, -1, *(1,) * (a.ndim - 2)))
-        return xp.true_divide(total, constant(total, a.size // max(total.size, 1)), out=total)
-    return mean_of(xp, a * b, dims)
+        return into(xp, total.reshape((1, -1, *(1,) * (a.ndim - 2))), out)
+    return xp.add.reduce(a * b, axis=dims, keepdims=True, out=out)
 
 
 def inverse_deviation(x: Any, dims: tuple[int, ...], eps: float) -> Any:
@@ -278,27 +382,41 @@ def standardize(x: Any, dims: tuple[int, ...], eps: float = 1e-5) -> Any:
     return apply(Standardize, x, dims=dims, eps=eps)
 
 
-def affine(x: Any, weight: Any, bias: Any, channels: bool = False) -> Any:
-    """x * weight + bias, either of which may be None; of channels, or of the last dimensions."""
+def affine(x: Any, weight: Any, bias: Any) -> Any:
+    """x * weight + bias, either of which may be None."""
     if weight is not None and bias is not None:
-        return apply(ChannelAffine if channels else Affine, x, weight, bias)
+        return apply(Affine, x, weight, bias)
     x = x if weight is None else x * weight
     return x if bias is None else x + bias
 
 
-def moments(x: Any, dims: tuple[int, ...]) -> Any:
-    """The mean and the biased variance over `dims`, which are kept, along a new last dimension."""
-    return apply(Moments, x, dims=dims)
+def scores_of(x: Any, dims: tuple[int, ...], eps: float) -> Any:
+    """What `Scores` computes of floats of the CPU; None of others, whose kernels need none."""
+    array = getattr(x, "_array", None)
+    if type(array) is HOST.ndarray and array.dtype.char in "fd" and array.size:
+        return apply(Scores, x, dims=dims, eps=eps)
+    return None
 
 
-def standardize_by(x: Any, moments: Any, dims: tuple[int, ...], eps: float) -> Any:
-    """(x - mean) / sqrt(var + eps), by the `moments` of x over `dims`."""
-    return apply(StandardizeBy, x, moments, dims=dims, eps=eps)
+def moments_in(scores: Any, size: int) -> tuple[Any, Any]:
+    """The means and the variances, vectors, in the scores of an x of that size."""
+    count = (scores.shape[0] - size) // 3
+    return scores[size : size + count], scores[size + count : size + 2 * count]
 
 
-def layer_norm(x: Any, weight: Any, bias: Any, dims: tuple[int, ...], eps: float = 1e-5) -> Any:
-    """(x - mean) / sqrt(var + eps) * weight + bias over the last dimensions `dims`; bias or None.
+def layer_norm(
+    x: Any, weight: Any, bias: Any, dims: tuple[int, ...], eps: float = 1e-5, scores: Any = None
+) -> Any:
+    """(x - mean) / sqrt(var + eps) * weight + bias over `dims`; weight and bias may be None.
 
-    One pass over x instead of three, but standardized x is computed anew for the gradients.
+    Where `scores`, from `scores_of`, are None, standardized x is computed anew for the gradients.
     """
-    return apply(LayerNorm, x, weight, bias, dims=dims, eps=eps)
+    return apply(LayerNorm, x, weight, bias, scores, dims=dims, eps=eps, sums=None)
+
+
+def batch_norm(
+    x: Any, weight: Any, bias: Any, scores: Any, dims: tuple[int, ...], eps: float
+) -> Any:
+    """(x - mean) / sqrt(var + eps) * weight + bias over all but the channels, by the scores of x;
+    weight and bias may be None."""
+    return apply(BatchNorm, x, weight, bias, scores, dims=dims, eps=eps, sums=None)

@@ -297,8 +297,8 @@ def launch_rows(
 
 
 def layer_norm(
-    xp: Any, x: Array, weight: Any, bias: Any, *, dims: tuple[int, ...], eps: float,
-    out: Array | None = None,
+    xp: Any, x: Array, weight: Any, bias: Any, scores: Any = None, *, dims: tuple[int, ...],
+    eps: float, sums: Any = None, out: Array | None = None,
 ) -> Array:  # fmt: skip
     factors = [a for a in (weight, bias) if a is not None]
     if not (alike(xp, x) and fits(xp, x, factors, dims)):
@@ -318,8 +318,8 @@ def fits(xp: Any, x: Array, factors: list[Array], dims: tuple[int, ...]) -> bool
 
 
 def layer_norm_reverse(
-    xp: Any, g: Array, x: Array, weight: Any, s: Any = None, *, dims: tuple[int, ...], eps: float,
-    out: Array | None = None,
+    xp: Any, g: Array, x: Array, weight: Any, s: Any = None, sums: Any = None, *,
+    dims: tuple[int, ...], eps: float, out: Array | None = None,
 ) -> Array:  # fmt: skip
     if not (alike(xp, g, x) and fits(xp, x, [] if weight is None else [weight], dims)):
         return NotImplemented
@@ -330,11 +330,12 @@ def layer_norm_reverse(
 
 
 def layer_norm_weight(
-    xp: Any, g: Array, x: Array, *, dims: tuple[int, ...], eps: float, out: Array | None = None
-) -> Array:
-    if not (alike(xp, g, x) and are_last(dims, x.ndim)):
+    xp: Any, g: Array, x: Array, scores: Any = None, sums: Any = None, *, dims: tuple[int, ...],
+    eps: float, shape: tuple[int, ...], out: Array | None = None,
+) -> Array:  # fmt: skip
+    if not (alike(xp, g, x) and are_last(dims, x.ndim) and shape == x.shape[x.ndim - len(dims) :]):
         return NotImplemented
-    y = output(xp, out, x.shape[x.ndim - len(dims) :], x.dtype)
+    y = output(xp, out, shape, x.dtype)
     add_rows(xp, standardize(xp, x, dims=dims, eps=eps), y, g)
     return written(xp, y, out)
 
