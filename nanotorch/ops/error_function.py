@@ -42,16 +42,12 @@ FAR_OF_FLOATS = (
     7.138912013339076e-05, -3.880454084185424e-06, -1.93561418543972e-06, 5.188062425918708e-07,
     -1.0375924241191176e-08,
 )  # fmt: skip
-# Of the normal distribution function less 1/2, over x, in x * x: a quotient of two polynomials.
-NORMAL_OVER = (
-    0.3989422619342804, 0.03421420603990555, 0.004693551920354366, 0.000171617153682746,
-    6.287749329203507e-06, 2.194936499222422e-08,
+# Of the inverse hyperbolic tangent of erf(x / sqrt(2)), over x, in x * x: where x * x exceeds the 31
+# that it was fitted on, it keeps growing, so that its hyperbolic tangent is 1.
+NORMAL = (
+    0.7978849414603598, 0.03633308457410174, -3.259497586741812e-05, -5.5306193537705124e-05,
+    3.964744377586937e-06, -1.3226333571994902e-07, 1.7561706147036885e-09,
 )  # fmt: skip
-NORMAL_UNDER = (
-    1.0, 0.2524285614490509, 0.0288374163210392, 0.0019008873496204615, 7.409523823298514e-05,
-    1.169305846815405e-06,
-)  # fmt: skip
-NORMAL_END = 6.0  # where the quotient has passed 1/2; from 5.2 on that is 1/2 in float32
 CENTER = 3.75
 LOW, HIGH = (1 - CENTER) / (1 + CENTER), (28 - CENTER) / (28 + CENTER)
 
@@ -107,13 +103,10 @@ def erf_parts(xp: Any, x: Array) -> tuple[Array, Array]:
 
 
 def normal_cdf_of_floats(xp: Any, x: Array) -> Array:
-    """(1 + erf(x / sqrt(2))) / 2 in float32, with an error below 3e-7: a fifth of erf's time."""
-    near = clipped(xp, x, -NORMAL_END, NORMAL_END)
-    squares = near * near
-    y = polynomial(xp, squares, NORMAL_OVER) * near
-    # At the ends it is beyond one half, so that the tails are 0 and 1.
-    y = clipped(xp, y / polynomial(xp, squares, NORMAL_UNDER), -0.5, 0.5)
-    return y + constant(y, 0.5)
+    """(1 + erf(x / sqrt(2))) / 2 in float32, with an error below 1e-7: a seventh of erf's time."""
+    y = xp.tanh(polynomial(xp, x * x, NORMAL) * x)
+    half = constant(y, 0.5)
+    return y * half + half
 
 
 def with_sign_of(xp: Any, size: Array, x: Array) -> Array:
