@@ -394,8 +394,8 @@ def group_norm(
     grouped = input.reshape((input.shape[0], *shape))
     scores = _scores(grouped, weight, (-2, -1), eps)
     if scores is not None:
-        factors = (p if p is None else p.reshape((*shape[:2], 1)) for p in (weight, bias))
-        fused: Tensor = ops.layer_norm(grouped, *factors, (-2, -1), eps, scores)
+        weight, bias = (p if p is None else p.reshape((*shape[:2], 1)) for p in (weight, bias))
+        fused: Tensor = ops.layer_norm(grouped, weight, bias, (-2, -1), eps, scores)
         return fused.reshape(input.shape)
     grouped = grouped.reshape((input.shape[0], num_groups, shape[1] * size))
     y = ops.standardize(grouped, (-1,), eps).reshape(input.shape)
@@ -403,7 +403,7 @@ def group_norm(
     return _scaled(y, weight, bias, y)
 
 
-def _across(values: Tensor | None, ndim: int) -> Tensor | None:
+def _across(values: Any, ndim: int) -> Any:
     """One value per channel, in the shape that broadcasts to a batch of so many dimensions."""
     return values if values is None else values.reshape((1, -1, *[1] * (ndim - 2)))
 
@@ -462,7 +462,7 @@ def batch_norm(
     else:
         if running_mean is None or running_var is None:
             raise RuntimeError("batch_norm: evaluation needs running_mean and running_var")
-        scale: Any = _across(ops.rsqrt(running_var + eps), input.ndim)
+        scale = _across(ops.rsqrt(running_var + eps), input.ndim)
         y = (input - _across(running_mean, input.ndim)) * scale
     return _scaled(y, weight, bias, input)
 

@@ -42,8 +42,8 @@ FAR_OF_FLOATS = (
     7.138912013339076e-05, -3.880454084185424e-06, -1.93561418543972e-06, 5.188062425918708e-07,
     -1.0375924241191176e-08,
 )  # fmt: skip
-# Of the inverse hyperbolic tangent of erf(x / sqrt(2)), over x, in x * x: where x * x exceeds the 31
-# that it was fitted on, it keeps growing, so that its hyperbolic tangent is 1.
+# Of the inverse hyperbolic tangent of erf(x / sqrt(2)), over x, in x * x: beyond the 31 of x * x
+# that it was fitted on it keeps growing, so that its hyperbolic tangent is 1.
 NORMAL = (
     0.7978849414603598, 0.03633308457410174, -3.259497586741812e-05, -5.5306193537705124e-05,
     3.964744377586937e-06, -1.3226333571994902e-07, 1.7561706147036885e-09,
