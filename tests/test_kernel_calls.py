@@ -61,10 +61,10 @@ NOTED = {
         {},
         ["greater", "copyto", "negative", "View", "bitwise_and", "View", "copyto"],
     ),
-    "choices among columns, made in place": (
+    "choices among columns": (
         pick_column,
         {},
-        ["greater", "View", "copyto", "copyto"],
+        ["greater", "View", "copyto", "copyto", "copyto"],
     ),
     "branches": (signs, {}, ["minimum.reduce", "less", "Choice", "sign"]),
 }

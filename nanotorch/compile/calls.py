@@ -96,7 +96,7 @@ def calls_of(
         return None
     if y is not result or expected.tobytes() != result.values.tobytes():
         return None
-    return notes.settled()
+    return notes.steps
 
 
 def arrays_in(values: Any) -> Iterator[Array]:
@@ -113,7 +113,6 @@ class Notes:
 
     def __init__(self) -> None:
         self.steps: list[Note] = []
-        self.own: list[Array] = []  # what the kernel made for itself
 
     def call(
         self,
@@ -125,7 +124,6 @@ class Notes:
         """Notes a call that has made a new array, or written to a stand-in."""
         if not isinstance(made, StandIn):
             array = numpy.asarray(made)
-            self.own.append(array)
             made = StandIn(self, array, array)
         like = made.array if made.array.dtype.kind == "f" else None
         plain = tuple(self.plain(a, like) for a in arguments)
@@ -147,58 +145,10 @@ class Notes:
             return constant(like, value)
         return value
 
-    def settled(self) -> list[Note]:
-        """The notes, without the copies of what could have been made in its place at once."""
-        place = 0
-        while place < len(self.steps):
-            step = self.steps[place]
-            if isinstance(step, Call) and self.is_needless(step, place):
-                source, target = step.arguments[0], step.out
-                del self.steps[place]
-                self.steps = [exchanged(s, source, target) for s in self.steps]
-            else:
-                place += 1
-        return self.steps
-
-    def is_needless(self, copy: Call, place: int) -> bool:
-        """Whether the call copies what the kernel made for nothing else, to where it could be made
-        at once."""
-        if copy.function is not numpy.copyto or copy.keywords:
-            return False
-        source, target = copy.arguments[0], copy.out
-        made = [i for i, s in enumerate(self.steps) if isinstance(s, Call) and s.out is source]
-        if not made or not any(source is array for array in self.own):
-            return False
-        before, after = self.steps[made[0] : place], self.steps[place + 1 :]
-        return (
-            same_form(source, target)
-            and not any(uses(s, target) for s in before)
-            and not any(uses(s, source) for s in after)
-            and all(isinstance(s, Call) for s in before if uses(s, source))
-        )
-
 
 def same_form(a: Array, b: Array) -> bool:
     """Whether two arrays lie in memory in the same way."""
     return (a.shape, a.strides, a.dtype) == (b.shape, b.strides, b.dtype)
-
-
-def uses(step: Note, array: Array) -> bool:
-    """Whether a step reads or writes memory of the array."""
-    if isinstance(step, Choice):
-        return numpy.may_share_memory(step.value, array)
-    if isinstance(step, View):
-        return numpy.may_share_memory(step.base, array)
-    return any(a is array or numpy.may_share_memory(a, array) for a in (*step.arrays, step.out))
-
-
-def exchanged(step: Note, old: Array, new: Array) -> Note:
-    """The step with one array in the place of another."""
-    if not isinstance(step, Call):
-        return step
-    arguments = tuple(new if a is old else a for a in step.arguments)
-    keywords = {key: new if a is old else a for key, a in step.keywords.items()}
-    return Call(step.function, arguments, keywords, new if step.out is old else step.out)
 
 
 @functools.cache

@@ -145,7 +145,6 @@ class CudaPlan:
         self.memory_of_gradients = memory_of(self.gradients)
         self.references = self._references()
         self.held = 0  # references to that memory that somebody else has
-        self.source = self.plan.source.splitlines()
 
     def _split(self, record: Recorder) -> None:
         """Takes moves from the host and live calls out of the program's hands."""
@@ -397,7 +396,7 @@ class CudaPlan:
         text = ""
         while trace is not None:
             if trace.tb_frame.f_code.co_filename == "<compiled step>":
-                text = self.source[trace.tb_lineno - 1].strip()
+                text = self.plan.source[trace.tb_lineno - 1].strip()
             trace = trace.tb_next
         for line in self.plan.lines:
             if line.source == text and line.step in self.where:

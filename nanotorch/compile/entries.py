@@ -25,6 +25,7 @@ from nanotorch.compile.memory import root_of
 from nanotorch.compile.outputs import Output
 from nanotorch.compile.program import Program, arrays_of
 from nanotorch.compile.recorder import Kernel, Where, line_outside
+from nanotorch.compile.source import Source
 from nanotorch.compile.values import identity, is_plain, tests_of
 from nanotorch.node import RELEASED, Node, Traced
 from nanotorch.ops import arithmetic
@@ -274,18 +275,13 @@ class Entry:
 
         Its constants are defaults of further arguments, which lie together in memory.
         """
-        names: dict[str, Any] = {
+        source = Source({
             **constants, "entry": self, "operation": self.primitive,
             "kernel": self.primitive.kernel, "shape": self.form[0], "dtype": self.form[1],
-        }  # fmt: skip
-        known: dict[int, str] = {}
+        })  # fmt: skip
 
         def constant(value: Any) -> str:
-            text = known.get(id(value))
-            if text is None:
-                text = known[id(value)] = f"k{len(known)}"
-                names[text] = value
-            return text
+            return source.constant("k", value)
 
         tests: list[str] = []
         inputs = [f"x{i}" for i in range(len(self.operands))]
@@ -305,6 +301,7 @@ class Entry:
                 tests.append("not modes['grad']")
             elif self.primitive.vjp:
                 tests.append("modes['grad']")
+        names = source.constants
         lines = [
             f"def apply(run, inputs, attributes, {', '.join(names)}):",
             "    try:",
@@ -383,7 +380,6 @@ class Entry:
         last = {root_of(a): n for n, call in enumerate(calls) for a in arrays_of(call)}
         lines = program.written(calls, last)
         program.forget()
-        constants = {k: v for k, v in program.constants.items() if k != "__name__"}
         first = next(n for n, line in enumerate(lines) if "y" in names_in(line))
         call = next((c for c in calls if isinstance(c, Call) and c.out is out), None)
         head = lines[first].removesuffix(", y)").removesuffix(", out=y)")
@@ -397,7 +393,7 @@ class Entry:
             lines[first] = f"y = {head})"  # new memory takes NumPy less time than we do
         else:
             lines = ["y = empty(shape, dtype)", *lines]
-        return lines, constants, program.lines
+        return lines, program.constants, program.lines
 
     def _handing_out(self) -> list[str]:
         """The lines that make the output, and note what its node would keep."""

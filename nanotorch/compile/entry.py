@@ -13,18 +13,27 @@ from typing import Any
 
 from nanotorch.backend import HOST
 from nanotorch.compile.cuda_graph import place_of
-from nanotorch.compile.guards import Guards
 from nanotorch.compile.program import REFERENCES
 from nanotorch.compile.replay import Replay
+from nanotorch.compile.source import Source
 from nanotorch.tensor import Tensor
 
 MISSED: Any = object()  # what an entry returns where the call is not as recorded
 
 
-def entry(replay: Replay, guards: Guards) -> Callable[[Sequence[Any]], Any]:
+def entry(replay: Replay) -> Callable[[Sequence[Any]], Any]:
     """enter(args): the result of a replay with these arguments, or MISSED."""
     plan = replay.plan
-    constant = guards.constant
+    source = Source({
+        **replay.constants, "MISSED": MISSED, "Tensor": Tensor, "references": sys.getrefcount,
+        "plan": plan, "begin": plan.begin, "held": getattr(plan, "references", None),
+        "run": plan.run, "wrap": Tensor._wrap, "rebuild": replay.rebuild, "place_of": place_of,
+        "ndarray": HOST.ndarray,
+    })  # fmt: skip
+
+    def constant(value: Any) -> str:
+        return source.constant("c", value)
+
     inputs = [f"x{i}" for i in range(len(replay.forms))]
     arrays = [f"a{i}" for i in range(len(replay.forms))]
     tests = [f"type({x}) is Tensor" for x in inputs]
@@ -32,7 +41,7 @@ def entry(replay: Replay, guards: Guards) -> Callable[[Sequence[Any]], Any]:
         tests.append(f"({a} := {x}._array).shape == {constant(shape)}")
         tests.append(f"{a}.dtype is {constant(kind)} and {x}._requires_grad is {bool(required)}")
         if place[0] is None:
-            tests.append(f"type({a}) is {constant(HOST.ndarray)}")
+            tests.append(f"type({a}) is ndarray")
             tests.append(f"{a}.strides == {constant(place[1])}")
         else:
             tests.append(f"place_of({a}) == {constant(place)}")
@@ -43,7 +52,7 @@ def entry(replay: Replay, guards: Guards) -> Callable[[Sequence[Any]], Any]:
     body = ["if args: return MISSED"]
     if inputs:
         body = ["try:", f"    {', '.join(inputs)}, = args", "except ValueError: return MISSED"]
-    body.append(f"if not ({' and '.join([*tests, guards.expression()])}): return MISSED")
+    body.append(f"if not ({' and '.join([*tests, replay.conditions])}): return MISSED")
     slots = [(constant(leaf), constant(slot)) for leaf, slot in plan.gradients]
     if replay.on_gpu:
         body.append("if not begin(): return MISSED")
@@ -60,16 +69,4 @@ def entry(replay: Replay, guards: Guards) -> Callable[[Sequence[Any]], Any]:
     body += [f"x{position}._bump()" for position in replay.written_inputs]
     one = "wrap(found[0])" if replay.on_gpu else "wrap(found[0].copy('K'))"
     body.append(f"return {one if replay.single else 'rebuild(found, args)'}")
-    names = {
-        "MISSED": MISSED,
-        "Tensor": Tensor,
-        "references": sys.getrefcount,
-        "begin": plan.begin,
-        "plan": plan,
-        "held": getattr(plan, "references", None),
-        "run": plan.run,
-        "wrap": Tensor._wrap,
-        "rebuild": replay.rebuild,
-        "place_of": place_of,
-    }
-    return guards.built("enter", "args", body, names)
+    return source.function("enter(args)", body, "entry")

@@ -15,6 +15,7 @@ from nanotorch.compile.entries import Entry
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.plan import Plan
 from nanotorch.compile.recorder import Kernel, Recorder
+from nanotorch.compile.source import Source
 from nanotorch.node import RELEASED
 from nanotorch.tensor import Tensor
 
@@ -39,7 +40,7 @@ class Gradients:
         self.entries = entries_behind(root._entry)
         self.values = run.values
         self._checks: list[str] = []
-        self._scope: dict[str, Any] = {}
+        self._source = Source()
         self._arrays: dict[int, tuple[str, Array]] = {}  # what is another array at each call
         self._fixed: list[Array] = []  # of leaves, which the program names as constants
         self._numbers: list[tuple[int, int, Array]] = []  # of places and inputs, that change
@@ -105,9 +106,7 @@ class Gradients:
     # --- what it reads ----------------------------------------------------------------------------
 
     def _constant(self, value: Any) -> str:
-        name = f"k{len(self._scope)}"
-        self._scope[name] = value
-        return name
+        return self._source.constant("k", value)
 
     def _array(self, name: str, array: Array) -> None:
         """An array that a value holds; where it is met again, it must be the same one again."""
@@ -201,20 +200,14 @@ class Gradients:
             "        if place < len(run.nodes): run.nodes[place].release()",
             "return True",
         ]
-        scope = {
-            **self._scope, "program": self.plan.run, "deposit": deposit, "wrap": Tensor._wrap,
+        self._source.constants |= {
+            "program": self.plan.run, "deposit": deposit, "wrap": Tensor._wrap,
             "create": object.__new__, "RELEASED": RELEASED, "Tensor": Tensor, "nothing": {},
             "asarray": HOST.asarray,
         }  # fmt: skip
-        source = "\n".join(["def backward(run):", *(f"    {line}" for line in lines)])
-        exec(compile(source + "\n", "<compiled backward>", "exec"), scope)
-        self.call = scope["backward"]
-        del (
-            self.values,
-            self.leaves,
-            self._arrays,
-            self._fixed,
-        )  # and with them what a call has computed
+        self.call = self._source.function("backward(run)", lines, "backward")
+        # And with them what a call has computed.
+        del self.values, self.leaves, self._arrays, self._fixed, self._source
 
 
 def new_arrays(recorder: Recorder, outputs: Sequence[Array]) -> list[Array]:

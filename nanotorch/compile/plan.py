@@ -185,9 +185,8 @@ class Plan(Program):
         results = ", ".join(self.array_name(a) for a in self.outputs)
         arguments = ", ".join(f"x{i}" for i in range(len(self.record.inputs)))
         end = f"return ({results}{',' if results else ''})"
-        body = "\n    ".join([*head, *program, end])
-        self.source = f"def run({arguments}):\n    {body}\n"
-        return self.built(self.source)
+        self.source = [f"run({arguments})", *head, *program, end]
+        return self.function(self.source[0], self.source[1:], "step")
 
     def escaping(self) -> set[int]:
         """The memory that leaves the step, or is read by live calls."""

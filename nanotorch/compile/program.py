@@ -17,6 +17,7 @@ from nanotorch.compile.calls import OUT_FIRST, Call, Choice, Note, View, calls_o
 from nanotorch.compile.lines import ROWS, Line, call_name, family_of
 from nanotorch.compile.memory import Memory, root_of
 from nanotorch.compile.recorder import Draw, Kernel, Live
+from nanotorch.compile.source import Source
 from nanotorch.ops.casting import Clone
 from nanotorch.tensor import Tensor
 
@@ -63,7 +64,7 @@ def arrays_of(step: Step) -> list[Array]:
     return [step.out] if isinstance(step, Draw) else []
 
 
-class Program:
+class Program(Source):
     """What the lines of a program name: arrays in their memory, and constants.
 
     poisoned: a check of the memory plan. Whatever a line leaves free is filled with NaN at once.
@@ -72,14 +73,12 @@ class Program:
     poisoned: ClassVar[bool] = False
 
     def __init__(self, inputs: Sequence[Array]) -> None:
+        super().__init__()
         self.names: dict[int, str] = {id(a): f"x{i}" for i, a in enumerate(inputs)}
         self.moving: set[int] = set(self.names)  # arrays that are others in every call
         self.memory = Memory()
-        # Under a name of ours, so that NumPy is as silent about overflow as in an eager step.
-        self.constants: dict[str, Any] = {"__name__": "nanotorch.compile.step"}
-        self._constant_names: dict[tuple[str, int], str] = {}  # by prefix and identity
         self.lines: list[Line] = []  # what the lines of the program do
-        self.source = ""
+        self.source: list[str] = []  # the function's head, and its lines
         self.slots: dict[int, Slot] = {}
         self._counter = itertools.count()
         self._kernels: dict[int, Kernel] = {}  # those that were lowered to calls, by call
@@ -92,10 +91,6 @@ class Program:
         """Lets go of the arrays of the recording, and of those that its kernels were noted with."""
         self.memory.places, self.names, self._constant_names = {}, {}, {}
         self._kernels, self._whole, self._kept = {}, {}, []
-
-    def built(self, source: str) -> Callable[..., Any]:
-        exec(compile(source, "<compiled step>", "exec"), self.constants)
-        return self.constants.pop("run")  # type: ignore[no-any-return]
 
     def lowered(self, steps: Sequence[Step]) -> list[Step]:
         """The steps with the calls of NumPy that a kernel makes in its place, where they are
@@ -367,14 +362,6 @@ class Program:
         if type(value) is not HOST.ndarray or value.size != 1 or id(value) in self.moving:
             return self.value_text(value)
         return self.constant("a", self.memory.place(value).reshape(()))
-
-    def constant(self, prefix: str, value: Any) -> str:
-        name = self._constant_names.get((prefix, id(value)))
-        if name is None:
-            name = f"{prefix}_{next(self._counter)}"
-            self.constants[name] = value
-            self._constant_names[prefix, id(value)] = name
-        return name
 
     def slot(self, array: Array | None) -> Slot:
         """Where the tensor over a gradient's array is, which replays hang on the leaves."""

@@ -17,7 +17,6 @@ from nanotorch.compile.check import CHECK, Event, compare, events_of
 from nanotorch.compile.cuda_graph import is_on_gpu, place_of, unfit
 from nanotorch.compile.entry import MISSED, entry
 from nanotorch.compile.explanation import Explanation
-from nanotorch.compile.guards import Guards
 from nanotorch.compile.plan import settle
 from nanotorch.compile.recorder import Recorder
 from nanotorch.compile.replay import Replay
@@ -207,10 +206,10 @@ class PureStep:
         if reason:
             self.give_up(reason)
             return result
-        guards, events = Guards(), events_of(recorder) if CHECK else []
-        replay = Replay(recorder, result, inputs, guards, self._name if self._warn else "")
+        events = events_of(recorder) if CHECK else []
+        replay = Replay(recorder, result, inputs, self._name if self._warn else "")
         if replay.direct:
-            replay.enter = entry(replay, guards)
+            replay.enter = entry(replay)
         if self._explain:
             replay.watch = lambda: print(Explanation(replay.plan, self._name))
         self._latest = replay

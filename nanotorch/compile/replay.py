@@ -8,30 +8,30 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nanotorch.compile.cuda_graph import CudaPlan, place_of
-from nanotorch.compile.guards import Guards
 from nanotorch.compile.plan import Plan
 from nanotorch.compile.recorder import Recorder
+from nanotorch.compile.source import Source
 from nanotorch.compile.stopwatch import timed_run
 from nanotorch.tensor import Tensor
 
 
-def guard(recorder: Recorder, guards: Guards) -> Callable[[], bool]:
-    """A test of everything that a recording took for granted."""
+def conditions(recorder: Recorder, constant: Callable[[str, Any], str]) -> list[str]:
+    """Everything that a recording took for granted of tensors, modules and gradients, as source."""
+    found = []
     for tensor in recorder.external.values():
-        t, array = guards.constant(tensor), guards.constant(tensor._array)
-        guards.add(f"{t}._array is {array}")
-        guards.add(f"{t}._requires_grad is {bool(tensor._requires_grad)}")
-        guards.add(f"not {t}._hooks")
+        t, array = constant("tensor", tensor), constant("a", tensor._array)
+        requires_grad = bool(tensor._requires_grad)
+        found += [f"{t}._array is {array}", f"{t}._requires_grad is {requires_grad}"]
+        found.append(f"not {t}._hooks")
     for module in {id(m): m for m in recorder.modules}.values():
-        known = guards.constant(module)
-        guards.add(f"{known}._hooks is None and {known}.training is {module.training}")
-        fields = guards.constant(vars(module))
+        known, fields = constant("module", module), constant("fields", vars(module))
+        found.append(f"{known}._hooks is None and {known}.training is {module.training}")
         for key, value in vars(module).items():
             if isinstance(value, Tensor):
-                guards.add(f"{fields}.get({key!r}) is {guards.constant(value)}")
+                found.append(f"{fields}.get({key!r}) is {constant('tensor', value)}")
     for leaf, held in recorder.entry.items():
-        guards.add(f"{guards.constant(leaf)}._grad is {guards.constant(held)}")
-    return guards.compiled()
+        found.append(f"{constant('tensor', leaf)}._grad is {constant('tensor', held)}")
+    return found or ["True"]
 
 
 class Replay:
@@ -42,9 +42,7 @@ class Replay:
     plan: Plan | CudaPlan
     used = 0  # when, by the clock of its function
 
-    def __init__(
-        self, recorder: Recorder, result: Any, inputs: list[Tensor], guards: Guards, name: str
-    ) -> None:
+    def __init__(self, recorder: Recorder, result: Any, inputs: list[Tensor], name: str) -> None:
         arrays: list[Any] = []
         self.on_gpu = recorder.place is not None
         self.rebuild = self._form(result, arrays, inputs)
@@ -54,7 +52,10 @@ class Replay:
             self.plan = Plan(recorder, arrays)
         blocks = (self.plan.plan if isinstance(self.plan, CudaPlan) else self.plan).memory.blocks
         self.bytes = sum(block.nbytes for block in blocks)
-        self.holds = guard(recorder, guards)
+        source = Source()
+        self.conditions = " and ".join(conditions(recorder, source.constant))
+        self.constants = source.constants
+        self.holds = source.function("holds()", [f"return {self.conditions}"], "guards")
         self.forms = [
             (x._array.shape, x._array.dtype, x._requires_grad, place_of(x._array)) for x in inputs
         ]

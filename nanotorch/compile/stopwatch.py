@@ -18,8 +18,8 @@ class Stopwatch:
         self.took: list[list[float]] = [[] for _ in range(count)]  # seconds, one for each replay
         self._ends: list[float | None] = []
         plan.constants["clock"], plan.constants["ends"] = time.perf_counter, self._ends
-        head, *body = plan.source.splitlines()
-        watched = [head, f"    ends[:] = [clock()] + [None] * {count}"]
+        head, *body = plan.source
+        watched = [f"ends[:] = [clock()] + [None] * {count}"]
         number = 0
         for text in body:
             watched.append(text)
@@ -27,7 +27,7 @@ class Stopwatch:
                 number += 1
                 indent = text[: len(text) - len(text.lstrip())]
                 watched.append(f"{indent}ends[{number}] = clock()")
-        self.run: Callable[..., Any] = plan.built("\n".join(watched) + "\n")
+        self.run: Callable[..., Any] = plan.function(head, watched, "step")
 
     def stop(self) -> None:
         """After a replay: takes down its times."""

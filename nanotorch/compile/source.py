@@ -1,0 +1,31 @@
+"""A generated function: lines of Python, and the values that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+class Source:
+    """The constants of a generated function, by name."""
+
+    def __init__(self, constants: dict[str, Any] | None = None) -> None:
+        self.constants: dict[str, Any] = {**(constants or {})}
+        self._constant_names: dict[tuple[str, int], str] = {}  # by prefix and identity
+
+    def constant(self, prefix: str, value: Any) -> str:
+        """The name of a value in the lines; the same one each time."""
+        key = prefix, id(value)
+        name = self._constant_names.get(key)
+        if name is None:
+            name = self._constant_names[key] = f"{prefix}_{len(self._constant_names)}"
+            self.constants[name] = value
+        return name
+
+    def function(self, head: str, lines: Sequence[str], title: str) -> Callable[..., Any]:
+        """The function of that head, such as "run(x)", with these lines."""
+        # Under a name of ours, so that NumPy is as silent about overflow as in an eager step.
+        scope = {"__name__": "nanotorch.compile.step", **self.constants}
+        text = "\n    ".join([f"def {head}:", *lines])
+        exec(compile(text + "\n", f"<compiled {title}>", "exec"), scope)
+        return scope[head.partition("(")[0]]  # type: ignore[no-any-return]
