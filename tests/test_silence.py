@@ -15,6 +15,7 @@ import pytest
 
 import nanotorch as nt
 from nanotorch import nn, optim
+from nanotorch.backend import silence
 
 F = nn.functional
 INF, NAN = math.inf, math.nan
@@ -193,3 +194,23 @@ def test_what_comes_first_after_a_program_asked_for_warnings_is_silent_too(how: 
             warnings.simplefilter("always")
             run(x)
         assert shown == []
+
+
+@pytest.mark.parametrize(
+    "settings, sets_aside",
+    [({}, 0), ({"all": "ignore"}, 0), ({"over": "warn"}, 0), ({"under": "raise"}, 1)],
+)
+def test_settings_that_raise_nothing_are_not_set_aside(
+    settings: dict[str, Any], sets_aside: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def silently(function: Any, *args: Any) -> Any:
+        calls.append(function)
+        return function(*args)
+
+    monkeypatch.setattr(silence, "silently", silently)
+    with numpy.errstate(**settings):
+        for _ in range(3):
+            silence.silent(lambda: None)()
+    assert len(calls) == 3 * sets_aside

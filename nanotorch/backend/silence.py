@@ -35,13 +35,22 @@ hold_back()
 # Where NumPy keeps a program's settings; without it they are set aside at each call.
 _settings: Any = getattr(getattr(numpy, "_core", None), "umath", None)
 _settings = getattr(_settings, "_extobj_contextvar", None)
-_usual = None if _settings is None else _settings.get()
+_harmless: Any = None if _settings is None else _settings.get()  # the last that were asked about
 
 
 def silently(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """function(…), whose arithmetic raises and warns of nothing."""
     with numpy.errstate(all="ignore"):
         return function(*args, **kwargs)
+
+
+def only_warns() -> bool:
+    """Whether NumPy's arithmetic raises, prints and calls nothing, as a program has set it now."""
+    global _harmless
+    if _settings is None or not {"ignore", "warn"}.issuperset(numpy.geterr().values()):
+        return False
+    _harmless = _settings.get()
+    return True
 
 
 def silent(function: Callable[P, R]) -> Callable[P, R]:
@@ -51,7 +60,7 @@ def silent(function: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         if warnings.filters[0] is not foremost:
             hold_back()
-        if _settings is None or _settings.get() is not _usual:
+        if (_settings is None or _settings.get() is not _harmless) and not only_warns():
             return silently(function, *args, **kwargs)
         return function(*args, **kwargs)
 
