@@ -16,9 +16,11 @@ import pytest
 import nanotorch as nt
 from nanotorch.training import fit, read_request
 from nanotorch.training.config import choices
+from nanotorch.training.config.sections import Penalty
 from nanotorch.training.data.batches import epoch_order
 from nanotorch.training.data.prepare import prepare
 from nanotorch.training.model_file import read_model_file
+from nanotorch.training.objective import ElasticNet
 from nanotorch.training.results import Finished
 from nanotorch.training.run_folder import read_log
 
@@ -294,6 +296,29 @@ def test_doubled_weights_are_doubled_rows(train: Train) -> None:
             read_model_file(doubled.folder / "model.safetensors").weights[name],
             atol=1e-4,
         )
+
+
+@pytest.mark.parametrize("numbers", [{"l2": 0.3}, {"l1": 0.2}, {"l1": 0.2, "l2": 0.3}])
+@pytest.mark.parametrize("share", [1.0, 569.0])
+def test_a_penalty_adds_a_share_of_the_slope_of_its_value(
+    numbers: dict[str, float], share: float
+) -> None:
+    weight = nt.nn.Parameter(nt.tensor([[0.5, -2.0], [1.5, 3.0]], dtype=nt.float64))
+    frozen = nt.nn.Parameter(nt.ones(2, dtype=nt.float64), requires_grad=False)
+    weight.grad, frozen.grad = nt.ones_like(weight), nt.ones_like(frozen)
+    penalty = ElasticNet(Penalty(**numbers), [("weight", weight), ("bias", frozen)])
+    penalty.add_gradients(share)
+    for place in np.ndindex(2, 2):
+        values = []
+        for move in (1e-4, -2e-4):
+            with nt.no_grad():
+                weight[place] += move
+            values.append(penalty.value())
+        with nt.no_grad():
+            weight[place] += 1e-4
+        slope = (values[0] - values[1]) / 2e-4
+        assert weight.grad[place].item() == pytest.approx(1 + share * slope, rel=1e-6)
+    assert frozen.grad.tolist() == [1.0, 1.0]
 
 
 def test_the_best_weights_come_back(train: Train) -> None:

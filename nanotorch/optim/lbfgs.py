@@ -108,7 +108,7 @@ class LBFGS(Optimizer):
                 "LBFGS.step needs a closure that returns the loss, since it asks for it often"
             )
         self._step_count += 1
-        with on_device_of(self.param_groups[0]["params"][0]._array):
+        with on_device_of(self.param_groups[0]["params"][0]._array), enable_grad():
             first = self._iterate(closure)
         if self._hooks:
             self._after_step(closure)
@@ -121,11 +121,7 @@ class LBFGS(Optimizer):
         state = self.state[parameters[0]]
         state.update(func_evals=state.get("func_evals", 0), n_iter=state.get("n_iter", 0))
 
-        def evaluate() -> Any:
-            with enable_grad():
-                return closure()
-
-        first = evaluate()
+        first = closure()
         loss, gradient = float(first), self._gradient()
         evaluations = 1
         state["func_evals"] += 1
@@ -164,7 +160,7 @@ class LBFGS(Optimizer):
                     nonlocal latest
                     latest = t
                     self._move(start + t * line)  # noqa: B023 - called within this iteration only
-                    loss, gradient = float(evaluate()), self._gradient()
+                    loss, gradient = float(closure()), self._gradient()
                     return Trial(t, loss, gradient, _dot(gradient, line))  # noqa: B023
 
                 begin = Trial(0.0, loss, gradient, slope)
@@ -176,7 +172,7 @@ class LBFGS(Optimizer):
             else:
                 self._move(start + t * direction)
                 if iterations != group["max_iter"]:  # the last one's loss would not be used
-                    loss, gradient, used = float(evaluate()), self._gradient(), 1
+                    loss, gradient, used = float(closure()), self._gradient(), 1
             evaluations += used
             state["func_evals"] += used
             if (
@@ -380,7 +376,8 @@ def _joined(arrays: list[Array]) -> Array:
 
 def _on_host(products: Array) -> Array:
     """Products of vectors for the few operations among them, in float64."""
-    return to_device(products, CPU).astype("float64", copy=False)
+    host = to_device(products, CPU)
+    return host if host.dtype.char == "d" else host.astype("d")
 
 
 def _dot(a: Array, b: Array) -> float:

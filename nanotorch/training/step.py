@@ -163,7 +163,7 @@ class Step:
             part = loss if share == 1.0 else loss * share
             (part if scaler is None else scaler.scale(part)).backward()
             if penalty:
-                penalty.add_gradients()
+                penalty.add_gradients(share)
             return loss
 
         return gradients
@@ -263,23 +263,29 @@ class SearchStep(Step):
     below 1e-10, as most are of a mean near its minimum. `tolerance_grad` stays that of the mean.
     """
 
+    def _whole(self) -> Callable[..., Tensor]:
+        gradients, self._rows = self._gradients_of(), float(self.batches.rows_of(0))
+        if self._cuts:  # the shards are added first
+            return gradients
+
+        def of_sum(inputs: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+            return gradients(inputs, target, weights, share=self._rows)
+
+        return of_sum
+
     def start(self, number: int, *batch: Tensor) -> Tensor:
-        inputs, target, *weights = batch
         losses: list[Tensor] = []
-        rows = float(self.batches.rows_of(number))  # of all ranks
+        rows = self._rows
+        options = {"share": rows} if self._cuts else {}
         (group,) = self.optimizer.param_groups
         tolerance = group["tolerance_grad"]
 
         def closure() -> float:
             self.optimizer.zero_grad()
-            losses.append(self._function(inputs, target, *weights).detach())
+            losses.append(self._function(*batch, **options).detach())
             if self.adds_late:
-                self.penalty.add_gradients()
-            loss = losses[-1].item() + (self.penalty.value() if self.penalty else 0.0)
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.grad.mul_(rows)
-            return loss * rows
+                self.penalty.add_gradients(rows)
+            return rows * (losses[-1].item() + self.penalty.value())
 
         group["tolerance_grad"] = tolerance * rows
         try:
