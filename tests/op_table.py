@@ -583,6 +583,12 @@ for reduction in ("none", "mean", "sum"):
     row(r("cross_entropy probabilities"), loss("cross_entropy", weight=class_weight,
         label_smoothing=0.1), real(3, 4), probability(3, 4))  # fmt: skip
     row(r("cross_entropy images"), loss("cross_entropy"), real(2, 3, 2, 2), below(3)(2, 2, 2))
+    row(r("cross_entropy weight"), loss("cross_entropy", weight=class_weight), real(3, 4, 2),
+        below(4)(3, 2))  # fmt: skip
+    row(r("cross_entropy ignore"), loss("cross_entropy", ignore_index=1), real(9, 4), below(4)(9))
+    row(r("cross_entropy of many rows"), loss("cross_entropy"), real(64, 3), below(3)(64))
+    row(r("cross_entropy of many rows ignore"), loss("cross_entropy", ignore_index=1), real(64, 3),
+        below(3)(64))  # fmt: skip
 
 
 # Linear algebra.

@@ -313,3 +313,29 @@ def test_slopes_and_curvatures_of_a_loss_with_a_bend_are_pytorchs(
         (curvature,) = T.autograd.grad(slope, x)
         results.append([v.item() for v in (y, slope, curvature)])
     np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (100, 10)])
+def test_a_step_of_cross_entropy_takes_exponentials_and_checks_classes_once(
+    shape: tuple[int, int],
+) -> None:
+    x, target = nt.randn(*shape, requires_grad=True), nt.randint(0, shape[1], shape[:1])
+
+    def step() -> None:
+        x.grad = None
+        nn.functional.cross_entropy(x, target).backward()
+
+    compiled = nt.compile(step, pure=True)
+    compiled()
+    calls = str(compiled.explain()).split()
+    assert (calls.count("exp"), calls.count("less"), calls.count("log")) == (1, 1, 1)
+
+
+def test_losses_are_the_same_with_and_without_a_gradient_to_the_last_bit() -> None:
+    for shape in ((5, 7), (100, 10), (64, 300), (3, 4, 2)):
+        x = nt.randn(*shape, requires_grad=True)
+        target = nt.randint(0, shape[1], (shape[0], *shape[2:]))
+        recorded = nn.functional.cross_entropy(x, target, reduction="none")
+        plain = nn.functional.cross_entropy(x.detach(), target, reduction="none")
+        by_steps = nn.functional.nll_loss(nn.functional.log_softmax(x, 1), target, reduction="none")
+        assert nt.equal(recorded, plain) and nt.equal(recorded, by_steps)

@@ -31,6 +31,7 @@ from nanotorch.backend.devices import (
     module_of as module_of,
     on_device as on_device,
     on_device_of as on_device_of,
+    ones as ones,
     order_of as order_of,
     pinned as pinned,
     plus as plus,

@@ -372,6 +372,15 @@ def in_pieces(
 
 
 @functools.lru_cache(maxsize=64)
+def ones(count: int, kind: Any) -> Any:
+    """So many ones, as a NumPy array that nobody may write to: a product with them is a sum, in a
+    fraction of the time."""
+    array = numpy.ones(count, kind)
+    array.flags.writeable = False
+    return array
+
+
+@functools.lru_cache(maxsize=64)
 def counting(stop: int, step: int = 1) -> Any:
     """0, step, 2 step, … below stop, as a NumPy array that nobody may write to; one is kept."""
     array = numpy.arange(0, stop, step)

@@ -208,7 +208,7 @@ class StandIn(NDArrayOperatorsMixin):
 
     def __getitem__(self, key: Any) -> StandIn:
         parts = key if isinstance(key, tuple) else (key,)
-        if not all(isinstance(p, slice) or p is None or p is Ellipsis for p in parts):
+        if not all(isinstance(p, slice | int) or p is None or p is Ellipsis for p in parts):
             raise NotNoted("elements by number")
         return self._view("__getitem__", (key,))
 
@@ -233,7 +233,10 @@ class StandIn(NDArrayOperatorsMixin):
 
     def __array_ufunc__(
         self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **keywords: Any
-    ) -> StandIn:
+    ) -> StandIn | None:
+        if method == "at" and ufunc.at in OUT_FIRST:
+            put(ufunc.at, self.notes, *inputs)
+            return None
         if method not in ("__call__", "reduce") or any(
             isinstance(value, StandIn) for value in keywords.values()
         ):
@@ -370,13 +373,12 @@ def of_bits(notes: Notes, condition: StandIn, a: Any, b: Any, result: Array) -> 
     return mask.view(result.dtype)
 
 
-def put(notes: Notes, target: Any, places: Any, values: Any, mode: str = "raise") -> None:
-    """numpy.put, noted as a call that writes its first argument."""
+def put(write: Any, notes: Notes, target: Any, places: Any, values: Any, **mode: str) -> None:
+    """write(target, places, values), noted as a call that writes its first argument."""
     if not isinstance(target, StandIn):
         raise NotNoted("memory from nowhere")
-    write: Any = numpy.put
-    write(*values_of((target, places, values)), mode=mode)
-    notes.call(numpy.put, (places, values), {"mode": mode}, target)
+    write(*values_of((target, places, values)), **mode)
+    notes.call(write, (places, values), mode, target)
 
 
 def expanded(notes: Notes, x: StandIn, axis: Any) -> StandIn:
@@ -389,8 +391,8 @@ WITH_OUT = {numpy.take, numpy.dot, dot, numpy.mean, numpy.concatenate, numpy.sta
 SPECIAL: dict[Any, Callable[..., Any]] = {
     numpy.copyto: copied,
     numpy.where: chosen,
-    numpy.put: put,
+    numpy.put: functools.partial(put, numpy.put),
     numpy.expand_dims: expanded,
 }
 # Those that take what they write as their first argument.
-OUT_FIRST = (numpy.copyto, numpy.put)
+OUT_FIRST = (numpy.copyto, numpy.put, numpy.subtract.at)

@@ -18,6 +18,7 @@ from nanotorch.ops import (
     binary_losses,
     broadcasting,
     casting,
+    class_losses,
     comparisons,
     linalg,
     losses,
@@ -76,17 +77,8 @@ def role(step: Kernel, kinds: list[str], rows: int) -> Role:
             return Role(SUM)
     if primitive in LOSSES:
         return loss(step, kinds, rows)
-    if primitive is losses.NllLoss and kinds[:2] == [ROWS, ROWS] and step.operands[2] is None:
-        if step.attributes["reduction"] == "none":
-            return Role(ROWS)
-        mean = step.attributes["reduction"] == "mean"
-        return Role(SUM, {"reduction": "'sum'"}, step.operands[1].size if mean else 1)
-    if primitive is losses.NllLossReverse and kinds[1] == ROWS and step.operands[2] is None:
-        inner = ", ".join(str(n) for n in shape[1:])
-        attributes = {"shape": f"(n, {inner})"}
-        if step.attributes["reduction"] == "mean" and kinds[0] == WHOLE:
-            return Role(ROWS, {**attributes, "reduction": "'sum'"}, shared=0)
-        return Role(ROWS, attributes)
+    if primitive in CLASS_LOSSES and step.operands[-1] is None:
+        return class_loss(step, kinds)
     raise NotRowWise(f"{primitive.title()} is not known to treat rows one by one")
 
 
@@ -106,6 +98,13 @@ PLAIN = (
     casting.Clone,
     casting.Contiguous,
     casting.ToCopy,
+)
+CLASS_LOSSES = (  # whose last operand is the weights
+    losses.NllLoss,
+    losses.NllLossReverse,
+    class_losses.CrossEntropyTerms,
+    class_losses.CrossEntropy,
+    class_losses.CrossEntropyReverse,
 )
 LOSSES = (binary_losses.BinaryCrossEntropyWithLogits, losses.MseLoss, losses.BinaryCrossEntropy)
 
@@ -182,3 +181,21 @@ def loss(step: Kernel, kinds: list[str], rows: int) -> Role:
         return Role(ROWS)
     mean = reduction == "mean"
     return Role(SUM, {"reduction": "'sum'"}, step.operands[0].size if mean else 1)
+
+
+def class_loss(step: Kernel, kinds: list[str]) -> Role:
+    """A loss of classes that weigh the same, what it shares with its reverse, or the reverse."""
+    operands = dict(zip(step.primitive.input_names, zip(step.operands, kinds, strict=True)))
+    for name, (array, kind) in operands.items():
+        if name != "g" and type(array) in MODULES and kind != ROWS:
+            raise NotRowWise(f"{step.primitive.title()}: rows do not meet rows")
+    shape, mean = step.out.shape, step.attributes["reduction"] == "mean"
+    if "g" in operands:
+        inner = ", ".join(str(n) for n in shape[1:])
+        attributes = {"shape": f"(n, {inner})"} if "shape" in step.attributes else {}
+        if mean and operands["g"][1] == WHOLE:
+            return Role(ROWS, {**attributes, "reduction": "'sum'"}, shared=0)
+        return Role(ROWS, attributes)
+    if shape:
+        return Role(ROWS)
+    return Role(SUM, {"reduction": "'sum'"}, operands["target"][0].size if mean else 1)

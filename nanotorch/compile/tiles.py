@@ -19,7 +19,7 @@ from nanotorch.compile.memory import root_of
 from nanotorch.compile.program import Program
 from nanotorch.compile.recorder import Draw, Kernel, Live, Recorder
 from nanotorch.compile.rows import COLUMNS, ROWS, SUM, WHOLE, NotRowWise, Role, role
-from nanotorch.ops import binary_losses, losses
+from nanotorch.ops import binary_losses, class_losses, losses
 from nanotorch.ops.joint_losses import loss_and_slope
 
 Step = Kernel | Draw | Live
@@ -154,9 +154,8 @@ class Tiling:
                 continue
             operands = [name(a) for a in step.operands]
             if part.shared >= 0:
-                operands[part.shared] = divided_once(
-                    step.operands[part.shared], step.operands[1].size
-                )
+                target = step.operands[step.primitive.input_names.index("target")]
+                operands[part.shared] = divided_once(step.operands[part.shared], target.size)
             arrays = [a for a in step.operands if type(a) in MODULES]
             if part.output == SUM:
                 total = f"parts[{len(sums)}]"
@@ -227,9 +226,9 @@ class Tiling:
     def counted(self) -> list[tuple[Array, int]]:
         """The targets of the pass, and the class that must not be among them for it to be right."""
         return [
-            (step.operands[1], step.attributes["ignore_index"])
+            (step.operands[-2], step.attributes["ignore_index"])
             for step, _ in self.within
-            if step.primitive is losses.NllLoss
+            if step.primitive in (losses.NllLoss, class_losses.CrossEntropy)
         ]
 
 

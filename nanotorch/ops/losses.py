@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from nanotorch.backend import HOST, Array, broadcast_shapes, clipped, constant, counting, dtype_of
-from nanotorch.ops.activations import log_softmax
 from nanotorch.ops.casting import cast
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import abs, exp, log, sign
@@ -300,66 +299,6 @@ def check_classes(x: Any, target: Any, weight: Any, op: str) -> None:
             f"{op}: expected one weight for each of the {count} classes, got weights of shape "
             f"{tuple(weight.shape)}"
         )
-
-
-def cross_entropy(
-    x: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean",
-    label_smoothing: float = 0.0,
-) -> Any:  # fmt: skip
-    """-log softmax(x) at the target classes, x (C), (N, C) or (N, C, d1, …) logits.
-
-    Targets are class numbers (ints) or, of x's shape, class probabilities. `label_smoothing` in [0,
-    1] mixes them with the uniform distribution.
-    """
-    check_reduction(reduction)
-    if not 0.0 <= label_smoothing <= 1.0:
-        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
-    dim = 0 if x.ndim == 1 else 1
-    logs = log_softmax(x, dim)
-    if target.dtype.is_floating_point:
-        return probability_loss(logs, target, weight, reduction, label_smoothing, dim)
-    loss = nll_loss(logs, target, weight, ignore_index, reduction)
-    if label_smoothing == 0.0:
-        return loss
-    shape = [1] * x.ndim
-    shape[dim] = -1
-    logs_weighted = logs if weight is None else logs * weight.reshape(tuple(shape))
-    smooth = where(target == ignore_index, 0.0, -sum(logs_weighted, dim))
-    if reduction == "mean":
-        kept = target != ignore_index
-        if weight is None:
-            count = sum(kept)
-        else:
-            count = sum(where(kept, weight[where(kept, target, 0)], 0.0))
-        smooth = sum(smooth) / count
-    elif reduction == "sum":
-        smooth = sum(smooth)
-    return (1 - label_smoothing) * loss + label_smoothing / x.shape[dim] * smooth
-
-
-def probability_loss(
-    logs: Any, target: Any, weight: Any, reduction: str, label_smoothing: float, dim: int
-) -> Any:
-    """Cross-entropy against class probabilities; the mean is over samples, not over elements."""
-    if tuple(target.shape) != tuple(logs.shape):
-        raise RuntimeError(
-            f"cross_entropy: expected class probabilities of shape {tuple(logs.shape)}, "
-            f"got {tuple(target.shape)}"
-        )
-    if label_smoothing > 0.0:
-        target = target * (1 - label_smoothing) + label_smoothing / logs.shape[dim]
-    product = logs * target
-    if weight is not None:
-        shape = [1] * logs.ndim
-        shape[dim] = -1
-        product = product * weight.reshape(tuple(shape))
-    loss = -sum(product, dim)
-    if reduction == "mean":
-        samples = 1
-        for d, n in enumerate(logs.shape):
-            samples *= 1 if d == dim else n
-        return sum(loss) / samples
-    return loss if reduction == "none" else sum(loss)
 
 
 def huber_loss(x: Any, target: Any, reduction: str = "mean", delta: float = 1.0) -> Any:
