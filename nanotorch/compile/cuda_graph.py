@@ -16,7 +16,6 @@ import functools
 import itertools
 import linecache
 import re
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,8 +32,7 @@ from nanotorch.backend.cuda import checks, graphs
 from nanotorch.compile.live_calls import LiveCall, Phase, Surroundings
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.one_pass import joined
-from nanotorch.compile.plan import Plan, memory_of
-from nanotorch.compile.program import REFERENCES
+from nanotorch.compile.plan import Plan
 from nanotorch.compile.recorder import Kernel, Live, Recorder
 from nanotorch.node import Traced
 from nanotorch.ops.casting import ToDevice
@@ -142,9 +140,8 @@ class CudaPlan:
                 self.places[number] = graphs.dense_like(self.places[number])
         self.program = self.plan.run
         self.gradients = self.plan.gradients
-        self.memory_of_gradients = memory_of(self.gradients)
-        self.references = self._references()
-        self.held = 0  # references to that memory that somebody else has
+        self.end, self.ran_eagerly = self.plan.end, self.plan.ran_eagerly
+        self.plan.most_references = self.plan.references()
 
     def _split(self, record: Recorder) -> None:
         """Takes moves from the host and live calls out of the program's hands."""
@@ -177,37 +174,16 @@ class CudaPlan:
 
         False where the memory of one is held otherwise, by a view or its detach().
         """
-        for leaf, slot in self.gradients:
-            kept = slot.tensor
-            if kept is None:
-                continue
-            others = sys.getrefcount(kept) - REFERENCES - (leaf._grad is kept)
-            if others > 0:
-                with self.stage.lock, self.stage.here():
-                    self.stage.in_turn()  # after the graph that has written it
-                    slot.renew()
-        return self._references() <= self.references
-
-    def end(self) -> None:
-        """After a replay: the leaves' gradients are those of the step."""
-        self.plan.end()
-        self.references = self._references()
-
-    def _references(self) -> int:
-        """How often anything refers to the memory of gradients."""
-        return sum(map(sys.getrefcount, self.memory_of_gradients))
+        for slot in self.plan.kept():
+            with self.stage.lock, self.stage.here():
+                self.stage.in_turn()  # after the graph that has written it
+                slot.renew()
+        return self.plan.references() <= self.plan.most_references
 
     def cannot_run(self, inputs: Sequence[Tensor]) -> bool:
         """Whether somebody holds memory that a replay would write to."""
-        fits = self.begin()
-        self.held = max(0, self._references() - self.references)
-        return not fits
-
-    def ran_eagerly(self) -> None:
-        """After a call that was no replay: what others held, they still hold, while the optimizer
-        may have turned to other gradients."""
-        if self.held:
-            self.references = self._references() - self.held
+        self.begin()
+        return self.plan.cannot_run(inputs)
 
     def run(self, *arrays: Array) -> list[Array]:
         """One step: copies of its outputs."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.autograd.rings import modes
-from nanotorch.compile.explanation import Explanation
 
 
 class CompiledModule:
@@ -34,12 +33,6 @@ class CompiledModule:
             return self.module(*args, **kwargs)
         return self._step(*args, **kwargs)
 
-    def plan(self) -> Explanation:
-        """As of a compiled function, of calls without gradients."""
-        plan: Explanation = self._step.plan()
-        return plan
-
-    def explain(self, *args: Any, **kwargs: Any) -> Explanation:
-        """As of a compiled function, of calls without gradients."""
-        plan: Explanation = self._step.explain(*args, **kwargs)
-        return plan
+    # As of a compiled function, of calls without gradients.
+    plan = property(lambda self: self._step.plan)
+    explain = property(lambda self: self._step.explain)

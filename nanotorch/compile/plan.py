@@ -57,7 +57,9 @@ class Plan(Program):
         self.gradients = [(leaf, self.slot(array)) for leaf, array in record.gradients.items()]
         if self.tiling is not None:
             self.tiling.forget()
-        self.memory_of_gradients = memory_of(self.gradients)
+        arrays = [s.tensor._array for _, s in self.gradients if s.owned and s.tensor is not None]
+        arrays += [a.base for a in arrays if a.base is not None]
+        self.memory_of_gradients = list({id(a): a for a in arrays}.values())
         self.most_references = sys.maxsize  # to that memory, while nobody else holds it
         self.held = 0  # references that somebody else has
         self.forget()
@@ -218,13 +220,17 @@ class Plan(Program):
 
     def begin(self) -> None:
         """Before a replay: gradients that somebody has kept become that somebody's own."""
+        for slot in self.kept():
+            slot.renew()
+
+    def kept(self) -> list[Slot]:
+        """Where the gradients are that somebody has kept."""
+        slots = []
         for leaf, slot in self.gradients:
             kept = slot.tensor
-            if kept is None:
-                continue
-            others = sys.getrefcount(kept) - REFERENCES - (leaf._grad is kept)
-            if others > 0:
-                slot.renew()
+            if kept is not None and sys.getrefcount(kept) - (leaf._grad is kept) > REFERENCES:
+                slots.append(slot)
+        return slots
 
     def end(self) -> None:
         """After a replay: the leaves' gradients are those of the step."""
@@ -256,10 +262,3 @@ def settle(record: Recorder) -> None:
     if plan.tiling is not None:
         for array, value in zip(sums, plan.run(*record.inputs), strict=True):
             HOST.copyto(array, value)
-
-
-def memory_of(gradients: Sequence[tuple[Tensor, Slot]]) -> list[Array]:
-    """The arrays of the gradients that a plan makes, and those that own their memory."""
-    arrays = [slot.tensor._array for _, slot in gradients if slot.owned and slot.tensor is not None]
-    bases = [a.base for a in arrays if a.base is not None]
-    return list({id(a): a for a in (*arrays, *bases)}.values())

@@ -20,15 +20,7 @@ from typing import Any, NamedTuple
 
 from nanotorch.autograd.engine import go_on
 from nanotorch.autograd.inplace import go_on_writing
-from nanotorch.autograd.rings import (
-    SILENCE,
-    Listener,
-    Ring,
-    Rings,
-    modes,
-    with_ring,
-    without_ring,
-)
+from nanotorch.autograd.rings import SILENCE, Listener, Ring, Rings, modes, with_ring, without_ring
 from nanotorch.backend import HOST, MODULES, Array, array_module, device, device_of, promote
 from nanotorch.backend.halves import is_half
 from nanotorch.node import Node, Traced
@@ -81,9 +73,8 @@ class Recorder(Ring, Listener):
         self.steps: list[Kernel | Draw | Live] = []
         self.made: dict[int, Array] = {}  # arrays that exist only since the recording began
         self.constant: set[int] = set()  # those of them that are the same in every call
-        self.external: dict[
-            int, Tensor
-        ] = {}  # tensors from outside, by the identity of their array
+        # Tensors from outside, by the identity of their array.
+        self.external: dict[int, Tensor] = {}
         self.drawn: list[Tensor] = []
         self.modules: list[Any] = []  # those that were called
         self.gradients: dict[Tensor, Array | None] = {}  # what each touched leaf's .grad holds now
@@ -106,53 +97,29 @@ class Recorder(Ring, Listener):
     def __exit__(self, *error: object) -> None:
         modes.rings, modes.listener = without_ring(modes.rings, self), SILENCE
 
-    def __call__(
-        self, primitive: Any, inputs: tuple[Any, ...], attributes: dict[str, Any], rest: Rings
-    ) -> Any:
+    def __call__(self, primitive: Any, inputs: Any, attributes: Any, rest: Rings) -> Any:
         out = go_on(primitive, inputs, attributes, rest)
         if self.refusal is None:
-            self.ran(primitive, inputs, attributes, out)
+            self._kernel(primitive, inputs, attributes, out._array)
+            self.made[id(out._array)] = out._array
+            if primitive.constant:
+                self.constant.add(id(out._array))
         return out
 
-    def write(
-        self, primitive: Any, inputs: tuple[Any, ...], attributes: dict[str, Any], rest: Rings
-    ) -> Any:
+    def write(self, primitive: Any, inputs: Any, attributes: Any, rest: Rings) -> Any:
         x = go_on_writing(primitive, inputs, attributes, rest)
         if self.refusal is None:
-            self.wrote(primitive, inputs, attributes, x)
+            self._kernel(primitive, inputs, attributes, x._array, into_existing=True)
+            if id(x._array) in self._inputs:
+                self.written_inputs.add(self._inputs[id(x._array)])
+            elif id(x._array) not in self.made:
+                self._meet(x)
+                self.written[id(x)] = x
         return x
-
-    def ran(
-        self,
-        primitive: type[Primitive],
-        inputs: tuple[Any, ...],
-        attributes: dict[str, Any],
-        out: Any,
-    ) -> None:
-        """A kernel made `out`."""
-        self._kernel(primitive, inputs, attributes, out._array, False)
-        self.made[id(out._array)] = out._array
-        if primitive.constant:
-            self.constant.add(id(out._array))
-
-    def wrote(
-        self,
-        primitive: type[Primitive],
-        inputs: tuple[Any, ...],
-        attributes: dict[str, Any],
-        x: Any,
-    ) -> None:
-        """A kernel wrote into the memory of x."""
-        self._kernel(primitive, inputs, attributes, x._array, True)
-        if id(x._array) in self._inputs:
-            self.written_inputs.add(self._inputs[id(x._array)])
-        elif id(x._array) not in self.made:
-            self._meet(x)
-            self.written[id(x)] = x
 
     def copied(self, old: Any, x: Any) -> None:
         """`old` took a copy of x's elements before they are written to."""
-        self._kernel(Clone, (x,), {}, old._array, False)
+        self._kernel(Clone, (x,), {}, old._array)
         self.made[id(old._array)] = old._array
 
     def walking(self, node: Node) -> None:
@@ -168,9 +135,7 @@ class Recorder(Ring, Listener):
         if leaf not in self.gradients and leaf not in self.cleared:
             self.entry[leaf] = held
         if held is not None:
-            from_outside = id(held._array) not in self.made
-            if from_outside:
-                self._meet(held)
+            self._meet(held)
         self.gradients[leaf] = leaf._grad._array if leaf._grad is not None else None
         self.external.setdefault(id(leaf._array), leaf)
 
@@ -217,14 +182,8 @@ class Recorder(Ring, Listener):
             self.made[id(array)] = array
         elif result is not None:
             self.refuse(f"uses what {function.__name__}() returns")
-        self.steps.append(
-            Live(
-                functools.partial(function, owner, *args, **kwargs),
-                array,
-                gradients,
-                line_outside(),
-            )
-        )
+        call = functools.partial(function, owner, *args, **kwargs)
+        self.steps.append(Live(call, array, gradients, line_outside()))
         for leaf in self.leaves_of(owner):
             if leaf._grad is None:
                 self.cleared.add(leaf)
@@ -238,11 +197,8 @@ class Recorder(Ring, Listener):
         if hasattr(owner, "param_groups"):
             return [p for group in owner.param_groups for p in group["params"]]
         found = owner.parameters() if hasattr(owner, "parameters") else owner
-        return (
-            [p for p in found if isinstance(p, Tensor)]
-            if not isinstance(found, Tensor)
-            else [found]
-        )
+        found = [found] if isinstance(found, Tensor) else found
+        return [p for p in found if isinstance(p, Tensor)]
 
     def refuse(self, what: str) -> None:
         """Ends the recording: a replay would get wrong what the step does. The step itself runs
@@ -299,7 +255,7 @@ class Recorder(Ring, Listener):
         inputs: tuple[Any, ...],
         attributes: dict[str, Any],
         out: Array,
-        into_existing: bool,
+        into_existing: bool = False,
     ) -> None:
         self._be_on(out)
         if primitive.depends_on_values(inputs):
