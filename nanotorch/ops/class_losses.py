@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import HOST, MODULES, Array, constant, counting
+from nanotorch.backend import HOST, Array, constant, counting
 from nanotorch.backend.halves import kernel_of
 from nanotorch.ops.activations import (
     LogSoftmax,
@@ -257,11 +257,15 @@ def cross_entropy(
     if not 0.0 <= label_smoothing <= 1.0:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
     dim = class_dimension(x)
-    if label_smoothing == 0.0 and not target.dtype.is_floating_point and takes_both(x):
+    if label_smoothing == 0.0 and not target.dtype.is_floating_point and share_terms(x):
         check_classes(x, target, weight, "nll_loss")
         alike("nll_loss", x, weight)
         how: dict[str, Any] = {"ignore_index": ignore_index, "reduction": reduction}
-        terms = apply(CrossEntropyTerms, x, target, weight, **how) if x.requires_grad else None
+        terms = (
+            apply(CrossEntropyTerms, x, target, weight, **how)
+            if getattr(x, "requires_grad", False)
+            else None
+        )
         return apply(CrossEntropy, x, terms, target, weight, **how)
     logs = log_softmax(x, dim)
     if target.dtype.is_floating_point:
@@ -285,11 +289,10 @@ def cross_entropy(
     return (1 - label_smoothing) * loss + label_smoothing / x.shape[dim] * smooth
 
 
-def takes_both(x: Any) -> bool:
+def share_terms(x: Any) -> bool:
     """Whether the loss and its slope are computed together: not of halves, which are rounded after
     each of the two steps, as in PyTorch."""
-    array: Any = getattr(x, "_array", None)
-    return type(array) in MODULES and array.dtype.char in "fd" and array.ndim and array.size
+    return x.ndim > 0 and 0 not in x.shape and getattr(x, "_array", x).dtype.char in "fd"
 
 
 def probability_loss(

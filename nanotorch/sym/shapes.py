@@ -26,6 +26,7 @@ from nanotorch.ops import (
     sums,
 )
 from nanotorch.ops.activations import LogSoftmax, LogSoftmaxReverse, Softmax, SoftmaxReverse
+from nanotorch.ops.class_losses import CrossEntropyReverse, CrossEntropyTerms
 from nanotorch.primitive import Elementwise, Primitive, Traced
 
 Shape = tuple[int, ...]
@@ -175,7 +176,8 @@ def infer(primitive: type[Primitive], inputs: Sequence[Any], attributes: dict[st
         return SymbolWithoutValues(
             reduced_shape(shapes[0], attributes["dim"], attributes["keepdim"]), kind
         )
-    if attributes.get("reduction") in ("mean", "sum") and "shape" not in attributes:
+    of_samples = "shape" in attributes or primitive in (CrossEntropyTerms, CrossEntropyReverse)
+    if attributes.get("reduction") in ("mean", "sum") and not of_samples:
         broadcast_shape(shapes[:1])
         return SymbolWithoutValues((), arrays[0].dtype)
     return run_kernel(primitive, arrays, attributes)
