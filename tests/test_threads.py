@@ -19,7 +19,15 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """What BLAS is told; the last one is what it uses."""
     told = [2]
     monkeypatch.setattr(threads, "_blas", (told.append, lambda: told[-1]))
+    monkeypatch.setattr(threads, "_kernels", "Haswell")
     return told
+
+
+@pytest.fixture
+def avx512(counts: list[int], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of threads, with kernels for small matrices: at least `dot` reckons with them."""
+    monkeypatch.setattr(threads, "_kernels", "SkylakeX")
+    return counts
 
 
 @pytest.mark.parametrize("a, b, alone", [
@@ -75,6 +83,143 @@ def test_steps_make_small_products_on_one_thread(mode: str, counts: list[int]) -
     assert counts == [2, *[1, 2] * (1 if mode == "pure" else 2)]
 
 
+def factors(form: str, rows: int, inner: int, columns: int, kind: str = "f") -> tuple[Any, Any]:
+    """Two matrices, of which that with a T in its place lies transposed in memory."""
+    draw = np.random.default_rng(0).standard_normal
+    a, b = draw((rows, inner)).astype(kind), draw((inner, columns)).astype(kind)
+    return (
+        a if form[0] == "N" else np.asfortranarray(a),
+        b if form[1] == "N" else np.asfortranarray(b),
+    )
+
+
+CUT = [
+    ("NT", (128, 784, 10), 64), ("NT", (256, 784, 10), 96), ("NT", (128, 256, 10), 64),
+    ("NT", (2, 784, 784), 400), ("NT", (32, 256, 256), 37), ("NT", (8192, 200, 2), 0),
+    ("TN", (10, 128, 784), 400), ("NN", (128, 10, 784), 400), ("NN", (1024, 128, 10), 512),
+    ("NT", (64, 64, 10), 0), ("NT", (128, 128, 128), 0), ("NT", (128, 128, 16), 0),
+    ("NN", (128, 128, 128), 0), ("TN", (784, 128, 10), 0), ("TT", (128, 784, 10), 0),
+    ("NN", (10, 128, 100), 0), ("NT", (512, 784, 10), 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", "fd")
+@pytest.mark.parametrize("form, shape, length", CUT)
+def test_the_shapes_say_how_a_product_is_cut_for_small_kernels(
+    form: str, shape: Any, length: int, kind: str, avx512: list[int], monkeypatch: Any
+) -> None:
+    a, b = factors(form, *shape, kind)
+    expected = a.astype("d") @ b.astype("d")
+    parts: list[int] = []
+    for name in ("dot", "matmul"):
+        plain = getattr(np, name)
+
+        def noted(a: Any, b: Any, out: Any, plain: Any = plain) -> Any:
+            parts.append(max(a.shape[0], b.shape[1]))
+            return plain(a, b, out=out)
+
+        monkeypatch.setattr(threads.numpy, name, noted)
+    out = np.full(expected.shape, np.nan, kind)
+    assert threads.dot(a, b, out) is out
+    results = (out, threads.dot(a, b))
+    monkeypatch.undo()
+    for y in results:
+        assert y.dtype == a.dtype and y.flags.c_contiguous
+        np.testing.assert_allclose(y, expected, rtol=0, atol=2e-4 if kind == "f" else 1e-12)
+    longest = max(expected.shape)
+    assert len(parts) == 2 * (-(-longest // length) if length else 1)
+    assert max(parts) == (length or longest)
+
+
+def test_products_in_parts_leave_the_threads_alone(avx512: list[int]) -> None:
+    threads.dot(*factors("NT", 128, 784, 10))
+    threads.dot(*factors("NN", 128, 64, 64))
+    assert avx512 == [2]
+    threads.dot(*factors("NT", 128, 128, 64))
+    assert avx512 == [2, 1, 2]
+
+
+def test_other_processors_make_products_whole(counts: list[int], monkeypatch: Any) -> None:
+    monkeypatch.setattr(threads, "in_parts", None)
+    for form, shape, _ in CUT:
+        threads.dot(*factors(form, *shape))
+
+
+def test_only_matrices_that_the_kernels_take_as_they_lie_are_cut(avx512: list[int]) -> None:
+    a, b = factors("NT", 128, 784, 10)
+    spread = np.zeros((128, 2 * 784), "f")[:, ::2]
+    assert threads.length_for_small_kernels(a, b)
+    assert not threads.length_for_small_kernels(spread, b)
+    assert not threads.length_for_small_kernels(a, np.zeros((784, 20), "f")[:, ::2])
+    rows = np.zeros((256, 784), "f")[::2]  # their distance does not matter
+    assert threads.length_for_small_kernels(rows, b)
+
+
+def test_parts_of_a_product_keep_what_is_not_finite_in_its_place(avx512: list[int]) -> None:
+    a, b = factors("NT", 128, 784, 10)
+    a[3, 5], a[70, 0], b[9, 4] = np.inf, np.nan, -np.inf
+    with np.errstate(invalid="ignore"):
+        finite = np.isfinite(np.matmul(a, b))
+        np.testing.assert_array_equal(np.isfinite(threads.dot(a, b)), finite)
+    assert not finite[3].any() and not finite[:, 4].any() and finite[4, 5]
+
+
+@pytest.mark.parametrize("kind", "fd")
+@pytest.mark.parametrize("inner", [3, 5, 7, 9, 30, 32, 127])
+def test_a_row_times_a_vector_is_the_same_in_any_tile(inner: int, kind: str) -> None:
+    rows = 3_000_000 // inner & -16
+    x, w = factors("NN", rows, inner, 1, kind)
+    half = rows // 2 & -16
+    y = np.full((rows, 1), np.nan, kind)
+    threads.dot(x, w, y)
+    np.testing.assert_allclose(y, x @ w, rtol=0, atol=1e-4)
+    with threads.one_blas_thread():
+        whole = threads.dot(x, w)
+        for low, high in ((0, half), (half, rows), (16 * 777, rows - 16)):
+            np.testing.assert_array_equal(threads.dot(x[low:high], w), whole[low:high])
+
+
+@pytest.mark.parametrize("kernels", ["Haswell", "SkylakeX"])
+def test_narrow_rows_are_cut_on_one_thread_and_on_several_but_not_within_a_block(
+    kernels: str, counts: list[int], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(threads, "_kernels", kernels)
+
+    def length(rows: int, inner: int, kind: str = "f") -> int:
+        return threads.length_of_rows(np.empty((rows, inner), kind))
+
+    assert length(10**5, 30) == 17472 and length(10**5, 32) == length(10**5, 129) == 10**5
+    assert length(10**5, 5) == (16384 if kernels == "SkylakeX" else 104848)
+    assert length(10**5, 5, "d") == 104848
+    counts[:] = [1]
+    assert length(10**5, 30) == 4368
+    with threads.one_blas_thread():
+        assert length(10**5, 30) == 10**5
+
+
+@pytest.mark.parametrize("pure", [False, True])
+def test_compiled_steps_have_the_bits_of_eager_ones_where_products_are_cut(
+    pure: bool, avx512: list[int]
+) -> None:
+    losses = []
+    for compiled in (False, True):
+        nt.manual_seed(0)
+        model = nt.nn.Linear(784, 10)
+        optimizer = nt.optim.SGD(model.parameters(), lr=0.1)
+        x, y = nt.randn(128, 784), nt.arange(128) % 10
+
+        def step(model: Any = model, optimizer: Any = optimizer, x: Any = x, y: Any = y) -> Any:
+            optimizer.zero_grad()
+            loss = nt.nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        call = nt.compile(step, pure=pure) if compiled else step
+        losses.append([call().item() for _ in range(6)])
+    assert losses[0] == losses[1] and losses[0][-1] < losses[0][0]
+
+
 def test_threads_are_used_again() -> None:
     seen: list[set[Any]] = []
     for _ in range(3):
@@ -119,7 +264,7 @@ def test_work_may_ask_for_threads_itself() -> None:
     not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
     reason="needs two processors that a thread may be kept to",
 )
-def test_threads_keep_away_from_the_processor_of_the_one_that_gives_them_work() -> None:
+def test_threads_and_the_one_that_gives_them_work_keep_to_processors_of_their_own() -> None:
     allowed = os.sched_getaffinity(0)
     seen: dict[int, set[int]] = {}
     try:
@@ -127,7 +272,11 @@ def test_threads_keep_away_from_the_processor_of_the_one_that_gives_them_work() 
             os.sched_setaffinity(0, {processor})
             os.sched_setaffinity(0, allowed)  # where it stays for now
             side_by_side(lambda number: seen.update({number: os.sched_getaffinity(0)}), 2)
-            assert seen[0] == allowed and len(seen[1]) == len(allowed) - 1 and seen[1] < allowed
+            assert len(seen[0]) == 1 and seen[1] == allowed - seen[0]
+            assert os.sched_getaffinity(0) == allowed
+        with pytest.raises(ZeroDivisionError):
+            side_by_side(lambda number: 1 // number, 2)
+        assert os.sched_getaffinity(0) == allowed
     finally:
         os.sched_setaffinity(0, allowed)
 

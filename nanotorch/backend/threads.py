@@ -1,4 +1,8 @@
-"""How many threads compute: those of NumPy's BLAS, and those that `workers` runs side by side."""
+"""How many threads compute: those of NumPy's BLAS, and those that `workers` runs side by side.
+
+And `dot`, the product of two matrices on as many threads, and in such parts, as pay. Both are read
+off the shapes and the BLAS's kernels alone, by limits that were measured.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +16,20 @@ import numpy
 
 _threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _blas: tuple[Callable[[int], Any], Callable[[], int]] | bool | None = None
+_kernels = ""
 
 # Of each block of `one_blas_thread` that is open, how many threads there were before the first.
 _before: list[int] = []
 _lock = threading.Lock()
 
-# What OpenBLAS calls its two functions, in NumPy's wheels and in distributions.
+# What OpenBLAS calls its functions, in NumPy's wheels and in distributions.
 _PREFIXES = ("scipy_openblas", "openblas")
 _SUFFIXES = ("64_", "")
 
 
 def _load_blas() -> tuple[Callable[[int], Any], Callable[[], int]] | None:
     """(set, get) of the OpenBLAS that came with NumPy; None for any other BLAS."""
+    global _kernels
     package = os.path.dirname(numpy.__file__)
     for folder in (f"{os.path.dirname(package)}/numpy.libs", f"{package}/.dylibs"):
         files = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
@@ -33,7 +39,11 @@ def _load_blas() -> tuple[Callable[[int], Any], Callable[[], int]] | None:
                 for suffix in _SUFFIXES:
                     setter = getattr(library, f"{prefix}_set_num_threads{suffix}", None)
                     getter = getattr(library, f"{prefix}_get_num_threads{suffix}", None)
+                    namer = getattr(library, f"{prefix}_get_corename{suffix}", None)
                     if setter is not None and getter is not None:
+                        if namer is not None:
+                            namer.restype = ctypes.c_char_p
+                            _kernels = namer().decode()
                         return setter, getter
     return None
 
@@ -61,6 +71,12 @@ def set_num_threads(count: int) -> None:
         functions[0](count)
 
 
+def blas_kernels() -> str:
+    """The processor that OpenBLAS's kernels are for, such as Haswell; "" for another BLAS."""
+    _blas_functions()
+    return _kernels
+
+
 class one_blas_thread:  # noqa: N801 (called like a function)
     """Within the block BLAS uses one thread, so that it does not fight with threads of ours.
 
@@ -86,24 +102,103 @@ class one_blas_thread:  # noqa: N801 (called like a function)
                     functions[0](count)
 
 
-# Multiplications in a product of matrices: up to the first OpenBLAS itself takes one thread, and up
-# to the second (4 MFLOP) we let it.
-ALONE, BETTER_ALONE = 1 << 18, 1 << 21
+# Multiplications of two numbers in a product of matrices: up to WHOLE it is made as it is, up to
+# ALONE OpenBLAS itself takes one thread, and up to BETTER_ALONE (4 MFLOP) we let it. A second one
+# wins some microseconds where a core is free, and loses milliseconds where none is.
+WHOLE, ALONE, BETTER_ALONE = 1 << 17, 1 << 18, 1 << 21
+
+# OpenBLAS's kernels for AVX-512 multiply small matrices as they lie, where it copies larger ones
+# first: up to SMALL multiplications, and in a @ b.T up to SMALL_RESULT elements.
+AVX512 = ("SkylakeX", "Cooperlake", "SapphireRapids")
+SMALL, SMALL_RESULT = 1_000_000, 1200
+# What it pays to cut for them: results, or inner dimensions, no longer than NARROW; and in a @ b.T
+# also some that are longer, if the inner dimension is longer than LONG and TIMES the result's rows.
+NARROW, ROWS, LONG, TIMES = 10, 32, 64, 8
+
+# A matrix times a vector: OpenBLAS multiplies the last elements of all rows, beyond a multiple of
+# four, after all others. Of this many elements they are still in the cache by then; where rows are
+# longer than SHORT it no longer matters.
+CACHED, SHORT = 1 << 17, 128
+# Its kernels for float32 and so few columns take no more than so many rows.
+FEW_COLUMNS, FEW_ROWS = range(3, 8), 1 << 14
+
+
+def _one_thread_anyway() -> bool:
+    """Whether BLAS uses one thread, and not only within a block of `one_blas_thread`."""
+    functions = _blas_functions()
+    return functions is None or (functions[1]() == 1 and not _before)
 
 
 def dot(a: Any, b: Any, out: Any = None) -> Any:
-    """numpy.dot of matrices, on one thread where several take longer to meet than to multiply.
-
-    Which, the shapes alone decide: bits do not depend on what else the machine does. A second
-    thread wins some microseconds where a core is free, and loses milliseconds where none is.
-    """
-    work = a.shape[0] * b.size
-    if not ALONE < work <= BETTER_ALONE or a.shape[0] == 1 or b.shape[1] == 1:
+    """numpy.dot of the matrices a (rows, inner) and b (inner, columns)."""
+    rows = a.shape[0]
+    work = rows * b.size
+    if work <= WHOLE and (rows <= FEW_ROWS or b.shape[1] > 1):
+        return numpy.dot(a, b, out=out)
+    columns = b.shape[1]
+    if rows == 1 or (work > BETTER_ALONE and columns > 1):
+        return numpy.dot(a, b, out=out)
+    length = length_of_rows(a) if columns == 1 else length_for_small_kernels(a, b)
+    if length >= max(rows, columns) or (not length and work <= ALONE):
         return numpy.dot(a, b, out=out)
     if type(a) is not numpy.ndarray:  # it notes the calls of a kernel
         return a.__array_function__(dot, (), (a, b), {"out": out})
-    functions = _blas_functions()
-    if functions is None or (functions[1]() == 1 and not _before):
+    if length:
+        return in_parts(a, b, length, out)
+    if _one_thread_anyway():
         return numpy.dot(a, b, out=out)
     with one_blas_thread():
         return numpy.dot(a, b, out=out)
+
+
+def length_for_small_kernels(a: Any, b: Any) -> int:
+    """How much of the longer dimension of a @ b they take at once; 0 where they do not pay."""
+    (rows, inner), columns, size = a.shape, b.shape[1], a.itemsize
+    b_turned = b.strides[1] != size
+    result = min(SMALL_RESULT, SMALL // inner) if b_turned else SMALL // inner
+    if rows * columns <= result:
+        length = max(rows, columns)
+        return length if rows * columns * inner <= ALONE or blas_kernels() in AVX512 else 0
+    turned = a.strides[1] != size
+    if turned and (b_turned or rows > NARROW or a.strides[0] != size):
+        return 0
+    shorter = min(rows, columns)
+    if not b_turned:
+        pays = min(shorter, inner) <= NARROW
+    elif inner < max(LONG, TIMES * shorter) or b.strides[0] != size:
+        pays = False
+    else:
+        pays = shorter <= NARROW or (rows == shorter and rows <= ROWS)
+    if pays and result >= 2 * shorter and blas_kernels() in AVX512:
+        return int(result // shorter)
+    return 0
+
+
+def length_of_rows(a: Any) -> int:
+    """How many rows of a it is best to multiply by a vector at once."""
+    rows, inner = a.shape
+    kernels = blas_kernels()
+    if not kernels or inner > SHORT or a.strides[1] != a.itemsize:
+        return int(rows)
+    if a.itemsize == 4 and inner in FEW_COLUMNS and kernels in AVX512:
+        return FEW_ROWS
+    if inner % 4 == 0 or _before:
+        return int(rows)
+    elements = CACHED if _one_thread_anyway() else 4 * CACHED
+    return int(elements // inner) & -16  # its kernels take rows by powers of two: the same bits
+
+
+def in_parts(a: Any, b: Any, length: int, out: Any) -> Any:
+    """a @ b, by parts of its longer dimension, of equal length and none longer than this."""
+    rows, columns = a.shape[0], b.shape[1]
+    y = numpy.empty((rows, columns), numpy.result_type(a, b)) if out is None else out
+    end = max(rows, columns)
+    parts = -(-end // length)
+    step = min(length, (-(-end // parts) + 15) & -16)
+    for low in range(0, end, step):
+        part = slice(low, low + step)
+        if rows >= columns:
+            numpy.dot(a[part], b, out=y[part])
+        else:
+            numpy.matmul(a, b[:, part], out=y[:, part])
+    return y

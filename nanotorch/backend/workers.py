@@ -21,13 +21,15 @@ def side_by_side(work: Callable[[int], None], count: int) -> None:
     """
     done: SimpleQueue[BaseException | None] = SimpleQueue()
     helpers = [_idle.pop() if _idle else _Helper() for _ in range(1, count)]
-    processors = _other_processors() if helpers else set()
+    allowed, processors = _processors() if helpers else (set(), set())
     for number, helper in enumerate(helpers, 1):
         helper.keep_to(processors)
         helper.inbox.put((work, number, done))
     try:
+        _keep(0, allowed - processors)
         work(0)
     finally:
+        _keep(0, allowed)
         errors = [done.get() for _ in helpers]
         _idle.extend(helpers)
     for error in errors:
@@ -35,15 +37,26 @@ def side_by_side(work: Callable[[int], None], count: int) -> None:
             raise error
 
 
-def _other_processors() -> set[int]:
-    """The processors that this thread may run on, but for the one it is on; empty if unknown.
+def _processors() -> tuple[set[int], set[int]]:
+    """The processors that this thread may run on, with and without the one it is on; empty if
+    unknown, or if there is no other.
 
-    Linux may wake a thread where its waker runs, and moves it to an idle processor only after
-    milliseconds: by then work as short as ours is done, one part after the other.
+    Linux wakes a thread where its waker runs, and moves it to an idle processor only after
+    milliseconds: by then work as short as ours is done, one part after the other. So helpers keep
+    off the caller's processor, and the caller, whom they wake as well, to its own meanwhile.
     """
     if _processor is None or not hasattr(os, "sched_setaffinity"):
-        return set()
-    return os.sched_getaffinity(0) - {_processor()}
+        return set(), set()
+    allowed = os.sched_getaffinity(0)
+    others = allowed - {_processor()}
+    return (allowed, others) if others else (set(), set())
+
+
+def _keep(thread: int, processors: set[int]) -> None:
+    """Lets a thread, 0 is this one, run on these processors alone, where there are any."""
+    if processors:
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(thread, processors)
 
 
 class _Helper:
@@ -58,8 +71,7 @@ class _Helper:
     def keep_to(self, processors: set[int]) -> None:
         """Lets the thread run on these processors alone, where there are any."""
         if processors and processors != self._processors:
-            with contextlib.suppress(OSError):
-                os.sched_setaffinity(self._thread.native_id or 0, processors)
+            _keep(self._thread.native_id or 0, processors)
             self._processors = processors
 
 

@@ -208,7 +208,7 @@ class Tiling:
         """The tiles, first row and end, of each group; all of nearly the same height."""
         sums = sum(k.out.nbytes for k, part in self.within if part.output == SUM)
         most = GROUPS if sums * GROUPS <= MOST_SUM_BYTES else FEWER_GROUPS
-        count = max(1, min(most, self.rows // self.tile))
+        count = min(most, -(-self.rows // self.tile))
         bounds = [self.rows * g // count for g in range(count + 1)]
         return [divided(*ends, self.tile) for ends in itertools.pairwise(bounds)]
 
