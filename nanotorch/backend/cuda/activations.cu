@@ -16,12 +16,7 @@ __device__ __forceinline__ float hyperbolic_tangent(float x) { return tanhf(x); 
 __device__ __forceinline__ double hyperbolic_tangent(double x) { return tanh(x); }
 
 // 1 / (1 + exp(-x)), which is 0 where exp overflows.
-__device__ __forceinline__ float sigmoid_of(float x) {
-    return 1 / (1 + exponential(-x));
-}
-__device__ __forceinline__ double sigmoid_of(double x) {
-    return 1 / (1 + exponential(-x));
-}
+template <typename W> __device__ __forceinline__ W sigmoid_of(W x) { return 1 / (1 + exponential(-x)); }
 
 // What tanh is taken of in GELU's approximation, and its derivative.
 template <typename W> __device__ __forceinline__ W inner_of(W x) {
@@ -57,10 +52,7 @@ template <typename T> __global__ void sigmoid(const T* x, T* y, long long n) {
 // g * ((1 - y) * y)
 template <typename T>
 __global__ void sigmoid_reverse(const T* g, const T* y, T* out, long long n) {
-    EACH(n) {
-        W b = wide(y[i]);
-        out[i] = narrow<T>(wide(g[i]) * ((1 - b) * b));
-    }
+    EACH(n) out[i] = narrow<T>(wide(g[i]) * ((1 - wide(y[i])) * wide(y[i])));
 }
 
 // 0 where y <= 0, else g
@@ -71,10 +63,7 @@ __global__ void relu_reverse(const T* g, const T* y, T* out, long long n) {
 
 // x * sigmoid(x)
 template <typename T> __global__ void silu(const T* x, T* y, long long n) {
-    EACH(n) {
-        W a = wide(x[i]);
-        y[i] = narrow<T>(a * sigmoid_of(a));
-    }
+    EACH(n) y[i] = narrow<T>(wide(x[i]) * sigmoid_of((W)wide(x[i])));
 }
 
 // g * (s * (1 + x * (1 - s))), s = sigmoid(x)
@@ -87,10 +76,7 @@ __global__ void silu_reverse(const T* g, const T* x, T* out, long long n) {
 }
 
 template <typename T> __global__ void gelu(const T* x, T* y, long long n, int approximate) {
-    EACH(n) {
-        W a = wide(x[i]);
-        y[i] = narrow<T>(a * cdf_of(a, approximate));
-    }
+    EACH(n) y[i] = narrow<T>(wide(x[i]) * cdf_of((W)wide(x[i]), approximate));
 }
 
 template <typename T>

@@ -48,7 +48,7 @@ def alike(xp: Any, *arrays: Any) -> bool:
 
 def output(xp: Any, out: Array | None, shape: tuple[int, ...], dtype: Any) -> Array:
     """Memory for a result, C-contiguous: `out`, if it is so; otherwise new."""
-    if out is not None and out.dtype == dtype and out.flags.c_contiguous:
+    if out is not None and (out.shape, out.dtype) == (shape, dtype) and out.flags.c_contiguous:
         return out
     return xp.empty(shape, dtype)
 

@@ -3,15 +3,14 @@
 // An array is seen as (outer, rows, inner): the index counts rows, the rest is copied whole. An index
 // has elements of 64 bits, or of 32 where `narrow`.
 //
-// kernel take_rows: B H I L
-// kernel take_wide_rows:
+// kernel take_rows: B H I L 4
 // kernel take_along: B H I L
-// kernel check_range:
 // kernel join_places:
 // kernel places_along:
 #include "checks.cuh"
 
 typedef long long Long;
+struct alignas(16) Sixteen { Long low, high; };  // bytes
 
 __device__ __forceinline__ Long entry(const void* index, int narrow, Long n) {
     return narrow ? ((const int*)index)[n] : ((const Long*)index)[n];
@@ -38,8 +37,9 @@ struct Walk {
     }
 };
 
+// out (outer, count, width) = x (outer, rows, width) at index (count)
 template <typename T>
-__device__ __forceinline__ void copy_rows(
+__global__ void take_rows(
     T* out, const T* x, const void* index, int narrow, Long* word, int op, int wraps, Long total,
     Long count, Long rows, Long width)
 {
@@ -52,25 +52,6 @@ __device__ __forceinline__ void copy_rows(
         }
         out[at.n] = x[(at.outer * rows + place) * width + at.column];
     }
-}
-
-// out (outer, count, width) = x (outer, rows, width) at index (count)
-template <typename T>
-__global__ void take_rows(
-    T* out, const T* x, const void* index, int narrow, Long* word, int op, int wraps, Long total,
-    Long count, Long rows, Long width)
-{
-    copy_rows(out, x, index, narrow, word, op, wraps, total, count, rows, width);
-}
-
-struct alignas(16) Sixteen { unsigned long long low, high; };
-
-// The same, 16 bytes at a time.
-__global__ void take_wide_rows(
-    Sixteen* out, const Sixteen* x, const void* index, int narrow, Long* word, int op, int wraps,
-    Long total, Long count, Long rows, Long width)
-{
-    copy_rows(out, x, index, narrow, word, op, wraps, total, count, rows, width);
 }
 
 // out (outer, length, inner)[o, i, q] = x (outer, rows, inner)[o, index[o, i, q], q]
@@ -92,18 +73,8 @@ __global__ void take_along(
 
 // --- places ---------------------------------------------------------------------------------------
 
-// Notes an index outside, for what reads or writes by CuPy's own functions.
-__global__ void check_range(
-    const void* index, int narrow, Long* word, int op, int wraps, Long count, Long size)
-{
-    for (Long n = (Long)blockIdx.x * blockDim.x + threadIdx.x; n < count;
-         n += (Long)gridDim.x * blockDim.x) {
-        const Long given = entry(index, narrow, n);
-        if (place_of(given, size, wraps) < 0) flag(word, op, given, size);
-    }
-}
-
-// places = places * size + index: the indices of several dimensions become one; -1 is outside.
+// places = places * size + index: the indices of several dimensions become one; -1 is outside. Without
+// places, indices outside are noted, for what reads or writes by CuPy's own functions.
 __global__ void join_places(
     Long* places, const void* index, int narrow, Long* word, int op, int wraps, Long count, Long size,
     int first)
@@ -111,8 +82,9 @@ __global__ void join_places(
     for (Long n = (Long)blockIdx.x * blockDim.x + threadIdx.x; n < count;
          n += (Long)gridDim.x * blockDim.x) {
         const Long given = entry(index, narrow, n), place = place_of(given, size, wraps);
-        const Long before = first ? 0 : places[n];
         if (place < 0) flag(word, op, given, size);
+        if (!places) continue;
+        const Long before = first ? 0 : places[n];
         places[n] = place < 0 || before < 0 ? -1 : before * size + place;
     }
 }

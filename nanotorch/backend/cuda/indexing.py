@@ -15,6 +15,7 @@ from typing import Any
 import numpy
 
 from nanotorch.backend.cuda import checks
+from nanotorch.backend.cuda.fused import output, written
 from nanotorch.backend.cuda.kernels import available as available, launch
 from nanotorch.backend.cuda.tables import NOWHERE
 from nanotorch.backend.devices import broadcast_shapes
@@ -28,7 +29,8 @@ SORTED, MOST_SORTING = 4096, 256  # positions that a block sorts, unless it take
 WALKED = 64  # positions that a thread adds one after the other, if it is one of few
 MANY = 4096  # threads that keep a device busy
 THREADS, WARPS, MOST_BLOCKS = 256, 4, 4096
-_OPAQUE = ((8, "L"), (4, "I"), (2, "H"), (1, "B"))  # elements that are copied, by their size
+# What is copied at once, by its bytes.
+_OPAQUE = ((16, "4"), (8, "L"), (4, "I"), (2, "H"), (1, "B"))
 _int32, _int64 = numpy.int32, numpy.int64
 WIDE = {"e": "f"}  # what sums are taken in, if in another dtype
 
@@ -39,16 +41,17 @@ def take(
     """y = x at the index along an axis, in one launch; x is C-contiguous."""
     index = _integers(xp, index)
     shape = (*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
-    y = _place_for(xp, shape, x.dtype, out)
+    y = output(xp, out, shape, x.dtype)
     if y.size:
         rows = x.shape[axis]
         _refuse_nothing(op, rows)
         inner = math.prod(x.shape[axis + 1 :]) * x.itemsize
-        kernel, letter, unit = _unit(inner, x.data.ptr | y.data.ptr)
+        together = inner | x.data.ptr | y.data.ptr
+        unit, letter = next((n, letter) for n, letter in _OPAQUE if together % n == 0)
         total, width = y.nbytes // unit, inner // unit
         numbers = map(_int64, (total, index.size, rows, width))
-        _run(xp, "indexing", kernel, letter, total, (y, x, *_checked(xp, op, index), *numbers))
-    return _delivered(xp, y, out)
+        _run(xp, "indexing", "take_rows", letter, total, (y, x, *_checked(xp, op, index), *numbers))
+    return written(xp, y, out)
 
 
 def read(xp: Any, x: Array, where: Where, op: str, out: Array | None = None) -> Array:
@@ -72,9 +75,9 @@ def check(xp: Any, shape: Sequence[int], where: Where, op: str) -> None:
         if index.size:
             _refuse_nothing(op, shape[axis])
             index = _integers(xp, index)
-            numbers = _int64(index.size), _int64(shape[axis])
-            arguments = (*_checked(xp, op, index), *numbers)
-            _run(xp, "indexing", "check_range", "", index.size, arguments)
+            numbers = _int64(index.size), _int64(shape[axis]), _int32(1)
+            arguments = (NOWHERE, *_checked(xp, op, index), *numbers)
+            _run(xp, "indexing", "join_places", "", index.size, arguments)
 
 
 def add(xp: Any, out: Array, where: Where, values: Any, op: str | None) -> Any:
@@ -111,7 +114,7 @@ def gather(xp: Any, x: Array, dim: int, index: Array, out: Array | None = None) 
     """y[i][j][k] = x[index[i][j][k]][j][k] for dim 0, and so on."""
     dim %= x.ndim
     index, x = _integers(xp, index), xp.ascontiguousarray(_beginning(x, dim, index.shape))
-    y = _place_for(xp, index.shape, x.dtype, out)
+    y = output(xp, out, index.shape, x.dtype)
     if y.size:
         _refuse_nothing("gather", x.shape[dim])
         extent = _extent(index.shape, dim, x.shape[dim])
@@ -121,7 +124,7 @@ def gather(xp: Any, x: Array, dim: int, index: Array, out: Array | None = None) 
         letter = next(letter for size, letter in _OPAQUE if size == x.itemsize)
         arguments = (y, x, *_checked(xp, "gather", index), *map(_int64, (index.size, *extent)))
         _run(xp, "indexing", "take_along", letter, index.size, arguments)
-    return _delivered(xp, y, out)
+    return written(xp, y, out)
 
 
 def add_along(xp: Any, out: Array, dim: int, index: Array, values: Any, op: str) -> Any:
@@ -248,26 +251,6 @@ def _sums(kind: Any) -> _Sums | None:
     if kind.char == "E":
         return _Sums(numpy.dtype("f"), "f")
     return _Sums(kind, kind.char) if kind.char in "efd" else None
-
-
-def _unit(inner: int, addresses: int) -> tuple[str, str, int]:
-    """The kernel, its letter and the most bytes at once for rows of `inner` bytes."""
-    if (inner | addresses) % 16 == 0:
-        return "take_wide_rows", "", 16
-    return next(("take_rows", letter, n) for n, letter in _OPAQUE if (inner | addresses) % n == 0)
-
-
-def _place_for(xp: Any, shape: tuple[int, ...], kind: Any, out: Array | None) -> Array:
-    """Where a kernel writes: `out` if it is as it has to be, else new memory."""
-    fits = out is not None and (out.shape, out.dtype) == (shape, kind) and out.flags.c_contiguous
-    return out if fits else xp.empty(shape, kind)
-
-
-def _delivered(xp: Any, y: Array, out: Array | None) -> Array:
-    if out is None or out is y:
-        return y
-    xp.copyto(out, y)
-    return out
 
 
 def _beside(xp: Any, values: Any, shape: tuple[int, ...], kind: Any) -> Array:

@@ -9,7 +9,6 @@
 // kernel normal: e E f d
 // kernel exponentials: e E f d
 // kernel bernoulli: e E f d b h i l
-// kernel bernoulli_of: e E f d b h i l
 // kernel integers: e E f d b h i l
 // kernel choice:
 #include "numbers.cuh"
@@ -159,25 +158,17 @@ __global__ void exponentials(T *out, long long count, Long *state, double rate)
     });
 }
 
-// x = value where a word is below the threshold, chance * 2**32, else 0.
+// x = value with a chance, the same for all or that of each element, else 0.
 template <typename T>
-__global__ void bernoulli(T *out, long long count, Long *state, Long threshold, double value)
+__global__ void bernoulli(
+    T *out, long long count, Long *state, const double *chances, double chance, double value)
 {
     const T chosen = narrow<T>((typename Wide<T>::type)value);
-    fill<4>(out, count, state, [=](const Words &words, Long, T *values) {
-        for (int i = 0; i < 4; i++)
-            values[i] = words.w[i] < threshold ? chosen : narrow<T>(0.0f);
-    });
-}
-
-// x = 1 with the probability that each element has for itself, else 0.
-template <typename T>
-__global__ void bernoulli_of(T *out, long long count, Long *state, const double *chances)
-{
     fill<4>(out, count, state, [=](const Words &words, Long first, T *values) {
         for (int i = 0; i < 4; i++) {
-            const double chance = (long long)first + i < count ? chances[first + i] : 0.0;
-            values[i] = narrow<T>((double)words.w[i] < chance * 0x1p32 ? 1.0f : 0.0f);
+            const bool own = chances && (long long)first + i < count;
+            const double limit = (own ? chances[first + i] : chance) * 0x1p32;
+            values[i] = (double)words.w[i] < limit ? chosen : narrow<T>(0.0f);
         }
     });
 }

@@ -8,13 +8,13 @@ CUDA numbers depend on its launches and are not reproduced.
 
 from __future__ import annotations
 
-import math
 import threading
 from typing import Any
 
 import numpy
 
 from nanotorch.backend.cuda import graphs, kernels
+from nanotorch.backend.cuda.tables import NOWHERE
 from nanotorch.backend.devices import device
 
 Array = Any
@@ -153,14 +153,13 @@ class Philox:
 
     def bernoulli(self, out: Array, probability: Any, value: float = 1.0) -> Array:
         """x = `value` with a probability, a number, else 0; or 1 with those of an array."""
+        chances, chance = NOWHERE, probability
         if isinstance(probability, self._xp.ndarray):
             with self._here():
-                chances = self._xp.empty_like(out, dtype=numpy.float64)
+                chances, chance = self._xp.empty_like(out, dtype=numpy.float64), 0
                 chances[...] = probability
                 chances = self._xp.ascontiguousarray(in_order_of_memory(chances))
-            return self._fill("bernoulli_of", out, 4, chances)
-        threshold = math.ceil(float(probability) * 2**32)
-        return self._fill("bernoulli", out, 4, numpy.uint64(threshold), numpy.float64(value))
+        return self._fill("bernoulli", out, 4, chances, *map(numpy.float64, (chance, value)))
 
     def integers(self, out: Array, low: int, high: int) -> Array:
         """x = low + floor(u (high - low)), u of 64 bits."""
