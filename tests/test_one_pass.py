@@ -17,6 +17,7 @@ import nanotorch as nt
 from nanotorch import backend, nn, optim
 from nanotorch.backend.cuda import fused, kernels
 from nanotorch.compile.cuda_graph import CudaPlan
+from nanotorch.cuda import kernel_table
 
 functional = nn.functional
 
@@ -47,13 +48,13 @@ def test_one_reading_has_the_bits_of_kernels_one_by_one(
     xs, ws, bs, ts, g = map(xp.asarray, (x, w / k**0.5, b, t, h))
     loss_of = (fused.bce_with_logits, fused.mse)[which]
     slope_of = (fused.bce_with_logits_reverse, fused.mse_reverse)[which]
-    z = fused.one_output(xp, xs, ws, bs)
+    z = kernel_table.linear(xp, xs, ws, bs)
     slopes = slope_of(xp, g, z, ts, divisor=n)
     expected = {
         "z": z,
         "loss": loss_of(xp, z, ts, reduction="mean"),
         "slopes": slopes,
-        "gradient": fused.weighted_sum(xp, slopes.T, xs),
+        "gradient": kernel_table.mm(xp, slopes.T, xs),
         "bias_gradient": fused.leading_sum(xp, slopes, 1) if n > 1 else slopes[0],
     }
     exact = x.astype("d") @ (w / k**0.5).astype(dtype)[0].astype("d") + b.astype("d")
@@ -96,25 +97,20 @@ def test_a_row_of_infinities_or_nan_shows_where_it_counts(xp: Any, special: floa
     x = numpy.ones((40, 3), "f")
     x[7] = special, 1, 1
     xs, w, b = xp.asarray(x), xp.ones((1, 3), "f"), xp.zeros(1, "f")
-    z = fused.one_output(xp, xs, w, b).get()[:, 0]
+    z = kernel_table.linear(xp, xs, w, b).get()[:, 0]
     numpy.testing.assert_array_equal(z, [special if i == 7 else 3 for i in range(40)])
-    y = fused.weighted_sum(xp, xp.ones((1, 40), "f"), xs).get()[0]
+    y = kernel_table.mm(xp, xp.ones((1, 40), "f"), xs).get()[0]
     numpy.testing.assert_array_equal(y, [special, 40, 40])
 
 
 def test_what_a_warp_cannot_hold_is_left_to_cublas(xp: Any) -> None:
-    def left(n: int, k: int, kind: str = "f", **how: Any) -> bool:
+    def taken(n: int, k: int, kind: str = "f", **how: Any) -> bool:
         x = xp.ones((n, k), kind, **how)
-        y = fused.one_output(xp, x, xp.ones((1, k), kind), None)
-        assert (y is NotImplemented) == (
-            fused.weighted_sum(xp, xp.ones((1, n), kind), x) is NotImplemented
-        )
-        return y is NotImplemented
+        assert fused.takes_one_output(xp, x, xp.ones((1, k), kind), None) == fused.takes_rows(xp, x)
+        return fused.takes_rows(xp, x)
 
-    assert [left(4, 1024), left(4, 1025), left(4, 3, "d"), left(4, 3, "e"), left(0, 3)] == [
-        False, True, False, True, True,
-    ]  # fmt: skip
-    assert left(4, 3, order="F")
+    assert taken(4, 1024) and taken(4, 3, "d") and taken(1, 1)
+    assert not any((taken(4, 1025), taken(4, 3, "e"), taken(0, 3), taken(4, 3, order="F")))
 
 
 # --- captured steps -------------------------------------------------------------------------------

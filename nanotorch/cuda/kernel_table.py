@@ -148,16 +148,22 @@ def bincount(
 
 
 def linear(xp: Any, x: Array, weight: Array, bias: Array | None, out: Array | None = None) -> Array:
-    y = fused.one_output(xp, x, weight, bias, out)
-    if y is not NotImplemented:
-        return y
+    if fused.takes_one_output(xp, x, weight, bias):
+        z = fused.output(xp, out, (len(x), 1), x.dtype)
+        beside = {} if bias is None else {"bias": bias}
+        fused.rows_to_one(xp, x, weight=weight, z=z, **beside)
+        return fused.written(xp, z, out)
     y = cublas.matmul(xp, x, weight.T, out)
     return y if bias is None or y is NotImplemented else xp.add(y, bias, out=y)
 
 
 def mm(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-    y = fused.weighted_sum(xp, a, b, out)
-    return cublas.matmul(xp, a, b, out) if y is NotImplemented else y
+    if a.shape == (1, len(b)) and a.dtype == b.dtype:
+        if fused.takes_rows(xp, b) and fused.alike(xp, a):
+            y = fused.output(xp, out, (1, b.shape[1]), b.dtype)
+            fused.rows_to_one(xp, b, slopes=a, gradient=y)
+            return fused.written(xp, y, out)
+    return cublas.matmul(xp, a, b, out)
 
 
 def einsum(xp: Any, *inputs: Array, equation: str, out: Array | None = None) -> Array:

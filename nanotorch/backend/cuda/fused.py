@@ -139,25 +139,70 @@ bce_with_logits, mse, itself = map(elementwise_loss, LOSSES)
 bce_with_logits_reverse, mse_reverse = map(elementwise_reverse, LOSSES[:2])
 
 
+# --- losses of classes ----------------------------------------------------------------------------
+
+
+def class_terms(
+    xp: Any, x: Any, like: tuple[tuple[int, ...], Any], target: Array, weight: Any, ignored: int, *,
+    plain: bool = True, op: str | None = None, out: Array | None = None,
+) -> Array:  # fmt: skip
+    """What classes.cu needs to know of each sample, (4, n); `like`: the shape and dtype of x, which
+    has logarithms if `plain`, and may be nowhere."""
+    (shape, dtype), n = like, target.size
+    numbers = sizes(shape, n, ignored)
+    grid, block, group = grid_for(n), (THREADS,), ONE
+    if not plain:
+        grid, block, group = threads_for_rows(n, int(numbers[1]), int(numbers[2]))
+    terms = output(xp, out, (4, n), numpy.dtype(WIDE[dtype.char]))
+    given = (x, target, NOWHERE if weight is None else weight, terms, *numbers, numpy.int32(plain))
+    given += (group, *checks.arguments(xp, op))
+    launch(xp, "classes", "class_terms", dtype.char, grid, block, given)
+    return terms
+
+
+def class_total(
+    xp: Any, terms: Array, reduction: str, like: tuple[tuple[int, ...], Any], out: Array | None
+) -> Array:
+    """The losses of all samples, or their sum, or that by the sum of their weights."""
+    if reduction == "none":
+        return written(xp, terms[2].reshape(like[0]).astype(like[1], copy=False), out)
+    y, sums = output(xp, out, (), like[1]), terms[2:]
+    if sums.shape[1] > ONE_BLOCK:
+        sums = xp.empty((2, 1), terms.dtype)
+        for i in range(2):
+            itself(xp, terms[2 + i], terms[2 + i], reduction="sum", out=sums[i].reshape(()))
+    quotient(xp, sums, sums.shape[1], None if reduction == "mean" else 1, y)
+    return written(xp, y, out)
+
+
+def class_slope(
+    xp: Any, g: Array, x: Any, terms: Any, target: Array, weight: Any, ignored: int,
+    reduction: str, shape: tuple[int, ...], out: Array | None,
+) -> Array:  # fmt: skip
+    """The cotangent of x."""
+    n, y, share, count = target.size, output(xp, out, shape, g.dtype), terms, 0
+    if reduction == "mean":
+        share, count = terms[3], n
+        if n > ONE_BLOCK // 4:  # else every block adds up the weights by itself
+            share, count = itself(xp, share, share, reduction="sum"), 1
+    pointers = (g, x, terms, target, NOWHERE if weight is None else weight, share)
+    numbers = (*sizes(shape, n, ignored), numpy.int32(g.ndim > 0))
+    launch(
+        xp, "classes", "class_reverse", g.dtype.char, grid_for(y.size), (THREADS,),
+        (*pointers, numpy.int64(count), y, *numbers),
+    )  # fmt: skip
+    return written(xp, y, out)
+
+
 def nll(
     xp: Any, x: Array, target: Array, weight: Any, *, ignore_index: int, reduction: str,
     out: Array | None = None,
 ) -> Array:  # fmt: skip
     if not (alike(xp, x) and takes_classes(target, weight, x.dtype)):
         return NotImplemented
-    n, kind = target.size, x.dtype.char
-    shape = target.shape if reduction == "none" else ()
-    blocks, threads = blocks_for_sum(n) if reduction != "none" else (*grid_for(n), THREADS)
-    y = output(xp, out, shape, x.dtype)
-    parts = y if blocks == 1 or reduction == "none" else xp.empty(2 * blocks, WIDE[kind])
-    launch(
-        xp, "losses", "nll", kind, (blocks,), (threads,),
-        (x, target, *weights(weight, x), y, parts, *sizes(x.shape, n, ignore_index),
-         REDUCTIONS[reduction], *checks.arguments(xp, "nll_loss")),
-    )  # fmt: skip
-    if parts is not y:
-        quotient(xp, parts, blocks, None if reduction == "mean" else 1, y)
-    return written(xp, y, out)
+    like = x.shape, x.dtype
+    terms = class_terms(xp, x, like, target, weight, ignore_index, op="nll_loss")
+    return class_total(xp, terms, reduction, (target.shape, x.dtype), out)
 
 
 def nll_reverse(
@@ -167,21 +212,11 @@ def nll_reverse(
     expected = target.shape if reduction == "none" else ()
     if not (alike(xp, g) and g.shape == expected and takes_classes(target, weight, g.dtype)):
         return NotImplemented
-    n, kind = target.size, g.dtype.char
-    y = output(xp, out, shape, g.dtype)
-    numbers = sizes(shape, n, ignore_index)
-    parts, count = y, 0
-    if reduction == "mean" and n > ONE_BLOCK // 4:
-        count = min(-(-n // (4 * THREADS)), THREADS)
-        parts = xp.empty(count, WIDE[kind])
-        arguments = (target, *weights(weight, g), parts, numbers[0], numbers[1], numbers[3])
-        launch(xp, "losses", "nll_weight", kind, (count,), (THREADS,), arguments)
-    launch(
-        xp, "losses", "nll_reverse", kind, grid_for(y.size), (THREADS,),
-        (g, target, *weights(weight, g), parts, numpy.int64(count), y, *numbers,
-         REDUCTIONS[reduction]),
-    )  # fmt: skip
-    return written(xp, y, out)
+    terms = NOWHERE
+    if reduction == "mean":
+        terms = class_terms(xp, NOWHERE, (shape, g.dtype), target, weight, ignore_index)
+    given = (target, weight, ignore_index, reduction, shape, out)
+    return class_slope(xp, g, NOWHERE, terms, *given)
 
 
 def takes_classes(target: Any, weight: Any, dtype: Any) -> bool:
@@ -189,11 +224,6 @@ def takes_classes(target: Any, weight: Any, dtype: Any) -> bool:
     if target.dtype.char not in "lq" or not target.size or not target.flags.c_contiguous:
         return False
     return weight is None or (weight.dtype == dtype and bool(weight.flags.c_contiguous))
-
-
-def weights(weight: Any, other: Array) -> tuple[Array, Any]:
-    """The pointer to the weights, which is not used where there are none, and whether it is."""
-    return (other, ZERO) if weight is None else (weight, ONE)
 
 
 def sizes(shape: tuple[int, ...], n: int, ignored: int) -> tuple[Any, ...]:
@@ -421,21 +451,3 @@ def takes_one_output(xp: Any, x: Array, weight: Array, bias: Array | None) -> bo
         and weight.shape == (1, x.shape[1])
         and all(a.dtype == x.dtype and alike(xp, a) for a in given)
     )
-
-
-def one_output(xp: Any, x: Array, weight: Array, bias: Any, out: Array | None = None) -> Array:
-    """The linear layer of one output."""
-    if not takes_one_output(xp, x, weight, bias):
-        return NotImplemented
-    z = output(xp, out, (len(x), 1), x.dtype)
-    rows_to_one(xp, x, weight=weight, bias=NOWHERE if bias is None else bias, z=z)
-    return written(xp, z, out)
-
-
-def weighted_sum(xp: Any, g: Array, x: Array, out: Array | None = None) -> Array:
-    """g (1, n) @ x (n, k)."""
-    if g.shape != (1, len(x)) or g.dtype != x.dtype or not (takes_rows(xp, x) and alike(xp, g)):
-        return NotImplemented
-    y = output(xp, out, (1, x.shape[1]), x.dtype)
-    rows_to_one(xp, x, slopes=g, gradient=y)
-    return written(xp, y, out)

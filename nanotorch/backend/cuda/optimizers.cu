@@ -63,10 +63,10 @@ __device__ __forceinline__ int skipped_before(const Table &table, const Span &sp
 template <typename T> struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) Four { T at[4]; };
 
 // update(parameter, gradient, state…) for each element of the span, in the wide type. Gradients are
-// divided by the scale first, and stay so.
+// divided by the scale first; they stay so where there is one, or if the update `writes` them.
 template <typename T, typename Update>
 __device__ __forceinline__ void for_each(const Table &table, const Span &span, const float *scale,
-                                         Update update) {
+                                         Update update, bool writes = false) {
     typedef typename Wide<T>::type W;
     T *arrays[5];
     unsigned long long together = 0;
@@ -93,14 +93,13 @@ __device__ __forceinline__ void for_each(const Table &table, const Span &span, c
 #pragma unroll
             for (int a = 0; a < 5; a++) x[a] = arrays[a] ? wide(held[a].at[k]) : (W)0;
             if (scale) x[1] = x[1] / divisor;
-            W gradient = x[1];
-            update(x[0], gradient, x[2], x[3], x[4]);
+            update(x[0], x[1], x[2], x[3], x[4]);
 #pragma unroll
             for (int a = 0; a < 5; a++) held[a].at[k] = narrow<T>(x[a]);
         }
 #pragma unroll
         for (int a = 0; a < 5; a++) {
-            if (!arrays[a] || (a == 1 && !scale)) continue;
+            if (!arrays[a] || (a == 1 && !scale && !writes)) continue;
             if (whole) *(Four<T> *)(arrays[a] + i) = held[a];
             else for (int k = 0; k < 4 && i + k < span.end; k++) arrays[a][i + k] = held[a].at[k];
         }
@@ -239,39 +238,13 @@ template <typename T> __global__ void write(Values values, T *out) {
     if (i < values.count) out[values.place[i]] = (T)values.value[i];
 }
 
-// change(element, its place among four) for each element of the span's gradient, which is written
-// where that says so.
-template <typename T, typename Change>
-__device__ __forceinline__ void each_of_gradient(const Table &table, const Span &span,
-                                                 Change change) {
-    T *gradient = (T *)table.at[1][span.which];
-    const bool aligned = (unsigned long long)gradient % alignof(Four<T>) == 0;
-    for (long long i = span.begin + 4 * threadIdx.x; i < span.end; i += 4 * blockDim.x) {
-        const bool whole = aligned && i + 4 <= span.end;
-        Four<T> held;
-        bool changed = false;
-        if (whole) held = *(const Four<T> *)(gradient + i);
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            if (i + k >= span.end) break;
-            if (!whole) held.at[k] = gradient[i + k];
-            changed = change(held.at[k], k);
-            if (changed && !whole) gradient[i + k] = held.at[k];
-        }
-        if (changed && whole) *(Four<T> *)(gradient + i) = held;
-    }
-}
-
 // The sum of the squares of each block's elements, at a place of its own.
 template <typename T> __global__ void squares(Table table, double *sums) {
     typedef typename Wide<T>::type W;
-    W sum[4] = {0, 0, 0, 0};
-    each_of_gradient<T>(table, span_of_block(table, LONG_CHUNK), [&](T &g, int k) {
-        sum[k] += wide(g) * wide(g);
-        return false;
-    });
-    double total = (double)sum[0] + (double)sum[1] + (double)sum[2] + (double)sum[3];
-    total = over_block(total, Add(), 0.0);
+    W sum = 0;
+    for_each<T>(table, span_of_block(table, LONG_CHUNK), 0,
+                [&](W &, W g, W &, W &, W &) { sum += g * g; });
+    const double total = over_block((double)sum, Add(), 0.0);
     if (threadIdx.x == 0) sums[blockIdx.x] = total;
 }
 
@@ -291,11 +264,10 @@ __global__ void __launch_bounds__(1024) clipping(
 
 // gradient = gradient · factor
 template <typename T> __global__ void scale(Table table, const double *factor) {
-    const typename Wide<T>::type by = *factor;
-    each_of_gradient<T>(table, span_of_block(table, CHUNK), [=](T &g, int) {
-        g = narrow<T>(wide(g) * by);
-        return true;
-    });
+    typedef typename Wide<T>::type W;
+    const W by = *factor;
+    for_each<T>(table, span_of_block(table, CHUNK), 0,
+                [=](W &, W &g, W &, W &, W &) { g = g * by; }, true);
 }
 
 // Notes whether a gradient is infinite or NaN, and divides it by the loss scale, where there is one.
@@ -304,11 +276,10 @@ __global__ void unscale(Table table, const float *scale, float *found_inf) {
     typedef typename Wide<T>::type W;
     const W divisor = scale ? (W)*scale : (W)1;
     bool found = false;
-    each_of_gradient<T>(table, span_of_block(table, CHUNK), [&](T &g, int) {
-        found = found || !(wide(g) - wide(g) == 0);  // infinity less infinity is NaN
-        g = narrow<T>(wide(g) / divisor);
-        return scale != 0;
-    });
+    for_each<T>(table, span_of_block(table, CHUNK), 0, [&](W &, W &g, W &, W &, W &) {
+        found = found || !(g - g == 0);  // infinity less infinity is NaN
+        g = g / divisor;
+    }, scale != 0);
     if (found) *found_inf = 1;  // whoever writes it writes the same
 }
 

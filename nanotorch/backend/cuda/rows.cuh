@@ -18,3 +18,16 @@ struct Rows {
         return threads == 32 ? over_warp(a, combine) : over_block(a, combine, nothing);
     }
 };
+
+// The sum of exp(x - most) over n numbers that lie `inner` apart, and the greatest of them.
+template <typename T, typename W>
+__device__ __forceinline__ W softmax_of(const Rows& place, const T* x, long long n, long long inner,
+                                        W& most) {
+    W sum = 0;
+    most = -INFINITE(W);
+    for (long long k = place.thread; k < n; k += place.threads) most = larger(most, wide(x[k * inner]));
+    most = place.combined(most, Larger(), -INFINITE(W));
+    for (long long k = place.thread; k < n; k += place.threads)
+        sum += exponential(wide(x[k * inner]) - most);
+    return place.combined(sum, Add(), (W)0);
+}

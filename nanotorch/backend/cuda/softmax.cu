@@ -12,13 +12,7 @@ __global__ void __launch_bounds__(512) softmax(
     typedef typename Wide<T>::type W;
     for (Rows place(group); place.row < rows; place.row += place.stride) {
         long long first = place.row / inner * n * inner + place.row % inner;
-        W most = -INFINITE(W), sum = 0;
-        for (long long k = place.thread; k < n; k += place.threads)
-            most = larger(most, wide(x[first + k * inner]));
-        most = place.combined(most, Larger(), -INFINITE(W));
-        for (long long k = place.thread; k < n; k += place.threads)
-            sum += exponential(wide(x[first + k * inner]) - most);
-        sum = place.combined(sum, Add(), (W)0);
+        W most, sum = softmax_of(place, x + first, n, inner, most);
         W log_sum = logarithmic ? logarithm(sum) : (W)0;
         for (long long k = place.thread; k < n; k += place.threads) {
             W centered = wide(x[first + k * inner]) - most;
