@@ -309,7 +309,7 @@ def test_large_sums_take_launches_whose_number_depends_on_shapes_alone(
     launched: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(indexing, "SORTED", 100)
-    names = ["count_digits", "sort_by_digit", "add_sorted<float>", "add_pieces<float>"]
+    names = ["sort_by_digit", "sort_by_digit", "add_sorted<float>", "add_pieces<float>"]
     for places in (FEW_PLACES, FEW_PLACES * 0):
         nt.zeros(7, device="cuda").index_add(
             0, nt.tensor(places, device="cuda"), nt.ones(len(places), device="cuda")

@@ -1,14 +1,11 @@
 // Activation functions that take NumPy's functions several launches, and derivatives: g is the
 // cotangent of the output y.
 //
-// kernel sigmoid: e E f d
-// kernel sigmoid_reverse: e E f d
-// kernel relu_reverse: e E f d
-// kernel silu: e E f d
-// kernel silu_reverse: e E f d
-// kernel gelu: e E f d
-// kernel gelu_reverse: e E f d
+// kernel activation: e E f d
+// kernel activation_reverse: e E f d
 #include "numbers.cuh"
+
+enum Activation { SIGMOID, RELU, SILU, GELU, GELU_BY_TANH };  // the numbers that fused.py passes
 
 __device__ __forceinline__ float error_function(float x) { return erff(x); }
 __device__ __forceinline__ double error_function(double x) { return erf(x); }
@@ -40,46 +37,30 @@ template <typename W> __device__ __forceinline__ W gelu_slope(W x, int approxima
     return cdf + (W)0.5 * x * (1 - t * t) * inner_slope(x);
 }
 
-#define EACH(n)                                                                       \
-    typedef typename Wide<T>::type W;                                                 \
-    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n;       \
-         i += (long long)gridDim.x * blockDim.x)
-
-template <typename T> __global__ void sigmoid(const T* x, T* y, long long n) {
-    EACH(n) y[i] = narrow<T>(sigmoid_of((W)wide(x[i])));
-}
-
-// g * ((1 - y) * y)
 template <typename T>
-__global__ void sigmoid_reverse(const T* g, const T* y, T* out, long long n) {
-    EACH(n) out[i] = narrow<T>(wide(g[i]) * ((1 - wide(y[i])) * wide(y[i])));
-}
-
-// 0 where y <= 0, else g
-template <typename T>
-__global__ void relu_reverse(const T* g, const T* y, T* out, long long n) {
-    EACH(n) out[i] = wide(y[i]) <= (W)0 ? narrow<T>((W)0) : g[i];
-}
-
-// x * sigmoid(x)
-template <typename T> __global__ void silu(const T* x, T* y, long long n) {
-    EACH(n) y[i] = narrow<T>(wide(x[i]) * sigmoid_of((W)wide(x[i])));
-}
-
-// g * (s * (1 + x * (1 - s))), s = sigmoid(x)
-template <typename T>
-__global__ void silu_reverse(const T* g, const T* x, T* out, long long n) {
-    EACH(n) {
-        W a = wide(x[i]), s = sigmoid_of(a);
-        out[i] = narrow<T>(wide(g[i]) * (s * (1 + a * (1 - s))));
+__global__ void activation(const T* x, T* y, long long n, int which) {
+    typedef typename Wide<T>::type W;
+    const long long stride = (long long)gridDim.x * blockDim.x;
+    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
+        const W a = wide(x[i]);
+        W b = which <= SILU ? sigmoid_of(a) : cdf_of(a, which == GELU_BY_TANH);
+        if (which >= SILU) b = a * b;
+        y[i] = narrow<T>(b);
     }
 }
 
-template <typename T> __global__ void gelu(const T* x, T* y, long long n, int approximate) {
-    EACH(n) y[i] = narrow<T>(wide(x[i]) * cdf_of((W)wide(x[i]), approximate));
-}
-
+// The cotangent, given that of the output and, of sigmoid and ReLU the output, else the input.
 template <typename T>
-__global__ void gelu_reverse(const T* g, const T* x, T* out, long long n, int approximate) {
-    EACH(n) out[i] = narrow<T>(wide(g[i]) * gelu_slope((W)wide(x[i]), approximate));
+__global__ void activation_reverse(const T* g, const T* x, T* y, long long n, int which) {
+    typedef typename Wide<T>::type W;
+    const long long stride = (long long)gridDim.x * blockDim.x;
+    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
+        const W h = wide(g[i]), a = wide(x[i]);
+        W b;
+        if (which == SIGMOID) b = h * ((1 - a) * a);
+        else if (which == RELU) b = a <= 0 ? (W)0 : h;
+        else if (which == SILU) b = h * (sigmoid_of(a) * (1 + a * (1 - sigmoid_of(a))));
+        else b = h * gelu_slope(a, which == GELU_BY_TANH);
+        y[i] = narrow<T>(b);
+    }
 }

@@ -9,7 +9,6 @@
 #include "numbers.cuh"
 #include "rows.cuh"
 
-enum Reduction { NONE, MEAN, SUM };
 const int MOST = 1024;  // samples that class_loss takes
 
 // The classes of the samples, and what they weigh.

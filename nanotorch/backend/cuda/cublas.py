@@ -35,16 +35,10 @@ _DISALLOW_REDUCED_PRECISION_REDUCTION = 16
 _int, _long, _pointer = ctypes.c_int, ctypes.c_longlong, ctypes.c_void_p
 
 
-def _gemm_signature(integer: Any) -> list[Any]:
-    operand = [_pointer, _int, integer]
+def _signature(integer: Any, batched: bool = False) -> list[Any]:
+    operand = [_pointer, _int, integer, *([_long] if batched else [])]
     return [_pointer, _int, _int, *[integer] * 3, _pointer, *operand * 2, _pointer, *operand,
-            _int, _int]  # fmt: skip
-
-
-def _batched_signature(integer: Any) -> list[Any]:
-    operand = [_pointer, _int, integer, _long]
-    return [_pointer, _int, _int, *[integer] * 3, _pointer, *operand * 2, _pointer, *operand,
-            integer, _int, _int]  # fmt: skip
+            *([integer] if batched else []), _int, _int]  # fmt: skip
 
 
 # The functions of libcublas and their parameters; each returns a status.
@@ -53,10 +47,10 @@ SIGNATURES: dict[str, list[Any]] = {
     "cublasSetStream_v2": [_pointer, _pointer],
     "cublasSetWorkspace_v2": [_pointer, _pointer, ctypes.c_size_t],
     "cublasSetMathMode": [_pointer, _int],
-    "cublasGemmEx": _gemm_signature(_int),
-    "cublasGemmEx_64": _gemm_signature(_long),
-    "cublasGemmStridedBatchedEx": _batched_signature(_int),
-    "cublasGemmStridedBatchedEx_64": _batched_signature(_long),
+    "cublasGemmEx": _signature(_int),
+    "cublasGemmEx_64": _signature(_long),
+    "cublasGemmStridedBatchedEx": _signature(_int, True),
+    "cublasGemmStridedBatchedEx_64": _signature(_long, True),
 }
 
 # What is wrong, by the status that a function returned.

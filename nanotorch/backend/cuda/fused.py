@@ -26,7 +26,6 @@ ZERO, ONE = numpy.int32(0), numpy.int32(1)
 THREADS = 256
 # Sums over at most so many elements take one block and one launch.
 ONE_BLOCK = 8192
-MOST_BLOCKS = 1024  # of a sum; their partial sums are added up in one block
 WIDTHS = {
     "1": 32,
     "2": 256,
@@ -66,13 +65,6 @@ def grid_for(n: int) -> tuple[int]:
     return (min(-(-n // THREADS), 2**16),)
 
 
-def blocks_for_sum(n: int) -> tuple[int, int]:
-    """Blocks and threads for a sum over n elements: a function of n alone, as its rounding is."""
-    if n <= ONE_BLOCK:
-        return 1, min(-(-n // 32) * 32, 1024)
-    return min(-(-n // (4 * THREADS)), MOST_BLOCKS), THREADS
-
-
 # --- losses ---------------------------------------------------------------------------------------
 
 
@@ -91,9 +83,10 @@ def elementwise_loss(which: Any) -> Kernel:
             return NotImplemented
         n, kind = x.size, x.dtype.char
         blocks, threads, groups = grid_for(n)[0], THREADS, groups_of(n)
-        if reduction != "none":
-            blocks, threads = blocks_for_sum(n)
-            blocks = min(blocks, -(-groups // 8))
+        if reduction != "none":  # as many as n alone says
+            blocks, threads = -(-groups // 8), THREADS
+            if n <= ONE_BLOCK:
+                blocks, threads = 1, min(32 * groups, 1024)
         y = output(xp, out, x.shape if reduction == "none" else (), x.dtype)
         several = blocks > 1 and reduction != "none"
         parts = xp.empty(groups, WIDE[kind]) if several else y
@@ -236,7 +229,7 @@ def sizes(shape: tuple[int, ...], n: int, ignored: int) -> tuple[Any, ...]:
 # --- activations ----------------------------------------------------------------------------------
 
 
-def each(kernel: str) -> Kernel:
+def each(kernel: str, which: int) -> Kernel:
     """A kernel of activations.cu, which goes from element to element."""
 
     def run(
@@ -246,17 +239,19 @@ def each(kernel: str) -> Kernel:
         if not alike(xp, *arrays):
             return NotImplemented
         y = output(xp, out, x.shape, x.dtype)
-        numbers = () if approximate is None else (numpy.int32(approximate == "tanh"),)
-        arguments = (*arrays, y, numpy.int64(x.size), *numbers)
+        number = numpy.int32(which + (approximate == "tanh"))
+        arguments = (*arrays, y, numpy.int64(x.size), number)
         launch(xp, "activations", kernel, x.dtype.char, grid_for(x.size), (THREADS,), arguments)
         return written(xp, y, out)
 
     return run
 
 
-sigmoid, sigmoid_reverse, relu_reverse = map(each, ("sigmoid", "sigmoid_reverse", "relu_reverse"))
-silu, silu_reverse = each("silu"), each("silu_reverse")
-gelu, gelu_reverse = each("gelu"), each("gelu_reverse")
+# By the numbers that activations.cu gives them; the one after GELU is its approximation.
+sigmoid, silu, gelu = (each("activation", which) for which in (0, 2, 3))
+sigmoid_reverse, relu_reverse, silu_reverse, gelu_reverse = (
+    each("activation_reverse", which) for which in range(4)
+)
 
 # --- rows -----------------------------------------------------------------------------------------
 
@@ -295,12 +290,6 @@ def threads_for_rows(rows: int, n: int, inner: int) -> tuple[tuple[int], tuple[i
     return (min(-(-rows * group // threads), 2**16),), (threads,), numpy.int32(group)
 
 
-def standardize(
-    xp: Any, x: Array, *, dims: tuple[int, ...], eps: float, out: Array | None = None
-) -> Array:
-    return layer_norm(xp, x, None, None, dims=dims, eps=eps, out=out)
-
-
 def standardize_reverse(
     xp: Any, g: Array, x: Array, s: Array, *, dims: tuple[int, ...], eps: float,
     out: Array | None = None,
@@ -327,8 +316,8 @@ def launch_rows(
 
 
 def layer_norm(
-    xp: Any, x: Array, weight: Any, bias: Any, scores: Any = None, *, dims: tuple[int, ...],
-    eps: float, sums: Any = None, out: Array | None = None,
+    xp: Any, x: Array, weight: Any = None, bias: Any = None, scores: Any = None, *,
+    dims: tuple[int, ...], eps: float, sums: Any = None, out: Array | None = None,
 ) -> Array:  # fmt: skip
     factors = [a for a in (weight, bias) if a is not None]
     if not (alike(xp, x) and fits(xp, x, factors, dims)):
@@ -337,6 +326,9 @@ def layer_norm(
     pointers = (NOWHERE if a is None else a for a in (weight, bias))
     launch_rows(xp, "layer_norm", x, len(dims), eps, (x, *pointers, y))
     return written(xp, y, out)
+
+
+standardize = layer_norm
 
 
 def fits(xp: Any, x: Array, factors: list[Array], dims: tuple[int, ...]) -> bool:

@@ -6,7 +6,6 @@
 // kernel take_rows: B H I L 4
 // kernel take_along: B H I L
 // kernel join_places:
-// kernel places_along:
 #include "checks.cuh"
 
 typedef long long Long;
@@ -41,8 +40,7 @@ struct Walk {
 template <typename T>
 __global__ void take_rows(
     T* out, const T* x, const void* index, int narrow, Long* word, int op, int wraps, Long total,
-    Long count, Long rows, Long width)
-{
+    Long count, Long rows, Long width) {
     for (Walk at(count, width); at.n < total; at.next()) {
         const Long given = entry(index, narrow, at.i);
         Long place = place_of(given, rows, wraps);
@@ -54,20 +52,18 @@ __global__ void take_rows(
     }
 }
 
-// out (outer, length, inner)[o, i, q] = x (outer, rows, inner)[o, index[o, i, q], q]
+// out (outer, length, inner)[o, i, q] = x (outer, rows, inner)[o, index[o, i, q], q]; or the places
+// in x of what is read, where there are `places`, -1 outside.
 template <typename T>
 __global__ void take_along(
-    T* out, const T* x, const void* index, int narrow, Long* word, int op, int wraps, Long total,
-    Long length, Long rows, Long inner)
-{
+    T* out, const T* x, Long* places, const void* index, int narrow, Long* word, int op, int wraps,
+    Long total, Long length, Long rows, Long inner) {
     for (Walk at(length, inner); at.n < total; at.next()) {
-        const Long given = entry(index, narrow, at.n);
-        Long place = place_of(given, rows, wraps);
-        if (place < 0) {
-            flag(word, op, given, rows);
-            place = 0;
-        }
-        out[at.n] = x[(at.outer * rows + place) * inner + at.column];
+        const Long given = entry(index, narrow, at.n), row = place_of(given, rows, wraps);
+        if (row < 0) flag(word, op, given, rows);
+        const Long place = (at.outer * rows + (row < 0 ? 0 : row)) * inner + at.column;
+        if (places) places[at.n] = row < 0 ? -1 : place;
+        else out[at.n] = x[place];
     }
 }
 
@@ -77,8 +73,7 @@ __global__ void take_along(
 // places, indices outside are noted, for what reads or writes by CuPy's own functions.
 __global__ void join_places(
     Long* places, const void* index, int narrow, Long* word, int op, int wraps, Long count, Long size,
-    int first)
-{
+    int first) {
     for (Long n = (Long)blockIdx.x * blockDim.x + threadIdx.x; n < count;
          n += (Long)gridDim.x * blockDim.x) {
         const Long given = entry(index, narrow, n), place = place_of(given, size, wraps);
@@ -86,17 +81,5 @@ __global__ void join_places(
         if (!places) continue;
         const Long before = first ? 0 : places[n];
         places[n] = place < 0 || before < 0 ? -1 : before * size + place;
-    }
-}
-
-// The places in (outer, rows, inner), flattened, that index (outer, length, inner) names.
-__global__ void places_along(
-    Long* places, const void* index, int narrow, Long* word, int op, int wraps, Long total,
-    Long length, Long rows, Long inner)
-{
-    for (Walk at(length, inner); at.n < total; at.next()) {
-        const Long given = entry(index, narrow, at.n), place = place_of(given, rows, wraps);
-        if (place < 0) flag(word, op, given, rows);
-        places[at.n] = place < 0 ? -1 : (at.outer * rows + place) * inner + at.column;
     }
 }

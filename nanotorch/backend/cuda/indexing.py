@@ -122,7 +122,8 @@ def gather(xp: Any, x: Array, dim: int, index: Array, out: Array | None = None) 
             places = _places_along(xp, index, extent, "gather")
             return take(xp, x.reshape(-1), 0, places, None, out)
         letter = next(letter for size, letter in _OPAQUE if size == x.itemsize)
-        arguments = (y, x, *_checked(xp, "gather", index), *map(_int64, (index.size, *extent)))
+        numbers = map(_int64, (index.size, *extent))
+        arguments = (y, x, NOWHERE, *_checked(xp, "gather", index), *numbers)
         _run(xp, "indexing", "take_along", letter, index.size, arguments)
     return written(xp, y, out)
 
@@ -192,12 +193,11 @@ def _sorted(
     for shift in range(0, rows.bit_length(), 8):
         numbers = (*map(_int64, (count, rows, span)), _int32(shift))
         keys = index, named, positions
-        if blocks > 1:
-            given = (counts, *keys, _int32(wraps), *numbers)
-            launch(xp, "sums", "count_digits", "", (blocks,), (THREADS,), given)
-        named, positions = xp.empty(count, _int32), xp.empty(count, _int32)
-        given = (named, positions, counts, *keys, *checked, *numbers)
-        launch(xp, "sums", "sort_by_digit", "", (blocks,), (THREADS,), given)
+        fresh = xp.empty(count, _int32), xp.empty(count, _int32)
+        for target in ((NOWHERE, NOWHERE), fresh) if blocks > 1 else (fresh,):  # counts come first
+            given = (*target, counts, *keys, *checked, *numbers)
+            launch(xp, "sums", "sort_by_digit", "", (blocks,), (THREADS,), given)
+        named, positions = fresh
     return named, positions
 
 
@@ -281,8 +281,9 @@ def _joined(xp: Any, sizes: Sequence[int], arrays: Sequence[Array], op: str | No
 def _places_along(xp: Any, index: Array, extent: tuple[int, int, int], op: str) -> Array:
     """The flattened places that gather reads; -1 for one outside."""
     places = xp.empty(index.shape, _int64)
-    arguments = (places, *_checked(xp, op, index), *map(_int64, (index.size, *extent)))
-    _run(xp, "indexing", "places_along", "", index.size, arguments)
+    numbers = map(_int64, (index.size, *extent))
+    arguments = (NOWHERE, NOWHERE, places, *_checked(xp, op, index), *numbers)
+    _run(xp, "indexing", "take_along", "B", index.size, arguments)
     return places
 
 

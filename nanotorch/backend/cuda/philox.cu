@@ -19,8 +19,7 @@ typedef unsigned long long Long;
 struct Words { Word w[4]; };
 struct Start { Long seed, offset; };
 
-__device__ Words philox(Long seed, Long call)
-{
+__device__ Words philox(Long seed, Long call) {
     Word key0 = (Word)seed, key1 = (Word)(seed >> 32);
     Word c0 = (Word)call, c1 = (Word)(call >> 32), c2 = 0, c3 = 0;
 #pragma unroll
@@ -37,8 +36,7 @@ __device__ Words philox(Long seed, Long call)
 }
 
 // Where the stream stands. The last block to have read it moves it on: no other looks after that.
-__device__ Start begin(Long *state, Long calls)
-{
+__device__ Start begin(Long *state, Long calls) {
     __shared__ Long seen[2];
     if (threadIdx.x == 0) {
         seen[0] = state[0];
@@ -58,8 +56,7 @@ template <typename T, int N> struct alignas(sizeof(T) * N > 16 ? 16 : sizeof(T) 
 
 // out[i] = draw(words of its call, i) for all i below count, N of them at a time.
 template <int N, typename T, typename Draw>
-__device__ void fill(T *out, Long count, Long *state, Draw draw)
-{
+__device__ void fill(T *out, Long count, Long *state, Draw draw) {
     typedef Group<T, N> Values;
     const Long calls = (count + N - 1) / N, stride = (Long)gridDim.x * blockDim.x;
     const Start start = begin(state, calls);
@@ -83,28 +80,23 @@ template <> struct Kind<double> { enum { each = 2, bits = 53 }; };
 template <> struct Kind<__half> { enum { each = 4, bits = 11 }; };
 template <> struct Kind<__nv_bfloat16> { enum { each = 4, bits = 8 }; };
 
-__device__ Long pair(const Words &words, int i)
-{
+__device__ Long pair(const Words &words, int i) {
     return (Long)words.w[2 * i] << 32 | words.w[2 * i + 1];
 }
 
 // u in [0, 1), of so many bits; the last argument says whether in float32 or float64.
-__device__ float lower_unit(const Words &words, int i, int bits, float)
-{
+__device__ float lower_unit(const Words &words, int i, int bits, float) {
     return (float)(words.w[i] >> (32 - bits)) / (float)(1 << bits);
 }
-__device__ double lower_unit(const Words &words, int i, int, double)
-{
+__device__ double lower_unit(const Words &words, int i, int, double) {
     return (double)(pair(words, i) >> 11) * 0x1p-53;
 }
 
 // u in (0, 1], finer near 0: what a logarithm takes.
-__device__ float upper_unit(const Words &words, int i, float)
-{
+__device__ float upper_unit(const Words &words, int i, float) {
     return fmaf((float)words.w[i], 0x1p-32f, 0x1p-33f);
 }
-__device__ double upper_unit(const Words &words, int i, double)
-{
+__device__ double upper_unit(const Words &words, int i, double) {
     return fma((double)(pair(words, i) >> 11), 0x1p-53, 0x1p-54);
 }
 
@@ -115,8 +107,7 @@ __device__ void half_turns(double x, double *sine, double *cosine) { sincospi(x,
 
 // x = low + u (high - low); rounding may reach the upper bound, which is excluded.
 template <typename T>
-__global__ void uniform(T *out, long long count, Long *state, double low, double high)
-{
+__global__ void uniform(T *out, long long count, Long *state, double low, double high) {
     typedef typename Wide<T>::type Real;
     const Real from = (Real)low, width = (Real)high - (Real)low, to = wide(narrow<T>((Real)high));
     fill<Kind<T>::each>(out, count, state, [=](const Words &words, Long, T *values) {
@@ -129,8 +120,7 @@ __global__ void uniform(T *out, long long count, Long *state, double low, double
 
 // x = mean + std sqrt(-2 log u) (cos, sin)(2 pi v), by pairs (Box and Muller 1958).
 template <typename T>
-__global__ void normal(T *out, long long count, Long *state, double mean, double std)
-{
+__global__ void normal(T *out, long long count, Long *state, double mean, double std) {
     typedef typename Wide<T>::type Real;
     const Real centre = (Real)mean, scale = (Real)std;
     fill<Kind<T>::each>(out, count, state, [=](const Words &words, Long, T *values) {
@@ -146,8 +136,7 @@ __global__ void normal(T *out, long long count, Long *state, double mean, double
 
 // x = -log(u) / rate, which is never 0.
 template <typename T>
-__global__ void exponentials(T *out, long long count, Long *state, double rate)
-{
+__global__ void exponentials(T *out, long long count, Long *state, double rate) {
     typedef typename Wide<T>::type Real;
     const Real scale = (Real)(1.0 / rate), least = (Real)(sizeof(Real) == 8 ? 0x1p-53 : 0x1p-24);
     fill<Kind<T>::each>(out, count, state, [=](const Words &words, Long, T *values) {
@@ -161,8 +150,7 @@ __global__ void exponentials(T *out, long long count, Long *state, double rate)
 // x = value with a chance, the same for all or that of each element, else 0.
 template <typename T>
 __global__ void bernoulli(
-    T *out, long long count, Long *state, const double *chances, double chance, double value)
-{
+    T *out, long long count, Long *state, const double *chances, double chance, double value) {
     const T chosen = narrow<T>((typename Wide<T>::type)value);
     fill<4>(out, count, state, [=](const Words &words, Long first, T *values) {
         for (int i = 0; i < 4; i++) {
@@ -175,8 +163,7 @@ __global__ void bernoulli(
 
 // x = low + floor(u width), u of 64 bits; a width of 0 stands for 2**64.
 template <typename T>
-__global__ void integers(T *out, long long count, Long *state, long long low, Long width)
-{
+__global__ void integers(T *out, long long count, Long *state, long long low, Long width) {
     fill<2>(out, count, state, [=](const Words &words, Long, T *values) {
         for (int i = 0; i < 2; i++) {
             const Long u = pair(words, i), offset = width ? __umul64hi(u, width) : u;
@@ -188,8 +175,7 @@ __global__ void integers(T *out, long long count, Long *state, long long low, Lo
 // x = the first place of its row where the running sum of weights exceeds u times the whole.
 __global__ void choice(
     long long *out, long long count, Long *state, const double *running, long long length,
-    long long samples)
-{
+    long long samples) {
     fill<2>(out, count, state, [=](const Words &words, Long first, long long *values) {
         for (int i = 0; i < 2 && (long long)first + i < count; i++) {
             const double *row = running + (first + i) / samples * length;

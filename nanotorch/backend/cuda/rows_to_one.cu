@@ -23,8 +23,7 @@ template <typename T, typename Width>
 __global__ void rows_to_one(
     const T* __restrict__ x, const T* weight, const T* bias, const T* target, const T* g, T* z,
     T* slopes, T* gradients, T* sums, T* loss, T* bias_gradient, long long n, int k, int groups,
-    int which, double divisor)
-{
+    int which, double divisor) {
     enum { LANES = Width::lanes, EACH = Width::each };
     __shared__ T row[LANES * EACH], of_rows[2][MOST][32], of_groups[2][MOST];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, within = lane % LANES;
@@ -117,8 +116,7 @@ __global__ void rows_to_one(
 template <typename T>
 __global__ void __launch_bounds__(1024) add_blocks(
     const T* gradients, T* gradient, const T* sums, T* loss, T* bias_gradient, int blocks, int k,
-    int groups, double divisor)
-{
+    int groups, double divisor) {
     __shared__ T part[32][33];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, first = blockIdx.x * 32;
     if (first < k) {

@@ -6,7 +6,6 @@
 // float16; a place named more than PIECE times gets the sums of pieces of so many, in their order.
 // No launch shape and no race shows in the result: atomics count integers alone.
 //
-// kernel count_digits:
 // kernel sort_by_digit:
 // kernel add_sorted: e f d I L
 // kernel add_pieces: e f d I L
@@ -39,8 +38,7 @@ struct Keys {
 
 // How often each digit occurs from `first` up to `end`.
 __device__ __forceinline__ void count_share(
-    int* counts, const Keys& keys, Long first, Long end, int shift)
-{
+    int* counts, const Keys& keys, Long first, Long end, int shift) {
     counts[threadIdx.x] = 0;
     __syncthreads();
     for (Long n = first + threadIdx.x; n < end; n += DIGITS)
@@ -48,34 +46,25 @@ __device__ __forceinline__ void count_share(
     __syncthreads();
 }
 
-// counts (gridDim.x, DIGITS): how often each digit occurs in each block's share of `span` keys.
-__global__ void count_digits(
-    int* counts, const Long* index, const int* places, const int* positions, int wraps, Long count,
-    Long rows, Long span, int shift)
-{
-    __shared__ int own[DIGITS];
-    const Keys keys = {index, places, positions, wraps, count, rows};
-    const Long first = blockIdx.x * span, end = first + span < count ? first + span : count;
-    count_share(own, keys, first, end, shift);
-    counts[(Long)blockIdx.x * DIGITS + threadIdx.x] = own[threadIdx.x];
-}
-
 // The keys and their positions, sorted by one digit and else as they were. Thread d of a block looks
-// after digit d. One block counts by itself; several are given the counts of all.
+// after digit d. One block counts by itself; several are given the counts of all, (gridDim.x, DIGITS),
+// which they write where there is nothing to write the keys to.
 __global__ void sort_by_digit(
-    int* sorted, int* sorted_positions, const int* counts, const Long* index, const int* places,
-    const int* positions, Long* word, int op, int wraps, Long count, Long rows, Long span, int shift)
-{
+    int* sorted, int* sorted_positions, int* counts, const Long* index, const int* places,
+    const int* positions, Long* word, int op, int wraps, Long count, Long rows, Long span, int shift) {
     __shared__ int warps[DIGITS / 32][DIGITS];
     const Keys keys = {index, places, positions, wraps, count, rows};
     const Long first = blockIdx.x * span, end = first + span < count ? first + span : count;
     const int digit = threadIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int total = 0, next = 0;  // of all blocks; where this block's next key of the digit goes
-    if (gridDim.x == 1) {
+    if (!sorted || gridDim.x == 1) {
         count_share(warps[0], keys, first, end, shift);
         total = warps[0][digit];
-    }
-    else
+        if (!sorted) {
+            counts[(Long)blockIdx.x * DIGITS + digit] = total;
+            return;
+        }
+    } else
         for (int block = 0; block < gridDim.x; block++) {
             const int of_block = counts[(Long)block * DIGITS + digit];
             if (block < blockIdx.x) next += of_block;
@@ -142,8 +131,7 @@ template <typename T>
 __global__ void add_sorted(
     T* out, typename Wide<T>::type* parts, const T* __restrict__ values,
     const int* __restrict__ places, const int* __restrict__ positions, Long outer, Long count,
-    Long rows, Long inner)
-{
+    Long rows, Long inner) {
     typedef typename Wide<T>::type W;
     const int lane = threadIdx.x % 32;
     const Long columns = outer * inner, tiles = (columns + 31) / 32;
@@ -184,8 +172,7 @@ __global__ void add_sorted(
 template <typename T>
 __global__ void add_pieces(
     T* out, const typename Wide<T>::type* __restrict__ parts, const int* __restrict__ places,
-    Long outer, Long count, Long rows, Long inner)
-{
+    Long outer, Long count, Long rows, Long inner) {
     typedef typename Wide<T>::type W;
     const int lane = threadIdx.x % 32;
     const Long columns = outer * inner, tiles = (columns + 31) / 32;
@@ -216,8 +203,7 @@ __global__ void add_pieces(
 template <typename T>
 __global__ void add_along(
     typename Wide<T>::type* out, const T* __restrict__ values, const Long* __restrict__ index,
-    Long* word, int op, int wraps, Long columns, Long length, Long rows, Long inner, Long parts)
-{
+    Long* word, int op, int wraps, Long columns, Long length, Long rows, Long inner, Long parts) {
     typedef typename Wide<T>::type W;
     const Long column = (Long)blockIdx.x * blockDim.x + threadIdx.x;
     if (column >= columns) return;

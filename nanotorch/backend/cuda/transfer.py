@@ -10,6 +10,7 @@ the device computes with one block, the next is on its way. Three waits keep the
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -34,14 +35,10 @@ def empty_pinned(shape: tuple[int, ...], dtype: Any) -> Array:
 class _Slot:
     """Pinned arrays, what they are copied into, and the marks of the copy and of its readers."""
 
-    def __init__(self, rows: int, layouts: Sequence[Layout], on_its_device: bool) -> None:
+    def __init__(self, rows: int, layouts: Sequence[Layout]) -> None:
         module = cuda_module()
         self.host = [empty_pinned((rows, *shape), dtype) for shape, dtype in layouts]
-        self.device = (
-            [module.empty((rows, *shape), dtype) for shape, dtype in layouts]
-            if on_its_device
-            else []
-        )
+        self.device = [module.empty((rows, *shape), dtype) for shape, dtype in layouts]
         self.copied = module.cuda.Event(disable_timing=True)
         self.read = module.cuda.Event(disable_timing=True)
 
@@ -64,7 +61,7 @@ class DoubleBuffer:
         with on_device(place):
             # Copies begin after what made the memory; the current stream may have used it before.
             self._stream = module.cuda.Stream(non_blocking=True)
-            self.slots = [_Slot(rows, layouts, on_its_device=True) for _ in range(2)]
+            self.slots = [_Slot(rows, layouts) for _ in range(2)]
             for slot in self.slots:
                 slot.read.record(module.cuda.get_current_stream())
 
@@ -115,23 +112,22 @@ def upload(read: Callable[[slice], Array], rows: int, layout: Layout, place: dev
 
     Page-locks two blocks, where a copy of the whole would page-lock as much as it copies.
     """
-    (shape, dtype), module = layout, cuda_module()
+    shape, dtype = layout
     row_bytes = int(numpy.prod(shape, dtype=numpy.int64)) * numpy.dtype(dtype).itemsize
     step = max(1, min(rows, BLOCK // max(1, row_bytes)))
+
+    def fill(start: int, into: list[Array]) -> int:
+        count = min(step, rows - start)
+        into[0][:count] = read(slice(start, start + count))
+        return count
+
     with on_device(place):
-        out = module.empty((rows, *shape), dtype)
-        stream = module.cuda.get_current_stream()
-        slots = itertools.cycle([_Slot(step, [layout], on_its_device=False) for _ in range(2)])
-        used: list[_Slot] = []
-        for start in range(0, rows, step):
-            slot = next(slots)
-            slot.wait_until_copied()
-            end = min(rows, start + step)
-            (host,) = slot.host
-            host[: end - start] = read(slice(start, end))
-            out[start:end].set(host[: end - start], stream)
-            slot.copied.record(stream)
-            used = [*used[-1:], slot]
-        for slot in used:
-            slot.wait_until_copied()
+        out, buffer = (
+            cuda_module().empty((rows, *shape), dtype),
+            DoubleBuffer(place, step, [layout]),
+        )
+        starts = range(0, rows, step)
+        blocks = buffer.blocks(functools.partial(fill, start) for start in starts)
+        for start, (number, count) in zip(starts, blocks, strict=True):
+            out[start : start + count] = buffer.slots[number].device[0][:count]
     return out
