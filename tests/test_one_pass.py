@@ -1,6 +1,7 @@
-"""A linear layer with one output on a GPU: its loss and gradients by one reading of the rows.
+"""Losses on a GPU together with what comes before and after them: one launch in place of several.
 
-What is computed by one launch has the bits of an eager step, which computes it by several.
+Of a linear layer with one output, and of the cross-entropy of few samples. What is computed by one
+launch has the bits of an eager step, which computes it by several.
 """
 
 from __future__ import annotations
@@ -113,6 +114,53 @@ def test_what_a_warp_cannot_hold_is_left_to_cublas(xp: Any) -> None:
     assert not any((taken(4, 1025), taken(4, 3, "e"), taken(0, 3), taken(4, 3, order="F")))
 
 
+CLASSES = [(1, 1), (5, 3), (40, 10), (128, 10), (33, 700), (1024, 4), (9, 1024)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("n, classes", CLASSES)
+def test_the_loss_of_classes_and_its_slope_have_the_bits_of_kernels_one_by_one(
+    xp: Any, n: int, classes: int, reduction: str, weighted: bool, dtype: str
+) -> None:
+    random = numpy.random.default_rng(n + classes)
+    x = random.normal(size=(n, classes)).astype(dtype)
+    t = random.integers(0, classes, n)
+    x[t == 1] *= numpy.inf  # of samples to ignore
+    w = random.random(classes).astype(dtype) if weighted else None
+    xs, ts, g = map(xp.asarray, (x, t, numpy.array(0.7, dtype)))
+    ws = None if w is None else xp.asarray(w)
+    how: dict[str, Any] = {"ignore_index": 1, "reduction": reduction}
+    terms = fused.cross_entropy_terms(xp, xs, ts, ws, **how)
+    loss = fused.cross_entropy(xp, xs, terms, ts, ws, **how)
+    slopes = fused.cross_entropy_reverse(xp, g, xs, terms, ts, ws, **how)
+    kept = t != 1
+    factor = kept * (1.0 if w is None else w.astype("d")[t])
+    z = numpy.where(kept[:, None], x.astype("d"), 0)
+    z -= z.max(1, keepdims=True)
+    log_p = z - numpy.log(numpy.exp(z).sum(1, keepdims=True))
+    share = factor.sum() if reduction == "mean" else 1.0
+    limit = {"float32": 1e-5, "float64": 1e-13}[dtype]
+    by_hand = -(log_p[range(n), t] * factor).sum() / share
+    numpy.testing.assert_allclose(loss.get(), by_hand, rtol=limit, atol=limit)
+    slope = (numpy.exp(log_p) - numpy.eye(classes)[t]) * (factor * 0.7 / share)[:, None]
+    numpy.testing.assert_allclose(slopes.get(), slope, rtol=limit, atol=limit)
+    out = {"loss": xp.full((), 7, dtype), "slopes": xp.full((n, classes), 7, dtype)}
+    weights = {} if ws is None else {"weight": ws}
+    with strict_cupy.no_transfers(), strict_cupy.no_synchronization():
+        fused.class_loss(xp, x=xs, target=ts, g=g, **weights, **out, **how)
+    numpy.testing.assert_array_equal(out["loss"].get(), loss.get())
+    numpy.testing.assert_array_equal(out["slopes"].get(), slopes.get())
+
+
+def test_a_mean_over_nothing_is_nan_and_has_no_slope(xp: Any) -> None:
+    x, t, g = xp.ones((3, 4), "f"), xp.zeros(3, "l"), xp.ones((), "f")
+    out = {"loss": xp.empty((), "f"), "slopes": xp.empty((3, 4), "f")}
+    fused.class_loss(xp, x=x, target=t, g=g, **out, ignore_index=0, reduction="mean")
+    assert numpy.isnan(out["loss"].get()) and not out["slopes"].get().any()
+
+
 # --- captured steps -------------------------------------------------------------------------------
 
 
@@ -123,6 +171,7 @@ class Model(nn.Module):
         super().__init__()
         self.first = nn.Linear(features, features) if hidden else nn.Identity()
         self.layer = nn.Linear(features, 1, bias=bias)
+        self.several = nn.Linear(features, 3)
 
     def forward(self, x: Any) -> Any:
         return self.layer(self.first(x))
@@ -158,8 +207,19 @@ def of_each(model: Any, x: Any, y: Any) -> Any:
     return bce(model(x), y, reduction="none").mean()
 
 
+def of_classes(model: Any, x: Any, y: Any, **how: Any) -> Any:
+    return functional.cross_entropy(model.several(x), y.long().flatten(), **how)
+
+
+def both(model: Any, x: Any, y: Any) -> Any:
+    logits = model.several(x)
+    loss = functional.cross_entropy(logits, y.long().flatten())
+    return loss, (logits.argmax(1) == 0).float(), loss.detach().exp()
+
+
 Loss = Callable[[Any, Any, Any], Any]
-# The loss, what the model is made of, and the nodes of the graph: pass and SGD; and others.
+# The loss, what the model is made of, and the nodes of the graph where a call stands for several
+# kernels; the cast of the classes is one of them.
 PATTERNS: dict[str, tuple[Loss, dict[str, Any], int | None]] = {
     "logistic": (lambda m, x, y: bce(m(x), y), {}, 2),
     "sum": (lambda m, x, y: bce(m(x), y, reduction="sum"), {}, 2),
@@ -172,6 +232,12 @@ PATTERNS: dict[str, tuple[Loss, dict[str, Any], int | None]] = {
     "two losses": (twice, {}, None),
     "weighted": (weighted, {}, None),
     "losses of each": (of_each, {}, None),
+    "classes": (of_classes, {}, 7),
+    "classes summed": (lambda m, x, y: of_classes(m, x, y, reduction="sum"), {}, 7),
+    "classes ignored": (lambda m, x, y: of_classes(m, x, y, ignore_index=1), {}, 7),
+    "classes and more": (both, {}, 11),
+    "classes smoothed": (lambda m, x, y: of_classes(m, x, y, label_smoothing=0.1), {}, None),
+    "classes of each": (lambda m, x, y: of_classes(m, x, y, reduction="none").mean(), {}, None),
     "wide rows": (lambda m, x, y: bce(m(x), y), {"features": 1025}, None),
 }
 
@@ -220,6 +286,10 @@ def run(
     return numbers, replay.plan
 
 
+def is_joint(plan: CudaPlan) -> bool:
+    return any("rows_to_one" in line or "class_loss" in line for line in plan.plan.source)
+
+
 def nodes(plan: CudaPlan) -> int:
     return plan.launches[None].graph.debug_dot_str().count("node")
 
@@ -231,7 +301,7 @@ def test_a_captured_step_has_the_bits_of_an_eager_one(xp: Any, name: str, rows: 
     expected, _ = run(loss_of, options, rows, compiled=False)
     found, plan = run(loss_of, options, rows, compiled=True)
     assert found == expected and plan is not None
-    assert ("rows_to_one" in plan.plan.source) == (count is not None)
+    assert is_joint(plan) == (count is not None)
     if count is not None and xp is strict_cupy and rows == 24:
         assert nodes(plan) == count
 
@@ -243,7 +313,7 @@ def test_a_frozen_parameter_gets_no_gradient(xp: Any, freeze: str, rows: int) ->
     expected, _ = run(loss_of, options, rows, compiled=False, freeze=freeze)
     found, plan = run(loss_of, options, rows, compiled=True, freeze=freeze)
     assert found == expected and plan is not None
-    assert ("rows_to_one" in plan.plan.source) == (freeze == "layer.bias")
+    assert is_joint(plan) == (freeze == "layer.bias")
 
 
 def test_gradients_of_parts_of_a_batch_add_up(xp: Any) -> None:
@@ -266,5 +336,5 @@ def test_gradients_of_parts_of_a_batch_add_up(xp: Any) -> None:
         results.append((losses, [p.tolist() for p in model.parameters()]))
         if compiled:
             ((replay,),) = call._replays.values()  # type: ignore[attr-defined]
-            assert replay.plan.plan.source.count("rows_to_one") == 2
+            assert sum("rows_to_one" in line for line in replay.plan.plan.source) == 2
     assert results[0] == results[1]

@@ -1,21 +1,22 @@
-"""A linear layer with one output on a GPU, its loss and their gradients: one reading of the rows.
+"""Kernels of a step on a GPU that one call stands for: losses with what comes before and after.
 
-Five kernels of a step become one call, where nothing that they need comes from what they make. What
-else reads the logits or their cotangent gets them, written beside. The bits are those of the
-kernels one by one: `rows_to_one.cu` takes its sums in the same order.
+A linear layer with one output, its loss and their gradients are one reading of the rows; the
+cross-entropy of few samples and its gradient are one launch. Several kernels of a recording become
+one call, where nothing that they need comes from what they make. The bits are those of the kernels
+one by one, whose sums are taken in the same order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from nanotorch.backend import MODULES, Array
 from nanotorch.backend.cuda import fused
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.program import Joint, Recorded
 from nanotorch.compile.recorder import Kernel, Live
-from nanotorch.ops import binary_losses, broadcasting, losses, products
+from nanotorch.ops import binary_losses, broadcasting, class_losses, losses, products
 
 LOSSES = {
     binary_losses.BinaryCrossEntropyWithLogits: binary_losses.BinaryCrossEntropyWithLogitsReverse,
@@ -23,37 +24,13 @@ LOSSES = {
 }
 
 
-class Pass:
-    """The kernels of one pass, as a recording has them; `bias` is that of the bias' gradient."""
+class Found(NamedTuple):
+    """Kernels, in their order, and the call in their place; by the names of its parameters, what it
+    writes besides for others that read it. What it cannot write nobody else may read."""
 
-    def __init__(
-        self, linear: Kernel, loss: Kernel, slope: Kernel, weight: Kernel, bias: Kernel | None
-    ) -> None:
-        self.linear, self.loss, self.slope, self.weight, self.bias = (
-            linear, loss, slope, weight, bias,
-        )  # fmt: skip
-
-    @property
-    def kernels(self) -> list[Kernel]:
-        kernels = (self.linear, self.loss, self.slope, self.weight, self.bias)
-        return [kernel for kernel in kernels if kernel is not None]
-
-    def joint(self, read: set[int]) -> Joint:
-        """The call that computes all of it, and also those of z and the slopes that are read."""
-        x, weight, bias = self.linear.operands
-        operands = {"x": x, "weight": weight, "target": self.loss.operands[1]}
-        operands["g"] = self.slope.operands[0]
-        if bias is not None:
-            operands["bias"] = bias
-        outputs = {"loss": self.loss.out, "gradient": self.weight.out}
-        if self.bias is not None:
-            outputs["bias_gradient"] = self.bias.out
-        beside = {"z": self.linear.out, "slopes": self.slope.out}
-        outputs.update({name: a for name, a in beside.items() if root_of(a) in read})
-        which = fused.LOSSES[list(LOSSES).index(self.loss.primitive)]
-        numbers = {"which": which, "divisor": self.slope.attributes["divisor"] or 1}
-        title = f"one pass over {len(x):,} rows"
-        return Joint(fused.rows_to_one, self.linear, title, operands, outputs, numbers)
+    kernels: list[Kernel]
+    call: Joint
+    beside: dict[str, Array]
 
 
 def joined(steps: Sequence[Recorded], escaping: set[int]) -> list[Any]:
@@ -61,65 +38,101 @@ def joined(steps: Sequence[Recorded], escaping: set[int]) -> list[Any]:
 
     escaping: the identities of the memory that leaves the step.
     """
-    found: list[Any] = list(steps)
-    for linear in steps:
-        if isinstance(linear, Kernel) and linear.primitive is products.LinearLayer:
-            one = pass_from(linear, found)
-            if one is not None:
-                found = replaced(found, one, escaping) or found
-    return found
+    result: list[Any] = list(steps)
+    for step in steps:
+        if isinstance(step, Kernel) and step.primitive in FIRST:
+            found = FIRST[step.primitive](step, result)
+            if found is not None:
+                result = replaced(result, found, escaping) or result
+    return result
 
 
-def pass_from(linear: Kernel, steps: Sequence[Any]) -> Pass | None:
-    """The kernels that follow from a linear layer, if they are those of a pass over its rows."""
-    x, weight, bias = linear.operands
-    if not fused.takes_one_output(linear.xp, x, weight, bias):
-        return None
-
-    def reader(primitive: type, array: Array, *others: Any, place: int = 0) -> Kernel | None:
-        """The kernel that is given this memory, and the other operands after it."""
-        for step in steps:
-            if isinstance(step, Kernel) and step.primitive is primitive and not step.promotes:
-                given = step.operands[place:]
-                if root_of(given[0]) == root_of(array) and given[0].size == array.size:
-                    if all(a is b for a, b in zip(others, given[1:])):
-                        return step
-        return None
-
-    for primitive, reverse in LOSSES.items():
-        loss = reader(primitive, linear.out)
-        if loss is None:
-            continue
-        logits, target, *weights = loss.operands
-        slope = reader(reverse, linear.out, target, place=1)
-        mean = loss.attributes["reduction"] == "mean"
-        if (
-            slope is None
-            or any(weight is not None for weight in weights)
-            or not fused.alike(linear.xp, logits, target)
-            or logits.dtype != x.dtype
-            or slope.operands[0].shape != ()
-            or slope.operands[0].dtype != x.dtype
-            or loss.attributes["reduction"] == "none"
-            or (slope.attributes["divisor"] or 1) != (len(x) if mean else 1)
-        ):
-            return None
-        product = reader(products.Mm, slope.out, x)
-        if product is None or product.operands[0].shape != (1, len(x)):
-            return None
-        total = reader(broadcasting.SumTo, slope.out)
-        if total is not None and total.out.shape != (1,):
-            total = None
-        return Pass(linear, loss, slope, product, total)
+def reader(
+    steps: Sequence[Any], primitive: type, array: Array, *others: Any, place: int = 0
+) -> Kernel | None:
+    """The kernel that is given the memory of an array, and the other operands after it."""
+    for step in steps:
+        if isinstance(step, Kernel) and step.primitive is primitive and not step.promotes:
+            operands = step.operands[place:]
+            if root_of(operands[0]) == root_of(array) and operands[0].size == array.size:
+                if all(a is b for a, b in zip(others, operands[1:])):
+                    return step
     return None
 
 
-def replaced(steps: list[Any], one: Pass, escaping: set[int]) -> list[Any] | None:
-    """The steps with one call for those of the pass; None where something lies in between."""
-    members = {id(kernel) for kernel in one.kernels}
+def pass_over_rows(linear: Kernel, steps: Sequence[Any]) -> Found | None:
+    """A linear layer with one output, its loss, the slopes and the sums over rows behind it."""
+    x, weight, bias = linear.operands
+    if not fused.takes_one_output(linear.xp, x, weight, bias):
+        return None
+    of_logits = ((kind, reader(steps, kind, linear.out)) for kind in LOSSES)
+    primitive, loss = next((pair for pair in of_logits if pair[1] is not None), (None, None))
+    if primitive is None or loss is None:
+        return None
+    logits, target, *weights = loss.operands
+    slope = reader(steps, LOSSES[primitive], linear.out, target, place=1)
+    if slope is None or any(w is not None for w in weights):
+        return None
+    g, divisor, reduction = slope.operands[0], slope.attributes["divisor"] or 1, loss.attributes
+    if (
+        not fused.alike(linear.xp, logits, target)
+        or {logits.dtype, g.dtype} != {x.dtype}
+        or g.shape != ()
+        or {"mean": len(x), "sum": 1}.get(reduction["reduction"]) != divisor
+    ):
+        return None
+    product = reader(steps, products.Mm, slope.out, x)
+    if product is None or product.operands[0].shape != (1, len(x)):
+        return None
+    operands = {"x": x, "weight": weight, "target": target, "g": g}
+    outputs = {"loss": loss.out, "gradient": product.out}
+    kernels = [linear, loss, slope, product]
+    if bias is not None:
+        operands["bias"] = bias
+    total = reader(steps, broadcasting.SumTo, slope.out)
+    if total is not None and total.out.shape == (1,):
+        outputs["bias_gradient"] = total.out
+        kernels.append(total)
+    numbers = {"which": fused.LOSSES[list(LOSSES).index(primitive)], "divisor": divisor}
+    title = f"one pass over {len(x):,} rows"
+    call = Joint(fused.rows_to_one, linear, title, operands, outputs, numbers)
+    return Found(kernels, call, {"z": linear.out, "slopes": slope.out})
+
+
+def loss_of_classes(terms: Kernel, steps: Sequence[Any]) -> Found | None:
+    """The cross-entropy of so few samples that one block takes them, and its gradient."""
+    x, target, weight = terms.operands
+    if not fused.takes_few_logits(terms.xp, x, target, weight):
+        return None
+    loss = reader(steps, class_losses.CrossEntropy, x, terms.out, target, weight)
+    slope = reader(steps, class_losses.CrossEntropyReverse, x, terms.out, target, weight, place=1)
+    if loss is None or slope is None or loss.operands[0] is not x:
+        return None
+    g = slope.operands[0]
+    if g.shape != () or g.dtype != x.dtype or loss.attributes["reduction"] == "none":
+        return None
+    operands = {"x": x, "target": target, "g": g}
+    if weight is not None:
+        operands["weight"] = weight
+    outputs = {"loss": loss.out, "slopes": slope.out}
+    title = f"cross_entropy and its gradient {tuple(x.shape)}"
+    call = Joint(fused.class_loss, terms, title, operands, outputs, loss.attributes)
+    return Found([terms, loss, slope], call, {})
+
+
+FIRST: dict[type, Callable[[Kernel, Sequence[Any]], Found | None]] = {
+    products.LinearLayer: pass_over_rows,
+    class_losses.CrossEntropyTerms: loss_of_classes,
+}
+
+
+def replaced(steps: list[Any], found: Found, escaping: set[int]) -> list[Any] | None:
+    """The steps with the call; None where it has no place among them."""
+    members = {id(kernel) for kernel in found.kernels}
     places = [i for i, step in enumerate(steps) if id(step) in members]
     between = [s for s in steps[places[0] : places[-1] + 1] if id(s) not in members]
-    made = {root_of(kernel.out) for kernel in one.kernels}
+    made = {root_of(kernel.out) for kernel in found.kernels}
+    inner = made - roots(found.call.outputs.values())
     before, after = [], []
     for step in between:
         if not isinstance(step, Kernel) or step.into_existing:
@@ -129,13 +142,15 @@ def replaced(steps: list[Any], one: Pass, escaping: set[int]) -> list[Any] | Non
         else:
             made.add(root_of(step.out))
             after.append(step)
-    inner = {root_of(one.linear.out), root_of(one.slope.out)}
     read = inner & escaping
     rest = list(read_of([*after, *steps[places[-1] + 1 :]], inner - escaping, read))[::-1]
-    joint = one.joint(read)
-    if not made.isdisjoint(roots(joint.operands.values())):
+    beside = {name: a for name, a in found.beside.items() if root_of(a) in read}
+    if not read <= roots(beside.values()):
         return None
-    return [*steps[: places[0]], *before, joint, *rest]
+    if not made.isdisjoint(roots(found.call.operands.values())):
+        return None
+    call = found.call._replace(outputs={**found.call.outputs, **beside})
+    return [*steps[: places[0]], *before, call, *rest]
 
 
 def read_of(steps: list[Any], inner: set[int], read: set[int]) -> Iterator[Any]:

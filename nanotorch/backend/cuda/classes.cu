@@ -9,6 +9,7 @@
 #include "numbers.cuh"
 #include "rows.cuh"
 
+enum Reduction { NONE, MEAN, SUM };  // the numbers that fused.py passes
 const int MOST = 1024;  // samples that class_loss takes
 
 // The classes of the samples, and what they weigh.
@@ -92,7 +93,7 @@ __global__ void class_reverse(
 template <typename T>
 __global__ void __launch_bounds__(1024) class_loss(
     const T* g, const T* x, const long long* target, const T* weight, T* loss, T* y, int n,
-    int classes, long long ignored, int mean, int group, long long* word, int op) {
+    int classes, long long ignored, int reduction, int group, long long* word, int op) {
     __shared__ T terms[4][MOST];
     const Targets<T> targets = {target, weight, classes, ignored};
     for (Rows place(group); place.row < n; place.row += place.stride) {
@@ -112,7 +113,7 @@ __global__ void __launch_bounds__(1024) class_loss(
             for (int i = threadIdx.x; i < n; i += 256) sums[what] += terms[2 + what][i];
         sums[what] = over_block(sums[what], Add(), (T)0);
     }
-    const T weights = mean ? sums[1] : (T)1, cotangent = *g / weights;
+    const T weights = reduction == MEAN ? sums[1] : (T)1, cotangent = *g / weights;
     if (threadIdx.x == 0) *loss = sums[0] / weights;
     for (int j = threadIdx.x; j < n * classes; j += blockDim.x) {
         const int i = j / classes;

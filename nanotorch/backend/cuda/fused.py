@@ -157,9 +157,10 @@ def class_total(
     xp: Any, terms: Array, reduction: str, like: tuple[tuple[int, ...], Any], out: Array | None
 ) -> Array:
     """The losses of all samples, or their sum, or that by the sum of their weights."""
+    y, sums = output(xp, out, like[0] if reduction == "none" else (), like[1]), terms[2:]
     if reduction == "none":
-        return written(xp, terms[2].reshape(like[0]).astype(like[1], copy=False), out)
-    y, sums = output(xp, out, (), like[1]), terms[2:]
+        xp.copyto(y, terms[2].reshape(y.shape), casting="unsafe")
+        return written(xp, y, out)
     if sums.shape[1] > ONE_BLOCK:
         sums = xp.empty((2, 1), terms.dtype)
         for i in range(2):
@@ -210,6 +211,58 @@ def nll_reverse(
         terms = class_terms(xp, NOWHERE, (shape, g.dtype), target, weight, ignore_index)
     given = (target, weight, ignore_index, reduction, shape, out)
     return class_slope(xp, g, NOWHERE, terms, *given)
+
+
+def cross_entropy_terms(
+    xp: Any, x: Array, target: Array, weight: Any, *, ignore_index: int, reduction: str,
+    out: Array | None = None,
+) -> Array:  # fmt: skip
+    if not (alike(xp, x) and takes_classes(target, weight, x.dtype)):
+        return NotImplemented
+    like, given = (x.shape, x.dtype), (target, weight, ignore_index)
+    return written(xp, class_terms(xp, x, like, *given, plain=False, op="nll_loss", out=out), out)
+
+
+def cross_entropy(
+    xp: Any, x: Array, terms: Any, target: Array, weight: Any, *, reduction: str,
+    out: Array | None = None, **how: Any,
+) -> Array:  # fmt: skip
+    if not (alike(xp, x) and takes_classes(target, weight, x.dtype)):
+        return NotImplemented
+    if terms is None:
+        terms = cross_entropy_terms(xp, x, target, weight, reduction=reduction, **how)
+    return class_total(xp, terms, reduction, (target.shape, x.dtype), out)
+
+
+def cross_entropy_reverse(
+    xp: Any, g: Array, x: Array, terms: Any, target: Array, weight: Any, *, ignore_index: int,
+    reduction: str, out: Array | None = None,
+) -> Array:  # fmt: skip
+    if not (alike(xp, x) and takes_classes(target, weight, x.dtype)):
+        return NotImplemented
+    how: dict[str, Any] = {"ignore_index": ignore_index, "reduction": reduction}
+    if terms is None:
+        terms = cross_entropy_terms(xp, x, target, weight, **how)
+    g = xp.ascontiguousarray(g, x.dtype)
+    return class_slope(xp, g, x, terms, target, weight, ignore_index, reduction, x.shape, out)
+
+
+def takes_few_logits(xp: Any, x: Array, target: Array, weight: Any) -> bool:
+    """Whether `class_loss` takes these: samples whose classes lie side by side."""
+    few = x.ndim == 2 and len(x) <= 1024 and x.shape[1] <= 1024 and x.size <= 2**15
+    return few and alike(xp, x) and takes_classes(target, weight, x.dtype)
+
+
+def class_loss(
+    xp: Any, *, x: Array, target: Array, g: Array, loss: Array, slopes: Array,
+    weight: Any = NOWHERE, ignore_index: int, reduction: str,
+) -> None:  # fmt: skip
+    """The cross-entropy of few samples, and g times its slopes, in one launch."""
+    n, classes = x.shape
+    numbers = (*map(numpy.int32, (n, classes)), numpy.int64(ignore_index), REDUCTIONS[reduction])
+    arrays, group = (g, x, target, weight, loss, slopes), threads_for_rows(n, classes, 1)[2]
+    given = (*arrays, *numbers, group, *checks.arguments(xp, "nll_loss"))
+    launch(xp, "classes", "class_loss", x.dtype.char, (1,), (1024,), given)
 
 
 def takes_classes(target: Any, weight: Any, dtype: Any) -> bool:
