@@ -70,6 +70,24 @@ class Choice(NamedTuple):
     outcome: bool
 
 
+class Joint(NamedTuple):
+    """A call in place of several kernels of a step, the first of which is `kernel`; by the names of
+    its parameters, what it reads, and what it writes."""
+
+    call: Callable[..., Any]
+    kernel: Any
+    title: str
+    operands: dict[str, Array]
+    outputs: dict[str, Array]
+    numbers: dict[str, Any]
+
+
+class Done(NamedTuple):
+    """Marks where a lowered kernel ends; a branch before it may still call the whole kernel."""
+
+    kernel: Any
+
+
 Note = Call | View | Choice
 
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from nanotorch.compile.lines import LIVE, ROWS
+from nanotorch.compile.lines import LIVE
 from nanotorch.compile.plan import Plan
 
 
@@ -18,7 +18,7 @@ class Explanation:
     replays: the number of replays that were timed.
     values: what is kept in memory: block, first and last call in which it is used, shape, bytes.
     blocks: the bytes of each block. bytes: their sum. bytes_apart: the sum of all values' bytes.
-    tiled: the kernels of a pass over rows.
+    tiled: the kernels of passes over rows or elements.
     """
 
     def __init__(self, program: Any, name: str) -> None:
@@ -45,7 +45,7 @@ class Explanation:
         self.blocks = [block.nbytes for block in plan.memory.blocks]
         self.bytes = sum(self.blocks)
         self.bytes_apart = sum(value.bytes for value in self.values)
-        self.tiled: list[str] = [] if plan.tiling is None else plan.tiling.titles
+        self.tiled = [kernel for call in self.calls for kernel in call.within]
 
     @property
     def memory(self) -> str:
@@ -85,7 +85,7 @@ class Explanation:
                 name = call.call or "as a whole, where it branches"
                 took_text = "" if took is None else microseconds([took])
                 yield columns(took_text, "", f"{call.bytes:,}", f"    {name}")
-            for kernel in self.tiled if first.family == ROWS else ():
+            for kernel in first.within:
                 yield columns("", "", "", f"    {kernel}")
 
 

@@ -34,6 +34,7 @@ class Line(NamedTuple):
     dtype: str = ""
     bytes: int = 0  # read and written
     otherwise: bool = False  # runs only where a branch goes another way than in the recording
+    within: tuple[str, ...] = ()  # the kernels of a pass
 
 
 def family_of(module: str) -> str:

@@ -40,6 +40,7 @@ class Memory:
         self.values: list[Value] = []  # all that the blocks hold in the course of a replay
         self.line = 0  # of the program, which is being written
         self.last: dict[int, int] = {}
+        self.model: Memory | None = None  # of a larger piece, in whose blocks to lie
         self.alone: set[int] = set()  # the roots whose block is to hold nothing else, ever
         self._free: dict[int, list[int]] = {}  # numbers of blocks, by size
         self._held: dict[int, int] = {}  # the number of the value of each root that is in use
@@ -61,7 +62,10 @@ class Memory:
             waiting = [len(self.blocks)]
             # Not what freed memory held, the values of the recording: a plan that reads what it has
             # not written would agree with it once.
-            self.blocks.append(xp.full(size, 255, "u1"))
+            if self.model is not None:
+                self.blocks.append(self.model.blocks[len(self.blocks)][:size])
+            else:
+                self.blocks.append(xp.full(size, 255, "u1"))
         number = waiting.pop()
         self._held[root_of(array)] = self._begins(array, number)
         self.places[id(array)] = laid_out(self.blocks[number], array)

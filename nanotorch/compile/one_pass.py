@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from nanotorch.backend import MODULES, Array
 from nanotorch.backend.cuda import fused
+from nanotorch.compile.calls import Joint
 from nanotorch.compile.memory import root_of
-from nanotorch.compile.program import Joint, Recorded
+from nanotorch.compile.program import Recorded
 from nanotorch.compile.recorder import Kernel, Live
 from nanotorch.ops import binary_losses, broadcasting, class_losses, losses, products
 

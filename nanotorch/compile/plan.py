@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nanotorch.backend import HOST, MODULES, Array
+from nanotorch.compile.chains import arrays_of, chained
 from nanotorch.compile.memory import root_of
-from nanotorch.compile.program import REFERENCES, Program, Recorded, Slot, Step, arrays_of
+from nanotorch.compile.program import REFERENCES, Program, Recorded, Slot, Step
 from nanotorch.compile.recorder import Draw, Kernel, Live, Recorder
 from nanotorch.compile.rows import NotRowWise
 from nanotorch.compile.stopwatch import Stopwatch
@@ -169,10 +170,11 @@ class Plan(Program):
             self.tiling = Tiling(self, record, self.escaping(), steps)
         except NotRowWise as reason:
             self.tiling, self.why_not_tiled = None, str(reason)
-            calls = self.lowered(steps)
+            calls = self._chained(self.lowered(steps))
             program = self.written(calls, self._last_uses(calls))
         else:
-            before, after = self.lowered(self.tiling.before), self.lowered(self.tiling.after)
+            parts = self.tiling.before, self.tiling.after
+            before, after = (self._chained(self.lowered(part)) for part in parts)
             last = self._last_uses([*before, *after])
             for kernel, _ in self.tiling.within:  # what it reads and makes stays until its end
                 for array in (*kernel.operands, kernel.out):
@@ -182,13 +184,17 @@ class Plan(Program):
             self.memory.line = len(self.lines)
             program += self.tiling.lines()
             self.lines.append(self.tiling.explained(program[-1]))
-            program += self.written(after, last)
+            program += self.written(after, last, len(before))
             self.targets = [(self.array_name(a), i) for a, i in self.tiling.counted()]
         results = ", ".join(self.array_name(a) for a in self.outputs)
         arguments = ", ".join(f"x{i}" for i in range(len(self.record.inputs)))
         end = f"return ({results}{',' if results else ''})"
         self.source = [f"run({arguments})", *head, *program, end]
         return self.function(self.source[0], self.source[1:], "step")
+
+    def _chained(self, steps: list[Step]) -> list[Step]:
+        """The steps, with chains of elementwise calls that may write to all but the inputs."""
+        return chained(steps, self.moving - {id(a) for a in self.fresh or ()})
 
     def escaping(self) -> set[int]:
         """The memory that leaves the step, or is read by live calls."""

@@ -9,11 +9,22 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from nanotorch.backend import HOST, MODULES, Array, promote
 from nanotorch.backend.halves import kernel_for, kernel_of
-from nanotorch.compile.calls import OUT_FIRST, Call, Choice, Note, View, calls_of, same_form
+from nanotorch.compile.calls import (
+    OUT_FIRST,
+    Call,
+    Choice,
+    Done,
+    Joint,
+    Note,
+    View,
+    calls_of,
+    same_form,
+)
+from nanotorch.compile.chains import Chain, Pieces, arrays_of as arrays_of, is_single
 from nanotorch.compile.lines import ROWS, Line, call_name, family_of
 from nanotorch.compile.memory import Memory, root_of
 from nanotorch.compile.recorder import Draw, Kernel, Live
@@ -21,47 +32,11 @@ from nanotorch.compile.source import Source
 from nanotorch.ops.casting import Clone
 from nanotorch.tensor import Tensor
 
-
-class Done(NamedTuple):
-    """Marks where a lowered kernel ends; a branch before it may still call the whole kernel."""
-
-    kernel: Kernel
-
-
-class Joint(NamedTuple):
-    """A call in place of several kernels of a step, the first of which is `kernel`; by the names of
-    its parameters, what it reads, and what it writes."""
-
-    call: Callable[..., Any]
-    kernel: Kernel
-    title: str
-    operands: dict[str, Array]
-    outputs: dict[str, Array]
-    numbers: dict[str, Any]
-
-
 # NumPy wants `out` of these by name: a third operand by position might be meant to be compared too.
 KEYWORD_ONLY = (HOST.maximum, HOST.minimum)
 
 Recorded = Kernel | Draw | Live
-Step = Recorded | Joint | Call | View | Choice | Done
-
-
-def arrays_of(step: Step) -> list[Array]:
-    """The arrays that a step reads and writes."""
-    if isinstance(step, Done):
-        step = step.kernel
-    if isinstance(step, Kernel):
-        return [a for a in (*step.operands, step.out) if type(a) in MODULES]
-    if isinstance(step, Call):
-        return [*step.arrays, step.out]
-    if isinstance(step, Joint):
-        return [*step.operands.values(), *step.outputs.values()]
-    if isinstance(step, View):
-        return [step.base]
-    if isinstance(step, Choice):
-        return [step.value]
-    return [step.out] if isinstance(step, Draw) else []
+Step = Recorded | Joint | Call | View | Choice | Done | Chain
 
 
 class Program(Source):
@@ -91,6 +66,13 @@ class Program(Source):
         """Lets go of the arrays of the recording, and of those that its kernels were noted with."""
         self.memory.places, self.names, self._constant_names = {}, {}, {}
         self._kernels, self._whole, self._kept = {}, {}, []
+
+    def alone(self, calls: Sequence[Step]) -> Callable[..., Any]:
+        """A function that makes these calls on the inputs, and nothing else."""
+        last = {root_of(a): position for position, c in enumerate(calls) for a in arrays_of(c)}
+        return self.function(
+            f"run({', '.join(self.names.values())})", self.written(calls, last), "step"
+        )
 
     def lowered(self, steps: Sequence[Step]) -> list[Step]:
         """The steps with the calls of NumPy that a kernel makes in its place, where they are
@@ -145,12 +127,12 @@ class Program(Source):
             return None
         return calls_of(primitive.kernel, step.operands, step.attributes, step.out)
 
-    def written(self, steps: Sequence[Step], last: dict[int, int]) -> list[str]:
-        """The lines of steps that are run one after the other."""
+    def written(self, steps: Sequence[Step], last: dict[int, int], first: int = 0) -> list[str]:
+        """The lines of steps that are run one after the other, from position `first` on."""
         program: list[str] = []
         memory, indent = self.memory, ""
         memory.begin(last)
-        for position, step in enumerate(steps):
+        for position, step in enumerate(steps, first):
             memory.line = len(self.lines)
             if isinstance(step, Live):
                 lines = self._live(step)
@@ -165,6 +147,8 @@ class Program(Source):
                 lines = self._call(step, position)
             elif isinstance(step, Joint):
                 lines = self._joint(step)
+            elif isinstance(step, Chain):
+                lines = self._chain(step, position)
             elif isinstance(step, View):
                 lines = self._view(step)
             elif isinstance(step, Choice):
@@ -189,7 +173,36 @@ class Program(Source):
         single = step.elementwise and step.out.ndim > 0
         name = self.single_text if single else self.value_text
         text = self.call_text(step, name, self.array_name(step.out))
-        self._note(text, self._kernels[id(step)], [*step.arrays, step.out], step.name)
+        if id(step) in self._kernels:
+            self._note(text, self._kernels[id(step)], [*step.arrays, step.out], step.name)
+        return [text]
+
+    def _chain(self, chain: Chain, position: int) -> list[str]:
+        """The line that makes the calls of a chain piece by piece."""
+        memory, arrays = self.memory, chain.arrays
+        large = [a for a in arrays if not is_single(a)]
+        written = {id(call.out) for call in chain.calls}
+
+        def is_within(array: Array) -> bool:
+            known = id(array) in self.moving or id(array) in memory.places
+            return not known and id(array) in self.own and memory.last[root_of(array)] == position
+
+        cut = [a for a in large if not is_within(a)]
+        singles = [a for a in arrays if is_single(a)]
+        numbers = [a for a in singles if id(a) in self.moving]
+        totals = [a for a in singles if id(a) in written]
+        for array in (*cut, *totals):
+            self._make_room(array)
+        inputs = [*cut, *numbers, *totals]
+        fixed = {id(a): memory.place(a).reshape(-1)[:1].reshape(()) for a in singles}
+        runner = Pieces(chain, Program, inputs, fixed, len(cut), len(totals))
+        text = f"{self.constant('pieces', runner)}({', '.join(map(self.array_name, inputs))})"
+        title = f"one pass over {large[0].size:,} elements, {runner.height:,} at a time"
+        kernels = [self._kernels[id(call)] for call in chain.calls]
+        within = tuple({id(k): k.primitive.title() for k in kernels}.values())
+        nbytes = sum(a.nbytes for a in (*cut, *totals))
+        form = large[0].shape, large[0].dtype.name, nbytes
+        self.lines.append(Line(text, id(chain), title, "", "elementwise", *form, within=within))
         return [text]
 
     def _joint(self, step: Joint) -> list[str]:

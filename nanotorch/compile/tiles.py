@@ -14,7 +14,7 @@ from typing import Any
 
 from nanotorch.backend import HOST, MODULES, Array, get_num_threads, one_blas_thread
 from nanotorch.backend.workers import side_by_side
-from nanotorch.compile.lines import Line
+from nanotorch.compile.lines import ROWS as ROWS_PASS, Line
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.program import Program
 from nanotorch.compile.recorder import Draw, Kernel, Live, Recorder
@@ -216,11 +216,11 @@ class Tiling:
         """What `explain` says of the line that runs the pass."""
         title = f"one pass over {self.rows:,} rows, {self.tile:,} at a time"
         nbytes = sum(array.nbytes for array in self.seeds.values())
-        return Line(source, id(self), title, "", "pass over rows", bytes=nbytes)
+        within = tuple(kernel.primitive.title() for kernel, _ in self.within)
+        return Line(source, id(self), title, "", ROWS_PASS, bytes=nbytes, within=within)
 
     def forget(self) -> None:
         """Lets go of the recording and its arrays, once the program is made; the names stay."""
-        self.titles = [kernel.primitive.title() for kernel, _ in self.within]
         del self.program, self.seeds, self.kinds, self.before, self.within, self.after
 
     def counted(self) -> list[tuple[Array, int]]:

@@ -184,7 +184,7 @@ class Update:
 
     __slots__ = (
         "apart", "arguments", "array", "bound", "checks", "counter", "module", "parameter",
-        "pieces", "scalars", "state", "threads",
+        "pieces", "scalars", "state",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -198,8 +198,7 @@ class Update:
         self.apart: Scalars | None = None  # of a parameter that has made fewer steps than others
         self.bound: Any = None  # the arrays of the scalars that are among the arguments
         self.arguments: tuple[Any, ...] = ()
-        self.pieces: list[Piece] | None = None
-        self.threads = 1  # that pieces are for: place by place in turn
+        self.pieces: list[list[Piece]] | None = None  # for each thread, with memory of its own
 
     def renew(self, parameter: Tensor, scalars: dict[Any, Scalars]) -> None:
         """Starts over with a parameter, or with a new array of it."""
@@ -230,16 +229,17 @@ class Update:
         if count <= 1:
             piece = whole(optimizer, memory, arrays, numbers)
             self.arguments = piece.arguments
-            self.pieces = [piece] if half else None
+            self.pieces = [[piece]] if half else None
             return
         arrays = [a if a is None else a.reshape(-1) for a in arrays]
         make, size = HalfPiece if half else Piece, -(-array.size // count)
-        self.threads = get_num_threads() if count >= THREADED else 1
-        self.pieces = []
-        for place, start in enumerate(range(0, array.size, size)):
-            stretch, own = slice(start, start + size), memory.of_thread(place % self.threads)
-            parts = [a if a is None else a[stretch] for a in arrays]
-            self.pieces.append(make(optimizer, own, parts, numbers, stretch))
+        threads = get_num_threads() if count >= THREADED else 1
+        stretches = [slice(start, start + size) for start in range(0, array.size, size)]
+        parts = [[a if a is None else a[stretch] for a in arrays] for stretch in stretches]
+        self.pieces = [
+            [make(optimizer, own, a, numbers, s) for a, s in zip(parts, stretches)]
+            for own in map(memory.of_thread, range(threads))
+        ]
 
     def run(self, optimizer: Optimizer, memory: Memory, gradient: Array) -> None:
         """The update from a gradient."""
@@ -251,18 +251,18 @@ class Update:
     def run_pieces(self, optimizer: Optimizer, memory: Memory, gradient: Array) -> None:
         """The update piece by piece; of the whole where the gradient lies in another order."""
         pieces: Any = self.pieces
-        if len(pieces) == 1:
-            pieces[0].run(gradient)
+        if len(pieces[0]) == 1:
+            pieces[0][0].run(gradient)
         elif gradient.flags.c_contiguous:
-            flat, most = gradient.reshape(-1), self.threads
-            count = min(get_num_threads(), most)
+            flat = gradient.reshape(-1)
+            waiting = iter(range(len(pieces[0])))  # a thread that is free takes the next piece
 
             def work(number: int) -> None:
-                for place, piece in enumerate(pieces):
-                    if place % most % count == number:
-                        piece.run(flat[piece.stretch])
+                for place in waiting:
+                    piece = pieces[number][place]
+                    piece.run(flat[piece.stretch])
 
-            side_by_side(work, count)
+            side_by_side(work, min(get_num_threads(), len(pieces)))
         else:
             whole(optimizer, memory, [self.array, *self.state], self.bound).run(gradient)
 
