@@ -24,12 +24,12 @@ from nanotorch.primitive import Primitive, apply
 from nanotorch.tensor import Tensor
 
 # So many bytes of weights are computed at once: on the CPU they stay in the cache.
-HOST_BYTES, DEVICE_BYTES = 1 << 19, 1 << 28
+HOST_BYTES, DEVICE_BYTES = 1 << 18, 1 << 28
 FEWEST_ROWS = 16  # below which the products are slow
-LARGEST = 40.0  # scores of which exp takes no maximum off
+LARGEST = math.exp(40)  # sums of exp(scores) up to it, and down to 1 / it, need no maximum off
 LOWEST = -3e38  # stands for the greatest score of a query that no key counts for
 CAUSAL_ROWS = 64  # a block of that many queries needs no keys beyond its last query
-THREADED = 1 << 19  # the weights for which threads pay
+THREADED = 1 << 17  # the weights for which threads pay
 
 
 class Attention(Fused):
@@ -80,14 +80,14 @@ class Attention(Fused):
             out = xp.empty((number, rows, heads, value.shape[3]), query.dtype).swapaxes(1, 2)
         y = out
 
-        def work(block: Block) -> None:
+        def work(block: Block, _: Any) -> None:
             weights, into = block.weights, y[block.queries]
             if block.noise is not None:
                 weights *= block.noise
             xp.matmul(weights, value[block.keys], out=into)
             into /= block.total
 
-        for_blocks(work, xp, query, key, mask, seed, causal, scale, dropout)
+        for_blocks(work, xp, query, key, None, mask, seed, causal, scale, dropout)
         return out
 
     @staticmethod
@@ -132,15 +132,15 @@ class AttentionReverse(Primitive):
             for place, (x, w) in enumerate(zip(inputs, wanted, strict=True))
         )
 
-        def work(block: Block) -> None:
-            queries, keys, scaled, weights, total, chances = block
+        def work(block: Block, values: Any) -> None:
+            queries, keys, weights, total, chances = block
             slope = g[queries] / total
             if of_value is not None:
                 kept = weights if chances is None else weights * chances
                 add_product(xp, kept.swapaxes(-1, -2), slope, of_value, block)
             if of_query is None and of_key is None:
                 return
-            rate = xp.matmul(slope, value[keys].swapaxes(-1, -2))
+            rate = xp.matmul(slope, values[..., : keys[2].stop])
             if chances is not None:
                 rate *= chances
             rate -= row_sums(xp, slope * y[queries])
@@ -148,9 +148,9 @@ class AttentionReverse(Primitive):
             if of_query is not None:
                 xp.multiply(xp.matmul(rate, key[keys]), scale, out=of_query[queries])
             if of_key is not None:
-                add_product(xp, rate.swapaxes(-1, -2), scaled, of_key, block)
+                add_product(xp, rate.swapaxes(-1, -2), query[queries] * scale, of_key, block)
 
-        for_blocks(work, xp, query, key, mask, seed, causal, scale, dropout)
+        for_blocks(work, xp, query, key, value, mask, seed, causal, scale, dropout)
         return out
 
 
@@ -180,10 +180,10 @@ class AttentionNoise(Primitive):
         out[...] = 0
         y = out
 
-        def work(block: Block) -> None:
+        def work(block: Block, _: Any) -> None:
             y[(*block.queries, block.keys[2])] = block.noise
 
-        for_blocks(work, xp, query, key, None, seed, causal, 1.0, dropout)
+        for_blocks(work, xp, query, key, None, None, seed, causal, 1.0, dropout)
         return out
 
 
@@ -192,17 +192,17 @@ class Block(NamedTuple):
 
     queries: tuple[slice, ...]
     keys: tuple[slice, ...]
-    scaled: Array  # query · scale
     weights: Array  # exp(scores), or exp(scores - the greatest of the row)
     total: Array  # their sum over the keys
     noise: Array | None
 
 
 def for_blocks(
-    work: Callable[[Block], None], xp: Any, query: Array, key: Array, mask: Array | None,
-    seed: Array | None, causal: bool, scale: float, dropout: float,
+    work: Callable[[Block, Any], None], xp: Any, query: Array, key: Array, value: Array | None,
+    mask: Array | None, seed: Array | None, causal: bool, scale: float, dropout: float,
 ) -> None:  # fmt: skip
-    """work(block) for all blocks of the weights, on the CPU heads side by side in threads."""
+    """work(block, valueᵀ of its heads) for all blocks of the weights, on the CPU heads side by side
+    in threads. Products with transposed copies are faster than with what is transposed in place."""
     (number, heads, length, _), columns = query.shape, key.shape[2]
     room = (HOST_BYTES if xp is HOST else DEVICE_BYTES) // query.dtype.itemsize
     rows = max(FEWEST_ROWS, room // max(columns, 1))
@@ -220,9 +220,13 @@ def for_blocks(
             draw = None
             if seed is not None:  # on the CPU alone: a GPU's dropout draws its own
                 draw = HOST.random.Generator(HOST.random.SFC64([*seed.view("u8"), place]))
+            scaled = xp.multiply(key[groups[place]].swapaxes(-1, -2), scale, order="C")
+            values = None
+            if value is not None:
+                values = xp.ascontiguousarray(value[groups[place]].swapaxes(-1, -2))
             for r in slices(length, rows):
                 queries = (*groups[place], r)
-                work(block(xp, query, key, mask, draw, queries, memory, causal, scale, dropout))
+                work(block(xp, query, scaled, mask, draw, queries, memory, causal, dropout), values)
 
     if xp is not HOST:
         run(0, 1)
@@ -235,30 +239,43 @@ def for_blocks(
 
 
 def block(
-    xp: Any, query: Array, key: Array, mask: Array | None, draw: Any,
-    queries: tuple[slice, slice, slice], memory: Array, causal: bool, scale: float, dropout: float,
+    xp: Any, query: Array, scaled: Array, mask: Array | None, draw: Any,
+    queries: tuple[slice, slice, slice], memory: Array, causal: bool, dropout: float,
 ) -> Block:  # fmt: skip
-    """The weights of some queries, in `memory`."""
-    (n, h, r), columns = queries, key.shape[2]
+    """The weights of some queries, in `memory`; `scaled` is keyᵀ · scale of their heads."""
+    (n, h, r), columns = queries, scaled.shape[-1]
     limit = min(columns, r.stop) if causal else columns
-    keys = (n, h, slice(limit))
-    scaled = query[queries] * scale
-    shape = (*scaled.shape[:3], limit)
+    x = query[queries]
+    shape = (*x.shape[:3], limit)
     scores = memory[: math.prod(shape)].reshape(shape)
-    xp.matmul(scaled, key[keys].swapaxes(-1, -2), out=scores)
-    if mask is not None:
-        places = zip((n, h, r, slice(limit)), mask.shape, strict=True)
-        shown = mask[tuple(s if size > 1 else slice(None) for s, size in places)]
-        scores += hidden_by(xp, ~shown, scores.dtype) if shown.dtype.kind == "b" else shown
-    if causal and r.start < limit:
-        beyond = xp.arange(r.start, limit) > xp.arange(r.start, r.stop)[:, None]
-        scores[..., r.start :] += hidden_by(xp, beyond, scores.dtype)
-    added = mask is not None and mask.dtype.kind != "b"
-    if limit and (added or not small(xp, scaled, key[keys])):
-        top = scores.max(-1, keepdims=True)
-        scores -= top if mask is None else xp.maximum(top, LOWEST)
-    xp.exp(scores, out=scores)
-    total = row_sums(xp, scores)
+
+    def compute() -> None:
+        xp.matmul(x, scaled[..., :limit], out=scores)
+        if mask is not None:
+            places = zip((n, h, r, slice(limit)), mask.shape, strict=True)
+            shown = mask[tuple(s if size > 1 else slice(None) for s, size in places)]
+            added = hidden_by(xp, ~shown, scores.dtype) if shown.dtype.kind == "b" else shown
+            xp.add(scores, added, out=scores)
+        if causal and r.start < limit:
+            beyond = xp.arange(r.start, limit) > xp.arange(r.start, r.stop)[:, None]
+            scores[..., r.start :] += hidden_by(xp, beyond, scores.dtype)
+
+    def sums(less: Any) -> Array:
+        if less is not None:
+            xp.subtract(scores, less, out=scores)
+        return row_sums(xp, xp.exp(scores, out=scores))
+
+    # To take the greatest score off is a third of the time for short rows, and rarely needed. On a
+    # GPU the host would wait for the answer.
+    compute()
+    total = None
+    if xp is HOST:
+        total = sums(None)
+        if total.size and not (1 / LARGEST < total.min() and total.max() < LARGEST):
+            total = None
+            compute()
+    if total is None:
+        total = sums(xp.maximum(scores.max(-1, keepdims=True), LOWEST) if limit else None)
     if mask is not None or not limit:
         total += total == 0  # of a query that no key counts for
     chances = None
@@ -266,16 +283,7 @@ def block(
         chances = draw.random(shape, scores.dtype)
         xp.less(chances, 1 - dropout, out=chances)
         chances *= 1 / (1 - dropout)
-    return Block(queries, keys, scaled, scores, total, chances)
-
-
-def small(xp: Any, scaled: Array, key: Array) -> bool:
-    """Whether exp of the scores can neither overflow nor vanish: then they need no maximum taken
-    off, which is half of the time for short rows. On a GPU the host would wait for the answer."""
-    if xp is not HOST:
-        return False
-    lengths = [row_sums(xp, x * x).max() for x in (scaled, key)]
-    return bool(lengths[0] * lengths[1] < LARGEST**2)
+    return Block(queries, (n, h, slice(limit)), scores, total, chances)
 
 
 def row_sums(xp: Any, x: Array) -> Array:
