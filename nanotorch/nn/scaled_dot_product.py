@@ -221,10 +221,11 @@ def for_blocks(
             draw = None
             if seed is not None:  # on the CPU alone: a GPU's dropout draws its own
                 draw = HOST.random.Generator(HOST.random.SFC64([*seed.view("u8"), place]))
-            scaled = xp.multiply(key[groups[place]].swapaxes(-1, -2), scale, order="C")
+            scaled = key[groups[place]].swapaxes(-1, -2).copy("C")
+            scaled *= scale
             values = None
             if value is not None:
-                values = xp.ascontiguousarray(value[groups[place]].swapaxes(-1, -2))
+                values = value[groups[place]].swapaxes(-1, -2).copy("C")
             for r in slices(length, rows):
                 queries = (*groups[place], r)
                 work(block(xp, query, scaled, mask, draw, queries, memory, causal, dropout), values)
