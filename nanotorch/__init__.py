@@ -78,8 +78,6 @@ from nanotorch.creation import (
 )
 from nanotorch.tensor import Size, Tensor
 
-globals().update(ops.FUNCTIONS)  # exp, sum, matmul, …: the list is in ops
-
 _LOADED_WITH_CUDA += ["nanotorch.cuda.kernel_table", "nanotorch.cuda.placement"]
 
 if TYPE_CHECKING:
@@ -164,6 +162,6 @@ if TYPE_CHECKING:
         use_deterministic_algorithms,
     )
 else:
-    __getattr__, __dir__ = _on_demand(__name__)
+    __getattr__, __dir__ = _on_demand(__name__, ops.FUNCTIONS)  # exp, sum, matmul, …
 
 __version__ = "0.1.0"

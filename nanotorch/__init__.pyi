@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, NamedTuple, ParamSpec, Protocol, Self,
 from typing import TypeAlias, TypeVar, overload
 from nanotorch.backend import device as Device, dtype as DType
 from nanotorch import working_directory as _working_directory
+from nanotorch.backend.loading import on_demand as _on_demand
 from nanotorch import autograd as autograd
 from nanotorch import ops as ops
 from nanotorch.autograd import enable_grad as enable_grad
@@ -50,7 +51,6 @@ from nanotorch.backend.dtypes import int_ as int
 from nanotorch.backend.dtypes import long as long
 from nanotorch.backend.dtypes import short as short
 from nanotorch.backend.dtypes import uint8 as uint8
-from nanotorch.backend.loading import on_demand as _on_demand
 from nanotorch.compile import compile as compile
 from nanotorch.creation import arange as arange
 from nanotorch.creation import as_tensor as as_tensor

@@ -94,8 +94,7 @@ class Primitive(Node):
         cls.backward_name = cls.__dict__.get("backward_name") or f"{cls.__name__}Backward0"
         cls.arguments = tuple(None if rule is None else cls.needs(rule) for rule in cls.vjp)
         cls.savings = {}
-        rules = sum(1 << i for i, rule in enumerate(cls.vjp) if rule is not None)
-        cls.differentiable = -1 if cls.variadic else rules
+        cls.differentiable = -1 if cls.variadic else sum(1 << i for i, r in enumerate(cls.vjp) if r)
 
     @classmethod
     def needs(cls, rule: Rule) -> tuple[tuple[int, Any], ...]:

@@ -7,7 +7,6 @@ a leading underscore, whose defaults belong to the class: making a tensor sets o
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -44,12 +43,14 @@ from nanotorch.backend import (
     to_device,
 )
 from nanotorch.backend.loading import when_called
-from nanotorch.backend.memory import Place, shown, to_copy
 from nanotorch.node import Node, RemovableHandle, Traced
 from nanotorch.operators import Operators
 
 tensor_format = when_called("nanotorch.printing", "tensor_format")
 tensor_repr = when_called("nanotorch.printing", "tensor_repr")
+deepcopy = when_called("copy", "deepcopy")
+shown = when_called("nanotorch.backend.memory", "shown")
+to_copy = when_called("nanotorch.backend.memory", "to_copy")
 
 
 class Size(tuple[int, ...]):
@@ -605,7 +606,7 @@ class Tensor(Operators):
         out: Tensor = object.__new__(type(self))
         memo[id(self)] = out
         out._array, out._requires_grad = self._copied_array(memo), self._requires_grad
-        out.__dict__.update(copy.deepcopy(self._attributes(), memo))
+        out.__dict__.update(deepcopy(self._attributes(), memo))
         if self._grad is not None:
             out._grad = self._grad.__deepcopy__(memo)
         return out
@@ -615,7 +616,7 @@ class Tensor(Operators):
         if not isinstance(self._array, HOST.ndarray):
             return copy_of(self._array)
         owner, place = to_copy(self._array, keeps_order=True)
-        return shown(copy.deepcopy(owner, memo), place)
+        return shown(deepcopy(owner, memo), place)
 
     def _attributes(self) -> dict[str, Any]:
         """What was set on this tensor and is not the engine's."""
@@ -635,7 +636,7 @@ def _restored(
 ) -> Tensor:
     """The tensor that a pickle holds; one of before says no place in its memory."""
     out = object.__new__(kind)
-    out._array = owner if place is None else shown(owner, Place(*place))
+    out._array = owner if place is None else shown(owner, place)
     out._requires_grad = required
     out.__dict__.update(attributes)
     return out

@@ -7,7 +7,6 @@ from typing import Any, Generic, Literal, NamedTuple, ParamSpec, Protocol, Self,
 from typing import TypeAlias, TypeVar, overload
 from nanotorch.backend import device as Device, dtype as DType
 from nanotorch.operators import Operand, ValuesAndIndices
-import copy
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,7 +20,6 @@ from nanotorch.autograd.inplace import become_view, bump, check_inplace, refresh
 from nanotorch.autograd.walk import retaining
 from nanotorch.backend import CPU, HOST, Array, array_module, copy_of, device as Device, device_of, dtype as DType, dtype_of, fitting, get_default_dtype, is_array, is_pinned, layouts, module_of, on_device, on_device_of, pinned, tensor_type, to_device
 from nanotorch.backend.loading import when_called
-from nanotorch.backend.memory import Place, shown, to_copy
 from nanotorch.node import Node, RemovableHandle, Traced
 from nanotorch.operators import Operators
 

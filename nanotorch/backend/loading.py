@@ -7,14 +7,17 @@ import functools
 import importlib
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def on_demand(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def on_demand(
+    package: str, functions: Mapping[str, Callable[..., Any]] | None = None
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """A package's `__getattr__` and `__dir__` (PEP 562): what it imports under `if TYPE_CHECKING:`
-    loads when it is first asked for. A function stays in its place when a module of its name is
-    imported beside it, which Python would put there."""
+    loads when it is first asked for, and so do `functions`. A function stays in its place when a
+    module of its name is imported beside it, which Python would put there."""
+    functions = functions or {}
 
     @functools.cache
     def sources() -> dict[str, tuple[str, str]]:
@@ -32,18 +35,21 @@ def on_demand(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str
     def __getattr__(name: str) -> Any:  # noqa: N807 - Python's name
         if name == "__all__":  # which `from package import *` asks for
             return [public for public in __dir__() if not public.startswith("_")]
-        if name.startswith("__") or name not in sources():
+        if name in functions:
+            value = functions[name]
+        elif name.startswith("__") or name not in sources():
             outside = importlib.import_module("nanotorch.outside")
             raise AttributeError(outside.answer(f"{package}.{name}"))
-        module, there = sources()[name]
-        if module == package:
-            return importlib.import_module(f"{package}.{there}")
-        value = getattr(importlib.import_module(module), there)
+        else:
+            module, there = sources()[name]
+            if module == package:
+                return importlib.import_module(f"{package}.{there}")
+            value = getattr(importlib.import_module(module), there)
         setattr(sys.modules[package], name, value)  # the next time it is there
         return value
 
     def __dir__() -> list[str]:  # noqa: N807 - Python's name
-        return sorted({*vars(sys.modules[package]), *sources()})
+        return sorted({*vars(sys.modules[package]), *functions, *sources()})
 
     class Package(types.ModuleType):
         def __setattr__(self, name: str, value: Any) -> None:
@@ -57,7 +63,7 @@ def on_demand(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str
 
 
 def when_called(module: str, name: str) -> Callable[..., Any]:
-    """A function that calls what a module of ours has under a name, and loads it for that."""
+    """A function that calls what a module has under a name, and loads the module for that."""
     function: Callable[..., Any] | None = None
 
     def call(*args: Any, **options: Any) -> Any:

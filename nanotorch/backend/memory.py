@@ -51,9 +51,10 @@ def to_copy(array: Array, keeps_order: bool) -> tuple[Array, Place]:
     return owner, place_in(owner, array)
 
 
-def shown(owner: Array, place: Place) -> Array:
+def shown(owner: Array, place: Place | tuple[Any, ...]) -> Array:
     """The array at a place in the memory of `owner`, a copy of the owner that it was found in."""
     if is_sparse(owner):
         return owner
+    offset, shape, strides, dtype = place
     content = owner.ravel(order="K").view(numpy.uint8)
-    return numpy.ndarray(place.shape, place.dtype, content, place.offset, place.strides)
+    return numpy.ndarray(shape, dtype, content, offset, strides)

@@ -169,7 +169,7 @@ from nanotorch.ops.linalg import (
     tensordot as tensordot,
     trace as trace,
 )
-from nanotorch.ops.outputs import in_place as in_place, public as public, write as write
+from nanotorch.ops.outputs import Functions, in_place as in_place, write as write
 from nanotorch.ops.pairs import (
     addcdiv as addcdiv,
     addcmul as addcmul,
@@ -313,7 +313,7 @@ LATER = {
 
 # Neither functions of the package nor methods: they serve rules, layers and `nanotorch.linalg`.
 INTERNAL = {
-    *("__dir__", "__getattr__", "in_place", "on_demand", "public", "when_called", "write"),
+    *("__dir__", "__getattr__", "in_place", "on_demand", "when_called", "write"),
     "where_else",
     *("alias", "cast", "embed", "getitem", "inv", "move", "ones_like", "power", "setitem"),
     *("solve", "sum_to", "zeros_like", "elu", "gelu", "leaky_relu", "logsigmoid"),
@@ -373,11 +373,9 @@ _public: dict[str, Callable[..., Any]] = {
 }
 _public |= ALIASES
 _public |= {name: when_called(f"{__name__}.{file}", name) for name, file in LATER.items()}
-FUNCTIONS = {
-    name: public(f, writes=name not in WITHOUT_OUT)
-    for name, f in _public.items()
-    if name not in METHODS_ONLY
-}
+FUNCTIONS = Functions(
+    {name: f for name, f in _public.items() if name not in METHODS_ONLY}, WITHOUT_OUT
+)
 METHODS = {name: f for name, f in _public.items() if name not in FUNCTIONS_ONLY}
 METHODS["where"] = where_else  # whose condition comes second
 # Draws into a tensor, which load the generators of random numbers when first called.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import collections
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from nanotorch.backend.errors import check_shape
@@ -113,6 +113,26 @@ def public(function: Callable[..., Any], writes: bool) -> Callable[..., Any]:
     forms: dict[tuple[str, ...], Callable[..., Any]] = {("x",): one, ("a", "b"): two}
     of_primitive = function.__module__ == "nanotorch.primitive"  # made by its `function`
     return named_after(function, forms.get(names(), several) if of_primitive else several)
+
+
+class Functions(Mapping[str, Callable[..., Any]]):
+    """The functions of the package by name, each made from its op when it is first asked for."""
+
+    def __init__(self, ops: dict[str, Callable[..., Any]], without_out: set[str]) -> None:
+        self._ops, self._without_out = ops, without_out
+        self._functions: dict[str, Callable[..., Any]] = {}
+
+    def __getitem__(self, name: str) -> Callable[..., Any]:
+        if name not in self._functions:
+            function = public(self._ops[name], writes=name not in self._without_out)
+            self._functions.setdefault(name, function)
+        return self._functions[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ops)
+
+    def __len__(self) -> int:
+        return len(self._ops)
 
 
 def named_after(function: Callable[..., Any], wrapper: Any) -> Callable[..., Any]:
