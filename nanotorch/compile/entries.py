@@ -24,7 +24,7 @@ from nanotorch.compile.lines import Line, family_of
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.outputs import Output
 from nanotorch.compile.program import Program, arrays_of
-from nanotorch.compile.recorder import Kernel, Where, line_outside
+from nanotorch.compile.recorder import Kernel
 from nanotorch.compile.source import Source
 from nanotorch.compile.values import identity, is_plain, tests_of
 from nanotorch.node import RELEASED, Node, Traced
@@ -104,7 +104,6 @@ class Entry:
         self.places = 0  # how many with a node the path has, itself included
         self.place = -1  # its number among those; -1 without a node
         self.apply: Callable[..., Any] = self._first
-        self.where: Where | None = None
         self.why_eager = ""
         self.grad_off = False  # without a node: whether that is because of no_grad
         self.same: list[tuple[int, int]] = []  # pairs of inputs that are one array
@@ -115,16 +114,17 @@ class Entry:
 
     # --- the first time ---------------------------------------------------------------------------
 
-    @classmethod
-    def following(cls, primitive: Any, inputs: Any, attributes: Any) -> Entry:
-        """The entry of an application that has not been met at this place of a path."""
-        entry = cls(primitive, attributes)
-        entry.where = line_outside()
+    def describe(self, inputs: Any) -> None:
+        """Takes note of the inputs, before the engine computes what has not been met at this place
+        of a path."""
         try:
-            entry._describe(inputs)
+            if self.primitive.depends_on_values(inputs):
+                raise Unknown("the shape of its output depends on values")
+            if not is_plain(tuple(self.attributes.values())):
+                raise Unknown("its options are not plain values")
+            self.operands = [self._operand(x) for x in inputs]
         except Unknown as reason:
-            entry._leave(str(reason))
-        return entry
+            self._leave(str(reason))
 
     def _leave(self, reason: str) -> None:
         """Leaves the application to the engine."""
@@ -132,14 +132,6 @@ class Entry:
 
     def _by_engine(self, run: Any, inputs: Any, attributes: Any) -> Any:
         return go_on(self.primitive, inputs, attributes, ())
-
-    def _describe(self, inputs: Any) -> None:
-        if self.primitive.depends_on_values(inputs):
-            raise Unknown("the shape of its output depends on values")
-        if not is_plain(tuple(self.attributes.values())):
-            raise Unknown("its options are not plain values")
-        for x in inputs:
-            self.operands.append(self._operand(x))
 
     def _operand(self, x: Any) -> Operand:
         if not isinstance(x, Traced):

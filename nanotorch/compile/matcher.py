@@ -126,7 +126,8 @@ class Matcher(Ring):
                         return out
         if len(known) >= MOST_BRANCHES or not paths.has_room(before):
             return go_on(primitive, inputs, attributes, ())
-        entry = Entry.following(primitive, inputs, attributes)
+        entry = Entry(primitive, attributes)
+        entry.describe(inputs)
         out = go_on(primitive, inputs, attributes, ())
         entry.before, entry.places = before, before.places
         before.first = self.entry = entry

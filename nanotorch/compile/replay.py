@@ -11,6 +11,7 @@ from nanotorch.compile.cuda_graph import CudaPlan, place_of
 from nanotorch.compile.plan import Plan
 from nanotorch.compile.recorder import Recorder
 from nanotorch.compile.source import Source
+from nanotorch.compile.stacks import mapped
 from nanotorch.compile.stopwatch import timed_run
 from nanotorch.tensor import Tensor
 
@@ -67,25 +68,21 @@ class Replay:
 
     def _form(self, result: Any, arrays: list[Any], inputs: list[Tensor]) -> Callable[..., Any]:
         """A function that builds the step's result from the arrays of its outputs."""
-        if isinstance(result, Tensor):
+
+        def place(value: Any) -> Callable[..., Any]:
+            if not isinstance(value, Tensor):
+                return lambda outputs, inputs: value
             for position, x in enumerate(inputs):
-                if result is x:
+                if value is x:
                     return lambda outputs, inputs: inputs[position]
-            place = len(arrays)
-            arrays.append(result._array)
+            number = len(arrays)
+            arrays.append(value._array)
             if self.on_gpu:  # whose plan gives away copies
-                return lambda outputs, inputs: Tensor._wrap(outputs[place])
-            return lambda outputs, inputs: Tensor._wrap(outputs[place].copy("K"))
-        if isinstance(result, tuple | list):
-            parts = [self._form(item, arrays, inputs) for item in result]
-            kind = type(result)
-            if hasattr(result, "_fields"):
-                return lambda outputs, inputs: kind(*(part(outputs, inputs) for part in parts))
-            return lambda outputs, inputs: kind(part(outputs, inputs) for part in parts)
-        if isinstance(result, dict):
-            named = {key: self._form(item, arrays, inputs) for key, item in result.items()}
-            return lambda outputs, inputs: {k: part(outputs, inputs) for k, part in named.items()}
-        return lambda outputs, inputs: result
+                return lambda outputs, inputs: Tensor._wrap(outputs[number])
+            return lambda outputs, inputs: Tensor._wrap(outputs[number].copy("K"))
+
+        form = mapped(place, result)
+        return lambda outputs, inputs: mapped(lambda part: part(outputs, inputs), form)
 
     def __call__(self, inputs: list[Tensor]) -> Any:
         self.plan.begin()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nanotorch.autograd.grad_mode import no_grad
@@ -25,15 +25,25 @@ def slices(stacked: Sequence[Tensor], k: int) -> tuple[Tensor, ...]:
     return tuple(Tensor._wrap(x._array[k : k + 1].reshape(x._array.shape[1:])) for x in stacked)
 
 
-def stack_results(results: list[Any]) -> Any:
-    """One structure with the tensors of all results, stacked."""
-    last = results[-1]
-    if isinstance(last, Tensor):
-        with no_grad():
-            return joining.stack([result.detach() for result in results])
+def mapped(function: Callable[..., Any], *structures: Any) -> Any:
+    """One structure like each of those, nested tuples, lists and dicts, with the function of the
+    items at the same place in all of them."""
+    last = structures[-1]
     if isinstance(last, dict):
-        return {key: stack_results([result[key] for result in results]) for key in last}
+        return {key: mapped(function, *(s[key] for s in structures)) for key in last}
     if isinstance(last, tuple | list):
-        parts = [stack_results(list(items)) for items in zip(*results, strict=True)]
+        parts = [mapped(function, *items) for items in zip(*structures, strict=True)]
         return type(last)(*parts) if hasattr(last, "_fields") else type(last)(parts)
-    return last
+    return function(*structures)
+
+
+def stack_results(results: Sequence[Any]) -> Any:
+    """One structure with the tensors of all results, stacked; of what is no tensor, the last."""
+
+    def stacked(*items: Any) -> Any:
+        if not isinstance(items[-1], Tensor):
+            return items[-1]
+        with no_grad():
+            return joining.stack([item.detach() for item in items])
+
+    return mapped(stacked, *results)
