@@ -346,49 +346,11 @@ def copied(notes: Notes, target: Any, source: Any, **options: Any) -> None:
 
 
 def chosen(notes: Notes, condition: Any, a: Any, b: Any) -> StandIn:
-    """numpy.where, as bits that are kept, or as copies of b, and of a where the condition holds."""
+    """numpy.where, as copies of b, and of a where the condition holds."""
     result = numpy.where(*values_of((condition, a, b)))
-    if all(takes_bits(x, result) for x in (a, b)) and alike(condition, result, numpy.bool_):
-        return of_bits(notes, condition, a, b, result)
     made = notes.call(numpy.copyto, (b,), {"casting": "unsafe"}, result)
     keywords = {"where": condition, "casting": "unsafe"}
     return notes.call(numpy.copyto, (a,), keywords, made)
-
-
-def alike(x: Any, result: Array, kind: Any) -> bool:
-    """Whether x is a stand-in of that shape and dtype."""
-    return isinstance(x, StandIn) and x.shape == result.shape and x.dtype == kind
-
-
-def takes_bits(x: Any, result: Array) -> bool:
-    """Whether the elements of a result of float32 or float64 may be the bits of x as they are."""
-    if result.dtype.char not in "fd":
-        return False
-    return type(x) in (int, float) or alike(x, result, result.dtype)
-
-
-def of_bits(notes: Notes, condition: StandIn, a: Any, b: Any, result: Array) -> StandIn:
-    """b ^ ((a ^ b) & mask), where the mask is all ones or zeros: several times as fast as copies
-    where elements alternate."""
-    kind = numpy.dtype(f"i{result.itemsize}")
-
-    def bits(x: Any) -> Any:
-        if isinstance(x, StandIn):
-            return x.view(kind)
-        array = numpy.asarray(x, result.dtype).view(kind)
-        array.flags.writeable = False
-        return array
-
-    flags = condition.values.astype(kind)
-    mask = notes.call(numpy.copyto, (condition,), {"casting": "unsafe"}, flags)
-    computed(notes, numpy.negative, (mask,), {}, mask)
-    if isinstance(b, StandIn) or bits(b) != 0:
-        both = computed(notes, numpy.bitwise_xor, (bits(a), bits(b)), {}, None)
-        computed(notes, numpy.bitwise_and, (both, mask), {}, mask)
-        computed(notes, numpy.bitwise_xor, (mask, bits(b)), {}, mask)
-    else:
-        computed(notes, numpy.bitwise_and, (bits(a), mask), {}, mask)
-    return mask.view(result.dtype)
 
 
 def put(write: Any, notes: Notes, target: Any, places: Any, values: Any, **mode: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from nanotorch.backend import HOST, Array, clipped, constant, counting, in_pieces, ones
 from nanotorch.ops.casting import into
-from nanotorch.ops.comparisons import where
+from nanotorch.ops.comparisons import selected, where
 from nanotorch.ops.elementwise import Clamp, exp, tanh
 from nanotorch.ops.error_function import erf, normal_cdf_of_floats
 from nanotorch.ops.operand_dtypes import needs_floats
@@ -74,14 +74,7 @@ class ReluReverse(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, g: Array, y: Array, out: Array | None = None) -> Array:
-        if xp is not HOST or g.dtype.char not in "fd" or g.shape != y.shape or g.size < 2048:
-            return into(xp, xp.where(y <= 0, 0, g), out)
-        # The bits of g where all bits of a mask are set: three times as fast as `where`.
-        mask = (y <= 0).astype(f"i{g.itemsize}")
-        mask = xp.subtract(mask, 1, out=mask)
-        target = mask if out is None else out.view(mask.dtype)
-        xp.bitwise_and(g.view(mask.dtype), mask, out=target)
-        return mask.view(g.dtype) if out is None else out
+        return selected(xp, y <= 0, 0, g, out)
 
 
 relu = function(Relu)
@@ -94,7 +87,7 @@ class LeakyRelu(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, slope: float, out: Array | None = None) -> Array:
-        return into(xp, xp.where(x > 0, x, x * slope), out)
+        return selected(xp, x > 0, x, x * slope, out)
 
 
 class Elu(Elementwise):
@@ -105,7 +98,8 @@ class Elu(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, alpha: float, out: Array | None = None) -> Array:
-        return into(xp, xp.where(x > 0, x, alpha * xp.expm1(clipped(xp, x, -math.inf, 0))), out)
+        below = alpha * xp.expm1(clipped(xp, x, -math.inf, 0))
+        return selected(xp, x > 0, x, below, out)
 
 
 class Silu(Elementwise):
@@ -155,7 +149,7 @@ class Softplus(Elementwise):
     ) -> Array:
         z = x * beta
         y = (clipped(xp, z, 0, math.inf) + xp.log1p(xp.exp(-xp.absolute(z)))) / beta
-        return into(xp, xp.where(z > threshold, x, y), out)
+        return selected(xp, z > threshold, x, y, out)
 
 
 class LogSigmoid(Elementwise):

@@ -8,6 +8,7 @@ from nanotorch.backend import (
     HOST,
     Array,
     array_module,
+    constant,
     fitting,
     get_default_dtype,
     is_array,
@@ -17,6 +18,8 @@ from nanotorch.backend.dtypes import bool_
 from nanotorch.ops.casting import cast, into
 from nanotorch.ops.operand_dtypes import alike
 from nanotorch.primitive import Linear, Traced, Ufunc, apply, function
+
+FEW = 2048  # elements, of which `where` takes less time than several calls
 
 
 class Eq(Ufunc):
@@ -190,6 +193,38 @@ class Isfinite(Ufunc):
 isfinite = function(Isfinite)
 
 
+def selected(xp: Any, condition: Array, a: Any, b: Any, out: Array | None = None) -> Array:
+    """y = a where condition, else b; of many floats on the host by their bits.
+
+    That takes no branches: where elements alternate, it is ten times as fast as `where`.
+    """
+    if xp is not HOST or condition.size < FEW:
+        return into(xp, xp.where(condition, a, b), out)
+    arrays = [x for x in (a, b) if is_array(x)]
+    dtype = arrays[0].dtype
+    for x in (condition, *arrays):
+        dense = x.flags.c_contiguous or not any(x.strides)
+        if x.shape != condition.shape or not dense:
+            return into(xp, xp.where(condition, a, b), out)
+    if dtype.char not in "fd" or condition.dtype.kind != "b" or arrays[-1].dtype != dtype:
+        return into(xp, xp.where(condition, a, b), out)
+    mask = condition.astype(f"i{dtype.itemsize}")
+    y = mask if out is None else out.view(mask.dtype)
+
+    def bits(x: Any) -> Any:
+        return (x if is_array(x) else constant(arrays[0], x)).view(mask.dtype)
+
+    if type(a) is int and a == 0:
+        xp.bitwise_and(bits(b), xp.subtract(mask, 1, out=mask), out=y)
+    elif type(b) is int and b == 0:
+        xp.bitwise_and(bits(a), xp.negative(mask, out=mask), out=y)
+    else:  # b ^ ((a ^ b) & mask), where the mask is all ones or all zeros
+        both = xp.bitwise_xor(bits(a), bits(b))
+        xp.bitwise_and(both, xp.negative(mask, out=mask), out=mask)
+        xp.bitwise_xor(mask, bits(b), out=y)
+    return y.view(dtype) if out is None else out
+
+
 class Where(Linear):
     """y = a where condition, else b"""
 
@@ -202,10 +237,10 @@ class Where(Linear):
 
     @staticmethod
     def kernel(xp: Any, condition: Array, a: Array, b: Array, out: Array | None = None) -> Array:
-        y = xp.where(condition, a, b)
-        if type(a) is type(b) is HOST.ndarray and a.dtype == y.dtype:
-            return into(xp, y, out)
         kinds = [x.dtype for x in (a, b) if is_array(x)]
+        if kinds and kinds[0].char in "fd" and kinds == [kinds[0]] * len(kinds):
+            return selected(xp, condition, a, b, out)
+        y = xp.where(condition, a, b)
         if not kinds and y.dtype.kind == "f":
             y = y.astype(get_default_dtype().numpy)
         elif kinds and kinds[0].char == "E" and kinds == [kinds[0]] * len(kinds):
