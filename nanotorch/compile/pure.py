@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import threading
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +19,7 @@ from nanotorch.compile.plan import settle
 from nanotorch.compile.recorder import Recorder
 from nanotorch.compile.replay import Replay
 from nanotorch.compile.stacks import length_of, slices, stack_results
+from nanotorch.compile.steps import Compiled
 from nanotorch.compile.tiles import WORTHWHILE_BYTES
 from nanotorch.compile.values import identity, is_plain
 from nanotorch.tensor import Tensor
@@ -69,16 +68,13 @@ def unrecorded(name: str, eager: str | None, arguments: str = "") -> str:
     return f"explain: {name} is not recorded{arguments} yet; call it once first"
 
 
-class PureStep:
+class PureStep(Compiled):
     """A function that is recorded once for each signature and replayed from then on."""
-
-    is_compiled = True
 
     def __init__(
         self, function: Callable[..., Any], explain: bool = False, warn: bool = True
     ) -> None:
-        functools.update_wrapper(self, function, updated=())
-        self._function = function
+        super().__init__(function)
         self._explain, self._warn = explain, warn
         self._replays: dict[Any, list[Replay]] = {}
         self._recordings = 0
@@ -91,7 +87,6 @@ class PureStep:
         self._time = 0  # counts on where another replay is used than before, or none
         self._waiting: dict[Any, tuple[int, int]] = {}  # when first called, and the calls since
         self._checked: dict[int, list[Event]] = {}  # what each replay was recorded with
-        self._lock = threading.RLock()  # a live call may lead here again
 
     @silent
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -105,10 +100,7 @@ class PureStep:
                     result = self._by_another(args)
                 if result is not MISSED:
                     return result
-            inputs: list[Tensor] = []
-            signature = (flatten((args, kwargs), inputs), mode)
-            replays = self._replays.get(signature, ())
-            replay = next((r for r in replays if r.holds()), None)
+            signature, inputs, replay = self._known(args, kwargs)
             if replay is None:
                 other = other_in(signature)
                 if other is not None:
@@ -132,6 +124,13 @@ class PureStep:
                 self._enter = None  # the next replay takes the long way, which counts anew
                 return result
             return replay(inputs)
+
+    def _known(self, args: Any, kwargs: Any) -> tuple[Any, list[Tensor], Replay | None]:
+        """What tells a call from others, its tensors, and the recording that may be replayed."""
+        inputs: list[Tensor] = []
+        signature = (flatten((args, kwargs), inputs), modes_now())
+        replays = self._replays.get(signature, ())
+        return signature, inputs, next((r for r in replays if r.holds()), None)
 
     def _by_another(self, args: Sequence[Any]) -> Any:
         """The result of a replay that is not the latest, whose arguments had these shapes;
@@ -243,11 +242,6 @@ class PureStep:
         if self._warn:
             warnings.warn(f"compile: {self._name} runs eagerly: {reason}", stacklevel=5)
 
-    @property
-    def _name(self) -> str:
-        name = getattr(self._function, "__qualname__", type(self._function).__name__)
-        return str(name).rpartition("<locals>.")[2]
-
     def plan(self) -> Explanation:
         """What the latest recording does in a replay, with the times that `explain` took, if any.
 
@@ -264,10 +258,7 @@ class PureStep:
         RuntimeError where nothing is recorded for these arguments.
         """
         with self._lock:
-            inputs: list[Tensor] = []
-            signature = (flatten((args, kwargs), inputs), modes_now())
-            replays = self._replays.get(signature, ())
-            replay = next((r for r in replays if r.holds()), None)
+            replay = self._known(args, kwargs)[2]
             if replay is None:
                 raise RuntimeError(unrecorded(self._name, self._eager, " with these arguments"))
             replay.watch, self._enter = lambda: None, None
@@ -289,9 +280,7 @@ class PureStep:
             if is_on_gpu(stacked[0]) and not (
                 self._eager or modes.anomaly or modes.saved_hooks or on_tensors()
             ):
-                one: list[Tensor] = []
-                signature = (flatten((slices(stacked, 0), {}), one), modes_now())
-                replay = next((r for r in self._replays.get(signature, ()) if r.holds()), None)
+                _, one, replay = self._known(slices(stacked, 0), {})
                 if replay is not None:
                     results = replay.several(count, stacked)
                     if results is not None:

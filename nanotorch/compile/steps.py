@@ -18,16 +18,30 @@ from nanotorch.compile.stacks import length_of, slices, stack_results
 from nanotorch.tensor import Tensor
 
 
-class Step:
-    """A function whose applications are matched with the paths of its earlier calls."""
+class Compiled:
+    """A function in the place of the user's, whose name and documentation it has."""
 
     is_compiled = True
 
-    def __init__(self, function: Callable[..., Any], explain: bool = False) -> None:
-        functools.update_wrapper(self, function, updated=())
+    def __init__(self, function: Callable[..., Any]) -> None:
+        wrapper: Any = self
+        functools.update_wrapper(wrapper, function, updated=())
         self._function = function
+        # What is computed in is there once; and a live call may lead here again.
+        self._lock = threading.RLock()
+
+    @property
+    def _name(self) -> str:
+        name = getattr(self._function, "__qualname__", type(self._function).__name__)
+        return str(name).rpartition("<locals>.")[2]
+
+
+class Step(Compiled):
+    """A function whose applications are matched with the paths of its earlier calls."""
+
+    def __init__(self, function: Callable[..., Any], explain: bool = False) -> None:
+        super().__init__(function)
         self._paths = Paths()
-        self._lock = threading.RLock()  # what the paths compute in is there once
         self._calls_to_explain = 3 if explain else 0  # calls until the plan is printed
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -52,11 +66,6 @@ class Step:
                 matcher.close(rings)
         finally:
             self._lock.release()
-
-    @property
-    def _name(self) -> str:
-        name = getattr(self._function, "__qualname__", type(self._function).__name__)
-        return str(name).rpartition("<locals>.")[2]
 
     def _timed(self, args: Any, kwargs: Any) -> tuple[Any, PathPlan]:
         """A call with a stopwatch around each kernel, and what it found."""
