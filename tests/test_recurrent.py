@@ -304,7 +304,7 @@ def test_dropout_in_one_layer_warns() -> None:
 @pytest.mark.parametrize("mode", GATES)
 @pytest.mark.parametrize(
     ("sizes", "width"),
-    [((3,) * 4, 5), ((4, 4, 3, 1), 5), ((32,) * 6, 128), ((32, 32, 32, 9), 128)],
+    [((3,) * 4, 5), ((4, 4, 3, 1), 5), ((32,) * 12, 128), ((32, 32, 32, 9), 128)],
     ids=["equal", "packed", "in blocks of columns", "packed, in blocks of columns"],
 )
 def test_the_kernels_of_a_layer_compute_what_small_ops_do(
@@ -333,6 +333,23 @@ def test_the_kernels_of_a_layer_compute_what_small_ops_do(
     for fused, composition in zip(results(True), results(False), strict=True):
         assert fused.shape == composition.shape
         assert (fused - composition).abs().max() <= 2e-5 * composition.abs().max()
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_the_number_of_threads_changes_no_bit_of_a_layers_gradients(kind: str) -> None:
+    def gradients(threads: int) -> list[Any]:
+        before = nt.get_num_threads()
+        nt.set_num_threads(threads)
+        try:
+            nt.manual_seed(0)
+            layer = getattr(nn, kind)(8, 128)
+            layer(nt.randn(12, 32, 8))[0].square().sum().backward()
+        finally:
+            nt.set_num_threads(before)
+        return [p.grad for p in layer.parameters()]
+
+    for one, several in zip(gradients(1), gradients(2), strict=True):
+        assert nt.equal(one, several)
 
 
 def test_a_compiled_step_of_an_lstm_has_the_bits_of_an_eager_one() -> None:
