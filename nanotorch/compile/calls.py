@@ -300,6 +300,12 @@ class StandIn(NDArrayOperatorsMixin):
     def min(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> StandIn:
         return self._reduced(numpy.minimum, axis, keepdims, out)
 
+    def take(self, places: Any, mode: str) -> StandIn:
+        return computed(self.notes, numpy.take, (self, places), {"mode": mode}, None)
+
+    def dot(self, other: Any) -> StandIn:
+        return computed(self.notes, numpy.dot, (self, other), {}, None)
+
     def __array__(self, *args: Any, **keywords: Any) -> NoReturn:
         raise NotNoted("its values")
 

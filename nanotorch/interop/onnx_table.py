@@ -81,7 +81,7 @@ TABLE |= {
 }
 for _op in ("Clone", "Contiguous", "Alias", "ToDevice"):
     TABLE[_op] = lambda call, x, **attributes: x
-for _op in ("MaxAlong", "MinAlong", "SortAlong", "TopkAlong", "MedianAlong"):
+for _op in ("SortAlong", "TopkAlong", "MedianAlong"):
     TABLE[_op] = TABLE["Gather"]
 
 
@@ -299,6 +299,16 @@ def _transpose(call: Call, x: str, dim0: int, dim1: int) -> Any:
     if call.ndim:
         order[dim0], order[dim1] = order[dim1], order[dim0]
     return call.node("Transpose", x, perm=order)
+
+
+@translates("MaxAlong", "MinAlong")
+def _extreme_along(call: Call, x: str, index: str, dim: int) -> Any:
+    """The elements at places, which may lack the dimension that they are counted along."""
+    lacking = call.x(1).ndim < call.x().ndim
+    if lacking:
+        index = call.node("Unsqueeze", index, call.graph.integers(dim))
+    y = call.node("GatherElements", x, index, axis=dim)
+    return call.node("Squeeze", y, call.graph.integers(dim)) if lacking else y
 
 
 @translates("Squeeze")

@@ -318,12 +318,22 @@ def total_along(xp: Any, x: Array, dim: int) -> Array:
 def totals(xp: Any, x: Array, dim: int) -> Array:
     """The sums along a dimension, which is left out; of rows on the CPU as a product with ones, in
     a sixth to a half of the time."""
-    if xp is HOST and dim % max(x.ndim, 1) == x.ndim - 1 and x.ndim:
-        if x.flags.c_contiguous or (x.ndim == 2 and x.flags.f_contiguous):
-            matrix = x if x.ndim == 2 else x.reshape((-1, x.shape[-1]))
-            total = HOST.dot(matrix, ones(x.shape[-1], x.dtype))
-            return total if x.ndim == 2 else total.reshape(x.shape[:-1])
+    if xp is HOST and x.ndim and dim in (-1, x.ndim - 1):
+        flags, row_of_ones = x.flags, ones(x.shape[-1], x.dtype.char)
+        if x.ndim == 2 and (flags.c_contiguous or flags.f_contiguous):
+            return x.dot(row_of_ones)
+        if flags.c_contiguous:
+            return x.reshape((-1, x.shape[-1])).dot(row_of_ones).reshape(x.shape[:-1])
     return xp.add.reduce(x, axis=dim if x.ndim else None)
+
+
+def beside(total: Array, x: Array, dim: int) -> Array:
+    """The totals of x along a dimension, with size 1 there."""
+    if not x.ndim:
+        return total
+    if dim in (-1, x.ndim - 1):
+        return total[..., None]
+    return total.reshape((*x.shape[:dim], 1, *x.shape[dim:][1:]))
 
 
 class Softmax(Primitive):
@@ -345,10 +355,7 @@ class Softmax(Primitive):
         y = xp.subtract(x, largest_along(xp, x, dim), out=out)
         own = y if y.ndim else out
         y = xp.exp(y, out=own)
-        total = totals(xp, y, dim)
-        if x.ndim:
-            total = total.reshape((*x.shape[:dim], 1, *x.shape[dim:][1:]))
-        return xp.true_divide(y, total, out=own)
+        return xp.true_divide(y, beside(totals(xp, y, dim), x, dim), out=own)
 
 
 class SoftmaxReverse(Primitive):
@@ -390,9 +397,7 @@ class LogSoftmax(Primitive):
             total = xp.log(total, out=total)
             return rows_of(xp, xp.subtract(columns, total, out=columns), out)
         y = xp.subtract(x, largest_along(xp, x, dim), out=out)
-        total = xp.log(totals(xp, xp.exp(y), dim))
-        if x.ndim:
-            total = total.reshape((*x.shape[:dim], 1, *x.shape[dim:][1:]))
+        total = beside(xp.log(totals(xp, xp.exp(y), dim)), x, dim)
         return xp.subtract(y, total, out=y if y.ndim else out)
 
 

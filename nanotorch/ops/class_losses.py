@@ -173,10 +173,10 @@ def losses(
     are not wanted, memory to work in.
     """
     size, n, narrow = x.size, target.size, is_narrow(x, 1)
-    e, factor = terms[:size], terms[size : size + n].reshape(target.shape)
-    loss = terms[size + n :].reshape(target.shape)
+    e, loss = terms[:size], terms[size + n :]
     rows = e.reshape(x.shape[::-1]).T if narrow else e.reshape(x.shape)
     if weight is not None or not are_plain(x, target, ignore_index):
+        factor, loss = (part.reshape(target.shape) for part in (terms[size : size + n], loss))
         weighted_losses(x, target, weight, ignore_index, reduction, rows, factor, loss)
         return loss
     if narrow:
@@ -186,13 +186,13 @@ def losses(
         places = HOST.add(HOST.multiply(target, constant(target, n)), counting(n))
     else:
         HOST.subtract(x, largest_along(HOST, x, 1), out=rows)
-        places = flat_places(HOST, x, target)
-    picked = HOST.take(e, places, mode="clip")
+        places = flat_places(x, target)
+    picked = e.take(places, mode="clip")
     HOST.exp(e, out=e)
     total = totals(HOST, rows, 1)
     if for_reverse:
         HOST.subtract.at(e, places, total)
-        HOST.reciprocal(total, out=factor)
+        HOST.reciprocal(total, out=terms[size : size + n])
     HOST.log(total, out=total)
     return HOST.subtract(total, picked, out=loss)
 
@@ -290,9 +290,10 @@ def cross_entropy(
 
 
 def share_terms(x: Any) -> bool:
-    """Whether the loss and its slope are computed together: not of halves, which are rounded after
-    each of the two steps, as in PyTorch."""
-    return x.ndim > 0 and 0 not in x.shape and getattr(x, "_array", x).dtype.char in "fd"
+    """Whether the loss of x and its slope share terms: not of halves, which are rounded after each
+    of two steps, as in PyTorch."""
+    array = getattr(x, "_array", x)
+    return bool(array.dtype.char in "fd" and array.ndim and array.size)
 
 
 def probability_loss(

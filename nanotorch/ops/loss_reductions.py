@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nanotorch.backend import Array, constant
+from nanotorch.backend import HOST, Array, constant
 from nanotorch.ops.sums import mean, sum
 
 REDUCTIONS = ("none", "mean", "sum")
@@ -20,6 +20,8 @@ def reduced(xp: Any, loss: Array, reduction: str, out: Array | None) -> Array:
         return out
     if reduction == "sum":
         return xp.add.reduce(loss, axis=None, out=out)
+    if out is None and type(loss) is HOST.ndarray:
+        return xp.add.reduce(loss, axis=None) / (loss.size or math.nan)
     # Not in place: that takes NumPy twice as long on a single number.
     return xp.true_divide(
         xp.add.reduce(loss, axis=None), constant(loss, loss.size or math.nan), out=out

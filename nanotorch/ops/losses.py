@@ -143,7 +143,7 @@ class NllLoss(Linear):
         out: Array | None = None,
     ) -> Array:  # fmt: skip
         if xp is HOST and weight is None and are_plain(x, target, ignore_index):
-            picked = HOST.take(x.reshape(-1), flat_places(xp, x, target), mode="clip")
+            picked = x.reshape(-1).take(flat_places(x, target), mode="clip")
             return reduced(xp, xp.negative(picked, out=picked), reduction, out)
         place, factor = class_places(xp, x.shape, x.dtype, target, weight, ignore_index)
         loss = xp.negative(x[place])
@@ -182,7 +182,7 @@ class NllLossReverse(Linear):
         if xp is HOST and weight is None and are_plain(out, target, ignore_index):
             if reduction == "mean":
                 g = xp.true_divide(g, constant(g, target.size))
-            xp.put(out.reshape(-1), flat_places(xp, out, target), xp.negative(g), mode="clip")
+            xp.put(out.reshape(-1), flat_places(out, target), xp.negative(g), mode="clip")
             return out
         place, factor = class_places(xp, shape, g.dtype, target, weight, ignore_index)
         if reduction == "mean":
@@ -197,13 +197,13 @@ def are_plain(x: Array, target: Array, ignore_index: int) -> bool:
     """Whether x (N, C) lies in one piece, and the targets are classes of which none is ignored."""
     if x.ndim != 2 or not x.size or not x.flags.c_contiguous or target.dtype.kind != "i":
         return False
-    return not 0 <= ignore_index < x.shape[1] and all_below(target, x.shape[1])
+    classes = x.shape[1]
+    return not 0 <= ignore_index < classes and all_below(target, classes)
 
 
-def flat_places(xp: Any, x: Array, target: Array) -> Array:
+def flat_places(x: Array, target: Array) -> Array:
     """Where the targets lie in x (N, C), counted through its rows."""
-    rows, classes = x.shape
-    return xp.add(target, counting(rows * classes, classes))
+    return HOST.add(target, counting(x.size, x.shape[1]))
 
 
 def class_places(
@@ -238,7 +238,15 @@ def class_places(
 def all_below(classes: Array, count: int) -> bool:
     """Whether 0 <= classes < count: one comparison, since negative numbers are huge unsigned
     ones."""
-    return bool(classes.size == 0 or classes.view(f"u{classes.itemsize}").max() < count)
+    if not classes.size:
+        return True
+    numbers = classes.view(UNSIGNED[classes.itemsize])
+    if type(numbers) is HOST.ndarray:  # by the place of the largest, in half the time
+        return bool(numbers.item(numbers.argmax()) < count)
+    return bool(numbers.max() < count)
+
+
+UNSIGNED = {size: HOST.dtype(f"u{size}") for size in (1, 2, 4, 8)}
 
 
 def binary_cross_entropy(x: Any, target: Any, weight: Any = None, reduction: str = "mean") -> Any:

@@ -189,13 +189,15 @@ def sizes(shape: Sequence[Any]) -> Shape:
 
 def resolve(shape: Shape, total: int, op: str) -> Shape:
     """The shape with its one -1, if any, filled in; RuntimeError where the elements do not fit."""
+    if shape == (-1,):
+        return (total,)
     if -1 in shape:
         if shape.count(-1) > 1:
             raise RuntimeError(f"{op}: only one dimension can be inferred, got {list(shape)}")
         known, place = -math.prod(shape), shape.index(-1)
         if known and total % known == 0:
             return (*shape[:place], total // known, *shape[place + 1 :])
-    elif math.prod(shape) == total and min(shape, default=0) >= 0:
+    elif math.prod(shape) == total and (not shape or min(shape) >= 0):
         return shape
     raise RuntimeError(f"{op}: shape {list(shape)} is invalid for input of size {total}")
 
@@ -215,7 +217,7 @@ def view(x: Any, *shape: Any) -> Any:
     """
     if len(shape) == 1 and isinstance(shape[0], DType):
         return _bits(x, shape[0])
-    wanted = resolve(sizes(shape), math.prod(x._array.shape), "view")
+    wanted = resolve(sizes(shape), x._array.size, "view")
     if not viewable(x, wanted):
         raise RuntimeError(
             f"view: size {list(wanted)} is not compatible with the strides {x.stride()} of the "
@@ -243,7 +245,7 @@ def reshape(x: Any, *shape: Any) -> Any:
     """x in another shape: a view where its strides allow it, else a copy."""
     if not hasattr(x, "_array"):
         return apply(Reshape, x, shape=sizes(shape))
-    wanted = resolve(sizes(shape), math.prod(x._array.shape), "reshape")
+    wanted = resolve(sizes(shape), x._array.size, "reshape")
     if viewable(x, wanted):
         return apply(View, x, shape=wanted)
     return apply(UnsafeView, contiguous_copy(x), shape=wanted)
