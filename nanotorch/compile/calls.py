@@ -175,6 +175,25 @@ def reduction(ufunc: numpy.ufunc) -> Callable[..., Any]:
     return ufunc.reduce
 
 
+def viewed(method: str) -> Any:
+    """The method of a stand-in that shows its memory in another form."""
+    return lambda x, *arguments: x._view(method, arguments)
+
+
+def reduced(ufunc: numpy.ufunc) -> Any:
+    """The method of a stand-in that reduces it by a function of two numbers."""
+
+    def method(x: StandIn, axis: Any = None, out: Any = None, **options: Any) -> StandIn:
+        given = {key: value for key, value in options.items() if value}
+        return computed(x.notes, reduction(ufunc), (x,), {"axis": axis, **given}, out)
+
+    return method
+
+
+# What a stand-in has from the array that it stands for.
+FORM = ("shape", "ndim", "size", "dtype", "strides", "itemsize", "nbytes", "flags")
+
+
 class StandIn(NDArrayOperatorsMixin):
     """Stands for `array` in a kernel and notes what is asked of it; computes with `values`."""
 
@@ -183,14 +202,10 @@ class StandIn(NDArrayOperatorsMixin):
     def __init__(self, notes: Notes, array: Array, values: Array) -> None:
         self.notes, self.array, self.values = notes, array, values
 
-    shape = property(lambda self: self.values.shape)
-    ndim = property(lambda self: self.values.ndim)
-    size = property(lambda self: self.values.size)
-    dtype = property(lambda self: self.values.dtype)
-    strides = property(lambda self: self.values.strides)
-    itemsize = property(lambda self: self.values.itemsize)
-    nbytes = property(lambda self: self.values.nbytes)
-    flags = property(lambda self: self.values.flags)
+    def __getattr__(self, name: str) -> Any:
+        if name not in FORM:
+            raise AttributeError(name)
+        return getattr(self.values, name)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -212,17 +227,7 @@ class StandIn(NDArrayOperatorsMixin):
 
     T = property(lambda self: self._view("T", None))
 
-    def reshape(self, *shape: Any) -> StandIn:
-        return self._view("reshape", shape)
-
-    def transpose(self, *axes: Any) -> StandIn:
-        return self._view("transpose", axes)
-
-    def swapaxes(self, first: int, second: int) -> StandIn:
-        return self._view("swapaxes", (first, second))
-
-    def view(self, dtype: Any) -> StandIn:
-        return self._view("view", (dtype,))
+    reshape, transpose, swapaxes, view = map(viewed, ("reshape", "transpose", "swapaxes", "view"))
 
     def __getitem__(self, key: Any) -> StandIn:
         parts = key if isinstance(key, tuple) else (key,)
@@ -276,29 +281,7 @@ class StandIn(NDArrayOperatorsMixin):
             raise NotNoted(function.__name__)
         return special(self.notes, *args, **keywords)
 
-    def _reduced(
-        self, ufunc: Any, axis: Any, keepdims: bool, out: StandIn | None, dtype: Any = None
-    ) -> StandIn:
-        options = {"axis": axis, **({"keepdims": True} if keepdims else {})}
-        if dtype is not None:
-            options["dtype"] = dtype
-        return computed(self.notes, reduction(ufunc), (self,), options, out)
-
-    def sum(
-        self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False
-    ) -> StandIn:
-        return self._reduced(numpy.add, axis, keepdims, out, dtype)
-
-    def prod(
-        self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False
-    ) -> StandIn:
-        return self._reduced(numpy.multiply, axis, keepdims, out, dtype)
-
-    def max(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> StandIn:
-        return self._reduced(numpy.maximum, axis, keepdims, out)
-
-    def min(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> StandIn:
-        return self._reduced(numpy.minimum, axis, keepdims, out)
+    sum, prod, max, min = map(reduced, (numpy.add, numpy.multiply, numpy.maximum, numpy.minimum))
 
     def take(self, places: Any, mode: str) -> StandIn:
         return computed(self.notes, numpy.take, (self, places), {"mode": mode}, None)
@@ -367,18 +350,12 @@ def put(write: Any, notes: Notes, target: Any, places: Any, values: Any, **mode:
     notes.call(write, (places, values), mode, target)
 
 
-def expanded(notes: Notes, x: StandIn, axis: Any) -> StandIn:
-    """numpy.expand_dims, as a view."""
-    return x.reshape(numpy.expand_dims(x.values, axis).shape)
-
-
 # Functions that write to `out` and take no other memory, and those noted in ways of their own.
 WITH_OUT = {numpy.take, numpy.dot, dot, numpy.mean, numpy.concatenate, numpy.stack, numpy.cumsum}
 SPECIAL: dict[Any, Callable[..., Any]] = {
     numpy.copyto: copied,
     numpy.where: chosen,
     numpy.put: functools.partial(put, numpy.put),
-    numpy.expand_dims: expanded,
 }
 # Those that take what they write as their first argument.
 OUT_FIRST = (numpy.copyto, numpy.put, numpy.subtract.at)
