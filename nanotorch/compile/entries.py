@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 
 from nanotorch.autograd.engine import go_on, next_sequence
 from nanotorch.autograd.errors import KERNEL_ERRORS
-from nanotorch.backend import HOST, Array, promote
+from nanotorch.backend import HOST, Array
 from nanotorch.backend.silence import NUMPY_ERRORS
 from nanotorch.compile.calls import OUT_FIRST, Call, same_form
 from nanotorch.compile.lines import Line, family_of
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.outputs import Output
 from nanotorch.compile.program import Program, arrays_of
-from nanotorch.compile.recorder import Kernel
+from nanotorch.compile.recorder import Kernel, is_promoted
 from nanotorch.compile.source import Source
 from nanotorch.compile.values import identity, is_plain, tests_of
 from nanotorch.node import RELEASED, Node, Traced
@@ -321,11 +321,9 @@ class Entry:
         for number, (operand, name) in enumerate(zip(self.operands, names, strict=True)):
             texts.append(name if operand.kind not in ("number", "changing") else f"x{number}")
         options = "".join(f", {key}=attributes[{key!r}]" for key in attributes)
-        casts = primitive.promotes is not None and any(
-            a is not b
-            for a, b in zip(arrays, promote(arrays, primitive.promotes == "floating"), strict=True)
+        whole = is_promoted(primitive, arrays) or any(
+            a.dtype.itemsize == 2 for a in arrays if type(a) is HOST.ndarray
         )
-        whole = casts or any(a.dtype.itemsize == 2 for a in arrays if type(a) is HOST.ndarray)
         if whole:
             place = names[next(i for i, a in enumerate(arrays) if a is first)]
             text = f"y = compute(operation, {place}, ({', '.join(texts)},), attributes)"

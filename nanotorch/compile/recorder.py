@@ -15,7 +15,7 @@ import sys
 import traceback
 import types
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from nanotorch.autograd.engine import go_on
@@ -250,12 +250,7 @@ class Recorder(Ring, Listener):
     # --- what it makes of that --------------------------------------------------------------------
 
     def _kernel(
-        self,
-        primitive: type[Primitive],
-        inputs: tuple[Any, ...],
-        attributes: dict[str, Any],
-        out: Array,
-        into_existing: bool = False,
+        self, primitive: Any, inputs: Any, attributes: Any, out: Array, into_existing: bool = False
     ) -> None:
         self._be_on(out)
         if primitive.depends_on_values(inputs):
@@ -268,16 +263,10 @@ class Recorder(Ring, Listener):
         operands = tuple(x._array if isinstance(x, Traced) else x for x in inputs)
         if type(out) is HOST.ndarray and any(is_half(x) for x in (out, *operands)):
             self.refuse(f"{primitive.title()} is computed in half precision, which is not compiled")
-        casts = primitive.promotes is not None and any(
-            a is not b
-            for a, b in zip(
-                operands, promote(operands, primitive.promotes == "floating"), strict=True
-            )
-        )
-        xp, where = array_module(out), line_outside()
-        self.steps.append(
-            Kernel(primitive, xp, operands, attributes, out, into_existing, casts, where)
-        )
+        promotes, where = is_promoted(primitive, operands), line_outside()
+        xp = array_module(out)
+        kernel = Kernel(primitive, xp, operands, attributes, out, into_existing, promotes, where)
+        self.steps.append(kernel)
 
     def _be_on(self, out: Array) -> None:
         """Takes note of the GPU that holds a result; there may be one."""
@@ -293,6 +282,14 @@ class Recorder(Ring, Listener):
         key = id(x._array)
         if key not in self.made and key not in self._inputs:
             self.external.setdefault(key, x)
+
+
+def is_promoted(primitive: type[Primitive], operands: Sequence[Any]) -> bool:
+    """Whether the engine casts operands of a kernel to one dtype before it is called."""
+    if primitive.promotes is None:
+        return False
+    cast = promote(operands, primitive.promotes == "floating")
+    return any(a is not b for a, b in zip(operands, cast, strict=True))
 
 
 def line_outside() -> Where | None:
