@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -279,3 +280,37 @@ def test_words_in_boxes_neither_leave_them_nor_meet(name: str) -> None:
         words = text.get_window_extent()
         around = [b for b in boxes if b.x0 <= words.x0 and words.x1 <= b.x1]
         assert any(b.y0 - 1 <= words.y0 and words.y1 <= b.y1 + 1 for b in around), text.get_text()
+
+
+@pytest.mark.parametrize("pure", [False, True])
+def test_compiling_takes_work_in_proportion_to_the_tensors(pure: bool) -> None:
+    """Counted are calls of Python functions, among them each item of a generator expression."""
+
+    def work(count: int) -> int:
+        weights = [nt.randn(4, requires_grad=True) for _ in range(count)]
+        optimizer = optim.SGD(weights, lr=0.01)
+
+        def step(x: Any) -> Any:
+            optimizer.zero_grad()
+            loss = x.sum()
+            for w in weights:
+                loss = loss + (w * x).sum()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        compiled, x, calls = nt.compile(step, pure=pure), nt.randn(4), 0
+
+        def counted(frame: Any, event: str, argument: Any) -> None:
+            nonlocal calls
+            calls += event == "call"
+
+        sys.setprofile(counted)
+        try:
+            for _ in range(3):
+                compiled(x)
+        finally:
+            sys.setprofile(None)
+        return calls
+
+    assert work(200) < 5 * work(50)

@@ -78,6 +78,8 @@ class Run:
         self.notes: list[Call | View] = []
         self.earlier: list[Any] = []
         self.later: list[Any] = []
+        self.choices = 0  # in `later`, of kernels that are not done
+        self.shown: set[int] = set()  # what its calls and views made
         self.touched: set[int] = set()  # roots of what the chain reads and writes
         self.shape: tuple[int, ...] = ()
         self.starts: dict[int, int] = {}  # where the arrays of each root start in memory, …
@@ -88,9 +90,10 @@ class Run:
 
     def takes(self, step: Any) -> bool:
         """Adds a step; False where it can be neither in the chain nor after it."""
-        whole = sum((isinstance(s, Choice)) - isinstance(s, Done) for s in self.later)
+        whole = self.choices
         if not whole and isinstance(step, Call | View) and self.fits(step):
             self.notes.append(step)
+            self.shown.add(id(step.out))
         elif (
             not self.notes
             or isinstance(step, Live | Draw)
@@ -123,17 +126,19 @@ class Run:
             return False
         if any(a.size > 1 and is_single(a) and id(a) in self.moving for a in arrays):
             return False
-        if roots & (self.totals | self.written_later) or root_of(out) in self.read_later:
+        if roots & self.totals or roots & self.written_later or root_of(out) in self.read_later:
             return False
         if self.written_later & set(map(id, arrays)):
             return False
         starts = {root_of(a): a.__array_interface__["data"][0] for a in large}
-        written = self.written | {root_of(out)}
-        if any(self.starts.get(r, start) != start for r, start in starts.items() if r in written):
+        written = {r for r in starts if r in self.written or r == root_of(out)}
+        if any(self.starts.get(r, starts[r]) != starts[r] for r in written):
             return False
         if len({(root_of(a), a.__array_interface__["data"][0]) for a in large}) > len(starts):
             return False
-        self.shape, self.written, self.touched = shape, written, self.touched | roots
+        self.shape = shape
+        self.written.add(root_of(out))
+        self.touched |= roots
         self.starts.update(starts)
         if total:
             self.totals.add(root_of(out))
@@ -143,16 +148,16 @@ class Run:
         """Whether a step has nothing to do with the chain and those after it."""
         if isinstance(step, Choice):
             return False
-        arrays = arrays_of(step)
-        roots, shown = set(map(root_of, arrays)), {id(n.out) for n in self.notes}
-        if (shown | self.written_later) & set(map(id, arrays)):
+        roots, ids = (set(map(of, arrays_of(step))) for of in (root_of, id))
+        if ids & self.shown or (ids | roots) & self.written_later:
             return False
         if is_view(step):
-            return not roots & (self.written | self.totals | self.written_later)
-        return not roots & (self.touched | self.read_later | self.written_later)
+            return not roots & self.written and not roots & self.totals
+        return not roots & self.touched and not roots & self.read_later
 
     def _put_off(self, step: Any) -> None:
         self.later.append(step)
+        self.choices += isinstance(step, Choice) - isinstance(step, Done)
         self.read_later |= {root_of(a) for a in arrays_of(step)}
         if not isinstance(step, Choice):
             out = (step.kernel if isinstance(step, Done) else step).out
