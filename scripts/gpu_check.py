@@ -235,10 +235,19 @@ def dropout() -> list[Any]:
     return [nn.ReLU(), nn.Dropout(0.3)]
 
 
+def many(rows: int) -> int:
+    """So many rows; fewer on the look-alike."""
+    return min(rows, 260) if os.environ.get("GPU_CHECK_LOOK_ALIKE") else rows
+
+
 CAPTURES: dict[str, Callable[[], Case]] = {
     "S": lambda: dense(32, 30, 1),
     "M": lambda: dense(128, 784, 10),
     "MLP": lambda: dense(128, 784, 256, 10),
+    "L": lambda: dense(many(8192), 1024, 1),
+    "rows of 255, 7 left over": lambda: dense(many(1031), 255, 1),
+    "200,000 rows of 5": lambda: dense(many(200_000), 5, 1),
+    "softmax of 3000": lambda: dense(many(3000), 20, 7),
     "AdamW with clipping": lambda: dense(64, 32, 16, 3, optimizer=adamw, clip=1.0),
     "dropout": lambda: dense(64, 32, 16, 3, between=dropout),
     "autocast with a scaler": lambda: dense(64, 32, 16, 3, half=True),
@@ -305,7 +314,7 @@ def kernel_times() -> Answer:
     """Microseconds of ops within replays of a CUDA graph of twenty, and GB/s of what they touch."""
     import nanotorch as nt
     from nanotorch.backend import cuda_module
-    from nanotorch.backend.cuda import graphs
+    from nanotorch.backend.cuda import fused, graphs
     from nanotorch.backend.devices import device
 
     functional, xp = nt.nn.functional, cuda_module()
@@ -320,6 +329,25 @@ def kernel_times() -> Answer:
     x = randn(1 << 20)
     y = (x > 0).float()
     wide, classes = randn(8192, 1024), places(8192, 1024)
+    model, logits, ten_classes = layers(256, 1), randn(128 * share, 10), places(128 * share, 10)
+    rows_of_x, labels = randn(200_000, 256), (randn(200_000, 1) > 0).float()
+    gradients = [nt.empty_like(p)._array for p in model.parameters()]
+    found, one = nt.empty((), device="cuda")._array, nt.ones((), device="cuda")._array
+    found_slopes = nt.empty_like(logits)._array
+
+    def one_pass() -> None:
+        weight, bias = (p._array for p in model.parameters())
+        fused.rows_to_one(
+            xp, rows_of_x._array, weight=weight, bias=bias, target=labels._array, g=one, loss=found,
+            gradient=gradients[0], bias_gradient=gradients[1], divisor=len(labels),
+        )  # fmt: skip
+
+    def class_loss() -> None:
+        fused.class_loss(
+            xp, x=logits._array, target=ten_classes._array, g=one, loss=found, slopes=found_slopes,
+            ignore_index=-100, reduction="mean",
+        )  # fmt: skip
+
     long, norm = randn(64, 20_000, dtype=nt.float64), nt.nn.LayerNorm(1024).to("cuda")
     values, few, many = randn(200_000, 16), places(200_000, 10), places(200_000, 50_000)
     rows = {n: nt.zeros(n, 16, device="cuda") for n in (10, 50_000)}
@@ -337,6 +365,8 @@ def kernel_times() -> Answer:
         "sum of 1M rows of 10": (ten.nbytes, lambda: ten.sum(0)),
         "softmax 8192 x 1024": (2 * wide.nbytes, lambda: wide.softmax(1)),
         "softmax 64 x 20,000 float64": (2 * long.nbytes, lambda: long.softmax(1)),
+        "one pass over 200,000 x 256": (rows_of_x.nbytes, one_pass),
+        "loss of 128 x 10 and slopes": (0, class_loss),
         "cross-entropy 8192 x 1024": (wide.nbytes, lambda: functional.cross_entropy(wide, classes)),
         "layer norm 8192 x 1024": (2 * wide.nbytes, lambda: norm(wide)),
         "200,000 into 10 rows": (values.nbytes, lambda: rows[10].index_add(0, few, values)),
@@ -601,9 +631,9 @@ CHECKS: dict[str, Check] = {
     "first tests": Check(
         "tests", 90,
         command=tests(
-            "test_gpu_rules.py", "test_cuda_kernels.py", "test_cuda_products.py",
-            "test_cuda_graph.py", "test_cuda_optimizers.py", "test_cuda_indexing.py",
-            "test_philox.py",
+            "test_one_pass.py", "test_gpu_rules.py", "test_cuda_kernels.py",
+            "test_cuda_products.py", "test_cuda_graph.py", "test_cuda_optimizers.py",
+            "test_cuda_indexing.py", "test_philox.py",
         ),
     ),
     "other tests": Check(

@@ -23,6 +23,7 @@ from strict_cupy.kernels import CompileException, launched, threads_that_fit
 
 from nanotorch import backend
 from nanotorch.backend.cuda import checks, fused, kernels
+from nanotorch.cuda import kernel_table
 from nanotorch.ops import activations, binary_losses, losses, normalization
 
 needs_compiler = pytest.mark.skipif(
@@ -408,7 +409,7 @@ ROWS = [
         for dims, shapes in (((-1,), MATRICES), ((1, -1), MATRICES[-1:]))
         for name, kernel, op, formula, number in (
             ("standardize", fused.standardize, normalization.Standardize.kernel, standardized, 1),
-            ("standardize slope", fused.standardize_reverse,
+            ("standardize slope", kernel_table.standardize_reverse,
              normalization.StandardizeReverse.kernel, standardized_slope, 3),
         )
     ),
@@ -518,10 +519,10 @@ def test_the_loss_of_classes_and_its_slope(
     share = factor.sum() if reduction == "mean" else 1
     expected = each if reduction == "none" else each.sum() / share
     given = [*on_device(x, target, xp=xp), None if weight is None else on_device(weight, xp=xp)[0]]
-    y = fused.nll(xp, *given, **options)
+    y = kernel_table.nll(xp, *given, **options)
     close(y.get(), numpy.asarray(expected), dtype)
     g = random.normal(size=expected.shape).astype(kind_of(dtype))
-    slope = fused.nll_reverse(xp, *on_device(g, xp=xp), *given[1:], **options, shape=shape)
+    slope = kernel_table.nll_reverse(xp, *on_device(g, xp=xp), *given[1:], **options, shape=shape)
     of_each = numpy.expand_dims(g.astype("float64") * factor / share, along)
     close(slope.get(), -one_hot * of_each, dtype)
 
@@ -529,7 +530,7 @@ def test_the_loss_of_classes_and_its_slope(
 def test_a_class_that_does_not_exist_is_not_looked_up(xp: Any) -> None:
     x, target = on_device(numpy.zeros((2, 3), "f"), numpy.array([1, 3]), xp=xp)
     options = {"reduction": "none", "ignore_index": -100}
-    assert numpy.isnan(fused.nll(xp, x, target, None, **options).get()[1])
+    assert numpy.isnan(kernel_table.nll(xp, x, target, None, **options).get()[1])
     with pytest.raises(IndexError, match="target 3 is out of range for 3 classes"):
         checks.to_host(xp, x)
 

@@ -132,9 +132,9 @@ def test_the_loss_of_classes_and_its_slope_have_the_bits_of_kernels_one_by_one(
     xs, ts, g = map(xp.asarray, (x, t, numpy.array(0.7, dtype)))
     ws = None if w is None else xp.asarray(w)
     how: dict[str, Any] = {"ignore_index": 1, "reduction": reduction}
-    terms = fused.cross_entropy_terms(xp, xs, ts, ws, **how)
-    loss = fused.cross_entropy(xp, xs, terms, ts, ws, **how)
-    slopes = fused.cross_entropy_reverse(xp, g, xs, terms, ts, ws, **how)
+    terms = kernel_table.cross_entropy_terms(xp, xs, ts, ws, **how)
+    loss = kernel_table.cross_entropy(xp, xs, terms, ts, ws, **how)
+    slopes = kernel_table.cross_entropy_reverse(xp, g, xs, terms, ts, ws, **how)
     kept = t != 1
     factor = kept * (1.0 if w is None else w.astype("d")[t])
     z = numpy.where(kept[:, None], x.astype("d"), 0)

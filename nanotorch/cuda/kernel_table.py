@@ -172,26 +172,82 @@ def einsum(xp: Any, *inputs: Array, equation: str, out: Array | None = None) -> 
     return y if y is NotImplemented else into(xp, y, out)
 
 
-def nll(xp: Any, x: Array, target: Array, weight: Any, **attributes: Any) -> Array:
-    y = fused.nll(xp, x, target, weight, **attributes)
-    return unchecked_classes(xp, x.shape, target, **attributes) if y is NotImplemented else y
+def nll(
+    xp: Any, x: Array, target: Array, weight: Any, *, ignore_index: int, reduction: str,
+    out: Array | None = None,
+) -> Array:  # fmt: skip
+    if not fused.takes_classes(xp, x, target, weight):
+        return unchecked_classes(xp, x.shape, target, ignore_index=ignore_index)
+    like = x.shape, x.dtype
+    terms = fused.class_terms(xp, x, like, target, weight, ignore_index, op="nll_loss")
+    return fused.class_total(xp, terms, reduction, (target.shape, x.dtype), out)
 
 
 def nll_reverse(
-    xp: Any, g: Array, target: Array, weight: Any, *, shape: Any, **attributes: Any
-) -> Array:
-    y = fused.nll_reverse(xp, g, target, weight, shape=shape, **attributes)
-    return unchecked_classes(xp, shape, target, **attributes) if y is NotImplemented else y
+    xp: Any, g: Array, target: Array, weight: Any, *, ignore_index: int, reduction: str,
+    shape: Any, out: Array | None = None,
+) -> Array:  # fmt: skip
+    expected = target.shape if reduction == "none" else ()
+    if g.shape != expected or not fused.takes_classes(xp, g, target, weight):
+        return unchecked_classes(xp, shape, target, ignore_index=ignore_index)
+    terms = tables.NOWHERE
+    if reduction == "mean":
+        like = shape, g.dtype
+        terms = fused.class_terms(xp, tables.NOWHERE, like, target, weight, ignore_index)
+    given = (terms, target, weight, ignore_index, reduction, shape, out)
+    return fused.class_slope(xp, g, tables.NOWHERE, *given)
 
 
-def unchecked_classes(
-    xp: Any, shape: Any, target: Array, *, ignore_index: int, **attributes: Any
-) -> Any:
+def unchecked_classes(xp: Any, shape: Any, target: Array, *, ignore_index: int) -> Any:
     """NotImplemented, after a check of the classes: the kernel in Python makes none here."""
     if kernels.available(xp):
         classes = xp.where(target == ignore_index, 0, target)
         device.check(xp, (shape[0 if len(shape) == 1 else 1],), [(0, classes)], "nll_loss")
     return NotImplemented
+
+
+def cross_entropy_terms(
+    xp: Any, x: Array, target: Array, weight: Any, *, ignore_index: int, reduction: str,
+    out: Array | None = None,
+) -> Array:  # fmt: skip
+    if not fused.takes_classes(xp, x, target, weight):
+        return NotImplemented
+    like, given = (x.shape, x.dtype), (target, weight, ignore_index)
+    terms = fused.class_terms(xp, x, like, *given, plain=False, op="nll_loss", out=out)
+    return fused.written(xp, terms, out)
+
+
+def cross_entropy(
+    xp: Any, x: Array, terms: Any, target: Array, weight: Any, *, reduction: str,
+    out: Array | None = None, **how: Any,
+) -> Array:  # fmt: skip
+    if not fused.takes_classes(xp, x, target, weight):
+        return NotImplemented
+    if terms is None:
+        terms = cross_entropy_terms(xp, x, target, weight, reduction=reduction, **how)
+    return fused.class_total(xp, terms, reduction, (target.shape, x.dtype), out)
+
+
+def cross_entropy_reverse(
+    xp: Any, g: Array, x: Array, terms: Any, target: Array, weight: Any, *, ignore_index: int,
+    reduction: str, out: Array | None = None,
+) -> Array:  # fmt: skip
+    if not fused.takes_classes(xp, x, target, weight):
+        return NotImplemented
+    how: dict[str, Any] = {"ignore_index": ignore_index, "reduction": reduction}
+    if terms is None:
+        terms = cross_entropy_terms(xp, x, target, weight, **how)
+    g = xp.ascontiguousarray(g, x.dtype)
+    return fused.class_slope(xp, g, x, terms, target, weight, ignore_index, reduction, x.shape, out)
+
+
+def standardize_reverse(
+    xp: Any, g: Array, x: Array, s: Array, *, dims: tuple[int, ...], eps: float,
+    out: Array | None = None,
+) -> Array:  # fmt: skip
+    if not fused.alike(xp, x, s):
+        return NotImplemented
+    return fused.layer_norm_reverse(xp, g, x, None, s, dims=dims, eps=eps, out=out)
 
 
 def sum_to(xp: Any, x: Array, *, shape: Any, out: Array | None = None) -> Array:
@@ -284,13 +340,13 @@ KERNELS: dict[type, Callable[..., Any]] = {
     binary_losses.BinaryCrossEntropyWithLogitsReverse: fused.bce_with_logits_reverse,
     losses.MseLoss: fused.mse,
     losses.MseLossReverse: fused.mse_reverse,
-    class_losses.CrossEntropyTerms: fused.cross_entropy_terms,
-    class_losses.CrossEntropy: fused.cross_entropy,
-    class_losses.CrossEntropyReverse: fused.cross_entropy_reverse,
+    class_losses.CrossEntropyTerms: cross_entropy_terms,
+    class_losses.CrossEntropy: cross_entropy,
+    class_losses.CrossEntropyReverse: cross_entropy_reverse,
     losses.NllLoss: nll,
     losses.NllLossReverse: nll_reverse,
     normalization.Standardize: fused.standardize,
-    normalization.StandardizeReverse: fused.standardize_reverse,
+    normalization.StandardizeReverse: standardize_reverse,
     normalization.LayerNorm: fused.layer_norm,
     normalization.LayerNormReverse: fused.layer_norm_reverse,
     normalization.LayerNormWeight: fused.layer_norm_weight,

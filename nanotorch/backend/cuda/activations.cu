@@ -7,10 +7,8 @@
 
 enum Activation { SIGMOID, RELU, SILU, GELU, GELU_BY_TANH };  // the numbers that fused.py passes
 
-__device__ __forceinline__ float error_function(float x) { return erff(x); }
-__device__ __forceinline__ double error_function(double x) { return erf(x); }
-__device__ __forceinline__ float hyperbolic_tangent(float x) { return tanhf(x); }
-__device__ __forceinline__ double hyperbolic_tangent(double x) { return tanh(x); }
+FUNCTION(error_function, erff, erf)
+FUNCTION(hyperbolic_tangent, tanhf, tanh)
 
 // 1 / (1 + exp(-x)), which is 0 where exp overflows.
 template <typename W> __device__ __forceinline__ W sigmoid_of(W x) { return 1 / (1 + exponential(-x)); }

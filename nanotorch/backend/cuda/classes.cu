@@ -30,12 +30,10 @@ template <typename T> struct Targets {
     __device__ __forceinline__ W loss(long long i, const T* x, long long inner, W most, W log_sum,
                                       long long* word, int op) const {
         const long long t = target[i];
-        const W factor = weight_of(i);
-        if (t == ignored || factor != factor) {
-            if (t != ignored && place_of(t, classes, 0) < 0) flag(word, op, t, classes);
-            return factor;
-        }
-        return factor * (log_sum - (wide(x[t * inner]) - most));
+        const bool outside = t != ignored && place_of(t, classes, 0) < 0;
+        if (outside) flag(word, op, t, classes);
+        if (outside || t == ignored) return weight_of(i);
+        return weight_of(i) * (log_sum - (wide(x[t * inner]) - most));
     }
     // The slope of class k of a sample, of probability p, or 0 for what x has the logarithms of.
     __device__ __forceinline__ T slope(long long i, long long k, W p, W g) const {

@@ -60,10 +60,8 @@ def pair(
 
     def matrices(term: str, x: Array, down: list[str], across: list[str]) -> Array:
         order = [term.index(c) for c in (*batch, *down, *across)]
-        shape = (
-            *(sizes[c] for c in batch),
-            *(math.prod(sizes[c] for c in cs) for cs in (down, across)),
-        )
+        outer = [math.prod(sizes[c] for c in letters) for letters in (down, across)]
+        shape = (*(sizes[c] for c in batch), *outer)
         return x.transpose(order).reshape(shape)
 
     y = matmul(xp, matrices(p, a, rows, summed), matrices(q, b, summed, columns))

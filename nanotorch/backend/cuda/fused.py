@@ -26,11 +26,8 @@ ZERO, ONE = numpy.int32(0), numpy.int32(1)
 THREADS = 256
 # Sums over at most so many elements take one block and one launch.
 ONE_BLOCK = 8192
-WIDTHS = {
-    "1": 32,
-    "2": 256,
-    "3": 1024,
-}  # the most elements of a row, by the width in rows_to_one.cu
+# The most elements of a row, by the width in rows_to_one.cu.
+WIDTHS = {"1": 32, "2": 256, "3": 1024}
 WIDE = {"e": "f", "E": "f", "f": "f", "d": "d"}  # the dtype that sums are taken in
 
 
@@ -39,10 +36,8 @@ def alike(xp: Any, *arrays: Any) -> bool:
     first = arrays[0]
     if not first.size or first.dtype.char not in WIDE or not available(xp):
         return False
-    for x in arrays:
-        if x.dtype != first.dtype or x.shape != first.shape or not x.flags.c_contiguous:
-            return False
-    return True
+    form = first.dtype, first.shape
+    return all((x.dtype, x.shape) == form and x.flags.c_contiguous for x in arrays)
 
 
 def output(xp: Any, out: Array | None, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -119,10 +114,8 @@ def elementwise_reverse(which: Any) -> Kernel:
             return NotImplemented
         y = output(xp, out, x.shape, x.dtype)
         numbers = (numpy.int64(x.size), which, numpy.int32(g.ndim > 0), numpy.float64(divisor or 1))
-        launch(
-            xp, "losses", "loss_reverse", x.dtype.char, grid_for(x.size), (THREADS,),
-            (g, x, target, y, *numbers),
-        )  # fmt: skip
+        given, grid = (g, x, target, y, *numbers), grid_for(x.size)
+        launch(xp, "losses", "loss_reverse", x.dtype.char, grid, (THREADS,), given)
         return written(xp, y, out)
 
     return run
@@ -181,76 +174,15 @@ def class_slope(
             share, count = itself(xp, share, share, reduction="sum"), 1
     pointers = (g, x, terms, target, NOWHERE if weight is None else weight, share)
     numbers = (*sizes(shape, n, ignored), numpy.int32(g.ndim > 0))
-    launch(
-        xp, "classes", "class_reverse", g.dtype.char, grid_for(y.size), (THREADS,),
-        (*pointers, numpy.int64(count), y, *numbers),
-    )  # fmt: skip
+    given, grid = (*pointers, numpy.int64(count), y, *numbers), grid_for(y.size)
+    launch(xp, "classes", "class_reverse", g.dtype.char, grid, (THREADS,), given)
     return written(xp, y, out)
-
-
-def nll(
-    xp: Any, x: Array, target: Array, weight: Any, *, ignore_index: int, reduction: str,
-    out: Array | None = None,
-) -> Array:  # fmt: skip
-    if not (alike(xp, x) and takes_classes(target, weight, x.dtype)):
-        return NotImplemented
-    like = x.shape, x.dtype
-    terms = class_terms(xp, x, like, target, weight, ignore_index, op="nll_loss")
-    return class_total(xp, terms, reduction, (target.shape, x.dtype), out)
-
-
-def nll_reverse(
-    xp: Any, g: Array, target: Array, weight: Any, *, ignore_index: int, reduction: str,
-    shape: tuple[int, ...], out: Array | None = None,
-) -> Array:  # fmt: skip
-    expected = target.shape if reduction == "none" else ()
-    if not (alike(xp, g) and g.shape == expected and takes_classes(target, weight, g.dtype)):
-        return NotImplemented
-    terms = NOWHERE
-    if reduction == "mean":
-        terms = class_terms(xp, NOWHERE, (shape, g.dtype), target, weight, ignore_index)
-    given = (target, weight, ignore_index, reduction, shape, out)
-    return class_slope(xp, g, NOWHERE, terms, *given)
-
-
-def cross_entropy_terms(
-    xp: Any, x: Array, target: Array, weight: Any, *, ignore_index: int, reduction: str,
-    out: Array | None = None,
-) -> Array:  # fmt: skip
-    if not (alike(xp, x) and takes_classes(target, weight, x.dtype)):
-        return NotImplemented
-    like, given = (x.shape, x.dtype), (target, weight, ignore_index)
-    return written(xp, class_terms(xp, x, like, *given, plain=False, op="nll_loss", out=out), out)
-
-
-def cross_entropy(
-    xp: Any, x: Array, terms: Any, target: Array, weight: Any, *, reduction: str,
-    out: Array | None = None, **how: Any,
-) -> Array:  # fmt: skip
-    if not (alike(xp, x) and takes_classes(target, weight, x.dtype)):
-        return NotImplemented
-    if terms is None:
-        terms = cross_entropy_terms(xp, x, target, weight, reduction=reduction, **how)
-    return class_total(xp, terms, reduction, (target.shape, x.dtype), out)
-
-
-def cross_entropy_reverse(
-    xp: Any, g: Array, x: Array, terms: Any, target: Array, weight: Any, *, ignore_index: int,
-    reduction: str, out: Array | None = None,
-) -> Array:  # fmt: skip
-    if not (alike(xp, x) and takes_classes(target, weight, x.dtype)):
-        return NotImplemented
-    how: dict[str, Any] = {"ignore_index": ignore_index, "reduction": reduction}
-    if terms is None:
-        terms = cross_entropy_terms(xp, x, target, weight, **how)
-    g = xp.ascontiguousarray(g, x.dtype)
-    return class_slope(xp, g, x, terms, target, weight, ignore_index, reduction, x.shape, out)
 
 
 def takes_few_logits(xp: Any, x: Array, target: Array, weight: Any) -> bool:
     """Whether `class_loss` takes these: samples whose classes lie side by side."""
     few = x.ndim == 2 and len(x) <= 1024 and x.shape[1] <= 1024 and x.size <= 2**15
-    return few and alike(xp, x) and takes_classes(target, weight, x.dtype)
+    return few and takes_classes(xp, x, target, weight)
 
 
 def class_loss(
@@ -265,11 +197,12 @@ def class_loss(
     launch(xp, "classes", "class_loss", x.dtype.char, (1,), (1024,), given)
 
 
-def takes_classes(target: Any, weight: Any, dtype: Any) -> bool:
-    """Whether kernels take these class numbers and the weights of the classes."""
+def takes_classes(xp: Any, x: Array, target: Array, weight: Any) -> bool:
+    """Whether kernels take x, these class numbers and the weights of the classes."""
     if target.dtype.char not in "lq" or not target.size or not target.flags.c_contiguous:
         return False
-    return weight is None or (weight.dtype == dtype and bool(weight.flags.c_contiguous))
+    weighs = weight is None or (weight.dtype == x.dtype and bool(weight.flags.c_contiguous))
+    return weighs and alike(xp, x)
 
 
 def sizes(shape: tuple[int, ...], n: int, ignored: int) -> tuple[Any, ...]:
@@ -341,15 +274,6 @@ def threads_for_rows(rows: int, n: int, inner: int) -> tuple[tuple[int], tuple[i
         return (min(rows, 2**16),), (threads,), numpy.int32(threads)
     group, threads = (1 if alone else 32), 128
     return (min(-(-rows * group // threads), 2**16),), (threads,), numpy.int32(group)
-
-
-def standardize_reverse(
-    xp: Any, g: Array, x: Array, s: Array, *, dims: tuple[int, ...], eps: float,
-    out: Array | None = None,
-) -> Array:  # fmt: skip
-    if not alike(xp, x, s):
-        return NotImplemented
-    return layer_norm_reverse(xp, g, x, None, s, dims=dims, eps=eps, out=out)
 
 
 def are_last(dims: tuple[int, ...], ndim: int) -> bool:
@@ -470,10 +394,8 @@ def rows_to_one(
     width = next(digit for digit, most in WIDTHS.items() if k <= most)
     arrays = (x, weight, bias, target, g, z, slopes, gradients, sums, loss, bias_gradient)
     numbers = (*map(numpy.int32, (k, groups)), which, numpy.float64(divisor))
-    launch(
-        xp, "rows_to_one", "rows_to_one", kind + width, (blocks,), (THREADS,),
-        (*arrays, numpy.int64(n), *numbers),
-    )  # fmt: skip
+    given = (*arrays, numpy.int64(n), *numbers)
+    launch(xp, "rows_to_one", "rows_to_one", kind + width, (blocks,), (THREADS,), given)
     if gradients is not gradient:
         grid = (-(-k // 32) + (loss is not NOWHERE),)
         sizes = (*map(numpy.int32, (blocks, k, groups)), numpy.float64(divisor))

@@ -26,14 +26,10 @@ ALIGNMENT = 256  # bytes: of memory from the driver
 
 def missing(xp: Any) -> str | None:
     """What an array module lacks to capture graphs; None where it lacks nothing."""
-    for owner, name in (
-        (xp.cuda, "Graph"),
-        (xp.cuda, "using_allocator"),
-        (xp.cuda.Stream, "begin_capture"),
-    ):
-        if not hasattr(owner, name):
-            return f"the array module has no {name}"
-    return None
+    cuda = xp.cuda
+    wanted = (cuda, "Graph"), (cuda, "using_allocator"), (cuda.Stream, "begin_capture")
+    lacking = [name for owner, name in wanted if not hasattr(owner, name)]
+    return f"the array module has no {lacking[0]}" if lacking else None
 
 
 def pool_of_graphs(xp: Any) -> Any:

@@ -24,14 +24,14 @@ __device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16, float>(float x) {
     return __float2bfloat16_rn(x);
 }
 
-__device__ __forceinline__ float exponential(float x) { return expf(x); }
-__device__ __forceinline__ double exponential(double x) { return exp(x); }
-__device__ __forceinline__ float logarithm(float x) { return logf(x); }
-__device__ __forceinline__ double logarithm(double x) { return log(x); }
-__device__ __forceinline__ float logarithm1p(float x) { return log1pf(x); }
-__device__ __forceinline__ double logarithm1p(double x) { return log1p(x); }
-__device__ __forceinline__ float square_root(float x) { return sqrtf(x); }
-__device__ __forceinline__ double square_root(double x) { return sqrt(x); }
+// One name for C's functions of float and of double.
+#define FUNCTION(name, of_float, of_double)                                              \
+    __device__ __forceinline__ float name(float x) { return of_float(x); }               \
+    __device__ __forceinline__ double name(double x) { return of_double(x); }
+FUNCTION(exponential, expf, exp)
+FUNCTION(logarithm, logf, log)
+FUNCTION(logarithm1p, log1pf, log1p)
+FUNCTION(square_root, sqrtf, sqrt)
 
 // A product that is rounded, where the compiler might make one operation of it and a sum.
 __device__ __forceinline__ float product(float a, float b) { return __fmul_rn(a, b); }

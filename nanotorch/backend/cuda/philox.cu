@@ -84,20 +84,16 @@ __device__ Long pair(const Words &words, int i) {
     return (Long)words.w[2 * i] << 32 | words.w[2 * i + 1];
 }
 
-// u in [0, 1), of so many bits; the last argument says whether in float32 or float64.
-__device__ float lower_unit(const Words &words, int i, int bits, float) {
-    return (float)(words.w[i] >> (32 - bits)) / (float)(1 << bits);
-}
-__device__ double lower_unit(const Words &words, int i, int, double) {
-    return (double)(pair(words, i) >> 11) * 0x1p-53;
+// u in [0, 1), of so many bits; the last argument says whether in float or double.
+template <typename R> __device__ R lower_unit(const Words &words, int i, int bits, R) {
+    if constexpr (sizeof(R) == 8) return (R)(pair(words, i) >> 11) * 0x1p-53;
+    else return (R)(words.w[i] >> (32 - bits)) / (R)(1 << bits);
 }
 
 // u in (0, 1], finer near 0: what a logarithm takes.
-__device__ float upper_unit(const Words &words, int i, float) {
-    return fmaf((float)words.w[i], 0x1p-32f, 0x1p-33f);
-}
-__device__ double upper_unit(const Words &words, int i, double) {
-    return fma((double)(pair(words, i) >> 11), 0x1p-53, 0x1p-54);
+template <typename R> __device__ R upper_unit(const Words &words, int i, R) {
+    if constexpr (sizeof(R) == 8) return fma((R)(pair(words, i) >> 11), 0x1p-53, 0x1p-54);
+    else return fmaf((R)words.w[i], 0x1p-32f, 0x1p-33f);
 }
 
 __device__ float fused(float a, float b, float c) { return fmaf(a, b, c); }

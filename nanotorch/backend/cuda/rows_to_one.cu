@@ -15,6 +15,15 @@ const int MOST = 8;   // groups of rows whose losses a block adds up: see elemen
 // How many lanes of a warp share a row, and how many of its elements each of them has.
 template <int LANES, int EACH> struct Lanes { enum { lanes = LANES, each = EACH }; };
 
+// The loss and the sum of the slopes, of which the threads of a block have parts.
+template <typename T>
+__device__ __forceinline__ void finish(T lost, T slopes, T* loss, T* bias_gradient, double divisor) {
+    lost = over_block(lost, Add(), (T)0), slopes = over_block(slopes, Add(), (T)0);
+    if (threadIdx.x) return;
+    *loss = lost / (T)divisor;
+    if (bias_gradient) *bias_gradient = slopes;
+}
+
 // Each where its pointer is not null: z (n) = x @ weight + bias; `slopes` (n) of the losses of z and
 // the targets, or those that are given; their products with x, summed over the rows of each block, in
 // `gradients` (gridDim.x, k). From one block `loss` and `bias_gradient` have the loss and the sum of
@@ -30,9 +39,7 @@ __global__ void rows_to_one(
     // Which of the warp's four rows this lane looks after.
     const int after = LANES == 8 ? (within ? -1 : lane / 8) : lane < 4 ? lane : -1;
     const T factor = target ? *g / (T)divisor : (T)0, shift = bias ? *bias : (T)0;
-    T total[EACH];
-#pragma unroll
-    for (int e = 0; e < EACH; e++) total[e] = 0;
+    T total[EACH] = {};
     if (weight)
         for (int j = threadIdx.x; j < LANES * EACH; j += 32 * WARPS)
             row[j] = j < k ? weight[j] : (T)0;
@@ -102,13 +109,9 @@ __global__ void rows_to_one(
     for (int j = threadIdx.x; j < k; j += 32 * WARPS)
         gradients[(long long)blockIdx.x * k + j] = row[j];
     if (!target || gridDim.x > 1) return;
-    for (int what = 0; what < 2; what++) {
-        T sum = threadIdx.x < groups ? of_groups[what][threadIdx.x] : (T)0;
-        sum = over_block(sum, Add(), (T)0);
-        if (threadIdx.x) continue;
-        if (what == 0) *loss = sum / (T)divisor;
-        else if (bias_gradient) *bias_gradient = sum;
-    }
+    const bool one = threadIdx.x < groups;
+    finish(one ? of_groups[0][threadIdx.x] : (T)0, one ? of_groups[1][threadIdx.x] : (T)0, loss,
+           bias_gradient, divisor);
 }
 
 // gradient (k): the sums over the blocks of `gradients`; and, in the last block, the loss and the
@@ -131,13 +134,9 @@ __global__ void __launch_bounds__(1024) add_blocks(
         if (lane == 0 && first + warp < k) gradient[first + warp] = sum;
         return;
     }
-    for (int what = 0; what < 2; what++) {
-        T sum = 0;
-        if (threadIdx.x < 256)
-            for (int i = threadIdx.x; i < groups; i += 256) sum += sums[what * groups + i];
-        sum = over_block(sum, Add(), (T)0);
-        if (threadIdx.x) continue;
-        if (what == 0) *loss = sum / (T)divisor;
-        else if (bias_gradient) *bias_gradient = sum;
-    }
+    T sum[2] = {0, 0};
+    if (threadIdx.x < 256)
+        for (int i = threadIdx.x; i < groups; i += 256)
+            sum[0] += sums[i], sum[1] += sums[groups + i];
+    finish(sum[0], sum[1], loss, bias_gradient, divisor);
 }

@@ -42,9 +42,8 @@ def grow(
     without one; `steps` counts them, a 0-dim int32 array. found_inf becomes 0 again."""
     if xp is not HOST and kernels.available(xp):
         factors = numpy.float32(growth), numpy.float32(backoff), numpy.int32(interval)
-        kernels.launch(
-            xp, "optimizers", "grow", "", (1,), (1,), (scale, steps, found_inf, *factors)
-        )
+        given = scale, steps, found_inf, *factors
+        kernels.launch(xp, "optimizers", "grow", "", (1,), (1,), given)
         return
     overflowed = found_inf != 0
     counted = xp.where(overflowed, 0, steps + 1)

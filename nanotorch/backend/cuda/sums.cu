@@ -36,16 +36,6 @@ struct Keys {
     }
 };
 
-// How often each digit occurs from `first` up to `end`.
-__device__ __forceinline__ void count_share(
-    int* counts, const Keys& keys, Long first, Long end, int shift) {
-    counts[threadIdx.x] = 0;
-    __syncthreads();
-    for (Long n = first + threadIdx.x; n < end; n += DIGITS)
-        atomicAdd(&counts[keys[n] >> shift & (DIGITS - 1)], 1);
-    __syncthreads();
-}
-
 // The keys and their positions, sorted by one digit and else as they were. Thread d of a block looks
 // after digit d. One block counts by itself; several are given the counts of all, (gridDim.x, DIGITS),
 // which they write where there is nothing to write the keys to.
@@ -58,7 +48,11 @@ __global__ void sort_by_digit(
     const int digit = threadIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int total = 0, next = 0;  // of all blocks; where this block's next key of the digit goes
     if (!sorted || gridDim.x == 1) {
-        count_share(warps[0], keys, first, end, shift);
+        warps[0][digit] = 0;
+        __syncthreads();
+        for (Long n = first + digit; n < end; n += DIGITS)
+            atomicAdd(&warps[0][keys[n] >> shift & (DIGITS - 1)], 1);
+        __syncthreads();
         total = warps[0][digit];
         if (!sorted) {
             counts[(Long)blockIdx.x * DIGITS + digit] = total;

@@ -95,9 +95,8 @@ def write_numbers(xp: Any, out: Array, numbers: Iterable[tuple[int, float]]) -> 
         places, values = zip(*some, strict=True)
         argument["place"][0, : len(some)], argument["value"][0, : len(some)] = places, values
         argument["count"] = len(some)
-        launch(
-            xp, "optimizers", "write", out.dtype.char, (1,), (_MOST_NUMBERS,), (argument, out)
-        )  # fmt: skip
+        given = argument, out
+        launch(xp, "optimizers", "write", out.dtype.char, (1,), (_MOST_NUMBERS,), given)
 
 
 def norm_of(xp: Any, arrays: Sequence[Array], most: float) -> tuple[Array, Array]:
