@@ -734,6 +734,35 @@ def test_penalties_and_frozen_layers_take_part_in_the_pass() -> None:
     )
 
 
+@pytest.mark.parametrize("features", [5, 30, 32])
+def test_an_evaluation_passes_over_narrow_rows_once_with_the_same_bits_on_any_number_of_threads(
+    features: int,
+) -> None:
+    nt.manual_seed(0)
+    rows = (9 << 20) // (4 * features)
+    x, y, model = nt.randn(rows, features), nt.rand(rows, 1).round(), nn.Linear(features, 1)
+
+    def evaluate() -> tuple[nt.Tensor, nt.Tensor]:
+        with nt.no_grad():
+            logits = model(x)
+            loss = nn.functional.binary_cross_entropy_with_logits(logits, y)
+            return loss, ((logits > 0) == (y > 0.5)).sum()
+
+    loss, right = evaluate()
+    before, seen = nt.get_num_threads(), []
+    for threads in (1, 2, 3):
+        nt.set_num_threads(threads)
+        try:
+            run = nt.compile(evaluate, pure=True)
+            run()
+            seen.append([value.item() for value in run()])
+        finally:
+            nt.set_num_threads(before)
+        assert run.plan().tiled
+    assert seen == [[seen[0][0], right.item()]] * 3
+    assert seen[0][0] == pytest.approx(loss.item(), rel=2e-6)
+
+
 def test_ignored_targets_are_not_counted_by_a_mean_over_tiles() -> None:
     make, loss, classes = ROW_WISE["softmax"]
     step, _, _ = training_step(make, lambda p: optim.SGD(p, lr=0.0), loss)

@@ -21,6 +21,7 @@ from nanotorch.compile.recorder import Draw, Kernel, Live, Recorder
 from nanotorch.compile.rows import COLUMNS, ROWS, SUM, WHOLE, NotRowWise, Role, role
 from nanotorch.ops import binary_losses, class_losses, losses
 from nanotorch.ops.joint_losses import loss_and_slope
+from nanotorch.ops.sums import Sum
 
 Step = Kernel | Draw | Live
 
@@ -159,7 +160,9 @@ class Tiling:
             arrays = [a for a in step.operands if type(a) in MODULES]
             if part.output == SUM:
                 total = f"parts[{len(sums)}]"
-                if id(step) not in slopes:
+                if step.primitive is Sum and arrays[0].dtype == bool and not step.out.ndim:
+                    total = f"{program.constant('count', HOST.count_nonzero)}({operands[0]})"
+                elif id(step) not in slopes:
                     body.append(f"{whole(step, part, operands)}, out={total})")
                 else:
                     slope = slopes[id(step)]
