@@ -351,7 +351,16 @@ def put(write: Any, notes: Notes, target: Any, places: Any, values: Any, **mode:
 
 
 # Functions that write to `out` and take no other memory, and those noted in ways of their own.
-WITH_OUT = {numpy.take, numpy.dot, dot, numpy.mean, numpy.concatenate, numpy.stack, numpy.cumsum}
+WITH_OUT = {
+    numpy.take,
+    numpy.dot,
+    dot,
+    numpy.mean,
+    numpy.concatenate,
+    numpy.stack,
+    numpy.cumsum,
+    numpy.einsum,
+}
 SPECIAL: dict[Any, Callable[..., Any]] = {
     numpy.copyto: copied,
     numpy.where: chosen,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nanotorch import ops, random
-from nanotorch.autograd.grad_mode import in_precision, no_grad
+from nanotorch.autograd.grad_mode import in_precision, modes, no_grad
 from nanotorch.backend import array_module, cuda_parts, finfo, fitting, on_device_of
 from nanotorch.backend.dtypes import bool_
 from nanotorch.backend.loading import on_demand, when_called
@@ -329,7 +329,7 @@ def layer_norm(
     """
     dims = _last_dimensions("layer_norm", input, normalized_shape)
     normed("layer_norm", input, weight, bias)
-    scores = _scores(input, weight, dims, eps)
+    scores = _scores(input, weight, dims, eps) if modes.grad else None
     if scores is not None or (weight is not None and _alike(input, weight)):
         fused: Tensor = ops.layer_norm(input, weight, bias, dims, eps, scores)
         return fused
@@ -392,7 +392,7 @@ def group_norm(
     size = math.prod(input.shape[2:])
     shape = (num_groups, input.shape[1] // num_groups, size)
     grouped = input.reshape((input.shape[0], *shape))
-    scores = _scores(grouped, weight, (-2, -1), eps)
+    scores = _scores(grouped, weight, (-2, -1), eps) if modes.grad else None
     if scores is not None:
         weight, bias = (p if p is None else p.reshape((*shape[:2], 1)) for p in (weight, bias))
         fused: Tensor = ops.layer_norm(grouped, weight, bias, (-2, -1), eps, scores)
@@ -450,11 +450,12 @@ def batch_norm(
             with no_grad():
                 if scores is None:
                     variance, mean = ops.var_mean(input, dims)
+                    running_mean.mul_(1 - momentum).add_(mean, alpha=momentum)
+                    running_var.mul_(1 - momentum).add_(variance, alpha=momentum)
                 else:
-                    mean, variance = ops.normalization.moments_in(scores, input.numel())
-                    variance = variance * (count / (count - 1))
-                running_mean.mul_(1 - momentum).add_(mean, alpha=momentum)
-                running_var.mul_(1 - momentum).add_(variance, alpha=momentum)
+                    behind, channels = input.numel() + input.shape[1], input.shape[1]
+                    _move(running_mean, scores, momentum, behind, 1.0)
+                    _move(running_var, scores, momentum, behind + channels, count / (count - 1))
         if scores is not None:
             fused: Tensor = ops.batch_norm(input, weight, bias, scores, dims, eps)
             return fused
@@ -465,6 +466,13 @@ def batch_norm(
         scale = _across(ops.rsqrt(running_var + eps), input.ndim)
         y = (input - _across(running_mean, input.ndim)) * scale
     return _scaled(y, weight, bias, input)
+
+
+def _move(average: Tensor, scores: Any, share: float, behind: int, scale: float) -> None:
+    """Moves a running statistic towards that of a batch, which is `behind` elements in the row."""
+    average._apply_inplace(
+        ops.normalization.MovingAverage, scores, share=share, behind=behind, scale=scale
+    )
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:

@@ -207,6 +207,8 @@ class NormalCdf(Elementwise):
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
         def cdf(x: Array, out: Array | None) -> Array:
+            if x.dtype.char == "f":
+                return normal_cdf_of_floats(xp, x, out)
             return into(xp, gelu_cdf(xp, x, "none"), out)
 
         return in_pieces(cdf, (x,), out)

@@ -208,16 +208,16 @@ def selected(xp: Any, condition: Array, a: Any, b: Any, out: Array | None = None
             return into(xp, xp.where(condition, a, b), out)
     if dtype.char not in "fd" or condition.dtype.kind != "b" or arrays[-1].dtype != dtype:
         return into(xp, xp.where(condition, a, b), out)
+    if type(a) is int and a == 0:
+        condition, a, b = xp.logical_not(condition), b, a
     mask = condition.astype(f"i{dtype.itemsize}")
     y = mask if out is None else out.view(mask.dtype)
 
     def bits(x: Any) -> Any:
         return (x if is_array(x) else constant(arrays[0], x)).view(mask.dtype)
 
-    if type(a) is int and a == 0:
-        xp.bitwise_and(bits(b), xp.subtract(mask, 1, out=mask), out=y)
-    elif type(b) is int and b == 0:
-        xp.bitwise_and(bits(a), xp.negative(mask, out=mask), out=y)
+    if type(b) is int and b == 0:  # the bits of a, times 1 or 0
+        xp.multiply(bits(a), mask, out=y)
     else:  # b ^ ((a ^ b) & mask), where the mask is all ones or all zeros
         both = xp.bitwise_xor(bits(a), bits(b))
         xp.bitwise_and(both, xp.negative(mask, out=mask), out=mask)

@@ -102,11 +102,12 @@ def erf_parts(xp: Any, x: Array) -> tuple[Array, Array]:
     return near * inner, xp.exp(-far * far) * outer
 
 
-def normal_cdf_of_floats(xp: Any, x: Array) -> Array:
+def normal_cdf_of_floats(xp: Any, x: Array, out: Array | None = None) -> Array:
     """(1 + erf(x / sqrt(2))) / 2 in float32, with an error below 1e-7: a seventh of erf's time."""
-    y = xp.tanh(polynomial(xp, x * x, NORMAL) * x)
-    half = constant(y, 0.5)
-    return y * half + half
+    y, half = polynomial(xp, x * x, NORMAL), constant(x, 0.5)
+    own = y if y.ndim else None
+    y = xp.tanh(xp.multiply(y, x, out=own), out=own)
+    return xp.add(xp.multiply(y, half, out=own), half, out=out)
 
 
 def with_sign_of(xp: Any, size: Array, x: Array) -> Array:

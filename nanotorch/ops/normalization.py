@@ -87,21 +87,28 @@ class Affine(Elementwise):
 
 
 class Scores(Primitive):
-    """y = the standard scores of x, (x - mean) / sqrt(var + eps) over `dims`, and behind them the
-    means, the variances and the factors 1 / sqrt(var + eps), all in one row
+    """y = the standard scores of x, (x - mean) / sqrt(var + eps) over `dims`, and behind them, all
+    in one row, the factors 1 / sqrt(var + eps), and of channels the means and the variances
 
-    For `LayerNorm`, whose rules know that they depend on x; `parts` takes them apart.
+    For `LayerNorm`, whose rules know that they depend on x.
     """
 
     @staticmethod
     def kernel(
         xp: Any, x: Array, *, dims: tuple[int, ...], eps: float, out: Array | None = None
     ) -> Array:
+        few, count, rows = layout(x.shape, dims)
+        size = x.size
         if out is None:
-            out = xp.empty(x.size + 3 * math.prod(reduced(x.shape, dims)), x.dtype)
-        s, means, variances, factors = parts(out, x.shape, dims)
+            out = xp.empty(size + (count if rows else 3 * count), x.dtype)
+        s, factors = out[:size].reshape(x.shape), out[size : size + count].reshape(few)
+        if rows:
+            means, variances = None, None
+        else:
+            means = out[size + count : size + 2 * count].reshape(few)
+            variances = out[size + 2 * count :].reshape(few)
         xp.subtract(x, mean_of(xp, x, dims, means), out=s)
-        mean_product(xp, s, s, dims, variances)
+        variances = mean_product(xp, s, s, dims, variances)
         xp.multiply(s, inverse_root(xp, variances, eps, factors), out=s)
         return out
 
@@ -138,7 +145,10 @@ class LayerNorm(Primitive):
         xp: Any, x: Array, weight: Any, bias: Any, scores: Any, *, dims: tuple[int, ...],
         eps: float, sums: Any = None, out: Array | None = None,
     ) -> Array:  # fmt: skip
-        s = standardize(x, dims, eps) if scores is None else parts(scores, x.shape, dims)[0]
+        if scores is None:
+            s = Standardize.kernel(xp, x, dims=dims, eps=eps)
+        else:
+            s = scores[: x.size].reshape(x.shape)
         if weight is not None:
             y = xp.multiply(s, weight, out=out)
             return y if bias is None else xp.add(y, bias, out=y)
@@ -176,11 +186,30 @@ class BatchSums(Primitive):
         xp: Any, g: Array, scores: Array, *, dims: tuple[int, ...], out: Array | None = None
     ) -> Array:
         if out is None:
-            out = xp.empty((2, *reduced(g.shape, dims)), g.dtype)
+            out = xp.empty((2, *layout(g.shape, dims)[0]), g.dtype)
         xp.add.reduce(g, axis=dims, keepdims=True, out=out[:1].reshape(out.shape[1:]))
-        s = parts(scores, g.shape, dims)[0]
+        s = scores[: g.size].reshape(g.shape)
         total_product(xp, g, s, dims, out[1:].reshape(out.shape[1:]))
         return out
+
+
+class MovingAverage(Primitive):
+    """y = a * (1 - share) + b * share, with b the vector behind so many elements of the scores,
+    times `scale`"""
+
+    in_place = True
+
+    @staticmethod
+    def kernel(
+        xp: Any, a: Array, scores: Array, *, share: float, behind: int, scale: float,
+        out: Array | None = None,
+    ) -> Array:  # fmt: skip
+        new = scores[behind : behind + a.size]
+        if scale != 1:
+            new = xp.multiply(new, constant(a, scale))
+        new = xp.multiply(new, constant(a, share))
+        y = xp.multiply(a, constant(a, 1 - share), out=out)
+        return xp.add(y, new, out=y)
 
 
 class LayerNormReverse(Primitive):
@@ -208,7 +237,8 @@ class LayerNormReverse(Primitive):
     ) -> Array:  # fmt: skip
         if scores is None:
             return into(xp, pushed(times(g, weight), x, dims, eps), out)
-        s, _, _, factors = parts(scores, x.shape, dims)
+        few, count, _ = layout(x.shape, dims)
+        s, factors = scores[: x.size].reshape(x.shape), scores[x.size :][:count].reshape(few)
         if sums is not None:  # the weight is the same wherever they were taken
             means = xp.true_divide(sums, constant(sums, g.size // max(factors.size, 1)))
             share, mean = means[1:].reshape(factors.shape), means[:1].reshape(factors.shape)
@@ -245,7 +275,12 @@ class LayerNormWeight(Primitive):
     ) -> Array:  # fmt: skip
         if sums is not None:
             return copied(xp, sums[1:].reshape(shape), out)
-        s = standardize(x, dims, eps) if scores is None else parts(scores, x.shape, dims)[0]
+        if scores is None:
+            return into(xp, sum_to(g * standardize(x, dims, eps), shape), out)
+        s = scores[: x.size].reshape(x.shape)
+        if len(shape) == 1 and xp is HOST:
+            n = shape[0]
+            return xp.einsum("rn,rn->n", g.reshape((-1, n)), s.reshape((-1, n)), out=out)
         return into(xp, sum_to(g * s, shape), out)
 
 
@@ -262,19 +297,12 @@ class LayerNormBias(Primitive):
         return copied(xp, sums[:1].reshape(shape), out)
 
 
-def reduced(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape with the sizes of `dims` replaced by 1."""
+@functools.lru_cache(maxsize=256)
+def layout(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[tuple[int, ...], int, bool]:
+    """The shape with the sizes of `dims` replaced by 1, its size, and whether they are the last."""
     over = {d % len(shape) for d in dims}
-    return tuple(1 if d in over else n for d, n in enumerate(shape))
-
-
-def parts(scores: Array, shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[Any, ...]:
-    """Views of what `Scores` computes of an x of that shape: the standard scores, and with `dims`
-    of size 1 the means, the variances and the factors."""
-    few = reduced(shape, dims)
-    count, size = math.prod(few), math.prod(shape)
-    rest = (scores[size + i * count : size + (i + 1) * count].reshape(few) for i in range(3))
-    return scores[:size].reshape(shape), *rest
+    few = tuple(1 if d in over else n for d, n in enumerate(shape))
+    return few, math.prod(few), dims[-1] == -1
 
 
 def copied(xp: Any, x: Array, out: Array | None) -> Array:
@@ -327,20 +355,34 @@ def ones(length: int, dtype: Any) -> Any:
 def as_rows(xp: Any, x: Array, dims: tuple[int, ...]) -> Any:
     """x with its last dimensions as one, of an array of the host that is no half, if `dims` are
     these; else None."""
-    if xp is not HOST or dims[-1] != -1 or x.dtype.itemsize < 4:
+    if xp is not HOST or dims[-1] != -1 or x.itemsize < 4:
         return None
-    lead = x.shape[: dims[0]]
-    return x if len(dims) == 1 else x.reshape((*lead, math.prod(x.shape[dims[0] :])))
+    if len(dims) == 1:
+        return x
+    return x.reshape((*x.shape[: dims[0]], math.prod(x.shape[dims[0] :])))
 
 
 def mean_of(xp: Any, x: Array, dims: tuple[int, ...], out: Array | None = None) -> Array:
     """The mean over `dims`, which are kept, as `x.mean` gives it in twice the time."""
     rows = as_rows(xp, x, dims)
     if rows is not None and rows.shape[-1] < LONG:
-        total = total_product(xp, x, ones(rows.shape[-1], x.dtype), dims, out)
+        total = of_rows(xp, rows, ones(rows.shape[-1], x.dtype), x, dims, out)
     else:
         total = xp.add.reduce(x, axis=dims, keepdims=True, out=out)
     return xp.true_divide(total, constant(total, x.size // max(total.size, 1)), out=total)
+
+
+def of_rows(
+    xp: Any, a: Array, b: Array, x: Array, dims: tuple[int, ...], out: Array | None
+) -> Array:
+    """The sums of a * b over their last dimension, in which `dims` of x are one."""
+    if len(dims) == 1:
+        return xp.vecdot(a, b, keepdims=True, out=out)
+    few = layout(x.shape, dims)[0]
+    if out is None:
+        return xp.vecdot(a, b).reshape(few)
+    xp.vecdot(a, b, out=out.reshape(few[: dims[0]]))
+    return out
 
 
 def mean_product(
@@ -355,20 +397,19 @@ def total_product(
     xp: Any, a: Array, b: Array, dims: tuple[int, ...], out: Array | None = None
 ) -> Array:
     """The sum of a * b over `dims`, which are kept; over the last ones, and over all but the
-    channels of images, without the products."""
-    rows, others = as_rows(xp, a, dims), as_rows(xp, b, dims)
+    channels, without the products."""
+    rows = as_rows(xp, a, dims)
     if rows is not None:
-        if out is None:
-            return xp.vecdot(rows, others).reshape(reduced(a.shape, dims))
-        xp.vecdot(rows, others, out=out.reshape(rows.shape[:-1]))
-        return out
-    if dims == (-1,) and a.dtype.itemsize > 2:
+        return of_rows(xp, rows, as_rows(xp, b, dims), a, dims, out)
+    if dims == (-1,) and a.itemsize > 2:
         return xp.einsum("...i,...i->...", a, b)[..., None]
-    channels = a.ndim > 2 and dims[:1] == (0,) and dims[1:] == tuple(range(2, a.ndim))
-    if xp is HOST and channels and a.dtype.itemsize > 2:
-        shape = (len(a), a.shape[1], a.size // max(len(a) * a.shape[1], 1))
-        total = xp.einsum("ncs,ncs->c", a.reshape(shape), b.reshape(shape))
-        return into(xp, total.reshape((1, -1, *(1,) * (a.ndim - 2))), out)
+    if xp is HOST and a.itemsize > 2 and a.ndim > 1 and dims == (0, *range(2, a.ndim)):
+        shape = a.shape if a.ndim == 2 else (len(a), a.shape[1], math.prod(a.shape[2:]))
+        pattern = "nc,nc->c" if a.ndim == 2 else "ncs,ncs->c"
+        few = layout(a.shape, dims)[0]
+        total = None if out is None else out.reshape(few[1])
+        total = xp.einsum(pattern, a.reshape(shape), b.reshape(shape), out=total)
+        return total.reshape(few) if out is None else out
     return xp.add.reduce(a * b, axis=dims, keepdims=True, out=out)
 
 
@@ -396,12 +437,6 @@ def scores_of(x: Any, dims: tuple[int, ...], eps: float) -> Any:
     if type(array) is HOST.ndarray and array.dtype.char in "fd" and array.size:
         return apply(Scores, x, dims=dims, eps=eps)
     return None
-
-
-def moments_in(scores: Any, size: int) -> tuple[Any, Any]:
-    """The means and the variances, vectors, in the scores of an x of that size."""
-    count = (scores.shape[0] - size) // 3
-    return scores[size : size + count], scores[size + count : size + 2 * count]
 
 
 def layer_norm(
