@@ -309,6 +309,8 @@ def instance_norm(
             f"Expected more than 1 spatial element when training, got input size {input.shape}"
         )
     samples, channels = input.shape[:2]
+    if use_input_stats and running_mean is None and running_var is None:
+        return F.group_norm(input, channels, weight, bias, eps)
     mean, variance = (x if x is None else x.repeat(samples) for x in (running_mean, running_var))
     flat = input.reshape((1, samples * channels, *input.shape[2:]))
     y: Any = F.batch_norm(flat, mean, variance, None, None, use_input_stats, momentum, eps)

@@ -129,7 +129,9 @@ class LayerNorm(Primitive):
             LayerNormWeight, g, x, scores, sums, dims=dims, eps=eps, shape=tuple(weight_shape)
         ),
         lambda g, sums, bias_shape: (
-            g if sums is None else apply(LayerNormBias, g, sums, shape=tuple(bias_shape))
+            g
+            if sums is None and bias_shape[-1:] != (1,)
+            else apply(LayerNormBias, g, sums, shape=tuple(bias_shape))
         ),
         None,
     )
@@ -187,7 +189,7 @@ class BatchSums(Primitive):
     ) -> Array:
         if out is None:
             out = xp.empty((2, *layout(g.shape, dims)[0]), g.dtype)
-        xp.add.reduce(g, axis=dims, keepdims=True, out=out[:1].reshape(out.shape[1:]))
+        total(xp, g, dims, out[:1].reshape(out.shape[1:]))
         s = scores[: g.size].reshape(g.shape)
         total_product(xp, g, s, dims, out[1:].reshape(out.shape[1:]))
         return out
@@ -281,19 +283,26 @@ class LayerNormWeight(Primitive):
         if len(shape) == 1 and xp is HOST:
             n = shape[0]
             return xp.einsum("rn,rn->n", g.reshape((-1, n)), s.reshape((-1, n)), out=out)
+        if shape[-1] == 1 and xp is HOST:
+            by_channel = (-1, math.prod(shape), x.shape[-1])
+            y = xp.einsum("ncs,ncs->c", g.reshape(by_channel), s.reshape(by_channel))
+            return copied(xp, y.reshape(shape), out)
         return into(xp, sum_to(g * s, shape), out)
 
 
 class LayerNormBias(Primitive):
-    """y = the cotangent of the bias in BatchNorm: the sums of g over the batch, from BatchSums"""
+    """y = the cotangent of a bias of channels: the sums of g, from BatchSums or taken here"""
 
     vjp = (lambda h, g_shape: broadcast_to(h, tuple(g_shape)), None)
     jvp = (lambda t, shape: sum_to(t, shape), None)
 
     @staticmethod
     def kernel(
-        xp: Any, g: Array, sums: Array, *, shape: tuple[int, ...], out: Array | None = None
+        xp: Any, g: Array, sums: Any, *, shape: tuple[int, ...], out: Array | None = None
     ) -> Array:
+        if sums is None:
+            y = xp.einsum("ncs->c", g.reshape((-1, math.prod(shape), g.shape[-1])))
+            return copied(xp, y.reshape(shape), out)
         return copied(xp, sums[:1].reshape(shape), out)
 
 
@@ -341,7 +350,7 @@ def inverse_root(xp: Any, variance: Array, eps: float, out: Array | None = None)
     return xp.divide(constant(y, 1), y, out=y)
 
 
-LONG = 4096  # elements of a row from which on NumPy's sum is as fast as a product, and is finer
+LONG = 4096  # elements from which on NumPy's sum is as fast as a product's or einsum's, and finer
 
 
 @functools.lru_cache(maxsize=32)
@@ -364,12 +373,18 @@ def as_rows(xp: Any, x: Array, dims: tuple[int, ...]) -> Any:
 
 def mean_of(xp: Any, x: Array, dims: tuple[int, ...], out: Array | None = None) -> Array:
     """The mean over `dims`, which are kept, as `x.mean` gives it in twice the time."""
+    y = total(xp, x, dims, out)
+    return xp.true_divide(y, constant(y, x.size // max(y.size, 1)), out=y)
+
+
+def total(xp: Any, x: Array, dims: tuple[int, ...], out: Array | None) -> Array:
+    """The sum over `dims`, which are kept."""
     rows = as_rows(xp, x, dims)
     if rows is not None and rows.shape[-1] < LONG:
-        total = of_rows(xp, rows, ones(rows.shape[-1], x.dtype), x, dims, out)
-    else:
-        total = xp.add.reduce(x, axis=dims, keepdims=True, out=out)
-    return xp.true_divide(total, constant(total, x.size // max(total.size, 1)), out=total)
+        return of_rows(xp, rows, ones(rows.shape[-1], x.dtype), x, dims, out)
+    if x.ndim > 2 and of_channels(xp, x, dims) and math.prod(x.shape[2:]) < LONG:
+        return by_channel(xp, "ncs->c", (x,), dims, out)
+    return xp.add.reduce(x, axis=dims, keepdims=True, out=out)
 
 
 def of_rows(
@@ -389,8 +404,26 @@ def mean_product(
     xp: Any, a: Array, b: Array, dims: tuple[int, ...], out: Array | None = None
 ) -> Array:
     """The mean of a * b over `dims`, which are kept."""
-    total = total_product(xp, a, b, dims, out)
-    return xp.true_divide(total, constant(total, a.size // max(total.size, 1)), out=total)
+    y = total_product(xp, a, b, dims, out)
+    return xp.true_divide(y, constant(y, a.size // max(y.size, 1)), out=y)
+
+
+def of_channels(xp: Any, x: Array, dims: tuple[int, ...]) -> bool:
+    """Whether `dims` are all but the channels of an array of the host that is no half."""
+    return xp is HOST and x.itemsize > 2 and x.ndim > 1 and dims == (0, *range(2, x.ndim))
+
+
+def by_channel(
+    xp: Any, pattern: str, arrays: tuple[Array, ...], dims: tuple[int, ...], out: Array | None
+) -> Array:
+    """The sums that einsum's pattern says, of arrays whose dimensions behind the channels are one
+    there, in the shape of an array whose `dims` are reduced."""
+    shape = arrays[0].shape
+    few, count, _ = layout(shape, dims)
+    seen = shape if len(shape) == 2 else (shape[0], count, math.prod(shape[2:]))
+    target = None if out is None else out.reshape((count,))
+    y = xp.einsum(pattern, *(a.reshape(seen) for a in arrays), out=target)
+    return y.reshape(few) if out is None else out
 
 
 def total_product(
@@ -403,13 +436,8 @@ def total_product(
         return of_rows(xp, rows, as_rows(xp, b, dims), a, dims, out)
     if dims == (-1,) and a.itemsize > 2:
         return xp.einsum("...i,...i->...", a, b)[..., None]
-    if xp is HOST and a.itemsize > 2 and a.ndim > 1 and dims == (0, *range(2, a.ndim)):
-        shape = a.shape if a.ndim == 2 else (len(a), a.shape[1], math.prod(a.shape[2:]))
-        pattern = "nc,nc->c" if a.ndim == 2 else "ncs,ncs->c"
-        few = layout(a.shape, dims)[0]
-        total = None if out is None else out.reshape(few[1])
-        total = xp.einsum(pattern, a.reshape(shape), b.reshape(shape), out=total)
-        return total.reshape(few) if out is None else out
+    if of_channels(xp, a, dims):
+        return by_channel(xp, "nc,nc->c" if a.ndim == 2 else "ncs,ncs->c", (a, b), dims, out)
     return xp.add.reduce(a * b, axis=dims, keepdims=True, out=out)
 
 
@@ -431,12 +459,15 @@ def affine(x: Any, weight: Any, bias: Any) -> Any:
     return x if bias is None else x + bias
 
 
-def scores_of(x: Any, dims: tuple[int, ...], eps: float) -> Any:
-    """What `Scores` computes of floats of the CPU; None of others, whose kernels need none."""
+def takes_scores(x: Any) -> bool:
+    """Whether the kernels normalize x by scores: floats of the CPU."""
     array = getattr(x, "_array", None)
-    if type(array) is HOST.ndarray and array.dtype.char in "fd" and array.size:
-        return apply(Scores, x, dims=dims, eps=eps)
-    return None
+    return type(array) is HOST.ndarray and array.dtype.char in "fd" and array.size > 0
+
+
+def scores_of(x: Any, dims: tuple[int, ...], eps: float) -> Any:
+    """What `Scores` computes of x; None where it `takes_scores` of none."""
+    return apply(Scores, x, dims=dims, eps=eps) if takes_scores(x) else None
 
 
 def layer_norm(
