@@ -348,3 +348,75 @@ def test_a_batch_of_no_rows_leaves_running_statistics_alone(training: bool) -> N
     assert norm.running_mean.tolist() == [0, 0, 0]
     assert norm.running_var.tolist() == [1, 1, 1]
     assert norm.weight.grad.tolist() == [0, 0, 0]
+
+
+NORMS: dict[str, tuple[Any, tuple[int, ...], tuple[int, ...]]] = {
+    "layer_norm": (lambda F, x, w, b: F.layer_norm(x, x.shape[1:], w, b), (6, 8), (8,)),
+    "layer_norm of 2 dimensions": (
+        lambda F, x, w, b: F.layer_norm(x, x.shape[1:], w, b), (6, 4, 3), (4, 3),
+    ),
+    "layer_norm that ends with 1": (
+        lambda F, x, w, b: F.layer_norm(x, x.shape[2:], w, b), (2, 3, 4, 1), (4, 1),
+    ),
+    "group_norm": (lambda F, x, w, b: F.group_norm(x, 2, w, b), (3, 4, 5), (4,)),
+    "group_norm of images": (lambda F, x, w, b: F.group_norm(x, 2, w, b), (3, 4, 2, 5), (4,)),
+    "group_norm of channels": (lambda F, x, w, b: F.group_norm(x, 2, w, b), (3, 4), (4,)),
+    "instance_norm": (
+        lambda F, x, w, b: F.instance_norm(x, None, None, w, b), (3, 4, 5), (4,),
+    ),
+    "batch_norm": (lambda F, x, w, b: F.batch_norm(x, None, None, w, b, True), (6, 4), (4,)),
+    "batch_norm of images": (
+        lambda F, x, w, b: F.batch_norm(x, None, None, w, b, True), (3, 4, 2, 5), (4,),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_a_norm_gives_each_gradient_alone_as_it_does_with_the_others(name: str) -> None:
+    norm, shape, few = NORMS[name]
+
+    def gradients(wanted: tuple[int, ...]) -> dict[int, list[Any]]:
+        nt.manual_seed(0)
+        inputs = [nt.randn(*size) for size in (shape, few, few)]
+        for place in wanted:
+            inputs[place].requires_grad_()
+        (norm(F, *inputs) * nt.randn(*shape)).sum().backward()
+        assert all(x.grad is None for i, x in enumerate(inputs) if i not in wanted)
+        return {place: inputs[place].grad.tolist() for place in wanted}
+
+    everything = gradients((0, 1, 2))
+    for wanted in ((0,), (1,), (2,), (0, 1), (0, 2), (1, 2)):
+        for place, g in gradients(wanted).items():
+            assert np.allclose(g, everything[place], 1e-5, 1e-6), (wanted, place)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_a_norm_is_the_same_with_and_without_gradients(name: str) -> None:
+    norm, shape, few = NORMS[name]
+    inputs = [nt.randn(*size, requires_grad=True) for size in (shape, few, few)]
+    with nt.no_grad():
+        without = norm(F, *inputs)
+    assert without.tolist() == norm(F, *inputs).tolist()
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_what_a_norm_without_weights_gives_may_be_written_to(name: str) -> None:
+    """It shares no memory with what the gradient needs."""
+    norm, shape, _ = NORMS[name]
+    x, g = nt.randn(*shape, requires_grad=True), nt.randn(*shape)
+    expected = nt.autograd.grad(norm(F, x, None, None), x, g)[0]
+    y = norm(F, x, None, None).mul_(3.0)
+    assert nt.allclose(nt.autograd.grad(y, x, g / 3)[0], expected, 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("size", [64, 4095, 4096, 50_000])
+@pytest.mark.parametrize("norm", ["layer_norm", "batch_norm"])
+def test_the_mean_of_many_numbers_far_from_0_is_exact_to_the_dtype(norm: str, size: int) -> None:
+    x = nt.randn(2, 3, size) + 100
+    if norm == "layer_norm":
+        y = F.layer_norm(x.requires_grad_(), (size,))
+        exact = F.layer_norm(x.detach().double(), (size,))
+    else:
+        y = F.batch_norm(x, None, None, None, None, True)
+        exact = F.batch_norm(x.double(), None, None, None, None, True)
+    assert (y.detach().double() - exact).abs().max() < 6e-5  # 100 has a resolution of 8e-6

@@ -130,7 +130,7 @@ class LayerNorm(Primitive):
         ),
         lambda g, sums, bias_shape: (
             g
-            if sums is None and bias_shape[-1:] != (1,)
+            if sums is None and not of_samples(g, bias_shape)
             else apply(LayerNormBias, g, sums, shape=tuple(bias_shape))
         ),
         None,
@@ -283,9 +283,9 @@ class LayerNormWeight(Primitive):
         if len(shape) == 1 and xp is HOST:
             n = shape[0]
             return xp.einsum("rn,rn->n", g.reshape((-1, n)), s.reshape((-1, n)), out=out)
-        if shape[-1] == 1 and xp is HOST:
-            by_channel = (-1, math.prod(shape), x.shape[-1])
-            y = xp.einsum("ncs,ncs->c", g.reshape(by_channel), s.reshape(by_channel))
+        samples = of_samples(g, shape)
+        if samples and xp is HOST:
+            y = xp.einsum("ncs,ncs->c", g.reshape(samples), s.reshape(samples))
             return copied(xp, y.reshape(shape), out)
         return into(xp, sum_to(g * s, shape), out)
 
@@ -301,7 +301,7 @@ class LayerNormBias(Primitive):
         xp: Any, g: Array, sums: Any, *, shape: tuple[int, ...], out: Array | None = None
     ) -> Array:
         if sums is None:
-            y = xp.einsum("ncs->c", g.reshape((-1, math.prod(shape), g.shape[-1])))
+            y = xp.einsum("ncs->c", g.reshape(of_samples(g, shape)))
             return copied(xp, y.reshape(shape), out)
         return copied(xp, sums[:1].reshape(shape), out)
 
@@ -312,6 +312,15 @@ def layout(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[tuple[int, ..
     over = {d % len(shape) for d in dims}
     few = tuple(1 if d in over else n for d, n in enumerate(shape))
     return few, math.prod(few), dims[-1] == -1
+
+
+def of_samples(g: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape (samples, channels, elements) of g where `shape` is that of a weight of channels
+    which is the same for several elements; else ()."""
+    if shape[-1] != 1 or g.shape[-1] == 1:
+        return ()
+    samples, channels = g.shape[0], math.prod(shape)
+    return samples, channels, math.prod(g.shape) // (samples * channels)
 
 
 def copied(xp: Any, x: Array, out: Array | None) -> Array:
