@@ -322,6 +322,12 @@ def _shape(name: str, sizes: tuple[Any, ...], size: Size | None) -> tuple[int, .
     """The shape from `f(2, 3)`, `f((2, 3))` or `f(size=(2, 3))`."""
     if (size is None) != bool(sizes):
         raise TypeError(f"{name}: expected a size, once: {name}(2, 3) or {name}(size=(2, 3))")
+    for length in sizes:
+        if type(length) is not int or length < 0:
+            break
+    else:
+        if size is None:
+            return sizes
     given = sizes if size is None else (size,)
     if len(given) == 1 and isinstance(given[0], (tuple, list)):
         given = tuple(given[0])

@@ -52,7 +52,7 @@ def eager(self: Any, primitive: type[Primitive], inputs: Inputs, attributes: Att
     for x in inputs:
         if isinstance(x, Traced):
             try:
-                tracked |= x._requires_grad or x._base is not None
+                tracked = tracked or x._requires_grad or x._base is not None
             except AttributeError:  # Traced, but no tensor (a formula of `sym`): its way
                 return x._apply(primitive, inputs, attributes)
             x = x._array

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from math import cos, log1p, sin, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +60,7 @@ LOG_2_HIGH, LOG_2_LOW = _rounded(0.693359375, -2.12194440e-4)
 QUARTER_PI = _rounded(0.78515625, 2.4187564849853515625e-4, 3.77489497744594108e-8)
 TWO_PI, FOUR_OVER_PI = _rounded(2.0 * np.pi, 4.0 / np.pi)
 SQRT_HALF_BITS = 0x3F3504F3
+ANGLE_UNIT = 2.0 * math.pi * 2.0**-53  # of angles drawn with 53 bits
 
 
 class MersenneTwister:
@@ -190,7 +192,8 @@ class MersenneTwister:
         dense = out.flags.c_contiguous
         if out.size < 16 and dense and mean == 0.0 and std == 1.0 and out.dtype.char in "fd":
             with self.lock:
-                out.reshape(-1)[:] = self._few_normals(out.size)
+                flat = out if out.ndim == 1 else out.reshape(-1)
+                flat[:] = self._few_normals(out.size)
             return out
         if out.size < 16 or not dense:
             return self._fill(out, lambda count: _scaled(self._normal_pairs(count), mean, std))
@@ -215,9 +218,9 @@ class MersenneTwister:
             self._untouched = False
             words = iter(self._bits.random_raw(2 * missing + 2 * (missing % 2)).tolist())
             for a, b, c, d in zip(words, words, words, words):
-                angle = 2.0 * math.pi * (((a << 32 | b) & 2**53 - 1) * 2.0**-53)
-                radius = math.sqrt(-2.0 * math.log1p(-((c << 32 | d) & 2**53 - 1) * 2.0**-53))
-                values += radius * math.cos(angle), radius * math.sin(angle)
+                angle = ((a << 32 | b) & 2**53 - 1) * ANGLE_UNIT
+                radius = sqrt(-2.0 * log1p(((c << 32 | d) & 2**53 - 1) * -(2.0**-53)))
+                values += radius * cos(angle), radius * sin(angle)
         if len(values) > count:
             self._kept_normal = values.pop()
         return values
@@ -232,9 +235,7 @@ class MersenneTwister:
         if missing % 2:
             # By the C library, to the last bit: the kept value is part of the state.
             turn, spread = pairs[-1].tolist()
-            self._kept_normal = math.sqrt(-2.0 * math.log1p(-spread)) * math.sin(
-                2.0 * math.pi * turn
-            )
+            self._kept_normal = sqrt(-2.0 * log1p(-spread)) * sin(2.0 * math.pi * turn)
         return np.concatenate([kept, twins[:missing]])
 
     def exponential(self, out: Array, rate: float = 1.0) -> Array:

@@ -259,7 +259,8 @@ def cross_entropy(
     dim = class_dimension(x)
     if label_smoothing == 0.0 and not target.dtype.is_floating_point and share_terms(x):
         check_classes(x, target, weight, "nll_loss")
-        alike("nll_loss", x, weight)
+        if weight is not None:
+            alike("nll_loss", x, weight)
         how: dict[str, Any] = {"ignore_index": ignore_index, "reduction": reduction}
         terms = (
             apply(CrossEntropyTerms, x, target, weight, **how)
