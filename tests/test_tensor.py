@@ -13,6 +13,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as arrays
 
 import nanotorch as nt
+from nanotorch.ops.indexing import add_at
 
 # --- making ---------------------------------------------------------------------------------------
 
@@ -327,6 +328,33 @@ def test_index_assignment_writes_what_numpy_writes(
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+@pytest.mark.parametrize("dim", [0, 1, 2])
+@pytest.mark.parametrize("size", [3, 32], ids=["small slices", "large slices"])
+@pytest.mark.parametrize("places", [[0, 2, 1, 2, 0], [-1, 1, -3], [], [1]], ids=str)
+def test_what_is_added_at_indices_has_the_bits_of_numpys_at(
+    places: list[int], size: int, dim: int, dtype: str
+) -> None:
+    draw = numpy.random.default_rng(0)
+    shape = [size] * 3
+    shape[dim] = 3
+    ours = (draw.standard_normal(shape) * 50).astype(dtype)
+    theirs = ours.copy()
+    shape[dim] = len(places)
+    values = (draw.standard_normal(shape) * 50).astype(dtype)
+    key = (*(slice(None),) * dim, numpy.array(places, numpy.int64))
+    add_at(numpy, ours, key, values)
+    numpy.add.at(theirs, key, values)
+    assert ours.tobytes() == theirs.tobytes()
+
+
+def test_adding_at_an_index_outside_leaves_a_tensor_as_it_was() -> None:
+    x = nt.zeros(3, 300)
+    with pytest.raises(IndexError):
+        x.index_put_((nt.tensor([0, 3]),), nt.ones(2, 300), accumulate=True)
+    assert x.sum() == 0
+
+
 @given(indexed())
 def test_indexing_reads_what_pytorch_reads(case: tuple[tuple[int, ...], tuple[Any, ...]]) -> None:
     torch = pytest.importorskip("torch")

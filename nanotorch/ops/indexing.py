@@ -232,6 +232,11 @@ class Roll(Linear):
 
 def add_at(xp: Any, out: Array, key: Any, values: Any) -> None:
     """out[key] += values, once for every time that a place is named."""
+    if xp is HOST and (dim := indexed_dim(out, key, values)) is not None:
+        places, front = key[dim].tolist(), (slice(None),) * dim
+        for number, place in enumerate(places):
+            out[(*front, place)] += values[(*front, number)]
+        return
     if xp is HOST or out.dtype.kind not in "biu" or out.dtype.itemsize == 4:
         xp.add.at(out, key, values)
         return
@@ -239,6 +244,24 @@ def add_at(xp: Any, out: Array, key: Any, values: Any) -> None:
     wide = out.astype(xp.uint64)
     xp.add.at(wide, key, xp.asarray(values).astype(xp.uint64))
     out[...] = wide.astype(out.dtype)
+
+
+def indexed_dim(out: Array, key: Any, values: Any) -> int | None:
+    """The dimension of `out` whose slices a vector in the key names, if nothing else is in it and
+    they are so large that to add them one by one takes less time than NumPy's `at`."""
+    if type(key) is not tuple or type(values) is not HOST.ndarray or not out.size:
+        return None
+    dim = len(key) - 1
+    index = key[dim]
+    if type(index) is not HOST.ndarray or index.ndim != 1 or index.dtype.kind not in "iu":
+        return None
+    shape = (*out.shape[:dim], len(index), *out.shape[dim + 1 :])
+    if values.shape != shape or any(type(k) is not slice or k != slice(None) for k in key[:dim]):
+        return None
+    n = out.shape[dim]
+    if out.size < 256 * n or not len(index) or index.min() < -n or index.max() >= n:
+        return None
+    return dim
 
 
 def zeroed(xp: Any, shape: Any, kind: Any, out: Array | None) -> Array:
