@@ -338,3 +338,35 @@ def test_gradients_of_parts_of_a_batch_add_up(xp: Any) -> None:
             ((replay,),) = call._replays.values()  # type: ignore[attr-defined]
             assert sum("rows_to_one" in line for line in replay.plan.plan.source) == 2
     assert results[0] == results[1]
+
+
+# The layers, the classes, and the nodes of the graph; which were 7, 9 and 16 once.
+MODELS: dict[str, tuple[Callable[[], list[nn.Module]], int, int]] = {
+    "S": (lambda: [nn.Linear(20, 1)], 1, 2),
+    "M": (lambda: [nn.Linear(20, 10)], 10, 6),
+    "MLP": (lambda: [nn.Linear(20, 16), nn.ReLU(), nn.Linear(16, 10)], 10, 13),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_small_step_has_few_nodes(xp: Any, name: str) -> None:
+    if xp is not strict_cupy:
+        pytest.skip("nodes are counted on the look-alike, one for each launch")
+    make, classes, count = MODELS[name]
+    model = nn.Sequential(*make()).to("cuda")
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    loss_of = bce if classes == 1 else functional.cross_entropy
+
+    @nt.compile(pure=True)
+    def step(x: Any, y: Any) -> Any:
+        optimizer.zero_grad()
+        loss = loss_of(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    for _ in range(3):
+        x = nt.randn(32, 20, device="cuda")
+        step(x, (x[:, :1] > 0).float() if classes == 1 else (x[:, 0] > 0).long())
+    ((replay,),) = step._replays.values()
+    assert nodes(replay.plan) == count
