@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import op_table
 import pytest
 from training_steps import (
@@ -28,7 +26,6 @@ from training_steps import (
 import nanotorch as nt
 from nanotorch import nn, optim
 from nanotorch.compile import matcher, pure, tiles
-from nanotorch.ops.joint_losses import loss_and_slope
 
 
 @pytest.fixture(autouse=True)
@@ -625,48 +622,6 @@ def test_the_first_step_over_a_large_batch_has_the_bits_of_later_ones(name: str)
         seen.append((losses, [(p.tolist(), p.grad.tolist()) for p in model.parameters()]))
     assert step._recordings == 1 and step.plan().tiled
     assert seen[0] == seen[1] == seen[2]
-
-
-LOGITS = [-200.0, -95.0, -88.0, -20.0, -1e-3, 0.0, 0.3, 17.0, 90.0, 104.0, 300.0]
-
-
-def softplus(x: Any) -> Any:
-    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
-
-
-@pytest.mark.parametrize("pos_weight", [None, 2.5])
-@pytest.mark.parametrize("kind", ["f", "d"])
-@pytest.mark.filterwarnings("ignore")
-def test_loss_and_slope_are_right_to_the_last_places(kind: str, pos_weight: float | None) -> None:
-    rounding = np.finfo(kind).eps
-    weight = None if pos_weight is None else np.array([pos_weight], kind)
-    total, slope = np.empty((), kind), np.empty((1, 1), kind)
-    for logit in LOGITS:
-        for target in (0.0, 1.0, 0.25):
-            x, y = np.array([[logit]], kind), np.array([[target]], kind)
-            loss_and_slope(x, y, weight, x.dtype.type(1), total=total, out=slope)
-            exact, positive = np.longdouble(x), target * (pos_weight or 1.0)
-            loss = positive * softplus(-exact) + (1 - target) * softplus(exact)
-            np.testing.assert_allclose(total, loss, 4 * rounding, np.finfo(kind).tiny)
-            right = (1 - target) / (1 + np.exp(-exact)) - positive / (1 + np.exp(exact))
-            near_target = 2 * rounding * (pos_weight or 1) if target else np.finfo(kind).tiny
-            np.testing.assert_allclose(slope, right, 4 * rounding, near_target)
-
-
-@pytest.mark.parametrize("x, target, loss, slope", [
-    (math.inf, 1.0, 0.0, 0.0), (-math.inf, 0.0, 0.0, 0.0),
-    (math.inf, 0.0, math.inf, 1.0), (-math.inf, 1.0, math.inf, -1.0),
-    (math.nan, 1.0, math.nan, math.nan),
-])  # fmt: skip
-@pytest.mark.filterwarnings("ignore")
-def test_loss_and_slope_of_infinite_logits(
-    x: float, target: float, loss: float, slope: float
-) -> None:
-    logits, targets = np.array([[x], [0.0]], "f"), np.array([[target], [0.0]], "f")
-    total, out = np.empty((), "f"), np.empty((2, 1), "f")
-    loss_and_slope(logits, targets, None, np.float32(1), total=total, out=out)
-    np.testing.assert_array_equal(total, np.float32(loss + np.log(np.float32(2))))
-    np.testing.assert_array_equal(out, np.array([[slope], [0.5]], "f"))
 
 
 def test_gradients_of_a_large_batch_have_the_same_bits_in_the_first_call_as_later() -> None:

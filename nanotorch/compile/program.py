@@ -79,7 +79,7 @@ class Program(Source):
         known."""
         found: list[Step] = []
         for step in steps:
-            notes = self._notes(step) if isinstance(step, Kernel) else None
+            notes = self.notes(step) if isinstance(step, Kernel) else None
             if notes is None or not isinstance(step, Kernel):
                 found.append(step)
                 continue
@@ -115,7 +115,8 @@ class Program(Source):
         self.memory.places[id(note.out)] = note.out
         return True
 
-    def _notes(self, step: Kernel) -> list[Note] | None:
+    def notes(self, step: Kernel) -> list[Note] | None:
+        """The calls of NumPy that a kernel makes; None where they are not known."""
         primitive = step.primitive
         shares = any(root_of(a) == root_of(step.out) for a in arrays_of(step)[:-1])
         if (

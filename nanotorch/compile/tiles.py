@@ -12,27 +12,28 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from nanotorch.backend import HOST, MODULES, Array, get_num_threads, one_blas_thread
+from nanotorch.backend import HOST, MODULES, Array, dot, get_num_threads, one_blas_thread
 from nanotorch.backend.workers import side_by_side
+from nanotorch.compile.calls import Call, View
 from nanotorch.compile.lines import ROWS as ROWS_PASS, Line
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.program import Program
 from nanotorch.compile.recorder import Draw, Kernel, Live, Recorder
 from nanotorch.compile.rows import COLUMNS, ROWS, SUM, WHOLE, NotRowWise, Role, role
-from nanotorch.ops import binary_losses, class_losses, losses
-from nanotorch.ops.joint_losses import loss_and_slope
+from nanotorch.ops import class_losses, losses
 from nanotorch.ops.sums import Sum
 
 Step = Kernel | Draw | Live
+DOTS = (HOST.dot, dot)
 
 GROUPS = 32
 FEWER_GROUPS = 8  # where the sums of all groups would take more than MOST_SUM_BYTES
 MOST_SUM_BYTES = 1 << 20
-# What a tile reads of the batch. Less fits the second-level cache better, but then threads wait for
-# one another more often, at the lock that Python code runs under.
-TILE_BYTES = 4 << 20
+# What a tile reads of the batch: it stays in a second-level cache of 1 MB until the second product.
+# With less, threads wait for one another more often, at the lock that Python code runs under.
+TILE_BYTES = 3 << 18
 # From what size on a batch is passed over in tiles; smaller ones were measured faster in one piece.
-WORTHWHILE_BYTES = 64 << 20
+WORTHWHILE_BYTES = 32 << 20
 
 
 class Tiling:
@@ -89,7 +90,11 @@ class Tiling:
                 ):
                     raise NotRowWise("rows are read again after an update")
                 read |= {root(a) for a in arrays}
-                self.within.append((step, part))
+                if part.output == SUM and self._is_narrow(arrays):
+                    self.escaping |= {root(a) for a in arrays}
+                    self.after.append(step)
+                else:
+                    self.within.append((step, part))
             elif part.output == SUM or changed & {root(a) for a in arrays} or sealed:
                 if step.into_existing:
                     changed.add(root(step.out))
@@ -102,6 +107,15 @@ class Tiling:
                     self.seeds[id(step.out)] = step.out
                 self.before.append(step)
 
+    def _is_narrow(self, arrays: Sequence[Array]) -> bool:
+        """Whether what a sum is taken of is small beside the batch: it is kept, and summed up by
+        few calls after the pass."""
+        rows = [a for a in arrays if self._kind(a) != WHOLE and id(a) not in self.seeds]
+        batch = sum(a.nbytes for a in self.seeds.values())
+        return 32 * sum(a.nbytes for a in rows) <= batch and all(
+            self._kind(a) == ROWS and root_of(a) == id(a) and a.dtype != bool for a in rows
+        )
+
     # --- the program ------------------------------------------------------------------------------
 
     def lines(self) -> list[str]:
@@ -113,6 +127,7 @@ class Tiling:
         buffers: dict[str, Array] = {}  # by name, the form of a whole tile
         sums: list[tuple[Kernel, Role]] = []
         numbers = itertools.count()
+        kept: list[Any] = []  # so that identities stay those of these arrays
         groups = self._groups()
         height = max(high - low for group in groups for low, high in group)
 
@@ -148,11 +163,44 @@ class Tiling:
                 buffers[target] = step.out[:height]
             return target
 
-        slopes = self._slopes_of_losses()
-        joint = {id(slope) for slope in slopes.values()}
+        def calls(step: Kernel, operands: list[str], out: str = "") -> list[str]:
+            """The lines of the calls that a kernel makes, where each treats rows one by one."""
+            notes: list[Any] = program.notes(step) or []
+            arrays = [a for a in step.operands if type(a) in MODULES]
+            rows = {id(a) for a in arrays if self._kind(a) != WHOLE}
+            for note in notes:
+                if isinstance(note, View) and id(note.base) not in rows:
+                    continue
+                if not isinstance(note, Call) or not (note.elementwise or note.function in DOTS):
+                    return []
+            known = {id(a): text for a, text in zip(step.operands, operands) if id(a) in rows}
+            made = {id(note.out) for note in notes} - {id(step.out)}
+            lines: list[str] = []
+            kept.append(notes)
+            if notes:
+                known[id(step.out)] = out or target_of(step)
+
+            def text(value: Any) -> str:
+                if type(value) not in MODULES or id(value) not in {*known, *made}:
+                    return program.single_text(value)
+                if id(value) not in known:
+                    known[id(value)] = target = f"r{next(numbers)}"
+                    buffers[target] = value[:height]
+                return known[id(value)]
+
+            for note in notes:
+                if isinstance(note, View):
+                    view = note.of(program.memory.place(note.base))
+                    known[id(note.out)] = program.constant("a", view)
+                elif note.out.size == 1 and id(note.out) in made:
+                    number = HOST.empty(note.out.shape, note.out.dtype)
+                    known[id(note.out)] = program.constant("a", number)
+                    once.append(program.call_text(note, text, known[id(note.out)]))
+                else:
+                    lines.append(program.call_text(note, text, text(note.out)))
+            return lines
+
         for step, part in self.within:
-            if id(step) in joint:
-                continue
             operands = [name(a) for a in step.operands]
             if part.shared >= 0:
                 target = step.operands[step.primitive.input_names.index("target")]
@@ -162,20 +210,16 @@ class Tiling:
                 total = f"parts[{len(sums)}]"
                 if step.primitive is Sum and arrays[0].dtype == bool and not step.out.ndim:
                     total = f"{program.constant('count', HOST.count_nonzero)}({operands[0]})"
-                elif id(step) not in slopes:
-                    body.append(f"{whole(step, part, operands)}, out={total})")
                 else:
-                    slope = slopes[id(step)]
-                    function = program.constant("loss_and_slope", loss_and_slope)
-                    x, target, _, pos_weight = operands
-                    g = divided_once(slope.operands[0], slope.attributes["divisor"] or 1)
-                    out = f"total={total}, out={target_of(slope)}"
-                    body.append(f"{function}({x}, {target}, {pos_weight}, {g}, {out})")
+                    lowered = [] if part.attributes else calls(step, operands, total)
+                    body += lowered or [f"{whole(step, part, operands)}, out={total})"]
                 body.append(f"sums[{len(sums)}] += {total}")
                 sums.append((step, part))
             elif any(root_of(a) == root_of(step.out) for a in arrays):
                 local[id(step.out)] = target = f"r{next(numbers)}"
                 body.append(f"{target} = {whole(step, part, operands)})")
+            elif not part.attributes and (lowered := calls(step, operands)):
+                body += lowered
             else:
                 target = target_of(step)
                 body.append(f"{whole(step, part, operands)}, out={target})")
@@ -190,22 +234,6 @@ class Tiling:
             head.append(f"    {', '.join(buffers)}, = buffers")
         run = f"{program.constant('rows', runner)}(tile)"
         return [*once, *head, *(f"    {line}" for line in body), run]
-
-    def _slopes_of_losses(self) -> dict[int, Kernel]:
-        """The reverse of each loss that is computed together with it, by the loss's identity."""
-        losses_of = {
-            tuple(map(id, step.operands)): step
-            for step, part in self.within
-            if step.primitive is binary_losses.BinaryCrossEntropyWithLogits
-            if part.output == SUM and step.operands[2] is None
-        }
-        slopes = {}
-        for step, _ in self.within:
-            loss = losses_of.get(tuple(map(id, step.operands[1:])))
-            if step.primitive is binary_losses.BinaryCrossEntropyWithLogitsReverse and loss:
-                if self._kind(step.operands[0]) == WHOLE:
-                    slopes[id(loss)] = step
-        return slopes
 
     def _groups(self) -> list[list[tuple[int, int]]]:
         """The tiles, first row and end, of each group; all of nearly the same height."""
