@@ -19,15 +19,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nanotorch.backend import (
-    HOST,
-    MODULES,
-    Array,
-    device_of,
-    is_pinned,
-    module_of,
-    to_device,
-)
+from nanotorch.backend import HOST, MODULES, Array, device_of, is_pinned, module_of, to_device
 from nanotorch.backend.cuda import checks, graphs
 from nanotorch.compile.live_calls import LiveCall, Phase, Surroundings
 from nanotorch.compile.memory import root_of

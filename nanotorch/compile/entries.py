@@ -161,13 +161,11 @@ class Entry:
             return out
         self.form = (array.shape, array.dtype, bool(array.flags.c_contiguous))
         foreign = any(o.kind == "tensor" and o.value for o in self.operands)
-        if node is None:
-            self.grad_off = not run.modes["grad"]
-            if foreign and self._is_strict:
-                self._leave("it computes with what was not made by this path")
-            return out
-        if foreign or type(node) is not self.primitive:
+        self.grad_off = node is None and not run.modes["grad"]
+        unlike = node is not None and type(node) is not self.primitive
+        if unlike or (foreign and (node is not None or self._is_strict)):
             self._leave("it computes with what was not made by this path")
+        if self.why_eager or node is None:
             return out
         self.place, self.places = self.places, self.places + 1
         edges = node.edges
