@@ -21,8 +21,6 @@ from nanotorch.tensor import Tensor
 class Compiled:
     """A function in the place of the user's, whose name and documentation it has."""
 
-    is_compiled = True
-
     def __init__(self, function: Callable[..., Any]) -> None:
         wrapper: Any = self
         functools.update_wrapper(wrapper, function, updated=())
