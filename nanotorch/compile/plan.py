@@ -8,6 +8,7 @@ as nothing needs them; what leaves the step (outputs, gradients) is never handed
 from __future__ import annotations
 
 import copy
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -99,12 +100,15 @@ class Plan(Program):
         alive.reverse()
         return self._without_constants(alive)
 
+    def _all_gradients(self) -> list[Array]:
+        """The gradients that a replay leaves, and those that live calls find meanwhile."""
+        lives = [step.gradients for step in self.record.steps if isinstance(step, Live)]
+        pairs = itertools.chain(self.record.gradients.items(), *lives)
+        return [array for _, array in pairs if array is not None]
+
     def _seen_by_others(self, steps: Sequence[Recorded]) -> set[int]:
         """The memory that is a gradient, which live calls read and write while a replay runs."""
-        gradients = list(self.record.gradients.values())
-        for step in steps:
-            gradients += [a for _, a in step.gradients] if isinstance(step, Live) else []
-        seen = {root_of(a) for a in gradients if a is not None}
+        seen = set(map(root_of, self._all_gradients()))
         for step in reversed(steps):  # a cotangent may become the gradient where it lies
             if isinstance(step, Kernel) and step.primitive is Clone and id(step.out) in seen:
                 seen.add(root_of(step.operands[0]))
@@ -143,15 +147,10 @@ class Plan(Program):
         for position, step in enumerate(steps):
             for array in arrays_of(step):
                 last[root_of(array)] = position
-        never = len(steps)
-        for array in (*self.outputs, *self.record.gradients.values()):
+        results = [step.result for step in steps if isinstance(step, Live)]
+        for array in (*self.outputs, *self._all_gradients(), *results):
             if array is not None:
-                last[root_of(array)] = never
-        for step in steps:
-            if isinstance(step, Live):
-                for array in (step.result, *(a for _, a in step.gradients)):
-                    if array is not None:
-                        last[root_of(array)] = never
+                last[root_of(array)] = len(steps)
         return last
 
     # --- the program ------------------------------------------------------------------------------
