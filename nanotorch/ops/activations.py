@@ -9,7 +9,7 @@ from nanotorch.backend import HOST, Array, clipped, constant, counting, in_piece
 from nanotorch.ops.casting import into
 from nanotorch.ops.comparisons import selected, where
 from nanotorch.ops.elementwise import Clamp, exp, tanh
-from nanotorch.ops.error_function import erf, normal_cdf_of_floats
+from nanotorch.ops.error_function import erf, normal_cdf_of_floats, polynomial
 from nanotorch.ops.operand_dtypes import needs_floats
 from nanotorch.ops.shapes import dimension, required
 from nanotorch.ops.sums import sum
@@ -452,10 +452,14 @@ def softplus_slope(x: Any, beta: float, threshold: float) -> Any:
     return where(z > threshold, 1, logistic(z))
 
 
+ROOT = math.sqrt(2 / math.pi)
+CUBIC = 0.044715  # as Hendrycks and Gimpel (2016) have it, in front of x * x * x
+
+
 def gelu_cdf(xp: Any, x: Array, approximate: str) -> Any:
     """The factor that GELU multiplies x with."""
     if approximate == "tanh":
-        return 0.5 * (1 + tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))))
+        return tanh(polynomial(xp, x * x, (ROOT, ROOT * CUBIC)) * x) * 0.5 + 0.5
     if x.dtype.char == "f":
         return normal_cdf_of_floats(xp, x)
     return 0.5 * (1 + erf(x * math.sqrt(0.5)))
@@ -463,12 +467,11 @@ def gelu_cdf(xp: Any, x: Array, approximate: str) -> Any:
 
 def gelu_slope(xp: Any, x: Array, approximate: str) -> Any:
     """dGELU/dx."""
+    cdf = gelu_cdf(xp, x, approximate)
     if approximate == "tanh":
-        inner = math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))
-        t = tanh(inner)
-        slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * (x * x))
-        return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope
-    return gelu_cdf(xp, x, approximate) + x * normal_density(x)
+        slope = polynomial(xp, x * x, (2 * ROOT, 6 * ROOT * CUBIC)) * x
+        return cdf + slope * (cdf - cdf * cdf)
+    return cdf + x * normal_density(x)
 
 
 def normal_density(x: Any) -> Any:

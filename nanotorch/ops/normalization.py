@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from nanotorch.backend import HOST, Array, constant
+from nanotorch.backend import HOST, Array, constant, ones
 from nanotorch.ops.broadcasting import sum_to
 from nanotorch.ops.casting import into
 from nanotorch.ops.elementwise import rsqrt
@@ -360,14 +360,6 @@ def inverse_root(xp: Any, variance: Array, eps: float, out: Array | None = None)
 
 
 LONG = 4096  # elements from which on NumPy's sum is as fast as a product's or einsum's, and finer
-
-
-@functools.lru_cache(maxsize=32)
-def ones(length: int, dtype: Any) -> Any:
-    """Ones that nobody may write to."""
-    row = HOST.ones(length, dtype)
-    row.flags.writeable = False
-    return row
 
 
 def as_rows(xp: Any, x: Array, dims: tuple[int, ...]) -> Any:
