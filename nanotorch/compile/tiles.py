@@ -29,9 +29,9 @@ DOTS = (HOST.dot, dot)
 GROUPS = 32
 FEWER_GROUPS = 8  # where the sums of all groups would take more than MOST_SUM_BYTES
 MOST_SUM_BYTES = 1 << 20
-# What a tile reads of the batch: it stays in a second-level cache of 1 MB until the second product.
-# With less, threads wait for one another more often, at the lock that Python code runs under.
-TILE_BYTES = 3 << 18
+# What a tile reads of the batch. Where a second product follows, it stays in a cache of 1 MB; where
+# none does, larger tiles let threads wait less for the lock that Python code runs under.
+TILE_BYTES, TILE_BYTES_READ_ONCE = 3 << 18, 4 << 20
 # From what size on a batch is passed over in tiles; smaller ones were measured faster in one piece.
 WORTHWHILE_BYTES = 32 << 20
 
@@ -55,7 +55,9 @@ class Tiling:
         if not any(r.output == SUM for _, r in self.within):
             raise NotRowWise("nothing is summed over the rows")
         width = sum(a.nbytes for a in self.seeds.values() if a.ndim > 1) // self.rows
-        self.tile = min(max(16, TILE_BYTES // max(width, 1)), self.rows)
+        again = any(COLUMNS in map(self._kind, kernel.operands) for kernel, _ in self.within)
+        most = TILE_BYTES if again else TILE_BYTES_READ_ONCE
+        self.tile = min(max(16, most // max(width, 1)), self.rows)
 
     def _kind(self, value: Any) -> str:
         if type(value) not in MODULES:
