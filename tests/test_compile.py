@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import threading
 import warnings
@@ -237,6 +238,18 @@ def test_a_path_forgets_the_form_used_least_for_new_ones(monkeypatch: pytest.Mon
             entries += 1
             below += entry.next.values()
     assert paths.count == entries
+
+
+def test_what_a_forgotten_form_computed_in_is_let_go_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matcher, "MOST_FORMS", 2)
+    monkeypatch.setattr(matcher, "CALLS_TO_EXCHANGE", 1)
+    step = nt.compile(lambda x: nn.functional.gelu(x * 2))
+    for size in range(1, 30):
+        for _ in range(4):
+            step(nt.ones(size))
+    gc.collect()
+    sizes = {form[0] for _, *_, (form, *_) in step._paths.computations}
+    assert 1 <= len(sizes) <= 2
 
 
 def test_one_argument_twice_has_a_recording_of_its_own() -> None:

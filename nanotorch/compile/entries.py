@@ -34,7 +34,6 @@ from nanotorch.tensor import Tensor
 
 # Primitives whose rules take a number as they take an array of one element.
 LIFTING = (arithmetic.Add, arithmetic.Sub, arithmetic.Rsub, arithmetic.Mul, arithmetic.Div)
-MOST_COMPUTATIONS = 1024  # that are kept for other entries of their form
 MOST_BRANCHES = 8  # applications of one form that may follow one another application
 
 
@@ -90,6 +89,13 @@ class Operand(NamedTuple):
         tests.append(f"type({a} := {x}._array) is ndarray and {a}.shape == {constant(shape)}")
         tests.append(f"{a}.dtype is {constant(dtype)} and {a}.strides == {constant(strides)}")
         return tests
+
+
+class Computation:
+    """What computes an output: lines, the constants that they name, and what is said of them."""
+
+    def __init__(self, lines: list[str], constants: dict[str, Any], notes: list[Line]) -> None:
+        self.lines, self.constants, self.notes = lines, constants, notes
 
 
 class Entry:
@@ -237,16 +243,11 @@ class Entry:
             if first != second and type(array) is HOST.ndarray:
                 self.same.append((first, second))
         known, key = run.paths.computations, self._key()
-        found = known.get(key) if key else None
-        if found is None:
-            found = self._computation(arrays)
-            if key:
-                if len(known) >= MOST_COMPUTATIONS:
-                    known.clear()
-                known[key] = found
-        lines, constants, notes = found
-        self.lines = [line._replace(step=id(self)) for line in notes]
-        self.apply = self._built([*lines, *self._handing_out()], constants)
+        found = known.get(key) or Computation(*self._computation(arrays))
+        if key:
+            known[key] = self.computation = found
+        self.lines = [line._replace(step=id(self)) for line in found.notes]
+        self.apply = self._built([*found.lines, *self._handing_out()], found.constants)
 
     def _key(self) -> Any:
         """What entries have in common that compute the same in the same way, and so in the same

@@ -10,6 +10,7 @@ program (`gradients.py`); where that does not hold, nodes are made and walked.
 from __future__ import annotations
 
 import itertools
+import weakref
 from typing import Any
 
 from nanotorch.autograd.engine import go_on
@@ -34,7 +35,8 @@ class Paths:
         self.count = 0
         self.misses = 0  # applications for which there was no room
         self.latest: Entry | None = None  # the end of the latest call's path
-        self.computations: dict[Any, Any] = {}  # how entries of a form compute, which they share
+        # How entries of a form compute, which they share, while there are any.
+        self.computations: Any = weakref.WeakValueDictionary()
 
     def path_to(self, end: Entry) -> list[Entry]:
         """The entries that lead to one, in order, itself the last."""
