@@ -335,23 +335,6 @@ def test_the_kernels_of_a_layer_compute_what_small_ops_do(
         assert (fused - composition).abs().max() <= 2e-5 * composition.abs().max()
 
 
-@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
-def test_the_number_of_threads_changes_no_bit_of_a_layers_gradients(kind: str) -> None:
-    def gradients(threads: int) -> list[Any]:
-        before = nt.get_num_threads()
-        nt.set_num_threads(threads)
-        try:
-            nt.manual_seed(0)
-            layer = getattr(nn, kind)(8, 128)
-            layer(nt.randn(12, 32, 8))[0].square().sum().backward()
-        finally:
-            nt.set_num_threads(before)
-        return [p.grad for p in layer.parameters()]
-
-    for one, several in zip(gradients(1), gradients(2), strict=True):
-        assert nt.equal(one, several)
-
-
 def test_a_compiled_step_of_an_lstm_has_the_bits_of_an_eager_one() -> None:
     def trained(compiled: bool) -> list[Any]:
         nt.manual_seed(0)

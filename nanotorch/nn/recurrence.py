@@ -5,32 +5,21 @@ then those of step 1, and so on; `batch_sizes` counts the sequences of each step
 `pre`, the input's part of the gates, is computed for all rows before, so a step is one matrix
 product with the hidden state and a few elementwise calls. Within a kernel each gate is a plane of
 its own, (gates, rows, hidden), whose memory has no gaps. Going back, as many steps at once as stay
-in the processor's cache are prepared, and another thread multiplies what the weight's gradient is
-made of.
+in the processor's cache are prepared; the weight's gradient is one product.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
 from typing import Any
 
 from nanotorch import ops
 from nanotorch.backend import HOST, Array
-from nanotorch.backend.threads import (
-    ALONE,
-    BETTER_ALONE,
-    get_num_threads,
-    one_blas_thread,
-)
-from nanotorch.backend.workers import side_by_side
+from nanotorch.backend.threads import ALONE, BETTER_ALONE
 from nanotorch.nn.fused import Fused, push
 from nanotorch.primitive import Primitive, apply
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}  # blocks of rows in the weights
-ROWS_AT_ONCE = 256  # of the weight's product, where another thread computes it
-SHARED = 1 << 24  # multiplications of that product for which a thread pays
 CACHED = 1 << 16  # numbers in the gates of the steps that are prepared at once: 256 KB
 
 
@@ -100,11 +89,10 @@ class Recurrence(Fused):
 
 
 class RecurrenceReverse(Primitive):
-    """y = the cotangents of the gates, row by row, of the initial states, and of the weight
+    """y = the cotangents of the gates, row by row, and below them those of the initial states
 
-    They lie one after the other (`reverse_sizes`). A GRU's row has four blocks: of the new state as
-    the input's gates see it, then those of the hidden state's three. On the CPU the products for
-    the weight are computed beside the steps, by another thread.
+    A GRU's row has four blocks: of the new state as the input's gates see it, then those of the
+    hidden state's three. The columns below hold h0's cotangent, and behind it c0's.
     """
 
     __slots__ = ()
@@ -116,94 +104,45 @@ class RecurrenceReverse(Primitive):
         bias: Array | None, y: Array, *, mode: str, batch_sizes: tuple[int, ...], backwards: bool,
         out: Array | None = None,
     ) -> Array:  # fmt: skip
-        rows, width, batch = len(pre), weight.shape[1], batch_sizes[0]
-        count, sizes = GATES[mode] + (mode == "GRU"), reverse_sizes(mode, pre, weight, batch)
-        out = xp.empty(sum(sizes), pre.dtype) if out is None else out
-        ends = list(itertools.accumulate(sizes))
-        of_gates = out[: ends[0]].reshape(rows, count * width)
-        of_weight = out[ends[-2] :].reshape(weight.shape)
-        hidden, result = of_gates[:, -len(weight) :], planes(of_gates, count)
+        rows, width = len(pre), weight.shape[1]
+        count = GATES[mode] + (mode == "GRU")
+        shape = (rows + batch_sizes[0], max(count, 1) * width)
+        out = xp.empty(shape, pre.dtype) if out is None else out
+        below, result = out[rows:], planes(out[:rows], count)
+        below[...] = 0
         at_once = CACHED // (count * width)
-        cell = Cell(xp, mode, pre, weight, bias, max(at_once, batch))
-        back = blocks(xp, weight, batch)
+        cell = Cell(xp, mode, pre, weight, bias, max(at_once, batch_sizes[0]))
+        back = blocks(xp, weight, batch_sizes[0])
         before = [rows_before(xp, *both, batch_sizes, backwards) for both in zip(y, (h0, c0))]
-        dh_below, dc_below, dh_all, dc_all = xp.zeros((4, batch, width), pre.dtype)
-
-        def walk(ready: Callable[[slice], None]) -> None:
-            """All steps; ready(rows) when so many more are done that their product pays."""
-            waiting: list[slice] = []
-            for piece in pieces(steps(batch_sizes, backwards)[::-1], at_once):
-                start = min(step[0].start for step in piece)
-                part = slice(start, max(step[0].stop for step in piece))
-                # First the derivatives of these rows; then, step by step, what multiplies them.
-                rates, past = cell.rates([rows(part) for rows in before], y, part, len(piece))
-                for now, _, _, size in piece:
-                    here = slice(now.start - start, now.stop - start)
-                    step, dh, dh_next = result[:, now], dh_all[:size], dh_below[:size]
-                    xp.add(g[0, now], dh_next, out=dh)
-                    if mode == "LSTM":
-                        dc, dc_next = dc_all[:size], dc_below[:size]
-                        xp.multiply(dh, past[0][here], out=dc)
-                        dc += g[1, now]
-                        dc += dc_next
-                        xp.multiply(rates[:3, here], dc, out=step[:3])
-                        xp.multiply(rates[3, here], dh, out=step[3])
-                        xp.multiply(dc, past[1][here.start // size], out=dc_next)
-                    else:
-                        xp.multiply(rates[:, here], dh, out=step)
-                    xp.matmul(hidden[now], back, out=split(dh_next, back.shape[-1]))
-                    if mode == "GRU":
-                        dh *= past[0][here]
-                        dh_next += dh
-                waiting.append(part)
-                part = slice(min(p.start for p in waiting), max(p.stop for p in waiting))
-                if shared and part.stop - part.start >= ROWS_AT_ONCE:
-                    ready(part)
-                    waiting = []
-            if waiting:
-                ready(part)
-
-        begun = False
-
-        def multiply(part: slice) -> None:
-            """Adds the weight's cotangent from these rows."""
-            nonlocal begun
-            a, b = hidden[part].T, before[0](part)
-            if begun:
-                xp.add(of_weight, xp.matmul(a, b), out=of_weight)
-            else:
-                begun, _ = True, xp.matmul(a, b, out=of_weight)
-
-        def run(number: int) -> None:
-            if number:
-                for part in iter(inbox.get, None):
-                    multiply(part)
-                return
-            try:
-                walk(inbox.put)
-            finally:
-                inbox.put(None)
-
-        # Where a step is no work for two threads, and the weight's product is.
-        shared = xp is HOST and batch * weight.size <= BETTER_ALONE and rows * weight.size > SHARED
-        if shared and get_num_threads() > 1:
-            inbox: SimpleQueue[slice | None] = SimpleQueue()
-            with one_blas_thread():
-                side_by_side(run, 2)
-        else:
-            walk(multiply)
-        out[ends[0] : ends[1]].reshape(batch, width)[...] = dh_below
+        dh_below, dc_below, dh_all, dc_all = xp.zeros((4, batch_sizes[0], width), pre.dtype)
+        for piece in pieces(steps(batch_sizes, backwards)[::-1], at_once):
+            start = min(step[0].start for step in piece)
+            part = slice(start, max(step[0].stop for step in piece))
+            # First the derivatives of all these rows; then, step by step, what multiplies them.
+            rates, past = cell.rates([rows(part) for rows in before], y, part, len(piece))
+            for now, _, _, size in piece:
+                here = slice(now.start - start, now.stop - start)
+                step, dh, dh_next = result[:, now], dh_all[:size], dh_below[:size]
+                xp.add(g[0, now], dh_next, out=dh)
+                if mode == "LSTM":
+                    dc, dc_next = dc_all[:size], dc_below[:size]
+                    xp.multiply(dh, past[0][here], out=dc)
+                    dc += g[1, now]
+                    dc += dc_next
+                    xp.multiply(rates[:3, here], dc, out=step[:3])
+                    xp.multiply(rates[3, here], dh, out=step[3])
+                    xp.multiply(dc, past[1][here.start // size], out=dc_next)
+                else:
+                    xp.multiply(rates[:, here], dh, out=step)
+                of_hidden = out[now, (count - GATES[mode]) * width :]
+                xp.matmul(of_hidden, back, out=split(dh_next, back.shape[-1]))
+                if mode == "GRU":
+                    dh *= past[0][here]
+                    dh_next += dh
+        below[:, :width] = dh_below
         if c0 is not None:
-            out[ends[1] : ends[2]].reshape(batch, width)[...] = dc_below
+            below[:, width : 2 * width] = dc_below
         return out
-
-
-def reverse_sizes(mode: str, pre: Any, weight: Any, batch: int) -> list[int]:
-    """How many numbers RecurrenceReverse returns of the gates, of the states and of the weight."""
-    (rows, _), (_, width) = pre.shape, weight.shape
-    count = GATES[mode] + (mode == "GRU")
-    states = [batch * width] * (2 if mode == "LSTM" else 1)
-    return [rows * count * width, *states, weight.shape[0] * width]
 
 
 class Cell:
@@ -391,19 +330,28 @@ def cotangents(
     """The cotangents of pre, h0, c0, weight and bias in Recurrence."""
     options = {"mode": mode, "batch_sizes": batch_sizes, "backwards": backwards}
     both = apply(RecurrenceReverse, g, pre, h0, c0, weight, bias, y, **options)
-    rows, (gates_width, width), batch = pre.shape[0], weight.shape, batch_sizes[0]
-    sizes = reverse_sizes(mode, pre, weight, batch)
-    flat, *initial, of_weight = ops.split(both, sizes)
-    gates = of_hidden = ops.reshape(flat, (rows, -1))
+    rows, width = pre.shape[0], weight.shape[1]
+    gates = of_hidden = ops.narrow(both, 0, 0, rows)
+    below = ops.narrow(both, 0, rows, batch_sizes[0])
     if mode == "GRU":
         of_hidden = ops.narrow(gates, 1, width, 3 * width)
         first = ops.narrow(gates, 1, width, 2 * width)
         gates = ops.cat([first, ops.narrow(gates, 1, 0, width)], 1)
-    states = [ops.reshape(x, (batch, width)) for x in initial]
+    states, count = ops.select(y, 0, 0), batch_sizes[0]
+    if batch_sizes[-1] == count:  # without a copy of all states
+        first, rest = (rows - count, 0) if backwards else (0, count)
+        of_weight = ops.matmul(
+            ops.transpose(ops.narrow(of_hidden, 0, rest, rows - count), 0, 1),
+            ops.narrow(states, 0, count - rest, rows - count),
+        ) + ops.matmul(ops.transpose(ops.narrow(of_hidden, 0, first, count), 0, 1), h0)
+    else:
+        h = state_before(states, h0, batch_sizes, backwards)
+        of_weight = ops.matmul(ops.transpose(of_hidden, 0, 1), h)
     return [
         gates,
-        *[*states, None][:2],
-        ops.reshape(of_weight, (gates_width, width)),
+        ops.narrow(below, 1, 0, width),
+        None if c0 is None else ops.narrow(below, 1, width, width),
+        of_weight,
         None if bias is None else ops.sum(of_hidden, 0),
     ]
 
