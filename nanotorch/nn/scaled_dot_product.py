@@ -29,7 +29,7 @@ FEWEST_ROWS = 16  # below which the products are slow
 LARGEST = math.exp(40)  # sums of exp(scores) up to it, and down to 1 / it, need no maximum off
 LOWEST = -3e38  # stands for the greatest score of a query that no key counts for
 CAUSAL_ROWS = 64  # a block of that many queries needs no keys beyond its last query
-THREADED = 1 << 18  # the weights for which threads pay
+THREADED = 1 << 19  # the weights for which threads pay
 
 
 class Attention(Fused):
