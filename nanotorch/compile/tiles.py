@@ -29,11 +29,11 @@ DOTS = (HOST.dot, dot)
 GROUPS = 32
 FEWER_GROUPS = 8  # where the sums of all groups would take more than MOST_SUM_BYTES
 MOST_SUM_BYTES = 1 << 20
-# What a tile reads of the batch. Where a second product follows, it stays in a cache of 1 MB; where
-# none does, larger tiles let threads wait less for the lock that Python code runs under.
-TILE_BYTES, TILE_BYTES_READ_ONCE = 3 << 18, 4 << 20
+# What a tile reads of the batch. Less fits the second-level cache better, but then threads wait for
+# one another more often, at the lock that Python code runs under.
+TILE_BYTES = 4 << 20
 # From what size on a batch is passed over in tiles; smaller ones were measured faster in one piece.
-WORTHWHILE_BYTES = 32 << 20
+WORTHWHILE_BYTES = 64 << 20
 
 
 class Tiling:
@@ -55,9 +55,7 @@ class Tiling:
         if not any(r.output == SUM for _, r in self.within):
             raise NotRowWise("nothing is summed over the rows")
         width = sum(a.nbytes for a in self.seeds.values() if a.ndim > 1) // self.rows
-        again = any(COLUMNS in map(self._kind, kernel.operands) for kernel, _ in self.within)
-        most = TILE_BYTES if again else TILE_BYTES_READ_ONCE
-        self.tile = min(max(16, most // max(width, 1)), self.rows)
+        self.tile = min(max(16, TILE_BYTES // max(width, 1)), self.rows)
 
     def _kind(self, value: Any) -> str:
         if type(value) not in MODULES:
@@ -165,29 +163,36 @@ class Tiling:
                 buffers[target] = step.out[:height]
             return target
 
+        def cut(value: Any) -> Any:
+            """Its part in the first tile."""
+            if self._kind(value) == COLUMNS:
+                return value.T[:height].T
+            return value[:height] if self._kind(value) == ROWS else value
+
         def calls(step: Kernel, operands: list[str], out: str = "") -> list[str]:
             """The lines of the calls that a kernel makes, where each treats rows one by one."""
-            notes: list[Any] = program.notes(step) or []
-            arrays = [a for a in step.operands if type(a) in MODULES]
-            rows = {id(a) for a in arrays if self._kind(a) != WHOLE}
+            tile = step._replace(operands=tuple(map(cut, step.operands)), out=cut(step.out))
+            notes: list[Any] = program.notes(tile) or []
+            kinds = zip(tile.operands, map(self._kind, step.operands), strict=True)
+            rows = {id(a) for a, kind in kinds if kind != WHOLE}
             for note in notes:
                 if isinstance(note, View) and id(note.base) not in rows:
                     continue
                 if not isinstance(note, Call) or not (note.elementwise or note.function in DOTS):
                     return []
-            known = {id(a): text for a, text in zip(step.operands, operands) if id(a) in rows}
-            made = {id(note.out) for note in notes} - {id(step.out)}
+            known = {id(a): text for a, text in zip(tile.operands, operands) if id(a) in rows}
+            made = {id(note.out) for note in notes} - {id(tile.out)}
             lines: list[str] = []
-            kept.append(notes)
+            kept.append((tile, notes))
             if notes:
-                known[id(step.out)] = out or target_of(step)
+                known[id(tile.out)] = out or target_of(step)
 
             def text(value: Any) -> str:
                 if type(value) not in MODULES or id(value) not in {*known, *made}:
                     return program.single_text(value)
                 if id(value) not in known:
                     known[id(value)] = target = f"r{next(numbers)}"
-                    buffers[target] = value[:height]
+                    buffers[target] = value
                 return known[id(value)]
 
             for note in notes:

@@ -143,7 +143,7 @@ class NllLoss(Linear):
         out: Array | None = None,
     ) -> Array:  # fmt: skip
         if xp is HOST and weight is None and are_plain(x, target, ignore_index):
-            picked = x.reshape(-1).take(flat_places(x, target), mode="clip")
+            picked = at_classes(x, target)
             return reduced(xp, xp.negative(picked, out=picked), reduction, out)
         place, factor = class_places(xp, x.shape, x.dtype, target, weight, ignore_index)
         loss = xp.negative(x[place])
@@ -204,6 +204,11 @@ def are_plain(x: Array, target: Array, ignore_index: int) -> bool:
 def flat_places(x: Array, target: Array) -> Array:
     """Where the targets lie in x (N, C), counted through its rows."""
     return HOST.add(target, counting(x.size, x.shape[1]))
+
+
+def at_classes(x: Array, target: Array) -> Array:
+    """The element of each row of x (N, C), an array of the host, that its target names."""
+    return x.reshape(-1).take(flat_places(x, target), mode="clip")
 
 
 def class_places(

@@ -282,7 +282,7 @@ class LayerNormWeight(Primitive):
         s = scores[: x.size].reshape(x.shape)
         if len(shape) == 1 and xp is HOST:
             n = shape[0]
-            return xp.einsum("rn,rn->n", g.reshape((-1, n)), s.reshape((-1, n)), out=out)
+            return HOST.einsum("rn,rn->n", g.reshape((-1, n)), s.reshape((-1, n)), out=out)
         samples = of_samples(g, shape)
         if samples and xp is HOST:
             y = xp.einsum("ncs,ncs->c", g.reshape(samples), s.reshape(samples))
@@ -359,6 +359,7 @@ def inverse_root(xp: Any, variance: Array, eps: float, out: Array | None = None)
     return xp.divide(constant(y, 1), y, out=y)
 
 
+vecdot: Any = HOST.vecdot  # whose type leaves out `keepdims`
 LONG = 4096  # elements from which on NumPy's sum is as fast as a product's or einsum's, and finer
 
 
@@ -382,22 +383,20 @@ def total(xp: Any, x: Array, dims: tuple[int, ...], out: Array | None) -> Array:
     """The sum over `dims`, which are kept."""
     rows = as_rows(xp, x, dims)
     if rows is not None and rows.shape[-1] < LONG:
-        return of_rows(xp, rows, ones(rows.shape[-1], x.dtype), x, dims, out)
+        return of_rows(rows, ones(rows.shape[-1], x.dtype), x, dims, out)
     if x.ndim > 2 and of_channels(xp, x, dims) and math.prod(x.shape[2:]) < LONG:
         return by_channel(xp, "ncs->c", (x,), dims, out)
     return xp.add.reduce(x, axis=dims, keepdims=True, out=out)
 
 
-def of_rows(
-    xp: Any, a: Array, b: Array, x: Array, dims: tuple[int, ...], out: Array | None
-) -> Array:
+def of_rows(a: Array, b: Array, x: Array, dims: tuple[int, ...], out: Array | None) -> Array:
     """The sums of a * b over their last dimension, in which `dims` of x are one."""
     if len(dims) == 1:
-        return xp.vecdot(a, b, keepdims=True, out=out)
+        return vecdot(a, b, keepdims=True, out=out)
     few = layout(x.shape, dims)[0]
     if out is None:
-        return xp.vecdot(a, b).reshape(few)
-    xp.vecdot(a, b, out=out.reshape(few[: dims[0]]))
+        return vecdot(a, b).reshape(few)
+    vecdot(a, b, out=out.reshape(few[: dims[0]]))
     return out
 
 
@@ -434,7 +433,7 @@ def total_product(
     channels, without the products."""
     rows = as_rows(xp, a, dims)
     if rows is not None:
-        return of_rows(xp, rows, as_rows(xp, b, dims), a, dims, out)
+        return of_rows(rows, as_rows(xp, b, dims), a, dims, out)
     if dims == (-1,) and a.itemsize > 2:
         return xp.einsum("...i,...i->...", a, b)[..., None]
     if of_channels(xp, a, dims):

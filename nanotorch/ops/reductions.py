@@ -87,7 +87,7 @@ class MaxAlong(Gather):
         if xp is HOST and dim == x.ndim - 1 and index.ndim == dim and x.flags.c_contiguous:
             first = counting(x.size, x.shape[dim])
             places = index + (first if dim == 1 else first.reshape(index.shape))
-            return into(xp, x.take(places, mode="clip"), out)
+            return HOST.take(x, places, out=out, mode="clip")
         gather = kernel_of(Gather, xp, x)
         if index.ndim == x.ndim:
             return gather(xp, x, index, dim=dim, out=out)
