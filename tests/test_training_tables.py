@@ -22,6 +22,7 @@ from nanotorch.training.config.sections import Data
 from nanotorch.training.data.columns import GAP, OTHER
 from nanotorch.training.data.prepare import Prepared, prepare
 from nanotorch.training.data.tables import Table, read_table
+from nanotorch.training.data.text_files import _numbers, read_text_table
 from nanotorch.training.data.values import Numbers, date_format, days, yes_or_no
 from nanotorch.training.errors import InputError
 from nanotorch.training.run_folder import read_log
@@ -309,6 +310,93 @@ def test_polars_and_the_reader_of_its_own_agree(monkeypatch: pytest.MonkeyPatch)
     assert tables[0].names == tables[1].names
     assert str(told(tables[0])) == str(told(tables[1]))
     assert tables[0].place(7, 1) == tables[1].place(7, 1)
+
+
+def read_by(who: str, content: bytes, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, bool]:
+    """What is read out of a file, or the error; and whether polars read it as numbers alone."""
+    Path("n.csv").write_bytes(content)
+    least = 0 if who == "polars" else 2**60
+    others = []
+
+    def numbers(*arguments: Any) -> Any:
+        others.append("by loadtxt")
+        return _numbers(*arguments)
+
+    for name, value in (("WORTH_IT", least), ("WORTH_IMPORT", least), ("_numbers", numbers)):
+        monkeypatch.setattr(f"nanotorch.training.data.text_files.{name}", value)
+    try:
+        text = read_text_table(Path("n.csv"), Data(source="n.csv"))
+    except InputError as error:
+        return str(error), False
+    lines = text.lines + np.arange(len(text.values)) if isinstance(text.lines, int) else text.lines
+    facts = (text.names, text.values.shape, text.values.tobytes(), text.categories, text.notes)
+    return (*facts, text.guesses, np.asarray(lines).tolist()), not others
+
+
+HARD = (  # to round: halves between two numbers, the smallest ones, more digits than there can be
+    "9007199254740993 9007199254740992.5 1e23 8.5e22 5e-324 2.5e-324 2.4e-324 1e-400 -0 "
+    "2.2250738585072011e-308 1.7976931348623157e308 1.00000000000000011102230246251565404 "
+    "1.00000000000000011102230246251565405 123456789012345678901234567890 0e99999 .5 7. +3 007"
+)
+NUMBERS_ALONE = {
+    "a header": (b"a,b\n1,2\n3,4\n", True),
+    "no header": (b"1,2\n3,4\n", True),
+    "no line end at last": (b"a,b\n1,2\n3,4", True),
+    "other line ends": (b"a;b\r\n1;2\r\n3;4\r\n", True),
+    "a byte order mark": (b"\xef\xbb\xbfa,b\n1,2\n", True),
+    "a mark before a number": (b"\xef\xbb\xbf1,2\n3,4\n", False),
+    "lines above the header": (b"\n\na,b\n1,2\n3,4\n", True),
+    "empty cells": (b"a,b\n1,\n,4\n5,6\n", True),
+    "an empty column": (b"a,b\n1,\n3,\n", True),
+    "delimiters alone": (b"a,b\n1,2\n,\n3,4\n", False),
+    "delimiters at the ends": (b"a,b,\n1,2,\n3,4,\n", False),
+    "one at the last end": (b"a,b\n1,2\n3,4,", False),
+    "blank lines": (b"a,b\n1,2\n\n3,4\n\n", False),
+    "old line ends": (b"a,b\r1,2\r3,4\r", False),
+    "one old line end": (b"a,b\n1\r,2\n3,4\n", False),
+    "an old line end above": (b"x\ra,b\n1,2\n3,4\n", False),
+    "a short row": (b"a,b\n1,2\n3\n5,6\n", False),
+    "a long row": (b"a,b\n1,2\n3,4,5\n5,6\n", False),
+    "words for missing": (b"a,b\n1,NA\n3,4\n", False),
+    "nan and inf": (b"a,b\n1,nan\n-inf,4\n", True),
+    "a mark below the header": (b"a,b\n\xef\xbb\xbf,2\n3,4\n", False),
+    "nan beside gaps": (b"a,b\n1,nan\n,4\n", False),
+    "more than there is": (b"a,b\n1,1e400\n3,4\n", True),
+    "spaces": (b"a,b\n1, 2\n3 ,4\n", False),
+    "quotes": (b'a,b\n1,"2"\n3,4\n', False),
+    "thousands": (b"a;b\n1;2,345.5\n3;4\n", False),
+    "decimal commas": (b"a;b\n1,5;2,5\n3,5;4,5\n", False),
+    "no plain numbers": (b"a,b\n1,0x10\n2,1_0\n", False),
+    "digits of another script": ("a,b\n1,١\n2,3\n".encode(), False),
+    "a zero byte": (b"a,b\n1,2\n3,\x004\n", False),
+    "no UTF-8": (b"a,b\n1,2\n3,\xff4\n", False),
+    "UTF-16": ("a,b\n1,2\n".encode("utf-16"), False),
+    "a huge cell": (b"a,b\n1,0." + 10_000 * b"3" + b"\n3,4\n", True),
+    "numbers that are hard to round": (f"a {HARD}".replace(" ", "\n").encode(), True),
+}
+
+
+@pytest.mark.parametrize("kind", NUMBERS_ALONE)
+def test_polars_reads_a_file_of_numbers_to_the_same_bits_or_not_at_all(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("polars")
+    content, is_plain = NUMBERS_ALONE[kind]
+    one, by_polars = read_by("polars", content, monkeypatch)
+    other, _ = read_by("ours", content, monkeypatch)
+    assert one == other
+    assert by_polars == is_plain
+
+
+def test_polars_reads_a_file_in_pieces_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("polars")
+    random = np.random.default_rng(0)
+    numbers = random.integers(0, 2**63, 90_000, dtype=np.int64).view(np.float64).reshape(-1, 3)
+    content = "\r\n".join(",".join(map(repr, row)) for row in numbers.tolist()).encode()
+    (_, shape, values, *_), by_polars = read_by("polars", content, monkeypatch)
+    assert by_polars
+    assert shape == numbers.shape
+    assert np.array_equal(np.frombuffer(values).reshape(shape), numbers, equal_nan=True)
 
 
 @pytest.mark.parametrize("text", ["x,c,y\n1,u,a\n2,v\n3,u,b\n", "x,c,y\n1,u,a\n2,v,a,9\n3,u,b\n"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import ctypes
 import functools
 import importlib.util
+import math
 import os
 import queue
 import sys
@@ -23,6 +25,7 @@ from nanotorch.training.data.layout import MOST_COMPRESSED, SMALL
 from nanotorch.training.errors import InputError, needs_extra, reading
 
 M_ARENA_MAX = -8  # of mallopt in glibc
+PIECE = 2**18  # bytes whose lines are counted at once
 SAMPLE = 1000  # cells that tell most columns of text from one of numbers
 GAPS = ("NoneType", "NAType", "NaTType")  # types of what is missing, in Python and pandas
 Columns = tuple[list[str], NDArray[np.float64], dict[str, list[str]]]
@@ -152,6 +155,72 @@ def _silent() -> Iterator[None]:
         os.dup2(nowhere, 2)
         os.close(nowhere)
         yield
+
+
+def numbers_by_polars(
+    path: Path, delimiter: str, skip: int, width: int
+) -> NDArray[np.float64] | None:
+    """The numbers in a text file below its first `skip` lines, (rows, `width`); NaN for a cell
+    that is empty.
+
+    The result is None where polars is not installed, or the file is not as plain as it must be: a
+    row for each line, in each row `width` cells of which not all are empty, and no word for NaN
+    where cells are empty.
+    """
+    if importlib.util.find_spec("polars") is None:
+        return None
+    size = _lines_and_delimiters(path, delimiter, skip)
+    if size is None or not size[0]:
+        return None
+    import polars
+
+    try:
+        with _silent():
+            frame = polars.scan_csv(
+                path.absolute(),  # of another, polars takes ~ at its start for the user's folder
+                separator=delimiter,
+                quote_char=None,
+                has_header=False,
+                skip_lines=skip,
+                schema={str(number): polars.Float64 for number in range(width)},
+                glob=False,
+            ).collect(engine="in-memory")
+    except (Exception, polars.exceptions.PanicException):
+        return None  # other readers find out what there is
+    # polars drops a delimiter at the end of the file, and takes a line without cells for gaps.
+    if (frame.height, frame.height * (width - 1)) != size:
+        return None
+    values = np.empty((frame.height, width))
+    for number, column in enumerate(frame.get_columns()):
+        values[:, number] = column.fill_null(math.nan).to_numpy()
+    if gaps := sum(frame.null_count().row(0)):
+        missing = np.isnan(values)
+        if np.count_nonzero(missing) != gaps or missing.all(axis=1).any():
+            return None
+    return values
+
+
+def _lines_and_delimiters(path: Path, delimiter: str, skip: int) -> tuple[int, int] | None:
+    """How many there are below the first `skip` lines; None where readers differ about lines: a
+    carriage return within one, or a byte order mark in the first cell."""
+    lines = delimiters = 0
+    end = b"\n"
+    with path.open("rb") as file:
+        piece = b"".join(file.readline() for _ in range(skip))
+        if piece.count(b"\r") != piece.count(b"\r\n"):
+            return None
+        while piece := file.read(PIECE):
+            if piece.endswith(b"\r"):
+                piece += file.read(1)
+            if b"\r" in piece and piece.count(b"\r") != piece.count(b"\r\n"):
+                return None
+            if lines == delimiters == 0 and piece.startswith(codecs.BOM_UTF8):
+                return None
+            signs = np.frombuffer(piece, np.uint8)
+            lines += int(np.count_nonzero(signs == ord("\n")))
+            delimiters += int(np.count_nonzero(signs == ord(delimiter)))
+            end = piece[-1:]
+    return lines + (end != b"\n"), delimiters
 
 
 def split_by_polars(content: bytes, delimiter: str, skip: int, missing: Any) -> Any:

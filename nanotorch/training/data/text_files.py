@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 import operator
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanotorch.training.config.sections import Reading
-from nanotorch.training.data.frames import split_by_polars
+from nanotorch.training.data.frames import numbers_by_polars, split_by_polars
 from nanotorch.training.data.hashing import numbers_of_cells
 from nanotorch.training.data.layout import (
+    DELIMITERS,
     PACKED,
     SPACES,
     Layout,
@@ -39,6 +41,7 @@ from nanotorch.training.files import remove_left_behind, sync_file, write_whole
 
 LARGE = 16 * 2**20  # bytes from which a converted copy is kept
 WORTH_IT = 2**21  # bytes from which another reader is faster than its import takes
+WORTH_IMPORT = 2**25  # bytes of numbers alone from which the import pays
 LONGEST_CELL = 2**24  # characters
 CACHE_FORMAT = 5
 PIECE = 2**20  # bytes hashed at once
@@ -86,7 +89,12 @@ def read_text_table(path: Path, reading: Reading) -> TextTable:
 
 
 def _parsed(path: Path, layout: Layout) -> TextTable:
-    return _numbers(path, layout) or _by_polars(path, layout) or _mixed(path, layout)
+    return (
+        _numbers_by_polars(path, layout)
+        or _numbers(path, layout)
+        or _by_polars(path, layout)
+        or _mixed(path, layout)
+    )
 
 
 @contextlib.contextmanager
@@ -110,6 +118,25 @@ def _one_line(path: Path) -> Iterator[None]:
 
 
 # --- parsing -----------------------------------------------------------------------------------
+
+
+def _numbers_by_polars(path: Path, layout: Layout) -> TextTable | None:
+    """The same as `_numbers` for a large plain file, where polars is installed; None for others."""
+    plain = layout.encoding in ("utf-8", "utf-8-sig") and layout.delimiter in DELIMITERS
+    if not plain or layout.comment or not layout.reads_plain:
+        return None
+    worth_it = WORTH_IT if "polars" in sys.modules else WORTH_IMPORT
+    if path.suffix.lower() in (".zip", *PACKED) or path.stat().st_size < worth_it:
+        return None
+    values = numbers_by_polars(path, layout.delimiter, layout.skip, len(layout.names))
+    if values is None or _ends_in_nothing(layout.names, values):
+        return None
+    return TextTable(layout.names, values, {}, layout.skip + 1)
+
+
+def _ends_in_nothing(names: list[str], values: NDArray[Any]) -> bool:
+    """Whether the last column is but a delimiter at the end of each row."""
+    return names[-1] == f"Unnamed: {len(names) - 1}" and bool(np.isnan(values[:, -1]).all())
 
 
 def _numbers(path: Path, layout: Layout) -> TextTable | None:
@@ -372,7 +399,7 @@ def _by_polars(path: Path, layout: Layout) -> TextTable | None:
     blank = np.isnan(table.values[:, 0]) & np.isnan(table.values[:, -1])
     if np.isnan(table.values[blank]).all(axis=1).any():
         return None  # rows of delimiters alone
-    return table
+    return None if _ends_in_nothing(table.names, table.values) else table
 
 
 def _table(
