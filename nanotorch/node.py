@@ -94,6 +94,7 @@ class Node:
         "sequence", "shape", "shapes", "trace", "versions",
     )  # fmt: skip
 
+    is_part = False  # of a view that shows some of its input, which others may show the rest of
     sequence: int
     edges: tuple[Any, ...]
     shape: tuple[int, ...]

@@ -41,6 +41,7 @@ STOCK = (
     "ops/",
     "backend/",
     "autograd/__init__.py",
+    "autograd/parts.py",
     "creation.py",
     "linalg.py",
     "special.py",

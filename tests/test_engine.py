@@ -569,3 +569,73 @@ def test_backward_with_inputs_makes_those_that_are_no_leaves_retain_their_gradie
     assert (y.grad.tolist(), x.grad, y.retains_grad) == ([3.0, 3.0], None, True)
     z.sum().backward()
     assert (y.grad.tolist(), x.grad.tolist()) == ([6.0, 6.0], [6.0, 6.0])
+
+
+# --- parts of a tensor ----------------------------------------------------------------------------
+
+# How x, of shape (3, 4), is taken apart, and what makes its gradient of those of the parts.
+PARTS: dict[str, tuple[Callable[[nt.Tensor], Any], str]] = {
+    "split": (lambda x: x.split(2, 1), "CatBackward0"),
+    "pieces of several sizes": (lambda x: x.split([1, 0, 3], 1), "CatBackward0"),
+    "chunk": (lambda x: x.chunk(3), "CatBackward0"),
+    "tensor_split": (lambda x: x.tensor_split(2, 1), "CatBackward0"),
+    "unbind": (lambda x: x.unbind(1), "StackBackward0"),
+    "numbers": (lambda x: (x[0], x[1], x[2]), "StackBackward0"),
+    "slices": (lambda x: (x[:, :-2], x[:, -2:]), "CatBackward0"),
+    "a part is left out": (lambda x: (x[0], x[2]), "AddBackward0"),
+    "a piece is left out": (lambda x: x.split(1)[1:], "AddBackward0"),
+    "in another order": (lambda x: (x[2], x[1], x[0]), "AddBackward0"),
+    "parts that overlap": (lambda x: (x[:2], x[1:]), "AddBackward0"),
+    "every second": (lambda x: (x[::2], x[1::2]), "AddBackward0"),
+    "along two dimensions": (lambda x: (x[:, :2], x[0:2], x[:, 2:], x[2:]), "AddBackward0"),
+    "one twice": (lambda x: (x[0], x[1], x[1], x[2]), "AddBackward0"),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("leaf_itself", [True, False])
+def test_the_gradients_of_parts_are_put_side_by_side_where_they_are_all_of_x(
+    name: str, leaf_itself: bool
+) -> None:
+    take_apart, maker = PARTS[name]
+    values = numpy.random.default_rng(0).normal(size=(3, 4))
+    x = nt.tensor(values, requires_grad=True)
+    whole = x if leaf_itself else x * 1
+    parts = take_apart(whole)
+    cubes = sum((part**3).sum() for part in parts)
+    counts = numpy.zeros((3, 4))
+    for part in take_apart(nt.tensor(numpy.arange(12).reshape(3, 4))):
+        numpy.add.at(counts.reshape(-1), part.numpy().reshape(-1), 1)
+    (g,) = nt.autograd.grad(cubes, whole, create_graph=True)
+    assert g.grad_fn is not None and g.grad_fn.name() == maker
+    numpy.testing.assert_allclose(g.detach().numpy(), 3 * counts * values**2)
+    g.sum().backward()
+    assert x.grad is not None
+    numpy.testing.assert_allclose(x.grad.numpy(), 6 * counts * values)
+    x.grad = None
+    sum((part**3).sum() for part in take_apart(x if leaf_itself else x * 1)).backward()
+    numpy.testing.assert_allclose(nt.tensor(x.grad).numpy(), 3 * counts * values**2)
+
+
+def test_hooks_and_retained_gradients_of_parts_see_each_part() -> None:
+    x = nt.ones(2, 3, requires_grad=True)
+    first, second, third = x.split(1, 1)
+    second.register_hook(lambda g: 10 * g)
+    third.retain_grad()
+    (first + 2 * second + 3 * third).sum().backward(retain_graph=True)
+    assert nt.equal(x.grad, nt.tensor([[1.0, 20, 3]] * 2))
+    assert nt.equal(third.grad, nt.tensor([[3.0]] * 2))
+    first.grad_fn.register_hook(lambda into, out: (100 * into[0],))  # after the rule: no joining
+    x.grad = None
+    (first + 2 * second + 3 * third).sum().backward()
+    assert nt.equal(x.grad, nt.tensor([[100.0, 20, 3]] * 2))
+
+
+def test_writing_to_x_between_its_parts_keeps_their_gradients_apart() -> None:
+    x = leaf(1.0, 2.0, 3.0)
+    y = x * 1
+    a = y[0]
+    y[1] = 5.0
+    b, c = y[1], y[2]
+    (a * 2 + b * 3 + c * 4).backward()
+    assert x.grad is not None and x.grad.tolist() == [2.0, 0.0, 4.0]

@@ -15,6 +15,7 @@ from typing import Any
 from nanotorch import ops
 from nanotorch.autograd.errors import check_finite, with_forward_line
 from nanotorch.autograd.inplace import apply_inplace, bump
+from nanotorch.autograd.parts import take_parts
 from nanotorch.autograd.rings import modes, without_ring
 from nanotorch.backend import add_into, as_array, copy_of, cuda_is_absent, on_device_of, plus
 from nanotorch.node import Node, Traced
@@ -69,7 +70,7 @@ class Walk:
 
     __slots__ = (
         "anomaly", "captured", "create_graph", "g", "heap", "listener", "node", "on_host", "only",
-        "outer", "owned", "pending", "tensors", "wrap",
+        "outer", "owned", "parts", "pending", "tensors", "wrap",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +85,7 @@ class Walk:
         self.pending: dict[Place, Cotangent] = {}
         self.owned: set[Place] = set()  # those whose cotangent shares memory with nothing else
         self.heap: list[tuple[int, Node]] = []
+        self.parts: list[tuple[Node, Cotangent]] = []  # of one input, to be put together
         self.node: Any = None  # the one whose turn it is, …
         self.g: Cotangent = None  # … and its cotangent
 
@@ -102,12 +104,10 @@ class Walk:
         """Puts the cotangents of the roots in their places."""
         for root, g in zip(roots, cotangents):
             place = root if root._node is None else root._node
-            if place in self.pending:
-                self.pending[place] = self.pending[place] + g
-            else:
-                self.pending[place] = g
-                if place is not root:
-                    heapq.heappush(self.heap, (-place.sequence, place))
+            before = self.pending.get(place)
+            if before is None and place is not root:
+                heapq.heappush(self.heap, (-place.sequence, place))
+            self.pending[place] = g if before is None else before + g
 
     def take(self, node: Node) -> Sequence[Cotangent] | None:
         """The cotangents of a node's inputs, after its hooks; None where the walk ends there."""
@@ -123,13 +123,17 @@ class Walk:
                 self.captured[node] = g if last else before
             if last:
                 return None
+        return take_parts(self, node, g) if node.is_part else self.pull(node, g)
+
+    def pull(self, node: Node, g: Cotangent) -> Sequence[Cotangent]:
+        """The cotangents of a node's inputs, by its rules and its own hooks."""
         self.node, self.g = node, g
         try:
             if self.on_host:
-                results = node.pull(g, only, self.tensors)
+                results = node.pull(g, self.only, self.tensors)
             else:
                 with on_device_of(g):
-                    results = node.pull(g, only, self.tensors)
+                    results = node.pull(g, self.only, self.tensors)
         except Exception as error:
             raise with_forward_line(node, error) from error
         if node.post_hooks:
@@ -165,11 +169,9 @@ class Walk:
         if leaf._hooks:
             g = run_hooks(leaf._hooks, g, self.wrap, self.tensors)
             self.owned.discard(leaf)
-        if self.only is not None:
-            accumulate = accumulate and leaf in self.captured
-            if leaf in self.captured:
-                self.captured[leaf] = g
-        if accumulate and leaf._requires_grad:
+        if leaf in self.captured:
+            self.captured[leaf] = g
+        if accumulate and leaf._requires_grad and (self.only is None or leaf in self.captured):
             deposit(leaf, g, self.wrap, leaf in self.owned, self.create_graph)
 
 

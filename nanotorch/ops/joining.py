@@ -79,6 +79,24 @@ def piece(g: Any, index: int, shapes: Sequence[tuple[int, ...]], dim: int) -> An
     return narrow(g, dim, start, shapes[index][dim])
 
 
+def side_by_side(parts: Sequence[Any], shape: Sequence[int], keys: Sequence[Any]) -> Any:
+    """The x of which the parts are x[key]; None where they are not all of x, in its order."""
+    dim = len(keys[0]) - 1
+    if not 0 <= dim < len(shape):
+        return None
+    front, size, end = (slice(None),) * dim, shape[dim], 0
+    if keys == [(*front, index) for index in range(size)]:
+        return apply(Stack, *parts, dim=dim)
+    for key in keys:
+        if len(key) != dim + 1 or key[:-1] != front or type(key[-1]) is not slice:
+            return None
+        start, stop, step = key[-1].indices(size)
+        if start != end or stop < start or step != 1:
+            return None
+        end = stop
+    return apply(Cat, *parts, dim=dim) if end == size else None
+
+
 def arrays_of(tensors: Sequence[Any]) -> list[Any]:
     """The arrays of tensors; whatever else is among them as it is."""
     return [t._array if isinstance(t, Traced) else t for t in tensors]

@@ -111,7 +111,7 @@ class Unsqueeze(Linear):
 class BasicIndex(Linear):
     """y = x[key] for ints, slices, None and `...`: a view"""
 
-    view = True
+    view = is_part = True
     vjp = (lambda g, x_shape, key: embed(g, x_shape, ((BasicIndex, {"key": key}),)),)
 
     @staticmethod

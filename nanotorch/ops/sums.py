@@ -7,6 +7,7 @@ NumPy's names `axis` and `keepdims` do as well.
 from __future__ import annotations
 
 import builtins
+import math
 from typing import Any
 
 from nanotorch.backend import Array, constant, dtype_of
@@ -65,10 +66,7 @@ def dims(shape: tuple[int, ...], dim: Dim) -> tuple[int, ...]:
 
 def count(shape: tuple[int, ...], dim: Dim) -> int:
     """How many elements of x go into one of y."""
-    n = 1
-    for d in dims(shape, dim) if shape else ():
-        n *= shape[d]
-    return n
+    return math.prod(shape[d] for d in dims(shape, dim)) if shape else 1
 
 
 def spread(g: Any, shape: tuple[int, ...], dim: Dim, keepdim: bool) -> Any:
