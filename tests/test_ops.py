@@ -426,3 +426,15 @@ def test_other_dtypes_give_the_values_and_dtypes_of_pytorch(case: Case) -> None:
             raise ours
         for one, other in zip(ours, theirs, strict=True):
             assert_same(one, other, dtype)
+
+
+@pytest.mark.parametrize("shape", [(16, 64, 64), (4096, 16), (2, 3, 512, 8), (1001, 64), (64, 512)])
+def test_the_gradient_of_a_bias_of_many_rows_is_their_sum(shape: tuple[int, ...]) -> None:
+    """Rows are added several at once where they can be cut so: no sum is less exact for it."""
+    g = numpy.random.default_rng(0).random(shape, numpy.float32)
+    bias = nanotorch.zeros(shape[-1], requires_grad=True)
+    (nanotorch.zeros(shape) + bias).backward(nanotorch.tensor(g))
+    rows = g.reshape(-1, shape[-1])
+    assert bias.grad is not None
+    error = abs(bias.grad.numpy() - rows.sum(0, dtype=float)).max()
+    assert error <= abs(rows.sum(0) - rows.sum(0, dtype=float)).max()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nanotorch.backend import Array
+from nanotorch.backend import HOST, Array
 from nanotorch.ops.casting import into
 from nanotorch.primitive import Linear, apply
 
@@ -25,6 +25,22 @@ class Expand(Linear):
         return xp.broadcast_to(x, shape)
 
 
+# NumPy sums rows one by one, short ones in more time for each than for their elements. Of MANY
+# rows, FOLD are added at once, up to WIDE elements, in about half of the time.
+MANY, FOLD, WIDE = 512, 16, 1 << 12
+
+
+def folded(xp: Any, x: Array) -> Array:
+    """A matrix of FOLD rows with the same sums as those of x, or x where it cannot be cut so."""
+    columns = x.shape[-1]
+    wide = FOLD * columns
+    if columns < 2 or wide > WIDE or x.size % wide:
+        return x
+    if x.dtype.char not in "fd" or not x.flags.c_contiguous:
+        return x
+    return xp.add.reduce(x.reshape(-1, wide), axis=0).reshape(FOLD, columns)
+
+
 class SumTo(Linear):
     """y = x summed over what broadcasting `shape` to x's shape repeats"""
 
@@ -33,6 +49,9 @@ class SumTo(Linear):
     @staticmethod
     def kernel(xp: Any, x: Array, *, shape: Shape, out: Array | None = None) -> Array:
         extra = x.ndim - len(shape)
+        if extra > 0 and x.size >= MANY * x.shape[-1] and xp is HOST and x.shape[-1:] == shape:
+            x = folded(xp, x)
+            extra = x.ndim - 1
         if extra == 1 and x.shape[1:] == shape:
             return xp.add.reduce(x, axis=0, out=out)
         if extra < 0 or any(n not in (1, m) for n, m in zip(shape, x.shape[extra:], strict=True)):
