@@ -239,7 +239,10 @@ class GeluByReverse(Elementwise):
     @staticmethod
     def kernel(xp: Any, g: Array, x: Array, cdf: Array, out: Array | None = None) -> Array:
         def reverse(g: Array, x: Array, cdf: Array, out: Array | None) -> Array:
-            return xp.multiply(g, cdf + x * normal_density(x), out=out)
+            y = normal_density(xp, x)
+            own = y if y.ndim else None
+            y = xp.add(xp.multiply(y, x, out=own), cdf, out=own)
+            return xp.multiply(g, y, out=out)
 
         return in_pieces(reverse, (g, x, cdf), out)
 
@@ -471,12 +474,15 @@ def gelu_slope(xp: Any, x: Array, approximate: str) -> Any:
     if approximate == "tanh":
         slope = polynomial(xp, x * x, (2 * ROOT, 6 * ROOT * CUBIC)) * x
         return cdf + slope * (cdf - cdf * cdf)
-    return cdf + x * normal_density(x)
+    return cdf + x * normal_density(xp, x)
 
 
-def normal_density(x: Any) -> Any:
+def normal_density(xp: Any, x: Array) -> Array:
     """exp(-x * x / 2) / sqrt(2 pi)"""
-    return exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi))
+    y = xp.multiply(x, x)
+    own = y if y.ndim else None
+    y = xp.exp(xp.multiply(y, constant(x, -0.5), out=own), out=own)
+    return xp.multiply(y, constant(x, 1 / math.sqrt(2 * math.pi)), out=own)
 
 
 def gelu_curvature(x: Any, approximate: str) -> Any:
