@@ -110,7 +110,8 @@ class Walk:
             self.pending[place] = g if before is None else before + g
 
     def take(self, node: Node) -> Sequence[Cotangent] | None:
-        """The cotangents of a node's inputs, after its hooks; None where the walk ends there."""
+        """The cotangents of a node's inputs, after its hooks; None where the walk ends there, or
+        other parts of the same input are still to come."""
         g, only = self.pending.pop(node), self.only
         self.listener.walking(node)
         if node.hooks or only is not None:
