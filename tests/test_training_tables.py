@@ -313,13 +313,13 @@ def test_polars_and_the_reader_of_its_own_agree(monkeypatch: pytest.MonkeyPatch)
 
 
 def read_by(who: str, content: bytes, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, bool]:
-    """What is read out of a file, or the error; and whether polars read it as numbers alone."""
+    """What is read out of a file, or the error; and whether polars read it at once."""
     Path("n.csv").write_bytes(content)
     least = 0 if who == "polars" else 2**60
-    others = []
+    others = []  # readers that come next
 
     def numbers(*arguments: Any) -> Any:
-        others.append("by loadtxt")
+        others.append("numpy.loadtxt")
         return _numbers(*arguments)
 
     for name, value in (("WORTH_IT", least), ("WORTH_IMPORT", least), ("_numbers", numbers)):
@@ -338,7 +338,7 @@ HARD = (  # to round: halves between two numbers, the smallest ones, more digits
     "2.2250738585072011e-308 1.7976931348623157e308 1.00000000000000011102230246251565404 "
     "1.00000000000000011102230246251565405 123456789012345678901234567890 0e99999 .5 7. +3 007"
 )
-NUMBERS_ALONE = {
+LARGE_TABLES = {
     "a header": (b"a,b\n1,2\n3,4\n", True),
     "no header": (b"1,2\n3,4\n", True),
     "no line end at last": (b"a,b\n1,2\n3,4", True),
@@ -357,31 +357,39 @@ NUMBERS_ALONE = {
     "an old line end above": (b"x\ra,b\n1,2\n3,4\n", False),
     "a short row": (b"a,b\n1,2\n3\n5,6\n", False),
     "a long row": (b"a,b\n1,2\n3,4,5\n5,6\n", False),
-    "words for missing": (b"a,b\n1,NA\n3,4\n", False),
+    "words for missing": (b"a,b\n1,NA\n3,4\n", True),
     "nan and inf": (b"a,b\n1,nan\n-inf,4\n", True),
     "a mark below the header": (b"a,b\n\xef\xbb\xbf,2\n3,4\n", False),
-    "nan beside gaps": (b"a,b\n1,nan\n,4\n", False),
+    "nan beside gaps": (b"a,b\n1,nan\n,4\n", True),
     "more than there is": (b"a,b\n1,1e400\n3,4\n", True),
-    "spaces": (b"a,b\n1, 2\n3 ,4\n", False),
+    "spaces": (b"a,b\n1, 2\n3 ,4\n", True),
     "quotes": (b'a,b\n1,"2"\n3,4\n', False),
-    "thousands": (b"a;b\n1;2,345.5\n3;4\n", False),
+    "thousands": (b"a;b\n1;2,345.5\n3;4\n", True),
     "decimal commas": (b"a;b\n1,5;2,5\n3,5;4,5\n", False),
-    "no plain numbers": (b"a,b\n1,0x10\n2,1_0\n", False),
-    "digits of another script": ("a,b\n1,١\n2,3\n".encode(), False),
+    "no plain numbers": (b"a,b\n1,0x10\n2,1_0\n", True),
+    "digits of another script": ("a,b\n1,١\n2,3\n".encode(), True),
     "a zero byte": (b"a,b\n1,2\n3,\x004\n", False),
     "no UTF-8": (b"a,b\n1,2\n3,\xff4\n", False),
     "UTF-16": ("a,b\n1,2\n".encode("utf-16"), False),
+    "text": (b"a,b\n1,u\n2, v \n3,\n", True),
+    "text and other line ends": (b"a,b\r\n1,u\r\n2,v\r\n", True),
+    "text alone": (b"a,b\nu,x\nv,y\nu,x\n", True),
+    "names that come again": (b"a,b\nu,x\nv,y\na,b\n", False),
+    "text that is no UTF-8": (b"a,b\n1,\xe9\n2,v\n", False),
+    "text far below numbers": (b"a,b\n" + 20_000 * b"1,2\n" + b"3,u\n", False),
+    "no UTF-8 far below": (b"a,b\n" + 20_000 * b"1,u\n" + b"3,\xe9\n", False),
+    "an infinity beside text": (b"a,b\n1,u\n-inf,v\n-nan,w\n", True),
     "a huge cell": (b"a,b\n1,0." + 10_000 * b"3" + b"\n3,4\n", True),
     "numbers that are hard to round": (f"a {HARD}".replace(" ", "\n").encode(), True),
 }
 
 
-@pytest.mark.parametrize("kind", NUMBERS_ALONE)
-def test_polars_reads_a_file_of_numbers_to_the_same_bits_or_not_at_all(
+@pytest.mark.parametrize("kind", LARGE_TABLES)
+def test_polars_reads_a_file_to_the_same_bits_or_not_at_all(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("polars")
-    content, is_plain = NUMBERS_ALONE[kind]
+    content, is_plain = LARGE_TABLES[kind]
     one, by_polars = read_by("polars", content, monkeypatch)
     other, _ = read_by("ours", content, monkeypatch)
     assert one == other

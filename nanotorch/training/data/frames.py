@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nanotorch.training.data.layout import MOST_COMPRESSED, SMALL
+from nanotorch.training.data.layout import HEAD, MOST_COMPRESSED, SMALL
 from nanotorch.training.errors import InputError, needs_extra, reading
 
 M_ARENA_MAX = -8  # of mallopt in glibc
@@ -157,15 +157,11 @@ def _silent() -> Iterator[None]:
         yield
 
 
-def numbers_by_polars(
-    path: Path, delimiter: str, skip: int, width: int
-) -> NDArray[np.float64] | None:
-    """The numbers in a text file below its first `skip` lines, (rows, `width`); NaN for a cell
-    that is empty.
-
-    The result is None where polars is not installed, or the file is not as plain as it must be: a
-    row for each line, in each row `width` cells of which not all are empty, and no word for NaN
-    where cells are empty.
+def typed_by_polars(
+    path: Path, delimiter: str, skip: int, missing: frozenset[str], width: int
+) -> Any:
+    """As `split_by_polars`, of the `width` columns of a file below its first `skip` lines, where
+    those that begin with numbers go on as numbers and empty cells; None for any other.
     """
     if importlib.util.find_spec("polars") is None:
         return None
@@ -174,35 +170,46 @@ def numbers_by_polars(
         return None
     import polars
 
+    def scan(source: Any, skip: int, kinds: list[Any]) -> Any:
+        return polars.scan_csv(
+            source,
+            separator=delimiter,
+            quote_char=None,
+            has_header=False,
+            skip_lines=skip,
+            schema={str(number): kind for number, kind in enumerate(kinds)},
+            glob=False,
+        ).collect(engine="in-memory")
+
+    with path.open("rb") as file:
+        for _ in range(skip):
+            file.readline()
+        head = file.read(HEAD)
+    head = head[: head.rfind(b"\n") + 1] or head
     try:
         with _silent():
-            frame = polars.scan_csv(
-                path.absolute(),  # of another, polars takes ~ at its start for the user's folder
-                separator=delimiter,
-                quote_char=None,
-                has_header=False,
-                skip_lines=skip,
-                schema={str(number): polars.Float64 for number in range(width)},
-                glob=False,
-            ).collect(engine="in-memory")
+            sample = scan(head, 0, [polars.String] * width).get_columns()
+            numbers = [cells.cast(polars.Float64, strict=False) for cells in sample]
+            plain = [a.null_count() == b.null_count() for a, b in zip(sample, numbers)]
+            kinds = [polars.Float64 if ok else polars.String for ok in plain]
+            # Of the absolute path: polars takes ~ at its start for the user's folder.
+            frame = scan(path.absolute(), skip, kinds)
     except (Exception, polars.exceptions.PanicException):
         return None  # other readers find out what there is
     # polars drops a delimiter at the end of the file, and takes a line without cells for gaps.
     if (frame.height, frame.height * (width - 1)) != size:
         return None
-    values = np.empty((frame.height, width))
-    for number, column in enumerate(frame.get_columns()):
-        values[:, number] = column.fill_null(math.nan).to_numpy()
-    if gaps := sum(frame.null_count().row(0)):
-        missing = np.isnan(values)
-        if np.count_nonzero(missing) != gaps or missing.all(axis=1).any():
-            return None
-    return values
+    return [
+        (cells.fill_null(math.nan).to_numpy(), None)
+        if ok
+        else _numbers_or_texts(cells, missing, polars)
+        for cells, ok in zip(frame.get_columns(), plain, strict=True)
+    ]
 
 
 def _lines_and_delimiters(path: Path, delimiter: str, skip: int) -> tuple[int, int] | None:
-    """How many there are below the first `skip` lines; None where readers differ about lines: a
-    carriage return within one, or a byte order mark in the first cell."""
+    """How many there are below the first `skip` lines; None where readers differ about cells: of
+    quotes, a carriage return within a line, or a byte order mark in the first cell."""
     lines = delimiters = 0
     end = b"\n"
     with path.open("rb") as file:
@@ -214,7 +221,8 @@ def _lines_and_delimiters(path: Path, delimiter: str, skip: int) -> tuple[int, i
                 piece += file.read(1)
             if b"\r" in piece and piece.count(b"\r") != piece.count(b"\r\n"):
                 return None
-            if lines == delimiters == 0 and piece.startswith(codecs.BOM_UTF8):
+            first = lines == delimiters == 0
+            if b'"' in piece or (first and piece.startswith(codecs.BOM_UTF8)):
                 return None
             signs = np.frombuffer(piece, np.uint8)
             lines += int(np.count_nonzero(signs == ord("\n")))
@@ -266,8 +274,7 @@ def _numbers_or_texts(cells: Any, missing: frozenset[str] | None, polars: Any) -
         stripped = part.str.strip_chars()
         numbers = stripped.cast(polars.Float64, strict=False)
         others = stripped.filter(numbers.is_null()).drop_nulls().unique().to_list()
-        plain = missing is not None and missing.issuperset(others)
-        if not plain or not numbers.drop_nulls().is_finite().all():
+        if missing is None or not missing.issuperset(others):
             break
     else:
         return numbers.fill_null(float("nan")).to_numpy(), None

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanotorch.training.config.sections import Reading
-from nanotorch.training.data.frames import numbers_by_polars, split_by_polars
+from nanotorch.training.data.frames import split_by_polars, typed_by_polars
 from nanotorch.training.data.hashing import numbers_of_cells
 from nanotorch.training.data.layout import (
     DELIMITERS,
@@ -41,7 +41,7 @@ from nanotorch.training.files import remove_left_behind, sync_file, write_whole
 
 LARGE = 16 * 2**20  # bytes from which a converted copy is kept
 WORTH_IT = 2**21  # bytes from which another reader is faster than its import takes
-WORTH_IMPORT = 2**25  # bytes of numbers alone from which the import pays
+WORTH_IMPORT = 2**25  # bytes of numbers alone from which it is
 LONGEST_CELL = 2**24  # characters
 CACHE_FORMAT = 5
 PIECE = 2**20  # bytes hashed at once
@@ -89,12 +89,11 @@ def read_text_table(path: Path, reading: Reading) -> TextTable:
 
 
 def _parsed(path: Path, layout: Layout) -> TextTable:
-    return (
-        _numbers_by_polars(path, layout)
-        or _numbers(path, layout)
-        or _by_polars(path, layout)
-        or _mixed(path, layout)
-    )
+    readers = [_numbers, _typed_by_polars, _texts_by_polars]
+    if "polars" in sys.modules or path.stat().st_size >= WORTH_IMPORT:
+        readers = [_typed_by_polars, _numbers, _texts_by_polars]
+    tables = (reader(path, layout) for reader in readers)
+    return next((table for table in tables if table is not None), None) or _mixed(path, layout)
 
 
 @contextlib.contextmanager
@@ -118,25 +117,6 @@ def _one_line(path: Path) -> Iterator[None]:
 
 
 # --- parsing -----------------------------------------------------------------------------------
-
-
-def _numbers_by_polars(path: Path, layout: Layout) -> TextTable | None:
-    """The same as `_numbers` for a large plain file, where polars is installed; None for others."""
-    plain = layout.encoding in ("utf-8", "utf-8-sig") and layout.delimiter in DELIMITERS
-    if not plain or layout.comment or not layout.reads_plain:
-        return None
-    worth_it = WORTH_IT if "polars" in sys.modules else WORTH_IMPORT
-    if path.suffix.lower() in (".zip", *PACKED) or path.stat().st_size < worth_it:
-        return None
-    values = numbers_by_polars(path, layout.delimiter, layout.skip, len(layout.names))
-    if values is None or _ends_in_nothing(layout.names, values):
-        return None
-    return TextTable(layout.names, values, {}, layout.skip + 1)
-
-
-def _ends_in_nothing(names: list[str], values: NDArray[Any]) -> bool:
-    """Whether the last column is but a delimiter at the end of each row."""
-    return names[-1] == f"Unnamed: {len(names) - 1}" and bool(np.isnan(values[:, -1]).all())
 
 
 def _numbers(path: Path, layout: Layout) -> TextTable | None:
@@ -378,13 +358,34 @@ def plain_numbers(cells: Sequence[str]) -> NDArray[np.float64] | None:
     return numbers if text.isascii() and "_" not in text else None  # which float() would allow
 
 
-def _by_polars(path: Path, layout: Layout) -> TextTable | None:
+def _typed_by_polars(path: Path, layout: Layout) -> TextTable | None:
+    """The same as `_numbers` or `_texts_by_polars` for a file whose columns of numbers begin as
+    such, in a fraction of their time; None for others."""
+    plain = layout.encoding in ("utf-8", "utf-8-sig") and layout.delimiter in DELIMITERS
+    if not plain or not layout.reads_plain or not _is_large_and_plain(path, layout):
+        return None
+    names, missing = layout.names, layout.missing
+    columns = typed_by_polars(path, layout.delimiter, layout.skip, missing, len(names))
+    return _of_polars(columns, layout)
+
+
+def _texts_by_polars(path: Path, layout: Layout) -> TextTable | None:
     """The same as `_mixed` for a large plain file, where polars is installed; None for others."""
-    plain = layout.encoding == "utf-8" and layout.comment is None and layout.delimiter != SPACES
-    if not plain or path.suffix.lower() in (".zip", *PACKED) or path.stat().st_size < WORTH_IT:
+    plain = layout.encoding == "utf-8" and layout.delimiter != SPACES
+    if not plain or not _is_large_and_plain(path, layout):
         return None
     absent = layout.missing if layout.reads_plain else None
     columns = split_by_polars(path.read_bytes(), layout.delimiter, layout.skip, absent)
+    return _of_polars(columns, layout)
+
+
+def _is_large_and_plain(path: Path, layout: Layout) -> bool:
+    packed = path.suffix.lower() in (".zip", *PACKED)
+    return layout.comment is None and not packed and path.stat().st_size >= WORTH_IT
+
+
+def _of_polars(columns: Any, layout: Layout) -> TextTable | None:
+    """The table of such columns; None where rows or a column may be left out of it."""
     if columns is None or len(columns) != len(layout.names):
         return None
     if layout.header and all(
@@ -399,7 +400,9 @@ def _by_polars(path: Path, layout: Layout) -> TextTable | None:
     blank = np.isnan(table.values[:, 0]) & np.isnan(table.values[:, -1])
     if np.isnan(table.values[blank]).all(axis=1).any():
         return None  # rows of delimiters alone
-    return None if _ends_in_nothing(table.names, table.values) else table
+    if table.names[-1] == f"Unnamed: {len(parts) - 1}" and np.isnan(table.values[:, -1]).all():
+        return None  # a delimiter at the end of each row
+    return table
 
 
 def _table(
@@ -502,8 +505,8 @@ def _convert_numbers(path: Path, layout: Layout, into: MatrixWriter) -> TextTabl
 
 
 def _convert_columns(path: Path, layout: Layout, into: MatrixWriter) -> TextTable:
-    """As `_by_polars` and `_mixed`, in pieces: text is written as positions among its distinct
-    cells at first, and in a second pass over the copy as what the cells turned out to be."""
+    """As `_texts_by_polars` and `_mixed`, in pieces: text is written as positions among its
+    distinct cells at first, and in a second pass over the copy as what the cells mean."""
 
     def sink(parts: list[Cells]) -> None:
         into.add(np.column_stack([part.taken(layout) for part in parts]))
