@@ -396,6 +396,15 @@ def test_polars_reads_a_file_to_the_same_bits_or_not_at_all(
     assert by_polars == is_plain
 
 
+@pytest.mark.parametrize("least", [0, 2**60])
+def test_a_byte_order_mark_is_text_where_the_encoding_says_so(
+    least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nanotorch.training.data.text_files.WORTH_IT", least)
+    marked = table("\ufeffu,2\nv,4\n", encoding="utf-8", header=False)
+    assert marked.categories == {"0": ["v", "\ufeffu"]}
+
+
 def test_polars_reads_a_file_in_pieces_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("polars")
     random = np.random.default_rng(0)

@@ -262,6 +262,8 @@ def split_by_polars(content: bytes, delimiter: str, skip: int, missing: Any) -> 
     height = lines.count(b"\n") + (not lines.endswith(b"\n"))
     if (height, height * (frame.width - 1)) != (frame.height, lines.count(delimiter.encode())):
         return None  # blank lines, or rows of another width
+    if lines.startswith(codecs.BOM_UTF8):
+        return None  # which polars leaves out of the first cell
     absent = missing if isinstance(missing, list) else [missing] * frame.width
     if len(absent) != frame.width:
         return None
