@@ -41,7 +41,7 @@ from nanotorch.training.files import remove_left_behind, sync_file, write_whole
 
 LARGE = 16 * 2**20  # bytes from which a converted copy is kept
 WORTH_IT = 2**21  # bytes from which another reader is faster than its import takes
-WORTH_IMPORT = 2**25  # bytes of numbers alone from which it is
+WORTH_IMPORT = 2**24  # of numbers alone, which numpy.loadtxt reads as well
 LONGEST_CELL = 2**24  # characters
 CACHE_FORMAT = 5
 PIECE = 2**20  # bytes hashed at once
