@@ -1,4 +1,6 @@
-"""Text files of rows: numbers by numpy.loadtxt, all else cell by cell; a copy beside large ones."""
+"""Text files of rows: numbers by polars or numpy.loadtxt, all else cell by cell; a copy beside
+large ones.
+"""
 
 from __future__ import annotations
 
