@@ -174,19 +174,19 @@ class Run:
 
 def chained(steps: Sequence[Any], moving: set[int]) -> list[Any]:
     """The steps, with chains in place of the calls that they make."""
-    found: list[Any] = []
+    result: list[Any] = []
     run = Run(moving)
     for step in steps:
         if run.takes(step):
             continue
-        found += run.settled()
+        result += run.settled()
         run = Run(moving)
         if not run.takes(step):
-            found.append(step)
-    found += run.settled()
-    used = {id(a) for step in found if not isinstance(step, Chain) for a in arrays_of(step)}
+            result.append(step)
+    result += run.settled()
+    used = {id(a) for step in result if not isinstance(step, Chain) for a in arrays_of(step)}
     shown: list[Any] = []  # with the views of a chain that others read, too
-    for step in found:
+    for step in result:
         views = [v for v in step.notes if isinstance(v, View)] if isinstance(step, Chain) else []
         shown += [step, *(v for v in views if id(v.out) in used)]
     return shown

@@ -243,11 +243,11 @@ class Entry:
             if first != second and type(array) is HOST.ndarray:
                 self.same.append((first, second))
         known, key = run.paths.computations, self._key()
-        found = known.get(key) or Computation(*self._computation(arrays))
+        computation = known.get(key) or Computation(*self._computation(arrays))
         if key:
-            known[key] = self.computation = found
-        self.lines = [line._replace(step=id(self)) for line in found.notes]
-        self.apply = self._built([*found.lines, *self._handing_out()], found.constants)
+            known[key] = self.computation = computation
+        self.lines = [line._replace(step=id(self)) for line in computation.notes]
+        self.apply = self._built([*computation.lines, *self._handing_out()], computation.constants)
 
     def _key(self) -> Any:
         """What entries have in common that compute the same in the same way, and so in the same

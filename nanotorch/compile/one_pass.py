@@ -25,7 +25,7 @@ LOSSES = {
 }
 
 
-class Found(NamedTuple):
+class Match(NamedTuple):
     """Kernels, in their order, and the call in their place; by the names of its parameters, what it
     writes besides for others that read it. What it cannot write nobody else may read."""
 
@@ -42,9 +42,9 @@ def joined(steps: Sequence[Recorded], escaping: set[int]) -> list[Any]:
     result: list[Any] = list(steps)
     for step in steps:
         if isinstance(step, Kernel) and step.primitive in FIRST:
-            found = FIRST[step.primitive](step, result)
-            if found is not None:
-                result = replaced(result, found, escaping) or result
+            match = FIRST[step.primitive](step, result)
+            if match is not None:
+                result = replaced(result, match, escaping) or result
     return result
 
 
@@ -61,7 +61,7 @@ def reader(
     return None
 
 
-def pass_over_rows(linear: Kernel, steps: Sequence[Any]) -> Found | None:
+def pass_over_rows(linear: Kernel, steps: Sequence[Any]) -> Match | None:
     """A linear layer with one output, its loss, the slopes and the sums over rows behind it."""
     x, weight, bias = linear.operands
     if not fused.takes_one_output(linear.xp, x, weight, bias):
@@ -97,10 +97,10 @@ def pass_over_rows(linear: Kernel, steps: Sequence[Any]) -> Found | None:
     numbers = {"which": fused.LOSSES[list(LOSSES).index(primitive)], "divisor": divisor}
     title = f"one pass over {len(x):,} rows"
     call = Joint(fused.rows_to_one, linear, title, operands, outputs, numbers)
-    return Found(kernels, call, {"z": linear.out, "slopes": slope.out})
+    return Match(kernels, call, {"z": linear.out, "slopes": slope.out})
 
 
-def loss_of_classes(terms: Kernel, steps: Sequence[Any]) -> Found | None:
+def loss_of_classes(terms: Kernel, steps: Sequence[Any]) -> Match | None:
     """The cross-entropy of so few samples that one block takes them, and its gradient."""
     x, target, weight = terms.operands
     if not fused.takes_few_logits(terms.xp, x, target, weight):
@@ -118,22 +118,22 @@ def loss_of_classes(terms: Kernel, steps: Sequence[Any]) -> Found | None:
     outputs = {"loss": loss.out, "slopes": slope.out}
     title = f"cross_entropy and its gradient {tuple(x.shape)}"
     call = Joint(fused.class_loss, terms, title, operands, outputs, loss.attributes)
-    return Found([terms, loss, slope], call, {})
+    return Match([terms, loss, slope], call, {})
 
 
-FIRST: dict[type, Callable[[Kernel, Sequence[Any]], Found | None]] = {
+FIRST: dict[type, Callable[[Kernel, Sequence[Any]], Match | None]] = {
     products.LinearLayer: pass_over_rows,
     class_losses.CrossEntropyTerms: loss_of_classes,
 }
 
 
-def replaced(steps: list[Any], found: Found, escaping: set[int]) -> list[Any] | None:
+def replaced(steps: list[Any], match: Match, escaping: set[int]) -> list[Any] | None:
     """The steps with the call; None where it has no place among them."""
-    members = {id(kernel) for kernel in found.kernels}
+    members = {id(kernel) for kernel in match.kernels}
     places = [i for i, step in enumerate(steps) if id(step) in members]
     between = [s for s in steps[places[0] : places[-1] + 1] if id(s) not in members]
-    made = {root_of(kernel.out) for kernel in found.kernels}
-    inner = made - roots(found.call.outputs.values())
+    made = {root_of(kernel.out) for kernel in match.kernels}
+    inner = made - roots(match.call.outputs.values())
     before, after = [], []
     for step in between:
         if not isinstance(step, Kernel) or step.into_existing:
@@ -145,12 +145,12 @@ def replaced(steps: list[Any], found: Found, escaping: set[int]) -> list[Any] | 
             after.append(step)
     read = inner & escaping
     rest = list(read_of([*after, *steps[places[-1] + 1 :]], inner - escaping, read))[::-1]
-    beside = {name: a for name, a in found.beside.items() if root_of(a) in read}
+    beside = {name: a for name, a in match.beside.items() if root_of(a) in read}
     if not read <= roots(beside.values()):
         return None
-    if not made.isdisjoint(roots(found.call.operands.values())):
+    if not made.isdisjoint(roots(match.call.operands.values())):
         return None
-    call = found.call._replace(outputs={**found.call.outputs, **beside})
+    call = match.call._replace(outputs={**match.call.outputs, **beside})
     return [*steps[: places[0]], *before, call, *rest]
 
 

@@ -210,8 +210,8 @@ class Program(Source):
         """The line of a call in place of several kernels."""
         for out in step.outputs.values():
             self.memory.hold(out)
-        given = {**step.operands, **step.outputs, **step.numbers}
-        names = [f"{name}={self.value_text(value)}" for name, value in given.items()]
+        values = {**step.operands, **step.outputs, **step.numbers}
+        names = [f"{name}={self.value_text(value)}" for name, value in values.items()]
         name = step.call.__name__
         text = f"{self.constant(name, step.call)}({self.constant('xp', step.kernel.xp)}, "
         text += f"{', '.join(names)})"

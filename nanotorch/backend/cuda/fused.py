@@ -114,8 +114,8 @@ def elementwise_reverse(which: Any) -> Kernel:
             return NotImplemented
         y = output(xp, out, x.shape, x.dtype)
         numbers = (numpy.int64(x.size), which, numpy.int32(g.ndim > 0), numpy.float64(divisor or 1))
-        given, grid = (g, x, target, y, *numbers), grid_for(x.size)
-        launch(xp, "losses", "loss_reverse", x.dtype.char, grid, (THREADS,), given)
+        arguments, grid = (g, x, target, y, *numbers), grid_for(x.size)
+        launch(xp, "losses", "loss_reverse", x.dtype.char, grid, (THREADS,), arguments)
         return written(xp, y, out)
 
     return run
@@ -140,9 +140,9 @@ def class_terms(
     if not plain:
         grid, block, group = threads_for_rows(n, int(numbers[1]), int(numbers[2]))
     terms = output(xp, out, (4, n), numpy.dtype(WIDE[dtype.char]))
-    given = (x, target, NOWHERE if weight is None else weight, terms, *numbers, numpy.int32(plain))
-    given += (group, *checks.arguments(xp, op))
-    launch(xp, "classes", "class_terms", dtype.char, grid, block, given)
+    arguments = (x, target, NOWHERE if weight is None else weight, terms, *numbers)
+    arguments += (numpy.int32(plain), group, *checks.arguments(xp, op))
+    launch(xp, "classes", "class_terms", dtype.char, grid, block, arguments)
     return terms
 
 
@@ -174,8 +174,8 @@ def class_slope(
             share, count = itself(xp, share, share, reduction="sum"), 1
     pointers = (g, x, terms, target, NOWHERE if weight is None else weight, share)
     numbers = (*sizes(shape, n, ignored), numpy.int32(g.ndim > 0))
-    given, grid = (*pointers, numpy.int64(count), y, *numbers), grid_for(y.size)
-    launch(xp, "classes", "class_reverse", g.dtype.char, grid, (THREADS,), given)
+    arguments, grid = (*pointers, numpy.int64(count), y, *numbers), grid_for(y.size)
+    launch(xp, "classes", "class_reverse", g.dtype.char, grid, (THREADS,), arguments)
     return written(xp, y, out)
 
 
@@ -193,8 +193,8 @@ def class_loss(
     n, classes = x.shape
     numbers = (*map(numpy.int32, (n, classes)), numpy.int64(ignore_index), REDUCTIONS[reduction])
     arrays, group = (g, x, target, weight, loss, slopes), threads_for_rows(n, classes, 1)[2]
-    given = (*arrays, *numbers, group, *checks.arguments(xp, "nll_loss"))
-    launch(xp, "classes", "class_loss", x.dtype.char, (1,), (1024,), given)
+    arguments = (*arrays, *numbers, group, *checks.arguments(xp, "nll_loss"))
+    launch(xp, "classes", "class_loss", x.dtype.char, (1,), (1024,), arguments)
 
 
 def takes_classes(xp: Any, x: Array, target: Array, weight: Any) -> bool:
@@ -394,8 +394,8 @@ def rows_to_one(
     width = next(digit for digit, most in WIDTHS.items() if k <= most)
     arrays = (x, weight, bias, target, g, z, slopes, gradients, sums, loss, bias_gradient)
     numbers = (*map(numpy.int32, (k, groups)), which, numpy.float64(divisor))
-    given = (*arrays, numpy.int64(n), *numbers)
-    launch(xp, "rows_to_one", "rows_to_one", kind + width, (blocks,), (THREADS,), given)
+    arguments = (*arrays, numpy.int64(n), *numbers)
+    launch(xp, "rows_to_one", "rows_to_one", kind + width, (blocks,), (THREADS,), arguments)
     if gradients is not gradient:
         grid = (-(-k // 32) + (loss is not NOWHERE),)
         sizes = (*map(numpy.int32, (blocks, k, groups)), numpy.float64(divisor))
@@ -412,9 +412,9 @@ def takes_rows(xp: Any, x: Array) -> bool:
 
 def takes_one_output(xp: Any, x: Array, weight: Array, bias: Array | None) -> bool:
     """Whether `rows_to_one` computes this linear layer."""
-    given = [weight] if bias is None else [weight, bias]
+    parameters = [weight] if bias is None else [weight, bias]
     return (
         takes_rows(xp, x)
         and weight.shape == (1, x.shape[1])
-        and all(a.dtype == x.dtype and alike(xp, a) for a in given)
+        and all(a.dtype == x.dtype and alike(xp, a) for a in parameters)
     )
