@@ -584,7 +584,7 @@ def tests(*files: str, workers: int = 12) -> Callable[[Path], list[str]]:
     def command(folder: Path) -> list[str]:
         named = [str(ROOT / "tests" / file) for file in files]
         options = ["-m", "gpu", "-q", "-p", "gpu_check", "-o", "filterwarnings=default"]
-        options += ["--maxfail=400", "-p", "no:cacheprovider", "--tb=short"]
+        options += ["--maxfail=400", "-p", "no:cacheprovider", "-p", "no:benchmark", "--tb=short"]
         if importlib.util.find_spec("xdist") is not None and workers > 1:
             options += ["-n", str(workers), "--dist", "worksteal"]
         return [sys.executable, "-m", "pytest", *options, *named]

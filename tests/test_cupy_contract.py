@@ -291,6 +291,23 @@ def test_views_of_cupys_arrays_show_the_memory_that_numpys_show(
     assert view.base is x
 
 
+SHAPES_OF_0_DIM = {
+    "cp.ascontiguousarray(x)": (1,),
+    "x.ravel()": (1,),
+    "x.astype('f', order='C', copy=False)": (),
+    "cp.squeeze(x)": (),
+    "cp.expand_dims(x, 0)": (1,),
+}
+
+
+@pytest.mark.parametrize("expression", SHAPES_OF_0_DIM)
+def test_a_0_dim_array_has_the_same_shape_afterwards_in_both(expression: str) -> None:
+    expected = SHAPES_OF_0_DIM[expression]
+    assert eval(expression, {"cp": cp, "x": cp.asarray(numpy.float32(1))}).shape == expected
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed; no GPU would be needed")
+    assert eval(expression, {"cp": cupy, "x": real_array(cupy)[0, 0]}).shape == expected
+
+
 COUNTED = {  # copies to the device, copies from it, waits
     "x + 1.0": (0, 0, 0),
     "x[0, 1]": (0, 0, 0),

@@ -246,8 +246,11 @@ def asarray(
 
 
 def ascontiguousarray(a: ndarray, dtype: Any = None) -> ndarray:
-    """The array itself where its rows lie one after the other, otherwise a copy."""
+    """The array itself where its rows lie one after the other, otherwise a copy; of a 0-dim array
+    one of shape (1,), as in NumPy."""
     array = asarray(a, dtype)
+    if not array.shape:
+        return array.reshape(1)  # type: ignore[attr-defined, no-any-return]
     return array if array.flags.c_contiguous else array.copy()  # type: ignore[attr-defined, no-any-return]
 
 

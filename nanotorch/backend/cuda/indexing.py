@@ -39,7 +39,7 @@ def take(
     xp: Any, x: Array, axis: int, index: Array, op: str | None = None, out: Array | None = None
 ) -> Array:
     """y = x at the index along an axis, in one launch; x is C-contiguous."""
-    index = _integers(xp, index)
+    index = _integers(index)
     shape = (*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
     y = output(xp, out, shape, x.dtype)
     if y.size:
@@ -74,7 +74,7 @@ def check(xp: Any, shape: Sequence[int], where: Where, op: str) -> None:
     for axis, index in where:
         if index.size:
             _refuse_nothing(op, shape[axis])
-            index = _integers(xp, index)
+            index = _integers(index)
             numbers = _int64(index.size), _int64(shape[axis]), _int32(1)
             arguments = (NOWHERE, *_checked(xp, op, index), *numbers)
             _run(xp, "indexing", "join_places", "", index.size, arguments)
@@ -97,11 +97,11 @@ def add(xp: Any, out: Array, where: Where, values: Any, op: str | None) -> Any:
     values = _beside(xp, values, (*view.shape[:axis], *named, *rest), sums.kind)
     if values.size:
         if len(arrays) == 1:
-            places, wide_op = _integers(xp, arrays[0]).astype(_int64, copy=False), op
+            places, wide_op = _integers(arrays[0]).astype(_int64, copy=False), op
         else:
             places, wide_op = _joined(xp, sizes, arrays, op), None
         _refuse_nothing(op, math.prod(sizes))
-        target = _contiguous(xp, view, sums.kind)
+        target = _contiguous(view, sums.kind)
         outer, inner = math.prod(view.shape[:axis]), math.prod(rest) * sums.parts
         extent = (outer, places.size, math.prod(sizes), inner)
         _add_rows(xp, sums.letter, target, values, places, wide_op, op in WRAPPING, extent)
@@ -113,7 +113,7 @@ def add(xp: Any, out: Array, where: Where, values: Any, op: str | None) -> Any:
 def gather(xp: Any, x: Array, dim: int, index: Array, out: Array | None = None) -> Array:
     """y[i][j][k] = x[index[i][j][k]][j][k] for dim 0, and so on."""
     dim %= x.ndim
-    index, x = _integers(xp, index), xp.ascontiguousarray(_beginning(x, dim, index.shape))
+    index, x = _integers(index), _contiguous(_beginning(x, dim, index.shape), x.dtype)
     y = output(xp, out, index.shape, x.dtype)
     if y.size:
         _refuse_nothing("gather", x.shape[dim])
@@ -141,18 +141,18 @@ def add_along(xp: Any, out: Array, dim: int, index: Array, values: Any, op: str)
     if not index.size:
         return out
     _refuse_nothing(op, view.shape[dim])
-    index = _integers(xp, index)
+    index = _integers(index)
     length, rows, inner = extent = _extent(index.shape, dim, view.shape[dim])
     columns = index.size // length * parts
     if length <= WALKED or columns >= MANY:
-        target = _contiguous(xp, view, numpy.dtype("f") if letter == "e" else kind)
+        target = _contiguous(view, numpy.dtype("f") if letter == "e" else kind)
         index = index.astype(_int64, copy=False)
         numbers = map(_int64, (columns, length, rows, inner, parts))
         noting = *checks.arguments(xp, op), _int32(op in WRAPPING)
         arguments = (target, values, index, *noting, *numbers)
         _run(xp, "sums", "add_along", letter, columns, arguments, one_each=True)
     else:
-        target = _contiguous(xp, view, kind)
+        target = _contiguous(view, kind)
         places, total = _places_along(xp, index, extent, op), view.size
         _add_rows(xp, letter, target, values, places, None, False, (1, index.size, total, parts))
     if target is not view:
@@ -226,11 +226,10 @@ def _refuse_nothing(op: str | None, size: int) -> None:
         raise out_of_range(op, None, size)
 
 
-def _integers(xp: Any, index: Array) -> Array:
+def _integers(index: Array) -> Array:
     """The index as a kernel takes it: int32 or int64, C-contiguous."""
-    if index.dtype.itemsize < 4 or index.dtype.kind != "i":
-        return index.astype(_int64)
-    return xp.ascontiguousarray(index)
+    taken = index.dtype.itemsize >= 4 and index.dtype.kind == "i"
+    return _contiguous(index, index.dtype if taken else _int64)
 
 
 class _Sums:
@@ -256,12 +255,13 @@ def _sums(kind: Any) -> _Sums | None:
 def _beside(xp: Any, values: Any, shape: tuple[int, ...], kind: Any) -> Array:
     """Values of the device, or a number, in the shape and dtype of what they are added to."""
     array = xp.asarray(values, kind)
-    return xp.ascontiguousarray(array if array.shape == shape else xp.broadcast_to(array, shape))
+    return _contiguous(array if array.shape == shape else xp.broadcast_to(array, shape), kind)
 
 
-def _contiguous(xp: Any, x: Array, kind: Any) -> Array:
-    """x itself if a kernel can add to it in that dtype, else a copy."""
-    return xp.ascontiguousarray(x) if x.dtype == kind else x.astype(kind, order="C")
+def _contiguous(x: Array, kind: Any) -> Array:
+    """x itself if a kernel can read it as that dtype, else a copy; `ascontiguousarray` would make
+    one dimension of none."""
+    return x.astype(kind, order="C", copy=False)
 
 
 def _joined(xp: Any, sizes: Sequence[int], arrays: Sequence[Array], op: str | None) -> Array:
@@ -271,7 +271,7 @@ def _joined(xp: Any, sizes: Sequence[int], arrays: Sequence[Array], op: str | No
     for number, (size, index) in enumerate(zip(sizes, arrays, strict=True)):
         if places.size:
             _refuse_nothing(op, size)
-            index = _integers(xp, xp.broadcast_to(index, shape))
+            index = _integers(xp.broadcast_to(index, shape))
             numbers = _int64(places.size), _int64(size), _int32(number == 0)
             arguments = (places, *_checked(xp, op, index), *numbers)
             _run(xp, "indexing", "join_places", "", places.size, arguments)
