@@ -508,3 +508,30 @@ def test_an_index_of_a_gpu_may_not_index_the_cpu(name: str, cuda: str) -> None:
 def test_an_index_of_the_cpu_is_refused_by_other_ops_than_brackets(name: str, cuda: str) -> None:
     with pytest.raises(RuntimeError, match=r"^\w+: expected all tensors .* cuda:0 and cpu$"):
         MIXED[name](nt.arange(3.0, device="cuda"), nt.tensor([2, 0, 1]))
+
+
+# --- extremes -------------------------------------------------------------------------------------
+
+EXTREMES = ["float16", "bfloat16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64"]
+
+
+@pytest.mark.parametrize("include_self", [True, False])
+@pytest.mark.parametrize("reduce", ["amax", "amin"])
+@pytest.mark.parametrize("kind", EXTREMES)
+def test_extremes_at_repeated_places_are_the_cpus(
+    cuda: str, kind: str, reduce: str, include_self: bool
+) -> None:
+    dtype = getattr(nt, kind)
+    x, source = (
+        nt.from_numpy(drawn((6, 40), "float64" if "float" in kind else kind, i)).to(dtype)
+        for i in range(2)
+    )
+    if dtype.is_floating_point:
+        source[0, :3] = nt.tensor([float("nan"), float("inf"), -float("inf")])
+        x[0, 3:5], source[0, 3:5] = -0.0, 0.0
+    index = nt.randint(0, 4, (6, 40))
+    expected = x.scatter_reduce(0, index, source, reduce, include_self=include_self)
+    there = [t.to("cuda") for t in (x, index, source)]
+    y = there[0].scatter_reduce(0, there[1], there[2], reduce, include_self=include_self)
+    assert y.dtype == dtype
+    nt.testing.assert_close(y.cpu(), expected, rtol=0, atol=0, equal_nan=True)

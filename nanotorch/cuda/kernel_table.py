@@ -38,6 +38,8 @@ from nanotorch.ops import (
     normalization,
     products,
     reductions,
+    scattering,
+    shapes,
     sorting,
     statistics,
     sums,
@@ -126,6 +128,48 @@ def scatter_multiply(
         place = indexing.places(xp, x, index[part], dim, "scatter")
         out[place] = out[place] * factor
     return out
+
+
+def scatter_reduce(
+    xp: Any, x: Array, index: Array, source: Array, *, dim: int, reduce: str, alone: bool,
+    out: Array | None = None,
+) -> Array:  # fmt: skip
+    """Extremes, of unsigned integers in the order of the elements: CuPy's `maximum.at` rounds
+    float64 to float32, passes NaN over, and takes few other dtypes."""
+    if reduce not in ("amax", "amin"):
+        return NotImplemented
+    backward = reduce == "amin"
+    keys = [keys_of(xp, a, backward) for a in (x, source)]
+    how: dict[str, Any] = {"dim": dim, "reduce": "amax", "alone": alone}
+    y = scattering.ScatterReduce.kernel(xp, keys[0], index, keys[1], **how)
+    return into(xp, of_keys(xp, y, x.dtype, backward), out)
+
+
+def keys_of(xp: Any, x: Array, backward: bool) -> Array:
+    """Unsigned integers in the order of the elements, or in the reverse one; NaN is the largest."""
+    if x.dtype.kind in "biu":
+        keys = x.astype("Q") ^ xp.uint64(2**63 if x.dtype.kind == "i" else 0)
+        return ~keys if backward else keys
+    bits = x.astype("d").view("Q") if x.itemsize == 8 else x.astype("f").view("I")
+    top = bits.dtype.type(1 << 8 * bits.itemsize - 1)
+    keys = xp.where(bits & top, ~bits, bits ^ top)
+    return xp.where(xp.isnan(x), ~top.dtype.type(0), ~keys if backward else keys)
+
+
+def of_keys(xp: Any, keys: Array, kind: Any, backward: bool) -> Array:
+    """The elements of that dtype which have these keys."""
+    keys = ~keys if backward else keys
+    if kind.kind in "biu":
+        return (keys ^ xp.uint64(2**63 if kind.kind == "i" else 0)).astype(kind)
+    top = keys.dtype.type(1 << 8 * keys.itemsize - 1)
+    bits = xp.where(keys & top, keys ^ top, ~keys)
+    return bits.view("d" if kind.itemsize == 8 else "f").astype(kind)
+
+
+def diagonal(xp: Any, x: Array, *, offset: int, dim1: int, dim2: int) -> Array:
+    """A view where it has no elements, too: CuPy makes memory for that."""
+    y = x.diagonal(offset, dim1, dim2)
+    return y if y.size else x[(slice(0),) * x.ndim].reshape(y.shape)
 
 
 def slices_at(xp: Any, index: Array, *, dim: int, shape: Any, out: Array | None = None) -> Array:
@@ -368,6 +412,8 @@ KERNELS: dict[type, Callable[..., Any]] = {
     indexing.Scatter: scatter,
     indexing.ScatterMultiply: scatter_multiply,
     indexing.SlicesAt: slices_at,
+    scattering.ScatterReduce: scatter_reduce,
+    shapes.Diagonal: diagonal,
     sorting.Bincount: bincount,
     joining.Cat: cat,
     joining.Stack: stack,

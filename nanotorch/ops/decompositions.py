@@ -456,6 +456,8 @@ class SolveTriangular(Primitive):
         if unit:
             one = xp.eye(a.shape[-1], dtype=a.dtype)
             matrix = matrix * (1 - one) + one
+        batch = HOST.broadcast_shapes(matrix.shape[:-2], b.shape[:-2])
+        matrix, b = (xp.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (matrix, b))
         try:
             y = xp.linalg.solve(matrix, b)
             exact = xp is not HOST or bool(xp.isfinite(y).all())

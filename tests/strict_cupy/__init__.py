@@ -142,6 +142,10 @@ class ufunc:  # noqa: N801 - CuPy's name
             raise NotImplementedError(f"`{self.name}.at` is not supported yet")
         if a.dtype.char not in "iefdFDILQ" and self.name == "cupy_add":
             raise TypeError(NO_SCATTER)
+        if a.dtype.char not in "ILQ" and self.name != "cupy_add":
+            raise TypeError(
+                f"{self.name}.at rounds float64 to float32, passes NaN over, or refuses"
+            )
         one_device([a, *found(indices), *found(b)], self.name)
         happened("launches", f"{self.name}.at")
         indices = indices if isinstance(indices, tuple) else (indices,)
@@ -179,6 +183,8 @@ def function(owner: str, name: str, host: Callable[..., Any]) -> Callable[..., A
         one_device(inputs, name)
         if name in WAITS or (owner == "cupy.linalg" and name in SOLVERS):
             happened("synchronizations", name)
+        if name == "solve" and inputs[1].ndim > 1 and inputs[0].shape[:-1] != inputs[1].shape[:-1]:
+            raise ValueError("a must have (..., M, M) shape and b must have (..., M, K)")
         if name in ("sort", "argsort") and not inputs[0].ndim:
             raise ValueError("Sorting arrays with the rank of zero is not supported")
         if name == "where" and len(arguments) == 1:

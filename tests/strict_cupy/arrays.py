@@ -466,7 +466,7 @@ def method(name: str) -> Callable[..., Any]:
         if name == "diagonal":
             y = self._host.diagonal(*arguments, **options)
             y.flags.writeable = True
-            return wrap(y, inputs)
+            return wrap(y if y.size else y.copy(), inputs if y.size else [])
         plain = {k: v for k, v in options.items() if v is not None}
 
         def run(host: Any, *given: Any, **named: Any) -> Any:
