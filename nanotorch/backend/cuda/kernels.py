@@ -23,13 +23,13 @@ from typing import Any
 FOLDER = os.path.dirname(__file__)
 OPTIONS = ("-std=c++17",)
 # The C type of each dtype letter; "E" is the bfloat16 of ml_dtypes, "l" and "q" are both 64 bits
-# wide. Digits: how many lanes of a warp share a row, and how many of its elements each has; bytes.
+# wide. Digits: how the lanes of a warp share rows, see rows_to_one.cu; 16 bytes.
 C_TYPES = {
     "e": "__half", "E": "__nv_bfloat16", "f": "float", "d": "double", "?": "bool",
     "b": "signed char", "B": "unsigned char", "h": "short", "H": "unsigned short", "i": "int",
     "I": "unsigned int", "l": "long long", "q": "long long", "L": "unsigned long long",
-    "Q": "unsigned long long", "1": "Lanes<8, 4>", "2": "Lanes<8, 32>", "3": "Lanes<32, 32>",
-    "4": "Sixteen",
+    "Q": "unsigned long long", "1": "Lanes<8, 8, 4>", "2": "Lanes<32, 4, 8>",
+    "3": "Lanes<32, 1, 32>", "4": "Sixteen",
 }  # fmt: skip
 # Patterns, compiled when a kernel is first asked for.
 _DECLARED = r"(?m)^// kernel (\w+):(.*)$"

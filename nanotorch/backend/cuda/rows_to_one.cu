@@ -1,7 +1,7 @@
 // The linear layer with one output, its loss and their gradients, by one reading of x (n, k).
 //
-// A block takes 32 rows at a time, each warp four of them, and keeps their elements in registers
-// between the product with the weight and the one with the slope. The order of every sum follows
+// A block takes 32 rows at a time, each warp four of them (all 32 of short ones), and keeps their
+// elements in registers between the product with the weight and the one with the slope. The order of every sum follows
 // from n and k alone: what is computed in one launch has the bits of what is computed in several.
 //
 // kernel rows_to_one: f1 f2 f3 d1 d2 d3
@@ -12,8 +12,36 @@
 const int WARPS = 8;  // of a block
 const int MOST = 8;   // groups of rows whose losses a block adds up: see elementwise.cuh
 
-// How many lanes of a warp share a row, and how many of its elements each of them has.
-template <int LANES, int EACH> struct Lanes { enum { lanes = LANES, each = EACH }; };
+// How many lanes of a warp share a row, how many rows they have at once, and how many elements of
+// each row a lane has.
+template <int LANES, int ROWS, int EACH> struct Lanes {
+    enum { lanes = LANES, rows = ROWS, each = EACH };
+    // Blocks of 256 threads that a multiprocessor has registers for: 1024 bytes are one's of each.
+    template <typename T> static constexpr int blocks() {
+        return 1024 / (EACH * (ROWS + 1) * sizeof(T) + 80);
+    }
+};
+
+// 16 bytes of a row, which a lane reads at once; its next ones lie LANES times as far.
+template <typename T> struct alignas(16) Piece {
+    enum { size = 16 / sizeof(T) };
+    T a[size];
+};
+
+// What the lane `within` of those of a row has of its k elements at x: 0 where there are none.
+template <typename T, int LANES, int PIECES>
+__device__ __forceinline__ void read(Piece<T> (&held)[PIECES], const T* x, bool here, int within,
+                                     int k, bool aligned) {
+#pragma unroll
+    for (int p = 0; p < PIECES; p++) {
+        const int j = (p * LANES + within) * Piece<T>::size;
+        if (aligned && here && j < k)
+            held[p] = *(const Piece<T>*)(x + j);
+        else
+#pragma unroll
+            for (int e = 0; e < Piece<T>::size; e++) held[p].a[e] = here && j + e < k ? x[j + e] : (T)0;
+    }
+}
 
 // The loss and the sum of the slopes, of which the threads of a block have parts.
 template <typename T>
@@ -29,60 +57,76 @@ __device__ __forceinline__ void finish(T lost, T slopes, T* loss, T* bias_gradie
 // `gradients` (gridDim.x, k). From one block `loss` and `bias_gradient` have the loss and the sum of
 // the slopes; from several `sums` (2, groups) has those of each group.
 template <typename T, typename Width>
-__global__ void rows_to_one(
+__global__ void __launch_bounds__(256, Width::template blocks<T>()) rows_to_one(
     const T* __restrict__ x, const T* weight, const T* bias, const T* target, const T* g, T* z,
     T* slopes, T* gradients, T* sums, T* loss, T* bias_gradient, long long n, int k, int groups,
     int which, double divisor) {
-    enum { LANES = Width::lanes, EACH = Width::each };
-    __shared__ T row[LANES * EACH], of_rows[2][MOST][32], of_groups[2][MOST];
+    enum { LANES = Width::lanes, ROWS = Width::rows, SIZE = Piece<T>::size, APART = 32 / LANES };
+    enum { PIECES = Width::each / SIZE, ALL = ROWS * APART == 32 };  // ALL: a warp takes all 32 rows
+    __shared__ Piece<T> pieces[LANES * PIECES];
+    __shared__ T of_rows[2][MOST][32], of_groups[2][MOST];
+    T* const row = pieces[0].a;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, within = lane % LANES;
-    // Which of the warp's four rows this lane looks after.
-    const int after = LANES == 8 ? (within ? -1 : lane / 8) : lane < 4 ? lane : -1;
+    // Of the rows at once, the one whose loss and slope this lane computes.
+    const int mine = within % ROWS, above = lane / LANES + (ALL ? 0 : warp * 4);
+    const bool aligned = k % SIZE == 0 && (size_t)x % sizeof(Piece<T>) == 0;
     const T factor = target ? *g / (T)divisor : (T)0, shift = bias ? *bias : (T)0;
-    T total[EACH] = {};
+    Piece<T> held[ROWS][PIECES], total[PIECES] = {};
     if (weight)
-        for (int j = threadIdx.x; j < LANES * EACH; j += 32 * WARPS)
+        for (int j = threadIdx.x; j < LANES * Width::each; j += 32 * WARPS)
             row[j] = j < k ? weight[j] : (T)0;
     __syncthreads();
-    for (int own = 0, group = blockIdx.x; group < groups; own++, group += gridDim.x) {
+    for (int own = ALL ? warp : 0; blockIdx.x + own * gridDim.x < groups; own += ALL ? WARPS : 1) {
+        const int group = blockIdx.x + own * gridDim.x;
         T lost = 0, slope_sum = 0;
         for (long long first = group * 32LL; first < n; first += groups * 32LL)
 #pragma unroll 1
-            for (int part = 0; part < 4; part += 32 / LANES) {
-                const long long i = first + warp * 4 + part + lane / LANES;
-                const bool here = i < n;
-                T held[EACH], value = 0, slope = 0;
+            for (int part = 0; part < 4; part += ALL ? 4 : ROWS) {
+                const long long start = first + part + above, i = start + mine * APART;
+                const bool here = i < n, alone = within / ROWS == part / ROWS;  // of the row's lanes
+                T value = 0, slope = 0;
 #pragma unroll
-                for (int e = 0; e < EACH; e++) {
-                    const int j = e * LANES + within;
-                    held[e] = here && j < k ? x[i * k + j] : (T)0;
-                }
-                if (weight) {
+                for (int r = 0; r < ROWS; r++)
+                    read<T, LANES, PIECES>(held[r], x + (start + r * APART) * k,
+                                           start + r * APART < n, within, k, aligned);
 #pragma unroll
-                    for (int e = 0; e < EACH; e++) value += held[e] * row[e * LANES + within];
+                for (int r = 0; weight && r < ROWS; r++) {
+                    T sum = 0;
+#pragma unroll
+                    for (int p = 0; p < PIECES; p++)
+#pragma unroll
+                        for (int e = 0; e < SIZE; e++)
+                            sum += held[r][p].a[e] * pieces[p * LANES + within].a[e];
 #pragma unroll
                     for (int distance = LANES / 2; distance > 0; distance /= 2)
-                        value += __shfl_xor_sync(0xffffffffu, value, distance);
-                    if (bias) value += shift;
-                    if (z && here && within == 0) z[i] = value;
+                        sum += __shfl_xor_sync(0xffffffffu, sum, distance);
+                    if (r == mine) value = sum;
                 }
+                if (bias) value += shift;
+                if (z && here && alone) z[i] = value;
                 if (!gradients) continue;
                 if (here && target) {
                     const T t = target[i];
                     slope = product(factor, slope_of(which, value, t));
-                    if (slopes && within == 0) slopes[i] = slope;
-                    if (after == part + lane / LANES) {
+                    if (slopes && alone) slopes[i] = slope;
+                    if (alone) {
                         lost += loss_of(which, value, t);
                         slope_sum += slope;
                     }
                 } else if (here)
                     slope = slopes[i];
 #pragma unroll
-                for (int e = 0; e < EACH; e++) total[e] += slope * held[e];
+                for (int r = 0; r < ROWS; r++) {
+                    const T s = __shfl_sync(0xffffffffu, slope, r, LANES);
+#pragma unroll
+                    for (int p = 0; p < PIECES; p++)
+#pragma unroll
+                        for (int e = 0; e < SIZE; e++) total[p].a[e] += s * held[r][p].a[e];
+                }
             }
-        if (after >= 0) {
-            of_rows[0][own][warp * 4 + after] = lost;
-            of_rows[1][own][warp * 4 + after] = slope_sum;
+        if (ALL || lane < 4) {
+            const int number = above + (ALL ? mine * APART : lane);
+            of_rows[0][own][number] = lost, of_rows[1][own][number] = slope_sum;
         }
     }
     if (!gradients) return;
@@ -97,9 +141,9 @@ __global__ void rows_to_one(
     for (int turn = 0; turn < WARPS; turn++) {
         if (warp == turn)
 #pragma unroll
-            for (int e = 0; e < EACH; e++) {
-                const int j = e * LANES + within;
-                T sum = total[e];
+            for (int e = 0; e < Width::each; e++) {
+                const int j = (e / SIZE * LANES + within) * SIZE + e % SIZE;
+                T sum = total[e / SIZE].a[e % SIZE];
                 for (int distance = LANES; distance < 32; distance *= 2)
                     sum += __shfl_xor_sync(0xffffffffu, sum, distance);
                 if (lane < LANES && j < k) row[j] = turn ? row[j] + sum : sum;
