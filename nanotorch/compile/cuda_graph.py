@@ -70,7 +70,8 @@ class Launch:
     def __init__(
         self, count: int | None, inputs: list[Array], outlets: list[graphs.Outlet]
     ) -> None:
-        self.count, self.inputs, self.outlets = count, inputs, outlets
+        self.inputs, self.outlets = inputs, outlets
+        self.slots = range(1 if count is None else count)
         self.graph: Any = None
         self.checks = False  # whether kernels note indices out of range
         self.surroundings: list[Surroundings] = []
@@ -78,13 +79,10 @@ class Launch:
 
     def holds(self) -> bool:
         """Whether the captured launches do what the live calls would do now."""
-        return all(one.hold() for one in self.surroundings) and all(
-            part.holds() for part in self.parts
-        )
-
-    @property
-    def steps(self) -> int:
-        return 1 if self.count is None else self.count
+        for one in self.surroundings:
+            if not one.hold():
+                return False
+        return all(part.holds() for part in self.parts)
 
 
 class CudaPlan:
@@ -250,10 +248,9 @@ class CudaPlan:
         self.stage.in_turn()
         inputs = launch.inputs
         self._take(inputs, arrays)
-        for slot in range(launch.steps):
-            for part in launch.parts:
-                part.advance(slot)
         for part in launch.parts:
+            for slot in launch.slots:
+                part.advance(slot)
             part.send()
         launch.graph.launch(self.xp.cuda.get_current_stream())
         if launch.checks:

@@ -69,9 +69,11 @@ class Rows:
     def send(self) -> None:
         """Brings to the device what has changed: each number travels as the argument of a kernel,
         so that nothing is copied and nobody waits."""
+        if not self.changed:
+            return
         numbers = self.changed.items()
         with on_device(self.place):
-            if numbers and cuda_parts.kernels.available(self.xp):
+            if cuda_parts.kernels.available(self.xp):
                 cuda_parts.tables.write_numbers(self.xp, self._flat, numbers)
             else:
                 for position, value in numbers:
@@ -91,10 +93,10 @@ class Set:
         self.parameters: list[Tensor] = []
         self.arrays: list[Array] = []  # those of the parameters
         self.states: list[tuple[Array | None, ...]] = []  # none before the first step
-        self.checks: list[host.Checks] = []  # the same with their names and tensors
+        self.checks: list[host.Checks] = []  # the same, if any, with names and tensors
         self.counters: list[Array] = []  # where counters stand that count by one
         self.read, self.length = host.options_in(group), len(group)
-        self.options: Any = None  # of the group when its terms were compared last
+        self.options: Any = None  # of the group when its terms were compared last, if comparable
         self.sources: dict[int, Any] = {}  # by slot: the options and counters behind its numbers
         self.fused, self.begun, self.turn = True, True, 0
         self.rows: Rows
@@ -105,7 +107,8 @@ class Set:
         with on_device(self.place):
             self.states = [optimizer._state_arrays(p, self.group) for p in self.parameters]
         states = zip(self.parameters, self.states)
-        self.checks = [host.checks_of(optimizer, p, state) for p, state in states]
+        checks = [host.checks_of(optimizer, p, state) for p, state in states]
+        self.checks = checks if any(checks) else []
         if optimizer.counts_by_one():
             names = optimizer.counters
             counters = [a for checks in self.checks for name, _, a in checks if name in names]
@@ -117,7 +120,9 @@ class Set:
         for counter in self.counters:
             counts = (counter.item() + 1.0,)
             counter.fill(*counts)
-        for parameter in [] if self.counters else self.parameters:
+        # Without counters, what is counted is whether a step has been made: of all or of none.
+        apart = self.parameters if optimizer.counters else self.parameters[:1]
+        for parameter in [] if self.counters else apart:
             counts = optimizer._count(parameter, self.group)
         return counts
 
@@ -365,14 +370,15 @@ class DeviceStep:
             if not same or len(group) != one.length:
                 return False
             options = one.read(group)
-            if options != one.options or not host.comparable(options):
+            if options != one.options:
                 counts = optimizer._next_counts(one.parameters[0], group)
                 same = host.same_terms(one.numbers, optimizer.numbers(group, *counts))
                 if not same or optimizer.arrays_in_use(group) != one.in_use:
                     return False
-                one.options = options
-            if any(p._array is not array for p, array in zip(one.parameters, one.arrays)):
-                return False
+                one.options = options if host.comparable(options) else None
+            for parameter, array in zip(one.parameters, one.arrays):
+                if parameter._array is not array:
+                    return False
             counters = set()
             for parameter, checks in zip(one.parameters, one.checks):
                 if not host.state_holds(self.state.get(parameter), checks):
