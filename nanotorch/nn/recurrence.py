@@ -10,8 +10,10 @@ in the processor's cache are prepared; the weight's gradient is one product.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from nanotorch import ops
 from nanotorch.backend import HOST, Array
@@ -20,7 +22,7 @@ from nanotorch.nn.fused import Fused, push
 from nanotorch.primitive import Primitive, apply
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}  # blocks of rows in the weights
-CACHED = 1 << 16  # numbers in the gates of the steps that are prepared at once: 256 KB
+CACHED = 1 << 17  # numbers in the gates of the steps that are prepared at once: 512 KB
 
 
 class Recurrence(Fused):
@@ -56,24 +58,35 @@ class Recurrence(Fused):
         shape = (6 if with_gates else 1 if c0 is None else 2, len(pre), weight.shape[1])
         y = xp.empty(shape, pre.dtype) if out is None else out
         cell = Cell(xp, mode, pre, weight, bias, batch_sizes[0])
-        for now, before, going_on, size in steps(batch_sizes, backwards):
-            h = state(xp, y[0], h0, before, going_on, size)
-            if mode == "LSTM":
-                c, next_c = state(xp, y[1], c0, before, going_on, size), y[1, now]
-                i, f, n, o = cell.gates(h, now, of_steps(y[2:], now)[0] if with_gates else None)
-                part = cell.room("part", 1, size)[0]
-                xp.multiply(f, c, out=next_c)
-                xp.multiply(i, n, out=part)
-                next_c += part
-                xp.tanh(next_c, out=part)
-                xp.multiply(o, part, out=y[0, now])
-            elif mode == "GRU":
-                r, z, n = cell.gates(h, now)
-                xp.subtract(h, n, out=r)
-                r *= z
-                xp.add(n, r, out=y[0, now])
+        for run in runs(batch_sizes, backwards):
+            h, states = run.first(xp, y[0], h0), run.steps(y[0])
+            if mode == "GRU" or (mode == "LSTM" and not with_gates):
+                room = cell.room("gates", GATES[mode], run.size)
+                gates, products = itertools.repeat(room), itertools.repeat(cell.product(room))
             else:
-                cell.gates(h, now, y[:1, now])
+                gates = run.planes(y[2:]) if with_gates else states[:, None]
+                products = cell.product(gates)
+            each = zip(states, gates, products, run.steps(cell.pre), strict=False)
+            if mode == "LSTM":
+                c, cells = run.first(xp, y[1], c0), run.steps(y[1])
+                part = cell.room("part", 1, run.size)[0]
+                for (next_h, x, product, of_input), next_c in zip(each, cells, strict=True):
+                    i, f, n, o = cell.gates(h, of_input, x, product)
+                    xp.multiply(f, c, out=next_c)
+                    xp.multiply(i, n, out=part)
+                    next_c += part
+                    xp.tanh(next_c, out=part)
+                    xp.multiply(o, part, out=next_h)
+                    h, c = next_h, next_c
+            else:
+                for next_h, x, product, of_input in each:
+                    cell.gates(h, of_input, x, product)
+                    if mode == "GRU":
+                        r, z, n = x
+                        xp.subtract(h, n, out=r)
+                        r *= z
+                        xp.add(n, r, out=next_h)
+                    h = next_h
         return y
 
     @staticmethod
@@ -110,35 +123,51 @@ class RecurrenceReverse(Primitive):
         out = xp.empty(shape, pre.dtype) if out is None else out
         below, result = out[rows:], planes(out[:rows], count)
         below[...] = 0
-        at_once = CACHED // (count * width)
-        cell = Cell(xp, mode, pre, weight, bias, max(at_once, batch_sizes[0]))
+        at_once = max(CACHED // (count * width), batch_sizes[0])
+        cell = Cell(xp, mode, pre, weight, bias, at_once)
         back = blocks(xp, weight, batch_sizes[0])
-        before = [rows_before(xp, *both, batch_sizes, backwards) for both in zip(y, (h0, c0))]
         dh_below, dc_below, dh_all, dc_all = xp.zeros((4, batch_sizes[0], width), pre.dtype)
-        for piece in pieces(steps(batch_sizes, backwards)[::-1], at_once):
-            start = min(step[0].start for step in piece)
-            part = slice(start, max(step[0].stop for step in piece))
-            # First the derivatives of all these rows; then, step by step, what multiplies them.
-            rates, past = cell.rates([rows(part) for rows in before], y, part, len(piece))
-            for now, _, _, size in piece:
-                here = slice(now.start - start, now.stop - start)
-                step, dh, dh_next = result[:, now], dh_all[:size], dh_below[:size]
-                xp.add(g[0, now], dh_next, out=dh)
+        for run in reversed(runs(batch_sizes, backwards)):
+            dh, dh_next, dc, dc_next = (x[: run.size] for x in (dh_all, dh_below, dc_all, dc_below))
+            to_next = split(dh_next, back.shape[-1])
+            g_h, into = run.steps(g[0]), run.steps(result)
+            of_hidden = run.steps(out[:rows, (count - GATES[mode]) * width :])
+            states = [run.steps(y[0])]
+            first = [run.first(xp, y[0], h0)]
+            gates = run.planes(y[2:]) if len(y) > 2 else run.steps(cell.pre)
+            if mode == "LSTM":
+                g_c = run.steps(g[1])
+                states.append(run.steps(y[1]))
+                first.append(run.first(xp, y[1], c0))
+            for part, back_to_front in run.parts(at_once):
+                # First what multiplies the cotangents in all these steps; then step by step.
+                before = [earlier(xp, *both, part) for both in zip(states, first, strict=True)]
+                after = [x[part] for x in states]
+                rates, *past = cell.rates(before, after, gates[part], len(y) > 2)
+                rates, *past = (x[::-1] for x in (rates, *past))
+                each = [x[back_to_front] for x in (g_h, into, of_hidden)]
                 if mode == "LSTM":
-                    dc, dc_next = dc_all[:size], dc_below[:size]
-                    xp.multiply(dh, past[0][here], out=dc)
-                    dc += g[1, now]
-                    dc += dc_next
-                    xp.multiply(rates[:3, here], dc, out=step[:3])
-                    xp.multiply(rates[3, here], dh, out=step[3])
-                    xp.multiply(dc, past[1][here.start // size], out=dc_next)
+                    of_h, steps, of_step = each
+                    arrays = of_h, g_c[back_to_front], *past, rates[:, :3], rates[:, 3]
+                    for of_h, of_c, through, f, rate, rate_o, step, step_o, row in zip(
+                        *arrays, steps[:, :3], steps[:, 3], of_step, strict=True
+                    ):
+                        xp.add(of_h, dh_next, out=dh)
+                        xp.multiply(dh, through, out=dc)
+                        dc += of_c
+                        dc += dc_next
+                        xp.multiply(rate, dc, out=step)
+                        xp.multiply(rate_o, dh, out=step_o)
+                        xp.multiply(dc, f, out=dc_next)
+                        xp.matmul(row, back, out=to_next)
                 else:
-                    xp.multiply(rates[:, here], dh, out=step)
-                of_hidden = out[now, (count - GATES[mode]) * width :]
-                xp.matmul(of_hidden, back, out=split(dh_next, back.shape[-1]))
-                if mode == "GRU":
-                    dh *= past[0][here]
-                    dh_next += dh
+                    for of_h, step, row, rate, *update in zip(*each, rates, *past, strict=True):
+                        xp.add(of_h, dh_next, out=dh)
+                        xp.multiply(rate, dh, out=step)
+                        xp.matmul(row, back, out=to_next)
+                        if mode == "GRU":
+                            dh *= update[0]
+                            dh_next += dh
         below[:, :width] = dh_below
         if c0 is not None:
             below[:, width : 2 * width] = dc_below
@@ -157,94 +186,103 @@ class Cell:
         self.weights = weight.reshape(count, width, width).swapaxes(1, 2)
         self.blocks = blocks(xp, self.weights, most_rows)
         self.bias = None if bias is None else bias.reshape(count, 1, width)
+        self.half = xp.full((), 0.5, pre.dtype)
         self.memory: dict[tuple[str, int], Array] = {}
 
-    def room(self, name: str, count: int, rows: int) -> Array:
+    def room(self, name: str, count: int, rows: int | tuple[int, int]) -> Array:
         """Memory for planes of that many rows: the same for the same name and size."""
         if (name, rows) not in self.memory:
-            self.memory[name, rows] = self.xp.empty((count, rows, self.width), self.dtype)
+            shape = (count, *(rows if isinstance(rows, tuple) else (rows,)), self.width)
+            self.memory[name, rows] = self.xp.empty(shape, self.dtype)
         return self.memory[name, rows]
 
-    def gates(self, h: Array, rows: slice, out: Array | None = None) -> Array:
-        """The gates of these rows, after their nonlinearities, one plane for each.
+    def product(self, x: Array) -> Array:
+        """The memory of gates, (…, gates, rows, width), as `gates` writes the product there."""
+        return split(x, self.blocks.shape[-1])
+
+    def gates(self, h: Array, of_input: Array, x: Array, product: Array) -> Array:
+        """x = the gates after the states h, with their nonlinearities, one plane for each.
 
         LSTM: input, forget, new, output. GRU: reset, update, new.
         """
-        xp, pre = self.xp, self.pre[:, rows]
-        x = self.room("gates", len(self.weights), len(h)) if out is None else out
-        xp.matmul(h, self.blocks, out=split(x, self.blocks.shape[-1]))
+        xp = self.xp
+        xp.matmul(h, self.blocks, out=product)
         if self.bias is not None:
             x += self.bias
         if self.mode == "GRU":
-            doors, new = x[:2], x[2]
-            doors += pre[:2]
-            doors *= 0.5
+            new = x[2]
+            doors = x[:2]
+            doors += of_input[:2]
+            doors *= self.half
             xp.tanh(doors, out=doors)
-            doors *= 0.5
-            doors += 0.5
+            doors *= self.half
+            doors += self.half
             new *= x[0]
-            new += pre[2]
+            new += of_input[2]
             xp.tanh(new, out=new)
             return x
-        x += pre
+        x += of_input
         if self.mode == "RNN_RELU":
             xp.maximum(x, 0, out=x)
         elif self.mode == "RNN_TANH":
             xp.tanh(x, out=x)
         else:
-            scale, shift = self.filled(len(h))
-            x *= scale
+            # σ(x) = (1 + tanh(x / 2)) / 2, which does not overflow: one call for all four
+            doors, half = (x[:2], x[3]), self.half
+            for door in doors:
+                door *= half
             xp.tanh(x, out=x)
-            x *= scale
-            x += shift
+            for door in doors:
+                door *= half
+                door += half
         return x
 
-    def filled(self, rows: int) -> tuple[Array, Array]:
-        """The scale of each gate and its shift, in all elements: faster than to broadcast them."""
-        if ("scale", rows) not in self.memory:
-            scale, shift = self.room("scale", 4, rows), self.room("shift", 4, rows)
-            scale.fill(0.5)  # σ(x) = (1 + tanh(x / 2)) / 2, which does not overflow
-            scale[2].fill(1)
-            self.xp.subtract(1, scale, out=shift)
-        return self.memory["scale", rows], self.memory["shift", rows]
-
     def rates(
-        self, before: list[Any], y: Array, rows: slice, count: int
-    ) -> tuple[Array, list[Array]]:
-        """What multiplies the state's cotangent, for the rows of `count` steps: on its way into the
-        gates, one plane for each, and on its way past them. `before`: the states before these."""
-        xp, h = self.xp, before[0]
-        size = len(h)
+        self, before: list[Array], after: list[Array], gates: Array, known: bool
+    ) -> tuple[Array, ...]:
+        """What multiplies the state's cotangent in each step: on its way into the gates, (steps,
+        gates, sequences, width), and on its way past them.
+
+        `before` and `after`: the states, (steps, sequences, width); `gates`: the input's part of
+        them, or, if they are known, themselves.
+        """
+        xp, h, next_h = self.xp, before[0], after[0]
+        steps, size = h.shape[:2]
         if self.mode.startswith("RNN"):
-            rates = self.room("rates", 1, size)
+            (rates,) = self.room("rates", 1, (steps, size))
             if self.mode == "RNN_RELU":
-                rates[...] = y[:, rows] > 0
+                rates[...] = next_h > 0
             else:
-                xp.multiply(y[:, rows], y[:, rows], out=rates)
+                xp.multiply(next_h, next_h, out=rates)
                 xp.subtract(1, rates, out=rates)
-            return rates, []
-        rates, (past, other) = self.room("rates", 4, size), self.room("past", 2, size)
+            return (rates[:, None],)
+        rates, (past, other) = (
+            self.room("rates", 4, (steps, size)),
+            self.room("past", 2, (steps, size)),
+        )
+        if not known:
+            x = self.room("gates", len(self.weights), steps * size)
+            flat = h.reshape(steps * size, self.width), gates.swapaxes(0, 1).reshape(x.shape)
+            gates = self.gates(*flat, x, self.product(x))
+            gates = gates.reshape(len(x), steps, size, self.width).swapaxes(0, 1)
         if self.mode == "LSTM":
-            bent = xp.tanh(y[1, rows], out=other)
-            xp.multiply(bent, bent, out=past)
-            xp.subtract(1, past, out=past)
-            each = (count, size // count, self.width)  # the gates' order in memory
-            if len(y) > 2:
-                gates = of_steps(y[2:], rows, count).swapaxes(0, 1)
-            else:
-                gates = self.gates(h, rows).reshape(4, *each)
-            i, f, n, o = gates
-            slopes = rates.reshape(4, *each)
-            xp.multiply(gates, gates, out=slopes)
-            xp.subtract(gates[:2], slopes[:2], out=slopes[:2])
-            xp.subtract(1, slopes[2], out=slopes[2])
-            xp.subtract(o, slopes[3], out=slopes[3])
-            factors = (n, before[1].reshape(each), i, bent.reshape(each))
-            for slope, factor in zip(slopes, factors, strict=True):
-                slope *= factor
-            xp.multiply(past.reshape(each), o, out=past.reshape(each))
-            return rates, [past, f]
-        r, z, n = self.gates(h, rows)
+            # With h' = o tanh(c'), no derivative of a nonlinearity needs more than two calls.
+            i, f, n, o = gates.swapaxes(0, 1)
+            of_i, of_f, of_n, of_o = rates
+            xp.tanh(after[1], out=other)
+            xp.multiply(next_h, other, out=past)
+            xp.subtract(o, past, out=past)
+            xp.multiply(next_h, o, out=of_o)
+            xp.subtract(next_h, of_o, out=of_o)
+            xp.multiply(i, n, out=of_i)
+            xp.multiply(of_i, n, out=of_n)
+            xp.subtract(i, of_n, out=of_n)
+            xp.multiply(f, before[1], out=of_f)
+            for rate, gate in ((of_i, i), (of_f, f)):
+                xp.multiply(rate, gate, out=other)
+                rate -= other
+            return rates.swapaxes(0, 1), past, f
+        r, z, n = gates.swapaxes(0, 1)
         hidden = xp.matmul(h, self.weights[2], out=other)
         if self.bias is not None:
             hidden += self.bias[2]
@@ -260,7 +298,7 @@ class Cell:
         xp.subtract(h, n, out=of_z)
         of_z *= z
         of_z *= past
-        return rates, [z]
+        return rates.swapaxes(0, 1), z
 
 
 def blocks(xp: Any, matrices: Array, rows: int) -> Array:
@@ -279,48 +317,9 @@ def split(x: Array, size: int) -> Array:
     return x.reshape(*x.shape[:-1], x.shape[-1] // size, size).swapaxes(-3, -2)
 
 
-def of_steps(gates: Array, rows: slice, count: int = 1) -> Array:
-    """The gates of so many steps of one size, (steps, gates, sequences, width), out of those of all
-    rows: in memory, step follows step and in it gate follows gate."""
-    number, _, width = gates.shape
-    flat = gates.reshape(-1)[number * width * rows.start : number * width * rows.stop]
-    return flat.reshape(count, number, (rows.stop - rows.start) // count, width)
-
-
 def planes(rows: Array, count: int) -> Array:
     """Rows of `count` blocks as (count, rows, width), over the same memory."""
     return rows.reshape(len(rows), count, rows.shape[1] // count).swapaxes(0, 1)
-
-
-def rows_before(
-    xp: Any, states: Array, initial: Array, batch_sizes: Sequence[int], backwards: bool
-) -> Callable[[slice], Array]:
-    """A function from rows to the states before them."""
-    count, end = batch_sizes[0], len(states)
-    if batch_sizes[-1] != count:
-        return state_before(states, initial, batch_sizes, backwards).__getitem__  # type: ignore[no-any-return]
-
-    def rows(part: slice) -> Array:
-        if backwards:
-            start, stop = part.start + count, part.stop + count
-            return states[start:stop] if stop <= end else xp.concatenate([states[start:], initial])
-        start, stop = part.start - count, part.stop - count
-        return states[start:stop] if start >= 0 else xp.concatenate([initial, states[:stop]])
-
-    return rows
-
-
-def pieces(order: list[Any], rows: int) -> list[list[Any]]:
-    """The steps in runs of one size, of at most that many rows or of one step."""
-    result: list[list[Any]] = []
-    room = 0
-    for step in order:
-        if step[3] > room or step[3] != result[-1][-1][3]:
-            result.append([])
-            room = max(rows, step[3])
-        result[-1].append(step)
-        room -= step[3]
-    return result
 
 
 def cotangents(
@@ -356,33 +355,71 @@ def cotangents(
     ]
 
 
-def steps(
-    batch_sizes: Sequence[int], backwards: bool
-) -> list[tuple[slice, slice | None, int, int]]:
-    """In the order of computing: the rows of the step, those of the step before, how many
-    sequences go on from there, and how many there are; the rest start from the initial state."""
-    starts = [0]
-    for size in batch_sizes:
-        starts.append(starts[-1] + size)
+class Run(NamedTuple):
+    """Steps of one size that are computed one after the other."""
+
+    rows: slice  # of all its steps
+    count: int  # of steps
+    size: int  # sequences in each
+    previous: slice | None  # the rows of the step that is computed before the first
+    backwards: bool  # whether the last rows come first
+
+    def steps(self, x: Array) -> Array:
+        """Its rows out of (…, rows, width) as (steps, …, sequences, width), in computing order."""
+        x = x[..., self.rows, :]
+        x = x.reshape(*x.shape[:-2], self.count, self.size, x.shape[-1])
+        x = x if x.ndim == 3 else x.swapaxes(0, 1)
+        return x[::-1] if self.backwards else x
+
+    def planes(self, gates: Array) -> Array:
+        """`steps` of an LSTM's gates, in whose memory step follows step and in it gate follows
+        gate."""
+        number, _, width = gates.shape
+        flat = gates.reshape(-1)[number * width * self.rows.start : number * width * self.rows.stop]
+        x = flat.reshape(self.count, number, self.size, width)
+        return x[::-1] if self.backwards else x
+
+    def first(self, xp: Any, states: Array, initial: Array) -> Array:
+        """The states before its first step: sequences that begin with it have the initial ones."""
+        if self.previous is None:
+            return initial[: self.size]
+        start = states[self.previous][: self.size]
+        if len(start) == self.size:
+            return start
+        return xp.concatenate([start, initial[len(start) : self.size]])
+
+    def parts(self, most_rows: int) -> Iterator[tuple[slice, slice]]:
+        """Runs of steps of at most so many rows, the last one first: as they are and reversed."""
+        length = most_rows // self.size
+        for stop in range(self.count, 0, -length):
+            start = max(stop - length, 0)
+            yield slice(start, stop), slice(stop - 1, start - 1 if start else None, -1)
+
+
+@functools.lru_cache(maxsize=64)
+def runs(batch_sizes: tuple[int, ...], backwards: bool) -> list[Run]:
+    """The steps in computing order, as few runs as can be."""
+    starts = [0, *itertools.accumulate(batch_sizes)]
     order = range(len(batch_sizes))
-    before: slice | None = None
-    result = []
+    result: list[Run] = []
+    previous: slice | None = None
     for k in reversed(order) if backwards else order:
         now, size = slice(starts[k], starts[k + 1]), batch_sizes[k]
-        going_on = 0 if before is None else min(size, before.stop - before.start)
-        result.append((now, before, going_on, size))
-        before = now
+        last = result[-1] if result else None
+        if last is not None and last.size == size:
+            ends = (now.start, last.rows.stop) if backwards else (last.rows.start, now.stop)
+            result[-1] = last._replace(rows=slice(*ends), count=last.count + 1)
+        else:
+            result.append(Run(now, 1, size, previous, backwards))
+        previous = now
     return result
 
 
-def state(
-    xp: Any, states: Array, initial: Array, before: slice | None, going_on: int, size: int
-) -> Array:
-    """The state from which a step starts, one row for each of its sequences."""
-    if before is None:
-        return initial[:size]
-    start = states[before][:going_on]
-    return start if going_on == size else xp.concatenate([start, initial[going_on:size]])
+def earlier(xp: Any, states: Array, first: Array, part: slice) -> Array:
+    """The states before these steps of a run, of which `first` is the one before all."""
+    if part.start:
+        return states[part.start - 1 : part.stop - 1]
+    return xp.concatenate([first[None], states[: part.stop - 1]])
 
 
 def state_before(states: Any, initial: Any, batch_sizes: Sequence[int], backwards: bool) -> Any:
@@ -392,10 +429,14 @@ def state_before(states: Any, initial: Any, batch_sizes: Sequence[int], backward
         rest = ops.narrow(states, 0, count if backwards else 0, states.shape[0] - count)
         return ops.cat([rest, initial] if backwards else [initial, rest])
     pieces: list[list[Any]] = []
-    for _, before, going_on, size in steps(batch_sizes, backwards):
+    for run in runs(batch_sizes, backwards):
+        before, size, rows = run.previous, run.size, run.rows
+        going_on = 0 if before is None else min(size, before.stop - before.start)
         from_before = [] if before is None else [ops.narrow(states, 0, before.start, going_on)]
         pieces.append([*from_before, ops.narrow(initial, 0, going_on, size - going_on)])
-    return ops.cat([x for step in (reversed(pieces) if backwards else pieces) for x in step])
+        start = rows.start + size if backwards else rows.start
+        pieces.append([ops.narrow(states, 0, start, (run.count - 1) * size)])
+    return ops.cat([x for piece in (reversed(pieces) if backwards else pieces) for x in piece])
 
 
 # --- the same from small ops ----------------------------------------------------------------------
