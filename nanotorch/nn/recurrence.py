@@ -187,7 +187,7 @@ class Cell:
         self.blocks = blocks(xp, self.weights, most_rows)
         self.bias = None if bias is None else bias.reshape(count, 1, width)
         self.half = xp.full((), 0.5, pre.dtype)
-        self.memory: dict[tuple[str, int], Array] = {}
+        self.memory: dict[tuple[str, Any], Array] = {}
 
     def room(self, name: str, count: int, rows: int | tuple[int, int]) -> Array:
         """Memory for planes of that many rows: the same for the same name and size."""
@@ -359,7 +359,7 @@ class Run(NamedTuple):
     """Steps of one size that are computed one after the other."""
 
     rows: slice  # of all its steps
-    count: int  # of steps
+    length: int  # how many steps
     size: int  # sequences in each
     previous: slice | None  # the rows of the step that is computed before the first
     backwards: bool  # whether the last rows come first
@@ -367,7 +367,7 @@ class Run(NamedTuple):
     def steps(self, x: Array) -> Array:
         """Its rows out of (…, rows, width) as (steps, …, sequences, width), in computing order."""
         x = x[..., self.rows, :]
-        x = x.reshape(*x.shape[:-2], self.count, self.size, x.shape[-1])
+        x = x.reshape(*x.shape[:-2], self.length, self.size, x.shape[-1])
         x = x if x.ndim == 3 else x.swapaxes(0, 1)
         return x[::-1] if self.backwards else x
 
@@ -376,7 +376,7 @@ class Run(NamedTuple):
         gate."""
         number, _, width = gates.shape
         flat = gates.reshape(-1)[number * width * self.rows.start : number * width * self.rows.stop]
-        x = flat.reshape(self.count, number, self.size, width)
+        x = flat.reshape(self.length, number, self.size, width)
         return x[::-1] if self.backwards else x
 
     def first(self, xp: Any, states: Array, initial: Array) -> Array:
@@ -390,9 +390,9 @@ class Run(NamedTuple):
 
     def parts(self, most_rows: int) -> Iterator[tuple[slice, slice]]:
         """Runs of steps of at most so many rows, the last one first: as they are and reversed."""
-        length = most_rows // self.size
-        for stop in range(self.count, 0, -length):
-            start = max(stop - length, 0)
+        most = most_rows // self.size
+        for stop in range(self.length, 0, -most):
+            start = max(stop - most, 0)
             yield slice(start, stop), slice(stop - 1, start - 1 if start else None, -1)
 
 
@@ -408,7 +408,7 @@ def runs(batch_sizes: tuple[int, ...], backwards: bool) -> list[Run]:
         last = result[-1] if result else None
         if last is not None and last.size == size:
             ends = (now.start, last.rows.stop) if backwards else (last.rows.start, now.stop)
-            result[-1] = last._replace(rows=slice(*ends), count=last.count + 1)
+            result[-1] = last._replace(rows=slice(*ends), length=last.length + 1)
         else:
             result.append(Run(now, 1, size, previous, backwards))
         previous = now
@@ -435,7 +435,7 @@ def state_before(states: Any, initial: Any, batch_sizes: Sequence[int], backward
         from_before = [] if before is None else [ops.narrow(states, 0, before.start, going_on)]
         pieces.append([*from_before, ops.narrow(initial, 0, going_on, size - going_on)])
         start = rows.start + size if backwards else rows.start
-        pieces.append([ops.narrow(states, 0, start, (run.count - 1) * size)])
+        pieces.append([ops.narrow(states, 0, start, (run.length - 1) * size)])
     return ops.cat([x for piece in (reversed(pieces) if backwards else pieces) for x in piece])
 
 

@@ -133,7 +133,7 @@ class AttentionReverse(Primitive):
         )
 
         def work(block: Block, values: Any) -> None:
-            queries, keys, weights, total, chances = block
+            queries, keys, weights, total, chances, memory = block
             slope = g[queries] / repeated(xp, total, value.shape[3])
             if of_value is not None:
                 kept = weights if chances is None else weights * chances
@@ -141,7 +141,8 @@ class AttentionReverse(Primitive):
             if of_query is None and of_key is None:
                 return
             slope *= scale
-            rate = xp.matmul(slope, values[..., : keys[2].stop])
+            rate = memory.reshape(weights.shape)
+            xp.matmul(slope, values[..., : keys[2].stop], out=rate)
             if chances is not None:
                 rate *= chances
             rate -= row_sums(xp, slope * y[queries])
@@ -196,6 +197,7 @@ class Block(NamedTuple):
     weights: Array  # exp(scores), or exp(scores - the greatest of the row)
     total: Array  # their sum over the keys
     noise: Array | None
+    memory: Array  # of as many numbers, for reverse
 
 
 def for_blocks(
@@ -216,7 +218,8 @@ def for_blocks(
     groups = [(n, h) for n in slices(number, numbers_at_once) for h in slices(heads, heads_at_once)]
 
     def run(first: int, step: int) -> None:
-        memory = xp.empty(numbers_at_once * heads_at_once * rows * columns, query.dtype)
+        arrays = 1 if value is None else 2
+        memory = xp.empty((arrays, numbers_at_once * heads_at_once * rows * columns), query.dtype)
         for place in range(first, len(groups), step):
             draw = None
             if seed is not None:  # on the CPU alone: a GPU's dropout draws its own
@@ -249,7 +252,8 @@ def block(
     limit = min(columns, r.stop) if causal else columns
     x = query[queries]
     shape = (*x.shape[:3], limit)
-    scores = memory[: math.prod(shape)].reshape(shape)
+    memory = memory[:, : math.prod(shape)]
+    scores = memory[0].reshape(shape)
 
     def compute() -> None:
         xp.matmul(x, scaled[..., :limit], out=scores)
@@ -285,7 +289,7 @@ def block(
         chances = draw.random(shape, scores.dtype)
         xp.less(chances, 1 - dropout, out=chances)
         chances *= 1 / (1 - dropout)
-    return Block(queries, (n, h, slice(limit)), scores, total, chances)
+    return Block(queries, (n, h, slice(limit)), scores, total, chances, memory[-1])
 
 
 def row_sums(xp: Any, x: Array) -> Array:

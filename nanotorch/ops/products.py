@@ -11,15 +11,20 @@ from nanotorch.primitive import Multilinear, Primitive, apply
 
 
 def matrix_product(xp: Any, a: Array, b: Array, out: Array | None) -> Array:
-    """a @ b, of matrices; by NumPy's `dot` where it can, which costs less than its matmul."""
+    """a @ b, b a matrix; by NumPy's `dot` where it can, which costs less than its matmul: that
+    multiplies the matrices of a stack one by one."""
     if (
         xp is HOST
-        and a.ndim == 2
+        and (a.ndim == 2 or (a.ndim > 2 and a.flags.c_contiguous))
         and a.dtype.char in "fd"
         and a.size > 1 < b.size  # dot multiplies by one number without looking at NaN
         and (out is None or out.flags.c_contiguous)
     ):
-        return dot(a, b, out)
+        if a.ndim == 2:
+            return dot(a, b, out)
+        flat = None if out is None else out.reshape(-1, b.shape[1])
+        y = dot(a.reshape(-1, a.shape[-1]), b, flat)
+        return y.reshape(*a.shape[:-1], b.shape[1]) if out is None else out
     return xp.matmul(a, b, out=out)
 
 
@@ -56,9 +61,7 @@ class LinearLayer(Primitive):
             kinds = ", ".join(str(a.dtype) for a in (x, weight, bias) if a is not None)
             raise RuntimeError(f"linear: expected operands of one dtype, got {kinds}")
         y = matrix_product(xp, x, weight.T, out)
-        if bias is None:
-            return y
-        return xp.add(y, bias, out=y if y.ndim else out)
+        return y if bias is None else xp.add(y, bias, out=y if y.ndim else out)
 
     @classmethod
     def title(cls) -> str:
@@ -82,9 +85,8 @@ def times(a: Any, b: Any) -> Any:
 
 def product(a: Any, b: Any) -> Any:
     """a @ b, b a matrix, a of any number of dimensions: folded to one matrix product."""
-    if a.ndim == 2:
-        return times(a, b)
-    return reshape(apply(Mm, rows(a), b), (*a.shape[:-1], b.shape[1]))
+    y = times(rows(a), b)
+    return y if a.ndim == 2 else reshape(y, (*a.shape[:-1], b.shape[1]))
 
 
 def mm(a: Any, b: Any) -> Any:
