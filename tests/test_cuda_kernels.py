@@ -21,6 +21,7 @@ import pytest
 import strict_cupy as cp
 from strict_cupy.kernels import CompileException, launched, threads_that_fit
 
+import nanotorch as nt
 from nanotorch import backend
 from nanotorch.backend.cuda import checks, fused, kernels
 from nanotorch.cuda import kernel_table
@@ -376,6 +377,7 @@ ROWS = [
             ("sigmoid", fused.sigmoid, activations.Sigmoid.kernel, sigmoid, {}),
             ("sigmoid slope", fused.sigmoid_reverse, activations.SigmoidReverse.kernel,
              lambda g, y: g * (1 - y) * y, {}),
+            ("relu", fused.relu, activations.Relu.kernel, lambda x: numpy.maximum(x, 0), {}),
             ("relu slope", fused.relu_reverse, activations.ReluReverse.kernel,
              lambda g, y: numpy.where(y > 0, g, 0), {}),
             ("silu", fused.silu, activations.Silu.kernel, lambda x: x * sigmoid(x), {}),
@@ -533,6 +535,83 @@ def test_a_class_that_does_not_exist_is_not_looked_up(xp: Any) -> None:
     assert numpy.isnan(kernel_table.nll(xp, x, target, None, **options).get()[1])
     with pytest.raises(IndexError, match="target 3 is out of range for 3 classes"):
         checks.to_host(xp, x)
+
+
+# Of several packs with an end, begun between two packs, of one element.
+PLACES = ((0, 4099), (1, 4099), (3, 17), (0, 1), (0, 8), (5, 2))
+
+
+def numbers_of(count: int, dtype: str) -> Any:
+    """Numbers of all sizes with what rounds to even, NaN, infinities, zeros and what overflows."""
+    x = numpy.random.default_rng(7).normal(size=count) * 2.0 ** numpy.arange(count % 7 - 9, 20)[0]
+    special = (0.0, -0.0, numpy.nan, numpy.inf, -numpy.inf, 1e6, -7e4, 1.00390625, 1.01171875)
+    x[: min(count, len(special))] = special[: min(count, len(special))]
+    with numpy.errstate(over="ignore"):
+        return x.astype(kind_of(dtype))
+
+
+def same_numbers(found: Any, expected: Any) -> None:
+    """Equal with the signs of zeros, and NaN where there is NaN."""
+    found, expected = found.astype("float64"), expected.astype("float64")
+    numpy.testing.assert_array_equal(found, expected)
+    numbers = ~numpy.isnan(expected)
+    numpy.testing.assert_array_equal(
+        numpy.signbit(found)[numbers], numpy.signbit(expected)[numbers]
+    )
+
+
+@pytest.mark.parametrize("target", TOLERANCES)
+@pytest.mark.parametrize("source", TOLERANCES)
+def test_a_cast_is_one_launch_with_the_bits_of_the_host(source: str, target: str, xp: Any) -> None:
+    for start, count in PLACES:
+        x = numbers_of(start + count, source)
+        given = on_device(x, xp=xp)[0][start:]
+        launched.clear()
+        y = fused.cast(xp, given, dtype=kind_of(target))
+        if source == target:
+            assert y is NotImplemented
+            continue
+        assert xp is not cp or launched.total() == 1
+        with numpy.errstate(over="ignore"):
+            expected = backend.dtypes.as_dtype(x[start:], kind_of(target))
+        same_numbers(y.get(), expected)
+        out = xp.empty(count + 1, kind_of(target))[1:]
+        assert fused.cast(xp, given, dtype=kind_of(target), out=out) is out
+        same_numbers(out.get(), expected)
+    for x in (numpy.ones((), source), numpy.ones((0, 3), source), numpy.ones((4, 6), source).T):
+        y = nt.tensor(x).to("cuda:0").to(getattr(nt, target)) if source != "bfloat16" else None
+        assert y is None or (tuple(y.shape), y.dtype) == (x.shape, getattr(nt, target))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_relu_keeps_nan_and_the_sign_of_zero_wherever_an_array_begins(dtype: str, xp: Any) -> None:
+    for start, count in PLACES:
+        x = numbers_of(start + count, dtype)
+        given = on_device(x, xp=xp)[0][start:]
+        y = fused.relu(xp, given).get()
+        wide = x[start:].astype("float64")
+        same_numbers(y, numpy.where(wide < 0, 0, wide))
+        assert fused.relu(xp, given, out=given) is given  # in place
+        same_numbers(given.get(), y)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("shape", [(5, 10), (33, 64), (1, 1), (7, 1), (2, 3, 24), (0, 4), (3, 0)])
+def test_a_bias_is_added_to_each_row(shape: tuple[int, ...], dtype: str, xp: Any) -> None:
+    random = numpy.random.default_rng(3)
+    for start in (0, 1):
+        x, row = (
+            random.normal(size=n + start).astype(kind_of(dtype))
+            for n in (math.prod(shape), shape[-1])
+        )
+        of_x, of_row = (a[start:] for a in on_device(x, row, xp=xp))
+        of_x = of_x.reshape(shape)
+        wide = x.dtype if dtype == "float64" else numpy.dtype("f")
+        expected = x[start:].reshape(shape).astype(wide) + row[start:].astype(wide)
+        launched.clear()
+        fused.add_row(xp, of_x, of_row)
+        assert xp is not cp or launched.total() == (of_x.size > 0)
+        numpy.testing.assert_array_equal(of_x.get(), expected.astype(x.dtype))
 
 
 def test_what_the_kernels_do_not_do_is_left_to_the_op(xp: Any) -> None:

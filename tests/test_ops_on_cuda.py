@@ -176,7 +176,7 @@ def test_the_table_passes_through_the_fused_kernels(cuda: str) -> None:
     launched.clear()
     with nanotorch.device("cuda"):
         for case in ON_CUDA:
-            if re.search("loss|entropy|softmax|norm|sigmoid|relu|silu|gelu", case.name):
+            if re.search("loss|entropy|softmax|norm|sigmoid|relu|silu|gelu|linear", case.name):
                 readings(case, made(case, "cuda", "float32"))
     assert declared & launched.keys() == declared - {"class_loss<float>"}  # of captured steps
 

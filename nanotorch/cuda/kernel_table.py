@@ -29,6 +29,7 @@ from nanotorch.ops import (
     activations,
     binary_losses,
     broadcasting,
+    casting,
     class_losses,
     cumulative,
     indexing,
@@ -199,7 +200,9 @@ def linear(xp: Any, x: Array, weight: Array, bias: Array | None, out: Array | No
         fused.rows_to_one(xp, x, weight=weight, z=z, **beside)
         return fused.written(xp, z, out)
     y = cublas.matmul(xp, x, weight.T, out)
-    return y if bias is None or y is NotImplemented else xp.add(y, bias, out=y)
+    if bias is not None and y is not NotImplemented:
+        fused.add_row(xp, y, bias)
+    return y
 
 
 def mm(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
@@ -369,8 +372,10 @@ def stack(xp: Any, *inputs: Array, dim: int, out: Array | None = None) -> Array:
 
 
 KERNELS: dict[type, Callable[..., Any]] = {
+    casting.ToCopy: fused.cast,
     activations.Sigmoid: fused.sigmoid,
     activations.SigmoidReverse: fused.sigmoid_reverse,
+    activations.Relu: fused.relu,
     activations.ReluReverse: fused.relu_reverse,
     activations.Silu: fused.silu,
     activations.SiluReverse: fused.silu_reverse,

@@ -1,9 +1,12 @@
-// Activation functions that take NumPy's functions several launches, and derivatives: g is the
-// cotangent of the output y.
+// Functions of elements: activations and their derivatives, casts, a bias on rows. g is the cotangent
+// of the output y.
 //
 // kernel activation: e E f d
 // kernel activation_reverse: e E f d
+// kernel add_row: e E f d
+// kernel cast: eE ef ed Ee Ef Ed fe fE fd de dE df
 #include "numbers.cuh"
+#include "packs.cuh"
 
 enum Activation { SIGMOID, RELU, SILU, GELU, GELU_BY_TANH };  // the numbers that fused.py passes
 
@@ -38,27 +41,35 @@ template <typename W> __device__ __forceinline__ W gelu_slope(W x, int approxima
 template <typename T>
 __global__ void activation(const T* x, T* y, long long n, int which) {
     typedef typename Wide<T>::type W;
-    const long long stride = (long long)gridDim.x * blockDim.x;
-    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
-        const W a = wide(x[i]);
-        W b = which <= SILU ? sigmoid_of(a) : cdf_of(a, which == GELU_BY_TANH);
-        if (which >= SILU) b = a * b;
-        y[i] = narrow<T>(b);
-    }
+    for_packs(x, (const T*)0, n, y, n, [=](W a, W, long long) {
+        if (which == RELU) return a < 0 ? (W)0 : a;
+        const W b = which <= SILU ? sigmoid_of(a) : cdf_of(a, which == GELU_BY_TANH);
+        return which >= SILU ? a * b : b;
+    });
 }
 
 // The cotangent, given that of the output and, of sigmoid and ReLU the output, else the input.
 template <typename T>
 __global__ void activation_reverse(const T* g, const T* x, T* y, long long n, int which) {
     typedef typename Wide<T>::type W;
-    const long long stride = (long long)gridDim.x * blockDim.x;
-    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride) {
-        const W h = wide(g[i]), a = wide(x[i]);
-        W b;
-        if (which == SIGMOID) b = h * ((1 - a) * a);
-        else if (which == RELU) b = a <= 0 ? (W)0 : h;
-        else if (which == SILU) b = h * (sigmoid_of(a) * (1 + a * (1 - sigmoid_of(a))));
-        else b = h * gelu_slope(a, which == GELU_BY_TANH);
-        y[i] = narrow<T>(b);
-    }
+    for_packs(x, g, n, y, n, [=](W a, W h, long long) {
+        if (which == SIGMOID) return h * ((1 - a) * a);
+        if (which == RELU) return a <= 0 ? (W)0 : h;
+        if (which == SILU) return h * (sigmoid_of(a) * (1 + a * (1 - sigmoid_of(a))));
+        return h * gelu_slope(a, which == GELU_BY_TANH);
+    });
+}
+
+// y = x + row for each of the rows of x, which has n elements; y may be x.
+template <typename T>
+__global__ void add_row(const T* x, const T* row, T* y, long long n, long long width) {
+    typedef typename Wide<T>::type W;
+    for_packs(x, row, width, y, n, [](W a, W b, long long) { return a + b; });
+}
+
+// x in another type; float64 becomes a half by way of float32, as in PyTorch.
+template <typename X, typename Y> __global__ void cast(const X* x, Y* y, long long n) {
+    typedef typename Wide<Y>::type W;
+    for_packs(x, (const X*)0, n, y, n,
+              [](typename Wide<X>::type a, typename Wide<X>::type, long long) { return (W)a; });
 }

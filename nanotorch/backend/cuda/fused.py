@@ -60,6 +60,11 @@ def grid_for(n: int) -> tuple[int]:
     return (min(-(-n // THREADS), 2**16),)
 
 
+def in_packs(*arrays: Array) -> tuple[int]:
+    """The grid for arrays of one size, whose elements a thread takes as packs.cuh says."""
+    return grid_for(-(-arrays[0].size // (8 if any(x.itemsize == 2 for x in arrays) else 4)))
+
+
 # --- losses ---------------------------------------------------------------------------------------
 
 
@@ -77,7 +82,7 @@ def elementwise_loss(which: Any) -> Kernel:
         if any(w is not None for w in weights) or not alike(xp, x, target):
             return NotImplemented
         n, kind = x.size, x.dtype.char
-        blocks, threads, groups = grid_for(n)[0], THREADS, groups_of(n)
+        blocks, threads, groups = in_packs(x)[0], THREADS, groups_of(n)
         if reduction != "none":  # as many as n alone says
             blocks, threads = -(-groups // 8), THREADS
             if n <= ONE_BLOCK:
@@ -114,7 +119,7 @@ def elementwise_reverse(which: Any) -> Kernel:
             return NotImplemented
         y = output(xp, out, x.shape, x.dtype)
         numbers = (numpy.int64(x.size), which, numpy.int32(g.ndim > 0), numpy.float64(divisor or 1))
-        arguments, grid = (g, x, target, y, *numbers), grid_for(x.size)
+        arguments, grid = (g, x, target, y, *numbers), in_packs(x)
         launch(xp, "losses", "loss_reverse", x.dtype.char, grid, (THREADS,), arguments)
         return written(xp, y, out)
 
@@ -227,17 +232,37 @@ def each(kernel: str, which: int) -> Kernel:
         y = output(xp, out, x.shape, x.dtype)
         number = numpy.int32(which + (approximate == "tanh"))
         arguments = (*arrays, y, numpy.int64(x.size), number)
-        launch(xp, "activations", kernel, x.dtype.char, grid_for(x.size), (THREADS,), arguments)
+        launch(xp, "activations", kernel, x.dtype.char, in_packs(x), (THREADS,), arguments)
         return written(xp, y, out)
 
     return run
 
 
 # By the numbers that activations.cu gives them; the one after GELU is its approximation.
-sigmoid, silu, gelu = (each("activation", which) for which in (0, 2, 3))
+sigmoid, relu, silu, gelu = (each("activation", which) for which in range(4))
 sigmoid_reverse, relu_reverse, silu_reverse, gelu_reverse = (
     each("activation_reverse", which) for which in range(4)
 )
+
+
+def cast(xp: Any, x: Array, *, dtype: Any, out: Array | None = None) -> Array:
+    kinds = x.dtype.char + dtype.char
+    if x.dtype == dtype or dtype.char not in WIDE or not alike(xp, x):
+        return NotImplemented
+    y = output(xp, out, x.shape, dtype)
+    arguments = (x, y, numpy.int64(x.size))
+    launch(xp, "activations", "cast", kinds, in_packs(x, y), (THREADS,), arguments)
+    return written(xp, y, out)
+
+
+def add_row(xp: Any, x: Array, row: Array) -> None:
+    """x += row, along the last dimension."""
+    if not (alike(xp, x) and alike(xp, row) and row.dtype == x.dtype):
+        xp.add(x, row, out=x)
+        return
+    arguments = (x, row, x, numpy.int64(x.size), numpy.int64(row.size))
+    launch(xp, "activations", "add_row", x.dtype.char, in_packs(x), (THREADS,), arguments)
+
 
 # --- rows -----------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
 // kernel loss_reverse: e E f d
 // kernel quotient: e E f d
 #include "numbers.cuh"
+#include "packs.cuh"
 #include "elementwise.cuh"
 
 // What a loss does with its elements: the numbers that fused.py passes.
@@ -17,8 +18,7 @@ __global__ void __launch_bounds__(1024) loss(
     typedef typename Wide<T>::type W;
     const long long first = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (reduction == NONE) {
-        for (long long i = first; i < n; i += (long long)gridDim.x * blockDim.x)
-            y[i] = narrow<T>(loss_of(which, wide(x[i]), wide(target[i])));
+        for_packs(x, target, n, y, n, [=](W a, W t, long long) { return loss_of(which, a, t); });
         return;
     }
     __shared__ W sums[256];  // of one block: no more than 8192 elements
@@ -40,10 +40,9 @@ template <typename T>
 __global__ void loss_reverse(const T* g, const T* x, const T* target, T* y, long long n, int which,
                              int each, double divisor) {
     typedef typename Wide<T>::type W;
-    long long stride = (long long)gridDim.x * blockDim.x;
-    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride)
-        y[i] = narrow<T>(product(wide(g[each ? i : 0]) / (W)divisor,
-                                 slope_of(which, wide(x[i]), wide(target[i]))));
+    for_packs(x, target, n, y, n, [=](W a, W t, long long i) {
+        return product(wide(g[each ? i : 0]) / (W)divisor, slope_of(which, a, t));
+    });
 }
 
 // The sum of `count` partial sums, divided by `divisor`, or by the sum of as many that follow them.

@@ -1,8 +1,8 @@
 // Updates of all parameters of a group in one launch, and the norm of all gradients.
 //
 // A table, passed by value, says where up to 64 parameters with their gradients and states lie: a
-// launch reads no table from memory, and a captured one keeps its own. Each block works on CHUNK
-// elements of one parameter. Numbers that change between steps (rates, corrections, the loss scale)
+// launch reads no table from memory, and a captured one keeps its own. Each block works on a chunk
+// of one parameter. Numbers that change between steps (rates, corrections, the loss scale)
 // are read from memory. Arithmetic is in float for half precision, else in the parameters' type.
 //
 // kernel sgd: e E f d
@@ -16,10 +16,9 @@
 // kernel unscale: e E f d
 // kernel grow:
 #include "numbers.cuh"
+#include "packs.cuh"
 
 #define MOST 64
-#define CHUNK 1024      // elements of a block in an update: four for each of its 256 threads
-#define LONG_CHUNK 8192 // and in a sum of squares
 
 struct Table {
     void *at[5][MOST];     // parameter, gradient, and up to three arrays of state, or null
@@ -28,6 +27,7 @@ struct Table {
     int numbers[MOST];     // where its numbers stand in the row
     int index[MOST];       // where its skipped steps are counted
     int count;
+    int chunk;             // elements of a block
 };
 
 struct Span {
@@ -36,15 +36,15 @@ struct Span {
 };
 
 // What this block works on.
-__device__ __forceinline__ Span span_of_block(const Table &table, int chunk) {
+__device__ __forceinline__ Span span_of_block(const Table &table) {
     int low = 0, high = table.count - 1, block = blockIdx.x;
     while (low < high) {
         int middle = (low + high + 1) / 2;
         if (table.first_block[middle] <= block) low = middle; else high = middle - 1;
     }
-    long long begin = (long long)(block - table.first_block[low]) * chunk;
+    long long begin = (long long)(block - table.first_block[low]) * table.chunk;
     long long size = table.size[low];
-    return Span{low, begin, begin + chunk < size ? begin + chunk : size};
+    return Span{low, begin, begin + table.chunk < size ? begin + table.chunk : size};
 }
 
 // Whether gradients overflowed, so that this step changes nothing but the count of skipped steps.
@@ -60,49 +60,44 @@ __device__ __forceinline__ int skipped_before(const Table &table, const Span &sp
     return skipped ? skipped[table.index[span.which]] : 0;
 }
 
-template <typename T> struct alignas(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) Four { T at[4]; };
-
-// update(parameter, gradient, state…) for each element of the span, in the wide type. Gradients are
-// divided by the scale first; they stay so where there is one, or if the update `writes` them.
-template <typename T, typename Update>
+// update(parameter, gradient, state…) for each element of the span, in the wide type, of the first
+// ARRAYS of those; the others are 0. Gradients are divided by the scale first; they stay so where
+// there is one, or if the update `writes` them.
+template <typename T, int ARRAYS, typename Update>
 __device__ __forceinline__ void for_each(const Table &table, const Span &span, const float *scale,
                                          Update update, bool writes = false) {
     typedef typename Wide<T>::type W;
-    T *arrays[5];
-    unsigned long long together = 0;
+    T *arrays[ARRAYS];
+    bool aligned = true;
 #pragma unroll
-    for (int a = 0; a < 5; a++) {
+    for (int a = 0; a < ARRAYS; a++) {
         arrays[a] = (T *)table.at[a][span.which];
-        together |= (unsigned long long)arrays[a];
+        if (arrays[a]) arrays[a] += span.begin;
+        aligned = aligned && Pack<T, 4>::begins(arrays[a]);
     }
+    const int size = span.end - span.begin;
     const W divisor = scale ? (W)*scale : (W)1;
-    const bool aligned = together % alignof(Four<T>) == 0;
-    for (long long i = span.begin + 4 * threadIdx.x; i < span.end; i += 4 * blockDim.x) {
-        const bool whole = aligned && i + 4 <= span.end;
-        Four<T> held[5];
+    for (int i = 4 * threadIdx.x; i < size; i += 4 * blockDim.x) {
+        const bool whole = aligned && i + 4 <= size;
+        Pack<T, 4> held[ARRAYS];
 #pragma unroll
-        for (int a = 0; a < 5; a++) {
-            if (!arrays[a]) continue;
-            if (whole) held[a] = *(const Four<T> *)(arrays[a] + i);
-            else for (int k = 0; k < 4 && i + k < span.end; k++) held[a].at[k] = arrays[a][i + k];
-        }
+        for (int a = 0; a < ARRAYS; a++)
+            if (arrays[a]) held[a].read(arrays[a] + i, whole, size - i);
 #pragma unroll
         for (int k = 0; k < 4; k++) {
-            if (i + k >= span.end) break;
-            W x[5];
+            if (i + k >= size) break;
+            W x[5] = {};
 #pragma unroll
-            for (int a = 0; a < 5; a++) x[a] = arrays[a] ? wide(held[a].at[k]) : (W)0;
+            for (int a = 0; a < ARRAYS; a++) if (arrays[a]) x[a] = wide(held[a].at[k]);
             if (scale) x[1] = x[1] / divisor;
             update(x[0], x[1], x[2], x[3], x[4]);
 #pragma unroll
-            for (int a = 0; a < 5; a++) held[a].at[k] = narrow<T>(x[a]);
+            for (int a = 0; a < ARRAYS; a++) held[a].at[k] = narrow<T>(x[a]);
         }
 #pragma unroll
-        for (int a = 0; a < 5; a++) {
-            if (!arrays[a] || (a == 1 && !scale && !writes)) continue;
-            if (whole) *(Four<T> *)(arrays[a] + i) = held[a];
-            else for (int k = 0; k < 4 && i + k < span.end; k++) arrays[a][i + k] = held[a].at[k];
-        }
+        for (int a = 0; a < ARRAYS; a++)
+            if (arrays[a] && (a != 1 || scale || writes))
+                held[a].write(arrays[a] + i, whole, size - i);
     }
 }
 
@@ -123,12 +118,12 @@ __global__ void sgd(Table table, const double *row, const float *scale, const fl
                     int *skipped, int terms) {
     enum { RATE, DECAY, MOMENTUM, SHARE, AHEAD, MAXIMIZE };
     typedef typename Wide<T>::type W;
-    const Span span = span_of_block(table, CHUNK);
+    const Span span = span_of_block(table);
     if (skips(table, span, found_inf, skipped)) return;
     const double *numbers = row + table.numbers[span.which];
     const W rate = numbers[RATE], decay = numbers[DECAY], momentum = numbers[MOMENTUM];
     const W share = numbers[SHARE], ahead = numbers[AHEAD];
-    for_each<T>(table, span, scale, [=](W &w, W g, W &buffer, W &, W &) {
+    for_each<T, 3>(table, span, scale, [=](W &w, W g, W &buffer, W &, W &) {
         W direction = penalized(w, g, decay, HAS(MAXIMIZE)), step = rate;
         if (HAS(MOMENTUM)) {
             if (HAS(SHARE)) direction = direction * share;
@@ -150,7 +145,7 @@ __global__ void adam(Table table, const double *row, const float *scale, const f
     enum { SIZE, EPS, BETA1, SHARE1, BETA2, SHARE2, SHRINK, DECAY, MAXIMIZE, RATE, PLAIN_EPS, STEP };
     typedef typename Wide<T>::type W;
     __shared__ double corrected[2];
-    const Span span = span_of_block(table, CHUNK);
+    const Span span = span_of_block(table);
     if (skips(table, span, found_inf, skipped)) return;
     const double *numbers = row + table.numbers[span.which];
     if (threadIdx.x == 0) {
@@ -169,7 +164,7 @@ __global__ void adam(Table table, const double *row, const float *scale, const f
     const W share1 = numbers[SHARE1], beta2 = numbers[BETA2], share2 = numbers[SHARE2];
     const W shrink = numbers[SHRINK], decay = numbers[DECAY];
     const bool amsgrad = table.at[4][span.which] != 0;
-    for_each<T>(table, span, scale, [=](W &w, W g, W &mean, W &square, W &largest) {
+    for_each<T, 5>(table, span, scale, [=](W &w, W g, W &mean, W &square, W &largest) {
         if (HAS(SHRINK)) w = w * shrink;
         g = penalized(w, g, decay, HAS(MAXIMIZE));
         mean = mean * beta1 + g * share1;
@@ -185,13 +180,13 @@ __global__ void rmsprop(Table table, const double *row, const float *scale, cons
                         int *skipped, int terms) {
     enum { RATE, EPS, ALPHA, SHARE, DECAY, MOMENTUM, MAXIMIZE };
     typedef typename Wide<T>::type W;
-    const Span span = span_of_block(table, CHUNK);
+    const Span span = span_of_block(table);
     if (skips(table, span, found_inf, skipped)) return;
     const double *numbers = row + table.numbers[span.which];
     const W rate = numbers[RATE], eps = numbers[EPS], alpha = numbers[ALPHA];
     const W share = numbers[SHARE], decay = numbers[DECAY], momentum = numbers[MOMENTUM];
     const bool centered = table.at[4][span.which] != 0;
-    for_each<T>(table, span, scale, [=](W &w, W g, W &square, W &buffer, W &mean) {
+    for_each<T, 5>(table, span, scale, [=](W &w, W g, W &square, W &buffer, W &mean) {
         g = penalized(w, g, decay, HAS(MAXIMIZE));
         square = square * alpha + g * g * share;
         W spread = square;
@@ -211,7 +206,7 @@ __global__ void adagrad(Table table, const double *row, const float *scale, cons
                         int *skipped, int terms) {
     enum { RATE, EPS, DECAY, MAXIMIZE, FULL_RATE, RATE_DECAY, STEP };
     typedef typename Wide<T>::type W;
-    const Span span = span_of_block(table, CHUNK);
+    const Span span = span_of_block(table);
     if (skips(table, span, found_inf, skipped)) return;
     const double *numbers = row + table.numbers[span.which];
     const int before = skipped_before(table, span, skipped);
@@ -219,7 +214,7 @@ __global__ void adagrad(Table table, const double *row, const float *scale, cons
     if (before)
         rate = numbers[FULL_RATE] / (1.0 + (numbers[STEP] - before - 1.0) * numbers[RATE_DECAY]);
     const W eps = numbers[EPS], decay = numbers[DECAY];
-    for_each<T>(table, span, scale, [=](W &w, W g, W &total, W &, W &) {
+    for_each<T, 3>(table, span, scale, [=](W &w, W g, W &total, W &, W &) {
         g = penalized(w, g, decay, HAS(MAXIMIZE));
         total = total + g * g;
         w = w - g / (square_root(total) + eps) * rate;
@@ -242,7 +237,7 @@ template <typename T> __global__ void write(Values values, T *out) {
 template <typename T> __global__ void squares(Table table, double *sums) {
     typedef typename Wide<T>::type W;
     W sum = 0;
-    for_each<T>(table, span_of_block(table, LONG_CHUNK), 0,
+    for_each<T, 2>(table, span_of_block(table), 0,
                 [&](W &, W g, W &, W &, W &) { sum += g * g; });
     const double total = over_block((double)sum, Add(), 0.0);
     if (threadIdx.x == 0) sums[blockIdx.x] = total;
@@ -266,7 +261,7 @@ __global__ void __launch_bounds__(1024) clipping(
 template <typename T> __global__ void scale(Table table, const double *factor) {
     typedef typename Wide<T>::type W;
     const W by = *factor;
-    for_each<T>(table, span_of_block(table, CHUNK), 0,
+    for_each<T, 2>(table, span_of_block(table), 0,
                 [=](W &, W &g, W &, W &, W &) { g = g * by; }, true);
 }
 
@@ -276,7 +271,7 @@ __global__ void unscale(Table table, const float *scale, float *found_inf) {
     typedef typename Wide<T>::type W;
     const W divisor = scale ? (W)*scale : (W)1;
     bool found = false;
-    for_each<T>(table, span_of_block(table, CHUNK), 0, [&](W &, W &g, W &, W &, W &) {
+    for_each<T, 2>(table, span_of_block(table), 0, [&](W &, W &g, W &, W &, W &) {
         found = found || !(g - g == 0);  // infinity less infinity is NaN
         g = g / divisor;
     }, scale != 0);

@@ -12,6 +12,7 @@
 // kernel integers: e E f d b h i l
 // kernel choice:
 #include "numbers.cuh"
+#include "packs.cuh"
 
 typedef unsigned int Word;
 typedef unsigned long long Long;
@@ -52,25 +53,18 @@ __device__ Start begin(Long *state, Long calls) {
     return Start{seen[0], seen[1]};
 }
 
-template <typename T, int N> struct alignas(sizeof(T) * N > 16 ? 16 : sizeof(T) * N) Group { T at[N]; };
-
 // out[i] = draw(words of its call, i) for all i below count, N of them at a time.
 template <int N, typename T, typename Draw>
 __device__ void fill(T *out, Long count, Long *state, Draw draw) {
-    typedef Group<T, N> Values;
     const Long calls = (count + N - 1) / N, stride = (Long)gridDim.x * blockDim.x;
     const Start start = begin(state, calls);
-    const bool aligned = (Long)out % alignof(Values) == 0;
+    const bool aligned = Pack<T, N>::begins(out);
     for (Long call = (Long)blockIdx.x * blockDim.x + threadIdx.x; call < calls; call += stride) {
         const Long first = call * N;
         const Words words = philox(start.seed, start.offset + call);
-        Values values;
+        Pack<T, N> values;
         draw(words, first, values.at);
-        if (aligned && first + N <= count)
-            *(Values *)(out + first) = values;
-        else
-            for (int i = 0; i < N && first + i < count; i++)
-                out[first + i] = values.at[i];
+        values.write(out + first, aligned && first + N <= count, count - first);
     }
 }
 

@@ -16,14 +16,15 @@ from nanotorch.backend.cuda.kernels import available, launch
 Array = Any
 
 MOST = 64  # arrays of a table, as optimizers.cu has it
-CHUNK, LONG_CHUNK = 1024, 8192  # elements of a block
+# Elements of a block: in updates of few elements, of at least MANY, and in sums of squares.
+SHORT_CHUNK, CHUNK, LONG_CHUNK, MANY = 1024, 4096, 8192, 2**22
 THREADS = 256
 FLOATING = "eEfd"
 PARAMETER, GRADIENT, STATE = range(3)  # columns; up to three of state
 
 _TABLE = numpy.dtype(
     [("at", "u8", (5, MOST)), ("size", "i8", (MOST,)), ("first_block", "i4", (MOST,)),
-     ("numbers", "i4", (MOST,)), ("index", "i4", (MOST,)), ("count", "i4")],
+     ("numbers", "i4", (MOST,)), ("index", "i4", (MOST,)), ("count", "i4"), ("chunk", "i4")],
     align=True,
 )  # fmt: skip
 _MOST_NUMBERS = 256
@@ -55,15 +56,16 @@ class Table:
     A row has the arrays of one: parameter, gradient, states; None where there is none.
     """
 
-    def __init__(self, rows: Sequence[Sequence[Array | None]], chunk: int = CHUNK) -> None:
+    def __init__(self, rows: Sequence[Sequence[Array | None]], chunk: int | None = None) -> None:
         self.argument = numpy.zeros(1, _TABLE)
         table = self.argument[0]
         self._at = table["at"]
         self.numbers, self.index = table["numbers"], table["index"]
-        table["count"] = len(rows)
+        sizes = [next(array.size for array in row if array is not None) for row in rows]
+        chunk = chunk or (SHORT_CHUNK if sum(sizes) < MANY else CHUNK)
+        table["count"], table["chunk"] = len(rows), chunk
         self.blocks = 0
-        for i, row in enumerate(rows):
-            size = next(array.size for array in row if array is not None)
+        for i, (row, size) in enumerate(zip(rows, sizes, strict=True)):
             table["size"][i], table["first_block"][i] = size, self.blocks
             self.blocks += -(-size // chunk)
             for column, array in enumerate(row):
@@ -81,7 +83,7 @@ class Table:
             launch(xp, "optimizers", kernel, kind, (self.blocks,), (THREADS,), given)
 
 
-def tables_of(rows: Sequence[Sequence[Array | None]], chunk: int = CHUNK) -> list[Table]:
+def tables_of(rows: Sequence[Sequence[Array | None]], chunk: int | None = None) -> list[Table]:
     """As many tables as these rows need."""
     return [Table(rows[i : i + MOST], chunk) for i in range(0, len(rows), MOST)]
 
