@@ -2,28 +2,41 @@
 //
 // kernel column_sums: ff dd ee EE ef Ef fe fE
 #include "numbers.cuh"
+#include "packs.cuh"
 
-// y (gridDim.y, n): the sums over `portion` rows each. A block has `width` columns side by side, and
-// its threads read as many rows at once as there are threads for.
+// y (gridDim.y, n): the sums over `portion` rows each. A block has `width` columns side by side, four
+// for a thread, and its threads read as many rows at once as there are threads for.
 template <typename T, typename Y>
 __global__ void column_sums(const T* x, const T* g, Y* y, long long rows, long long n,
                             long long portion, int width) {
     typedef typename Wide<T>::type W;
-    __shared__ W sums[256];
-    const int together = blockDim.x / width, row = threadIdx.x / width;
-    const long long column = (long long)blockIdx.x * width + threadIdx.x % width;
+    __shared__ Pack<W, 4> sums[256];
+    const int packs = (width + 3) / 4, together = blockDim.x / packs, row = threadIdx.x / packs;
+    const int within = threadIdx.x % packs * 4;
+    const long long column = (long long)blockIdx.x * width + within;
+    const long long left = n - column < width - within ? n - column : width - within;
+    const bool whole = Pack<T, 4>::begins(x) && Pack<T, 4>::begins(g) && n % 4 == 0 && left >= 4;
     const long long first = blockIdx.y * portion;
     const long long end = first + portion < rows ? first + portion : rows;
-    W sum = 0;
-    if (row < together && column < n)
+    Pack<W, 4> sum = {};
+    if (left > 0)
 #pragma unroll 4
-        for (long long k = first + row; k < end; k += together)
-            sum += wide(x[k * n + column]) * (g ? wide(g[k * n + column]) : (W)1);
+        for (long long k = first + row; k < end; k += together) {
+            Pack<T, 4> a = {}, b = {};
+            a.read(x + k * n + column, whole, left);
+            if (g) b.read(g + k * n + column, whole, left);
+            for (int c = 0; c < 4; c++)
+                sum.at[c] += wide(a.at[c]) * (g ? wide(b.at[c]) : (W)1);
+        }
     sums[threadIdx.x] = sum;
-    for (int left = together; left > 1; left = (left + 1) / 2) {
-        const int half = (left + 1) / 2;
+    for (int rest = together; rest > 1; rest = (rest + 1) / 2) {
+        const int half = (rest + 1) / 2;
         __syncthreads();
-        if (row < left - half) sums[threadIdx.x] += sums[threadIdx.x + half * width];
+        if (row < rest - half)
+            for (int c = 0; c < 4; c++)
+                sums[threadIdx.x].at[c] += sums[threadIdx.x + half * packs].at[c];
     }
-    if (row == 0 && column < n) y[blockIdx.y * n + column] = narrow<Y>(sums[threadIdx.x]);
+    if (row) return;
+    for (int c = 0; c < 4 && c < left; c++)
+        y[blockIdx.y * n + column + c] = narrow<Y>(sums[threadIdx.x].at[c]);
 }

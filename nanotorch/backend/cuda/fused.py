@@ -392,7 +392,8 @@ def add_rows(xp: Any, x: Array, y: Array, g: Any = NOWHERE) -> None:
     target = y if count == 1 else xp.empty((count, n), WIDE[kind])
     launch(
         xp, "columns", "column_sums", kind + target.dtype.char, (-(-n // width), count),
-        (THREADS,), (x, g, target, *map(numpy.int64, (rows, n, portion)), numpy.int32(width)),
+        (-(-width // 4) * (THREADS // width),),
+        (x, g, target, *map(numpy.int64, (rows, n, portion)), numpy.int32(width)),
     )  # fmt: skip
     if target is not y:
         add_rows(xp, target, y)
