@@ -614,6 +614,44 @@ def test_a_bias_is_added_to_each_row(shape: tuple[int, ...], dtype: str, xp: Any
         numpy.testing.assert_array_equal(of_x.get(), expected.astype(x.dtype))
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("shape", [(9, 3), (700, 2), (1000, 10), (64, 256), (50, 257), (90, 1028)])
+def test_columns_are_summed_wherever_rows_begin(
+    shape: tuple[int, int], dtype: str, xp: Any
+) -> None:
+    for start in (0, 1):
+        x = numpy.random.default_rng(9).normal(size=math.prod(shape) + start)
+        x = x.astype(kind_of(dtype))
+        given = on_device(x, xp=xp)[0][start:].reshape(shape)
+        y = fused.leading_sum(xp, given, 1)
+        close(y.get(), x[start:].reshape(shape).astype("float64").sum(0), dtype)
+
+
+def test_a_step_in_bfloat16_takes_no_elementwise_kernel_of_cupy(cuda: str, xp: Any) -> None:
+    if xp is not cp:
+        pytest.skip("launches are counted by name on the look-alike")
+    pytest.importorskip("ml_dtypes")
+    with nt.device("cuda"):
+        sizes = (16, 8), (8, 8), (8, 3)
+        first, second, third = (nt.nn.Linear(n, m) for n, m in sizes)
+        x, target = nt.rand(40, 16), nt.zeros(40, dtype=nt.int64)
+    for _ in range(2):  # the first one also makes the word of the checks
+        launched.clear()
+        before = cp.counts.launches
+        with nt.autocast("cuda", dtype=nt.bfloat16):
+            y = third(nt.relu(second(nt.relu(first(x)))))
+            loss = nt.nn.functional.cross_entropy(y, target)
+        nt.autograd.grad(loss, [*first.parameters(), *second.parameters(), *third.parameters()])
+    assert launched["cast<float, __nv_bfloat16>"] == 8  # x, the parameters, one gradient
+    assert launched["cast<__nv_bfloat16, float>"] == 7  # the output, the gradients
+    assert launched["add_row<__nv_bfloat16>"] == 3
+    assert (
+        launched["activation<__nv_bfloat16>"] == launched["activation_reverse<__nv_bfloat16>"] == 2
+    )
+    products, ones = 8, 1  # the cotangent of the loss is 1
+    assert cp.counts.launches - before == launched.total() + products + ones
+
+
 def test_what_the_kernels_do_not_do_is_left_to_the_op(xp: Any) -> None:
     shapes = ((4, 6), "f"), ((4, 6), "f"), ((4, 6), "e"), ((0, 6), "f")
     x, t, half, empty = on_device(*(numpy.ones(*given) for given in shapes), xp=xp)

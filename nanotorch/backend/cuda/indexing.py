@@ -15,7 +15,7 @@ from typing import Any
 import numpy
 
 from nanotorch.backend.cuda import checks
-from nanotorch.backend.cuda.fused import output, written
+from nanotorch.backend.cuda.fused import WIDE, output, written
 from nanotorch.backend.cuda.kernels import available as available, launch
 from nanotorch.backend.cuda.tables import NOWHERE
 from nanotorch.backend.devices import broadcast_shapes
@@ -32,7 +32,6 @@ THREADS, WARPS, MOST_BLOCKS = 256, 4, 4096
 # What is copied at once, by its bytes.
 _OPAQUE = ((16, "4"), (8, "L"), (4, "I"), (2, "H"), (1, "B"))
 _int32, _int64 = numpy.int32, numpy.int64
-WIDE = {"e": "f"}  # what sums are taken in, if in another dtype
 
 
 def take(
