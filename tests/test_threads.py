@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 import threading
+import types
 from typing import Any
 
 import numpy as np
 import pytest
 
 import nanotorch as nt
-from nanotorch.backend import threads
+from nanotorch.backend import threads, workers
 from nanotorch.backend.workers import side_by_side
+
+OTHERS_ARE_BUSY = workers.others_are_busy
+
+
+@pytest.fixture(autouse=True)
+def idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other processor counts as free, whatever ran before a test."""
+    monkeypatch.setattr(workers, "others_are_busy", lambda: False)
 
 
 @pytest.fixture
@@ -238,6 +247,39 @@ def test_threads_are_used_again() -> None:
         assert who[0] is threading.current_thread()
         seen.append(set(who))
     assert len(seen[0]) == 3 and seen[0] == seen[1] == seen[2]
+
+
+@pytest.mark.parametrize("seconds, busy", [(0.0, False), (0.4, False), (0.9, True)])
+def test_other_threads_are_busy_if_they_took_half_a_processor_lately(
+    seconds: float, busy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one second, in which this thread took 0.5 and a helper 0.3 of two processors."""
+    times = {"perf_counter": 10.0, "process_time": 7.0, "thread_time": 4.0}
+    clock = types.SimpleNamespace(
+        pthread_getcpuclockid=None, **{name: lambda n=name: times[n] for name in times}
+    )
+    helper = types.SimpleNamespace(seconds=lambda: times["perf_counter"] * 0.3)
+    monkeypatch.setattr(workers, "time", clock)
+    monkeypatch.setattr(workers, "_helpers", [helper])
+    monkeypatch.setattr(workers, "_busy", not busy)
+    monkeypatch.setattr(workers, "_reading", (10.0, 0.0))
+    assert OTHERS_ARE_BUSY() is not busy  # too little time has passed to look again
+    for _ in range(2):
+        times["perf_counter"] += 1.0
+        times["thread_time"] += 0.5
+        times["process_time"] += 0.8 + seconds
+        answer = OTHERS_ARE_BUSY()
+    assert answer is busy
+
+
+def test_where_the_only_other_processor_is_busy_one_thread_does_everything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(workers, "_processors", lambda: ({0, 1}, {1}))
+    monkeypatch.setattr(workers, "others_are_busy", lambda: True)
+    done: list[tuple[int, threading.Thread]] = []
+    side_by_side(lambda number: done.append((number, threading.current_thread())), 2)
+    assert done == [(number, threading.current_thread()) for number in range(2)]
 
 
 def test_an_error_in_any_thread_is_raised_and_the_thread_goes_on_working() -> None:
