@@ -4,28 +4,29 @@
 #include "numbers.cuh"
 #include "packs.cuh"
 
-// y (gridDim.y, n): the sums over `portion` rows each. A block has `width` columns side by side, four
-// for a thread, and its threads read as many rows at once as there are threads for.
+// y (gridDim.y, n): the sums over `portion` rows each. A block has `width` columns side by side, `each`
+// (1, or MOST of halves) for a thread, and its threads read as many rows at once as there are threads
+// for.
 template <typename T, typename Y>
 __global__ void column_sums(const T* x, const T* g, Y* y, long long rows, long long n,
-                            long long portion, int width) {
+                            long long portion, int width, int each) {
     typedef typename Wide<T>::type W;
-    __shared__ Pack<W, 4> sums[256];
-    const int packs = (width + 3) / 4, together = blockDim.x / packs, row = threadIdx.x / packs;
-    const int within = threadIdx.x % packs * 4;
-    const long long column = (long long)blockIdx.x * width + within;
-    const long long left = n - column < width - within ? n - column : width - within;
-    const bool whole = Pack<T, 4>::begins(x) && Pack<T, 4>::begins(g) && n % 4 == 0 && left >= 4;
+    enum { MOST = sizeof(T) == 2 ? 4 : 1 };
+    __shared__ Pack<W, MOST> sums[256];
+    const int packs = width / each, together = blockDim.x / packs, row = threadIdx.x / packs;
+    const long long column = (long long)blockIdx.x * width + threadIdx.x % packs * each;
+    const long long left = n - column < each ? n - column : each;
+    const bool whole = Pack<T, MOST>::begins(x) && Pack<T, MOST>::begins(g) && n % MOST == 0 && left == MOST;
     const long long first = blockIdx.y * portion;
     const long long end = first + portion < rows ? first + portion : rows;
-    Pack<W, 4> sum = {};
-    if (left > 0)
+    Pack<W, MOST> sum = {};
+    if (left > 0 && row < together)
 #pragma unroll 4
         for (long long k = first + row; k < end; k += together) {
-            Pack<T, 4> a = {}, b = {};
+            Pack<T, MOST> a = {}, b = {};
             a.read(x + k * n + column, whole, left);
             if (g) b.read(g + k * n + column, whole, left);
-            for (int c = 0; c < 4; c++)
+            for (int c = 0; c < MOST; c++)
                 sum.at[c] += wide(a.at[c]) * (g ? wide(b.at[c]) : (W)1);
         }
     sums[threadIdx.x] = sum;
@@ -33,10 +34,9 @@ __global__ void column_sums(const T* x, const T* g, Y* y, long long rows, long l
         const int half = (rest + 1) / 2;
         __syncthreads();
         if (row < rest - half)
-            for (int c = 0; c < 4; c++)
+            for (int c = 0; c < MOST; c++)
                 sums[threadIdx.x].at[c] += sums[threadIdx.x + half * packs].at[c];
     }
-    if (row) return;
-    for (int c = 0; c < 4 && c < left; c++)
+    for (int c = 0; row == 0 && c < left; c++)
         y[blockIdx.y * n + column + c] = narrow<Y>(sums[threadIdx.x].at[c]);
 }

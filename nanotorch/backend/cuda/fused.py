@@ -388,12 +388,12 @@ def add_rows(xp: Any, x: Array, y: Array, g: Any = NOWHERE) -> None:
         return
     rows, width = x.size // n, min(n, THREADS)
     portion = max(ONE_BLOCK // 2 // width, -(-rows // 512))  # a function of the sizes alone
-    count = -(-rows // portion)
+    count, each = -(-rows // portion), 4 if x.itemsize == 2 and width == THREADS else 1
     target = y if count == 1 else xp.empty((count, n), WIDE[kind])
     launch(
         xp, "columns", "column_sums", kind + target.dtype.char, (-(-n // width), count),
-        (-(-width // 4) * (THREADS // width),),
-        (x, g, target, *map(numpy.int64, (rows, n, portion)), numpy.int32(width)),
+        (THREADS // each,),
+        (x, g, target, *map(numpy.int64, (rows, n, portion)), *map(numpy.int32, (width, each))),
     )  # fmt: skip
     if target is not y:
         add_rows(xp, target, y)

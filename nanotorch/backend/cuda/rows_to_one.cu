@@ -18,7 +18,7 @@ template <int LANES, int ROWS, int EACH> struct Lanes {
     enum { lanes = LANES, rows = ROWS, each = EACH };
     // Blocks of 256 threads that a multiprocessor has registers for: 1024 bytes are one's of each.
     template <typename T> static constexpr int blocks() {
-        return 1024 / (EACH * (ROWS + 1) * sizeof(T) + 80);
+        return 1024 / (EACH * (ROWS + 1) * sizeof(T) + 96);
     }
 };
 
