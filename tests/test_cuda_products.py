@@ -22,7 +22,8 @@ from strict_cupy import cublas as imitated
 
 import nanotorch as nt
 from nanotorch import backend
-from nanotorch.backend.cuda import contraction, cublas
+from nanotorch.backend.cuda import cublas
+from nanotorch.cuda import contraction
 
 LIMITS = {"float64": 1e-12, "float32": 2e-6, "float16": 1e-3, "bfloat16": 8e-3}
 DTYPES = list(LIMITS)

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from nanotorch.amp import scaling
 from nanotorch.autograd.grad_mode import live
 from nanotorch.backend import (
     array_module,
@@ -22,7 +23,6 @@ from nanotorch.backend import (
     stored,
     to_device,
 )
-from nanotorch.backend.cuda import scaling
 from nanotorch.tensor import Tensor
 
 READY, UNSCALED, STEPPED = "ready", "unscaled", "stepped"

@@ -12,19 +12,18 @@ from typing import Any
 from nanotorch.backend import Array, constant, cuda_parts, is_array
 from nanotorch.backend.cuda import (
     checks,
-    contraction,
     cublas,
     fused,
     graphs,
     indexing as device,
     kernels,
     philox,
-    scaling,
     tables,
     transfer,
 )
 from nanotorch.backend.dtypes import float64
 from nanotorch.backend.halves import DEVICE_KERNELS
+from nanotorch.cuda import contraction
 from nanotorch.ops import (
     activations,
     binary_losses,
@@ -438,6 +437,6 @@ KERNELS: dict[type, Callable[..., Any]] = {
 
 DEVICE_KERNELS.update(KERNELS)
 vars(cuda_parts).update(
-    checks=checks, graphs=graphs, indexing=device, kernels=kernels, philox=philox, scaling=scaling,
+    checks=checks, graphs=graphs, indexing=device, kernels=kernels, philox=philox,
     tables=tables, transfer=transfer,
 )  # fmt: skip

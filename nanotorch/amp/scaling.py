@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy
-
+from nanotorch.backend import HOST
 from nanotorch.backend.cuda import kernels, tables
-from nanotorch.backend.devices import HOST
 
 Array = Any
 
@@ -41,7 +39,7 @@ def grow(
     """The next scale: times `backoff` after infinities, times `growth` after `interval` steps
     without one; `steps` counts them, a 0-dim int32 array. found_inf becomes 0 again."""
     if xp is not HOST and kernels.available(xp):
-        factors = numpy.float32(growth), numpy.float32(backoff), numpy.int32(interval)
+        factors = xp.float32(growth), xp.float32(backoff), xp.int32(interval)
         given = scale, steps, found_inf, *factors
         kernels.launch(xp, "optimizers", "grow", "", (1,), (1,), given)
         return
