@@ -217,6 +217,11 @@ def for_blocks(
     numbers_at_once = even(number, pairs // heads_at_once if heads_at_once == heads else 1)
     groups = [(n, h) for n in slices(number, numbers_at_once) for h in slices(heads, heads_at_once)]
 
+    triangle = None
+    if causal:
+        places = xp.arange(rows)
+        triangle = hidden_by(xp, places > places[:, None], query.dtype)
+
     def run(first: int, step: int) -> None:
         arrays = 1 if value is None else 2
         memory = xp.empty((arrays, numbers_at_once * heads_at_once * rows * columns), query.dtype)
@@ -231,7 +236,8 @@ def for_blocks(
                 values = value[groups[place]].swapaxes(-1, -2).copy("C")
             for r in slices(length, rows):
                 queries = (*groups[place], r)
-                work(block(xp, query, scaled, mask, draw, queries, memory, causal, dropout), values)
+                weights = block(xp, query, scaled, mask, draw, queries, memory, triangle, dropout)
+                work(weights, values)
 
     if xp is not HOST:
         run(0, 1)
@@ -245,11 +251,12 @@ def for_blocks(
 
 def block(
     xp: Any, query: Array, scaled: Array, mask: Array | None, draw: Any,
-    queries: tuple[slice, slice, slice], memory: Array, causal: bool, dropout: float,
+    queries: tuple[slice, slice, slice], memory: Array, triangle: Array | None, dropout: float,
 ) -> Block:  # fmt: skip
-    """The weights of some queries, in `memory`; `scaled` is keyᵀ · scale of their heads."""
+    """The weights of some queries, in `memory`; `scaled` is keyᵀ · scale of their heads; `triangle`
+    is added to the scores of the queries' own keys where they are causal."""
     (n, h, r), columns = queries, scaled.shape[-1]
-    limit = min(columns, r.stop) if causal else columns
+    limit = columns if triangle is None else min(columns, r.stop)
     x = query[queries]
     shape = (*x.shape[:3], limit)
     memory = memory[:, : math.prod(shape)]
@@ -262,9 +269,8 @@ def block(
             shown = mask[tuple(s if size > 1 else slice(None) for s, size in places)]
             added = hidden_by(xp, ~shown, scores.dtype) if shown.dtype.kind == "b" else shown
             xp.add(scores, added, out=scores)
-        if causal and r.start < limit:
-            beyond = xp.arange(r.start, limit) > xp.arange(r.start, r.stop)[:, None]
-            scores[..., r.start :] += hidden_by(xp, beyond, scores.dtype)
+        if triangle is not None and r.start < limit:
+            scores[..., r.start :] += triangle[: shape[2], : limit - r.start]
 
     def sums(less: Any) -> Array:
         if less is not None:
