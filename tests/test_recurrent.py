@@ -300,6 +300,16 @@ def test_dropout_in_one_layer_warns() -> None:
         lstm(dropout=0.5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_without_sequences_has_an_output_and_gradients_of_0(kind: str) -> None:
+    layer = getattr(nn, kind)(3, 4, bidirectional=True)
+    x = nt.randn(5, 0, 3, requires_grad=True)
+    output, _ = layer(x)
+    output.sum().backward()
+    assert output.shape == (5, 0, 8) and x.grad.shape == (5, 0, 3)
+    assert all((p.grad == 0).all() for p in layer.parameters())
+
+
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("mode", GATES)
 @pytest.mark.parametrize(

@@ -28,8 +28,8 @@ CACHED = 1 << 17  # numbers in the gates of the steps that are prepared at once:
 class Recurrence(Fused):
     """y = the states after each step, of shape (1, rows, hidden), or (2, …) with an LSTM's cells
 
-    With `with_gates`, an LSTM's four gates follow, as `of_steps` reads them: reverse needs them and
-    computes them again where they are not there. The rules share one reverse pass, whose
+    With `with_gates`, an LSTM's four gates follow, as `Run.planes` reads them: reverse needs them,
+    and computes them again where they are not there. The rules share one reverse pass, whose
     derivatives are those of `step_by_step`.
     """
 
@@ -123,7 +123,7 @@ class RecurrenceReverse(Primitive):
         out = xp.empty(shape, pre.dtype) if out is None else out
         below, result = out[rows:], planes(out[:rows], count)
         below[...] = 0
-        at_once = max(CACHED // (count * width), batch_sizes[0])
+        at_once = max(CACHED // (count * width), batch_sizes[0])  # rows, of one step at least
         cell = Cell(xp, mode, pre, weight, bias, at_once)
         back = blocks(xp, weight, batch_sizes[0])
         dh_below, dc_below, dh_all, dc_all = xp.zeros((4, batch_sizes[0], width), pre.dtype)
@@ -190,7 +190,8 @@ class Cell:
         self.memory: dict[tuple[str, Any], Array] = {}
 
     def room(self, name: str, count: int, rows: int | tuple[int, int]) -> Array:
-        """Memory for planes of that many rows: the same for the same name and size."""
+        """Memory for planes of that many rows, or (steps, rows): the same for the same name and
+        size."""
         if (name, rows) not in self.memory:
             shape = (count, *(rows if isinstance(rows, tuple) else (rows,)), self.width)
             self.memory[name, rows] = self.xp.empty(shape, self.dtype)
@@ -256,10 +257,8 @@ class Cell:
                 xp.multiply(next_h, next_h, out=rates)
                 xp.subtract(1, rates, out=rates)
             return (rates[:, None],)
-        rates, (past, other) = (
-            self.room("rates", 4, (steps, size)),
-            self.room("past", 2, (steps, size)),
-        )
+        rates = self.room("rates", 4, (steps, size))
+        past, other = self.room("past", 2, (steps, size))
         if not known:
             x = self.room("gates", len(self.weights), steps * size)
             flat = h.reshape(steps * size, self.width), gates.swapaxes(0, 1).reshape(x.shape)
@@ -390,7 +389,7 @@ class Run(NamedTuple):
 
     def parts(self, most_rows: int) -> Iterator[tuple[slice, slice]]:
         """Runs of steps of at most so many rows, the last one first: as they are and reversed."""
-        most = most_rows // self.size
+        most = max(most_rows // max(self.size, 1), 1)
         for stop in range(self.length, 0, -most):
             start = max(stop - most, 0)
             yield slice(start, stop), slice(stop - 1, start - 1 if start else None, -1)
@@ -423,7 +422,7 @@ def earlier(xp: Any, states: Array, first: Array, part: slice) -> Array:
 
 
 def state_before(states: Any, initial: Any, batch_sizes: Sequence[int], backwards: bool) -> Any:
-    """`state` for the rows of all steps."""
+    """The states before all steps, row by row."""
     count = batch_sizes[0]
     if batch_sizes[-1] == count:
         rest = ops.narrow(states, 0, count if backwards else 0, states.shape[0] - count)
