@@ -8,6 +8,7 @@
 // kernel add_blocks: f d
 #include "numbers.cuh"
 #include "elementwise.cuh"
+#include "packs.cuh"
 
 const int WARPS = 8;  // of a block
 const int MOST = 8;   // groups of rows whose losses a block adds up: see elementwise.cuh
@@ -21,27 +22,6 @@ template <int LANES, int ROWS, int EACH> struct Lanes {
         return 1024 / (EACH * (ROWS + 1) * sizeof(T) + 96);
     }
 };
-
-// 16 bytes of a row, which a lane reads at once; its next ones lie LANES times as far.
-template <typename T> struct alignas(16) Piece {
-    enum { size = 16 / sizeof(T) };
-    T a[size];
-};
-
-// What the lane `within` of those of a row has of its k elements at x: 0 where there are none.
-template <typename T, int LANES, int PIECES>
-__device__ __forceinline__ void read(Piece<T> (&held)[PIECES], const T* x, bool here, int within,
-                                     int k, bool aligned) {
-#pragma unroll
-    for (int p = 0; p < PIECES; p++) {
-        const int j = (p * LANES + within) * Piece<T>::size;
-        if (aligned && here && j < k)
-            held[p] = *(const Piece<T>*)(x + j);
-        else
-#pragma unroll
-            for (int e = 0; e < Piece<T>::size; e++) held[p].a[e] = here && j + e < k ? x[j + e] : (T)0;
-    }
-}
 
 // The loss and the sum of the slopes, of which the threads of a block have parts.
 template <typename T>
@@ -61,17 +41,17 @@ __global__ void __launch_bounds__(256, Width::template blocks<T>()) rows_to_one(
     const T* __restrict__ x, const T* weight, const T* bias, const T* target, const T* g, T* z,
     T* slopes, T* gradients, T* sums, T* loss, T* bias_gradient, long long n, int k, int groups,
     int which, double divisor) {
-    enum { LANES = Width::lanes, ROWS = Width::rows, SIZE = Piece<T>::size, APART = 32 / LANES };
-    enum { PIECES = Width::each / SIZE, ALL = ROWS * APART == 32 };  // ALL: a warp takes all 32 rows
-    __shared__ Piece<T> pieces[LANES * PIECES];
+    enum { LANES = Width::lanes, ROWS = Width::rows, SIZE = 16 / sizeof(T), APART = 32 / LANES };
+    enum { PACKS = Width::each / SIZE, ALL = ROWS * APART == 32 };  // ALL: a warp takes all 32 rows
+    __shared__ Pack<T, SIZE> weights[LANES * PACKS];
     __shared__ T of_rows[2][MOST][32], of_groups[2][MOST];
-    T* const row = pieces[0].a;
+    T* const row = weights[0].at;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, within = lane % LANES;
     // Of the rows at once, the one whose loss and slope this lane computes.
     const int mine = within % ROWS, above = lane / LANES + (ALL ? 0 : warp * 4);
-    const bool aligned = k % SIZE == 0 && (size_t)x % sizeof(Piece<T>) == 0;
+    const bool aligned = k % SIZE == 0 && Pack<T, SIZE>::begins(x);
     const T factor = target ? *g / (T)divisor : (T)0, shift = bias ? *bias : (T)0;
-    Piece<T> held[ROWS][PIECES], total[PIECES] = {};
+    Pack<T, SIZE> held[ROWS][PACKS], total[PACKS] = {};
     if (weight)
         for (int j = threadIdx.x; j < LANES * Width::each; j += 32 * WARPS)
             row[j] = j < k ? weight[j] : (T)0;
@@ -87,16 +67,21 @@ __global__ void __launch_bounds__(256, Width::template blocks<T>()) rows_to_one(
                 T value = 0, slope = 0;
 #pragma unroll
                 for (int r = 0; r < ROWS; r++)
-                    read<T, LANES, PIECES>(held[r], x + (start + r * APART) * k,
-                                           start + r * APART < n, within, k, aligned);
+#pragma unroll
+                    for (int p = 0; p < PACKS; p++) {
+                        const long long other = start + r * APART;
+                        const int j = (p * LANES + within) * SIZE, left = other < n ? k - j : 0;
+                        held[r][p] = {};
+                        held[r][p].read(x + other * k + j, aligned && left > 0, left);
+                    }
 #pragma unroll
                 for (int r = 0; weight && r < ROWS; r++) {
                     T sum = 0;
 #pragma unroll
-                    for (int p = 0; p < PIECES; p++)
+                    for (int p = 0; p < PACKS; p++)
 #pragma unroll
                         for (int e = 0; e < SIZE; e++)
-                            sum += held[r][p].a[e] * pieces[p * LANES + within].a[e];
+                            sum += held[r][p].at[e] * weights[p * LANES + within].at[e];
 #pragma unroll
                     for (int distance = LANES / 2; distance > 0; distance /= 2)
                         sum += __shfl_xor_sync(0xffffffffu, sum, distance);
@@ -119,9 +104,9 @@ __global__ void __launch_bounds__(256, Width::template blocks<T>()) rows_to_one(
                 for (int r = 0; r < ROWS; r++) {
                     const T s = __shfl_sync(0xffffffffu, slope, r, LANES);
 #pragma unroll
-                    for (int p = 0; p < PIECES; p++)
+                    for (int p = 0; p < PACKS; p++)
 #pragma unroll
-                        for (int e = 0; e < SIZE; e++) total[p].a[e] += s * held[r][p].a[e];
+                        for (int e = 0; e < SIZE; e++) total[p].at[e] += s * held[r][p].at[e];
                 }
             }
         if (ALL || lane < 4) {
@@ -143,7 +128,7 @@ __global__ void __launch_bounds__(256, Width::template blocks<T>()) rows_to_one(
 #pragma unroll
             for (int e = 0; e < Width::each; e++) {
                 const int j = (e / SIZE * LANES + within) * SIZE + e % SIZE;
-                T sum = total[e / SIZE].a[e % SIZE];
+                T sum = total[e / SIZE].at[e % SIZE];
                 for (int distance = LANES; distance < 32; distance *= 2)
                     sum += __shfl_xor_sync(0xffffffffu, sum, distance);
                 if (lane < LANES && j < k) row[j] = turn ? row[j] + sum : sum;
