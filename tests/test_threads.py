@@ -249,6 +249,41 @@ def test_threads_are_used_again() -> None:
     assert len(seen[0]) == 3 and seen[0] == seen[1] == seen[2]
 
 
+@pytest.mark.parametrize("kind, multiplied_by", [
+    ("columns", "matmul"), ("their rows", "matmul"), ("every other column", "dot"),
+    ("one row again and again", "dot"), ("rows that overlap", "dot"),
+])  # fmt: skip
+def test_a_part_of_a_larger_matrix_is_multiplied_where_it_lies(
+    kind: str, multiplied_by: str, counts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NumPy's dot copies it, which can take five times as long as the product; its matmul does not,
+    but is slow itself with what BLAS does not take."""
+    whole = np.random.default_rng(0).standard_normal((200, 500), np.float32)
+    a = {
+        "columns": whole[:, 50:250],
+        "their rows": whole[:, 50:250].T,
+        "every other column": whole[:, :400:2],
+        "one row again and again": np.broadcast_to(whole[:1, :200], (200, 200)),
+        "rows that overlap": np.lib.stride_tricks.sliding_window_view(whole[0, :399], 200),
+    }[kind]
+    b = whole[:, :100].copy()
+    called: set[str] = set()
+    for name in ("dot", "matmul"):
+        plain = getattr(np, name)
+
+        def noted(*inputs: Any, name: str = name, plain: Any = plain, **options: Any) -> Any:
+            called.add(name)
+            return plain(*inputs, **options)
+
+        monkeypatch.setattr(threads.numpy, name, noted)
+    products = [threads.dot(x, y) for x, y in ((a, b), (b.T, a))]
+    monkeypatch.undo()
+    assert called == {multiplied_by}
+    a = np.ascontiguousarray(a)
+    for y, expected in zip(products, (a @ b, b.T @ a), strict=True):
+        np.testing.assert_allclose(y, expected, rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize("seconds, busy", [(0.0, False), (0.4, False), (0.9, True)])
 def test_other_threads_are_busy_if_they_took_half_a_processor_lately(
     seconds: float, busy: bool, monkeypatch: pytest.MonkeyPatch

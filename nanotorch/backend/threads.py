@@ -138,6 +138,8 @@ def dot(a: Any, b: Any, out: Any = None) -> Any:
     work = rows * b.size
     if work <= WHOLE and (rows <= FEW_ROWS or b.shape[1] > 1):
         return numpy.dot(a, b, out=out)
+    if not (a.flags.forc and b.flags.forc) and _as_it_lies(a) and _as_it_lies(b):
+        return numpy.matmul(a, b, out=out)  # dot would copy what is part of a larger matrix
     columns = b.shape[1]
     if rows == 1 or (work > BETTER_ALONE and columns > 1 and not _few_rows(a, b, work)):
         return numpy.dot(a, b, out=out)
@@ -152,6 +154,14 @@ def dot(a: Any, b: Any, out: Any = None) -> Any:
         return numpy.dot(a, b, out=out)
     with one_blas_thread():
         return numpy.dot(a, b, out=out)
+
+
+def _as_it_lies(x: Any) -> bool:
+    """Whether BLAS takes the matrix x without a copy: one row, or column, lies behind the other."""
+    (rows, columns), (down, across), size = x.shape, x.strides, x.itemsize
+    return bool(
+        (across == size and down >= columns * size) or (down == size and across >= rows * size)
+    )
 
 
 def _few_rows(a: Any, b: Any, work: int) -> bool:
