@@ -183,8 +183,7 @@ class Cell:
         count, width = GATES[mode], weight.shape[1]
         self.xp, self.mode, self.width, self.dtype = xp, mode, width, pre.dtype
         self.pre = planes(pre, count)
-        self.weights = weight.reshape(count, width, width).swapaxes(1, 2)
-        self.blocks = blocks(xp, self.weights, most_rows)
+        self.blocks = blocks(xp, weight.reshape(count, width, width).swapaxes(1, 2), most_rows)
         self.bias = None if bias is None else bias.reshape(count, 1, width)
         self.half = xp.full((), 0.5, pre.dtype)
         self.memory: dict[tuple[str, Any], Array] = {}
@@ -201,18 +200,22 @@ class Cell:
         """The memory of gates, (…, gates, rows, width), as `gates` writes the product there."""
         return split(x, self.blocks.shape[-1])
 
-    def gates(self, h: Array, of_input: Array, x: Array, product: Array) -> Array:
+    def gates(
+        self, h: Array, of_input: Array, x: Array, product: Array, hidden: Array | None = None
+    ) -> Array:
         """x = the gates after the states h, with their nonlinearities, one plane for each.
 
-        LSTM: input, forget, new, output. GRU: reset, update, new.
+        LSTM: input, forget, new, output. GRU: reset, update, new, whose part of h goes into
+        `hidden` as well.
         """
         xp = self.xp
         xp.matmul(h, self.blocks, out=product)
         if self.bias is not None:
             x += self.bias
         if self.mode == "GRU":
-            new = x[2]
-            doors = x[:2]
+            doors, new = x[:2], x[2]
+            if hidden is not None:
+                hidden[...] = new
             doors += of_input[:2]
             doors *= self.half
             xp.tanh(doors, out=doors)
@@ -260,9 +263,10 @@ class Cell:
         rates = self.room("rates", 4, (steps, size))
         past, other = self.room("past", 2, (steps, size))
         if not known:
-            x = self.room("gates", len(self.weights), steps * size)
+            x = self.room("gates", len(self.pre), steps * size)
             flat = h.reshape(steps * size, self.width), gates.swapaxes(0, 1).reshape(x.shape)
-            gates = self.gates(*flat, x, self.product(x))
+            hidden = other.reshape(flat[0].shape)
+            gates = self.gates(*flat, x, self.product(x), hidden)
             gates = gates.reshape(len(x), steps, size, self.width).swapaxes(0, 1)
         if self.mode == "LSTM":
             # With h' = o tanh(c'), no derivative of a nonlinearity needs more than two calls.
@@ -282,9 +286,6 @@ class Cell:
                 rate -= other
             return rates.swapaxes(0, 1), past, f
         r, z, n = gates.swapaxes(0, 1)
-        hidden = xp.matmul(h, self.weights[2], out=other)
-        if self.bias is not None:
-            hidden += self.bias[2]
         first, of_r, of_z, of_n = rates
         xp.multiply(n, n, out=of_n)
         xp.subtract(1, of_n, out=of_n)
@@ -293,7 +294,7 @@ class Cell:
         xp.multiply(first, r, out=of_n)
         xp.subtract(1, r, out=of_r)
         of_r *= of_n
-        of_r *= hidden
+        of_r *= other
         xp.subtract(h, n, out=of_z)
         of_z *= z
         of_z *= past
