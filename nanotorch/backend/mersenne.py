@@ -216,10 +216,12 @@ class MersenneTwister:
         missing = count - len(values)
         if missing > 0:
             self._untouched = False
-            words = iter(self._bits.random_raw(2 * missing + 2 * (missing % 2)).tolist())
+            bits = self._stream or self._bits
+            words = iter(bits.random_raw(2 * missing + 2 * (missing % 2)).tolist())
             for a, b, c, d in zip(words, words, words, words):
-                angle = ((a << 32 | b) & 2**53 - 1) * ANGLE_UNIT
-                radius = sqrt(-2.0 * log1p(((c << 32 | d) & 2**53 - 1) * -(2.0**-53)))
+                # The lower 53 bits of the two words, in floats, which hold them.
+                angle = ((a & 2**21 - 1) * 2.0**32 + b) * ANGLE_UNIT
+                radius = sqrt(-2.0 * log1p(((c & 2**21 - 1) * 2.0**32 + d) * -(2.0**-53)))
                 values += radius * cos(angle), radius * sin(angle)
         if len(values) > count:
             self._kept_normal = values.pop()

@@ -329,7 +329,8 @@ def layer_norm(
     """
     dims = _last_dimensions("layer_norm", input, normalized_shape)
     normed("layer_norm", input, weight, bias)
-    scores = _scores(input, weight, dims, eps) if modes.grad else None
+    wanted = getattr(input, "requires_grad", False) or getattr(weight, "requires_grad", False)
+    scores = _scores(input, weight, dims, eps) if modes.grad and wanted else None
     if scores is not None or (weight is not None and _alike(input, weight)):
         fused: Tensor = ops.layer_norm(input, weight, bias, dims, eps, scores)
         return fused

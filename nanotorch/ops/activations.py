@@ -358,9 +358,10 @@ class Softmax(Primitive):
             total = totals(xp, columns.T, 1)
             return rows_of(xp, xp.true_divide(columns, total, out=columns), out)
         y = xp.subtract(x, largest_along(xp, x, dim), out=out)
-        own = y if y.ndim else out
-        y = xp.exp(y, out=own)
-        return xp.true_divide(y, beside(totals(xp, y, dim), x, dim), out=own)
+        if not y.ndim:
+            return xp.exp(y, out=out)
+        xp.exp(y, y)
+        return xp.true_divide(y, beside(totals(xp, y, dim), x, dim), y)
 
 
 class SoftmaxReverse(Primitive):
@@ -432,9 +433,8 @@ def stable_sigmoid(xp: Any, x: Array, out: Array | None = None) -> Array:
     y = xp.negative(x, out=out)
     if not x.ndim:
         return xp.reciprocal(xp.exp(y) + 1, out=out)
-    xp.exp(y, out=y)
-    xp.add(y, constant(y, 1), out=y)
-    return xp.reciprocal(y, out=y)
+    xp.add(xp.exp(y, y), constant(y, 1), y)
+    return xp.reciprocal(y, y)
 
 
 def silu_slope(x: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nanotorch.backend import HOST, Array
+from nanotorch.backend import HOST, Array, ones
 from nanotorch.ops.casting import into
 from nanotorch.primitive import Linear, apply
 
@@ -39,6 +39,25 @@ def folded(xp: Any, x: Array) -> Array:
     if x.dtype.char not in "fd" or not x.flags.c_contiguous:
         return x
     return xp.add.reduce(x.reshape(-1, wide), axis=0).reshape(FOLD, columns)
+
+
+FEW = 1 << 10  # elements: of many more NumPy's own sum is as fast as a product, and finer
+ALONG_ROWS = {1: (None, 0, -1), 2: (1, -1)}  # by how many dimensions there are
+
+
+def summed(xp: Any, x: Array, dim: Any, keepdim: bool, out: Array | None) -> Array:
+    """The sum of x over `dim`, or over all where None; integers and booleans give int64.
+
+    Of a few floats on the CPU that lie in a row, or in several, as a product with ones: in a third
+    of the time.
+    """
+    if xp is HOST and not keepdim and dim in ALONG_ROWS.get(x.ndim, ()):
+        kind = x.dtype.char
+        if kind in "fd" and 0 < x.size <= FEW and x.flags.c_contiguous:
+            y = HOST.dot(x, ones(x.shape[-1], kind), out=out)
+            return y if out is None else out
+    dtype = xp.int64 if x.dtype.kind in "bui" else None
+    return xp.add.reduce(x, axis=dim, keepdims=keepdim, dtype=dtype, out=out)
 
 
 class SumTo(Linear):

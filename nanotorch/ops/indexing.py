@@ -46,8 +46,11 @@ class Index(Linear):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *indices: Array, key: Any, out: Array | None = None) -> Array:
-        y = x[filled(key, host_checked(xp, x.shape, key, indices))]
-        return into(xp, y, out)
+        indices = host_checked(xp, x.shape, key, indices)
+        if len(key) == len(indices) == 1 and type(x) is HOST.ndarray and x.flags.c_contiguous:
+            if x.size and indices[0].dtype.char == "l":  # in a quarter of the time of x[…]
+                return x.take(indices[0], 0, out)
+        return into(xp, x[filled(key, indices)], out)
 
 
 class IndexAdd(Linear):
@@ -344,8 +347,8 @@ def put(x: Any, value: Any, indices: tuple[Any, ...], key: Any) -> Any:
 def getitem(x: Any, key: Any) -> Any:
     """x[key]: a view for ints, slices, None and `...`; a copy where the key holds tensors."""
     items = key if type(key) is tuple else (key,)
-    if x.ndim and all(map(is_plain, items)):  # in a third of the time of taking the key apart
-        return apply(BasicIndex, x, key=items)
+    if x._array.ndim and all(map(is_plain, items)):  # in a third of the time of taking it apart
+        return x._apply(BasicIndex, (x,), {"key": items})
     view, rest, indices = located(x, key)
     if indices:
         return apply(Index, view, *indices, key=rest)

@@ -109,11 +109,12 @@ def one_dtype(tensors: Sequence[Any], op: str) -> tuple[list[Any], list[tuple[in
     if not tensors:
         raise RuntimeError(f"{op}: expected a non-empty list of Tensors")
     arrays = arrays_of(tensors)
-    kinds = {getattr(array, "dtype", None) for array in arrays}
-    if None in kinds:
+    kinds = [getattr(array, "dtype", None) for array in arrays]
+    alike = kinds.count(kinds[0]) == len(kinds)
+    if kinds[0] is None or (not alike and None in kinds):
         place, odd = next((i, t) for i, t in enumerate(tensors) if not hasattr(t, "dtype"))
         raise TypeError(f"{op}: expected Tensor as element {place}, but got {type(odd).__name__}")
-    if len(kinds) > 1:
+    if not alike:
         kind = result_type(*tensors).numpy
         tensors = [cast(tensor, kind) for tensor in tensors]
     return tensors, [array.shape for array in arrays]
@@ -126,7 +127,9 @@ def cat(tensors: Sequence[Any], dim: int = 0, *, axis: Any = None) -> Any:
         raise RuntimeError(
             f"cat: zero-dimensional tensor (at position {shapes.index(())}) cannot be concatenated"
         )
-    model = next((shape for shape in shapes if shape != (0,)), (0,))
+    model = shapes[0]
+    if model == (0,):
+        model = next((shape for shape in shapes if shape != model), model)
     place = 0 if model == (0,) else dimension(dim if axis is None else axis, len(model))
     if len(model) > 1 and (0,) in shapes:  # which goes with every shape
         nothing = (*model[:place], 0, *model[place + 1 :])

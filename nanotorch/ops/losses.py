@@ -9,6 +9,7 @@ from nanotorch.backend import HOST, Array, broadcast_shapes, clipped, constant, 
 from nanotorch.ops.casting import cast
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import abs, exp, log, sign
+from nanotorch.ops.keys import all_below
 from nanotorch.ops.loss_reductions import (
     check_reduction,
     divided,
@@ -238,20 +239,6 @@ def class_places(
         return (xp.arange(shape[0]), classes), factor
     grid = list(xp.ogrid[tuple(slice(n) for n in target.shape)])
     return (grid[0], classes, *grid[1:]), factor
-
-
-def all_below(classes: Array, count: int) -> bool:
-    """Whether 0 <= classes < count: one comparison, since negative numbers are huge unsigned
-    ones."""
-    if not classes.size:
-        return True
-    numbers = classes.view(UNSIGNED[classes.itemsize])
-    if type(numbers) is HOST.ndarray:  # by the place of the largest, in half the time
-        return bool(numbers.item(numbers.argmax()) < count)
-    return bool(numbers.max() < count)
-
-
-UNSIGNED = {size: HOST.dtype(f"u{size}") for size in (1, 2, 4, 8)}
 
 
 def binary_cross_entropy(x: Any, target: Any, weight: Any = None, reduction: str = "mean") -> Any:

@@ -33,7 +33,7 @@ class Standardize(Primitive):
         xp: Any, x: Array, *, dims: tuple[int, ...], eps: float, out: Array | None = None
     ) -> Array:
         y = xp.subtract(x, mean_of(xp, x, dims), out=out)
-        return xp.multiply(y, scale_of(xp, y, dims, eps), out=y)
+        return xp.multiply(y, scale_of(xp, y, dims, eps), y)
 
 
 class StandardizeReverse(Primitive):
@@ -107,9 +107,9 @@ class Scores(Primitive):
         else:
             means = out[size + count : size + 2 * count].reshape(few)
             variances = out[size + 2 * count :].reshape(few)
-        xp.subtract(x, mean_of(xp, x, dims, means), out=s)
+        xp.subtract(x, mean_of(xp, x, dims, means), s)
         variances = mean_product(xp, s, s, dims, variances)
-        xp.multiply(s, inverse_root(xp, variances, eps, factors), out=s)
+        xp.multiply(s, inverse_root(xp, variances, eps, factors), s)
         return out
 
 
@@ -153,7 +153,7 @@ class LayerNorm(Primitive):
             s = scores[: x.size].reshape(x.shape)
         if weight is not None:
             y = xp.multiply(s, weight, out=out)
-            return y if bias is None else xp.add(y, bias, out=y)
+            return y if bias is None else xp.add(y, bias, y)
         return xp.add(s, constant(s, 0) if bias is None else bias, out=out)
 
 
@@ -355,8 +355,7 @@ def scale_of(xp: Any, centered: Array, dims: tuple[int, ...], eps: float) -> Arr
 def inverse_root(xp: Any, variance: Array, eps: float, out: Array | None = None) -> Array:
     """1 / sqrt(var + eps)"""
     y = xp.add(variance, constant(variance, eps), out=out)
-    y = xp.sqrt(y, out=y)
-    return xp.divide(constant(y, 1), y, out=y)
+    return xp.reciprocal(xp.sqrt(y, y), y)
 
 
 vecdot: Any = HOST.vecdot  # whose type leaves out `keepdims`
@@ -376,14 +375,18 @@ def as_rows(xp: Any, x: Array, dims: tuple[int, ...]) -> Any:
 def mean_of(xp: Any, x: Array, dims: tuple[int, ...], out: Array | None = None) -> Array:
     """The mean over `dims`, which are kept, as `x.mean` gives it in twice the time."""
     y = total(xp, x, dims, out)
-    return xp.true_divide(y, constant(y, x.size // max(y.size, 1)), out=y)
+    return xp.true_divide(y, constant(y, x.size // max(y.size, 1)), y)
 
 
 def total(xp: Any, x: Array, dims: tuple[int, ...], out: Array | None) -> Array:
     """The sum over `dims`, which are kept."""
     rows = as_rows(xp, x, dims)
-    if rows is not None and rows.shape[-1] < LONG:
-        return of_rows(rows, ones(rows.shape[-1], x.dtype), x, dims, out)
+    if rows is not None and (length := rows.shape[-1]) < LONG:
+        ones_of_row = ones(length, x.dtype.char)
+        if out is not None or not rows.flags.c_contiguous:
+            return of_rows(rows, ones_of_row, x, dims, out)
+        y = (rows if rows.ndim == 2 else rows.reshape((-1, length))).dot(ones_of_row)
+        return y[:, None] if x.ndim == 2 else y.reshape(layout(x.shape, dims)[0])
     if x.ndim > 2 and of_channels(xp, x, dims) and math.prod(x.shape[2:]) < LONG:
         return by_channel(xp, "ncs->c", (x,), dims, out)
     return xp.add.reduce(x, axis=dims, keepdims=True, out=out)

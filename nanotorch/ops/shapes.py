@@ -105,7 +105,8 @@ class Unsqueeze(Linear):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, dim: int) -> Array:
-        return x.reshape((*x.shape[:dim], 1, *x.shape[dim:]))
+        shape = x.shape
+        return x.reshape((*shape[:dim], 1, *shape[dim:]))
 
 
 class BasicIndex(Linear):
@@ -218,13 +219,13 @@ def view(x: Any, *shape: Any) -> Any:
     if len(shape) == 1 and isinstance(shape[0], DType):
         return _bits(x, shape[0])
     wanted = resolve(sizes(shape), x._array.size, "view")
-    if not viewable(x, wanted):
+    if not (x._array.flags.c_contiguous or viewable(x, wanted)):
         raise RuntimeError(
             f"view: size {list(wanted)} is not compatible with the strides {x.stride()} of the "
             "tensor of "
             f"size {list(x.shape)}; use .reshape(...) instead"
         )
-    return apply(View, x, shape=wanted)
+    return x._apply(View, (x,), {"shape": wanted})
 
 
 def _bits(x: Any, kind: DType) -> Any:
@@ -243,11 +244,12 @@ def _bits(x: Any, kind: DType) -> Any:
 
 def reshape(x: Any, *shape: Any) -> Any:
     """x in another shape: a view where its strides allow it, else a copy."""
-    if not hasattr(x, "_array"):
+    array = getattr(x, "_array", None)
+    if array is None:
         return apply(Reshape, x, shape=sizes(shape))
-    wanted = resolve(sizes(shape), x._array.size, "reshape")
-    if viewable(x, wanted):
-        return apply(View, x, shape=wanted)
+    wanted = resolve(sizes(shape), array.size, "reshape")
+    if array.flags.c_contiguous or viewable(x, wanted):
+        return x._apply(View, (x,), {"shape": wanted})
     return apply(UnsafeView, contiguous_copy(x), shape=wanted)
 
 
@@ -352,7 +354,8 @@ def permute(x: Any, *places: Any, dims: Any = None) -> Any:
 
 def transpose(x: Any, dim0: int, dim1: int) -> Any:
     """x with two dimensions exchanged."""
-    return apply(Transpose, x, dim0=dimension(dim0, x.ndim), dim1=dimension(dim1, x.ndim))
+    ndim = x.ndim
+    return apply(Transpose, x, dim0=dimension(dim0, ndim), dim1=dimension(dim1, ndim))
 
 
 def t(x: Any) -> Any:

@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 from nanotorch.backend import Array, constant, dtype_of
+from nanotorch.ops.broadcasting import summed
 from nanotorch.ops.casting import cast
 from nanotorch.ops.shapes import expand, reshape
 from nanotorch.primitive import Linear, apply
@@ -27,8 +28,7 @@ class Sum(Linear):
     def kernel(
         xp: Any, x: Array, *, dim: Dim = None, keepdim: bool = False, out: Array | None = None
     ) -> Array:
-        dtype = xp.int64 if x.dtype.kind in "bui" else None
-        return xp.add.reduce(x, axis=dim, keepdims=keepdim, dtype=dtype, out=out)
+        return summed(xp, x, dim, keepdim, out)
 
     def name(self) -> str:
         return "SumBackward0" if self.attributes["dim"] is None else "SumBackward1"
@@ -47,7 +47,7 @@ class Mean(Linear):
     def kernel(
         xp: Any, x: Array, *, dim: Dim = None, keepdim: bool = False, out: Array | None = None
     ) -> Array:
-        total = xp.add.reduce(x, axis=dim, keepdims=keepdim, out=out)
+        total = summed(xp, x, dim, keepdim, out)
         divisor = x.size // builtins.max(total.size, 1)
         return xp.true_divide(total, constant(x, divisor), out=out)
 
