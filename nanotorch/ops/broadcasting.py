@@ -45,7 +45,10 @@ FEW = 1 << 10  # elements: of many more NumPy's own sum is as fast as a product,
 ALONG_ROWS = {1: (None, 0, -1), 2: (1, -1)}  # by how many dimensions there are
 
 
-def summed(xp: Any, x: Array, dim: Any, keepdim: bool, out: Array | None) -> Array:
+def summed(
+    xp: Any, x: Array, *, dim: int | Shape | None = None, keepdim: bool = False,
+    out: Array | None = None,
+) -> Array:  # fmt: skip
     """The sum of x over `dim`, or over all where None; integers and booleans give int64.
 
     Of a few floats on the CPU that lie in a row, or in several, as a product with ones: in a third

@@ -20,8 +20,8 @@ def reduced(xp: Any, loss: Array, reduction: str, out: Array | None) -> Array:
         xp.copyto(out, loss)
         return out
     if reduction == "sum":
-        return summed(xp, loss, None, False, out)
-    total = summed(xp, loss, None, False, None)
+        return summed(xp, loss, out=out)
+    total = summed(xp, loss)
     if out is None and type(loss) is HOST.ndarray:
         return total / (loss.size or math.nan)
     # Not in place: that takes NumPy twice as long on a single number.

@@ -103,13 +103,14 @@ class Scores(Primitive):
             out = xp.empty(size + (count if rows else 3 * count), x.dtype)
         s, factors = out[:size].reshape(x.shape), out[size : size + count].reshape(few)
         if rows:
-            means, variances = None, None
+            xp.subtract(x, mean_of(xp, x, dims), s)
+            scale_of(xp, s, dims, eps, factors)
         else:
             means = out[size + count : size + 2 * count].reshape(few)
+            xp.subtract(x, mean_of(xp, x, dims, means), s)
             variances = out[size + 2 * count :].reshape(few)
-        xp.subtract(x, mean_of(xp, x, dims, means), s)
-        variances = mean_product(xp, s, s, dims, variances)
-        xp.multiply(s, inverse_root(xp, variances, eps, factors), s)
+            inverse_root(xp, mean_product(xp, s, s, dims, variances), eps, factors)
+        xp.multiply(s, factors, s)
         return out
 
 
@@ -347,9 +348,20 @@ def bent(h: Any, g: Any, x: Any, dims: tuple[int, ...], eps: float) -> Any:
     return pushed(of_s, x, dims, eps) + of_deviation
 
 
-def scale_of(xp: Any, centered: Array, dims: tuple[int, ...], eps: float) -> Array:
-    """1 / sqrt(var + eps) of centered values, with the reduced dimensions kept."""
-    return inverse_root(xp, mean_product(xp, centered, centered, dims), eps)
+def scale_of(
+    xp: Any, centered: Array, dims: tuple[int, ...], eps: float, out: Array | None = None
+) -> Array:
+    """1 / sqrt(var + eps) of centered values, with the reduced dimensions kept.
+
+    Of rows of n values, whose squares have the sum q, as sqrt(n) / sqrt(q + n * eps): that is one
+    division less.
+    """
+    if dims[-1] != -1:
+        return inverse_root(xp, mean_product(xp, centered, centered, dims), eps, out)
+    y = total_product(xp, centered, centered, dims, out)
+    n = centered.size // max(y.size, 1)
+    y = xp.sqrt(xp.add(y, constant(y, n * eps), y), y)
+    return xp.divide(constant(y, math.sqrt(n)), y, y)
 
 
 def inverse_root(xp: Any, variance: Array, eps: float, out: Array | None = None) -> Array:

@@ -24,11 +24,7 @@ class Sum(Linear):
 
     vjp = (lambda g, x_shape, dim, keepdim: spread(g, x_shape, dim, keepdim),)
 
-    @staticmethod
-    def kernel(
-        xp: Any, x: Array, *, dim: Dim = None, keepdim: bool = False, out: Array | None = None
-    ) -> Array:
-        return summed(xp, x, dim, keepdim, out)
+    kernel = staticmethod(summed)
 
     def name(self) -> str:
         return "SumBackward0" if self.attributes["dim"] is None else "SumBackward1"
@@ -47,8 +43,10 @@ class Mean(Linear):
     def kernel(
         xp: Any, x: Array, *, dim: Dim = None, keepdim: bool = False, out: Array | None = None
     ) -> Array:
-        total = summed(xp, x, dim, keepdim, out)
+        total = summed(xp, x, dim=dim, keepdim=keepdim, out=out)
         divisor = x.size // builtins.max(total.size, 1)
+        if type(total) is not type(x):  # a number
+            return total / divisor
         return xp.true_divide(total, constant(x, divisor), out=out)
 
     def name(self) -> str:
