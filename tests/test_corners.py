@@ -1845,6 +1845,22 @@ def test_sinc_has_derivatives_of_every_order_beside_zero(
         assert y.item() == pytest.approx(at_zero, rel=1e-9, abs=1e-6)
 
 
+def test_erf_of_float32_is_right_to_two_units_in_the_last_place() -> None:
+    generator = numpy.random.default_rng(0)
+    sizes = 10.0 ** generator.integers(-45, 39, 20_000)
+    x = numpy.concatenate([numpy.linspace(-6, 6, 60_001), sizes, -sizes]).astype("f")
+    exact = numpy.array([math.erf(value) for value in x.tolist()])
+    unit = numpy.spacing(numpy.abs(exact).astype("f")).astype("d")
+    assert (numpy.abs(nt.erf(nt.from_numpy(x)).numpy() - exact) <= 2 * unit).all()
+
+
+def test_erf_keeps_signs_of_zero_and_what_is_no_number() -> None:
+    x = [0.0, -0.0, math.inf, -math.inf, math.nan]
+    for kind in (nt.float32, nt.float64):
+        y = nt.erf(nt.tensor(x, dtype=kind)).tolist()
+        assert [str(value) for value in y] == ["0.0", "-0.0", "1.0", "-1.0", "nan"]
+
+
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 def test_the_cosine_of_long_halves_does_not_overflow(kind: str) -> None:
     x = nt.ones(70_000, dtype=getattr(nt, kind))

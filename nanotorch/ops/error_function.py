@@ -3,7 +3,8 @@
 erf z / z is interpolated in z * z on [0, 1], and erfc z * exp(z * z) in (z - 3.75) / (z + 3.75) on
 [1, 28], beyond which erfc z is 0 in float64: by polynomials through the Chebyshev points, computed
 with 40 digits. Their relative error is below 2e-15 for float64; fewer terms, with an error below
-2e-9, serve float32, whose numbers are computed in float64 as well.
+2e-9, serve erfc of float32, which is computed in float64 as well. The error function of float32 is
+computed in float32, within 1.5 units in the last place, by polynomials of least maximal error.
 """
 
 from __future__ import annotations
@@ -42,6 +43,15 @@ FAR_OF_FLOATS = (
     7.138912013339076e-05, -3.880454084185424e-06, -1.93561418543972e-06, 5.188062425918708e-07,
     -1.0375924241191176e-08,
 )  # fmt: skip
+# In float32: erf z / z - 1 in z * z on [0, 1], and log(erfc z) in z on [1, 4]; beyond, erf z is 1.
+EXCESS = (
+    0.12837916572670832, -0.376126258242188, 0.1128358514845375, -0.026853811928609087,
+    0.005188327673041415, -0.0008010193513745494, 7.853860985258194e-05,
+)  # fmt: skip
+LOG_TAIL = (
+    -0.00035371875417297, -1.1270400390743949, -0.6382256720510265, -0.10303737339647859,
+    0.02180532061604974, -0.0029396078921556886, 0.00018557407161403177,
+)  # fmt: skip
 # Of the inverse hyperbolic tangent of erf(x / sqrt(2)), over x, in x * x: beyond the 31 of x * x
 # that it was fitted on it keeps growing, so that its hyperbolic tangent is 1.
 NORMAL = (
@@ -61,8 +71,14 @@ class Erf(Elementwise):
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
         def erf(x: Array, out: Array | None) -> Array:
-            near, tail = erf_parts(xp, x)
-            y = xp.where(xp.absolute(x) < 1, near, 1 - tail).astype(x.dtype)
+            size = xp.absolute(x)
+            if x.itemsize == 4:
+                near, far = clipped(xp, size, 0.0, 1.0), clipped(xp, size, 1.0, 4.0)
+                near = near * polynomial(xp, near * near, EXCESS) + near
+                tail = xp.exp(polynomial(xp, far, LOG_TAIL))
+            else:
+                near, tail = erf_parts(xp, x)
+            y = below_one(xp, size, near, 1 - tail)
             return into(xp, with_sign_of(xp, y, x), out)
 
         return in_pieces(erf, (x,), out)
@@ -103,11 +119,23 @@ def erf_parts(xp: Any, x: Array) -> tuple[Array, Array]:
 
 
 def normal_cdf_of_floats(xp: Any, x: Array, out: Array | None = None) -> Array:
-    """(1 + erf(x / sqrt(2))) / 2 in float32, with an error below 1e-7: a seventh of erf's time."""
+    """(1 + erf(x / sqrt(2))) / 2 in float32, with an error below 1e-7."""
     y, half = polynomial(xp, x * x, NORMAL), constant(x, 0.5)
     own = y if y.ndim else None
     y = xp.tanh(xp.multiply(y, x, out=own), out=own)
     return xp.add(xp.multiply(y, half, out=own), half, out=out)
+
+
+def below_one(xp: Any, size: Array, near: Array, far: Array) -> Array:
+    """near where size < 1, else far; by their bits, in a tenth of the time that branches take."""
+    if xp is not HOST or not size.ndim:
+        return xp.where(size < 1, near, far)
+    kind = xp.dtype(f"i{size.itemsize}")
+    one, a, b = size.dtype.type(1).view(kind), near.view(kind), far.view(kind)
+    y = xp.subtract(size.view(kind), one)
+    xp.right_shift(y, kind.type(8 * kind.itemsize - 1), out=y)  # all bits of a negative number
+    xp.bitwise_and(y, xp.bitwise_xor(a, b), out=y)
+    return xp.bitwise_xor(y, b, out=y).view(size.dtype)
 
 
 def with_sign_of(xp: Any, size: Array, x: Array) -> Array:
