@@ -409,6 +409,19 @@ def test_what_a_norm_without_weights_gives_may_be_written_to(name: str) -> None:
     assert nt.allclose(nt.autograd.grad(y, x, g / 3)[0], expected, 1e-5, 1e-6)
 
 
+@pytest.mark.parametrize("shape", [(7,), (5, 7), (4, 3, 6), (2, 5000)])
+def test_layer_norm_has_the_same_bits_whether_a_gradient_is_wanted_or_not(
+    shape: tuple[int, ...],
+) -> None:
+    x, weight, bias = nt.randn(*shape), nt.randn(*shape[1:] or shape), nt.randn(shape[-1])
+    expected = F.layer_norm(x, weight.shape, weight, bias)
+    assert expected.grad_fn is None
+    for wanted in ((x,), (weight,), (bias,), (x, weight, bias)):
+        copies = [t.clone().requires_grad_(any(t is w for w in wanted)) for t in (x, weight, bias)]
+        y = F.layer_norm(copies[0], weight.shape, copies[1], copies[2])
+        assert y.requires_grad and (y.detach() == expected).all()
+
+
 @pytest.mark.parametrize("size", [64, 4095, 4096, 50_000])
 @pytest.mark.parametrize("norm", ["layer_norm", "batch_norm"])
 def test_the_mean_of_many_numbers_far_from_0_is_exact_to_the_dtype(norm: str, size: int) -> None:

@@ -421,3 +421,18 @@ def test_large_ints_beside_floats_are_floats() -> None:
 def test_a_range_beyond_int64_is_refused() -> None:
     with pytest.raises(RuntimeError, match="overflow"):
         nt.arange(2**63, 2**63 + 2)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (0, 2, 1)])
+@pytest.mark.parametrize("rows", [[0], [1, -1], [[0, 1], [1, 1]]])
+def test_rows_by_number_lie_in_memory_as_those_of_pytorch(
+    order: tuple[int, ...], rows: list[Any]
+) -> None:
+    torch = pytest.importorskip("torch")
+    strides = []
+    for library in (torch, nt):
+        x = library.arange(24).reshape(2, 3, 4).permute(*order)
+        y = x[library.tensor(rows, dtype=library.int64)]
+        strides.append((tuple(y.shape), y.stride(), y.tolist()))
+    assert strides[0] == strides[1]
