@@ -7,12 +7,12 @@ import contextlib
 import ctypes
 import functools
 import importlib.util
-import math
 import os
 import queue
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -161,7 +161,8 @@ def typed_by_polars(
     path: Path, delimiter: str, skip: int, missing: frozenset[str], width: int
 ) -> Any:
     """As `split_by_polars`, of the `width` columns of a file below its first `skip` lines, where
-    those that begin with numbers go on as numbers and empty cells; None for any other.
+    those that begin with numbers go on as numbers and empty cells; None for any other. Where all
+    do, the matrix (rows, width) of float64.
     """
     if importlib.util.find_spec("polars") is None:
         return None
@@ -199,12 +200,16 @@ def typed_by_polars(
     # polars drops a delimiter at the end of the file, and takes a line without cells for gaps.
     if (frame.height, frame.height * (width - 1)) != size:
         return None
-    return [
-        (cells.fill_null(math.nan).to_numpy(), None)
-        if ok
-        else _numbers_or_texts(cells, missing, polars)
-        for cells, ok in zip(frame.get_columns(), plain, strict=True)
-    ]
+    if all(plain):
+        return frame.to_numpy(order="c", writable=True)
+    columns = frame.get_columns()
+    with ThreadPoolExecutor() as pool:
+        texts = [c for c, ok in zip(columns, plain, strict=True) if not ok]
+        read = pool.map(lambda cells: _numbers_or_texts(cells, missing, polars), texts)
+        return [
+            (cells.to_numpy(), None) if ok else next(read)  # without a value: NaN
+            for cells, ok in zip(columns, plain, strict=True)
+        ]
 
 
 def _lines_and_delimiters(path: Path, delimiter: str, skip: int) -> tuple[int, int] | None:
@@ -280,7 +285,7 @@ def _numbers_or_texts(cells: Any, missing: frozenset[str] | None, polars: Any) -
             break
     else:
         return numbers.fill_null(float("nan")).to_numpy(), None
-    filled = cells.fill_null("")
+    filled = cells.fill_null("") if cells.null_count() else cells
     distinct = filled.unique().sort()
     return filled.cast(polars.Enum(distinct)).to_physical().to_numpy(), distinct.to_list()
 

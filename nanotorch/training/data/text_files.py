@@ -387,22 +387,30 @@ def _is_large_and_plain(path: Path, layout: Layout) -> bool:
 
 
 def _of_polars(columns: Any, layout: Layout) -> TextTable | None:
-    """The table of such columns; None where rows or a column may be left out of it."""
-    if columns is None or len(columns) != len(layout.names):
+    """The table of such columns, or matrix; None where rows or a column may be left out of it."""
+    if columns is None:
         return None
-    if layout.header and all(
+    if isinstance(columns, np.ndarray):
+        table = TextTable(layout.names, columns, {}, layout.skip + 1, [])
+    elif len(columns) != len(layout.names):
+        return None
+    elif layout.header and all(
         cells is not None and name in cells for name, (_, cells) in zip(layout.names, columns)
     ):
         return None  # rows may repeat the names
-    parts = [
-        Resolved(values) if cells is None else resolve(values, cells, layout)
-        for values, cells in columns
-    ]
-    table = _table(layout.names, parts, layout.skip + 1)
+    else:
+        parts = [
+            Resolved(values) if cells is None else resolve(values, cells, layout)
+            for values, cells in columns
+        ]
+        table = _table(layout.names, parts, layout.skip + 1)
     blank = np.isnan(table.values[:, 0]) & np.isnan(table.values[:, -1])
     if np.isnan(table.values[blank]).all(axis=1).any():
         return None  # rows of delimiters alone
-    if table.names[-1] == f"Unnamed: {len(parts) - 1}" and np.isnan(table.values[:, -1]).all():
+    if (
+        table.names[-1] == f"Unnamed: {len(table.names) - 1}"
+        and np.isnan(table.values[:, -1]).all()
+    ):
         return None  # a delimiter at the end of each row
     return table
 
