@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -154,6 +155,48 @@ except AttributeError as error:
     print(error)
 """
     assert run_python(program) == "module 'nanotorch.optim' has no attribute 'lr_schedule'\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a process for each call is by fork")
+def test_the_first_call_of_a_process_may_be_any_layer_or_loss() -> None:
+    """What a function takes of a module that loads on demand must be there in the first."""
+    program = """
+import os
+import nanotorch as nt
+nn, F, x = nt.nn, nt.nn.functional, nt.ones(2, 4, 3)
+calls = {
+    **{name: getattr(nn, name) for name in ("Tanh", "GELU", "SiLU", "Flatten")},
+    "Softmax": lambda: nn.Softmax(1),
+    "GroupNorm": lambda: nn.GroupNorm(2, 4),
+    "LayerNorm": lambda: nn.LayerNorm(3),
+    "RMSNorm": lambda: nn.RMSNorm(3),
+    "BatchNorm1d": lambda: nn.BatchNorm1d(4),
+    "BatchNorm1d evaluating": lambda: nn.BatchNorm1d(4).eval(),
+    "InstanceNorm1d": lambda: nn.InstanceNorm1d(4),
+    "Linear": lambda: nn.Linear(3, 2),
+    "Conv1d": lambda: nn.Conv1d(4, 2, 2),
+    "MaxPool1d": lambda: nn.MaxPool1d(2),
+    "AvgPool1d": lambda: nn.AvgPool1d(2),
+    "LSTM": lambda: nn.LSTM(3, 2, batch_first=True),
+}
+losses, weighted = ("smooth_l1_loss", "poisson_nll_loss"), ("mse_loss", "l1_loss", "huber_loss")
+for name in (*losses, *weighted):
+    calls[name] = lambda loss=getattr(F, name): lambda x: loss(x, x)
+for name in weighted:
+    calls[f"{name} by weight"] = lambda loss=getattr(F, name): lambda x: loss(x, x, weight=x)
+for name, make in calls.items():
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            make()(x)
+            status = 0
+        finally:
+            os._exit(status)
+    if os.waitpid(child, 0)[1]:
+        print(name)
+"""
+    assert run_python(program) == ""
 
 
 @pytest.mark.torch

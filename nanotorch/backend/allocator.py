@@ -19,8 +19,9 @@ def keep_freed_memory() -> None:
 
     Otherwise it may give the memory of large gradients back to the system after each step, and take
     it again, page by page, in the next: of a step with gradients of 1 MB that was a third of the
-    time. Nothing is done with another C library or allocator, or where the environment has settings
-    of its own. Source: https://man7.org/linux/man-pages/man3/mallopt.3.html
+    time, of a group norm of 2 MB without an optimizer three quarters. Nothing is done with another
+    C library or allocator, or where the environment has settings of its own.
+    Source: https://man7.org/linux/man-pages/man3/mallopt.3.html
     """
     if not sys.platform.startswith("linux") or any(name in os.environ for name in SETTINGS):
         return

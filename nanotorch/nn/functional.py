@@ -393,7 +393,7 @@ def group_norm(
     size = math.prod(input.shape[2:])
     shape = (num_groups, input.shape[1] // num_groups, size)
     grouped = input.reshape((input.shape[0], *shape))
-    if ops.normalization.takes_scores(grouped) and _alike(input, weight):
+    if ops.takes_scores(grouped) and _alike(input, weight):
         scores = ops.scores_of(grouped, (-2, -1), eps) if modes.grad else None
         weight, bias = (p if p is None else p.reshape((*shape[:2], 1)) for p in (weight, bias))
         fused: Tensor = ops.layer_norm(grouped, weight, bias, (-2, -1), eps, scores)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nanotorch.backend.allocator import keep_freed_memory
 from nanotorch.tensor import Tensor
 
 
@@ -18,6 +19,7 @@ class Parameter(Tensor):
     """
 
     def __init__(self, data: Tensor | None = None, requires_grad: bool = True) -> None:
+        keep_freed_memory()  # a model's calls make the same arrays each time, trained or not
         _share(self, Tensor() if data is None else data)
         self.requires_grad = requires_grad
 

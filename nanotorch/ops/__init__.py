@@ -256,6 +256,7 @@ if TYPE_CHECKING:  # what the package itself takes of the files in LATER, and of
         layer_norm as layer_norm,
         scores_of as scores_of,
         standardize as standardize,
+        takes_scores as takes_scores,
     )
     from nanotorch.ops.sorting import (
         argsort as argsort,
