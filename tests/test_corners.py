@@ -5,6 +5,7 @@ Each row is a program of `t`, NanoTorch or PyTorch: both must give the same arra
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -1843,6 +1844,22 @@ def test_sinc_has_derivatives_of_every_order_beside_zero(
     assert y.item() == pytest.approx(expected, rel=1e-7, abs=1e-7)
     if abs(x) < 1e-6:
         assert y.item() == pytest.approx(at_zero, rel=1e-9, abs=1e-6)
+
+
+@pytest.mark.parametrize("join", [nt.cat, nt.stack])
+def test_tensors_of_any_two_dtypes_can_be_joined(join: Callable[..., nt.Tensor]) -> None:
+    kinds = [nt.bool, nt.uint8, nt.int64, nt.float16, nt.bfloat16, nt.float32, nt.float64]
+    for first, second in itertools.product(kinds, kinds):
+        y = join([nt.ones(2, dtype=first), nt.ones(2, dtype=second)])
+        assert y.dtype == nt.promote_types(first, second)
+
+
+@pytest.mark.parametrize("join", [nt.cat, nt.stack])
+@pytest.mark.parametrize("odd", [None, 2, 2.0, "a"])
+def test_what_is_no_tensor_is_named_beside_tensors(join: Any, odd: Any) -> None:
+    for kind in (nt.float32, nt.float64, nt.int64):
+        with pytest.raises(TypeError, match="expected Tensor as element 1, but got"):
+            join([nt.ones(2, dtype=kind), odd])
 
 
 def test_erf_of_float32_is_right_to_two_units_in_the_last_place() -> None:

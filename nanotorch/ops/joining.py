@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import is_not
 from typing import Any
 
 from nanotorch.backend import HOST, Array, array_module, broadcast_shapes, fitting, result_type
@@ -110,8 +111,8 @@ def one_dtype(tensors: Sequence[Any], op: str) -> tuple[list[Any], list[tuple[in
         raise RuntimeError(f"{op}: expected a non-empty list of Tensors")
     arrays = arrays_of(tensors)
     kinds = [getattr(array, "dtype", None) for array in arrays]
-    alike = kinds.count(kinds[0]) == len(kinds)
-    if kinds[0] is None or (not alike and None in kinds):
+    alike = not any(map(is_not, kinds, kinds[1:]))  # to NumPy, float64 equals None
+    if kinds[0] is None or (not alike and any(kind is None for kind in kinds)):
         place, odd = next((i, t) for i, t in enumerate(tensors) if not hasattr(t, "dtype"))
         raise TypeError(f"{op}: expected Tensor as element {place}, but got {type(odd).__name__}")
     if not alike:
