@@ -365,8 +365,17 @@ row(
     real(3, 4, 2), real(4), real(4),
 )  # fmt: skip
 row(
+    "group_norm of images",
+    lambda t, x, w, b: t.nn.functional.group_norm(x, 2, w, b).tanh(),
+    real(2, 4, 4, 4), real(4), real(4),
+)  # fmt: skip
+row(
     "group_norm without weights",
     lambda t, x: t.nn.functional.group_norm(x, 2).tanh(), real(2, 4, 3),
+)  # fmt: skip
+row(
+    "group_norm of images without weights",
+    lambda t, x: t.nn.functional.group_norm(x, 2).tanh(), real(2, 4, 4, 4),
 )  # fmt: skip
 row("cosine_similarity", lambda t, x, y: t.cosine_similarity(x, y), away(3, 4), away(3, 4))
 row("cdist", lambda t, x, y: t.cdist(x, y), real(3, 4), real(2, 4))

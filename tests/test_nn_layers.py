@@ -361,6 +361,10 @@ NORMS: dict[str, tuple[Any, tuple[int, ...], tuple[int, ...]]] = {
     "group_norm": (lambda F, x, w, b: F.group_norm(x, 2, w, b), (3, 4, 5), (4,)),
     "group_norm of images": (lambda F, x, w, b: F.group_norm(x, 2, w, b), (3, 4, 2, 5), (4,)),
     "group_norm of channels": (lambda F, x, w, b: F.group_norm(x, 2, w, b), (3, 4), (4,)),
+    "group_norm of 20 pixels": (lambda F, x, w, b: F.group_norm(x, 2, w, b), (3, 4, 4, 5), (4,)),
+    "instance_norm of images": (
+        lambda F, x, w, b: F.instance_norm(x, None, None, w, b), (3, 4, 4, 5), (4,),
+    ),
     "instance_norm": (
         lambda F, x, w, b: F.instance_norm(x, None, None, w, b), (3, 4, 5), (4,),
     ),
@@ -433,3 +437,19 @@ def test_the_mean_of_many_numbers_far_from_0_is_exact_to_the_dtype(norm: str, si
         y = F.batch_norm(x, None, None, None, None, True)
         exact = F.batch_norm(x.double(), None, None, None, None, True)
     assert (y.detach().double() - exact).abs().max() < 6e-5  # 100 has a resolution of 8e-6
+
+
+@pytest.mark.parametrize("length", [4095, 4096, 5000, 6144, 65536])
+@pytest.mark.parametrize("name", ["layer_norm", "group_norm"])
+def test_a_norm_of_long_rows_is_right_to_float32(name: str, length: int) -> None:
+    """Rows of 4,096 elements and more are summed in parts where these divide them."""
+    results = []
+    for dtype in (nt.float32, nt.float64):
+        nt.manual_seed(0)
+        x = (nt.randn(2, 3, length).double() + 3).float().to(dtype).requires_grad_()
+        g = nt.randn(2, 3, length).to(dtype)
+        y = F.layer_norm(x, (length,)) if name == "layer_norm" else F.group_norm(x, 3)
+        (y * g).sum().backward()
+        results.append((y.detach().double(), x.grad.double()))
+    for short, exact in zip(*results, strict=True):
+        assert (short - exact).abs().max() < 4e-6

@@ -373,6 +373,9 @@ def rms_norm(
     return _scaled(y, weight, None, input)
 
 
+LEAST_BY_CHANNELS = 16  # elements of a channel, from which on its sums are worth taking apart
+
+
 def group_norm(
     input: Tensor,
     num_groups: int,
@@ -396,7 +399,12 @@ def group_norm(
     if ops.takes_scores(grouped) and _alike(input, weight):
         scores = ops.scores_of(grouped, (-2, -1), eps) if modes.grad else None
         weight, bias = (p if p is None else p.reshape((*shape[:2], 1)) for p in (weight, bias))
-        fused: Tensor = ops.layer_norm(grouped, weight, bias, (-2, -1), eps, scores)
+        by_channels = scores is not None and size >= LEAST_BY_CHANNELS
+        fused: Tensor = (
+            ops.group_norm(grouped, weight, bias, scores, eps)
+            if by_channels
+            else ops.layer_norm(grouped, weight, bias, (-2, -1), eps, scores)
+        )
         return fused.reshape(input.shape)
     grouped = grouped.reshape((input.shape[0], num_groups, shape[1] * size))
     y = ops.standardize(grouped, (-1,), eps).reshape(input.shape)

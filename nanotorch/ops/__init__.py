@@ -253,6 +253,7 @@ if TYPE_CHECKING:  # what the package itself takes of the files in LATER, and of
     from nanotorch.ops.normalization import (
         affine as affine,
         batch_norm as batch_norm,
+        group_norm as group_norm,
         layer_norm as layer_norm,
         scores_of as scores_of,
         standardize as standardize,
