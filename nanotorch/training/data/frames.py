@@ -160,9 +160,9 @@ def _silent() -> Iterator[None]:
 def typed_by_polars(
     path: Path, delimiter: str, skip: int, missing: frozenset[str], width: int
 ) -> Any:
-    """As `split_by_polars`, of the `width` columns of a file below its first `skip` lines, where
-    those that begin with numbers go on as numbers and empty cells; None for any other. Where all
-    do, the matrix (rows, width) of float64.
+    """The matrix (rows, width) of float64 of a file below its first `skip` lines, and its other
+    columns by place, as `split_by_polars` has them: those that do not begin with numbers. None
+    where a column that does goes on otherwise than with numbers and empty cells.
     """
     if importlib.util.find_spec("polars") is None:
         return None
@@ -192,7 +192,10 @@ def typed_by_polars(
             sample = scan(head, 0, [polars.String] * width).get_columns()
             numbers = [cells.cast(polars.Float64, strict=False) for cells in sample]
             plain = [a.null_count() == b.null_count() for a, b in zip(sample, numbers)]
-            kinds = [polars.Float64 if ok else polars.String for ok in plain]
+            kinds = [
+                polars.Float64 if ok else _kind_of_text(cells, polars)
+                for cells, ok in zip(sample, plain, strict=True)
+            ]
             # Of the absolute path: polars takes ~ at its start for the user's folder.
             frame = scan(path.absolute(), skip, kinds)
     except (Exception, polars.exceptions.PanicException):
@@ -200,16 +203,18 @@ def typed_by_polars(
     # polars drops a delimiter at the end of the file, and takes a line without cells for gaps.
     if (frame.height, frame.height * (width - 1)) != size:
         return None
-    if all(plain):
-        return frame.to_numpy(order="c", writable=True)
-    columns = frame.get_columns()
+    texts = {at: cells for at, cells in enumerate(frame.get_columns()) if not plain[at]}
     with ThreadPoolExecutor() as pool:
-        texts = [c for c, ok in zip(columns, plain, strict=True) if not ok]
-        read = pool.map(lambda cells: _numbers_or_texts(cells, missing, polars), texts)
-        return [
-            (cells.to_numpy(), None) if ok else next(read)  # without a value: NaN
-            for cells, ok in zip(columns, plain, strict=True)
-        ]
+        read = pool.map(lambda cells: _numbers_or_texts(cells, missing, polars), texts.values())
+        numbers = frame.with_columns(polars.lit(0.0).alias(cells.name) for cells in texts.values())
+        values = numbers.to_numpy(order="c", writable=True)  # without a number: NaN
+        return values, dict(zip(texts, read, strict=True))
+
+
+def _kind_of_text(sample: Any, polars: Any) -> Any:
+    """Categories, which are told apart while a file is read, where texts of a column repeat."""
+    repeats = 2 * sample.n_unique() <= len(sample)
+    return polars.Categorical(polars.Categories.random()) if repeats else polars.String
 
 
 def _lines_and_delimiters(path: Path, delimiter: str, skip: int) -> tuple[int, int] | None:
@@ -277,6 +282,8 @@ def split_by_polars(content: bytes, delimiter: str, skip: int, missing: Any) -> 
 
 
 def _numbers_or_texts(cells: Any, missing: frozenset[str] | None, polars: Any) -> Any:
+    if isinstance(cells.dtype, polars.Categorical):
+        return _numbers_or_categories(cells, missing, polars)
     for part in (cells.head(SAMPLE), cells):
         stripped = part.str.strip_chars()
         numbers = stripped.cast(polars.Float64, strict=False)
@@ -288,6 +295,29 @@ def _numbers_or_texts(cells: Any, missing: frozenset[str] | None, polars: Any) -
     filled = cells.fill_null("") if cells.null_count() else cells
     distinct = filled.unique().sort()
     return filled.cast(polars.Enum(distinct)).to_physical().to_numpy(), distinct.to_list()
+
+
+def _numbers_or_categories(cells: Any, missing: frozenset[str] | None, polars: Any) -> Any:
+    """As `_numbers_or_texts`, which needs to look at each category only once."""
+    distinct = cells.drop_nulls().unique()
+    places = distinct.to_physical().to_numpy()
+    gap = int(places.max(initial=0)) + 1
+    codes = cells.to_physical().fill_null(gap).to_numpy()
+    words = distinct.cast(polars.String)
+    stripped = words.str.strip_chars()
+    numbers = stripped.cast(polars.Float64, strict=False)
+    others = stripped.filter(numbers.is_null()).to_list()
+    if missing is not None and missing.issuperset(others):
+        number_at = np.full(gap + 1, np.nan)
+        number_at[places] = numbers.fill_null(float("nan")).to_numpy()
+        return number_at[codes], None
+    texts = dict(zip(words.to_list(), places.tolist(), strict=True))
+    if cells.null_count():
+        texts[""] = gap
+    in_order = sorted(texts)
+    place_at = np.zeros(gap + 1, np.int32)
+    place_at[[texts[text] for text in in_order]] = np.arange(len(in_order))
+    return place_at[codes], in_order
 
 
 def columns_of(origin: str, frame: Any, polars: Any) -> Columns:

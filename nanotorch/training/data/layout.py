@@ -317,16 +317,19 @@ def _delimiter(path: Path, lines: list[str]) -> str:
     """The delimiter that gives all rows the same number of cells, and cells that are whole."""
     first = "\t" if ".tsv" in [ending.lower() for ending in path.suffixes] else ","
     best, best_score = first, 0.0
+    quoting = (True, False) if any('"' in line for line in lines) else (True,)
     for delimiter in dict.fromkeys((first, *DELIMITERS, SPACES)):
         rows = max(
-            (_split(lines, delimiter, quotes) for quotes in (True, False)),
+            (_split(lines, delimiter, quotes) for quotes in quoting),
             key=lambda rows: (_widths(rows)[1], len(rows)),
         )
         width, share = _widths(rows)
+        if width == 1:
+            continue
         cells = [cell.strip() for row in rows if len(row) == width for cell in row]
         whole = sum(map(_is_whole, cells)) / max(1, len(cells))
         score = share * whole * (0.8 if delimiter == SPACES else 1.0)
-        if width > 1 and score > best_score + 1e-9:
+        if score > best_score + 1e-9:
             best, best_score = delimiter, score
     return best
 
@@ -342,7 +345,7 @@ def _is_whole(cell: str) -> bool:
 
 
 def _choose_quotes(layout: Layout, lines: list[str]) -> None:
-    if layout.delimiter != SPACES:
+    if layout.delimiter != SPACES and any('"' in line for line in lines):
         with_quotes, without = (
             _widths(_split(lines, layout.delimiter, quotes)) for quotes in (True, False)
         )

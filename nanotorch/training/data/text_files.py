@@ -200,7 +200,9 @@ def _mixed(path: Path, layout: Layout) -> TextTable:
     names = list(layout.names)
     if len(lines) and names[-1] == f"Unnamed: {len(names) - 1}" and parts[-1].is_blank:
         names.pop()  # of a delimiter at the end of each row
-    return _table(names, [part.resolved(layout) for part in parts[: len(names)]], lines, repeated)
+    resolved = {at: part.resolved(layout) for at, part in enumerate(parts[: len(names)])}
+    values = np.empty((len(resolved[0].values), len(names)))
+    return _table(names, values, resolved, lines, repeated)
 
 
 Parts = tuple[list["Cells"], NDArray[np.int64], int]
@@ -367,8 +369,8 @@ def _typed_by_polars(path: Path, layout: Layout) -> TextTable | None:
     if not plain or not layout.reads_plain or not _is_large_and_plain(path, layout):
         return None
     names, missing = layout.names, layout.missing
-    columns = typed_by_polars(path, layout.delimiter, layout.skip, missing, len(names))
-    return _of_polars(columns, layout)
+    read = typed_by_polars(path, layout.delimiter, layout.skip, missing, len(names))
+    return None if read is None else _of_polars(read[0], read[1], layout)
 
 
 def _texts_by_polars(path: Path, layout: Layout) -> TextTable | None:
@@ -378,7 +380,10 @@ def _texts_by_polars(path: Path, layout: Layout) -> TextTable | None:
         return None
     absent = layout.missing if layout.reads_plain else None
     columns = split_by_polars(path.read_bytes(), layout.delimiter, layout.skip, absent)
-    return _of_polars(columns, layout)
+    if columns is None or len(columns) != len(layout.names):
+        return None
+    values = np.empty((len(columns[0][0]), len(columns)))
+    return _of_polars(values, dict(enumerate(columns)), layout)
 
 
 def _is_large_and_plain(path: Path, layout: Layout) -> bool:
@@ -386,24 +391,18 @@ def _is_large_and_plain(path: Path, layout: Layout) -> bool:
     return layout.comment is None and not packed and path.stat().st_size >= WORTH_IT
 
 
-def _of_polars(columns: Any, layout: Layout) -> TextTable | None:
-    """The table of such columns, or matrix; None where rows or a column may be left out of it."""
-    if columns is None:
-        return None
-    if isinstance(columns, np.ndarray):
-        table = TextTable(layout.names, columns, {}, layout.skip + 1, [])
-    elif len(columns) != len(layout.names):
-        return None
-    elif layout.header and all(
-        cells is not None and name in cells for name, (_, cells) in zip(layout.names, columns)
-    ):
-        return None  # rows may repeat the names
-    else:
-        parts = [
-            Resolved(values) if cells is None else resolve(values, cells, layout)
-            for values, cells in columns
-        ]
-        table = _table(layout.names, parts, layout.skip + 1)
+def _of_polars(values: NDArray[Any], columns: dict[int, Any], layout: Layout) -> TextTable | None:
+    """The table of a matrix and columns that are to be put into it; None where rows or a column
+    may be left out of it."""
+    if len(columns) == len(layout.names) and layout.header:
+        cells_of = [cells or () for _, cells in columns.values()]
+        if all(name in cells for name, cells in zip(layout.names, cells_of, strict=True)):
+            return None  # rows may repeat the names
+    parts = {
+        at: Resolved(numbers) if cells is None else resolve(numbers, cells, layout)
+        for at, (numbers, cells) in columns.items()
+    }
+    table = _table(layout.names, values, parts, layout.skip + 1)
     blank = np.isnan(table.values[:, 0]) & np.isnan(table.values[:, -1])
     if np.isnan(table.values[blank]).all(axis=1).any():
         return None  # rows of delimiters alone
@@ -417,20 +416,22 @@ def _of_polars(columns: Any, layout: Layout) -> TextTable | None:
 
 def _table(
     names: list[str],
-    parts: list[Resolved],
+    values: NDArray[np.float64],
+    parts: dict[int, Resolved],
     lines: NDArray[np.int64] | int | None,
     repeated: int = 0,
 ) -> TextTable:
-    """The columns side by side, with words about cells that are not written as usual."""
-    values = np.empty((len(parts[0].values), len(names)))
+    """The table of a matrix, into which columns are put in their places, with words about cells
+    that are not written as usual."""
     categories: dict[str, list[str]] = {}
     notes = []
-    for at, (name, part) in enumerate(zip(names, parts, strict=True)):
+    for at, part in parts.items():
         values[:, at] = part.values
         if part.texts is not None:
-            categories[name] = part.texts
+            categories[names[at]] = part.texts
     for key, words in (("odd", "read as numbers"), ("absent", "missing among numbers")):
-        cells = [(n, getattr(p, key)) for n, p in zip(names, parts) if getattr(p, key) is not None]
+        each = [(names[at], getattr(part, key)) for at, part in parts.items()]
+        cells = [(name, cell) for name, cell in each if cell is not None]
         if cells:
             listing = ", ".join(name for name, _ in cells[:5]) + (" …" if len(cells) > 5 else "")
             notes.append(f"cells written like {cells[0][1]!r} are {words}: {listing}")
@@ -551,12 +552,9 @@ def _convert_columns(path: Path, layout: Layout, into: MatrixWriter) -> TextTabl
 
     if meanings:
         into.rewrite(change)
-    nothing = np.empty(0)
-    resolved = [
-        Resolved(nothing) if at not in meanings else replace(meanings[at], values=nothing)
-        for at in range(len(parts))
-    ]
-    table = _table(list(layout.names), resolved, int(lines[0]) if len(lines) else None, repeated)
+    nothing = {at: replace(known, values=np.empty(0)) for at, known in meanings.items()}
+    line = int(lines[0]) if len(lines) else None
+    table = _table(list(layout.names), np.empty((0, len(parts))), nothing, line, repeated)
     table.crowded = [layout.names[at] for at, part in columns_of_text.items() if part.crowded]
     return table
 
