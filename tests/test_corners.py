@@ -1899,3 +1899,29 @@ def test_the_slope_of_a_logarithm_of_a_determinant_of_0_is_nan_in_its_matrix_alo
 def test_a_message_names_operands_without_names_by_their_shapes() -> None:
     with pytest.raises(RuntimeError, match=r"cat: inputs \(2,\) and \(2, 3\): "):
         nt.cat([nt.ones(2), nt.ones(2, 3)])
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (7,), (3, 5), (40, 0, 2), (300, 401)])
+def test_a_sum_of_booleans_counts_them_in_whatever_order_they_lie(
+    shape: tuple[int, ...],
+) -> None:
+    """Eagerly and compiled, where the sum is written into memory of the plan."""
+    numbers = numpy.random.default_rng(0).random(shape)
+    flags = nt.from_numpy(numpy.asarray(numbers)) > 0.3
+
+    def sums() -> list[Any]:
+        seen = flags.T if flags.ndim == 2 else flags
+        parts = (flags, seen, seen[::2] if flags.ndim else seen)
+        return [x.sum() for x in parts] + [flags.sum() / 4, flags.logical_not().sum()]
+
+    compiled, seen = nt.compile(sums), numbers.T if numbers.ndim == 2 else numbers
+    part = seen[::2] if numbers.ndim else seen
+    expected = int((numbers > 0.3).sum())
+    for results in (sums(), *(compiled() for _ in range(4))):
+        assert [y.shape for y in results] == [()] * 5
+        assert [y.dtype for y in results[:3]] == [nt.int64] * 3
+        assert results[0].item() == results[1].item() == expected
+        assert results[3].item() == expected / 4
+        assert results[4].item() == numbers.size - expected
+        assert results[2].item() == int((part > 0.3).sum())
+    assert flags.sum(keepdim=True).shape == (1,) * len(shape)
