@@ -549,7 +549,8 @@ def test_text_is_converted_in_pieces_to_what_it_is_in_memory(
         pytest.importorskip("polars")
     else:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    for key, value in {"AT_ONCE": 50, "BYTES_AT_ONCE": 700}.items():
+    sizes = {"AT_ONCE": 50, "BYTES_AT_ONCE": 700, "WORTH_IT": 0, "WORTH_IMPORT": 0}
+    for key, value in sizes.items():
         monkeypatch.setattr(f"nanotorch.training.data.text_files.{key}", value)
     monkeypatch.setattr("nanotorch.training.data.layout.BLOCK", 64)
     Path("d.csv").write_text("a,b,y\n" + TEXTS[name], newline="")

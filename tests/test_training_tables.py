@@ -20,9 +20,10 @@ from nanotorch.training import exit_code, fit, read_request
 from nanotorch.training.commands import COMMANDS
 from nanotorch.training.config.sections import Data
 from nanotorch.training.data.columns import GAP, OTHER
+from nanotorch.training.data.frames import numbers_by_polars
 from nanotorch.training.data.prepare import Prepared, prepare
 from nanotorch.training.data.tables import Table, read_table
-from nanotorch.training.data.text_files import _numbers, read_text_table
+from nanotorch.training.data.text_files import _numbers, read_text_table, text_chunks
 from nanotorch.training.data.values import Numbers, date_format, days, yes_or_no
 from nanotorch.training.errors import InputError
 from nanotorch.training.run_folder import read_log
@@ -351,6 +352,7 @@ LARGE_TABLES = {
     "delimiters alone": (b"a,b\n1,2\n,\n3,4\n", False),
     "delimiters at the ends": (b"a,b,\n1,2,\n3,4,\n", False),
     "one at the last end": (b"a,b\n1,2\n3,4,", False),
+    "one at the last end and a short row": (b"1,2,3\n4,5,6\n7,8\n1,2,3,", False),
     "blank lines": (b"a,b\n1,2\n\n3,4\n\n", False),
     "old line ends": (b"a,b\r1,2\r3,4\r", False),
     "one old line end": (b"a,b\n1\r,2\n3,4\n", False),
@@ -419,6 +421,57 @@ def test_polars_reads_a_file_in_pieces_in_its_order(monkeypatch: pytest.MonkeyPa
     assert by_polars
     assert shape == numbers.shape
     assert np.array_equal(np.frombuffer(values).reshape(shape), numbers, equal_nan=True)
+
+
+NUMBERS = b"".join(b"%d,%d.25,-%de-3\n" % (at, at % 7, at) for at in range(400))
+PIECES = {  # and how many rows polars reads of them
+    "numbers": (b"a,b,c\n" + NUMBERS, 400),
+    "no line end at last": (b"a,b,c\n" + NUMBERS[:-1], 400),
+    "line ends of Windows": (b"a,b,c\r\n" + NUMBERS.replace(b"\n", b"\r\n"), 400),
+    "no header": (NUMBERS, 400),
+    "a mark above numbers": (b"\xef\xbb\xbf" + NUMBERS, 0),
+    "a gap further down": (NUMBERS + b"1,,3\n", None),
+    "text further down": (NUMBERS + b"1,u,3\n", None),
+    "quotes further down": (NUMBERS + b'1,"2",3\n', None),
+    "a blank line further down": (NUMBERS + b"\n" + NUMBERS, None),
+    "a short row further down": (NUMBERS + b"1,2\n" + NUMBERS, None),
+    "a delimiter at the last end": (NUMBERS + b"1,2,3,", None),
+    "text at first": (b"a,b,c\n1,u,3\n" + NUMBERS, 0),
+}
+
+
+@pytest.mark.parametrize("kind", PIECES)
+def test_pieces_are_the_same_whichever_reader_takes_them(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("polars")
+    content, rows_of_polars = PIECES[kind]
+    Path("n.csv").write_bytes(content)
+    monkeypatch.setattr("nanotorch.training.data.text_files.BYTES_AT_ONCE", 700)
+    read = []
+
+    def numbers(*arguments: Any) -> Any:
+        values = numbers_by_polars(*arguments)
+        read.append(0 if values is None else len(values))
+        return values
+
+    monkeypatch.setattr("nanotorch.training.data.text_files.numbers_by_polars", numbers)
+    pieces = []
+    for least in (0, 2**60):
+        for name in ("WORTH_IT", "WORTH_IMPORT"):
+            monkeypatch.setattr(f"nanotorch.training.data.text_files.{name}", least)
+        taken: list[Any] = []
+        try:
+            for piece in text_chunks(Path("n.csv"), 64, Data(source="n.csv")):
+                first = piece.lines
+                lines = first + np.arange(len(piece.values)) if isinstance(first, int) else first
+                facts = (piece.names, piece.categories, np.asarray(lines).tolist())
+                taken.append((*facts, piece.values.tobytes()))
+        except InputError as error:
+            taken.append(str(error))
+        pieces.append([repr(part) for part in taken])
+    assert pieces[0] == pieces[1]
+    assert sum(read) == rows_of_polars or (rows_of_polars is None and 0 < sum(read) <= 400)
 
 
 @pytest.mark.parametrize("text", ["x,c,y\n1,u,a\n2,v\n3,u,b\n", "x,c,y\n1,u,a\n2,v,a,9\n3,u,b\n"])

@@ -171,17 +171,6 @@ def typed_by_polars(
         return None
     import polars
 
-    def scan(source: Any, skip: int, kinds: list[Any]) -> Any:
-        return polars.scan_csv(
-            source,
-            separator=delimiter,
-            quote_char=None,
-            has_header=False,
-            skip_lines=skip,
-            schema={str(number): kind for number, kind in enumerate(kinds)},
-            glob=False,
-        ).collect(engine="in-memory")
-
     with path.open("rb") as file:
         for _ in range(skip):
             file.readline()
@@ -189,7 +178,7 @@ def typed_by_polars(
     head = head[: head.rfind(b"\n") + 1] or head
     try:
         with _silent():
-            sample = scan(head, 0, [polars.String] * width).get_columns()
+            sample = _scan(head, delimiter, 0, [polars.String] * width).get_columns()
             numbers = [cells.cast(polars.Float64, strict=False) for cells in sample]
             plain = [a.null_count() == b.null_count() for a, b in zip(sample, numbers)]
             kinds = [
@@ -197,10 +186,10 @@ def typed_by_polars(
                 for cells, ok in zip(sample, plain, strict=True)
             ]
             # Of the absolute path: polars takes ~ at its start for the user's folder.
-            frame = scan(path.absolute(), skip, kinds)
+            frame = _scan(path.absolute(), delimiter, skip, kinds)
     except (Exception, polars.exceptions.PanicException):
         return None  # other readers find out what there is
-    # polars drops a delimiter at the end of the file, and takes a line without cells for gaps.
+    # polars takes a line without cells for gaps.
     if (frame.height, frame.height * (width - 1)) != size:
         return None
     texts = {at: cells for at, cells in enumerate(frame.get_columns()) if not plain[at]}
@@ -209,6 +198,46 @@ def typed_by_polars(
         numbers = frame.with_columns(polars.lit(0.0).alias(cells.name) for cells in texts.values())
         values = numbers.to_numpy(order="c", writable=True)  # without a number: NaN
         return values, dict(zip(texts, read, strict=True))
+
+
+def numbers_by_polars(content: bytes, delimiter: str, width: int) -> NDArray[np.float64] | None:
+    """The matrix (rows, width) of lines that hold numbers alone, one in each cell; None of others.
+
+    polars must be installed.
+    """
+    import polars
+
+    lone = b"\r" in content and content.count(b"\r") != content.count(b"\r\n")
+    if lone or b'"' in content or content.startswith(codecs.BOM_UTF8):
+        return None
+    if content.endswith(delimiter.encode()):
+        return None  # which polars drops
+    try:
+        with _silent():
+            frame = _scan(content, delimiter, 0, [polars.Float64] * width)
+    except (Exception, polars.exceptions.PanicException):
+        return None
+    lines = int(np.count_nonzero(np.frombuffer(content, np.uint8) == ord("\n")))
+    gaps = any(cells.null_count() for cells in frame.get_columns())
+    if gaps or frame.height != lines + (not content.endswith(b"\n")):
+        return None
+    values: NDArray[np.float64] = frame.to_numpy(order="c", writable=True)
+    return values
+
+
+def _scan(source: Any, delimiter: str, skip: int, kinds: list[Any]) -> Any:
+    """The frame of a text below its first `skip` lines, with columns of such kinds."""
+    import polars
+
+    return polars.scan_csv(
+        source,
+        separator=delimiter,
+        quote_char=None,
+        has_header=False,
+        skip_lines=skip,
+        schema={str(number): kind for number, kind in enumerate(kinds)},
+        glob=False,
+    ).collect(engine="in-memory")
 
 
 def _kind_of_text(sample: Any, polars: Any) -> Any:
@@ -238,6 +267,8 @@ def _lines_and_delimiters(path: Path, delimiter: str, skip: int) -> tuple[int, i
             lines += int(np.count_nonzero(signs == ord("\n")))
             delimiters += int(np.count_nonzero(signs == ord(delimiter)))
             end = piece[-1:]
+    if end == delimiter.encode():
+        return None  # which polars drops, so that a short row would not show
     return lines + (end != b"\n"), delimiters
 
 
@@ -254,7 +285,7 @@ def split_by_polars(content: bytes, delimiter: str, skip: int, missing: Any) -> 
     import polars
 
     content = content.replace(b"\r\n", b"\n")
-    if b'"' in content or b"\r" in content:
+    if b'"' in content or b"\r" in content or content.endswith(delimiter.encode()):
         return None
     try:
         with _silent():

@@ -8,6 +8,7 @@ import contextlib
 import csv
 import glob
 import hashlib
+import importlib.util
 import itertools
 import json
 import operator
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanotorch.training.config.sections import Reading
-from nanotorch.training.data.frames import split_by_polars, typed_by_polars
+from nanotorch.training.data.frames import numbers_by_polars, split_by_polars, typed_by_polars
 from nanotorch.training.data.hashing import numbers_of_cells
 from nanotorch.training.data.layout import (
     DELIMITERS,
@@ -92,10 +93,15 @@ def read_text_table(path: Path, reading: Reading) -> TextTable:
 
 def _parsed(path: Path, layout: Layout) -> TextTable:
     readers = [_numbers, _typed_by_polars, _texts_by_polars]
-    if "polars" in sys.modules or path.stat().st_size >= WORTH_IMPORT:
+    if _worth_polars(path):
         readers = [_typed_by_polars, _numbers, _texts_by_polars]
     tables = (reader(path, layout) for reader in readers)
     return next((table for table in tables if table is not None), None) or _mixed(path, layout)
+
+
+def _worth_polars(path: Path) -> bool:
+    """Whether polars reads numbers sooner than numpy.loadtxt, its import included."""
+    return "polars" in sys.modules or path.stat().st_size >= WORTH_IMPORT
 
 
 @contextlib.contextmanager
@@ -166,8 +172,20 @@ def text_chunks(path: Path, rows: int, reading: Reading) -> Iterator[TextTable]:
             yield read_text_table(path, reading)
             return
         line = layout.skip + 1
+        rest = np.empty((0, len(layout.names)))
+        for piece in _pieces_of_numbers(path, layout):
+            if piece is None:
+                break
+            rest = np.concatenate([rest, piece])
+            while len(rest) >= rows:
+                yield TextTable(layout.names, rest[:rows], {}, line)
+                rest, line = rest[rows:], line + rows
+        else:
+            if len(rest):
+                yield TextTable(layout.names, rest, {}, line)
+            return
         with opened_text(path, layout.encoding) as file:
-            for _ in range(layout.skip):
+            for _ in range(line - 1):
                 file.readline()
             while True:
                 try:
@@ -189,6 +207,27 @@ def text_chunks(path: Path, rows: int, reading: Reading) -> Iterator[TextTable]:
                     return
                 yield TextTable(layout.names, values, {}, line)
                 line += len(values)
+
+
+def _pieces_of_numbers(path: Path, layout: Layout) -> Iterator[NDArray[np.float64] | None]:
+    """The rows of a plain file of numbers alone by polars, in pieces; at last None where the file
+    goes on otherwise, or polars is not installed."""
+    plain = layout.encoding in ("utf-8", "utf-8-sig") and layout.delimiter in DELIMITERS
+    if not plain or not _worth_polars(path) or not _is_large_and_plain(path, layout):
+        yield None
+        return
+    with path.open("rb") as file:
+        head = b"".join(file.readline() for _ in range(layout.skip))
+        lone = head.count(b"\r") != head.count(b"\r\n")
+        if lone or importlib.util.find_spec("polars") is None:
+            yield None
+            return
+        while content := file.read(BYTES_AT_ONCE):
+            content += file.readline()
+            values = numbers_by_polars(content, layout.delimiter, len(layout.names))
+            yield values
+            if values is None:
+                return
 
 
 def _mixed(path: Path, layout: Layout) -> TextTable:
@@ -492,6 +531,14 @@ def _convert_numbers(path: Path, layout: Layout, into: MatrixWriter) -> TextTabl
     """As `_numbers`, in pieces."""
     if layout.comment or not layout.reads_plain:
         return None
+    numbers = TextTable(layout.names, np.empty((0, len(layout.names))), {}, layout.skip + 1)
+    into.begin(len(layout.names))
+    for piece in _pieces_of_numbers(path, layout):
+        if piece is None:
+            break
+        into.add(piece)
+    else:
+        return numbers
     into.begin(len(layout.names))
     finite = True
     with opened_text(path, layout.encoding) as file:
@@ -512,7 +559,7 @@ def _convert_numbers(path: Path, layout: Layout, into: MatrixWriter) -> TextTabl
         with opened_text(path, layout.encoding) as file:
             if sum(1 for _ in file) != layout.skip + into.rows:
                 return None
-    return TextTable(layout.names, np.empty((0, into.columns)), {}, layout.skip + 1)
+    return numbers
 
 
 def _convert_columns(path: Path, layout: Layout, into: MatrixWriter) -> TextTable:
