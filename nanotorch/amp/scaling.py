@@ -40,8 +40,8 @@ def grow(
     without one; `steps` counts them, a 0-dim int32 array. found_inf becomes 0 again."""
     if xp is not HOST and kernels.available(xp):
         factors = xp.float32(growth), xp.float32(backoff), xp.int32(interval)
-        given = scale, steps, found_inf, *factors
-        kernels.launch(xp, "optimizers", "grow", "", (1,), (1,), given)
+        arguments = scale, steps, found_inf, *factors
+        kernels.launch(xp, "optimizers", "grow", "", (1,), (1,), arguments)
         return
     overflowed = found_inf != 0
     counted = xp.where(overflowed, 0, steps + 1)

@@ -176,7 +176,8 @@ class Outlet:
     """
 
     def __init__(self, source: Array) -> None:
-        self.source, self.nbytes = source, source.nbytes if source.flags.c_contiguous else 0
+        self.source = source
+        self.nbytes = source.nbytes if source.flags.c_contiguous else 0  # of one piece of memory
         self._kept: list[Array] = []
 
     def __call__(self) -> Array:
