@@ -260,3 +260,33 @@ def test_the_look_alike_refuses_a_graph_whose_blocks_went_back_to_the_driver(
         look_alike.empty(1 << 20, "f")
     with pytest.raises(AssertionError, match="given back"):
         graph.launch(stream)
+
+
+BATCHES = [
+    ((2, 3, 3), (3, 2)),
+    ((3, 3), (2, 3, 2)),
+    ((2, 1, 3, 3), (4, 3, 2)),
+    ((2, 3, 3), (1, 3, 2)),
+]
+
+
+@pytest.mark.parametrize(
+    "solve", [nt.linalg.solve, lambda a, b: nt.linalg.solve_triangular(a, b, upper=True)]
+)
+@pytest.mark.parametrize("a_shape, b_shape", BATCHES)
+def test_systems_of_batches_that_broadcast_are_solved_as_on_the_cpu(
+    cuda: str, solve: Callable[..., nt.Tensor], a_shape: tuple[int, ...], b_shape: tuple[int, ...]
+) -> None:
+    kind = nt.float64
+    a, b = (
+        nt.randn(*a_shape, dtype=kind) + 3 * nt.eye(3, dtype=kind),
+        nt.randn(*b_shape, dtype=kind),
+    )
+    results = []
+    for device in ("cpu", "cuda"):
+        inputs = [x.detach().clone().to(device).requires_grad_() for x in (a, b)]
+        y = solve(*inputs)
+        y.square().sum().backward()
+        results.append([t.detach().cpu() for t in (y, *(x.grad for x in inputs))])
+    for there, here in zip(results[1], results[0], strict=True):
+        nt.testing.assert_close(there, here)

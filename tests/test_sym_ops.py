@@ -74,3 +74,16 @@ def test_an_op_on_symbols_is_the_op_on_tensors(case: Case) -> None:
         numpy.testing.assert_array_equal(value.numpy(), real.detach().numpy())
         if real.requires_grad and not data_decides:
             gradients_agree(symbol, real, tensors)
+
+
+@pytest.mark.parametrize(
+    "shapes", [((2, 3, 3), (3, 2)), ((3, 3), (2, 3, 2)), ((3, 3), (3,))], ids=str
+)
+def test_a_system_on_symbols_has_the_shape_that_batches_broadcast_to(shapes: Any) -> None:
+    kind = nanotorch.float64
+    symbols = [sym.var(name, shape, kind) for name, shape in zip("ab", shapes, strict=True)]
+    a, b = (nanotorch.ones(*shape, dtype=kind) for shape in shapes)
+    a = a + 3 * nanotorch.eye(3, dtype=kind)
+    assert tuple(nanotorch.linalg.solve(*symbols).shape) == tuple(
+        nanotorch.linalg.solve(a, b).shape
+    )

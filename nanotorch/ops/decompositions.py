@@ -26,6 +26,7 @@ from nanotorch.ops.linalg import (
     Solve,
     matmul,
     slogdet as slogdet_of,
+    solved,
     where_regular,
     zero_pivot,
 )
@@ -456,10 +457,8 @@ class SolveTriangular(Primitive):
         if unit:
             one = xp.eye(a.shape[-1], dtype=a.dtype)
             matrix = matrix * (1 - one) + one
-        batch = HOST.broadcast_shapes(matrix.shape[:-2], b.shape[:-2])
-        matrix, b = (xp.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (matrix, b))
         try:
-            y = xp.linalg.solve(matrix, b)
+            y = solved(xp, matrix, b)
             exact = xp is not HOST or bool(xp.isfinite(y).all())
         except xp.linalg.LinAlgError:
             exact = False

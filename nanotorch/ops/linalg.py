@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import HOST, Array
+from nanotorch.backend import HOST, Array, broadcast_shapes
 from nanotorch.backend.loading import when_called
 from nanotorch.ops.casting import cast, clone, into, ones_like
 from nanotorch.ops.comparisons import where
@@ -136,6 +136,14 @@ def zero_pivot(xp: Any, matrix: Array) -> int:
     return 0
 
 
+def solved(xp: Any, a: Array, b: Array) -> Array:
+    """x such that a @ x = b; batches broadcast, for CuPy beforehand."""
+    if xp is not HOST and b.ndim > 1:
+        batch = broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        a, b = (xp.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (a, b))
+    return xp.linalg.solve(a, b)
+
+
 class Solve(Primitive):
     """y = x such that a @ x = b"""
 
@@ -148,8 +156,7 @@ class Solve(Primitive):
 
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        y = xp.linalg.solve(a, b)
-        return into(xp, y, out)
+        return into(xp, solved(xp, a, b), out)
 
 
 class LogAbsDet(Primitive):

@@ -169,7 +169,10 @@ def infer(primitive: type[Primitive], inputs: Sequence[Any], attributes: dict[st
         return SymbolWithoutValues(product_shape(arrays[0].shape, arrays[1].shape), arrays[0].dtype)
     if issubclass(primitive, products.LinearLayer):
         return SymbolWithoutValues(linear_shape(*shapes), arrays[0].dtype)
-    if issubclass(primitive, (linalg.Solve, linalg.DetReverse)):
+    if issubclass(primitive, linalg.Solve):
+        batch = broadcast_shape([shape[:-2] for shape in shapes])
+        return SymbolWithoutValues((*batch, *shapes[1][-2:]), arrays[1].dtype)
+    if issubclass(primitive, linalg.DetReverse):
         return SymbolWithoutValues(shapes[1], arrays[1].dtype)
     if {"dim", "keepdim"} <= attributes.keys() and has_shape(arrays[0]):
         kind = result_dtype(primitive, arrays, attributes)
