@@ -40,6 +40,7 @@ from nanotorch.ops.matrices import (
     vander as vander,
     vecdot as vecdot,
 )
+from nanotorch.ops.shapes import dimension
 
 __getattr__, __dir__ = on_demand(__name__)  # names that stay out say what to use instead
 
@@ -72,7 +73,7 @@ def matrix_norm(
     ord "fro": of all elements as one vector; "nuc", 2, -2: sum, largest, smallest singular value;
     1, -1: largest, smallest sum of a column's sizes; inf, -inf: of a row's.
     """
-    rows, columns = (d % x.ndim for d in dim)
+    rows, columns = (dimension(d, x.ndim) for d in dim)
     if ord in ("fro", "f"):
         return vector_norm(x, 2, (rows, columns), keepdim)
     if ord not in ("nuc", 1, -1, 2, -2, math.inf, -math.inf):

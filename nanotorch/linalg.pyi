@@ -21,6 +21,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor: ...
 def solve(a: Tensor, b: Tensor, *, left: builtins.bool = True) -> Tensor: ...
 from nanotorch.ops.decompositions import cholesky as cholesky, cholesky_ex as cholesky_ex, eigh as eigh, eigvalsh as eigvalsh, inv_ex as inv_ex, lstsq as lstsq, matrix_exp as matrix_exp, matrix_rank as matrix_rank, pinv as pinv, qr as qr, slogdet as slogdet, solve_ex as solve_ex, solve_triangular as solve_triangular, svd as svd, svdvals as svdvals
 from nanotorch.ops.matrices import cross as cross, tensorinv as tensorinv, tensorsolve as tensorsolve, vander as vander, vecdot as vecdot
+from nanotorch.ops.shapes import dimension
 def vector_norm(
     x: Tensor,
     ord: builtins.float = 2,

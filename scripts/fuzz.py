@@ -3,7 +3,8 @@
 
 Program number n is always the same one: `python scripts/fuzz.py 1 --first n` runs it again. With
 `--corners` its values are NaN, infinities, kinks, zeros and nothing at all, and it copies tensors,
-divides integers and changes modes in generators as well.
+divides integers and changes modes in generators as well. With `--device cuda` NanoTorch runs on a
+GPU, or with `--look-alike` on the tests' imitation of CuPy; PyTorch stays on the CPU.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 
 import torch
 from fuzzing import CornerProgram, Difference, Program, shrunk
 
+import nanotorch
+from nanotorch.backend import register_cuda_module
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -27,7 +31,12 @@ def main() -> int:
     parser.add_argument("--corners", action="store_true", help="programs at the corners")
     parser.add_argument("--length", type=int, default=20, help="lines per program")
     parser.add_argument("--keep-going", type=int, default=1, help="stop after so many differences")
+    parser.add_argument("--device", default="cpu", help="where NanoTorch runs: cpu or cuda")
+    parser.add_argument("--look-alike", action="store_true", help="cuda without a GPU")
     options = parser.parse_args()
+    if options.look_alike:
+        register_look_alike()
+    nanotorch.set_default_device(options.device)
     torch.set_num_threads(1)
     started, found = time.perf_counter(), 0
     kind = CornerProgram if options.corners else Program
@@ -43,6 +52,17 @@ def main() -> int:
     done, seconds = number + 1 - options.first, time.perf_counter() - started
     print(f"{done} programs, {found} differences, {seconds:.0f} s")
     return 1 if found else 0
+
+
+def register_look_alike() -> None:
+    """Puts the strict look-alike of CuPy and its cuBLAS in the place of a GPU."""
+    import strict_cupy
+    from strict_cupy.cublas import Library
+
+    from nanotorch.backend.cuda import cublas
+
+    cublas.libraries[strict_cupy] = cublas.declared(Library())
+    register_cuda_module(strict_cupy)
 
 
 if __name__ == "__main__":

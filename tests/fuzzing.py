@@ -41,6 +41,8 @@ PYTORCH_ONLY = (
 TWO_ERRORS = (
     "indexing tensors could not be broadcast", "should be positive", "modified by an inplace",
 )  # fmt: skip
+# What is checked or refused on the CPU alone: see docs/gpu.md.
+CPU_ONLY = ("ZeroDivisionError", "elements of input should be between 0 and 1")
 LIMIT = 1e6  # beyond this, roundings grow into differences
 
 
@@ -322,6 +324,11 @@ class Program:
         self.lines.append(line)
         code = compile(line, "<program>", "exec")
         theirs, ours = (attempt(code, space) for space in (self.theirs, self.ours))
+        if nanotorch.get_default_device().type == "cuda":
+            ours = attempt("t.cuda.synchronize()", self.ours) or ours  # of indices it tells late
+            if any(part in str(theirs) for part in CPU_ONLY):
+                self.over = True
+                return
         if theirs is not None:
             message = str(theirs)
             reasons = ("modified by an inplace", "second time", "view size is not compatible")
@@ -334,7 +341,10 @@ class Program:
         if ours is not None and theirs is None:
             empty = any(0 in self.theirs[n].shape for n in self.names)  # it checks less for these
             # See docs/differences.md; of some products of batches PyTorch keeps copies.
-            kept = ("read-only", "not compatible with the strides", "UnsafeViewBackward0: input")
+            kept = (
+                "to a single memory location", "read-only", "not compatible with the strides",
+                "UnsafeViewBackward0: input",
+            )  # fmt: skip
             if empty or any(part in str(ours) for part in kept):
                 self.over = True
                 return
@@ -669,10 +679,13 @@ class CornerProgram(Program):
     def copies(self) -> str:
         """Copies of two variables, which go on sharing memory if they did."""
         number = len(self.lines)
-        if self.chance(0.3):
+        on_gpu = nanotorch.get_default_device().type == "cuda"
+        if self.chance(0.3) and not on_gpu:  # a pickle is loaded to the CPU
             return f"v{number} = pickle.loads(pickle.dumps({self.name()}))"
         a, b = self.name(), self.name()
         pair = f"({a}.detach(), {b}.detach().reshape(-1))" if self.chance(0.6) else f"({a}, {b})"
+        if on_gpu:  # where each copy has memory of its own
+            return f"P = copy.deepcopy({a}.detach()), {b}.detach().clone()"
         self.waiting += [f"v{number + 1} = P[0]", f"v{number + 2} = P[1]"]
         return f"P = copy.deepcopy({pair})"
 
@@ -755,7 +768,7 @@ def view_outside_the_graph(x: Any) -> bool:
 
 def array_of(x: Any) -> Any:
     """The values as NumPy's, bfloat16 as float32."""
-    x = x.detach()
+    x = x.detach().cpu()
     return (x.float() if "bfloat16" in repr(x.dtype) else x).numpy()
 
 

@@ -1925,3 +1925,59 @@ def test_a_sum_of_booleans_counts_them_in_whatever_order_they_lie(
         assert results[4].item() == numbers.size - expected
         assert results[2].item() == int((part > 0.3).sum())
     assert flags.sum(keepdim=True).shape == (1,) * len(shape)
+
+
+OUT_OF_RANGE: dict[str, Callable[..., Any]] = {
+    "sum": lambda x, d: x.sum(d),
+    "sum of several": lambda x, d: x.sum((0, d)),
+    "mean": lambda x, d: x.mean(d),
+    "nansum": lambda x, d: x.nansum(d),
+    "amax": lambda x, d: x.amax((0, d)),
+    "tensordot": lambda x, d: nt.tensordot(x, x, dims=([d], [0])),
+    "matrix_norm": lambda x, d: nt.linalg.matrix_norm(x, dim=(0, d)),
+    "weight_norm": lambda x, d: nt.nn.utils.weight_norm(nt.nn.Linear(2, 2), dim=d),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("d", [2, 3, -3, -4])
+@pytest.mark.parametrize("name", OUT_OF_RANGE)
+def test_a_dimension_out_of_range_is_refused(name: str, d: int, cuda: str) -> None:
+    for place in ("cpu", "cuda"):
+        with pytest.raises(IndexError, match="imension out of range"):
+            OUT_OF_RANGE[name](nt.ones(2, 2, device=place), d)
+
+
+WRITES: dict[str, Callable[[nt.Tensor], Any]] = {
+    "add_": lambda x: x.add_(1),
+    "an assignment": lambda x: x.__setitem__(0, 5.0),
+    "a write to a row": lambda x: x[0].mul_(2),
+    "a write to its transpose": lambda x: x.t().add_(1),
+    "fill_diagonal_": lambda x: x.fill_diagonal_(0),
+    "masked_fill_": lambda x: x.masked_fill_(x > 0, 1.0),
+    "random numbers": lambda x: x.normal_(),
+    "out=": lambda x: nt.add(nt.ones_like(x), 1, out=x),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_what_is_expanded_cannot_be_written_to(name: str, cuda: str) -> None:
+    for place in ("cpu", "cuda"):
+        x = nt.ones(1, 1, device=place)
+        with pytest.raises(RuntimeError, match=r"more than one element .* clone\(\)"):
+            WRITES[name](x.expand(3, 3))
+        assert x.tolist() == [[1.0]]
+
+
+def test_what_is_as_large_as_before_can_be_written_to(cuda: str) -> None:
+    for place in ("cpu", "cuda"):
+        x = nt.ones(1, 3, device=place)
+        x.expand(1, 3).add_(1)
+        assert x.tolist() == [[2.0, 2.0, 2.0]]
+
+
+def test_an_operation_that_a_dtype_has_not_is_a_runtime_error(cuda: str) -> None:
+    for place in ("cpu", "cuda"):
+        x = nt.ones(3, device=place)
+        with pytest.raises(RuntimeError, match="right_shift"):
+            x >> x

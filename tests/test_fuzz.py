@@ -9,6 +9,8 @@ import pytest
 from fuzzing import CornerProgram, Difference, Program, attempt
 from hypothesis import given, settings, strategies as st
 
+import nanotorch
+
 
 @pytest.mark.torch
 @settings(max_examples=40)
@@ -27,6 +29,17 @@ def test_numbered_programs_do_the_same(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(80))
 def test_numbered_programs_at_the_corners_do_the_same(seed: int) -> None:
     CornerProgram(Random(seed), pytest.importorskip("torch")).run(20)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("seed", range(60))
+def test_numbered_programs_do_the_same_on_a_gpu(seed: int, cuda: str) -> None:
+    nanotorch.set_default_device("cuda")
+    try:
+        for kind in (Program, CornerProgram):
+            kind(Random(seed), pytest.importorskip("torch")).run(20)
+    finally:
+        nanotorch.set_default_device("cpu")
 
 
 CORNERS = (

@@ -221,7 +221,8 @@ def test_copies_have_the_values_of_every_layout(
     twin = duplicate(x)
     assert twin.tolist() == x.tolist() and twin.dtype is x.dtype and twin.shape == x.shape
     if x.numel():
-        twin += 1
+        part = twin[:, 0] if layout == "expanded" else twin
+        part += 1
         assert twin.tolist() != x.tolist()
 
 

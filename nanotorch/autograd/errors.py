@@ -34,7 +34,8 @@ def explained(primitive: type[Primitive], inputs: tuple[Any, ...], error: Except
         return IndexError(f"Dimension out of range: {message}")
     if isinstance(error, IndexError):
         return IndexError(message)
-    if isinstance(error, TypeError) and "ufunc" not in str(error) and "boolean" not in str(error):
+    of_dtypes = any(part in str(error) for part in ("ufunc", "boolean", "of arguments for cupy"))
+    if isinstance(error, TypeError) and not of_dtypes:
         return TypeError(message)
     return (LinAlgError if "LinAlgError" in type(error).__name__ else RuntimeError)(message)
 

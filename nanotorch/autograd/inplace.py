@@ -16,6 +16,7 @@ from nanotorch.autograd.errors import KERNEL_ERRORS, explained
 from nanotorch.autograd.rings import Rings, modes
 from nanotorch.backend import MODULES, array_module, broadcast_shapes, dtype_of, promote
 from nanotorch.backend.halves import kernel_of
+from nanotorch.backend.layouts import check_apart
 from nanotorch.backend.silence import silent
 from nanotorch.node import Node, RemovableHandle, Traced
 from nanotorch.primitive import Primitive
@@ -116,7 +117,9 @@ def write(primitive: type[Primitive], inputs: Inputs, attributes: Attributes) ->
 
 
 def check_inplace(x: Any, operands: Iterable[Any] = ()) -> None:
-    """Refuses to write, while it is recorded, to a leaf that requires grad or a view of one."""
+    """Refuses to write to what is expanded and, while it is recorded, to a leaf that requires grad
+    or a view of one."""
+    check_apart(x._array)
     if x._inference and not modes.inference:
         raise RuntimeError(
             "an inference tensor may not be changed in place outside inference_mode; clone() "

@@ -49,6 +49,16 @@ def layout_of(array: Array) -> layout:
     return sparse_coo if is_sparse(array) else strided
 
 
+def check_apart(array: Array) -> None:
+    """Refuses to write to an array in which several elements are one and the same in memory."""
+    strides = getattr(array, "strides", ())
+    if 0 in strides and array.size and any(n > 1 and not s for n, s in zip(array.shape, strides)):
+        raise RuntimeError(
+            "unsupported operation: more than one element of the written-to tensor refers to a "
+            "single memory location, as in an expanded one; clone() it before it is written to"
+        )
+
+
 def as_numpy(array: Array) -> Array:
     """The array itself; TypeError, with what to do, where NumPy has no such arrays."""
     if is_sparse(array):

@@ -15,6 +15,7 @@ from nanotorch.ops.shapes import (
     UnsafeView,
     diag_embed,
     diagonal as diagonal_of,
+    dimension,
     expand,
     reshape,
     squeeze,
@@ -432,7 +433,7 @@ def tensordot(a: Any, b: Any, dims: Any = 2) -> Any:
     or the listed ones."""
     if isinstance(dims, int):
         dims = (list(range(a.ndim - dims, a.ndim)), list(range(dims)))
-    left, right = ([d % x.ndim for d in ds] for ds, x in zip(dims, (a, b), strict=True))
+    left, right = ([dimension(d, x.ndim) for d in ds] for ds, x in zip(dims, (a, b), strict=True))
     letters = "abcdefghijklmnopqrstuvwxyz"
     first = letters[: a.ndim]
     second = list(letters[a.ndim : a.ndim + b.ndim])

@@ -13,7 +13,7 @@ from typing import Any
 from nanotorch.backend import Array, constant, dtype_of
 from nanotorch.ops.broadcasting import summed
 from nanotorch.ops.casting import cast
-from nanotorch.ops.shapes import expand, reshape
+from nanotorch.ops.shapes import dimension, expand, reshape
 from nanotorch.primitive import Linear, apply
 
 Dim = int | tuple[int, ...] | None
@@ -54,12 +54,10 @@ class Mean(Linear):
 
 
 def dims(shape: tuple[int, ...], dim: Dim) -> tuple[int, ...]:
-    """The reduced dimensions as non-negative numbers."""
+    """The reduced dimensions as non-negative numbers; IndexError where one is out of range."""
     if dim is None:
         return tuple(range(len(shape)))
-    return tuple(
-        d % builtins.max(len(shape), 1) for d in (dim if isinstance(dim, tuple) else (dim,))
-    )
+    return tuple(dimension(d, len(shape)) for d in (dim if isinstance(dim, tuple) else (dim,)))
 
 
 def count(shape: tuple[int, ...], dim: Dim) -> int:

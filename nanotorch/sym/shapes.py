@@ -247,9 +247,6 @@ def linear_shape(x: Shape, weight: Shape, *bias: Shape) -> Shape:
 
 def reduced_shape(shape: Shape, dim: sums.Dim, keepdim: bool) -> Shape:
     """The shape without the dimensions that are reduced, or with 1 in their places."""
-    for d in (dim,) if isinstance(dim, int) else dim or ():
-        if not -len(shape) <= d < len(shape):
-            raise IndexError(f"dimension {d} is out of range for shape {shape}")
     lost = sums.dims(shape, dim)
     if keepdim:
         return tuple(1 if d in lost else n for d, n in enumerate(shape))

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from nanotorch import ops
 from nanotorch.nn.module import Module
 from nanotorch.nn.parameter import Parameter
+from nanotorch.ops.shapes import dimension
 from nanotorch.tensor import Tensor
 
 Layer = TypeVar("Layer", bound=Module)
@@ -17,7 +18,8 @@ def lengths(v: Tensor, dim: int) -> Tensor:
     """‖v‖ over all dimensions but `dim`, which -1 stands for none of."""
     if dim == -1:
         return ops.norm(v)  # type: ignore[no-any-return]
-    others = tuple(n for n in range(v.ndim) if n != dim % v.ndim)
+    direction = dimension(dim, v.ndim)
+    others = tuple(n for n in range(v.ndim) if n != direction)
     return ops.norm(v, 2, others, keepdim=True) if others else ops.abs(v)  # type: ignore[no-any-return]
 
 
