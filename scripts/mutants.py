@@ -64,8 +64,8 @@ EXPLAINED: dict[tuple[str, str, str], str] = {
     ("backend/cuda/transfer.py", "upload", "2 -> 3"): "one block more waits; the copy is the same",
     ("training/data/text_files.py", "", "20 -> 21"): "from which size a copy is kept: speed alone",
     ("training/data/batches.py", "", "2**23 -> 2 * 23"): "the size of blocks: speed alone",
-    ("compile/tiles.py", "", "2 << 20 -> 2 >> 20"): "the size of tiles: speed alone",
-    ("compile/tiles.py", "Runner.__call__", "len(self._workers) < threads -> "
+    ("compile/tiles.py", "", "4 << 20 -> 4 >> 20"): "the size of tiles: speed alone",
+    ("compile/pieces.py", "Pieces.__call__", "len(self._workers) < threads -> "
      "len(self._workers) <= threads"): "a worker too many, which is never asked",
     ("distributed/world.py", "World._wait", "100 -> 101"): "how long it sleeps between looks",
     ("distributed/world.py", "World._wait", "time.sleep(min(LONGEST_PAUSE, (now - start) / 100)) "

@@ -1,20 +1,19 @@
-"""Runs of elementwise calls on large arrays, made piece by piece, on several threads.
+"""Runs of elementwise calls on large arrays, made piece by piece (see `pieces.py`).
 
-Each piece goes through all calls of a chain while it is in the cache, so that the arrays cross
-memory once, and what only the chain needs is as large as a piece. Sums of all elements are split
-where NumPy splits them, so that the bits are those of the calls one after the other.
+Sums of all elements are split where NumPy splits them, so that the bits are those of the calls one
+after the other.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from nanotorch.backend import HOST, MODULES, Array, get_num_threads
-from nanotorch.backend.workers import side_by_side
+from nanotorch.backend import HOST, MODULES, Array
 from nanotorch.compile.calls import Call, Choice, Done, Joint, View, reduction
 from nanotorch.compile.memory import root_of
+from nanotorch.compile.pieces import Pass
 from nanotorch.compile.recorder import Draw, Kernel, Live
 
 PIECE = 1 << 19  # bytes of a piece of an array
@@ -23,24 +22,31 @@ WORTHWHILE_BYTES = 24 << 20
 TOTAL = reduction(HOST.add)
 
 
-class Chain(NamedTuple):
+class Chain(Pass):
     """Calls, and views of other dtypes, that are made piece by piece."""
 
-    notes: list[Call | View]
+    family, flattened = "elementwise", ".reshape(-1)"
 
-    @property
-    def calls(self) -> list[Call]:
-        return [note for note in self.notes if isinstance(note, Call)]
+    def __init__(self, notes: list[Call | View]) -> None:
+        self.notes = notes
+        self.within = calls = [note for note in notes if isinstance(note, Call)]
+        views = {id(note.out) for note in notes if isinstance(note, View)}
+        arrays = {id(a): a for note in notes for a in arrays_of(note)}
+        self.arrays = [a for key, a in arrays.items() if key not in views]
+        self.made = {id(call.out) for call in calls}
+        self.large = [a for a in self.arrays if not is_single(a)]
+        singles = [a for a in self.arrays if is_single(a)]
+        self.sums = [a for a in singles if id(a) in self.made]
+        self.whole = [a for a in singles if id(a) not in self.made]
+        self.shape, size = self.large[0].shape, self.large[0].size
+        tree = halves(0, size, PIECE // max(a.itemsize for a in self.large))
+        self.groups = [[piece] for piece in leaves(tree)]
+        self.total = lambda parts: total_of(tree, iter(parts))
+        self.title = f"one pass over {size:,} elements, {self.heights[0]:,} at a time"
 
-    @property
-    def arrays(self) -> list[Array]:
-        """All that they read and write but views of it, each once."""
-        views = {id(note.out) for note in self.notes if isinstance(note, View)}
-        arrays = [a for note in self.notes for a in arrays_of(note)]
-        return list({id(a): a for a in arrays if id(a) not in views}.values())
-
-    def on(self, others: dict[int, Array]) -> Chain:
-        """The same with other arrays in the place of those with these identities."""
+    def piece(self, height: int) -> tuple[list[Any], dict[int, Array]]:
+        others = {id(a): HOST.empty(height, a.dtype) for a in self.large}
+        others |= {id(a): HOST.empty((), a.dtype) for a in (*self.whole, *self.sums)}
         notes: list[Call | View] = []
 
         def of(value: Any) -> Any:
@@ -58,7 +64,7 @@ class Chain(NamedTuple):
             if note.function is TOTAL:
                 keywords = {"axis": None}
             notes.append(Call(note.function, of(note.arguments), keywords, of(note.out)))
-        return Chain(notes)
+        return notes, others
 
 
 def is_single(array: Array) -> bool:
@@ -96,7 +102,7 @@ class Run:
             self.shown.add(id(step.out))
         elif (
             not self.notes
-            or isinstance(step, Live | Draw)
+            or isinstance(step, Live | Draw | Pass)
             or (isinstance(step, Done) and not whole)
         ):
             return False
@@ -165,11 +171,11 @@ class Run:
 
     def settled(self) -> list[Any]:
         """The chain and what comes after it; the steps as they were where it does not pay."""
-        chain = Chain(self.notes)
-        nbytes = sum(a.nbytes for call in chain.calls for a in (*call.arrays, call.out))
-        if len(chain.calls) < 2 or nbytes < WORTHWHILE_BYTES:
+        calls = [note for note in self.notes if isinstance(note, Call)]
+        nbytes = sum(a.nbytes for call in calls for a in (*call.arrays, call.out))
+        if len(calls) < 2 or nbytes < WORTHWHILE_BYTES:
             return self.steps
-        return [*self.earlier, chain, *self.later]
+        return [*self.earlier, Chain(self.notes), *self.later]
 
 
 def chained(steps: Sequence[Any], moving: set[int]) -> list[Any]:
@@ -210,7 +216,7 @@ def arrays_of(step: Any) -> list[Array]:
         return [*step.arrays, step.out]
     if isinstance(step, Joint):
         return [*step.operands.values(), *step.outputs.values()]
-    if isinstance(step, Chain):
+    if isinstance(step, Pass):
         return step.arrays
     if isinstance(step, View):
         return [step.base]
@@ -258,62 +264,3 @@ def splits_as_known(kind: str) -> bool:
     tree = halves(0, x.size, 1000)
     parts = iter([HOST.add.reduce(x[low:high]) for low, high in leaves(tree)])
     return bool(total_of(tree, parts) == HOST.add.reduce(x))
-
-
-class Pieces:
-    """Makes the calls of a chain, on one piece after the other.
-
-    cut: how many of the inputs, the first ones, have `size` elements. totals: how many, the last
-    ones, are sums of as many. fixed: other arrays that are the same at each call.
-    """
-
-    def __init__(
-        self, chain: Chain, program: Any, inputs: Sequence[Array], fixed: dict[int, Array],
-        cut: int, totals: int,
-    ) -> None:  # fmt: skip
-        large = {id(a): a for a in chain.arrays if not is_single(a)}
-        size, itemsize = inputs[0].size, max(a.itemsize for a in large.values())
-        # In place of the arrays, which are let go of, small ones that only have their dtypes.
-        small = {key: HOST.empty(1, a.dtype) for key, a in large.items()}
-        self._forms = list(small.values())
-        small |= {id(a): HOST.empty((), a.dtype) for a in inputs[cut:]}
-        self._chain, self._program = chain.on({**fixed, **small}), program
-        self._inputs, self._cut, self._totals = [small[id(a)] for a in inputs], cut, totals
-        self._tree = halves(0, size, PIECE // itemsize)
-        self._pieces = leaves(self._tree)
-        self.height = max(high - low for low, high in self._pieces)
-        self._workers: list[dict[int, Any]] = []
-
-    def _made(self, height: int, model: Any) -> tuple[Any, Any]:
-        """A function that makes the calls on pieces of so many elements, and its memory, which is
-        that of another such function."""
-        others = {id(form): HOST.empty(height, form.dtype) for form in self._forms}
-        program = self._program([others.get(id(x), x) for x in self._inputs])
-        program.memory.model = model
-        program.own = {id(a) for a in others.values()} - program.moving
-        return program.alone(self._chain.on(others).notes), program.memory
-
-    def _worker(self) -> dict[int, Any]:
-        """The functions of one thread, by the number of elements; they share their memory."""
-        run, memory = self._made(self.height, None)
-        heights = {high - low for low, high in self._pieces} - {self.height}
-        return {self.height: run, **{n: self._made(n, memory)[0] for n in heights}}
-
-    def __call__(self, *inputs: Any) -> None:
-        threads, cut = min(get_num_threads(), len(self._pieces)), self._cut
-        while len(self._workers) < threads:
-            self._workers.append(self._worker())
-        flat, end = [a.reshape(-1) for a in inputs[:cut]], len(inputs) - self._totals
-        parts = [HOST.empty((len(self._pieces), 1), a.dtype) for a in inputs[end:]]
-        waiting = iter(range(len(self._pieces)))  # a thread that is free takes the next piece
-
-        def work(number: int) -> None:
-            runs = self._workers[number]
-            for place in waiting:
-                low, high = self._pieces[place]
-                sums = [part[place].reshape(()) for part in parts]
-                runs[high - low](*[a[low:high] for a in flat], *inputs[cut:end], *sums)
-
-        side_by_side(work, threads)
-        for total, part in zip(inputs[end:], parts):
-            total[...] = total_of(self._tree, iter(part[:, 0]))

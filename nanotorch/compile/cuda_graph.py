@@ -91,9 +91,7 @@ class CudaPlan:
     `tell` is given the reason why there is no graph, once.
     """
 
-    tiling = None
-    why_not_tiled = "on a GPU"
-    targets = ()
+    tiled = False
 
     def __init__(
         self, record: Recorder, outputs: Sequence[Array], tell: Callable[[str], None]

@@ -62,10 +62,9 @@ class Memory:
             waiting = [len(self.blocks)]
             # Not what freed memory held, the values of the recording: a plan that reads what it has
             # not written would agree with it once.
-            if self.model is not None:
-                self.blocks.append(self.model.blocks[len(self.blocks)][:size])
-            else:
-                self.blocks.append(xp.full(size, 255, "u1"))
+            models = [] if self.model is None else self.model.blocks[len(self.blocks) :]
+            fits = bool(models) and models[0].nbytes >= size
+            self.blocks.append(models[0][:size] if fits else xp.full(size, 255, "u1"))
         number = waiting.pop()
         self._held[root_of(array)] = self._begins(array, number)
         self.places[id(array)] = laid_out(self.blocks[number], array)

@@ -39,8 +39,6 @@ class TimedMatcher(Matcher):
 class PathPlan:
     """The lines of a path's entries and of its backward passes, and the memory of the latter."""
 
-    tiling = None
-
     def __init__(
         self, path: Sequence[Entry], roots: Sequence[Entry], took: dict[int, float]
     ) -> None:

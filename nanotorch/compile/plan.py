@@ -18,9 +18,8 @@ from nanotorch.compile.chains import arrays_of, chained
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.program import REFERENCES, Program, Recorded, Slot, Step
 from nanotorch.compile.recorder import Draw, Kernel, Live, Recorder
-from nanotorch.compile.rows import NotRowWise
 from nanotorch.compile.stopwatch import Stopwatch
-from nanotorch.compile.tiles import Tiling, batch_of
+from nanotorch.compile.tiles import batch_of, tiled
 from nanotorch.ops.casting import Clone
 from nanotorch.tensor import Tensor
 
@@ -32,10 +31,7 @@ class Plan(Program):
     joined: puts calls in the place of several steps, given these and the memory that leaves them.
     """
 
-    tiling: Tiling | None
-    # Of a pass over rows: the names of the targets, and the class that is to be ignored.
-    targets: Sequence[tuple[str, int]] = ()
-    why_not_tiled = ""
+    tiled = False  # whether it is one pass over the rows of a large batch
     stopwatch: Stopwatch | None = None  # that has timed replays
 
     def __init__(
@@ -57,8 +53,6 @@ class Plan(Program):
         self.memory.alone = self._seen_by_others(steps)
         self.run = self._generated(steps if joined is None else joined(steps, self.escaping()))
         self.gradients = [(leaf, self.slot(array)) for leaf, array in record.gradients.items()]
-        if self.tiling is not None:
-            self.tiling.forget()
         arrays = [s.tensor._array for _, s in self.gradients if s.owned and s.tensor is not None]
         arrays += [a.base for a in arrays if a.base is not None]
         self.memory_of_gradients = list({id(a): a for a in arrays}.values())
@@ -163,37 +157,17 @@ class Plan(Program):
             self.moving.add(id(array))
             make = self.constant("empty", HOST.empty)
             head.append(f"{name} = {make}({array.shape}, {self.constant('c', array.dtype)})")
-        try:
-            if self.fresh is not None:
-                raise NotRowWise("only a pure step is passed over in tiles")
-            self.tiling = Tiling(self, record, self.escaping(), steps)
-        except NotRowWise as reason:
-            self.tiling, self.why_not_tiled = None, str(reason)
-            calls = self._chained(self.lowered(steps))
-            program = self.written(calls, self._last_uses(calls))
-        else:
-            parts = self.tiling.before, self.tiling.after
-            before, after = (self._chained(self.lowered(part)) for part in parts)
-            last = self._last_uses([*before, *after])
-            for kernel, _ in self.tiling.within:  # what it reads and makes stays until its end
-                for array in (*kernel.operands, kernel.out):
-                    if type(array) in MODULES:
-                        last[root_of(array)] = len(steps)
-            program = self.written(before, last)
-            self.memory.line = len(self.lines)
-            program += self.tiling.lines()
-            self.lines.append(self.tiling.explained(program[-1]))
-            program += self.written(after, last, len(before))
-            self.targets = [(self.array_name(a), i) for a, i in self.tiling.counted()]
+        in_tiles = tiled(record, steps, self.outputs) if self.fresh is None else None
+        self.tiled = in_tiles is not None
+        # Chains of elementwise calls may write to all but the inputs.
+        unwritten = self.moving - {id(a) for a in self.fresh or ()}
+        calls = chained(self.lowered(in_tiles or steps), unwritten)
+        program = self.written(calls, self._last_uses(calls))
         results = ", ".join(self.array_name(a) for a in self.outputs)
         arguments = ", ".join(f"x{i}" for i in range(len(self.record.inputs)))
         end = f"return ({results}{',' if results else ''})"
         self.source = [f"run({arguments})", *head, *program, end]
         return self.function(self.source[0], self.source[1:], "step")
-
-    def _chained(self, steps: list[Step]) -> list[Step]:
-        """The steps, with chains of elementwise calls that may write to all but the inputs."""
-        return chained(steps, self.moving - {id(a) for a in self.fresh or ()})
 
     def escaping(self) -> set[int]:
         """The memory that leaves the step, or is read by live calls."""
@@ -202,16 +176,9 @@ class Plan(Program):
 
     def cannot_run(self, inputs: Sequence[Tensor]) -> bool:
         """Whether somebody holds memory of a gradient, as a view or by detach(), that a replay
-        would write to; or the targets hold an ignored class, which a mean taken tile by tile would
-        count."""
+        would write to."""
         self.held = max(0, self.references() - self.most_references)
-        if self.held:
-            return True
-        for name, ignored in self.targets:
-            array = inputs[int(name[1:])]._array if name[0] == "x" else self.constants[name]
-            if (array == ignored).any():
-                return True
-        return False
+        return self.held > 0
 
     def ran_eagerly(self) -> None:
         """After a call that was no replay: what others held, they still hold, while the optimizer
@@ -256,14 +223,13 @@ def settle(record: Recorder) -> None:
         return
     part = copy.copy(record)
     part.steps, part.gradients, part.entry = [*steps], {}, {}
-    try:
-        rows, _ = batch_of(part, steps)
-    except NotRowWise:
+    batch = batch_of(part, steps)
+    if batch is None:
         return
-    sums = [k.out for k in kernels if rows not in k.out.shape[:2]]
+    sums = [k.out for k in kernels if batch[0] not in k.out.shape[:2]]
     sums += [a for a in record.gradients.values() if a is not None]
     sums = list({id(a): a for a in sums if id(a) == root_of(a)}.values())
     plan = Plan(part, sums)
-    if plan.tiling is not None:
+    if plan.tiled:
         for array, value in zip(sums, plan.run(*record.inputs), strict=True):
             HOST.copyto(array, value)

@@ -24,9 +24,10 @@ from nanotorch.compile.calls import (
     calls_of,
     same_form,
 )
-from nanotorch.compile.chains import Chain, Pieces, arrays_of as arrays_of, is_single
+from nanotorch.compile.chains import arrays_of as arrays_of
 from nanotorch.compile.lines import ROWS, Line, call_name, family_of
 from nanotorch.compile.memory import Memory, root_of
+from nanotorch.compile.pieces import Pass, Pieces
 from nanotorch.compile.recorder import Draw, Kernel, Live
 from nanotorch.compile.source import Source
 from nanotorch.ops.casting import Clone
@@ -36,7 +37,7 @@ from nanotorch.tensor import Tensor
 KEYWORD_ONLY = (HOST.maximum, HOST.minimum)
 
 Recorded = Kernel | Draw | Live
-Step = Recorded | Joint | Call | View | Choice | Done | Chain
+Step = Recorded | Joint | Call | View | Choice | Done | Pass
 
 
 class Program(Source):
@@ -80,6 +81,8 @@ class Program(Source):
         found: list[Step] = []
         for step in steps:
             notes = self.notes(step) if isinstance(step, Kernel) else None
+            if isinstance(step, Pass):
+                self.own |= step.made
             if notes is None or not isinstance(step, Kernel):
                 found.append(step)
                 continue
@@ -148,8 +151,8 @@ class Program(Source):
                 lines = self._call(step, position)
             elif isinstance(step, Joint):
                 lines = self._joint(step)
-            elif isinstance(step, Chain):
-                lines = self._chain(step, position)
+            elif isinstance(step, Pass):
+                lines = self._pass(step, position)
             elif isinstance(step, View):
                 lines = self._view(step)
             elif isinstance(step, Choice):
@@ -178,32 +181,39 @@ class Program(Source):
             self._note(text, self._kernels[id(step)], [*step.arrays, step.out], step.name)
         return [text]
 
-    def _chain(self, chain: Chain, position: int) -> list[str]:
-        """The line that makes the calls of a chain piece by piece."""
-        memory, arrays = self.memory, chain.arrays
-        large = [a for a in arrays if not is_single(a)]
-        written = {id(call.out) for call in chain.calls}
+    def _pass(self, step: Pass, position: int) -> list[str]:
+        """The line that makes the steps of a pass piece by piece."""
+        memory = self.memory
 
         def is_within(array: Array) -> bool:
             known = id(array) in self.moving or id(array) in memory.places
             return not known and id(array) in self.own and memory.last[root_of(array)] == position
 
-        cut = [a for a in large if not is_within(a)]
-        singles = [a for a in arrays if is_single(a)]
-        numbers = [a for a in singles if id(a) in self.moving]
-        totals = [a for a in singles if id(a) in written]
-        for array in (*cut, *totals):
+        cut = [a for a in step.large if not is_within(a)]
+        whole = [a for a in step.whole if id(a) in self.moving]
+        for array in (*cut, *step.sums):
             self._make_room(array)
-        inputs = [*cut, *numbers, *totals]
-        fixed = {id(a): memory.place(a).reshape(-1)[:1].reshape(()) for a in singles}
-        runner = Pieces(chain, Program, inputs, fixed, len(cut), len(totals))
-        text = f"{self.constant('pieces', runner)}({', '.join(map(self.array_name, inputs))})"
-        title = f"one pass over {large[0].size:,} elements, {runner.height:,} at a time"
-        kernels = [self._kernels[id(call)] for call in chain.calls]
+        runs, blocks, largest = {}, [], None
+        for height in step.heights:
+            steps, others = step.piece(height)
+            part = Program([others.get(id(a), a) for a in (*cut, *whole, *step.sums)])
+            part.memory.model, largest = largest, largest or part.memory
+            part.own = {id(a) for a in others.values() if root_of(a) == id(a)} - part.moving
+            for array in step.whole:
+                place, form = memory.place(array), others.get(id(array), array)
+                if form is not array:
+                    place = place.reshape(-1)[:1].reshape(())
+                part.memory.places[id(form)] = place
+            runs[height] = part.alone(part.lowered(steps))
+            blocks += part.memory.blocks
+        names = [self.array_name(a) + step.flattened for a in cut]
+        names += map(self.array_name, (*whole, *step.sums))
+        runner = self.constant("pieces", Pieces(step, runs, blocks, len(cut)))
+        text = f"{runner}({', '.join(names)})"
+        kernels = [self._kernels.get(id(one), one) for one in step.within]
         within = tuple({id(k): k.primitive.title() for k in kernels}.values())
-        nbytes = sum(a.nbytes for a in (*cut, *totals))
-        form = large[0].shape, large[0].dtype.name, nbytes
-        self.lines.append(Line(text, id(chain), title, "", "elementwise", *form, within=within))
+        form = step.shape, step.large[0].dtype.name, sum(a.nbytes for a in (*cut, *step.sums))
+        self.lines.append(Line(text, id(step), step.title, "", step.family, *form, within=within))
         return [text]
 
     def _joint(self, step: Joint) -> list[str]:

@@ -218,7 +218,7 @@ class PureStep(Compiled):
         if events:
             self._checked[id(replay)] = events
             return result
-        if replay.plan.tiling is not None and recorder.settle is not None:
+        if recorder.settle is not None and replay.plan.tiled:
             settle(recorder)
         return result
 

@@ -60,8 +60,8 @@ class Replay:
         self.forms = [
             (x._array.shape, x._array.dtype, x._requires_grad, place_of(x._array)) for x in inputs
         ]
-        distinct = len({id(x._array) for x in inputs}) == len(inputs)
-        self.direct = distinct and not self.plan.targets  # whether an entry can lead to it
+        # Whether an entry can lead to it.
+        self.direct = len({id(x._array) for x in inputs}) == len(inputs)
         self.written = list(recorder.written.values())
         self.written_inputs = recorder.written_inputs
         self.single = isinstance(result, Tensor) and not any(result is x for x in inputs)
