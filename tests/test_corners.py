@@ -1981,3 +1981,41 @@ def test_an_operation_that_a_dtype_has_not_is_a_runtime_error(cuda: str) -> None
         x = nt.ones(3, device=place)
         with pytest.raises(RuntimeError, match="right_shift"):
             x >> x
+
+
+QUOTIENTS: dict[str, Callable[..., Any]] = {
+    "//": lambda a, b: a // b,
+    "%": lambda a, b: a % b,
+    "fmod": nt.fmod,
+    "trunc": lambda a, b: nt.div(a, b, rounding_mode="trunc"),
+    "// of a number": lambda a, b: 5 // a,
+    "% of a number": lambda a, b: a % -2.5,
+    "in place": lambda a, b: a.clone().floor_divide_(b),
+}
+DIVIDED = {
+    "float": (0.0, -0.0, 1.0, -1.0, 0.1, 7.0, 1e17, 3.0, math.inf, -math.inf, math.nan),
+    "int": (1, -1, 7, -7, 3, 2**31 - 1, 2**53 + 1, -(2**62) - 3),
+}
+
+
+@pytest.mark.parametrize("kind", ["float64", "float32", "float16", "int64", "int32"])
+@pytest.mark.parametrize("name", QUOTIENTS)
+def test_a_gpu_divides_as_the_cpu_does(name: str, kind: str, cuda: str) -> None:
+    values = [
+        x
+        for x in DIVIDED["int" if kind.startswith("int") else "float"]
+        if kind != "int32" or abs(x) < 2**31
+    ]
+    pairs = nt.tensor(list(itertools.product(values, values)), dtype=getattr(nt, kind))
+    expected = QUOTIENTS[name](*pairs.unbind(1))
+    found = QUOTIENTS[name](*pairs.to("cuda").unbind(1)).cpu()
+    assert found.dtype is expected.dtype
+    for one, other in ((found, expected), (1 / found.double(), 1 / expected.double())):
+        numpy.testing.assert_array_equal(one.double().numpy(), other.double().numpy())
+
+
+def test_a_new_leading_dimension_has_no_size_to_keep(cuda: str) -> None:
+    for place in ("cpu", "cuda"):
+        with pytest.raises(RuntimeError, match="a new one in front has none"):
+            nt.ones(3, device=place).expand(-1, 3)
+        assert nt.ones(1, 3, device=place).expand(2, -1, -1).shape == (2, 1, 3)

@@ -34,8 +34,8 @@ def explained(primitive: type[Primitive], inputs: tuple[Any, ...], error: Except
         return IndexError(f"Dimension out of range: {message}")
     if isinstance(error, IndexError):
         return IndexError(message)
-    of_dtypes = any(part in str(error) for part in ("ufunc", "boolean", "of arguments for cupy"))
-    if isinstance(error, TypeError) and not of_dtypes:
+    of_dtypes = ("ufunc", "boolean", "of arguments for cupy", "Cannot cast output")
+    if isinstance(error, TypeError) and not any(part in str(error) for part in of_dtypes):
         return TypeError(message)
     return (LinAlgError if "LinAlgError" in type(error).__name__ else RuntimeError)(message)
 

@@ -6,49 +6,43 @@ from typing import Any
 
 from nanotorch.backend import HOST, Array
 from nanotorch.ops.arithmetic import Div
-from nanotorch.ops.casting import zeros_like
+from nanotorch.ops.casting import into, zeros_like
 from nanotorch.primitive import Elementwise, apply, function
 
 
-class Quotient(Elementwise):
-    """What integers cannot be divided by 0 in: `quotient` is NumPy's name of it."""
-
-    __slots__ = ()
-    in_place = True
-    quotient = ""
-
-    def __init_subclass__(cls) -> None:
-        name = cls.quotient
-
-        def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-            refuse_zero(xp, a, b)
-            return getattr(xp, name)(a, b, out=out)
-
-        if name:
-            cls.kernel = staticmethod(kernel)  # type: ignore[method-assign]
-        super().__init_subclass__()
-
-
-class FloorDivide(Quotient):
+class FloorDivide(Elementwise):
     """y = floor(a / b)"""
 
     exact_numbers = True
-    quotient = "floor_divide"
+    in_place = True
     vjp = (lambda g: zeros_like(g), lambda g: zeros_like(g))
+
+    @staticmethod
+    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
+        if refuse_zero(xp, a, b) or xp is HOST:
+            return xp.floor_divide(a, b, out=out)
+        rest, above = rest_of(xp, a, b)
+        whole, quotient = xp.rint((a - rest) / b), xp.true_divide(a, b)
+        y = xp.where(whole - above == 0, xp.copysign(0.0, quotient), whole - above)
+        return into(xp, xp.where((rest != rest) & (b == 0), quotient, y), out)
 
 
 floor_divide = function(FloorDivide)
 
 
-class Remainder(Quotient):
+class Remainder(Elementwise):
     """y = a - b * floor(a / b), of the sign of b; 0 has the sign of a, as in PyTorch"""
 
+    in_place = True
     vjp = (lambda g: g, lambda g, a, b: -g * floor_divide(a, b))
 
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
         if refuse_zero(xp, a, b):
             return xp.remainder(a, b, out=out)
+        if xp is not HOST:
+            rest, above = rest_of(xp, a, b)
+            return into(xp, xp.where(above, rest + b, rest), out)
         y = xp.remainder(a, b)
         return xp.copysign(y, xp.where(y == 0, a, y), out=out)
 
@@ -56,11 +50,17 @@ class Remainder(Quotient):
 remainder = function(Remainder)
 
 
-class Fmod(Quotient):
+class Fmod(Elementwise):
     """y = a - b * trunc(a / b), of the sign of a"""
 
-    quotient = "fmod"
+    in_place = True
     vjp = (lambda g: g, lambda g, a, b: -g * apply(TruncDivide, a, b))
+
+    @staticmethod
+    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
+        if not refuse_zero(xp, a, b) or xp is HOST:
+            return xp.fmod(a, b, out=out)
+        return xp.subtract(a, TruncDivide.kernel(xp, a, b) * b, out=out)  # CuPy's is of float64
 
 
 fmod = function(Fmod)
@@ -78,6 +78,15 @@ class TruncDivide(Elementwise):
         quotient = xp.floor_divide(a, b)
         negative = (xp.remainder(a, b) != 0) & ((a < 0) != (b < 0))  # where it was rounded down
         return xp.add(quotient, negative, out=out, dtype=quotient.dtype)
+
+
+def rest_of(xp: Any, a: Array, b: Array) -> tuple[Array, Array]:
+    """What floats on a GPU leave when divided, of the sign of a, and where b has the other sign.
+
+    CuPy's own functions take floor(a / b), which is rounded before.
+    """
+    rest = xp.fmod(a, b)
+    return rest, (rest != 0) & ((b < 0) != (rest < 0))
 
 
 def refuse_zero(xp: Any, a: Any, b: Any) -> bool:

@@ -327,6 +327,11 @@ def expand(x: Any, *shape: Any) -> Any:
         wanted = tuple(
             x.shape[d - extra] if n == -1 and d >= extra else n for d, n in enumerate(wanted)
         )
+    if min(wanted, default=0) < 0:
+        raise RuntimeError(
+            f"expand: a tensor of shape {tuple(x.shape)} has no size {list(shape)}: -1 keeps the "
+            "size of a dimension, and a new one in front has none"
+        )
     return apply(Expand, x, shape=wanted)
 
 

@@ -72,12 +72,35 @@ WITHOUT_BFLOAT16 = {"cupy_divmod", "cupy_logical_not", "cupy_logical_xor"}
 NO_SCATTER = "cupyx.scatter_add only supports int32, float16, float32, float64, uint32 and uint64"
 
 
+def floored(x: Any, y: Any, **options: Any) -> Any:
+    """The floor of x / y, which is rounded before; CuPy divides whole numbers exactly."""
+    if numpy.add(x, y).dtype.kind in "biu":
+        return numpy.floor_divide(x, y, **options)
+    return numpy.floor(numpy.true_divide(x, y), **options)
+
+
+def left(x: Any, y: Any, **options: Any) -> Any:
+    return numpy.subtract(x, numpy.multiply(floored(x, y), y), **options)
+
+
+def left_by_trunc(x: Any, y: Any, **options: Any) -> Any:
+    """C's; of whole numbers it is that of float64, which has not all of them."""
+    kind = numpy.add(x, y).dtype
+    if kind.kind in "biu":
+        rest = numpy.fmod(numpy.multiply(x, 1.0), numpy.multiply(y, 1.0))
+        return numpy.positive(rest.astype(kind), **options)
+    return numpy.fmod(x, y, **options)
+
+
+AS_IN_CUPY = {"floor_divide": floored, "remainder": left, "fmod": left_by_trunc}
+
+
 class ufunc:  # noqa: N801 - CuPy's name
     """An elementwise function, with the parameters and loops that CuPy's has."""
 
     def __init__(self, name: str) -> None:
         self.name = f"cupy_{name}"
-        self._host = getattr(numpy, name)
+        self._host = AS_IN_CUPY.get(name) or getattr(numpy, name)
         self._signature, self._loops = signature_of("cupy", name), loops_of(name)
         self.nin = len(self._loops[0][0])
 
@@ -98,7 +121,13 @@ class ufunc:  # noqa: N801 - CuPy's name
 
         def run(*given: Any, **named: Any) -> Any:
             with numpy.errstate(all="ignore"):
-                result = self._host(*given, **named)
+                try:
+                    result = self._host(*given, **named)
+                except TypeError as error:  # in CuPy's words, which do not name the function
+                    message = str(error).replace(
+                        f"ufunc {self.name[5:]!r} output", "output operand"
+                    )
+                    raise TypeError(message) from None
             if "out" in named or kinds is None:
                 return result
             several = isinstance(result, tuple)
