@@ -328,7 +328,9 @@ class Program:
         theirs, ours = (attempt(code, space) for space in (self.theirs, self.ours))
         if nanotorch.get_default_device().type == "cuda":
             ours = attempt("t.cuda.synchronize()", self.ours) or ours  # of indices it tells late
-            left_open = re.search(r"\[(\d+), .*\b\1\b.*\]+ = ", line)  # a place is written to twice
+            written = re.search(r"\[(\d+(?:, \d+)+)\]+ [-+*/]?= ", line)
+            places = written[1].split(", ") if written else []
+            left_open = len(set(places)) < len(places)  # which of several values remains
             if left_open or any(part in str(theirs) for part in CPU_ONLY):
                 self.over = True
                 return

@@ -2019,3 +2019,47 @@ def test_a_new_leading_dimension_has_no_size_to_keep(cuda: str) -> None:
         with pytest.raises(RuntimeError, match="a new one in front has none"):
             nt.ones(3, device=place).expand(-1, 3)
         assert nt.ones(1, 3, device=place).expand(2, -1, -1).shape == (2, 1, 3)
+
+
+ORDERED: dict[str, Callable[[nt.Tensor], Any]] = {
+    "sort": lambda x: x.sort(0)[0],
+    "argsort": lambda x: x.argsort(0, True),
+    "median": lambda x: x.median(),
+    "median along": lambda x: x.median(0)[0],
+    "nanmedian": lambda x: x.nanmedian(),
+    "kthvalue": lambda x: x.kthvalue(2, 0)[0],
+    "topk": lambda x: x.topk(2, 0)[0],
+    "quantile": lambda x: x.quantile(0.5),
+    "nanquantile": lambda x: x.nanquantile(0.5, 0),
+    "mode": lambda x: x.mode(0)[0],
+    "unique": lambda x: x.unique(),
+}
+
+
+@pytest.mark.parametrize("kind", ["float64", "float32", "float16"])
+@pytest.mark.parametrize("name", ORDERED)
+def test_a_gpu_puts_nan_last_whatever_its_sign(name: str, kind: str, cuda: str) -> None:
+    if name.endswith("quantile") and kind == "float16":
+        return  # refused on each device
+    x = nt.tensor([[2.0, math.inf], [-math.nan, math.nan], [-1.0, -math.nan]]).to(getattr(nt, kind))
+    x = x * nt.tensor([[1.0, 1.0], [-1.0, 1.0], [1.0, 1.0]]).to(x.dtype)
+    expected, found = ORDERED[name](x), ORDERED[name](x.to("cuda")).cpu()
+    numpy.testing.assert_array_equal(found.double().numpy(), expected.double().numpy())
+
+
+@pytest.mark.parametrize("f", ["softshrink", "hardswish", "relu6", "hardshrink", "hardsigmoid"])
+def test_where_an_activation_is_flat_no_infinite_cotangent_comes_through(f: str) -> None:
+    x = nt.tensor([-7.0, 0.0], requires_grad=True)
+    y = getattr(nt.nn.functional, f)(x)
+    y.backward(nt.full((2,), math.inf))
+    flat = {"softshrink": 1, "hardshrink": 1}.get(f, 0)
+    assert x.grad is not None and x.grad[flat].item() == 0
+
+
+def test_a_view_of_a_view_made_in_no_grad_cannot_be_written_to_either() -> None:
+    x, value = nt.zeros(4, 3), nt.ones((), requires_grad=True)
+    with nt.no_grad():
+        view = x[:2]
+    for part in (view, view[0]):
+        with pytest.raises(RuntimeError, match="created in no_grad mode"):
+            part += value

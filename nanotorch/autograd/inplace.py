@@ -45,7 +45,7 @@ def become_view(out: Any, x: Any, primitive: type[Primitive], attributes: Attrib
         out._path, out._base = (step,), x
     else:
         out._path, out._base = (*x._path, step), base
-    if not modes.grad:
+    if x._made_in_no_grad or not modes.grad:
         out._made_in_no_grad = True
 
 

@@ -493,7 +493,7 @@ def show(
     step = ((primitive, attributes),)
     out._path = step if base is None or leaf else (*x._path, *step)
     out._base = x if base is None or leaf else base
-    out._made_in_no_grad = in_no_grad
+    out._made_in_no_grad = in_no_grad or x._made_in_no_grad
 
 
 @functools.lru_cache(1024)

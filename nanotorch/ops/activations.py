@@ -277,7 +277,7 @@ hardsigmoid = function(Hardsigmoid)
 class Hardswish(Elementwise):
     """y = x * min(max(x + 3, 0), 6) / 6"""
 
-    vjp = (lambda g, x: g * where(x <= -3, 0, where(x < 3, hardtanh(x, -3.0, 3.0) / 3 + 0.5, 1)),)
+    vjp = (lambda g, x: where(x <= -3, 0, g * where(x < 3, hardtanh(x, -3.0, 3.0) / 3 + 0.5, 1)),)
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:

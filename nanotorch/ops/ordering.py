@@ -12,7 +12,7 @@ from nanotorch.ops.outputs import named
 from nanotorch.ops.reductions import ValuesAndIndices, along, amax, amin
 from nanotorch.ops.scans import accumulated
 from nanotorch.ops.shapes import dimension, narrow
-from nanotorch.ops.sorting import Median, argsort, quantiles, sort
+from nanotorch.ops.sorting import Median, argsort, quantiles, sort, sortable
 from nanotorch.ops.statistics import norm
 from nanotorch.ops.sums import sum
 from nanotorch.primitive import Primitive, Traced, apply
@@ -48,7 +48,7 @@ class Nanmedian(Median):
     ) -> Array:
         if not x.size:
             return into(xp, xp.asarray(xp.nan, x.dtype), out)
-        ordered = xp.sort(x.reshape(-1))  # NaN comes last
+        ordered = xp.sort(sortable(xp, x).reshape(-1))  # NaN comes last
         numbers = (ordered == ordered).sum()
         return into(xp, xp.take(ordered, xp.maximum(numbers - 1, 0) // 2), out)
 
@@ -61,7 +61,7 @@ class MostFrequent(Primitive):
         if not x.ndim:
             return into(xp, xp.zeros((), xp.int64), out)
         x = xp.moveaxis(x, dim, -1)
-        order = xp.argsort(x, axis=-1, kind="stable")
+        order = xp.argsort(sortable(xp, x), axis=-1, kind="stable")
         ranked = xp.take_along_axis(x, order, -1)
         places = xp.broadcast_to(xp.arange(x.shape[-1]), x.shape)
         other = xp.concatenate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nanotorch.backend import Array, array_module
+from nanotorch.backend import HOST, Array, array_module
 from nanotorch.backend.dtypes import int64
 from nanotorch.backend.halves import widened
 from nanotorch.ops.casting import cast, full_of, into
@@ -31,6 +31,11 @@ class TopkAlong(Gather):
     backward_name = "TopkBackward0"
 
 
+def sortable(xp: Any, x: Array) -> Array:
+    """x; on a GPU with each NaN as a positive one, since CuPy sorts negative ones to the front."""
+    return x if xp is HOST or x.dtype.kind not in "fV" else xp.where(x != x, xp.abs(x), x)
+
+
 class Argsort(Primitive):
     """y = the indices that sort x along `dim`, equal elements in their order"""
 
@@ -38,6 +43,7 @@ class Argsort(Primitive):
     def kernel(
         xp: Any, x: Array, *, dim: int = -1, descending: bool = False, out: Array | None = None
     ) -> Array:
+        x = sortable(xp, x)
         if not x.ndim:
             y = xp.zeros((), xp.int64)
         elif not descending:
@@ -66,7 +72,7 @@ class Median(Extreme):
     ) -> Array:
         if not x.size:
             return into(xp, xp.asarray(xp.nan, x.dtype), out)
-        ordered = xp.sort(x.reshape(-1))
+        ordered = xp.sort(sortable(xp, x).reshape(-1))
         last, middle = ordered[-1], ordered[(x.size - 1) // 2]
         return into(xp, xp.where(last != last, last, middle), out)  # NaN comes last
 
@@ -188,7 +194,11 @@ def unique(
     """The different elements (or slices along `dim`), sorted; where each went, and how often."""
     xp = array_module(x._array)
     y, inverse, counts = xp.unique(
-        widened(x._array), return_inverse=True, return_counts=True, axis=dim, equal_nan=False
+        sortable(xp, widened(x._array)),
+        return_inverse=True,
+        return_counts=True,
+        axis=dim,
+        equal_nan=False,
     )
     parts = [y.astype(x._array.dtype)]
     if return_inverse:

@@ -92,7 +92,21 @@ def left_by_trunc(x: Any, y: Any, **options: Any) -> Any:
     return numpy.fmod(x, y, **options)
 
 
-AS_IN_CUPY = {"floor_divide": floored, "remainder": left, "fmod": left_by_trunc}
+def sorting_order(a: Any, axis: int = -1, kind: Any = None) -> Any:
+    """The indices that sort; NaN comes last, but a negative one first."""
+    if a.dtype.kind not in "fV":
+        return numpy.argsort(a, axis, kind="stable")
+    return numpy.lexsort((a, ~(numpy.isnan(a) & numpy.signbit(a))), axis)
+
+
+def in_order(a: Any, axis: int = -1, kind: Any = None) -> Any:
+    return numpy.take_along_axis(a, sorting_order(a, axis), axis)
+
+
+AS_IN_CUPY: dict[str, Callable[..., Any]] = {
+    "floor_divide": floored, "remainder": left, "fmod": left_by_trunc, "argsort": sorting_order,
+    "sort": in_order,
+}  # fmt: skip
 
 
 class ufunc:  # noqa: N801 - CuPy's name
@@ -228,7 +242,7 @@ def function(owner: str, name: str, host: Callable[..., Any]) -> Callable[..., A
 
         def run(*given: Any, **named: Any) -> Any:
             with numpy.errstate(all="ignore"):
-                result = host(*given, **named)
+                result = AS_IN_CUPY.get(name, host)(*given, **named)
             return numpy.asarray(result) if name in TRUTHS else result
 
         result = computed(run, arguments, {k: v for k, v in options.items() if v is not None})

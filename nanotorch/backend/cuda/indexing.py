@@ -41,9 +41,10 @@ def take(
     index = _integers(index)
     shape = (*x.shape[:axis], *index.shape, *x.shape[axis + 1 :])
     y = output(xp, out, shape, x.dtype)
+    if not y.size and op is not None:
+        check(xp, x.shape, ((axis, index),), op)
     if y.size:
-        rows = x.shape[axis]
-        _refuse_nothing(op, rows)
+        _refuse_nothing(op, rows := x.shape[axis])
         inner = math.prod(x.shape[axis + 1 :]) * x.itemsize
         together = inner | x.data.ptr | y.data.ptr
         unit, letter = next((n, letter) for n, letter in _OPAQUE if together % n == 0)
