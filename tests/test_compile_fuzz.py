@@ -334,6 +334,17 @@ def test_random_steps_do_what_eager_ones_do(part: int) -> None:
             assert eager == compiled, f"step {seed}, call {number}"
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_random_steps_do_what_eager_ones_do_on_a_gpu(cuda: str) -> None:
+    nt.set_default_device("cuda")
+    try:
+        for seed in range(FIRST, FIRST + STEPS // 4):
+            for number, (eager, compiled) in enumerate(zip(calls(seed, False), calls(seed, True))):
+                assert eager == compiled, f"step {seed}, call {number}"
+    finally:
+        nt.set_default_device("cpu")
+
+
 def test_threads_that_share_a_step_do_what_they_do_alone() -> None:
     step = nt.compile(made(1))
     results: dict[int, Any] = {}
