@@ -30,6 +30,7 @@ class Call(NamedTuple):
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
     out: Array
+    kernel: Any = None  # that makes the call
 
     @property
     def elementwise(self) -> bool:
@@ -68,6 +69,7 @@ class Choice(NamedTuple):
 
     value: Array
     outcome: bool
+    kernel: Any = None
 
 
 class Joint(NamedTuple):

@@ -221,7 +221,7 @@ def arrays_of(step: Any) -> list[Array]:
     if isinstance(step, View):
         return [step.base]
     if isinstance(step, Choice):
-        return [step.value]
+        return [step.value, step.kernel.out]
     return [step.out] if isinstance(step, Draw) else []
 
 

@@ -10,20 +10,18 @@ from __future__ import annotations
 import builtins
 import functools
 import itertools
-import re
 import types
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from nanotorch.autograd.engine import go_on, next_sequence
 from nanotorch.autograd.errors import KERNEL_ERRORS
-from nanotorch.backend import HOST, Array
+from nanotorch.backend import HOST
 from nanotorch.backend.silence import NUMPY_ERRORS
-from nanotorch.compile.calls import OUT_FIRST, Call, same_form
 from nanotorch.compile.lines import Line, family_of
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.outputs import Output
-from nanotorch.compile.program import Program, arrays_of
+from nanotorch.compile.program import Program
 from nanotorch.compile.recorder import Kernel, is_promoted
 from nanotorch.compile.source import Source
 from nanotorch.compile.values import identity, is_plain, tests_of
@@ -360,28 +358,13 @@ class Entry:
         ):
             return None
         program.names[id(out)] = "y"
-        program.moving = set(program.names)
+        program.moving, program.fresh = set(program.names), {id(out)}
         kernel = Kernel(self.primitive, HOST, tuple(arrays), self.attributes, out, False, False)
         calls = program.lowered([kernel])
         if not calls or calls == [kernel]:
             return None
-        program.own.discard(id(out))
-        last = {root_of(a): n for n, call in enumerate(calls) for a in arrays_of(call)}
-        lines = program.written(calls, last)
+        lines = program.written(calls)
         program.forget()
-        first = next(n for n, line in enumerate(lines) if "y" in names_in(line))
-        call = next((c for c in calls if isinstance(c, Call) and c.out is out), None)
-        head = lines[first].removesuffix(", y)").removesuffix(", out=y)")
-        if (
-            call
-            and head[0] != " "
-            and head != lines[first]
-            and "y" not in names_in(head)
-            and makes_alike(call, out)
-        ):
-            lines[first] = f"y = {head})"  # new memory takes NumPy less time than we do
-        else:
-            lines = ["y = empty(shape, dtype)", *lines]
         return lines, program.constants, program.lines
 
     def _handing_out(self) -> list[str]:
@@ -511,16 +494,3 @@ COMMON: dict[str, Any] = {
     "next_sequence": next_sequence, "show": show, "compute": run,
     "KERNEL_ERRORS": (*KERNEL_ERRORS, *NUMPY_ERRORS),
 }  # fmt: skip
-
-
-def names_in(line: str) -> list[str]:
-    """The names in a line of a program."""
-    return re.findall(r"\w+", line)
-
-
-def makes_alike(call: Call, out: Array) -> bool:
-    """Whether a call that is given no memory makes an array like the one it fills."""
-    if call.function in OUT_FIRST or out.size <= 1:  # operands of one element lose dimensions
-        return False
-    y = call.function(*call.arguments, **call.keywords)
-    return type(y) is HOST.ndarray and same_form(y, out)

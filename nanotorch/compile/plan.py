@@ -11,12 +11,11 @@ import copy
 import itertools
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from nanotorch.backend import HOST, MODULES, Array
-from nanotorch.compile.chains import arrays_of, chained
+from nanotorch.compile.chains import chained
 from nanotorch.compile.memory import root_of
-from nanotorch.compile.program import REFERENCES, Program, Recorded, Slot, Step
+from nanotorch.compile.program import REFERENCES, Program, Recorded, Slot, Step, last_uses
 from nanotorch.compile.recorder import Draw, Kernel, Live, Recorder
 from nanotorch.compile.stopwatch import Stopwatch
 from nanotorch.compile.tiles import batch_of, tiled
@@ -39,19 +38,27 @@ class Plan(Program):
         joined: Callable[[list[Recorded], set[int]], list[Step]] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(record.inputs)
-        self.fresh = fresh
         # Gradients that are there when a replay begins are added to: they stay who they are.
         held = [gradient for gradient in record.entry.values() if gradient is not None]
         self.slots = {id(gradient._array): Slot(gradient, owned=False) for gradient in held}
         self.record = record
         self.outputs = list(outputs)
         steps = self._alive()
-        if fresh is not None:  # what is the same in every call is written by no line
-            self.fresh = [a for a in fresh if id(a) not in self._fixed]
-        renewed = {id(a) for a in self.fresh or ()}
-        self.renewed = [id(a) in renewed for a in outputs]
+        # What is the same in every call is written by no line.
+        new = [a for a in fresh or () if id(a) not in self._fixed]
+        self.fresh = {id(a) for a in new}
+        self.names |= {id(a): f"g{number}" for number, a in enumerate(new)}
+        self.renewed = [id(a) in self.fresh for a in outputs]
         self.memory.alone = self._seen_by_others(steps)
-        self.run = self._generated(steps if joined is None else joined(steps, self.escaping()))
+        if joined is not None:
+            steps = joined(steps, self.escaping())
+        elif fresh is None:
+            in_tiles = tiled(record, steps, self.outputs)
+            self.tiled, steps = in_tiles is not None, in_tiles or steps
+        # Chains of elementwise calls may write to all but the inputs.
+        calls = chained(self.lowered(steps), self.moving)
+        self.moving |= self.fresh
+        self.run = self._generated(calls)
         self.gradients = [(leaf, self.slot(array)) for leaf, array in record.gradients.items()]
         arrays = [s.tensor._array for _, s in self.gradients if s.owned and s.tensor is not None]
         arrays += [a.base for a in arrays if a.base is not None]
@@ -59,7 +66,7 @@ class Plan(Program):
         self.most_references = sys.maxsize  # to that memory, while nobody else holds it
         self.held = 0  # references that somebody else has
         self.forget()
-        del self.record, self.outputs, self.fresh  # and with them the arrays of the recording
+        del self.record, self.outputs  # and with them the arrays of the recording
 
     def timed(self) -> Stopwatch:
         """The clock in which the times of all timed replays come together."""
@@ -137,10 +144,7 @@ class Plan(Program):
     def _last_uses(self, steps: Sequence[Step]) -> dict[int, int]:
         """The position after which the memory of each array is free; outputs and gradients
         never."""
-        last: dict[int, int] = {}
-        for position, step in enumerate(steps):
-            for array in arrays_of(step):
-                last[root_of(array)] = position
+        last = last_uses(steps)
         results = [step.result for step in steps if isinstance(step, Live)]
         for array in (*self.outputs, *self._all_gradients(), *results):
             if array is not None:
@@ -149,24 +153,13 @@ class Plan(Program):
 
     # --- the program ------------------------------------------------------------------------------
 
-    def _generated(self, steps: list[Any]) -> Callable[..., tuple[Array, ...]]:
+    def _generated(self, steps: list[Step]) -> Callable[..., tuple[Array, ...]]:
         """Compiles the program: `run(x0, x1, …)` returns the output arrays."""
-        record, head = self.record, []
-        for number, array in enumerate(self.fresh or ()):
-            self.names[id(array)] = name = f"g{number}"
-            self.moving.add(id(array))
-            make = self.constant("empty", HOST.empty)
-            head.append(f"{name} = {make}({array.shape}, {self.constant('c', array.dtype)})")
-        in_tiles = tiled(record, steps, self.outputs) if self.fresh is None else None
-        self.tiled = in_tiles is not None
-        # Chains of elementwise calls may write to all but the inputs.
-        unwritten = self.moving - {id(a) for a in self.fresh or ()}
-        calls = chained(self.lowered(in_tiles or steps), unwritten)
-        program = self.written(calls, self._last_uses(calls))
+        program = self.written(steps, self._last_uses(steps))
         results = ", ".join(self.array_name(a) for a in self.outputs)
         arguments = ", ".join(f"x{i}" for i in range(len(self.record.inputs)))
         end = f"return ({results}{',' if results else ''})"
-        self.source = [f"run({arguments})", *head, *program, end]
+        self.source = [f"run({arguments})", *program, end]
         return self.function(self.source[0], self.source[1:], "step")
 
     def escaping(self) -> set[int]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 from nanotorch.backend import HOST, MODULES, Array, promote
@@ -25,7 +26,7 @@ from nanotorch.compile.calls import (
     same_form,
 )
 from nanotorch.compile.chains import arrays_of as arrays_of
-from nanotorch.compile.lines import ROWS, Line, call_name, family_of
+from nanotorch.compile.lines import RANDOM, ROWS, Line, call_name, family_of
 from nanotorch.compile.memory import Memory, root_of
 from nanotorch.compile.pieces import Pass, Pieces
 from nanotorch.compile.recorder import Draw, Kernel, Live
@@ -57,23 +58,17 @@ class Program(Source):
         self.source: list[str] = []  # the function's head, and its lines
         self.slots: dict[int, Slot] = {}
         self._counter = itertools.count()
-        self._kernels: dict[int, Kernel] = {}  # those that were lowered to calls, by call
-        self._whole: dict[int, Kernel] = {}  # the kernel that a choice is part of
         self._fixed: set[int] = set()  # arrays that are the same in every call
-        self._kept: list[list[Note]] = []  # so that identities stay those of these arrays
         self.own: set[int] = set()  # what the plan has to find memory for
+        self.fresh: set[int] = set()  # what is new memory in every call, before its first line
 
     def forget(self) -> None:
-        """Lets go of the arrays of the recording, and of those that its kernels were noted with."""
+        """Lets go of the arrays of the recording."""
         self.memory.places, self.names, self._constant_names = {}, {}, {}
-        self._kernels, self._whole, self._kept = {}, {}, []
 
     def alone(self, calls: Sequence[Step]) -> Callable[..., Any]:
         """A function that makes these calls on the inputs, and nothing else."""
-        last = {root_of(a): position for position, c in enumerate(calls) for a in arrays_of(c)}
-        return self.function(
-            f"run({', '.join(self.names.values())})", self.written(calls, last), "step"
-        )
+        return self.function(f"run({', '.join(self.names.values())})", self.written(calls), "step")
 
     def lowered(self, steps: Sequence[Step]) -> list[Step]:
         """The steps with the calls of NumPy that a kernel makes in its place, where they are
@@ -81,42 +76,35 @@ class Program(Source):
         found: list[Step] = []
         for step in steps:
             notes = self.notes(step) if isinstance(step, Kernel) else None
-            if isinstance(step, Pass):
-                self.own |= step.made
-            if notes is None or not isinstance(step, Kernel):
-                found.append(step)
-                continue
-            outside = {root_of(a) for a in step.operands if type(a) in MODULES}
-            if step.into_existing:
-                outside.add(root_of(step.out))
-            for note in notes:
-                if isinstance(note, Call):
-                    root = root_of(note.out)
-                    if root not in outside:
-                        self.own.add(id(step.out) if root == root_of(step.out) else root)
-                    self._kernels[id(note)] = step
-            self._kept.append(notes)
-            found += [note for note in notes if not self._is_constant(note, notes, step)]
-            if any(isinstance(note, Choice) for note in notes):
-                self._whole.update({id(n): step for n in notes if isinstance(n, Choice)})
-                found.append(Done(step))
+            self.own |= step.made if isinstance(step, Pass) else set()
+            found += [step] if notes is None else self._varying(step, notes)
         return found
 
-    def _is_constant(self, note: Note, notes: list[Note], step: Kernel) -> bool:
-        """Whether a call makes a temporary that is the same in every replay: it is made already."""
-        if not isinstance(note, Call) or root_of(note.out) in (root_of(a) for a in arrays_of(step)):
-            return False
-        writers = [n for n in notes if isinstance(n, Call) and root_of(n.out) == root_of(note.out)]
+    def _varying(self, step: Any, notes: list[Note]) -> Iterator[Step]:
+        """The notes of a kernel, without calls that make the same temporary in every replay."""
         outside = {root_of(a) for a in step.operands if type(a) in MODULES}
-        fixed = all(  # what cannot be written to is a constant of a kernel, or somebody else's
-            id(a) in self._fixed or not (a.flags.writeable or root_of(a) in outside)
-            for a in note.arrays
+        writes = Counter(root_of(note.out) for note in notes if isinstance(note, Call))
+        for note in notes:
+            if isinstance(note, Call):
+                root = root_of(note.out)
+                if root == root_of(step.out):
+                    self.own |= set() if step.into_existing else {id(step.out)}
+                elif root not in outside:
+                    self.own.add(root)
+                    if writes[root] == 1 and note.arrays and self._are_fixed(note.arrays, outside):
+                        self._fixed.add(id(note.out))
+                        self.memory.places[id(note.out)] = note.out
+                        continue
+            yield note if isinstance(note, View) else note._replace(kernel=step)
+        if any(isinstance(note, Choice) for note in notes):
+            yield Done(step)
+
+    def _are_fixed(self, arrays: Sequence[Array], outside: set[int]) -> bool:
+        """Whether arrays are the same in every call; what cannot be written to is a constant of a
+        kernel, or somebody else's."""
+        return all(
+            id(a) in self._fixed or not (a.flags.writeable or root_of(a) in outside) for a in arrays
         )
-        if not fixed or not note.arrays or len(writers) > 1:
-            return False
-        self._fixed.add(id(note.out))
-        self.memory.places[id(note.out)] = note.out
-        return True
 
     def notes(self, step: Kernel) -> list[Note] | None:
         """The calls of NumPy that a kernel makes; None where they are not known."""
@@ -131,39 +119,19 @@ class Program(Source):
             return None
         return calls_of(primitive.kernel, step.operands, step.attributes, step.out)
 
-    def written(self, steps: Sequence[Step], last: dict[int, int], first: int = 0) -> list[str]:
-        """The lines of steps that are run one after the other, from position `first` on."""
+    def written(self, steps: Sequence[Step], last: dict[int, int] | None = None) -> list[str]:
+        """The lines of steps that are run one after the other; `last`: the position after which
+        the memory of each root is free, if not that of its last use."""
         program: list[str] = []
         memory, indent = self.memory, ""
-        memory.begin(last)
-        for position, step in enumerate(steps, first):
+        memory.begin(last_uses(steps) if last is None else last)
+        for position, step in enumerate(steps):
             memory.line = len(self.lines)
-            if isinstance(step, Live):
-                lines = self._live(step)
-                self.lines.append(Line(lines[-1], id(step), call_name(step.call)))
-            elif isinstance(step, Draw):
-                memory.hold(step.out)
-                lines = [f"{self.constant('draw', step.fill)}({self.array_name(step.out)})"]
-                form = (step.out.shape, step.out.dtype.name, step.out.nbytes)
-                drawn = "random numbers"
-                self.lines.append(Line(lines[-1], id(step), drawn, "", drawn, *form))
-            elif isinstance(step, Call):
-                lines = self._call(step, position)
-            elif isinstance(step, Joint):
-                lines = self._joint(step)
-            elif isinstance(step, Pass):
-                lines = self._pass(step, position)
-            elif isinstance(step, View):
-                lines = self._view(step)
-            elif isinstance(step, Choice):
-                lines = self._choice(step)
-            elif isinstance(step, Done):
-                lines, indent = ([f"{indent}pass"], "")
-            else:
-                lines = self._kernel(step, position)
-            program += [indent + line for line in lines]
-            if isinstance(step, Choice):
-                indent += "    "
+            lines = WRITERS.get(type(step), Program._pass)(self, step, position)
+            new = [self._new(a) for a in arrays_of(step) if id(a) in self.fresh]
+            program += [indent + line for line in (*new, *lines)]
+            if isinstance(step, Choice | Done):
+                indent = indent + "    " if isinstance(step, Choice) else ""
             for block in memory.release(arrays_of(step), position):
                 if self.poisoned:
                     program.append(f"{indent}{self.constant('freed', block)}.fill(255)")
@@ -176,10 +144,29 @@ class Program(Source):
         self._make_room(step.out, step.arrays if step.elementwise else [], position)
         single = step.elementwise and step.out.ndim > 0
         name = self.single_text if single else self.value_text
-        text = self.call_text(step, name, self.array_name(step.out))
-        if id(step) in self._kernels:
-            self._note(text, self._kernels[id(step)], [*step.arrays, step.out], step.name)
+        names = [name(a) for a in step.arguments]
+        keywords = [f"{key}={name(value)}" for key, value in step.keywords.items()]
+        out, makes = self.array_name(step.out), ""
+        if id(step.out) in self.fresh and makes_alike(step):
+            self.fresh.discard(id(step.out))
+            makes, names = f"{out} = ", [*names, *keywords]
+        elif step.function in OUT_FIRST:
+            names = [out, *names, *keywords]
+        elif step.elementwise and not keywords and step.function not in KEYWORD_ONLY:
+            names.append(out)  # by position, which takes less time
+        else:
+            names += [*keywords, f"out={out}"]
+        function = self.constant(step.name.replace(".", "_"), step.function)
+        text = f"{makes}{function}({', '.join(names)})"
+        if step.kernel is not None:
+            self._note(text, step.kernel, [*step.arrays, step.out], step.name)
         return [text]
+
+    def _new(self, array: Array) -> str:
+        """The line that makes new memory for an array."""
+        self.fresh.discard(id(array))
+        make = f"{self.constant('empty', HOST.empty)}({array.shape}"
+        return f"{self.array_name(array)} = {make}, {self.constant('c', array.dtype)})"
 
     def _pass(self, step: Pass, position: int) -> list[str]:
         """The line that makes the steps of a pass piece by piece."""
@@ -210,13 +197,13 @@ class Program(Source):
         names += map(self.array_name, (*whole, *step.sums))
         runner = self.constant("pieces", Pieces(step, runs, blocks, len(cut)))
         text = f"{runner}({', '.join(names)})"
-        kernels = [self._kernels.get(id(one), one) for one in step.within]
+        kernels = [one.kernel if isinstance(one, Call) else one for one in step.within]
         within = tuple({id(k): k.primitive.title() for k in kernels}.values())
         form = step.shape, step.large[0].dtype.name, sum(a.nbytes for a in (*cut, *step.sums))
         self.lines.append(Line(text, id(step), step.title, "", step.family, *form, within=within))
         return [text]
 
-    def _joint(self, step: Joint) -> list[str]:
+    def _joint(self, step: Joint, position: int) -> list[str]:
         """The line of a call in place of several kernels."""
         for out in step.outputs.values():
             self.memory.hold(out)
@@ -229,19 +216,7 @@ class Program(Source):
         self.lines.append(Line(text, id(step.kernel), step.title, "", ROWS, bytes=nbytes))
         return [text]
 
-    def call_text(self, step: Call, name: Callable[[Any], str], out: str) -> str:
-        """A call in the program that writes `out`; `name` gives the names of its operands."""
-        names = [name(a) for a in step.arguments]
-        keywords = [f"{key}={name(value)}" for key, value in step.keywords.items()]
-        if step.function in OUT_FIRST:
-            names = [out, *names, *keywords]
-        elif step.elementwise and not keywords and step.function not in KEYWORD_ONLY:
-            names.append(out)  # by position, which takes less time
-        else:
-            names += [*keywords, f"out={out}"]
-        return f"{self.constant(step.name.replace('.', '_'), step.function)}({', '.join(names)})"
-
-    def _view(self, step: View) -> list[str]:
+    def _view(self, step: View, position: int) -> list[str]:
         """Nothing for a view of memory that stays where it is; else the line that makes it."""
         if id(step.base) not in self.moving:
             self._make_room(step.base)
@@ -262,9 +237,9 @@ class Program(Source):
         """Whether an array shows memory of operands; a copy has to be made again at each replay."""
         return y.size == 0 or root_of(y) in [root_of(a) for a in operands if type(a) in MODULES]
 
-    def _choice(self, step: Choice) -> list[str]:
+    def _choice(self, step: Choice, position: int) -> list[str]:
         """The lines that call the kernel as a whole where another value is found."""
-        kernel = self._whole[id(step)]
+        kernel = step.kernel
         self._make_room(kernel.out)
         test = f"if {'not ' if step.outcome else ''}{self.array_name(step.value)}:"
         return [test, *(f"    {line}" for line in self._kernel(kernel, -1, made=True)), "else:"]
@@ -302,6 +277,7 @@ class Program(Source):
                 return []
         if (
             primitive is Clone
+            and id(out) not in self.moving
             and same_form(operands[0], out)
             and memory.may_take_over(operands[0], out, position)
         ):
@@ -349,18 +325,30 @@ class Program(Source):
 
         return cast_around
 
-    def _live(self, step: Live) -> list[str]:
+    def _done(self, step: Done, position: int) -> list[str]:
+        return ["pass"]
+
+    def _draw(self, step: Draw, position: int) -> list[str]:
+        """The line that draws random numbers."""
+        self.memory.hold(step.out)
+        text = f"{self.constant('draw', step.fill)}({self.array_name(step.out)})"
+        form = (step.out.shape, step.out.dtype.name, step.out.nbytes)
+        self.lines.append(Line(text, id(step), RANDOM, "", RANDOM, *form))
+        return [text]
+
+    def _live(self, step: Live, position: int) -> list[str]:
         """The lines of a live call: the gradients it is to find, the call, and what it returns."""
         lines = []
         for leaf, array in step.gradients:
             slot = self.constant("slot", self.slot(array))
             lines.append(f"{self.constant('leaf', leaf)}._grad = {slot}.tensor")
         call = f"{self.constant('live', step.call)}()"
-        if step.result is None:
-            return [*lines, call]
-        self.memory.places[id(step.result)] = place = step.result.copy("K")
-        copy = self.constant("copy", lambda value: place.__setitem__(..., value._array))
-        return [*lines, f"{copy}({call})"]
+        if step.result is not None:
+            self.memory.places[id(step.result)] = place = step.result.copy("K")
+            copy = self.constant("copy", lambda value: place.__setitem__(..., value._array))
+            call = f"{copy}({call})"
+        self.lines.append(Line(call, id(step), call_name(step.call)))
+        return [*lines, call]
 
     # --- names ------------------------------------------------------------------------------------
 
@@ -395,6 +383,27 @@ class Program(Source):
         if slot is None:
             slot = self.slots[id(array)] = Slot(Tensor._wrap(self.memory.place(array)))
         return slot
+
+
+WRITERS: dict[type, Callable[..., list[str]]] = {  # of the lines of a step; else of a pass
+    Live: Program._live, Draw: Program._draw, Kernel: Program._kernel, Joint: Program._joint,
+    Call: Program._call, View: Program._view, Choice: Program._choice, Done: Program._done,
+}  # fmt: skip
+
+
+def last_uses(steps: Sequence[Step]) -> dict[int, int]:
+    """The position of the last step that uses the memory of each root."""
+    return {root_of(a): position for position, step in enumerate(steps) for a in arrays_of(step)}
+
+
+def makes_alike(call: Call) -> bool:
+    """Whether a call that is given no memory makes an array like the one it fills; NumPy takes less
+    time for that."""
+    out = call.out
+    if call.function in OUT_FIRST or out.size <= 1 or any(a is out for a in call.arrays):
+        return False  # operands of one element lose dimensions
+    y = call.function(*call.arguments, **call.keywords)
+    return type(y) is HOST.ndarray and same_form(y, out)
 
 
 class Slot:
