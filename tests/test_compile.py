@@ -210,7 +210,7 @@ def test_the_recording_used_least_makes_room_for_what_is_called_meanwhile(
     step, results = trained_on(sizes, True)
     assert results == trained_on(sizes, None)[1]
     assert step._recordings == 4  # 4 took the place of 1
-    kept = {r.forms[0][0][0] for replays in step._replays.values() for r in replays}
+    kept = {arguments[1][1][0][0] for arguments, _ in step._replays}  # rows of the first
     assert kept == {2, 3, 4}
 
 

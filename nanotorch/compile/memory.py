@@ -69,13 +69,6 @@ class Memory:
         self._held[root_of(array)] = self._begins(array, number)
         self.places[id(array)] = laid_out(self.blocks[number], array)
 
-    def apart(self, array: Array) -> None:
-        """Gives an array memory of its own, that is not handed on."""
-        block = MODULES[type(array)].zeros(max(array.nbytes, 1), "u1")
-        self.places[id(array)] = laid_out(block, array)
-        self._begins(array, len(self.blocks))
-        self.blocks.append(block)
-
     def dies(self, array: Array, position: int) -> bool:
         """Whether the block of this very array is free after that position."""
         root = root_of(array)

@@ -13,11 +13,10 @@ from nanotorch.backend import one_blas_thread
 from nanotorch.backend.silence import silent
 from nanotorch.compile.check import CHECK, Event, compare, events_of
 from nanotorch.compile.cuda_graph import is_on_gpu, place_of, unfit
-from nanotorch.compile.entry import MISSED, entry
 from nanotorch.compile.explanation import Explanation
 from nanotorch.compile.plan import settle
 from nanotorch.compile.recorder import Recorder
-from nanotorch.compile.replay import Replay
+from nanotorch.compile.replay import MISSED, Replay
 from nanotorch.compile.stacks import length_of, slices, stack_results
 from nanotorch.compile.steps import Compiled
 from nanotorch.compile.tiles import WORTHWHILE_BYTES
@@ -116,8 +115,7 @@ class PureStep(Compiled):
             self._enter, self._last_mode = None, mode
             if replay.watch is None and not kwargs and all(type(x) is Tensor for x in args):
                 self._enter = replay.enter
-                if replay.enter is not None:
-                    self._by_shapes[tuple(x._array.shape for x in inputs)] = replay
+                self._by_shapes[tuple(x._array.shape for x in inputs)] = replay
             if replay.plan.cannot_run(inputs):
                 result = self._function(*args, **kwargs)
                 replay.plan.ran_eagerly()
@@ -139,7 +137,7 @@ class PureStep(Compiled):
             replay = self._by_shapes.get(tuple([x._array.shape for x in args]))
         except AttributeError:  # not all of them are tensors
             return MISSED
-        if replay is None or replay.enter is None or replay.watch is not None:
+        if replay is None or replay.watch is not None:
             return MISSED
         result = replay.enter(args)
         if result is not MISSED:
@@ -207,8 +205,6 @@ class PureStep(Compiled):
             return result
         events = events_of(recorder) if CHECK else []
         replay = Replay(recorder, result, inputs, self._name if self._warn else "")
-        if replay.direct:
-            replay.enter = entry(replay)
         if self._explain:
             replay.watch = lambda: print(Explanation(replay.plan, self._name))
         self._latest = replay

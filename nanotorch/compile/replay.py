@@ -1,19 +1,29 @@
-"""One recording of a step, ready to be replayed: its plan, and what it took for granted."""
+"""One recording of a step, ready to be replayed: its plan, and what it took for granted.
+
+What takes longest in the replay of a small step is Python around its kernels. So the way into a
+replay is one generated function: the comparison of the arguments, the guards, and what belongs
+before and after the program, with the numbers of tensors and gradients written out.
+"""
 
 from __future__ import annotations
 
 import functools
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from nanotorch.backend import HOST, Array
 from nanotorch.compile.cuda_graph import CudaPlan, place_of
 from nanotorch.compile.plan import Plan
+from nanotorch.compile.program import REFERENCES
 from nanotorch.compile.recorder import Recorder
 from nanotorch.compile.source import Source
 from nanotorch.compile.stacks import mapped
 from nanotorch.compile.stopwatch import timed_run
 from nanotorch.tensor import Tensor
+
+MISSED: Any = object()  # what an entry returns where the call is not as recorded
 
 
 def conditions(recorder: Recorder, constant: Callable[[str, Any], str]) -> list[str]:
@@ -36,9 +46,12 @@ def conditions(recorder: Recorder, constant: Callable[[str, Any], str]) -> list[
 
 
 class Replay:
-    """One recording of a function: when it may be replayed, and how."""
+    """One recording of a function: when it may be replayed, and how.
 
-    enter: Callable[[Any], Any] | None = None  # the fast way in, where there is one
+    holds(): whether all is as it was but the arguments. enter(args): the result of a replay with
+    these arguments, all of them tensors, or MISSED where the call is not as recorded.
+    """
+
     watch: Callable[[], None] | None = None  # the next replay is timed, and then this is called
     plan: Plan | CudaPlan
     used = 0  # when, by the clock of its function
@@ -53,18 +66,67 @@ class Replay:
             self.plan = Plan(recorder, arrays)
         blocks = (self.plan.plan if isinstance(self.plan, CudaPlan) else self.plan).memory.blocks
         self.bytes = sum(block.nbytes for block in blocks)
-        source = Source()
-        self.conditions = " and ".join(conditions(recorder, source.constant))
-        self.constants = source.constants
-        self.holds = source.function("holds()", [f"return {self.conditions}"], "guards")
-        self.forms = [
-            (x._array.shape, x._array.dtype, x._requires_grad, place_of(x._array)) for x in inputs
-        ]
-        # Whether an entry can lead to it.
-        self.direct = len({id(x._array) for x in inputs}) == len(inputs)
         self.written = list(recorder.written.values())
         self.written_inputs = recorder.written_inputs
         self.single = isinstance(result, Tensor) and not any(result is x for x in inputs)
+        source = Source()
+        lines = [f"return {' and '.join(conditions(recorder, source.constant))}"]
+        self.holds = source.function("holds()", lines, "guards")
+        self.enter = self._entry([x._array for x in inputs], [x._requires_grad for x in inputs])
+
+    def _entry(self, forms: list[Array], required: list[bool]) -> Callable[[Sequence[Any]], Any]:
+        """The function `enter`, for arguments like these."""
+        plan = self.plan
+        source = Source({
+            "MISSED": MISSED, "Tensor": Tensor, "references": sys.getrefcount, "plan": plan,
+            "begin": plan.begin, "held": getattr(plan, "references", None), "run": plan.run,
+            "wrap": Tensor._wrap, "rebuild": self.rebuild, "place_of": place_of,
+            "ndarray": HOST.ndarray, "holds": self.holds,
+        })  # fmt: skip
+
+        def constant(value: Any) -> str:
+            return source.constant("c", value)
+
+        arrays = [f"a{i}" for i in range(len(forms))]
+        tests = [f"type(x{i}) is Tensor" for i in range(len(forms))]
+        distinct: dict[int, str] = {}
+        for i, (a, array) in enumerate(zip(arrays, forms, strict=True)):
+            tests.append(f"({a} := x{i}._array).shape == {constant(array.shape)}")
+            tests.append(f"{a}.dtype is {constant(array.dtype)}")
+            tests.append(f"x{i}._requires_grad is {bool(required[i])}")
+            if type(array) is HOST.ndarray:
+                tests.append(f"type({a}) is ndarray and {a}.strides == {constant(array.strides)}")
+            else:
+                tests.append(f"place_of({a}) == {constant(place_of(array))}")
+            if distinct.setdefault(id(array), a) != a:
+                tests.append(f"{a} is {distinct[id(array)]}")
+        names = list(distinct.values())
+        if len(names) == 2:
+            tests.append(f"{names[0]} is not {names[1]}")
+        elif len(names) > 2:
+            tests.append(f"len({{{', '.join(f'id({a})' for a in names)}}}) == {len(names)}")
+        inputs = "".join(f"x{i}, " for i in range(len(forms)))
+        body = ["if args: return MISSED"]
+        if inputs:
+            body = ["try:", f"    {inputs} = args", "except ValueError: return MISSED"]
+        body.append(f"if not ({' and '.join([*tests, 'holds()'])}): return MISSED")
+        slots = [(constant(leaf), constant(slot)) for leaf, slot in plan.gradients]
+        if self.on_gpu:
+            body.append("if not begin(): return MISSED")
+        else:
+            body.append("if held() > plan.most_references: return MISSED")
+        for leaf, slot in [] if self.on_gpu else slots:
+            body.append(f"kept = {slot}.tensor")
+            others = f"references(kept) - ({leaf}._grad is kept) > {REFERENCES}"
+            body.append(f"if kept is not None and {others}: {slot}.renew()")
+        body.append("kept = None")
+        body.append(f"found = run({', '.join(arrays)})")
+        body += [f"{leaf}._grad = {slot}.tensor" for leaf, slot in slots]
+        body += [f"{constant(tensor)}._bump()" for tensor in self.written]
+        body += [f"x{position}._bump()" for position in self.written_inputs]
+        one = "wrap(found[0])" if self.on_gpu else "wrap(found[0].copy('K'))"
+        body.append(f"return {one if self.single else 'rebuild(found, args)'}")
+        return source.function("enter(args)", body, "entry")
 
     def _form(self, result: Any, arrays: list[Any], inputs: list[Tensor]) -> Callable[..., Any]:
         """A function that builds the step's result from the arrays of its outputs."""
