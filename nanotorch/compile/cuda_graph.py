@@ -28,7 +28,6 @@ from nanotorch.compile.plan import Plan
 from nanotorch.compile.recorder import Kernel, Live, Recorder
 from nanotorch.node import Traced
 from nanotorch.ops.casting import ToDevice
-from nanotorch.tensor import Tensor
 
 MOST_CAPTURES = 8  # of one plan, each because something else than numbers has changed
 
@@ -168,10 +167,10 @@ class CudaPlan:
                 slot.renew()
         return self.plan.references() <= self.plan.most_references
 
-    def cannot_run(self, inputs: Sequence[Tensor]) -> bool:
+    def cannot_run(self) -> bool:
         """Whether somebody holds memory that a replay would write to."""
         self.begin()
-        return self.plan.cannot_run(inputs)
+        return self.plan.cannot_run()
 
     def run(self, *arrays: Array) -> list[Array]:
         """One step: copies of its outputs."""
@@ -189,11 +188,6 @@ class CudaPlan:
             self._fill_moved(given, arrays)
             return [a.copy("K") for a in self.program(*given)]
 
-    def ready(self, count: int) -> bool:
-        """Whether a graph of that many steps is there, and still does what the steps would."""
-        launch = self.launches.get(count)
-        return self.why_not is None and launch is not None and launch.holds()
-
     def run_several(self, count: int, arrays: Sequence[Array]) -> list[Array] | None:
         """That many steps as one graph: copies of their outputs, stacked; None if there is none.
 
@@ -201,9 +195,10 @@ class CudaPlan:
         """
         stage = self.stage
         with stage.lock, stage.here():
-            if not self.ready(count) or self._shares(arrays):
+            launch = None if self.why_not is not None else self.launches.get(count)
+            if launch is None or not launch.holds() or self._shares(arrays):
                 return None
-            return self._launch(self.launches[count], arrays)
+            return self._launch(launch, arrays)
 
     def prepare_several(self, count: int, arrays: Sequence[Array]) -> list[Array] | None:
         """One step, of which `count` are captured as one graph; None where that cannot be."""
@@ -214,9 +209,7 @@ class CudaPlan:
             self._unfix(arrays)
             return self._prepare(count, arrays)
 
-    def forget(self, count: int) -> None:
-        """Lets go of the graph of so many steps."""
-        self.launches.pop(count, None)
+    timed_run = run  # clocks behind its lines would time launches
 
     def _unfix(self, arrays: Sequence[Array]) -> None:
         """Gives an argument that is another array than in the call before an array to be copied to.

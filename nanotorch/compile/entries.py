@@ -8,8 +8,11 @@ application is the same one (see `Operand`), calls what the kernel calls, and ha
 from __future__ import annotations
 
 import builtins
+import copy
+import dataclasses
 import functools
 import itertools
+import math
 import types
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -89,11 +92,13 @@ class Operand(NamedTuple):
         return tests
 
 
+@dataclasses.dataclass(eq=False)
 class Computation:
     """What computes an output: lines, the constants that they name, and what is said of them."""
 
-    def __init__(self, lines: list[str], constants: dict[str, Any], notes: list[Line]) -> None:
-        self.lines, self.constants, self.notes = lines, constants, notes
+    lines: list[str]
+    constants: dict[str, Any]
+    notes: list[Line]
 
 
 class Entry:
@@ -184,7 +189,8 @@ class Entry:
         self.saves_inputs = node.inputs is not None
         self.saved = [i for i, x in enumerate(node.inputs or ()) if x is not None]
         self.saves_output = node.output is not None
-        self.shapes = getattr(node, "shapes", None)
+        self.like = copy.copy(node)  # without what it leads to and has saved
+        self.like.edges, self.like.inputs, self.like.output = (), None, None
         out.__class__ = Output
         fields = out.__dict__
         fields["_own_node"] = fields.pop("_node")
@@ -241,7 +247,7 @@ class Entry:
             if first != second and type(array) is HOST.ndarray:
                 self.same.append((first, second))
         known, key = run.paths.computations, self._key()
-        computation = known.get(key) or Computation(*self._computation(arrays))
+        computation = known.get(key) or self._computation(arrays)
         if key:
             known[key] = self.computation = computation
         self.lines = [line._replace(step=id(self)) for line in computation.notes]
@@ -308,56 +314,38 @@ class Entry:
         code = code_of("\n".join(lines) + "\n", f"<compiled {self.primitive.title()}>")
         return types.FunctionType(code, COMMON, "apply", tuple(names.values()))
 
-    def _computation(self, arrays: list[Any]) -> tuple[list[str], dict[str, Any], list[Line]]:
-        """The lines that give y its value: the calls of the kernel, or the kernel as a whole; the
-        constants that they name, and what is said of them."""
-        primitive, attributes = self.primitive, self.attributes
-        first = next(a for a in arrays if type(a) is HOST.ndarray)
-        names = [f"a{i}" for i in range(len(arrays))]
-        texts = []
-        for number, (operand, name) in enumerate(zip(self.operands, names, strict=True)):
-            texts.append(name if operand.kind not in ("number", "changing") else f"x{number}")
-        options = "".join(f", {key}=attributes[{key!r}]" for key in attributes)
-        whole = is_promoted(primitive, arrays) or any(
-            a.dtype.itemsize == 2 for a in arrays if type(a) is HOST.ndarray
-        )
-        if whole:
-            place = names[next(i for i, a in enumerate(arrays) if a is first)]
-            text = f"y = compute(operation, {place}, ({', '.join(texts)},), attributes)"
-        else:
-            text = f"y = kernel(HOST, {', '.join(texts)}{options})"
+    def _computation(self, arrays: list[Any]) -> Computation:
+        """How y gets its value: by the calls of the kernel, or the kernel as a whole."""
+        primitive, (shape, dtype, dense) = self.primitive, self.form
+        among = [(n, a) for n, a in enumerate(arrays) if type(a) is HOST.ndarray]
+        names = {id(a): f"a{n}" for n, a in reversed(among)}
+        texts = "".join(f"{names.get(id(a), f'x{n}')}, " for n, a in enumerate(arrays))
+        text = f"y = compute(operation, a{among[0][0]}, ({texts}), attributes)"
         lines = [text, "if type(y) is not ndarray: y = asarray(y)"]
         lines.append("if y.shape != shape or y.dtype is not dtype: return None")
-        shape, dtype, dense = self.form
-        nbytes = sum(a.nbytes for a in arrays if type(a) is HOST.ndarray)
-        nbytes += dtype.itemsize * int(HOST.prod(shape, dtype="i8"))
+        nbytes = sum(a.nbytes for _, a in among) + dtype.itemsize * math.prod(shape)
         family = family_of(primitive.__module__)
         notes = [Line(text, 0, primitive.title(), "", family, shape, dtype.name, nbytes)]
-        constants: dict[str, Any] = {}
-        if not whole and not primitive.view and dense:
-            lines, constants, notes = self._lowered(arrays, names) or (lines, constants, notes)
-        lines = ["try:", *(f"    {line}" for line in lines), "except KERNEL_ERRORS: return None"]
-        return lines, constants, notes
+        made = Computation(lines, {}, notes)
+        halves = any(a.dtype.itemsize == 2 for _, a in among)
+        if dense and not (primitive.view or halves or is_promoted(primitive, arrays)):
+            made = self._lowered(arrays, names) or made
+        lines = ["try:", *(f"    {line}" for line in made.lines)]
+        made.lines = [*lines, "except KERNEL_ERRORS: return None"]
+        return made
 
-    def _lowered(
-        self, arrays: list[Any], names: list[str]
-    ) -> tuple[list[str], dict[str, Any], list[Line]] | None:
+    def _lowered(self, arrays: list[Any], names: dict[int, str]) -> Computation | None:
         """The calls that the kernel makes, in memory of their own; None where not known."""
-        out = run(self.primitive, next(a for a in arrays if type(a) is HOST.ndarray), arrays,
-                  self.attributes)  # fmt: skip
-        if type(out) is not HOST.ndarray:
-            out = HOST.asarray(out)
-        if any(o.kind == "changing" for o in self.operands):
+        out = run(
+            self.primitive, next(a for a in arrays if id(a) in names), arrays, self.attributes
+        )
+        out = HOST.asarray(out)
+        roots = [root_of(a) for a in arrays if id(a) in names]
+        if root_of(out) in roots or any(o.kind == "changing" for o in self.operands):
             return None
+        fixed = {id(a) for o, a in zip(self.operands, arrays, strict=True) if o.is_fixed}
         program = Program([])
-        for operand, array, name in zip(self.operands, arrays, names, strict=True):
-            if type(array) is HOST.ndarray and not operand.is_fixed:
-                program.names[id(array)] = name
-        if id(out) in program.names or any(
-            root_of(out) == root_of(a) for a in arrays if type(a) is HOST.ndarray
-        ):
-            return None
-        program.names[id(out)] = "y"
+        program.names = {key: n for key, n in names.items() if key not in fixed} | {id(out): "y"}
         program.moving, program.fresh = set(program.names), {id(out)}
         kernel = Kernel(self.primitive, HOST, tuple(arrays), self.attributes, out, False, False)
         calls = program.lowered([kernel])
@@ -365,7 +353,7 @@ class Entry:
             return None
         lines = program.written(calls)
         program.forget()
-        return lines, program.constants, program.lines
+        return Computation(lines, program.constants, program.lines)
 
     def _handing_out(self) -> list[str]:
         """The lines that make the output, and note what its node would keep."""
@@ -423,14 +411,13 @@ class Entry:
 
     def node(self, value: tuple[Any, ...], nodes: Sequence[Node]) -> Node:
         """The node that the engine would have made."""
-        node = self.primitive.__new__(self.primitive)
+        node = copy.copy(self.like)
         node.sequence = value[1]
         saved: Any = (
             [None] * len(self.operands) if self.saved else () if self.saves_inputs else None
         )
         versions = [0] * len(self.operands)
         leaves = {n: o.value for n, o in enumerate(self.operands) if o.kind == "leaf"}
-        node.output = None
         released = len(value) == 4 and value[2] is None
         if released:
             leaves |= value[3]
@@ -454,13 +441,8 @@ class Entry:
             None if edge is None else nodes[edge] if edge >= 0 else leaves[number]
             for number, edge in enumerate(self.edges)
         )
-        node.attributes = self.attributes
-        node.shape, node.dtype = self.form[:2]
-        node.hooks = node.post_hooks = None
         node.inputs = RELEASED if released and saved is not None else saved
         node.versions = versions
-        if self.shapes is not None:
-            node.shapes = self.shapes
         return node  # type: ignore[no-any-return]
 
 

@@ -11,6 +11,7 @@ import copy
 import itertools
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from nanotorch.backend import HOST, MODULES, Array
 from nanotorch.compile.chains import chained
@@ -20,7 +21,6 @@ from nanotorch.compile.recorder import Draw, Kernel, Live, Recorder
 from nanotorch.compile.stopwatch import Stopwatch
 from nanotorch.compile.tiles import batch_of, tiled
 from nanotorch.ops.casting import Clone
-from nanotorch.tensor import Tensor
 
 
 class Plan(Program):
@@ -43,15 +43,20 @@ class Plan(Program):
         self.slots = {id(gradient._array): Slot(gradient, owned=False) for gradient in held}
         self.record = record
         self.outputs = list(outputs)
-        steps = self._alive()
+        lives = [step for step in record.steps if isinstance(step, Live)]
+        pairs = itertools.chain(record.gradients.items(), *(live.gradients for live in lives))
+        gradients = [array for _, array in pairs if array is not None]
+        results = [live.result for live in lives if live.result is not None]
+        self.leaving = {root_of(a) for a in (*outputs, *gradients, *results)}
+        steps: list[Any] = self._varying_alone(self._alive())
         # What is the same in every call is written by no line.
         new = [a for a in fresh or () if id(a) not in self._fixed]
         self.fresh = {id(a) for a in new}
         self.names |= {id(a): f"g{number}" for number, a in enumerate(new)}
         self.renewed = [id(a) in self.fresh for a in outputs]
-        self.memory.alone = self._seen_by_others(steps)
+        self.memory.alone = seen_by_others(steps, gradients)
         if joined is not None:
-            steps = joined(steps, self.escaping())
+            steps = joined(steps, self.leaving)
         elif fresh is None:
             in_tiles = tiled(record, steps, self.outputs)
             self.tiled, steps = in_tiles is not None, in_tiles or steps
@@ -68,106 +73,56 @@ class Plan(Program):
         self.forget()
         del self.record, self.outputs  # and with them the arrays of the recording
 
-    def timed(self) -> Stopwatch:
-        """The clock in which the times of all timed replays come together."""
-        if self.stopwatch is None:
-            self.stopwatch = Stopwatch(self)
-        return self.stopwatch
-
-    # --- what has to be computed ------------------------------------------------------------------
+    def timed_run(self, *arrays: Array) -> Any:
+        """A replay, whose times come together with those of others before it."""
+        self.stopwatch = self.stopwatch or Stopwatch(self)
+        return self.stopwatch(*arrays)
 
     def _alive(self) -> list[Recorded]:
-        """The steps whose results reach an output, a gradient, a live call or memory from
-        outside."""
-        record = self.record
-        made = {id(a) for a in record.made.values() if id(a) == root_of(a)}
-        needed = {root_of(a) for a in self.outputs}
-        needed |= {root_of(a) for a in record.gradients.values() if a is not None}
+        """The steps whose results leave the step, or reach memory from outside."""
+        made = {id(a) for a in self.record.made.values() if id(a) == root_of(a)}
+        needed = set(self.leaving)
         alive: list[Recorded] = []
-        for step in reversed(record.steps):
-            if isinstance(step, Live):
-                needed |= {root_of(a) for _, a in step.gradients if a is not None}
-                if step.result is not None:
-                    needed.add(root_of(step.result))
-            elif isinstance(step, Draw):
-                needed.add(root_of(step.out))
-            elif isinstance(step, Kernel):
+        for step in reversed(self.record.steps):
+            if isinstance(step, Kernel):
                 root = root_of(step.out)
-                outside = step.into_existing and root not in made
-                if root not in needed and not outside:
+                if root not in needed and (root in made or not step.into_existing):
                     continue
                 needed |= {root_of(a) for a in step.operands if type(a) in MODULES}
             alive.append(step)
-        alive.reverse()
-        return self._without_constants(alive)
+        return alive[::-1]
 
-    def _all_gradients(self) -> list[Array]:
-        """The gradients that a replay leaves, and those that live calls find meanwhile."""
-        lives = [step.gradients for step in self.record.steps if isinstance(step, Live)]
-        pairs = itertools.chain(self.record.gradients.items(), *lives)
-        return [array for _, array in pairs if array is not None]
-
-    def _seen_by_others(self, steps: Sequence[Recorded]) -> set[int]:
-        """The memory that is a gradient, which live calls read and write while a replay runs."""
-        seen = set(map(root_of, self._all_gradients()))
-        for step in reversed(steps):  # a cotangent may become the gradient where it lies
-            if isinstance(step, Kernel) and step.primitive is Clone and id(step.out) in seen:
-                seen.add(root_of(step.operands[0]))
-        return seen
-
-    def _without_constants(self, steps: list[Recorded]) -> list[Recorded]:
+    def _varying_alone(self, steps: list[Recorded]) -> list[Recorded]:
         """The steps without those whose operands, and so results, are the same in every call."""
         written = {
             root_of(s.out)
             for s in steps
             if isinstance(s, Draw) or (isinstance(s, Kernel) and s.into_existing)
         }
-        fixed = {i for i in self.record.constant if i not in written}
-        kept: list[Recorded] = []
+        self._fixed = self.record.constant - written
+        varying: list[Recorded] = []
         for step in steps:
             if isinstance(step, Kernel) and not step.into_existing:
-                arrays = [a for a in step.operands if type(a) in MODULES]
-                if step.primitive.constant or (
-                    arrays
-                    and all(id(a) in fixed for a in arrays)
-                    and root_of(step.out) not in written
-                ):
-                    fixed.add(id(step.out))
+                arrays = [id(a) for a in step.operands if type(a) in MODULES]
+                changes, constant = root_of(step.out) in written, step.primitive.constant
+                if constant or (arrays and self._fixed.issuperset(arrays) and not changes):
+                    self._fixed.add(id(step.out))
                     self.memory.places[id(step.out)] = step.out
-                    if step.primitive.constant and root_of(step.out) in written:
-                        kept.append(step)
-                    continue
-            kept.append(step)
-        self._fixed = fixed
-        return kept
-
-    def _last_uses(self, steps: Sequence[Step]) -> dict[int, int]:
-        """The position after which the memory of each array is free; outputs and gradients
-        never."""
-        last = last_uses(steps)
-        results = [step.result for step in steps if isinstance(step, Live)]
-        for array in (*self.outputs, *self._all_gradients(), *results):
-            if array is not None:
-                last[root_of(array)] = len(steps)
-        return last
-
-    # --- the program ------------------------------------------------------------------------------
+                    if not (constant and changes):
+                        continue
+            varying.append(step)
+        return varying
 
     def _generated(self, steps: list[Step]) -> Callable[..., tuple[Array, ...]]:
         """Compiles the program: `run(x0, x1, …)` returns the output arrays."""
-        program = self.written(steps, self._last_uses(steps))
+        program = self.written(steps, last_uses(steps) | dict.fromkeys(self.leaving, len(steps)))
         results = ", ".join(self.array_name(a) for a in self.outputs)
         arguments = ", ".join(f"x{i}" for i in range(len(self.record.inputs)))
         end = f"return ({results}{',' if results else ''})"
         self.source = [f"run({arguments})", *program, end]
         return self.function(self.source[0], self.source[1:], "step")
 
-    def escaping(self) -> set[int]:
-        """The memory that leaves the step, or is read by live calls."""
-        found = [*self.outputs, *self.record.gradients.values()]
-        return {root_of(a) for a in found if a is not None}
-
-    def cannot_run(self, inputs: Sequence[Tensor]) -> bool:
+    def cannot_run(self) -> bool:
         """Whether somebody holds memory of a gradient, as a view or by detach(), that a replay
         would write to."""
         self.held = max(0, self.references() - self.most_references)
@@ -202,6 +157,15 @@ class Plan(Program):
         for leaf, slot in self.gradients:
             leaf._grad = slot.tensor
         self.most_references = self.references()
+
+
+def seen_by_others(steps: Sequence[Recorded], gradients: Sequence[Array]) -> set[int]:
+    """The memory that is a gradient, which live calls read and write while a replay runs."""
+    seen = set(map(root_of, gradients))
+    for step in reversed(steps):  # a cotangent may become the gradient where it lies
+        if isinstance(step, Kernel) and step.primitive is Clone and id(step.out) in seen:
+            seen.add(root_of(step.operands[0]))
+    return seen
 
 
 def settle(record: Recorder) -> None:

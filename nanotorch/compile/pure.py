@@ -116,7 +116,7 @@ class PureStep(Compiled):
             if replay.watch is None and not kwargs and all(type(x) is Tensor for x in args):
                 self._enter = replay.enter
                 self._by_shapes[tuple(x._array.shape for x in inputs)] = replay
-            if replay.plan.cannot_run(inputs):
+            if replay.plan.cannot_run():
                 result = self._function(*args, **kwargs)
                 replay.plan.ran_eagerly()
                 self._enter = None  # the next replay takes the long way, which counts anew

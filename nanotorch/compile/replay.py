@@ -20,7 +20,6 @@ from nanotorch.compile.program import REFERENCES
 from nanotorch.compile.recorder import Recorder
 from nanotorch.compile.source import Source
 from nanotorch.compile.stacks import mapped
-from nanotorch.compile.stopwatch import timed_run
 from nanotorch.tensor import Tensor
 
 MISSED: Any = object()  # what an entry returns where the call is not as recorded
@@ -148,12 +147,11 @@ class Replay:
 
     def __call__(self, inputs: list[Tensor]) -> Any:
         self.plan.begin()
-        arrays = [x._array for x in inputs]
-        if self.watch is None:
-            return self._ended(self.plan.run(*arrays), inputs)
         told, self.watch = self.watch, None
-        result = self._ended(timed_run(self.plan, arrays), inputs)
-        told()
+        run = self.plan.run if told is None else self.plan.timed_run
+        result = self._ended(run(*(x._array for x in inputs)), inputs)
+        if told is not None:
+            told()
         return result
 
     def _ended(self, outputs: Any, inputs: Sequence[Tensor]) -> Any:
@@ -168,7 +166,7 @@ class Replay:
     def several(self, count: int, stacked: Sequence[Tensor]) -> Any:
         """So many steps as one launch, on a GPU; None where that is not captured."""
         plan = self.plan
-        if not isinstance(plan, CudaPlan) or not plan.ready(count) or not plan.begin():
+        if not isinstance(plan, CudaPlan) or count not in plan.launches or not plan.begin():
             return None
         outputs = plan.run_several(count, [x._array for x in stacked])
         return None if outputs is None else self._ended(outputs, stacked)
@@ -183,7 +181,7 @@ class Replay:
             return None
         result = self._ended(outputs, inputs)
         if not self.holds():  # the next step finds other gradients than this one
-            plan.forget(count)
+            plan.launches.pop(count, None)
         return result
 
 
