@@ -22,6 +22,7 @@ from nanotorch.backend import (
     module_of,
     on_device,
     on_device_of,
+    order_of_memory,
     result_type,
     to_device,
 )
@@ -288,8 +289,15 @@ def full(
 
 
 def like(x: Tensor, value: Any, dtype: DType | None, device: Place, requires_grad: bool) -> Tensor:
-    """A constant in the shape of x and, unless told otherwise, its dtype and device."""
-    return filled((x.shape,), None, value, dtype or x.dtype, device or x.device, requires_grad)
+    """A constant in the shape of x, its order of memory and, unless told otherwise, its dtype and
+    device."""
+    options = (None, value, dtype or x.dtype, device or x.device, requires_grad)
+    if x._array.flags.c_contiguous:
+        return filled((x.shape,), *options)
+    axes = order_of_memory.axes_by_stride(x._array)
+    y = filled(([x.shape[axis] for axis in axes],), *options)
+    y._array = y._array.transpose(sorted(range(x.ndim), key=axes.__getitem__))
+    return y
 
 
 @maker

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from nanotorch import backend
 from nanotorch.autograd.grad_mode import is_grad_enabled, modes
-from nanotorch.backend import HOST, Array, dtype as DType, mersenne
+from nanotorch.backend import HOST, Array, dtype as DType, mersenne, order_of_memory
 from nanotorch.backend.silence import silent
 from nanotorch.node import Traced
 
@@ -234,9 +234,9 @@ def blank(engine: Engine, shape: Sequence[int], kind: Any) -> Array:
 def blank_like(engine: Engine, array: Array, kind: Any) -> Array:
     """An array that the engine can fill, in the shape of `array` and its order of axes."""
     if isinstance(engine, mersenne.MersenneTwister):
-        return mersenne.empty_like(array, kind)
+        return order_of_memory.empty_like(backend.HOST, array, kind)
     with backend.on_device_of(array):
-        return backend.cuda_module().empty_like(array, dtype=kind)
+        return order_of_memory.empty_like(backend.cuda_module(), array, kind)
 
 
 def operand(tensor: Any, engine: Engine) -> Array:

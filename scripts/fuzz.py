@@ -19,6 +19,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 
 
 import torch
 from fuzzing import CornerProgram, Difference, Program, shrunk
+from fuzzing_modules import ModuleProgram
 
 import nanotorch
 from nanotorch.backend import register_cuda_module
@@ -29,6 +30,7 @@ def main() -> int:
     parser.add_argument("programs", type=int, nargs="?", default=2000)
     parser.add_argument("--first", type=int, default=0, help="the number of the first program")
     parser.add_argument("--corners", action="store_true", help="programs at the corners")
+    parser.add_argument("--modules", action="store_true", help="layers, optimizers and schedules")
     parser.add_argument("--length", type=int, default=20, help="lines per program")
     parser.add_argument("--keep-going", type=int, default=1, help="stop after so many differences")
     parser.add_argument("--device", default="cpu", help="where NanoTorch runs: cpu or cuda")
@@ -39,7 +41,7 @@ def main() -> int:
     nanotorch.set_default_device(options.device)
     torch.set_num_threads(1)
     started, found = time.perf_counter(), 0
-    kind = CornerProgram if options.corners else Program
+    kind = CornerProgram if options.corners else ModuleProgram if options.modules else Program
     for number in range(options.first, options.first + options.programs):
         program = kind(random.Random(number), torch)
         try:

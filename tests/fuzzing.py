@@ -368,9 +368,14 @@ class Program:
             self.over = True  # what a walk that fails leaves behind is nobody's promise
             return
         name = line.removeprefix("with t.no_grad(): ").split(" = ")[0]
-        if name in self.theirs and name not in self.names and name[0] == "v":
-            self.begin(name)
+        if name in self.theirs:
+            self.follow(name)
         self.compare()
+
+    def follow(self, name: str) -> None:
+        """Takes up a variable that the last line assigned."""
+        if name not in self.names and name[0] == "v":
+            self.begin(name)
 
     def gradients(self) -> None:
         """Turns what autograd.grad returned into variables."""

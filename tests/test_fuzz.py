@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 from fuzzing import CornerProgram, Difference, Program, attempt
+from fuzzing_modules import ModuleProgram
 from hypothesis import given, settings, strategies as st
 
 import nanotorch
@@ -40,6 +41,12 @@ def test_numbered_programs_do_the_same_on_a_gpu(seed: int, cuda: str) -> None:
             kind(Random(seed), pytest.importorskip("torch")).run(20)
     finally:
         nanotorch.set_default_device("cpu")
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("seed", range(80))
+def test_numbered_programs_of_layers_and_optimizers_do_the_same(seed: int) -> None:
+    ModuleProgram(Random(seed), pytest.importorskip("torch")).run(20)
 
 
 CORNERS = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -295,7 +296,7 @@ ERRORS: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ),
     ("rms norm", lambda: nn.RMSNorm(3)(nt.ones(2, 4)), RuntimeError, r"rms_norm: .*\(2, 4\)"),
     ("groups", lambda: nn.GroupNorm(3, 4), ValueError, "divisible by num_groups"),
-    ("channels", lambda: F.group_norm(nt.ones(2, 4), 3), ValueError, "divisible by 3"),
+    ("channels", lambda: F.group_norm(nt.ones(2, 4), 3), RuntimeError, "divisible by 3"),
     ("batch of one", lambda: nn.BatchNorm1d(3)(nt.ones(1, 3)), ValueError, "more than 1 value"),
     ("batch norm rank", lambda: nn.BatchNorm1d(3)(nt.ones(3)), ValueError, "got 1D input"),
     (
@@ -453,3 +454,194 @@ def test_a_norm_of_long_rows_is_right_to_float32(name: str, length: int) -> None
         results.append((y.detach().double(), x.grad.double()))
     for short, exact in zip(*results, strict=True):
         assert (short - exact).abs().max() < 4e-6
+
+
+NORM_LAYERS = ("BatchNorm1d", "BatchNorm2d", "InstanceNorm1d", "InstanceNorm2d")
+NORM_OPTIONS: tuple[dict[str, bool], ...] = (
+    {}, {"affine": False}, {"track_running_stats": False},
+    {"track_running_stats": True, "affine": True},
+)  # fmt: skip
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore:input's size")
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", NORM_LAYERS)
+def test_another_number_of_channels_is_refused_before_anything_changes(
+    name: str, training: bool
+) -> None:
+    torch = pytest.importorskip("torch")
+    for channels, options in product((1, 2, 3, 4), NORM_OPTIONS):
+        results: list[Any] = []
+        for t in (nt, torch):
+            layer = getattr(t.nn, name)(channels, **options).train(training)
+            try:
+                shape = (2, 3, 4, 4)[: 4 if name.endswith("2d") else 3]
+                results.append(tuple(layer(t.ones(shape)).shape))
+            except (RuntimeError, ValueError) as error:
+                results.append(type(error))
+                if layer.running_mean is not None:
+                    assert layer.running_mean.tolist() == [0.0] * channels
+        assert results[0] == results[1], (channels, options)
+
+
+NOTHING = ((0, 3), (0, 3, 4), (2, 3, 0), (0, 3, 2, 2))
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("shape", NOTHING, ids=str)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda F, x, w: F.batch_norm(x, None, None, training=True),
+        lambda F, x, w: F.batch_norm(x, None, None, w, w, training=True),
+        lambda F, x, w: F.batch_norm(x, w.detach() * 0, w.detach(), w, None),
+        lambda F, x, w: F.group_norm(x, 3, w, w),
+        lambda F, x, w: F.group_norm(x, 1),
+        lambda F, x, w: F.layer_norm(x, x.shape[1:]),
+        lambda F, x, w: F.rms_norm(x, x.shape[-1:]),
+    ],
+    ids=["batch", "weighted", "evaluation", "group", "one group", "layer", "rms"],
+)
+def test_nothing_is_normalized_as_by_pytorch(shape: tuple[int, ...], call: Any) -> None:
+    torch = pytest.importorskip("torch")
+    results = []
+    for t in (nt, torch):
+        x, w = t.ones(shape, requires_grad=True), t.ones(3, requires_grad=True)
+        y = call(t.nn.functional, x, w)
+        assert y is not x
+        y.sum().backward()
+        results.append(
+            (tuple(y.shape), y.is_leaf, w.grad is not None and w.grad.nan_to_num().tolist())
+        )
+    assert results[0] == results[1]
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda nn: nn.Conv1d(0, 3, 2),
+        lambda nn: nn.Conv2d(0, 3, 1),
+        lambda nn: nn.ConvTranspose1d(0, 3, 2),
+        lambda nn: nn.Linear(0, 3),
+        lambda nn: nn.Linear(3, 0),
+        lambda nn: nn.Embedding(0, 3),
+    ],
+)
+def test_layers_of_no_channels_draw_what_pytorchs_do(layer: Any) -> None:
+    torch = pytest.importorskip("torch")
+    left = []
+    for t in (nt, torch):
+        t.manual_seed(0)
+        layer(t.nn)
+        left.append(t.rand(3).tolist())
+    assert left[0] == left[1]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("dims", [1, 2])
+@pytest.mark.parametrize(
+    "stride, padding, output_padding, dilation", [(1, 0, 1, 2), (1, 1, 2, 3), (2, 1, 2, 3)]
+)
+def test_output_padding_beyond_the_windows_is_pytorchs(
+    dims: int, stride: int, padding: int, output_padding: int, dilation: int
+) -> None:
+    torch = pytest.importorskip("torch")
+    results: list[Any] = []
+    for t in (nt, torch):
+        t.manual_seed(0)
+        layer = getattr(t.nn, f"ConvTranspose{dims}d")(
+            2, 4, 2, stride, padding, output_padding, 2, dilation=dilation
+        )
+        x = t.randn(2, 2, *(4,) * dims, requires_grad=True)
+        y = layer(x)
+        (y * y).sum().backward()
+        results.append(
+            [a.detach().numpy() for a in (y, x.grad, layer.weight.grad, layer.bias.grad)]
+        )
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, 1e-4, 1e-5)
+
+
+MOVES: list[Any] = [
+    lambda F, x: F.channel_shuffle(x, 1),
+    lambda F, x: F.channel_shuffle(x, 4),
+    lambda F, x: F.pixel_shuffle(x, 1),
+    lambda F, x: F.pixel_unshuffle(x, 1),
+    lambda F, x: F.pixel_shuffle(x[:, :, :1, :1], 2),
+    lambda F, x: F.interpolate(x, size=3),
+    lambda F, x: F.interpolate(x, scale_factor=1),
+    lambda F, x: F.interpolate(x, size=3, mode="bilinear"),
+    lambda F, x: F.avg_pool2d(x, 1),
+    lambda F, x: F.max_pool2d(x, 1),
+    lambda F, x: F.pad(x, (0, 0)),
+    lambda F, x: F.pad(x, (0, 0, 0, 0), mode="reflect"),
+    lambda F, x: F.dropout2d(x, 0.5, False),
+    lambda F, x: F.dropout(x, 0.5, False),
+    lambda F, x: F.batch_norm(x[:0], None, None, training=True),
+    lambda F, x: F.unfold(x, 1),
+]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("move", MOVES, ids=range(len(MOVES)))
+def test_memory_is_shared_where_pytorch_shares_it(move: Any) -> None:
+    torch = pytest.importorskip("torch")
+    shared = []
+    for t in (nt, torch):
+        x = t.ones(2, 4, 3, 3)
+        y = move(t.nn.functional, x)
+        y.fill_(7.0)
+        shared.append((bool((x == 7).any()), y is x))
+    assert shared[0] == shared[1]
+
+
+# Layers whose output PyTorch's rules have no need of: it may be written to before backward.
+OUTPUTS: dict[str, Any] = {
+    "MaxPool1d": lambda nn, x: nn.MaxPool1d(2)(x),
+    "MaxPool2d": lambda nn, x: nn.MaxPool2d(2)(x[None]),
+    "AdaptiveMaxPool1d": lambda nn, x: nn.AdaptiveMaxPool1d(2)(x),
+    "RNN": lambda nn, x: nn.RNN(4, 4)(x)[0],
+    "GRU": lambda nn, x: nn.GRU(4, 4, batch_first=True)(x)[0],
+    "GRU, both ways": lambda nn, x: nn.GRU(4, 2, 2, bidirectional=True)(x)[0],
+    "state of an LSTM": lambda nn, x: nn.LSTM(4, 4)(x)[1][1],
+    "GRUCell": lambda nn, x: nn.GRUCell(4, 4)(x[0]),
+    "hidden state of an LSTMCell": lambda nn, x: nn.LSTMCell(4, 4)(x[0])[0],
+    "state of an LSTMCell": lambda nn, x: nn.LSTMCell(4, 4)(x[0])[1],
+    "attention": lambda nn, x: nn.functional.scaled_dot_product_attention(x, x, x),
+    "MultiheadAttention": lambda nn, x: nn.MultiheadAttention(4, 2)(x, x, x)[0],
+}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    "write", [lambda y: y.relu_(), lambda y: y.mul_(2), lambda y: y.add_(y.detach())]
+)
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_an_output_may_be_written_to_before_backward(name: str, write: Any) -> None:
+    torch = pytest.importorskip("torch")
+    gradients = []
+    for t in (nt, torch):
+        t.manual_seed(0)
+        x = t.randn(3, 2, 4, requires_grad=True)
+        y = OUTPUTS[name](t.nn, x * 1)
+        write(y)
+        (y * y).sum().backward()
+        gradients.append(x.grad.numpy())
+    np.testing.assert_allclose(*gradients, 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize("name", [*OUTPUTS, "LSTM"])
+def test_a_written_output_has_derivatives_of_second_order(name: str) -> None:
+    gradients = []
+    for written in (False, True):
+        nt.manual_seed(0)
+        x = nt.randn(3, 2, 4, requires_grad=True)
+        y = nn.LSTM(4, 4)(x)[0] if name == "LSTM" else OUTPUTS[name](nn, x * 1)
+        y = y.mul_(2) if written else y * 2
+        (g,) = nt.autograd.grad((y * y).sum(), x, create_graph=True)
+        (g * g).sum().backward()
+        gradients.append(x.grad.numpy())
+    np.testing.assert_allclose(*gradients, 1e-4, 1e-5)

@@ -274,9 +274,9 @@ ERRORS: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ),
     (
         "soft margin",
-        lambda: nn.SoftMarginLoss()(nt.ones(2), nt.ones(3)),
-        ValueError,
-        r"\(3,\).*\(2,\)",
+        lambda: nn.SoftMarginLoss()(nt.ones(1), nt.ones(3)),
+        RuntimeError,
+        r"\(1,\).*\(3,\)",
     ),
     (
         "float classes",
@@ -339,3 +339,59 @@ def test_losses_are_the_same_with_and_without_a_gradient_to_the_last_bit() -> No
         plain = nn.functional.cross_entropy(x.detach(), target, reduction="none")
         by_steps = nn.functional.nll_loss(nn.functional.log_softmax(x, 1), target, reduction="none")
         assert nt.equal(recorded, plain) and nt.equal(recorded, by_steps)
+
+
+# --- shapes that do not fit -----------------------------------------------------------------------
+
+SHAPES = ((), (1,), (2,), (3,), (2, 3), (3, 3), (2, 1), (1, 3), (2, 3, 2), (2, 2), (0,))
+TWO = (
+    "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy_with_logits",
+    "kl_div", "poisson_nll_loss", "hinge_embedding_loss", "soft_margin_loss",
+    "multilabel_soft_margin_loss", "pairwise_distance", "cosine_similarity",
+)  # fmt: skip
+THREE = (
+    "cosine_embedding_loss", "margin_ranking_loss", "triplet_margin_loss", "gaussian_nll_loss",
+)  # fmt: skip
+OF_CLASSES = ("cross_entropy", "nll_loss", "multi_margin_loss")
+
+
+def outcome(library: Any, name: str, make: Callable[[Any], Any], **more: Any) -> Any:
+    """The shape of the losses, or the class of the error."""
+    how = {} if name in ("pairwise_distance", "cosine_similarity") else {"reduction": "none"}
+    try:
+        options = {k: library.ones(shape) for k, shape in more.items()}
+        return tuple(getattr(library.nn.functional, name)(*make(library), **how, **options).shape)
+    except Exception as error:
+        return error
+
+
+def disagree(torch: Any, *case: Any, **more: Any) -> bool:
+    ours, theirs = outcome(nt, *case, **more), outcome(torch, *case, **more)
+    if isinstance(theirs, Exception):
+        return not isinstance(ours, type(theirs))
+    return bool(ours != theirs)
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [*TWO, *THREE, *OF_CLASSES])
+def test_shapes_fit_or_are_refused_as_by_pytorch(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    wrong: list[Any] = []
+    for shapes in product(SHAPES, repeat=3 if name in THREE else 2):
+        if name in OF_CLASSES:
+            x, target = shapes
+
+            def make(t: Any, x: Any = x, target: Any = target) -> Any:
+                return t.ones(x), t.zeros(target, dtype=t.int64)
+
+            wrong += [shapes] * disagree(torch, name, make)
+            if x:  # and weights of the classes
+                wrong += [("weight", *shapes)] * disagree(
+                    torch, name, lambda t, x=x: make(t, x, x[:1]), weight=target
+                )
+        else:
+            wrong += [shapes] * disagree(
+                torch, name, lambda t, shapes=shapes: [t.ones(shape) for shape in shapes]
+            )
+    assert not wrong

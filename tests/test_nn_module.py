@@ -178,7 +178,7 @@ def misuse(action: str) -> None:
         ("empty name", KeyError, "empty string"),
         ("no string", TypeError, "should be a string, got int"),
         ("taken name", KeyError, "'forward' already exists"),
-        ("no module", TypeError, "int is not a Module subclass"),
+        ("no module", TypeError, "cannot assign 'int' object to module"),
         ("no tensor", TypeError, "'int' object to buffer 'x'"),
         ("no parameter", TypeError, "'Tensor' object to parameter 'x'"),
         ("no data", TypeError, "expected a Tensor, got list"),
@@ -638,3 +638,67 @@ def test_a_list_of_parameters_is_no_function() -> None:
         parameters()
     with pytest.raises(TypeError, match="expected an iterable"):
         parameters.extend(nt.ones(1))
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("register", ["register_parameter", "register_buffer"])
+@pytest.mark.parametrize("name", ["", "a.b", "weight", 3, "forward"])
+def test_a_wrong_name_is_refused_before_a_wrong_value(register: str, name: Any) -> None:
+    torch = pytest.importorskip("torch")
+    errors = []
+    for t in (nt, torch):
+        with pytest.raises((KeyError, TypeError)) as error:
+            getattr(t.nn.Linear(2, 2), register)(name, [1.0])
+        errors.append(error.type)
+    assert errors[0] is errors[1]
+
+
+def test_the_names_of_a_shallow_copy_are_its_own() -> None:
+    layer = nn.Linear(2, 3)
+    other = copy.copy(layer)
+    assert other.weight is layer.weight
+    del other.bias
+    other.extra = nn.Linear(1, 1)
+    assert [name for name, _ in layer.named_parameters()] == ["weight", "bias"]
+    assert [name for name, _ in other.named_parameters()] == [
+        "weight", "extra.weight", "extra.bias",
+    ]  # fmt: skip
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t, U: U.parametrizations.weight_norm(t.nn.ReLU()),
+        lambda t, U: U.parametrizations.weight_norm(t.nn.Linear(2, 2), "forward"),
+        lambda t, U: U.parametrizations.weight_norm(t.nn.Linear(2, 2, bias=False), "bias"),
+        lambda t, U: U.weight_norm(t.nn.GroupNorm(1, 4), dim=1),
+        lambda t, U: U.parameters_to_vector(t.nn.ReLU().parameters()),
+        lambda t, U: U.rnn.pack_padded_sequence(t.ones(1, 3), [3]) and t.nn.GRU(3, 2)(
+            U.rnn.pack_padded_sequence(t.ones(3, 1), [3])
+        ),
+        lambda t, U: t.ones(()).unflatten(0, (1, 1)),
+        lambda t, U: t.ones(4).unflatten(0, ()),
+        lambda t, U: t.broadcast_tensors(t.ones(2), t.ones(3)),
+        lambda t, U: t.cat([]),
+        lambda t, U: t.nn.functional.instance_norm(t.ones(3)),
+        lambda t, U: t.nn.functional.group_norm(t.ones(2, 4), 3),
+        lambda t, U: t.optim.Adam([t.ones(1, requires_grad=True)], lr="a"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_has_pytorchs_class_of_error(change: Any) -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(Exception) as theirs:
+        change(torch, torch.nn.utils)
+    with pytest.raises(theirs.type):
+        change(nt, nt.nn.utils)
+
+
+@pytest.mark.torch
+def test_a_weight_norm_is_in_its_layers_mode() -> None:
+    torch = pytest.importorskip("torch")
+    modes = []
+    for t in (nt, torch):
+        layer = t.nn.utils.parametrizations.weight_norm(t.nn.Linear(2, 2).eval())
+        modes.append([module.training for module in layer.modules()])
+    assert modes[0] == modes[1]

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import nanotorch as nt
@@ -408,3 +409,48 @@ def test_a_rate_held_in_a_tensor_is_written_in_place() -> None:
     schedule.step()
     assert (parameter.item(), rate.item()) == (-0.5, 0.25)
     assert optimizer.param_groups[0]["lr"] is rate
+
+
+CYCLES: list[Make] = [
+    lambda s, o: s.CyclicLR(o, 0.01, 0.2, step_size_up=2),
+    lambda s, o: s.CyclicLR(o, 0.01, 0.2, step_size_up=2, mode="exp_range", gamma=0.9),
+    lambda s, o: s.CyclicLR(o, 0.01, 0.2, step_size_up=2, cycle_momentum=False),
+    lambda s, o: s.OneCycleLR(o, 0.5, total_steps=9),
+    lambda s, o: s.OneCycleLR(o, 0.5, total_steps=9, three_phase=True, anneal_strategy="linear"),
+    lambda s, o: s.OneCycleLR(o, 0.5, total_steps=9, cycle_momentum=False),
+    lambda s, o: s.ReduceLROnPlateau(o, patience=0),
+]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("algorithm", ["SGD", "Adam"])
+@pytest.mark.parametrize("make", CYCLES, ids=range(len(CYCLES)))
+def test_schedules_keep_what_pytorchs_keep(make: Make, algorithm: str) -> None:
+    torch = pytest.importorskip("torch")
+    states: list[Any] = []
+    for t in (nt, torch):
+        optimizer = getattr(t.optim, algorithm)([t.ones(2, requires_grad=True)], lr=0.1)
+        t.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)  # whose first rate a cycle starts from
+        schedule = make(t.optim.lr_scheduler, optimizer)
+        for metric in (1.0, 2.0, 3.0):
+            optimizer.step()
+            schedule.step(*([metric] if "Plateau" in type(schedule).__name__ else []))
+        group = {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}
+        public = {k: v for k, v in schedule.state_dict().items() if k[0] != "_"}
+        phases = schedule.state_dict().get("_schedule_phases")
+        states.append((sorted(group), sorted(public), phases, numbers(optimizer)))
+        states[-1] += ([*group.get("betas", ()), group.get("momentum"), group.get("max_momentum")],)
+    assert states[0][:3] == states[1][:3]
+    assert states[0][3] == pytest.approx(states[1][3], rel=1e-12)
+    ours, theirs = (np.array([x for x in s[4] if x is not None]).ravel() for s in states)
+    np.testing.assert_allclose(ours, theirs, 1e-12)
+
+
+@pytest.mark.parametrize("make", CYCLES[3:6], ids=range(3))
+def test_a_group_added_to_a_cycle_is_refused_by_its_next_step(make: Make) -> None:
+    optimizer = optim.SGD([nt.ones(2, requires_grad=True)], lr=0.1, momentum=0.9)
+    schedule = make(lr_scheduler, optimizer)
+    optimizer.add_param_group({"params": [nt.ones(1, requires_grad=True)]})
+    optimizer.step()
+    with pytest.raises(KeyError, match=r"_lr"):
+        schedule.step()

@@ -333,3 +333,53 @@ def test_any_sequence_of_draws_ends_in_the_same_state(
         for _ in range(again + 1):
             assert_same_tensor(call(nt), call(torch))
     assert nt.get_rng_state().numpy().tobytes() == torch.get_rng_state().numpy().tobytes()
+
+
+# Each gives a result whose order of memory decides where a dropout's draws go.
+LAID_OUT: list[Callable[[Any, Any, Any], Any]] = [
+    lambda t, x, F: F.pad(x, (0, 2), mode="circular"),
+    lambda t, x, F: F.pad(x, (1, 1), mode="reflect"),
+    lambda t, x, F: F.pad(x, (1, 1), mode="replicate"),
+    lambda t, x, F: F.pad(x[None], (1, 1, 1, 1), mode="reflect"),
+    lambda t, x, F: x[:, [0, 2, 1]],
+    lambda t, x, F: x[:, :, t.tensor([1, -1, 1])],
+    lambda t, x, F: x[:, [0, 2], :],
+    lambda t, x, F: x[:, :, t.tensor([True, False, True, True])],
+    lambda t, x, F: x[:, t.tensor([[0, 2], [1, 1]])],
+    lambda t, x, F: x[:, [0, 2], [1, 3]],
+    lambda t, x, F: x.index_select(1, t.tensor([2, 0])),
+    lambda t, x, F: F.interpolate(x, scale_factor=2, mode="linear"),
+    lambda t, x, F: F.interpolate(x[None], scale_factor=2, mode="bilinear"),
+    lambda t, x, F: F.interpolate(x, size=5),
+    lambda t, x, F: x[0, 0].expand(5, 4),
+    lambda t, x, F: x[:, :1].expand(2, 3, 4).transpose(0, 1),
+    lambda t, x, F: x.transpose(0, 2),
+    lambda t, x, F: x[:, :, ::2],
+    lambda t, x, F: t.zeros_like(x.transpose(0, 2)) + 1,
+    lambda t, x, F: t.full_like(x.permute(2, 0, 1), 3.0),
+    lambda t, x, F: t.ones_like(x[:, :, ::2].transpose(0, 1)),
+    lambda t, x, F: t.ones_like(x[0, 0].expand(5, 4)),
+]
+DRAWS: list[Callable[[Any, Any], Any]] = [
+    lambda t, x: t.nn.functional.dropout(x, 0.4),
+    lambda t, x: t.nn.functional.alpha_dropout(x, 0.4, training=True),
+    lambda t, x: t.rand_like(x),
+    lambda t, x: t.empty_like(x).normal_(),
+    lambda t, x: t.zeros_like(x).uniform_(),
+]
+
+
+@pytest.mark.parametrize("draw", DRAWS, ids=["dropout", "alpha", "rand_like", "empty", "zeros"])
+@pytest.mark.parametrize("make", LAID_OUT, ids=range(len(LAID_OUT)))
+def test_draws_go_where_pytorchs_go(make: Any, draw: Any) -> None:
+    results = []
+    for t in (nt, torch):
+        t.manual_seed(3)
+        x = make(t, t.randn(2, 3, 4), t.nn.functional)
+        results.append(draw(t, x).numpy())
+    np.testing.assert_allclose(*results, 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("make", LAID_OUT[:14], ids=range(14))
+def test_what_is_selected_lies_in_the_order_of_its_shape(make: Any) -> None:
+    assert make(nt, nt.randn(2, 3, 4), nt.nn.functional).is_contiguous()

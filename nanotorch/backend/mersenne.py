@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nanotorch.backend.order_of_memory import axes_by_stride, empty_like
+
 if TYPE_CHECKING:  # the module is slow to import
     from numpy.typing import NDArray
 
@@ -330,7 +332,7 @@ class MersenneTwister:
         With replacement: a float64 uniform for each sample is looked up in its row's running sum.
         """
         if not replacement or samples == 1:
-            exponential = self.exponential(empty_like(weights, weights.dtype))
+            exponential = self.exponential(empty_like(np, weights, weights.dtype))
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 return np.argsort(-(weights / exponential), kind="stable")[..., :samples]
         rows = weights.reshape(math.prod(weights.shape[:-1]), weights.shape[-1])
@@ -357,20 +359,9 @@ def last_integer(dtype: np.dtype[Any]) -> int:
     return 1 if dtype == np.bool_ else int(np.iinfo(dtype).max)
 
 
-def _axes(array: Any) -> list[int]:
-    """The axes from the longest stride to the shortest."""
-    return sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
-
-
 def _by_stride(array: Array, like: Array) -> Array:
     """`array` with its axes in the order of `like`'s memory."""
-    return array if like.flags.c_contiguous else array.transpose(_axes(like))
-
-
-def empty_like(array: Any, dtype: np.dtype[Any]) -> Array:
-    """A dense array of the host with the shape of `array`, of any device, and its order of axes."""
-    axes = _axes(array)
-    return np.empty([array.shape[axis] for axis in axes], dtype).transpose(np.argsort(axes))
+    return array if like.flags.c_contiguous else array.transpose(axes_by_stride(like))
 
 
 def _box_muller(unit: Array, mean: float, std: float) -> Array:

@@ -267,13 +267,15 @@ def _transposed(
     if min(shape) <= 0:
         raise RuntimeError(f"{name}: the output would have the shape {shape}, which is too small")
     pairs = tuple((p, p if e < s else p - e) for p, e, s in zip(around, extra, step, strict=True))
-    if any(after < 0 for _, after in pairs):
-        raise NotImplementedError(
-            f"{name}: an output padding of at least the stride must be at most the padding, got "
-            f"output_padding {extra}, stride {step} and padding {around}"
-        )
-    windows = Windows(size, step, pairs, spread)
-    y = from_output(x, weight, shape, windows, groups, bias)
+    beyond = tuple(max(-after, 0) for _, after in pairs)  # where no window reaches
+    if any(beyond):
+        pairs = tuple((p, max(after, 0)) for p, after in pairs)
+        inner = tuple(n - b for n, b in zip(shape, beyond, strict=True))
+        y = from_output(x, weight, inner, Windows(size, step, pairs, spread), groups, None)
+        y = ops.pad(y, [n for b in reversed(beyond) for n in (0, b)])
+        y = y if bias is None else y + bias.reshape((-1, *(1,) * dims))
+    else:
+        y = from_output(x, weight, shape, Windows(size, step, pairs, spread), groups, bias)
     return y if x is input else y.squeeze(0)
 
 
@@ -352,9 +354,8 @@ class _ConvNd(Module):
         init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if self.bias is not None:
             fan_in = self.weight.shape[1] * math.prod(self.kernel_size)
-            if fan_in:
-                bound = 1 / math.sqrt(fan_in)
-                init.uniform_(self.bias, -bound, bound)
+            bound = 1 / math.sqrt(fan_in) if fan_in else 0
+            init.uniform_(self.bias, -bound, bound)
 
     def forward(self, input: Tensor) -> Tensor:
         """Shapes: (N, in_channels, *) to (N, out_channels, *), or both without N."""

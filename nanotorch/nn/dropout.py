@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from nanotorch import ops
+from nanotorch.creation import ones_like
 from nanotorch.nn import functional as F
 from nanotorch.nn.module import Module
 from nanotorch.tensor import Tensor
@@ -68,7 +69,7 @@ def alpha_dropout(
     if p in (0, 1) or not training or input.numel() == 0:
         return F.dropout(input, p, training, inplace)
     a = ((ALPHA**2 * p + 1) * (1 - p)) ** -0.5
-    mask = ops.gt(F.dropout(ops.ones_like(input.detach()), p), 0).to(input.dtype)
+    mask = ops.gt(F.dropout(ones_like(input.detach()), p), 0).to(input.dtype)
     shift = (mask - 1) * (ALPHA * a) + ALPHA * a * p
     y: Tensor = input.mul_(mask * a).add_(shift) if inplace else input * (mask * a) + shift
     return y

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from nanotorch import ops, random
 from nanotorch.autograd.grad_mode import in_precision, modes, no_grad
-from nanotorch.backend import array_module, cuda_parts, finfo, fitting, on_device_of
+from nanotorch.backend import (
+    array_module,
+    cuda_parts,
+    finfo,
+    fitting,
+    on_device_of,
+    order_of_memory,
+)
 from nanotorch.backend.dtypes import bool_
 from nanotorch.backend.loading import on_demand, when_called
 from nanotorch.nn.margins import (
@@ -284,8 +291,9 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     if p == 1:
         result: Tensor = input.mul_(0) if inplace else input * 0
         return result
-    with on_device_of(input._array):
-        noise = Tensor._wrap(array_module(input._array).empty_like(input._array))
+    array = input._array
+    with on_device_of(array):
+        noise = Tensor._wrap(order_of_memory.empty_like(array_module(array), array, array.dtype))
         random.keep_(noise, 1 - p)
     result = input.mul_(noise) if inplace else input * noise
     return result
@@ -368,6 +376,8 @@ def rms_norm(
 
     RuntimeError where the input's last sizes are others.
     """
+    if not input.ndim:
+        raise ValueError("rms_norm: expected an input of 1 or more dimensions, got ()")
     dims = _last_dimensions("rms_norm", input, normalized_shape)
     least = finfo(input.dtype).eps if eps is None else eps
     y = input * ops.rsqrt(ops.mean(input * input, dims, True) + float(least))
@@ -386,13 +396,20 @@ def group_norm(
 ) -> Tensor:
     """y = (x - mean) / √(var + eps) · weight + bias, over groups of channels.
 
-    Shapes: (N, C, *) to the same. ValueError where C is no multiple of `num_groups`.
+    Shapes: (N, C, *) to the same. RuntimeError where C is no multiple of `num_groups`, ValueError
+    for a single group of one value, which has no variance.
     """
-    if input.ndim < 2 or input.shape[1] % num_groups:
+    values = math.prod(input.shape[:2]) // num_groups * math.prod(input.shape[2:])
+    if input.ndim > 1 and values == 1:
         raise ValueError(
+            f"Expected more than 1 value per channel when training, got input {tuple(input.shape)}"
+        )
+    if input.ndim < 2 or input.shape[1] % num_groups:
+        raise RuntimeError(
             f"group_norm: expected a number of channels divisible by {num_groups}, "
             f"got input {tuple(input.shape)}"
         )
+    _for_each_channel("group_norm", input, weight=weight, bias=bias)
     normed("group_norm", input, weight, bias)
     size = math.prod(input.shape[2:])
     shape = (num_groups, input.shape[1] // num_groups, size)
@@ -411,6 +428,16 @@ def group_norm(
     y = ops.standardize(grouped, (-1,), eps).reshape(input.shape)
     weight, bias = (_across(p, input.ndim) for p in (weight, bias))
     return _scaled(y, weight, bias, y)
+
+
+def _for_each_channel(name: str, input: Tensor, **parts: Tensor | None) -> None:
+    """RuntimeError for what has not one value for each channel of the input."""
+    for part, values in parts.items():
+        if values is not None and values.numel() != input.shape[1] and input.numel():
+            raise RuntimeError(
+                f"{name}: expected {part} with one value for each of {input.shape[1]} channels, "
+                f"got {values.numel()}"
+            )
 
 
 def _across(values: Any, ndim: int) -> Any:
@@ -442,21 +469,27 @@ def batch_norm(
     """y = (x - mean) / √(var + eps) · weight + bias for each channel: (N, C, *) to the same.
 
     In training the batch gives mean and variance, and the running ones are updated in place.
-    ValueError for a batch of one value per channel, which has no variance.
+    ValueError for a batch of one value per channel, which has no variance; RuntimeError for another
+    number of channels than the rest has.
     """
     normed("batch_norm", input, running_mean, running_var, weight, bias)
+    count = math.prod(n for d, n in enumerate(input.shape) if d != 1)
+    if training and count == 1 and input.ndim:
+        raise ValueError(
+            f"Expected more than 1 value per channel when training, got input {tuple(input.shape)}"
+        )
+    if input.ndim < 2:
+        raise IndexError(f"batch_norm: expected an input (N, C, *), got {tuple(input.shape)}")
+    _for_each_channel(
+        "batch_norm", input, running_mean=running_mean, running_var=running_var, weight=weight,
+        bias=bias,
+    )  # fmt: skip
     dims = (0, *range(2, input.ndim))
     if input.ndim > 2:
         weight, bias = (_across(p, input.ndim) for p in (weight, bias))
     if training:
-        count = math.prod(n for d, n in enumerate(input.shape) if d != 1)
-        if count == 1:
-            raise ValueError(
-                "Expected more than 1 value per channel when training, "
-                f"got input size {tuple(input.shape)}"
-            )
         scores = _scores(input, weight, dims, eps)
-        if count and running_mean is not None and running_var is not None:
+        if input.numel() and running_mean is not None and running_var is not None:
             with no_grad():
                 if scores is None:
                     variance, mean = ops.var_mean(input, dims)
@@ -469,7 +502,7 @@ def batch_norm(
         if scores is not None:
             fused: Tensor = ops.batch_norm(input, weight, bias, scores, dims, eps)
             return fused
-        y = ops.standardize(input, dims, eps) if count else input
+        y = ops.standardize(input, dims, eps) if input.numel() else input.clone()
     else:
         if running_mean is None or running_var is None:
             raise RuntimeError("batch_norm: evaluation needs running_mean and running_var")

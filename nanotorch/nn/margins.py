@@ -9,7 +9,7 @@ import math
 
 from nanotorch import ops
 from nanotorch.autograd.grad_mode import in_precision, no_grad
-from nanotorch.ops.loss_reductions import check_reduction, same_size, total
+from nanotorch.ops.loss_reductions import check_reduction, total
 from nanotorch.ops.losses import check_classes
 from nanotorch.ops.operand_dtypes import needs_floats
 from nanotorch.tensor import Tensor
@@ -28,6 +28,12 @@ def above_zero(x: Tensor) -> Tensor:
     return result
 
 
+def _same_dimensions(name: str, *tensors: Tensor) -> None:
+    if len({x.ndim for x in tensors}) > 1:
+        shapes = ", ".join(str(tuple(x.shape)) for x in tensors)
+        raise RuntimeError(f"{name}: expected tensors of as many dimensions, got {shapes}")
+
+
 def pairwise_distance(
     x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
 ) -> Tensor:
@@ -38,18 +44,29 @@ def pairwise_distance(
 
 @in_precision("full")
 def soft_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """log(1 + exp(-target · x)), targets 1 or -1 of x's shape."""
-    same_size(input, target, "soft_margin_loss")
+    """log(1 + exp(-target · x)), targets 1 or -1 that broadcast to x's shape."""
     needs_floats("soft_margin_loss", input)
-    return reduced(ops.softplus(-(target * input)), reduction)
+    products = target * input
+    if products.shape != input.shape:
+        raise RuntimeError(
+            f"soft_margin_loss: expected a target that broadcasts to {tuple(input.shape)}, got "
+            f"shape {tuple(target.shape)}"
+        )
+    return reduced(ops.softplus(-products), reduction)
 
 
 def multilabel_soft_margin_loss(
     input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
 ) -> Tensor:
     """The binary cross-entropy with logits, averaged over the last dimension: (N, C) to (N)."""
-    loss = ops.binary_cross_entropy_with_logits(input, target.to(input.dtype), weight, "none")
-    return reduced(ops.mean(loss, -1), reduction)
+    dim = input.ndim - 1
+    if dim < 0:
+        raise IndexError("multilabel_soft_margin_loss: expected an input (N, C) or (C), got ()")
+    classes, target = input.shape[dim], target.to(input.dtype)
+    if input.shape != target.shape:
+        input, target = ops.broadcast_tensors(input, target)
+    loss = ops.binary_cross_entropy_with_logits(input, target, weight, "none")
+    return reduced(ops.sum(loss, dim) / classes, reduction)
 
 
 @in_precision("full")
@@ -66,6 +83,7 @@ def margin_ranking_loss(
     input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0, reduction: str = "mean"
 ) -> Tensor:
     """max(0, -target · (x1 - x2) + margin), targets 1 or -1."""
+    _same_dimensions("margin_ranking_loss", input1, input2, target)
     return reduced(above_zero(-target * (input1 - input2) + margin), reduction)
 
 
@@ -73,7 +91,17 @@ def margin_ranking_loss(
 def cosine_embedding_loss(
     input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0, reduction: str = "mean"
 ) -> Tensor:
-    """1 - cos(x1, x2) where the target is 1, max(0, cos(x1, x2) - margin) where it is -1."""
+    """1 - cos(x1, x2) where the target is 1, max(0, cos(x1, x2) - margin) where it is -1.
+
+    Shapes (N, D), (N, D) and (N), or (D), (D) and ().
+    """
+    dims = target.ndim + 1
+    if dims > 2 or input1.ndim != dims or input2.ndim != dims:
+        shapes = ", ".join(str(tuple(x.shape)) for x in (input1, input2, target))
+        raise RuntimeError(
+            f"cosine_embedding_loss: expected (N, D), (N, D) and (N), or (D), (D) and (), got "
+            f"{shapes}"
+        )
     sizes = (ops.sum(x * x, -1) + 1e-12 for x in (input1, input2))
     cosine = ops.sum(input1 * input2, -1) * ops.rsqrt(next(sizes) * next(sizes))
     far = ops.where(target == -1, above_zero(cosine - margin), 0)  # other targets count nothing
@@ -97,6 +125,7 @@ def triplet_margin_loss(
     """
     if margin <= 0:
         raise ValueError(f"triplet_margin_loss: expected a margin above 0, got {margin}")
+    _same_dimensions("triplet_margin_loss", anchor, positive, negative)
     near = pairwise_distance(anchor, positive, p, eps)
     far = pairwise_distance(anchor, negative, p, eps)
     if swap:
@@ -119,15 +148,32 @@ def multi_margin_loss(
     """
     if p not in (1, 2):
         raise ValueError(f"multi_margin_loss: only p == 1 and p == 2 are supported, got {p}")
-    if input.ndim < 2:
-        input, target = input.reshape((-1,)), target.reshape(())
+    if weight is not None and weight.ndim != 1:
+        raise ValueError(
+            f"multi_margin_loss: expected a weight of one dimension, got {tuple(weight.shape)}"
+        )
+    count = input.shape[0] if input.ndim == 2 else 1
+    if input.ndim > 2 or not (input.shape[-1] if input.ndim else 1):
+        raise RuntimeError(
+            f"multi_margin_loss: expected an input (N, C) or (C), got {tuple(input.shape)}"
+        )
+    if target.ndim > 1 or target.numel() != count:
+        raise RuntimeError(
+            f"multi_margin_loss: expected a target ({count},) for an input "
+            f"{tuple(input.shape)}, got {tuple(target.shape)}"
+        )
+    if not count and reduction == "mean":
+        reduction = "sum"  # of no samples 0, as PyTorch has it
+    single, target = target.ndim == 0, target.reshape((count,))
+    input = input.reshape((count, -1 if input.ndim < 2 else input.shape[1]))
     check_classes(input, target, weight, "multi_margin_loss")
     loss = ops.relu(margin - ops.gather(input, -1, ops.unsqueeze(target, -1)) + input)
     if p == 2:
         loss = loss * loss
     # The term of the target's own class is max(0, margin)ᵖ, whatever x is.
     loss = (ops.sum(loss, -1) - max(0.0, margin) ** p) / input.shape[-1]
-    return reduced(loss if weight is None else loss * weight[target], reduction)
+    loss = loss if weight is None else loss * weight[target]
+    return reduced(ops.squeeze(loss, 0) if single else loss, reduction)
 
 
 @in_precision("full")
@@ -164,12 +210,20 @@ def gaussian_nll_loss(
 ) -> Tensor:
     """(log var + (x - target)² / var) / 2, var at least eps; `full` adds log(2π) / 2.
 
-    var: a number, of x's shape, or of x's without the last dimension or with size 1 there.
-    ValueError for a negative variance (seen on the CPU).
+    var: a number, of x's shape, of x's without the last dimension, or with size 1 in one place.
+    ValueError for another shape, and for a negative variance (seen on the CPU).
     """
     spread: Tensor = var if isinstance(var, Tensor) else ops.ones_like(input) * var
-    if spread.shape != input.shape and tuple(spread.shape) == tuple(input.shape[:-1]):
-        spread = ops.unsqueeze(spread, -1)
+    if spread.shape != input.shape:
+        shape, rest = tuple(spread.shape), tuple(input.shape[:-1])
+        others = [n for n, size in zip(shape, input.shape) if n != size]
+        if input.ndim and shape == rest:
+            spread = ops.unsqueeze(spread, -1)
+        elif spread.ndim != input.ndim or others != [1]:
+            raise ValueError(
+                f"gaussian_nll_loss: expected var {tuple(input.shape)}, with a 1 in it, or {rest}, "
+                f"got {shape}"
+            )
     if spread.device.type == "cpu" and (spread < 0).any():
         raise ValueError("gaussian_nll_loss: var has negative entries")
     bounded = spread.clone()

@@ -76,13 +76,13 @@ class Module:
             raise KeyError(f'{role} name can\'t be empty string ""')
         if hasattr(self, name) and self.__dict__.get("_roles", {}).get(name) != role:
             raise KeyError(f"attribute '{name}' already exists")
+        if value is not None and not isinstance(value, KINDS[role]):
+            raise _mismatch(name, value, role)
         self._register(name, value, role)
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Adds a parameter; None keeps the name for one that is absent, such as a Linear's bias."""
-        if param is not None and not isinstance(param, Parameter):
-            raise _mismatch(name, param, "parameter")
-        if param is not None and param.grad_fn is not None:
+        if isinstance(param, Parameter) and param.grad_fn is not None:
             raise ValueError(
                 f"cannot assign non-leaf Tensor to parameter '{name}'; compute it in forward"
             )
@@ -90,15 +90,11 @@ class Module:
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Adds a tensor that is part of the state but not trained; saved where `persistent`."""
-        if tensor is not None and not isinstance(tensor, Tensor):
-            raise _mismatch(name, tensor, "buffer")
         self._register_new(name, tensor, "buffer")
         (self._not_saved.discard if persistent else self._not_saved.add)(name)
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Adds a submodule, available as the attribute `name`."""
-        if module is not None and not isinstance(module, Module):
-            raise TypeError(f"{type(module).__name__} is not a Module subclass")
         self._register_new(name, module, "module")
 
     register_module = add_module
@@ -328,7 +324,10 @@ class Module:
         """Casts floating parameters and buffers to bfloat16."""
         return self.to(dtypes.bfloat16)
 
-    # --- saving ----------------------------------------------------------------------------------
+    # --- saving and copying ----------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:  # of a shallow copy too, whose names are its own
+        return {**vars(self), "_roles": {**self._roles}, "_not_saved": {*self._not_saved}}
 
     def get_extra_state(self) -> Any:
         """What a subclass saves beside parameters and buffers; define it with `set_extra_state`."""
@@ -422,10 +421,12 @@ class Module:
         return sorted(name for name in set(object.__dir__(self)) if not name[:1].isdigit())
 
 
+KINDS: dict[str, type] = {"parameter": Parameter, "module": Module, "buffer": Tensor}
+
+
 def _mismatch(name: str, value: Any, role: str) -> TypeError:
-    expected = {"parameter": "Parameter", "module": "Module", "buffer": "Tensor"}[role]
     hint = "; write to it within no_grad(), or wrap it in nn.Parameter"
     return TypeError(
         f"cannot assign '{type(value).__name__}' object to {role} '{name}' "
-        f"(nn.{expected} or None expected){hint if role == 'parameter' else ''}"
+        f"(nn.{KINDS[role].__name__} or None expected){hint if role == 'parameter' else ''}"
     )

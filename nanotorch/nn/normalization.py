@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -304,13 +305,13 @@ def instance_norm(
 
     ValueError for one value per channel, which has no variance.
     """
-    if use_input_stats and input.numel() == input.shape[0] * input.shape[1]:
+    if use_input_stats and math.prod(input.shape[2:]) == 1:
         raise ValueError(
             f"Expected more than 1 spatial element when training, got input size {input.shape}"
         )
     samples, channels = input.shape[:2]
     if use_input_stats and running_mean is None and running_var is None:
-        return F.group_norm(input, channels, weight, bias, eps)
+        return F.group_norm(input, channels or 1, weight, bias, eps)
     mean, variance = (x if x is None else x.repeat(samples) for x in (running_mean, running_var))
     flat = input.reshape((1, samples * channels, *input.shape[2:]))
     y: Any = F.batch_norm(flat, mean, variance, None, None, use_input_stats, momentum, eps)

@@ -9,6 +9,7 @@ from typing import Any
 from nanotorch import ops
 from nanotorch.backend import HOST, Array
 from nanotorch.creation import tensor
+from nanotorch.nn.fused import Recomputed
 from nanotorch.nn.module import Module
 from nanotorch.nn.windows import Shape, Windows, each
 from nanotorch.ops.casting import into
@@ -16,7 +17,7 @@ from nanotorch.primitive import Linear, Primitive, apply
 from nanotorch.tensor import Tensor
 
 
-class MaxPool(Primitive):
+class MaxPool(Recomputed):
     """y = the largest element of each window of x (N, C, *)"""
 
     __slots__ = ()

@@ -178,6 +178,8 @@ class RNNBase(Module):
                 f"RNN input dtype ({x.dtype}) does not match weight dtype ({weight.dtype}). "
                 f"Convert input: input.to({weight.dtype}), or convert model: model.to({x.dtype})"
             )
+        if x.ndim != 2:  # the elements of a PackedSequence
+            raise RuntimeError(f"input must have 2 dimensions, got {x.ndim}")
         if x.shape[-1] != self.input_size:
             raise RuntimeError(
                 "input.size(-1) must be equal to input_size. Expected "

@@ -108,7 +108,7 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
         )
     x = input.reshape(*batch, channels // r**2, r, r, height, width)
     y: Tensor = x.movedim((-4, -3), (-3, -1))
-    return y.reshape(*batch, channels // r**2, height * r, width * r)
+    return _copied(y, (*batch, channels // r**2, height * r, width * r))
 
 
 def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
@@ -122,7 +122,7 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
         )
     x = input.reshape(*batch, channels, height // r, r, width // r, r)
     y: Tensor = x.movedim((-3, -1), (-4, -3))
-    return y.reshape(*batch, channels * r**2, height // r, width // r)
+    return _copied(y, (*batch, channels * r**2, height // r, width // r))
 
 
 def channel_shuffle(input: Tensor, groups: int) -> Tensor:
@@ -134,7 +134,13 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
         )
     x = input.reshape(input.shape[0], groups, -1, *input.shape[2:])
     y: Tensor = x.transpose(1, 2)
-    return y.reshape(input.shape)
+    return _copied(y, input.shape)
+
+
+def _copied(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """x in that shape and in memory of its own, also where nothing has moved."""
+    y: Tensor = x.reshape(shape)
+    return y if y._base is None else y.clone()
 
 
 def _image(name: str, input: Tensor) -> tuple[int, ...]:

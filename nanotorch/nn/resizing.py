@@ -64,7 +64,8 @@ def interpolate(
             shift = 0.5 if mode == "nearest-exact" else 0.0
             places = [min(math.floor((i + shift) * step), n - 1) for i in range(count)]
             x = _selected(x, dim, places)
-    return x  # type: ignore[no-any-return]
+    # In memory of its own, also where no size is another.
+    return x.clone() if x is input or x._base is not None else x  # type: ignore[no-any-return]
 
 
 def _sizes(x: Any, dims: int, size: Any, factor: Any) -> tuple[tuple[int, ...], Any]:

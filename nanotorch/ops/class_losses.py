@@ -256,9 +256,14 @@ def cross_entropy(
     check_reduction(reduction)
     if not 0.0 <= label_smoothing <= 1.0:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
+    if tuple(x.shape) == tuple(target.shape) and not target.dtype.is_floating_point:
+        raise RuntimeError(
+            f"cross_entropy: expected class numbers without the dimension of classes, or floating "
+            f"probabilities, got {target.dtype} of the input's shape {tuple(x.shape)}"
+        )
     dim = class_dimension(x)
     if label_smoothing == 0.0 and not target.dtype.is_floating_point and share_terms(x):
-        check_classes(x, target, weight, "nll_loss")
+        target = check_classes(x, target, weight, "nll_loss")
         if weight is not None:
             alike("nll_loss", x, weight)
         how: dict[str, Any] = {"ignore_index": ignore_index, "reduction": reduction}

@@ -108,7 +108,8 @@ def one_dtype(tensors: Sequence[Any], op: str) -> tuple[list[Any], list[tuple[in
     is no tensor."""
     tensors = list(tensors)
     if not tensors:
-        raise RuntimeError(f"{op}: expected a non-empty list of Tensors")
+        error = ValueError if op == "cat" else RuntimeError  # as PyTorch has it
+        raise error(f"{op}: expected a non-empty list of Tensors")
     arrays = arrays_of(tensors)
     kinds = [getattr(array, "dtype", None) for array in arrays]
     alike = not any(map(is_not, kinds, kinds[1:]))  # to NumPy, float64 equals None
@@ -240,7 +241,11 @@ def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Any, ...]:
 
 def broadcast_tensors(*tensors: Any) -> tuple[Any, ...]:
     """The tensors, expanded to their common shape."""
-    shape = broadcast_shapes(*(t.shape for t in tensors))
+    try:
+        shape = broadcast_shapes(*(t.shape for t in tensors))
+    except ValueError:
+        shapes = ", ".join(str(tuple(t.shape)) for t in tensors)
+        raise RuntimeError(f"broadcast_tensors: {shapes} have no common shape") from None
     return tuple(expand(t, shape) for t in tensors)
 
 

@@ -270,16 +270,16 @@ def nll_loss(
     `weight` (C) weighs the classes; targets equal to `ignore_index` do not count.
     """
     check_reduction(reduction)
-    check_classes(x, target, weight, "nll_loss")
+    target = check_classes(x, target, weight, "nll_loss")
     needs_floats("nll_loss", x)
     alike("nll_loss", x, weight)
     return apply(NllLoss, x, target, weight, ignore_index=ignore_index, reduction=reduction)
 
 
-def check_classes(x: Any, target: Any, weight: Any, op: str) -> None:
-    """Refuses targets of the wrong dtype or shape, and weights that are not one for each class."""
+def check_classes(x: Any, target: Any, weight: Any, op: str) -> Any:
+    """The target; refuses wrong dtypes and shapes, and weights that are not one for each class."""
     if not hasattr(target, "_array"):
-        return
+        return target
     targets, shape = target._array, x._array.shape
     if targets.dtype.char not in "lqB":
         raise RuntimeError(
@@ -288,8 +288,10 @@ def check_classes(x: Any, target: Any, weight: Any, op: str) -> None:
     if not shape:
         raise ValueError(f"{op}: expected an input of 1 or more dimensions, got 0")
     expected = () if len(shape) == 1 else (shape[0], *shape[2:])
-    if targets.shape != expected:
-        raise ValueError(
+    single = len(shape) == 1 and targets.shape == (1,)  # one sample without its dimension
+    if targets.shape != expected and not single:
+        samples = targets.ndim == 1 if len(shape) == 1 else targets.shape[:1] != shape[:1]
+        raise (ValueError if samples else RuntimeError)(  # as PyTorch tells them apart
             f"{op}: expected target of shape {expected} for input of shape {shape}, got "
             f"{targets.shape}"
         )
@@ -299,6 +301,7 @@ def check_classes(x: Any, target: Any, weight: Any, op: str) -> None:
             f"{op}: expected one weight for each of the {count} classes, got weights of shape "
             f"{tuple(weight.shape)}"
         )
+    return target.reshape(()) if single else target
 
 
 def huber_loss(x: Any, target: Any, reduction: str = "mean", delta: float = 1.0) -> Any:

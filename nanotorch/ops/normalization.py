@@ -403,7 +403,7 @@ PART = 1024  # elements of a long row that one product sums; four times as fast 
 def as_rows(xp: Any, x: Array, dims: tuple[int, ...]) -> Any:
     """x with its last dimensions as one, of an array of the host that is no half, if `dims` are
     these; else None."""
-    if xp is not HOST or dims[-1] != -1 or x.itemsize < 4:
+    if xp is not HOST or dims[-1] != -1 or x.itemsize < 4 or not x.size:
         return None
     if len(dims) == 1:
         return x

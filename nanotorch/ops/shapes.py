@@ -315,6 +315,11 @@ def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
 def unflatten(x: Any, dim: int, sizes: Sequence[int]) -> Any:
     """x with one dimension taken apart into `sizes`."""
     place = dimension(dim, x.ndim)
+    if not x.ndim or not sizes:
+        raise RuntimeError(
+            f"unflatten: expected a dimension and one size or more, got shape {tuple(x.shape)} and "
+            f"sizes {tuple(sizes)}"
+        )
     inner = resolve(tuple(sizes), x.shape[place], "unflatten")
     return view(x, (*x.shape[:place], *inner, *x.shape[place + 1 :]))
 

@@ -89,9 +89,7 @@ class Groups:
         for hook in self._hooks.get("state_dict_pre", {}).values():
             hook(self)
         self._settle()
-        numbers: dict[int, int] = {}
-        for position, parameter in enumerate(self._parameters()):
-            numbers.setdefault(id(parameter), position)
+        numbers = {id(parameter): place for place, parameter in enumerate(self._parameters())}
         groups = []
         for group in self.param_groups:
             packed = {option: value for option, value in group.items() if option != "params"}
@@ -215,6 +213,8 @@ def options_of(arguments: dict[str, Any], *not_negative: str) -> dict[str, Any]:
     name = type(arguments["self"]).__name__
     options = {k: v for k, v in arguments.items() if k not in ("self", "params", "__class__")}
     for option in not_negative:
+        if isinstance(options[option], str):
+            raise TypeError(f"{name}: expected {option} a number, got {options[option]!r}")
         if not float(options[option]) >= 0.0:
             raise ValueError(f"{name}: expected {option} >= 0, got {options[option]}")
     if "betas" in options:

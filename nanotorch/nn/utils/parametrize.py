@@ -28,9 +28,12 @@ def computed_by(module: Any, name: str, parametrization: Any) -> None:
     """Replaces a parameter by a property, computed from what `right_inverse` makes of it."""
     if is_parametrized(module, name):
         raise RuntimeError(f"the parameter {name!r} is computed from others already")
+    if module._roles.get(name) not in ("parameter", "buffer"):
+        raise ValueError(f"Module {module} has no parameter or buffer named {name!r}")
     with no_grad():
         originals = parametrization.right_inverse(getattr(module, name))
     delattr(module, name)
+    parametrization.train(module.training)
     if not is_parametrized(module):
         module.parametrizations = ModuleDict()
     module.parametrizations[name] = ParametrizationList(parametrization, originals)

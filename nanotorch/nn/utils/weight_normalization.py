@@ -57,6 +57,8 @@ def weight_norm(module: Layer, name: str = "weight", dim: int | None = 0) -> Lay
     )
     if _hook_of(module, name) is not None:
         raise RuntimeError(f"Cannot register two weight_norm hooks on the same parameter {name}")
+    if not isinstance(getattr(module, name), Tensor):
+        raise TypeError(f"weight_norm: {module} has no parameter {name!r}")
     hook, weight = WeightNorm(name, dim), getattr(module, name).detach()
     delattr(module, name)
     module.register_parameter(f"{name}_g", Parameter(lengths(weight, hook.dim)))

@@ -97,6 +97,26 @@ def set_momentum(group: dict[str, Any], value: float) -> None:
         group["momentum"] = value
 
 
+def cycles_momentum(
+    schedule: Any, optimizer: Optimizer, base: float | list[float], most: float | list[float],
+    last_epoch: int,
+) -> tuple[list[float], list[float]]:  # fmt: skip
+    """The least and the largest momentum of each group, which starts with the largest."""
+    if not {"betas", "momentum"} & optimizer.defaults.keys():
+        raise ValueError(
+            f"{type(schedule).__name__}: {type(optimizer).__name__} has neither momentum nor "
+            "betas; use cycle_momentum=False"
+        )
+    schedule.use_beta1 = "betas" in optimizer.defaults
+    lows = per_group("base_momentum", base, optimizer)
+    highs = per_group("max_momentum", most, optimizer)
+    if last_epoch == -1:
+        for group, low, high in zip(optimizer.param_groups, lows, highs):
+            set_momentum(group, high)
+            group["max_momentum"], group["base_momentum"] = high, low
+    return lows, highs
+
+
 class OneCycleLR(LRScheduler):
     """lr rises from max_lr / div_factor to max_lr, then falls to that start / final_div_factor.
 
@@ -140,32 +160,24 @@ class OneCycleLR(LRScheduler):
         self.cycle_momentum = cycle_momentum
         # Each phase: its last step, the rates it goes between, and the momenta.
         rise = float(pct_start * total_steps) - 1
-        self._phases = [(rise, "initial_lr", "max_lr", "max_momentum", "base_momentum")]
+        phases = [(rise, "initial_lr", "max_lr", "max_momentum", "base_momentum")]
         if three_phase:
             fall = float(2 * pct_start * total_steps) - 2
-            self._phases.append((fall, "max_lr", "initial_lr", "base_momentum", "max_momentum"))
+            phases.append((fall, "max_lr", "initial_lr", "base_momentum", "max_momentum"))
             tail = (total_steps - 1, "initial_lr", "min_lr", "max_momentum", "max_momentum")
         else:
             tail = (total_steps - 1, "max_lr", "min_lr", "base_momentum", "max_momentum")
-        self._phases.append(tail)
-        if cycle_momentum:
-            if "momentum" not in optimizer.defaults and "betas" not in optimizer.defaults:
-                raise ValueError(
-                    f"OneCycleLR: {type(optimizer).__name__} has neither momentum nor betas; "
-                    "use cycle_momentum=False"
-                )
+        # By the names under which PyTorch saves them.
+        names = ("end_step", "start_lr", "end_lr", "start_momentum", "end_momentum")
+        self._schedule_phases = [dict(zip(names, phase)) for phase in (*phases, tail)]
         if last_epoch == -1:
             highest = per_group("max_lr", max_lr, optimizer)
             for group, high in zip(optimizer.param_groups, highest):
                 group["initial_lr"] = high / div_factor
                 group["max_lr"] = high
                 group["min_lr"] = group["initial_lr"] / final_div_factor
-            if cycle_momentum:
-                most = per_group("max_momentum", max_momentum, optimizer)
-                least = per_group("base_momentum", base_momentum, optimizer)
-                for group, high, low in zip(optimizer.param_groups, most, least):
-                    set_momentum(group, high)
-                    group["max_momentum"], group["base_momentum"] = high, low
+        if cycle_momentum:
+            cycles_momentum(self, optimizer, base_momentum, max_momentum, last_epoch)
         super().__init__(optimizer, last_epoch)
 
     def _between(self, start: float, end: float, share: float) -> float:
@@ -179,20 +191,18 @@ class OneCycleLR(LRScheduler):
             raise ValueError(
                 f"OneCycleLR: tried to take step {step} of {self.total_steps}; the cycle is over"
             )
-        begin = 0.0
-        phases = iter(self._phases)
-        end, *names = next(phases)
+        begin: Any = 0.0
+        phases: Any = iter(self._schedule_phases)
+        phase = next(phases)
         for later in phases:
-            if step <= end:
+            if step <= phase["end_step"]:
                 break
-            begin, (end, *names) = end, later
-        share = (step - begin) / (end - begin)
+            begin, phase = phase["end_step"], later
+        share = (step - begin) / (phase["end_step"] - begin)
         lrs = []
         for group in self.optimizer.param_groups:
-            start_lr, end_lr, start_momentum, end_momentum = (
-                group.get(name, 0.0) for name in names
-            )
-            lrs.append(self._between(start_lr, end_lr, share))
+            lrs.append(self._between(group[phase["start_lr"]], group[phase["end_lr"]], share))
             if self.cycle_momentum:
-                set_momentum(group, self._between(start_momentum, end_momentum, share))
+                start, end = group[phase["start_momentum"]], group[phase["end_momentum"]]
+                set_momentum(group, self._between(start, end, share))
         return lrs

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from nanotorch.optim.lr_scheduler.annealing import set_momentum
-from nanotorch.optim.lr_scheduler.scheduler import LRScheduler, per_group
+from nanotorch.optim.lr_scheduler.annealing import cycles_momentum, set_momentum
+from nanotorch.optim.lr_scheduler.scheduler import LRScheduler, per_group, set_lr
 from nanotorch.optim.optimizer import Optimizer
 
 
@@ -38,11 +38,6 @@ class CyclicLR(LRScheduler):
                 "CyclicLR: expected mode 'triangular', 'triangular2' or 'exp_range', or a "
                 f"scale_fn, got mode {mode!r}"
             )
-        if cycle_momentum and not {"betas", "momentum"} & optimizer.defaults.keys():
-            raise ValueError(
-                f"CyclicLR: {type(optimizer).__name__} has neither momentum nor betas; "
-                "use cycle_momentum=False"
-            )
         down = step_size_up if step_size_down is None else step_size_down
         self.total_size = float(step_size_up + down)
         self.step_ratio = float(step_size_up) / self.total_size
@@ -51,15 +46,16 @@ class CyclicLR(LRScheduler):
         self.scale_mode = scale_mode
         if scale_fn is None:
             self.scale_mode = "iterations" if mode == "exp_range" else "cycle"
-        self._lows = per_group("base_lr", base_lr, optimizer)
+        lows = per_group("base_lr", base_lr, optimizer)
         self.max_lrs = per_group("max_lr", max_lr, optimizer)
-        self.max_momentums = per_group("max_momentum", max_momentum, optimizer)
-        self.base_momentums = per_group("base_momentum", base_momentum, optimizer)
         if last_epoch == -1:
-            for group, low in zip(optimizer.param_groups, self._lows):
-                group["lr"] = low
+            for group, low in zip(optimizer.param_groups, lows):
+                set_lr(group, low)
+        if cycle_momentum:
+            momenta = cycles_momentum(self, optimizer, base_momentum, max_momentum, last_epoch)
+            self.base_momentums, self.max_momentums = momenta
         super().__init__(optimizer, last_epoch)
-        self.base_lrs = self._lows
+        self.base_lrs = lows
 
     def scale_fn(self, x: float) -> float:
         """The factor of a cycle's number, or of a step."""
@@ -80,7 +76,8 @@ class CyclicLR(LRScheduler):
             momenta = zip(self.optimizer.param_groups, self.base_momentums, self.max_momentums)
             for group, low, high in momenta:
                 set_momentum(group, high - (high - low) * height * scale)
-        return [low + (high - low) * height * scale for low, high in zip(self._lows, self.max_lrs)]
+        bounds = zip(self.base_lrs, self.max_lrs)
+        return [low + (high - low) * height * scale for low, high in bounds]
 
     def state_dict(self) -> dict[str, Any]:
         """All but the optimizer and a `scale_fn`, which a new schedule is given again."""
