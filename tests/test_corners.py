@@ -2063,3 +2063,46 @@ def test_a_view_of_a_view_made_in_no_grad_cannot_be_written_to_either() -> None:
     for part in (view, view[0]):
         with pytest.raises(RuntimeError, match="created in no_grad mode"):
             part += value
+
+
+MINUS_ZEROS: dict[str, Callable[[str], nt.Tensor]] = {
+    "full": lambda place: nt.full((2,), -0.0, device=place),
+    "full_like": lambda place: nt.full_like(nt.ones(2, device=place), -0.0),
+    "fill_": lambda place: nt.ones(2, device=place).fill_(-0.0),
+    "a number": lambda place: nt.tensor(-0.0, device=place),
+    "a number that moves": lambda place: nt.tensor(-0.0).to(place),
+    "a list": lambda place: nt.tensor([-0.0], device=place),
+}
+
+
+@pytest.mark.parametrize("name", MINUS_ZEROS)
+def test_zero_keeps_its_sign_on_each_device(name: str, cuda: str) -> None:
+    for place in ("cpu", "cuda"):
+        assert MINUS_ZEROS[name](place).signbit().all().item()
+
+
+def test_integers_have_no_negative_powers(cuda: str) -> None:
+    for place in ("cpu", "cuda"):
+        x = nt.tensor([1, 2], device=place)
+        for power in (lambda x: x**-2, lambda x: x.pow(-1), lambda x: (x > 1) ** -1):
+            with pytest.raises(RuntimeError, match="Integers to negative integer powers"):
+                power(x)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_an_infinite_logit_is_right_or_infinitely_wrong_on_each_device(
+    weighted: bool, cuda: str
+) -> None:
+    for place in ("cpu", "cuda"):
+        x = nt.tensor([math.inf, -math.inf, math.inf], dtype=nt.float64, device=place)
+        y = nt.tensor([1.0, 0.0, 0.0], dtype=nt.float64, device=place)
+        weight = nt.full((3,), 2.0, dtype=nt.float64, device=place) if weighted else None
+        loss = nt.nn.functional.binary_cross_entropy_with_logits(
+            x, y, weight, pos_weight=weight, reduction="none"
+        )
+        assert loss.tolist() == [0.0, 0.0, math.inf]
+
+
+def test_the_next_half_is_a_half() -> None:
+    x = nt.ones(2, dtype=nt.float16)
+    assert nt.nextafter(x, nt.zeros(2, dtype=nt.float16)).tolist() == [1 - 2**-11] * 2

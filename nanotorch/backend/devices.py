@@ -256,6 +256,13 @@ def add_into(a: Array, b: Array) -> Array:
     return a
 
 
+def signed_zero(xp: Any, array: Array, value: Any) -> Array:
+    """An array that was filled with a value; where that is -0.0, CuPy has set all bytes to 0."""
+    if xp is not numpy and str(value) == "-0.0":
+        xp.negative(array, out=array)
+    return array
+
+
 def to_device(array: Array, place: device, non_blocking: bool = False) -> Array:
     """The array on that device; the same array if it is there already.
 
@@ -266,6 +273,8 @@ def to_device(array: Array, place: device, non_blocking: bool = False) -> Array:
         return array if source is numpy else cuda_parts.checks.to_host(source, array)
     if source is not module:
         with on_device(place):
+            if not array.ndim and array == 0:  # CuPy would fill the array, and -0.0 becomes 0
+                return module.asarray(array.reshape(1)).reshape(())
             if not is_pinned(array):
                 return module.asarray(array)
             copy = module.asarray(array, blocking=not non_blocking)

@@ -57,7 +57,7 @@ class BinaryCrossEntropyWithLogits(Primitive):
         if weight is not None:
             loss = loss * weight
         y = reduced(xp, loss, reduction, out)
-        if xp is not HOST or not (y != y if reduction != "none" else (y != y).any()):
+        if xp is HOST and not (y != y if reduction != "none" else (y != y).any()):
             return y
         # An infinite logit is right or infinitely wrong; inf - inf and 0 * inf say neither.
         right = xp.where(target == (x > 0), x.dtype.type(0), x.dtype.type("inf"))

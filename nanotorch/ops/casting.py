@@ -17,6 +17,7 @@ from nanotorch.backend import (
     dtypes,
     fitting,
     order_of,
+    signed_zero,
     to_device,
 )
 from nanotorch.backend.errors import check_shape
@@ -237,9 +238,10 @@ class FullLike(Primitive):
     @staticmethod
     def kernel(xp: Any, x: Array, *, value: float, out: Array | None = None) -> Array:
         if out is None:
-            return xp.full(x.shape, value, x.dtype)
-        out.fill(value)
-        return out
+            out = xp.full(x.shape, value, x.dtype)
+        else:
+            out.fill(value)
+        return signed_zero(xp, out, value)
 
 
 def zeros_like(x: Any) -> Any:

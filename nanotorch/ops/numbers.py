@@ -50,6 +50,7 @@ class Heaviside(Ufunc):
 class Nextafter(Ufunc):
     """y = the number of its dtype that follows a in the direction of b"""
 
+    rearranges = True  # the next one of halves is none of float32
     ufunc = "nextafter"
     vjp = (lambda g, a, b: where(a != b, g, 0), lambda g: zeros_like(g))
 

@@ -91,6 +91,8 @@ def power(a: Any, exponent: Any) -> Any:
             return apply(PowTensor, a, exponent)
         return apply(PowBase, cast(exponent, result_type(a, exponent).numpy), base=a)
     kind = getattr(a, "_array", a).dtype.kind
+    if kind in "bui" and isinstance(exponent, int) and exponent < 0:
+        raise RuntimeError("Integers to negative integer powers are not allowed.")
     if kind == "b" or (kind in "ui" and not isinstance(exponent, int)):
         a = cast(a, result_type(a, exponent).numpy)
     return apply(Pow, a, exponent=exponent)

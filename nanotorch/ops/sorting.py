@@ -32,8 +32,10 @@ class TopkAlong(Gather):
 
 
 def sortable(xp: Any, x: Array) -> Array:
-    """x; on a GPU with each NaN as a positive one, since CuPy sorts negative ones to the front."""
-    return x if xp is HOST or x.dtype.kind not in "fV" else xp.where(x != x, xp.abs(x), x)
+    """x; on a GPU with one NaN for each, since CuPy sorts negative ones to the front."""
+    if xp is HOST or x.dtype.kind not in "fV":
+        return x
+    return xp.where(x != x, xp.asarray(xp.nan, x.dtype), x)
 
 
 class Argsort(Primitive):
