@@ -72,110 +72,106 @@ def is_single(array: Array) -> bool:
     return array.size == 1 or not any(array.strides)
 
 
-class Run:
-    """Steps from one that may begin a chain on, and what of them the chain would be.
+class Group:
+    """Steps, and what they read and write: memory, and arrays that show it, by identity."""
 
-    `earlier` and `later`: those among its calls that can be made before or after it.
-    """
+    def __init__(self) -> None:
+        self.steps: list[Any] = []
+        self.touched: set[int] = set()
+        self.written: set[int] = set()
+
+    def add(self, step: Any) -> None:
+        touched, written = uses(step)
+        self.steps.append(step)
+        self.touched |= touched
+        self.written |= written
+
+    def meets(self, step: Any) -> bool:
+        """Whether it matters if a step is before or after them."""
+        touched, written = uses(step)
+        return not (self.written.isdisjoint(touched) and self.touched.isdisjoint(written))
+
+
+def uses(step: Any) -> tuple[set[int], set[int]]:
+    """What a step reads or writes, and what of that it writes."""
+    touched = {key for a in arrays_of(step) for key in (id(a), root_of(a))}
+    if isinstance(step, Choice):
+        return touched, set()
+    out = (step.kernel if isinstance(step, Done) else step).out
+    return touched, {id(out)} if is_view(step) else {id(out), root_of(out)}
+
+
+class Run:
+    """Steps from one that may begin a chain on: the chain, and those that can be made before or
+    after it."""
 
     def __init__(self, moving: set[int]) -> None:
         self.moving = moving  # arrays that the chain may not write to
         self.steps: list[Any] = []
-        self.notes: list[Call | View] = []
         self.earlier: list[Any] = []
-        self.later: list[Any] = []
+        self.chain, self.later = Group(), Group()
         self.choices = 0  # in `later`, of kernels that are not done
-        self.shown: set[int] = set()  # what its calls and views made
-        self.touched: set[int] = set()  # roots of what the chain reads and writes
         self.shape: tuple[int, ...] = ()
-        self.starts: dict[int, int] = {}  # where the arrays of each root start in memory, …
-        self.written: set[int] = set()  # … and the roots of those that the chain writes
-        self.totals: set[int] = set()
-        self.read_later: set[int] = set()
-        self.written_later: set[int] = set()  # roots, and views that are made
+        self.starts: dict[int, int] = {}  # where the large arrays of each root start in memory
+        self.totals: set[int] = set()  # roots
 
     def takes(self, step: Any) -> bool:
         """Adds a step; False where it can be neither in the chain nor after it."""
         whole = self.choices
-        if not whole and isinstance(step, Call | View) and self.fits(step):
-            self.notes.append(step)
-            self.shown.add(id(step.out))
+        if not whole and isinstance(step, Call | View) and self._fits(step):
+            self.chain.add(step)
         elif (
-            not self.notes
+            not self.chain.steps
             or isinstance(step, Live | Draw | Pass)
             or (isinstance(step, Done) and not whole)
         ):
             return False
-        elif not whole and self._is_apart(step):
-            self.earlier.append(step)
+        elif whole or isinstance(step, Choice) or self.chain.meets(step) or self.later.meets(step):
+            self.later.add(step)
+            self.choices += isinstance(step, Choice) - isinstance(step, Done)
         else:
-            self._put_off(step)
+            self.earlier.append(step)
         self.steps.append(step)
         return True
 
-    def fits(self, step: Call | View) -> bool:
+    def _fits(self, step: Call | View) -> bool:
         """Whether a step does the same to each element, or sums them all up."""
         if isinstance(step, View):
             arrays, total = [step.base, step.out], False
-            if step.method != "view" or step.base.shape != step.out.shape or not self.notes:
+            if step.method != "view" or step.base.shape != step.out.shape or not self.chain.steps:
                 return False
         else:
-            arrays, total = [*step.arrays, step.out], is_total(step) and bool(self.notes)
+            arrays, total = [*step.arrays, step.out], is_total(step) and bool(self.chain.steps)
             if not (step.elementwise or step.function is HOST.copyto or total):
                 return False
         out, shape = step.out, self.shape or step.out.shape
         large = [a for a in arrays if not is_single(a)]
-        roots = {root_of(a) for a in arrays}
         if not large or any(a.shape != shape or not a.flags.c_contiguous for a in large):
             return False
-        if is_single(out) != total or id(out) in self.moving:
+        if is_single(out) != total or id(out) in self.moving or self.later.meets(step):
             return False
         if any(a.size > 1 and is_single(a) and id(a) in self.moving for a in arrays):
             return False
-        if roots & self.totals or roots & self.written_later or root_of(out) in self.read_later:
-            return False
-        if self.written_later & set(map(id, arrays)):
-            return False
         starts = {root_of(a): a.__array_interface__["data"][0] for a in large}
-        written = {r for r in starts if r in self.written or r == root_of(out)}
+        written = {r for r in starts if r in self.chain.written or r == root_of(out)}
         if any(self.starts.get(r, starts[r]) != starts[r] for r in written):
             return False
         if len({(root_of(a), a.__array_interface__["data"][0]) for a in large}) > len(starts):
             return False
+        if not self.totals.isdisjoint(map(root_of, arrays)):
+            return False
         self.shape = shape
-        self.written.add(root_of(out))
-        self.touched |= roots
         self.starts.update(starts)
-        if total:
-            self.totals.add(root_of(out))
+        self.totals |= {root_of(out)} if total else set()
         return True
-
-    def _is_apart(self, step: Any) -> bool:
-        """Whether a step has nothing to do with the chain and those after it."""
-        if isinstance(step, Choice):
-            return False
-        roots, ids = (set(map(of, arrays_of(step))) for of in (root_of, id))
-        if ids & self.shown or (ids | roots) & self.written_later:
-            return False
-        if is_view(step):
-            return not roots & self.written and not roots & self.totals
-        return not roots & self.touched and not roots & self.read_later
-
-    def _put_off(self, step: Any) -> None:
-        self.later.append(step)
-        self.choices += isinstance(step, Choice) - isinstance(step, Done)
-        self.read_later |= {root_of(a) for a in arrays_of(step)}
-        if not isinstance(step, Choice):
-            out = (step.kernel if isinstance(step, Done) else step).out
-            self.written_later |= {id(out)} if is_view(step) else {id(out), root_of(out)}
 
     def settled(self) -> list[Any]:
         """The chain and what comes after it; the steps as they were where it does not pay."""
-        calls = [note for note in self.notes if isinstance(note, Call)]
+        calls = [note for note in self.chain.steps if isinstance(note, Call)]
         nbytes = sum(a.nbytes for call in calls for a in (*call.arrays, call.out))
         if len(calls) < 2 or nbytes < WORTHWHILE_BYTES:
             return self.steps
-        return [*self.earlier, Chain(self.notes), *self.later]
+        return [*self.earlier, Chain(self.chain.steps), *self.later.steps]
 
 
 def chained(steps: Sequence[Any], moving: set[int]) -> list[Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from nanotorch.backend import MODULES
@@ -55,12 +57,10 @@ def events_of(recorder: Recorder) -> list[Event]:
     return events
 
 
-def compare(name: str, recorded: list[Event], now: list[Event]) -> None:
+def compare(name: str, recorded: Sequence[Event], now: Sequence[Event]) -> None:
     """RuntimeError that names the first event in which a step differs from its recording."""
     nothing = Event("nothing more", None, None)
-    for number in range(max(len(recorded), len(now))):
-        before = recorded[number] if number < len(recorded) else nothing
-        after = now[number] if number < len(now) else nothing
+    for before, after in itertools.zip_longest(recorded, now, fillvalue=nothing):
         if before.what != after.what:
             where = place_text((after if after.where else before).where)
             same = " on other operands or with other options" if before.name == after.name else ""

@@ -11,7 +11,7 @@ from nanotorch.autograd.grad_mode import modes
 from nanotorch.autograd.walk import on_tensors
 from nanotorch.backend import one_blas_thread
 from nanotorch.backend.silence import silent
-from nanotorch.compile.check import CHECK, Event, compare, events_of
+from nanotorch.compile.check import CHECK, compare, events_of
 from nanotorch.compile.cuda_graph import is_on_gpu, place_of, unfit
 from nanotorch.compile.explanation import Explanation
 from nanotorch.compile.plan import settle
@@ -32,7 +32,7 @@ CALLS_TO_EXCHANGE = 8
 
 def flatten(value: Any, tensors: list[Tensor], places: dict[int, int] | None = None) -> Any:
     """Collects the tensors of nested tuples, lists and dicts, and returns what else defines
-    them; `places` has the number of the first tensor over each array."""
+    them, or raises NotCompared; `places` has the number of the first tensor over each array."""
     places = {} if places is None else places
     if isinstance(value, Tensor):
         array = value._array
@@ -43,28 +43,15 @@ def flatten(value: Any, tensors: list[Tensor], places: dict[int, int] | None = N
         return (type(value), *(flatten(item, tensors, places) for item in value))
     if isinstance(value, dict):
         return (dict, *((key, flatten(item, tensors, places)) for key, item in value.items()))
-    return identity(value) if is_plain(value) else Other(value)
+    if not is_plain(value):
+        raise NotCompared(
+            f"an argument is a {type(value).__name__}, which is not compared by value"
+        )
+    return identity(value)
 
 
-class Other:
-    """An argument that is neither a tensor nor compared by value: equal to nothing."""
-
-    def __init__(self, value: Any) -> None:
-        self.kind = type(value).__name__
-
-
-def other_in(signature: Any) -> Other | None:
-    """The first argument that is not compared by value."""
-    if isinstance(signature, tuple):
-        return next((other for part in signature if (other := other_in(part))), None)
-    return signature if isinstance(signature, Other) else None
-
-
-def unrecorded(name: str, eager: str | None, arguments: str = "") -> str:
-    """Why there is no plan to be explained."""
-    if eager is not None:
-        return f"explain: {name} runs eagerly, so it has no plan: {eager}"
-    return f"explain: {name} is not recorded{arguments} yet; call it once first"
+class NotCompared(Exception):
+    """An argument that is neither a tensor nor compared by value."""
 
 
 class PureStep(Compiled):
@@ -85,7 +72,6 @@ class PureStep(Compiled):
         self._by_shapes: dict[Any, Replay] = {}  # those with a fast way in, the latest of each kind
         self._time = 0  # counts on where another replay is used than before, or none
         self._waiting: dict[Any, tuple[int, int]] = {}  # when first called, and the calls since
-        self._checked: dict[int, list[Event]] = {}  # what each replay was recorded with
 
     @silent
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -99,17 +85,16 @@ class PureStep(Compiled):
                     result = self._by_another(args)
                 if result is not MISSED:
                     return result
-            signature, inputs, replay = self._known(args, kwargs)
+            try:
+                signature, inputs, replay = self._known(args, kwargs)
+            except NotCompared as reason:
+                self.give_up(str(reason))
+                return self._function(*args, **kwargs)
             if replay is None:
-                other = other_in(signature)
-                if other is not None:
-                    self.give_up(f"an argument is a {other.kind}, which is not compared by value")
-                    return self._function(*args, **kwargs)
                 return self._record(signature, inputs, args, kwargs)
-            if id(replay) in self._checked:
-                return self._compared(self._checked[id(replay)], inputs, args, kwargs)
-            self._time += 1
-            replay.used = self._time
+            if replay.events:
+                return self._compared(replay.events, inputs, args, kwargs)
+            self._use(replay)
             if self._last_mode != mode:
                 self._by_shapes.clear()
             self._enter, self._last_mode = None, mode
@@ -141,9 +126,14 @@ class PureStep(Compiled):
             return MISSED
         result = replay.enter(args)
         if result is not MISSED:
-            self._time += 1
-            replay.used, self._enter = self._time, replay.enter
+            self._use(replay)
+            self._enter = replay.enter
         return result
+
+    def _use(self, replay: Replay) -> None:
+        """Notes that another replay is used than before."""
+        self._time += 1
+        replay.used = self._time
 
     def _has_room(self, signature: Any, replays: list[Replay]) -> bool:
         """Whether one more recording may be kept; that which was used least goes for one that is
@@ -172,12 +162,11 @@ class PureStep(Compiled):
 
     def _let_go_of(self, replay: Replay) -> None:
         """Forgets a recording, and what leads to it."""
-        for signature, replays in list(self._replays.items()):
-            if replay in replays:
-                replays.remove(replay)
-                if not replays:
-                    del self._replays[signature]
-        self._checked.pop(id(replay), None)
+        self._replays = {
+            signature: left
+            for signature, replays in self._replays.items()
+            if (left := [r for r in replays if r is not replay])
+        }
         self._by_shapes.clear()
 
     def _record(self, signature: Any, inputs: list[Tensor], args: Any, kwargs: Any) -> Any:
@@ -196,35 +185,30 @@ class PureStep(Compiled):
             with one_blas_thread() if large else contextlib.nullcontext():
                 result = self._function(*args, **kwargs)
         self._recordings += 1
-        results: list[Tensor] = []
-        flatten(result, results)
-        recorder.check(results)
+        recorder.check(result)
         reason = recorder.refusal or unfit(recorder)
         if reason:
             self.give_up(reason)
             return result
         events = events_of(recorder) if CHECK else []
         replay = Replay(recorder, result, inputs, self._name if self._warn else "")
+        replay.events = events
         if self._explain:
             replay.watch = lambda: print(Explanation(replay.plan, self._name))
         self._latest = replay
-        self._time += 1
-        replay.used = self._time
+        self._use(replay)
         self._replays.setdefault(signature, []).append(replay)
-        if events:
-            self._checked[id(replay)] = events
-            return result
         if recorder.settle is not None and replay.plan.tiled:
             settle(recorder)
         return result
 
-    def _compared(self, events: list[Event], inputs: Any, args: Any, kwargs: Any) -> Any:
+    def _compared(self, recorded: Any, inputs: Any, args: Any, kwargs: Any) -> Any:
         """Runs the function as it is; RuntimeError where it does something else than recorded."""
         with Recorder(inputs) as recorder:
             result = self._function(*args, **kwargs)
         if recorder.refusal is not None:
             raise RuntimeError(f"NANOTORCH_CHECK: {recorder.refusal}; a pure step does not")
-        compare(self._name, events, events_of(recorder))
+        compare(self._name, recorded, events_of(recorder))
         return result
 
     def give_up(self, reason: str) -> None:
@@ -244,8 +228,16 @@ class PureStep(Compiled):
         Nothing is run. RuntimeError where nothing is recorded.
         """
         if self._latest is None:
-            raise RuntimeError(unrecorded(self._name, self._eager))
+            raise self._without_plan()
         return Explanation(self._latest.plan, self._name)
+
+    def _without_plan(self, arguments: str = "") -> RuntimeError:
+        """Why there is nothing to be explained."""
+        if self._eager is None:
+            why = f"is not recorded{arguments} yet; call it once first"
+        else:
+            why = f"runs eagerly, so it has no plan: {self._eager}"
+        return RuntimeError(f"explain: {self._name} {why}")
 
     def explain(self, *args: Any, **kwargs: Any) -> Explanation:
         """Calls the function once more, with a stopwatch, and says what takes how long.
@@ -256,7 +248,7 @@ class PureStep(Compiled):
         with self._lock:
             replay = self._known(args, kwargs)[2]
             if replay is None:
-                raise RuntimeError(unrecorded(self._name, self._eager, " with these arguments"))
+                raise self._without_plan(" with these arguments")
             replay.watch, self._enter = lambda: None, None
             self(*args, **kwargs)
             replay.watch = None

@@ -23,6 +23,7 @@ from nanotorch.autograd.inplace import go_on_writing
 from nanotorch.autograd.rings import SILENCE, Listener, Ring, Rings, modes, with_ring, without_ring
 from nanotorch.backend import HOST, MODULES, Array, array_module, device, device_of, promote
 from nanotorch.backend.halves import is_half
+from nanotorch.compile.stacks import mapped
 from nanotorch.node import Node, Traced
 from nanotorch.ops.casting import Clone
 from nanotorch.primitive import Primitive
@@ -213,8 +214,10 @@ class Recorder(Ring, Listener):
 
     read = refuse
 
-    def check(self, results: Iterable[Tensor]) -> None:
+    def check(self, returned: Any) -> None:
         """Refuses what can only be seen at the end: open graphs, and tensors from nowhere."""
+        results: list[Tensor] = []
+        mapped(lambda x: results.append(x) if isinstance(x, Tensor) else None, returned)
         for result in results:
             key = id(result._array)
             if key not in self.made and key not in self._inputs and key not in self.external:

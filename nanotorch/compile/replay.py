@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nanotorch.backend import HOST, Array
+from nanotorch.compile.check import Event
 from nanotorch.compile.cuda_graph import CudaPlan, place_of
 from nanotorch.compile.plan import Plan
 from nanotorch.compile.program import REFERENCES
@@ -54,6 +55,7 @@ class Replay:
     watch: Callable[[], None] | None = None  # the next replay is timed, and then this is called
     plan: Plan | CudaPlan
     used = 0  # when, by the clock of its function
+    events: Sequence[Event] = ()  # what later calls are compared with, if they are
 
     def __init__(self, recorder: Recorder, result: Any, inputs: list[Tensor], name: str) -> None:
         arrays: list[Any] = []
