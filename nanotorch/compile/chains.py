@@ -32,12 +32,10 @@ class Chain(Pass):
         self.within = calls = [note for note in notes if isinstance(note, Call)]
         views = {id(note.out) for note in notes if isinstance(note, View)}
         arrays = {id(a): a for note in notes for a in arrays_of(note)}
-        self.arrays = [a for key, a in arrays.items() if key not in views]
-        self.made = {id(call.out) for call in calls}
-        self.large = [a for a in self.arrays if not is_single(a)]
-        singles = [a for a in self.arrays if is_single(a)]
-        self.sums = [a for a in singles if id(a) in self.made]
-        self.whole = [a for a in singles if id(a) not in self.made]
+        self.large = [a for k, a in arrays.items() if k not in views and not is_single(a)]
+        self.sums = [call.out for call in calls if is_single(call.out)]
+        read = [a for call in calls for a in call.arrays if is_single(a)]
+        self.whole = list({id(a): a for a in read}.values())
         self.shape, size = self.large[0].shape, self.large[0].size
         tree = halves(0, size, PIECE // max(a.itemsize for a in self.large))
         self.groups = [[piece] for piece in leaves(tree)]
@@ -213,7 +211,7 @@ def arrays_of(step: Any) -> list[Array]:
     if isinstance(step, Joint):
         return [*step.operands.values(), *step.outputs.values()]
     if isinstance(step, Pass):
-        return step.arrays
+        return [*step.large, *step.whole, *step.sums]
     if isinstance(step, View):
         return [step.base]
     if isinstance(step, Choice):

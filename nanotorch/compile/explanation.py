@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from nanotorch.compile.lines import LIVE
-from nanotorch.compile.plan import Plan
+from nanotorch.compile.lines import LIVE, Line
+from nanotorch.compile.memory import Memory
 
 
 class Explanation:
@@ -21,14 +20,13 @@ class Explanation:
     tiled: the kernels of passes over rows or elements.
     """
 
-    def __init__(self, program: Any, name: str) -> None:
-        plan: Plan = getattr(program, "plan", program)  # on a GPU, there is more around it
-        watch = plan.stopwatch
-        took = [[] for _ in plan.lines] if watch is None else watch.took
-        shown = [bool(times) or not line.otherwise for times, line in zip(took, plan.lines)]
-        self.name = name
-        self.how: str = getattr(program, "how", "")  # of a plan on a GPU
-        self.calls = list(itertools.compress(plan.lines, shown))
+    def __init__(
+        self, name: str, lines: Sequence[Line], took: Sequence[list[float]], memory: Memory,
+        how: str = "",
+    ) -> None:  # fmt: skip
+        shown = [bool(times) or not line.otherwise for times, line in zip(took, lines)]
+        self.name, self.how = name, how
+        self.calls = list(itertools.compress(lines, shown))
         self.seconds = [
             median(times) if times else None for times in itertools.compress(took, shown)
         ]
@@ -40,9 +38,9 @@ class Explanation:
                 first=min(place[value.first], end),
                 last=end if value.stays else min(place[value.last], end),
             )
-            for value in plan.memory.values
+            for value in memory.values
         ]
-        self.blocks = [block.nbytes for block in plan.memory.blocks]
+        self.blocks = [block.nbytes for block in memory.blocks]
         self.bytes = sum(self.blocks)
         self.bytes_apart = sum(value.bytes for value in self.values)
         self.tiled = [kernel for call in self.calls for kernel in call.within]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nanotorch.compile.entries import Entry
+from nanotorch.compile.explanation import Explanation
 from nanotorch.compile.lines import Line, family_of
 from nanotorch.compile.matcher import Matcher
 from nanotorch.compile.memory import Memory
@@ -36,31 +37,27 @@ class TimedMatcher(Matcher):
         return done
 
 
-class PathPlan:
-    """The lines of a path's entries and of its backward passes, and the memory of the latter."""
-
-    def __init__(
-        self, path: Sequence[Entry], roots: Sequence[Entry], took: dict[int, float]
-    ) -> None:
-        self.lines: list[Line] = []
-        self.took: list[list[float]] = []
-        self.memory = Memory()
-        for entry in path:
-            lines = entry.lines or [engine_line(entry)]
-            seconds: list[list[float]] = [[] for _ in lines[1:]]
-            self.lines += lines
-            self.took += [*seconds, [took[id(entry)]] if id(entry) in took else []]
-        for root in roots:
-            plan, offset = root.gradients.plan, len(self.lines)
-            first = len(self.memory.blocks)
-            self.memory.blocks += plan.memory.blocks
-            self.memory.values += [
-                v._replace(block=v.block + first, first=v.first + offset, last=v.last + offset)
-                for v in plan.memory.values
-            ]
-            self.lines += plan.lines
-            self.took += [[] for _ in plan.lines]
-        self.stopwatch = self if any(self.took) else None
+def explained(
+    name: str, path: Sequence[Entry], roots: Sequence[Entry], seconds: dict[int, float]
+) -> Explanation:
+    """What the entries of a path do, and its backward passes with their memory."""
+    lines: list[Line] = []
+    took: list[list[float]] = []
+    memory = Memory()
+    for entry in path:
+        lines += entry.lines or [engine_line(entry)]
+        took += [[] for _ in lines[len(took) :]]
+        took[-1] += [seconds[id(entry)]] if id(entry) in seconds else []
+    for root in roots:
+        plan, offset, first = root.gradients.plan, len(lines), len(memory.blocks)
+        memory.blocks += plan.memory.blocks
+        memory.values += [
+            v._replace(block=v.block + first, first=v.first + offset, last=v.last + offset)
+            for v in plan.memory.values
+        ]
+        lines += plan.lines
+        took += [[] for _ in plan.lines]
+    return Explanation(name, lines, took, memory)
 
 
 def engine_line(entry: Entry) -> Line:

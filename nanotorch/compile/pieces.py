@@ -20,11 +20,9 @@ Run = Callable[..., Any]
 class Pass:
     """Steps of a program that are made piece by piece, and what they read and write."""
 
-    arrays: list[Array]  # all that they read and write
     large: list[Array]  # those that are cut into pieces, if they are needed outside
     whole: list[Array]  # those that each piece reads as they are
     sums: list[Array]  # what the pieces add up to
-    made: set[int]  # the identities of what is written
     groups: list[list[tuple[int, int]]]  # start and end of pieces that one thread makes in order
     total: Callable[[Sequence[Array]], Any]  # of the sums of all groups
     within: Sequence[Any]  # the kernels

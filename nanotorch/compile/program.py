@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
-from nanotorch.backend import HOST, MODULES, Array, promote
-from nanotorch.backend.halves import kernel_for, kernel_of
+from nanotorch.backend import HOST, MODULES, Array
+from nanotorch.backend.halves import kernel_of
 from nanotorch.compile.calls import (
     OUT_FIRST,
     Call,
@@ -32,6 +32,7 @@ from nanotorch.compile.pieces import Pass, Pieces
 from nanotorch.compile.recorder import Draw, Kernel, Live
 from nanotorch.compile.source import Source
 from nanotorch.ops.casting import Clone
+from nanotorch.primitive import run
 from nanotorch.tensor import Tensor
 
 # NumPy wants `out` of these by name: a third operand by position might be meant to be compared too.
@@ -76,7 +77,7 @@ class Program(Source):
         found: list[Step] = []
         for step in steps:
             notes = self.notes(step) if isinstance(step, Kernel) else None
-            self.own |= step.made if isinstance(step, Pass) else set()
+            self.own |= {id(k.out) for k in step.within} if isinstance(step, Pass) else set()
             found += [step] if notes is None else self._varying(step, notes)
         return found
 
@@ -304,24 +305,17 @@ class Program(Source):
         self._note(text, step, [*operands, out], made=made)
         return [text]
 
-    def _callable(self, step: Kernel) -> Callable[..., Any]:
+    @staticmethod
+    def _callable(step: Kernel) -> Callable[..., Any]:
         """The kernel, with the casts that the operands need before it and the result after it."""
-        kernel, floating = (
-            kernel_for(step.primitive, step.xp),
-            step.primitive.promotes == "floating",
-        )
-        if step.xp is not HOST:  # where halves are computed with as the engine does
+        primitive = step.primitive
+        if not step.promotes and (primitive.in_place or not step.into_existing):
             first = next((x for x in step.operands if type(x) in MODULES), step.out)
-            kernel = kernel_of(step.primitive, step.xp, first)
-        into_other_dtype = step.into_existing and not step.primitive.in_place
-        if not step.promotes and not into_other_dtype:
-            return kernel
+            return kernel_of(primitive, step.xp, first)
 
         def cast_around(xp: Any, *operands: Any, out: Array, **attributes: Any) -> None:
-            if step.promotes:
-                operands = tuple(promote(operands, floating))
-            y = kernel(xp, *operands, **attributes)
-            xp.copyto(out, y, casting="unsafe")
+            first = next(x for x in operands if type(x) in MODULES)
+            xp.copyto(out, run(primitive, first, operands, attributes), casting="unsafe")
 
         return cast_around
 

@@ -194,7 +194,7 @@ class PureStep(Compiled):
         replay = Replay(recorder, result, inputs, self._name if self._warn else "")
         replay.events = events
         if self._explain:
-            replay.watch = lambda: print(Explanation(replay.plan, self._name))
+            replay.watch = lambda: print(replay.explained(self._name))
         self._latest = replay
         self._use(replay)
         self._replays.setdefault(signature, []).append(replay)
@@ -229,7 +229,7 @@ class PureStep(Compiled):
         """
         if self._latest is None:
             raise self._without_plan()
-        return Explanation(self._latest.plan, self._name)
+        return self._latest.explained(self._name)
 
     def _without_plan(self, arguments: str = "") -> RuntimeError:
         """Why there is nothing to be explained."""
@@ -252,7 +252,7 @@ class PureStep(Compiled):
             replay.watch, self._enter = lambda: None, None
             self(*args, **kwargs)
             replay.watch = None
-            return Explanation(replay.plan, self._name)
+            return replay.explained(self._name)
 
     def steps(self, *stacked: Tensor) -> Any:
         """The function on each slice of the arguments along their first dimension, in order.

@@ -16,6 +16,7 @@ from typing import Any
 from nanotorch.backend import HOST, Array
 from nanotorch.compile.check import Event
 from nanotorch.compile.cuda_graph import CudaPlan, place_of
+from nanotorch.compile.explanation import Explanation
 from nanotorch.compile.plan import Plan
 from nanotorch.compile.program import REFERENCES
 from nanotorch.compile.recorder import Recorder
@@ -65,8 +66,8 @@ class Replay:
             self.plan = CudaPlan(recorder, arrays, functools.partial(tell_without_graph, name))
         else:
             self.plan = Plan(recorder, arrays)
-        blocks = (self.plan.plan if isinstance(self.plan, CudaPlan) else self.plan).memory.blocks
-        self.bytes = sum(block.nbytes for block in blocks)
+        self.program = self.plan.plan if isinstance(self.plan, CudaPlan) else self.plan
+        self.bytes = sum(block.nbytes for block in self.program.memory.blocks)
         self.written = list(recorder.written.values())
         self.written_inputs = recorder.written_inputs
         self.single = isinstance(result, Tensor) and not any(result is x for x in inputs)
@@ -155,6 +156,12 @@ class Replay:
         if told is not None:
             told()
         return result
+
+    def explained(self, name: str) -> Explanation:
+        """What it does, with the times that were taken so far."""
+        lines, watch = self.program.lines, self.program.stopwatch
+        took = [[] for _ in lines] if watch is None else watch.took
+        return Explanation(name, lines, took, self.program.memory, getattr(self.plan, "how", ""))
 
     def _ended(self, outputs: Any, inputs: Sequence[Tensor]) -> Any:
         """The step's result, and its marks on the tensors that it has changed."""

@@ -13,7 +13,7 @@ from nanotorch.autograd.walk import on_tensors
 from nanotorch.backend import silence
 from nanotorch.compile.explanation import Explanation
 from nanotorch.compile.matcher import Matcher, Paths
-from nanotorch.compile.path_plan import PathPlan, TimedMatcher
+from nanotorch.compile.path_plan import TimedMatcher, explained
 from nanotorch.compile.stacks import length_of, slices, stack_results
 from nanotorch.tensor import Tensor
 
@@ -54,8 +54,8 @@ class Step(Compiled):
             if self._calls_to_explain:
                 self._calls_to_explain -= 1
                 if not self._calls_to_explain:
-                    result, plan = self._timed(args, kwargs)
-                    print(Explanation(plan, self._name))
+                    result, explanation = self._timed(args, kwargs)
+                    print(explanation)
                     return result
             matcher = Matcher(self._paths, self._lock, modes.__dict__, rings)
             try:
@@ -65,7 +65,7 @@ class Step(Compiled):
         finally:
             self._lock.release()
 
-    def _timed(self, args: Any, kwargs: Any) -> tuple[Any, PathPlan]:
+    def _timed(self, args: Any, kwargs: Any) -> tuple[Any, Explanation]:
         """A call with a stopwatch around each kernel, and what it found."""
         rings = modes.rings
         matcher = TimedMatcher(self._paths, self._lock, modes.__dict__, rings)
@@ -73,7 +73,7 @@ class Step(Compiled):
             result = self._function(*args, **kwargs)
         finally:
             matcher.close(rings)
-        return result, PathPlan(matcher.path, matcher.roots, matcher.took)
+        return result, explained(self._name, matcher.path, matcher.roots, matcher.took)
 
     def plan(self) -> Explanation:
         """What the latest call's path consists of; nothing is run.
@@ -84,7 +84,7 @@ class Step(Compiled):
             raise RuntimeError(f"explain: {self._name} was not called yet; call it once first")
         path = self._paths.path_to(self._paths.latest)
         roots = [entry for entry in path if entry.gradients]
-        return Explanation(PathPlan(path, roots, {}), self._name)
+        return explained(self._name, path, roots, {})
 
     def explain(self, *args: Any, **kwargs: Any) -> Explanation:
         """Calls the function once more, with a stopwatch, and says what takes how long.
@@ -92,7 +92,7 @@ class Step(Compiled):
         The call is a step like any other. What is left to the engine is named, with the reason.
         """
         with self._lock:
-            return Explanation(self._timed(args, kwargs)[1], self._name)
+            return self._timed(args, kwargs)[1]
 
     def steps(self, *stacked: Tensor) -> Any:
         """The function on each slice of the arguments along their first dimension, in order.

@@ -54,13 +54,10 @@ class Tiles(Pass):
         """Sorts the arrays, and divides the rows, once all kernels are here."""
         operands = [a for k in self.within for a in arrays_among(k.operands)]
         outs = [k.out for k in self.within]
-        self.made = {id(a) for a in outs if root_of(a) == id(a)}
-        self.arrays = list({id(a): a for a in (*operands, *outs)}.values())
-        self.large = [
-            a for a in self.arrays
-            if self.kind(a) == ROWS and (id(a) in self.seeds or id(a) in self.made)
-        ]  # fmt: skip
-        self.whole = [a for a in self.arrays if self.kind(a) == WHOLE]
+        arrays = {id(a): a for a in (*operands, *outs)}.values()
+        rows = [a for a in arrays if self.kind(a) == ROWS]
+        self.large = [a for a in rows if id(a) in self.seeds or root_of(a) == id(a)]
+        self.whole = [a for a in arrays if self.kind(a) == WHOLE]
         self.sums = [a for a in outs if self.kind(a) == SUM]
         width = sum(a.nbytes for a in self.seeds.values() if a.ndim > 1) // self.rows
         tiles = -(-self.rows // max(16, TILE_BYTES // max(width, 1)))
@@ -103,7 +100,7 @@ class Tiles(Pass):
             if attributes.get("reduction") == "mean":
                 attributes["reduction"] = "sum"
             out = HOST.asarray(kernel.primitive.kernel(HOST, *operands, **attributes))
-            if id(kernel.out) in self.made and root_of(out) != id(out):
+            if root_of(kernel.out) == id(kernel.out) and root_of(out) != id(out):
                 out = out.copy()
             others[id(kernel.out)] = out
             kernels.append(kernel._replace(operands=operands, attributes=attributes, out=out))
