@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from nanotorch.backend import MODULES
-from nanotorch.compile.cuda_graph import place_text
-from nanotorch.compile.recorder import Kernel, Live, Recorder, Where
+from nanotorch.compile.recorder import Kernel, Live, Recorder, Where, place_text
 from nanotorch.compile.values import identity, is_plain
 
 CHECK = os.environ.get("NANOTORCH_CHECK") == "1"

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import linecache
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,7 +24,7 @@ from nanotorch.compile.live_calls import LiveCall, Phase, Surroundings
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.one_pass import joined
 from nanotorch.compile.plan import Plan
-from nanotorch.compile.recorder import Kernel, Live, Recorder
+from nanotorch.compile.recorder import Kernel, Live, Recorder, place_text
 from nanotorch.node import Traced
 from nanotorch.ops.casting import ToDevice
 
@@ -53,14 +52,6 @@ def is_move(step: Kernel, record: Recorder) -> bool:
         return False
     source = step.operands[0]
     return MODULES[type(source)] is HOST and id(source) not in record.made
-
-
-def place_text(where: tuple[str, int] | None) -> str:
-    """A line of the user's, as messages name it."""
-    if where is None:
-        return ""
-    text = linecache.getline(*where).strip()
-    return f"{where[0]}:{where[1]}: `{text}` "
 
 
 class Launch:

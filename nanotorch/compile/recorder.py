@@ -10,9 +10,10 @@ eager.
 from __future__ import annotations
 
 import functools
+import itertools
+import linecache
 import os
 import sys
-import traceback
 import types
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -74,9 +75,9 @@ class Recorder(Ring, Listener):
         self.steps: list[Kernel | Draw | Live] = []
         self.made: dict[int, Array] = {}  # arrays that exist only since the recording began
         self.constant: set[int] = set()  # those of them that are the same in every call
-        # Tensors from outside, by the identity of their array.
+        # Tensors from outside, and those that numbers are drawn into, by the identity of the array.
         self.external: dict[int, Tensor] = {}
-        self.drawn: list[Tensor] = []
+        self.drawn: dict[int, Tensor] = {}
         self.modules: list[Any] = []  # those that were called
         self.gradients: dict[Tensor, Array | None] = {}  # what each touched leaf's .grad holds now
         self.entry: dict[Tensor, Tensor | None] = {}  # what it must hold when a replay begins
@@ -102,7 +103,6 @@ class Recorder(Ring, Listener):
         out = go_on(primitive, inputs, attributes, rest)
         if self.refusal is None:
             self._kernel(primitive, inputs, attributes, out._array)
-            self.made[id(out._array)] = out._array
             if primitive.constant:
                 self.constant.add(id(out._array))
         return out
@@ -121,7 +121,6 @@ class Recorder(Ring, Listener):
     def copied(self, old: Any, x: Any) -> None:
         """`old` took a copy of x's elements before they are written to."""
         self._kernel(Clone, (x,), {}, old._array)
-        self.made[id(old._array)] = old._array
 
     def walking(self, node: Node) -> None:
         """A backward pass comes to a node."""
@@ -152,7 +151,7 @@ class Recorder(Ring, Listener):
         """Random numbers are drawn into x."""
         self._be_on(x._array)
         self.made[id(x._array)] = x._array
-        self.drawn.append(x)
+        self.drawn[id(x._array)] = x
         self.steps.append(Draw(fill, x._array))
 
     def called(self, module: Any) -> None:
@@ -187,9 +186,7 @@ class Recorder(Ring, Listener):
         self.steps.append(Live(call, array, gradients, line_outside()))
         for leaf in self.leaves_of(owner):
             if leaf._grad is None:
-                self.cleared.add(leaf)
-                if leaf in self.gradients:
-                    self.gradients[leaf] = None
+                self.assigned(leaf, None)
         return result
 
     @staticmethod
@@ -205,11 +202,7 @@ class Recorder(Ring, Listener):
         """Ends the recording: a replay would get wrong what the step does. The step itself runs
         on."""
         if self.refusal is None:
-            self.refusal = what
-            for frame in reversed(traceback.extract_stack(sys._getframe(1))):
-                if PACKAGE not in frame.filename:
-                    self.refusal = f"{frame.filename}:{frame.lineno}: `{frame.line}` {what}"
-                    break
+            self.refusal = place_text(line_outside()) + what
         self.__exit__()
 
     read = refuse
@@ -218,37 +211,31 @@ class Recorder(Ring, Listener):
         """Refuses what can only be seen at the end: open graphs, and tensors from nowhere."""
         results: list[Tensor] = []
         mapped(lambda x: results.append(x) if isinstance(x, Tensor) else None, returned)
-        for result in results:
-            key = id(result._array)
-            if key not in self.made and key not in self._inputs and key not in self.external:
+        nowhere = "that is computed outside of the ops"
+        for x in results:
+            known = (self.made, self._inputs, self.external)
+            if not any(id(x._array) in those for those in known):
+                self.refuse(f"returns {title_of(x)} {nowhere}")
+            if x._node is not None and x._node not in self.walked:
                 self.refuse(
-                    f"returns a tensor of shape {tuple(result._array.shape)} that is computed "
-                    "outside of the ops"
+                    f"returns {title_of(x)} whose gradient is still to be asked for; call "
+                    "backward() within the step, or return its detach()"
                 )
-            if result._node is not None and result._node not in self.walked:
-                self.refuse(
-                    f"returns a tensor of shape {tuple(result._array.shape)} whose gradient is "
-                    "still to be asked for; call backward() within the step, or return its detach()"
-                )
-        graph = Counter(
-            id(kept)
-            for node in self.walked
-            if type(node.inputs) is list  # a graph that was retained
-            for kept in node.inputs
-        )
-        while self.drawn:
-            self.external.pop(id(self.drawn[-1]._array), None)
-            others = sys.getrefcount(self.drawn[-1]) - HELD_HERE_ALONE
-            if others > graph[id(self.drawn[-1])]:
+        retained = [node.inputs for node in self.walked if type(node.inputs) is list]
+        graph = Counter(map(id, itertools.chain.from_iterable(retained)))
+
+        def is_held(tensors: dict[int, Tensor], key: int) -> bool:
+            """Whether somebody else than a graph has the tensor, too."""
+            return sys.getrefcount(tensors[key]) - HELD_HERE_ALONE > graph[id(tensors[key])]
+
+        for key in self.drawn:
+            self.external.pop(key, None)
+            if is_held(self.drawn, key):
                 self.refuse("draws random numbers into a tensor from outside")
-            self.drawn.pop()
-        for key in list(self.external):
-            others = sys.getrefcount(self.external[key]) - HELD_HERE_ALONE
-            if others <= graph[id(self.external[key])]:
-                self.refuse(
-                    f"uses a tensor of shape {tuple(self.external[key]._array.shape)} that is "
-                    "computed outside of the ops"
-                )
+        self.drawn.clear()
+        for key in self.external:
+            if not is_held(self.external, key):
+                self.refuse(f"uses {title_of(self.external[key])} {nowhere}")
 
     # --- what it makes of that --------------------------------------------------------------------
 
@@ -270,6 +257,8 @@ class Recorder(Ring, Listener):
         xp = array_module(out)
         kernel = Kernel(primitive, xp, operands, attributes, out, into_existing, promotes, where)
         self.steps.append(kernel)
+        if not into_existing:
+            self.made[id(out)] = out
 
     def _be_on(self, out: Array) -> None:
         """Takes note of the GPU that holds a result; there may be one."""
@@ -293,6 +282,18 @@ def is_promoted(primitive: type[Primitive], operands: Sequence[Any]) -> bool:
         return False
     cast = promote(operands, primitive.promotes == "floating")
     return any(a is not b for a, b in zip(operands, cast, strict=True))
+
+
+def title_of(x: Tensor) -> str:
+    """A tensor, as messages name it."""
+    return f"a tensor of shape {tuple(x._array.shape)}"
+
+
+def place_text(where: Where | None) -> str:
+    """A line of the user's, as messages name it."""
+    if where is None:
+        return ""
+    return f"{where[0]}:{where[1]}: `{linecache.getline(*where).strip()}` "
 
 
 def line_outside() -> Where | None:
