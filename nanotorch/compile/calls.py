@@ -250,17 +250,17 @@ class StandIn(NDArrayOperatorsMixin):
     def astype(self, dtype: Any, copy: bool = True) -> StandIn:
         if not copy and self.dtype == dtype:
             return self
-        options = {} if self.dtype == dtype else {"casting": "unsafe"}
-        return self.notes.call(numpy.copyto, (self,), options, self.values.astype(dtype))
+        values = numpy.empty_like(self.values, dtype)
+        return copied(self.notes, StandIn(self.notes, values, values), self, casting="unsafe")
 
     def copy(self) -> StandIn:
-        return self.notes.call(numpy.copyto, (self,), {}, self.values.copy())
+        return self.astype(self.dtype)
 
     def __array_ufunc__(
         self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **keywords: Any
     ) -> StandIn | None:
         if method == "at" and ufunc.at in OUT_FIRST:
-            put(ufunc.at, self.notes, *inputs)
+            filled(ufunc.at, self.notes, *inputs)
             return None
         if method not in ("__call__", "reduce") or any(
             isinstance(value, StandIn) for value in keywords.values()
@@ -324,32 +324,26 @@ def values_of(inputs: Any) -> Any:
     ]
 
 
-def copied(notes: Notes, target: Any, source: Any, **options: Any) -> None:
-    """numpy.copyto(target, source), noted."""
+def filled(write: Any, notes: Notes, target: Any, *sources: Any, **options: Any) -> StandIn:
+    """write(target, *sources), noted as a call that writes its first argument."""
     if not isinstance(target, StandIn):
         raise NotNoted("memory from nowhere")
-    plain = {k: v.values if isinstance(v, StandIn) else v for k, v in options.items()}
-    value = source.values if isinstance(source, StandIn) else source
-    numpy.copyto(target.values, value, **plain)
-    if isinstance(source, StandIn) and source.dtype == target.dtype:
+    write(*values_of((target, *sources)), **dict(zip(options, values_of(options.values()))))
+    return notes.call(write, sources, options, target)
+
+
+def copied(notes: Notes, target: Any, source: Any, **options: Any) -> StandIn:
+    """numpy.copyto(target, source), noted."""
+    if isinstance(source, StandIn) and source.dtype == getattr(target, "dtype", None):
         options.pop("casting", None)
-    notes.call(numpy.copyto, (source,), options, target)
+    return filled(numpy.copyto, notes, target, source, **options)
 
 
 def chosen(notes: Notes, condition: Any, a: Any, b: Any) -> StandIn:
     """numpy.where, as copies of b, and of a where the condition holds."""
     result = numpy.where(*values_of((condition, a, b)))
-    made = notes.call(numpy.copyto, (b,), {"casting": "unsafe"}, result)
-    keywords = {"where": condition, "casting": "unsafe"}
-    return notes.call(numpy.copyto, (a,), keywords, made)
-
-
-def put(write: Any, notes: Notes, target: Any, places: Any, values: Any, **mode: str) -> None:
-    """write(target, places, values), noted as a call that writes its first argument."""
-    if not isinstance(target, StandIn):
-        raise NotNoted("memory from nowhere")
-    write(*values_of((target, places, values)), **mode)
-    notes.call(write, (places, values), mode, target)
+    made = copied(notes, StandIn(notes, result, result), b, casting="unsafe")
+    return copied(notes, made, a, where=condition, casting="unsafe")
 
 
 # Functions that write to `out` and take no other memory, and those noted in ways of their own.
@@ -366,7 +360,7 @@ WITH_OUT = {
 SPECIAL: dict[Any, Callable[..., Any]] = {
     numpy.copyto: copied,
     numpy.where: chosen,
-    numpy.put: functools.partial(put, numpy.put),
+    numpy.put: functools.partial(filled, numpy.put),
 }
 # Those that take what they write as their first argument.
 OUT_FIRST = (numpy.copyto, numpy.put, numpy.subtract.at)
