@@ -10,7 +10,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from nanotorch.backend import HOST, MODULES, Array
+from nanotorch.backend import HOST, Array
 from nanotorch.compile.calls import Call, Choice, Done, Joint, View, reduction
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.pieces import Pass
@@ -194,10 +194,9 @@ def chained(steps: Sequence[Any], moving: set[int]) -> list[Any]:
 
 def is_view(step: Any) -> bool:
     """Whether a step only shows memory of its operand."""
-    if not isinstance(step, Kernel):
-        return isinstance(step, View)
-    roots = [root_of(a) for a in step.operands if type(a) in MODULES]
-    return not step.into_existing and root_of(step.out) in roots
+    if isinstance(step, Kernel):
+        return not step.into_existing and step.shares
+    return isinstance(step, View)
 
 
 def arrays_of(step: Any) -> list[Array]:
@@ -205,7 +204,7 @@ def arrays_of(step: Any) -> list[Array]:
     if isinstance(step, Done):
         step = step.kernel
     if isinstance(step, Kernel):
-        return [a for a in (*step.operands, step.out) if type(a) in MODULES]
+        return [*step.arrays, step.out]
     if isinstance(step, Call):
         return [*step.arrays, step.out]
     if isinstance(step, Joint):

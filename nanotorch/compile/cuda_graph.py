@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -96,7 +95,6 @@ class CudaPlan:
         self.arguments = len(record.inputs)
         self.touched = set(record.gradients)
         self.written = sorted(record.written_inputs)
-        self.where = {id(step): getattr(step, "where", None) for step in record.steps}
         self.sources: list[Any] = []  # of what the host moves: an argument's number, or an array
         self._split(record)
         # Memory that the step writes to: arguments, of which it reads copies, must not show it.
@@ -287,14 +285,8 @@ class CudaPlan:
     def _capture(self, count: int | None, inputs: list[Array], found: Sequence[Array]) -> None:
         """Captures the program, or notes and tells why that cannot be."""
         self.captures += 1
-        trouble: str | None = next(
-            (
-                f"{place_text(live.where)}{reason}"
-                for live in self.lives
-                if (reason := live.trouble(self.stage.place)) is not None
-            ),
-            None,
-        )
+        troubles = (live.trouble(self.stage.place) for live in self.lives)
+        trouble = next(filter(None, troubles), None)
         if self.captures > MOST_CAPTURES:
             trouble = f"it was captured {MOST_CAPTURES} times, each time for other terms or arrays"
         if trouble is None:
@@ -318,24 +310,23 @@ class CudaPlan:
         self, count: int | None, inputs: list[Array], found: Sequence[Array]
     ) -> tuple[Launch, Callable[[], None]]:
         """What is captured, and what it reads and leaves."""
-        if count is None:
+        stacked, outputs = inputs, found
+        if count is not None:
+            stacked = [None if a is None else graphs.slots_like(a, count) for a in inputs]
+            outputs = [graphs.dense_like(a, (count,)) for a in found]
+        launch = Launch(count, stacked, [graphs.Outlet(a) for a in outputs])
 
-            def one_step() -> None:
-                self.phase.slot = 0
-                self.program(*inputs)
-
-            return Launch(None, inputs, [graphs.Outlet(a) for a in found]), one_step
-        stacked = [None if a is None else graphs.slots_like(a, count) for a in inputs]
-        outputs = [graphs.dense_like(a, (count,)) for a in found]
-
-        def several() -> None:
-            for slot in range(count):
+        def work() -> None:
+            for slot in launch.slots:
                 self.phase.slot = slot
+                if count is None:
+                    self.program(*inputs)
+                    continue
                 made = self.program(*[None if a is None else a[slot] for a in stacked])
                 for target, source in zip(outputs, made, strict=True):
                     graphs.copy(target[slot], source)
 
-        return Launch(count, stacked, [graphs.Outlet(a) for a in outputs]), several
+        return launch, work
 
     def _line_of(self, error: BaseException) -> str:
         """The user's line that led to what a capture refuses."""
@@ -346,13 +337,9 @@ class CudaPlan:
                 text = self.plan.source[trace.tb_lineno - 1].strip()
             trace = trace.tb_next
         for line in self.plan.lines:
-            if line.source == text and line.step in self.where:
-                return f"{place_text(self.where[line.step])}{line.kernel}: "
-        called = re.search(r"live_\d+", text)
-        if called is None:
-            return ""
-        live: LiveCall = self.plan.constants[called[0]]
-        return f"{place_text(live.where)}{live.call.func.__name__}(): "
+            if line.source == text and line.where is not None:
+                return f"{place_text(line.where)}{line.kernel}: "
+        return ""
 
 
 def from_host(target: Array, source: Array) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 from nanotorch.autograd.walk import deposit, walk
 from nanotorch.backend import HOST, Array
 from nanotorch.compile.entries import Entry
-from nanotorch.compile.memory import root_of
 from nanotorch.compile.plan import Plan
 from nanotorch.compile.recorder import Kernel, Recorder
 from nanotorch.compile.source import Source
@@ -212,18 +211,10 @@ class Gradients:
 
 def new_arrays(recorder: Recorder, outputs: Sequence[Array]) -> list[Array]:
     """The outputs that kernels make for themselves, of which each leaf may get its own."""
-    outs = {
-        id(step.out)
-        for step in recorder.steps
-        if isinstance(step, Kernel) and not step.into_existing and not step.primitive.view
-        if root_of(step.out) not in [root_of(a) for a in step.operands if type(a) is HOST.ndarray]
-    }
-    fresh: dict[int, Array] = {}
-    for array in outputs:
-        is_whole = array.ndim > 0 and array.base is None and array.flags.c_contiguous
-        if is_whole and id(array) in outs:
-            fresh[id(array)] = array
-    return list(fresh.values())
+    kernels = [step for step in recorder.steps if isinstance(step, Kernel)]
+    made = {id(k.out) for k in kernels if not (k.into_existing or k.primitive.view or k.shares)}
+    whole = [a for a in outputs if a.ndim > 0 and a.base is None and a.flags.c_contiguous]
+    return list({id(a): a for a in whole if id(a) in made}.values())
 
 
 def same_bits(a: Array, b: Array) -> bool:

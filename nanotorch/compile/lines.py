@@ -35,6 +35,7 @@ class Line(NamedTuple):
     bytes: int = 0  # read and written
     otherwise: bool = False  # runs only where a branch goes another way than in the recording
     within: tuple[str, ...] = ()  # the kernels of a pass
+    where: Any = None  # the user's file and line
 
 
 def family_of(module: str) -> str:

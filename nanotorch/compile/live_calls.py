@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from nanotorch.backend import device, device_of
-from nanotorch.compile.recorder import Live, Recorder
+from nanotorch.compile.recorder import Live, Recorder, place_text
 from nanotorch.tensor import Tensor
 
 
@@ -50,8 +50,8 @@ class LiveCall:
             self.parts = make(*self.args, **self.call.keywords, slots=count) or UNDIVIDED
 
     def trouble(self, place: device) -> str | None:
-        """Why its launches cannot be captured; None where they can."""
-        name = self.func.__name__
+        """Why its launches cannot be captured, and the user's line; None where they can."""
+        name = f"{place_text(self.where)}{self.func.__name__}"
         if self.parts is UNDIVIDED:
             return f"{name}() cannot be taken apart: it has hooks"
         for leaf in Recorder.leaves_of(self.args[0]):

@@ -38,10 +38,10 @@ class Paths:
         # How entries of a form compute, which they share, while there are any.
         self.computations: Any = weakref.WeakValueDictionary()
 
-    def path_to(self, end: Entry) -> list[Entry]:
-        """The entries that lead to one, in order, itself the last."""
-        path = []
-        while end.before is not None:
+    def path(self) -> list[Entry]:
+        """The entries of the latest call, in order."""
+        path, end = [], self.latest
+        while end is not None and end.before is not None:
             path.append(end)
             end = end.before
         return path[::-1]

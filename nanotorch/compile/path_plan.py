@@ -19,27 +19,16 @@ class TimedMatcher(Matcher):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.took: dict[int, float] = {}  # seconds, by the identity of the entry
-        self.path: list[Entry] = []
-        self.roots: list[Entry] = []
 
     def __call__(self, *arguments: Any) -> Any:
         before, start = self.entry, time.perf_counter()
         out = super().__call__(*arguments)
         if self.entry is not before:
             self.took[id(self.entry)] = time.perf_counter() - start
-            self.path.append(self.entry)
         return out
 
-    def backward(self, root: Any) -> bool:
-        done = super().backward(root)
-        if done:
-            self.roots.append(root._entry)
-        return done
 
-
-def explained(
-    name: str, path: Sequence[Entry], roots: Sequence[Entry], seconds: dict[int, float]
-) -> Explanation:
+def explained(name: str, path: Sequence[Entry], seconds: dict[int, float]) -> Explanation:
     """What the entries of a path do, and its backward passes with their memory."""
     lines: list[Line] = []
     took: list[list[float]] = []
@@ -48,8 +37,8 @@ def explained(
         lines += entry.lines or [engine_line(entry)]
         took += [[] for _ in lines[len(took) :]]
         took[-1] += [seconds[id(entry)]] if id(entry) in seconds else []
-    for root in roots:
-        plan, offset, first = root.gradients.plan, len(lines), len(memory.blocks)
+    for plan in [root.gradients.plan for root in path if root.gradients]:
+        offset, first = len(lines), len(memory.blocks)
         memory.blocks += plan.memory.blocks
         memory.values += [
             v._replace(block=v.block + first, first=v.first + offset, last=v.last + offset)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nanotorch.backend import HOST, MODULES, Array
+from nanotorch.backend import HOST, Array
 from nanotorch.compile.chains import chained
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.program import REFERENCES, Program, Recorded, Slot, Step, last_uses
@@ -88,7 +88,7 @@ class Plan(Program):
                 root = root_of(step.out)
                 if root not in needed and (root in made or not step.into_existing):
                     continue
-                needed |= {root_of(a) for a in step.operands if type(a) in MODULES}
+                needed |= set(map(root_of, step.arrays))
             alive.append(step)
         return alive[::-1]
 
@@ -103,7 +103,7 @@ class Plan(Program):
         varying: list[Recorded] = []
         for step in steps:
             if isinstance(step, Kernel) and not step.into_existing:
-                arrays = [id(a) for a in step.operands if type(a) in MODULES]
+                arrays = list(map(id, step.arrays))
                 changes, constant = root_of(step.out) in written, step.primitive.constant
                 if constant or (arrays and self._fixed.issuperset(arrays) and not changes):
                     self._fixed.add(id(step.out))

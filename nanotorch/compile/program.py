@@ -25,7 +25,7 @@ from nanotorch.compile.calls import (
     calls_of,
     same_form,
 )
-from nanotorch.compile.chains import arrays_of as arrays_of
+from nanotorch.compile.chains import arrays_of, is_view
 from nanotorch.compile.lines import RANDOM, ROWS, Line, call_name, family_of
 from nanotorch.compile.memory import Memory, root_of
 from nanotorch.compile.pieces import Pass, Pieces
@@ -83,7 +83,7 @@ class Program(Source):
 
     def _varying(self, step: Any, notes: list[Note]) -> Iterator[Step]:
         """The notes of a kernel, without calls that make the same temporary in every replay."""
-        outside = {root_of(a) for a in step.operands if type(a) in MODULES}
+        outside = set(map(root_of, step.arrays))
         writes = Counter(root_of(note.out) for note in notes if isinstance(note, Call))
         for note in notes:
             if isinstance(note, Call):
@@ -110,13 +110,8 @@ class Program(Source):
     def notes(self, step: Kernel) -> list[Note] | None:
         """The calls of NumPy that a kernel makes; None where they are not known."""
         primitive = step.primitive
-        shares = any(root_of(a) == root_of(step.out) for a in arrays_of(step)[:-1])
-        if (
-            step.xp is not HOST
-            or step.promotes
-            or primitive is Clone
-            or (not primitive.in_place if step.into_existing else shares)
-        ):
+        fits = primitive.in_place if step.into_existing else not step.shares
+        if step.xp is not HOST or step.promotes or primitive is Clone or not fits:
             return None
         return calls_of(primitive.kernel, step.operands, step.attributes, step.out)
 
@@ -262,14 +257,13 @@ class Program(Source):
         """What `explain` says of a line: the kernel, or the call, that it stands for."""
         title, family = step.primitive.title(), family_of(step.primitive.__module__)
         shape, kind = arrays[-1].shape, arrays[-1].dtype.name
-        nbytes = sum(a.nbytes for a in arrays)
-        self.lines.append(Line(text, id(step), title, call, family, shape, kind, nbytes, made))
+        form = (shape, kind, sum(a.nbytes for a in arrays), made)
+        self.lines.append(Line(text, id(step), title, call, family, *form, where=step.where))
 
     def _kernel(self, step: Kernel, position: int, made: bool = False) -> list[str]:
         """The line of one kernel; nothing for a view of memory that stays where it is."""
         primitive, out, memory = step.primitive, step.out, self.memory
-        operands = [a for a in step.operands if type(a) in MODULES]
-        shares = not step.into_existing and any(root_of(a) == root_of(out) for a in operands)
+        operands, shares = step.arrays, is_view(step)
         if shares and not any(id(a) in self.moving for a in operands):
             values = [memory.place(a) if type(a) in MODULES else a for a in step.operands]
             y = primitive.kernel(step.xp, *values, **step.attributes)
@@ -310,8 +304,7 @@ class Program(Source):
         """The kernel, with the casts that the operands need before it and the result after it."""
         primitive = step.primitive
         if not step.promotes and (primitive.in_place or not step.into_existing):
-            first = next((x for x in step.operands if type(x) in MODULES), step.out)
-            return kernel_of(primitive, step.xp, first)
+            return kernel_of(primitive, step.xp, arrays_of(step)[0])
 
         def cast_around(xp: Any, *operands: Any, out: Array, **attributes: Any) -> None:
             first = next(x for x in operands if type(x) in MODULES)
@@ -341,7 +334,7 @@ class Program(Source):
             self.memory.places[id(step.result)] = place = step.result.copy("K")
             copy = self.constant("copy", lambda value: place.__setitem__(..., value._array))
             call = f"{copy}({call})"
-        self.lines.append(Line(call, id(step), call_name(step.call)))
+        self.lines.append(Line(call, id(step), call_name(step.call), where=step.where))
         return [*lines, call]
 
     # --- names ------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from nanotorch.autograd.inplace import go_on_writing
 from nanotorch.autograd.rings import SILENCE, Listener, Ring, Rings, modes, with_ring, without_ring
 from nanotorch.backend import HOST, MODULES, Array, array_module, device, device_of, promote
 from nanotorch.backend.halves import is_half
+from nanotorch.compile.memory import root_of
 from nanotorch.compile.stacks import mapped
 from nanotorch.node import Node, Traced
 from nanotorch.ops.casting import Clone
@@ -62,6 +63,16 @@ class Kernel(NamedTuple):
     into_existing: bool
     promotes: bool
     where: Where | None = None  # the user's line that led to it
+
+    @property
+    def arrays(self) -> list[Array]:
+        """Those among its operands."""
+        return [a for a in self.operands if type(a) in MODULES]
+
+    @property
+    def shares(self) -> bool:
+        """Whether its output is memory of an operand."""
+        return root_of(self.out) in map(root_of, self.arrays)
 
 
 class Recorder(Ring, Listener):

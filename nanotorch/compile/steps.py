@@ -73,7 +73,7 @@ class Step(Compiled):
             result = self._function(*args, **kwargs)
         finally:
             matcher.close(rings)
-        return result, explained(self._name, matcher.path, matcher.roots, matcher.took)
+        return result, explained(self._name, self._paths.path(), matcher.took)
 
     def plan(self) -> Explanation:
         """What the latest call's path consists of; nothing is run.
@@ -82,9 +82,7 @@ class Step(Compiled):
         """
         if self._paths.latest is None:
             raise RuntimeError(f"explain: {self._name} was not called yet; call it once first")
-        path = self._paths.path_to(self._paths.latest)
-        roots = [entry for entry in path if entry.gradients]
-        return explained(self._name, path, roots, {})
+        return explained(self._name, self._paths.path(), {})
 
     def explain(self, *args: Any, **kwargs: Any) -> Explanation:
         """Calls the function once more, with a stopwatch, and says what takes how long.

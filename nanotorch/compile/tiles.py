@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from nanotorch.backend import HOST, MODULES, Array
+from nanotorch.backend import HOST, Array
 from nanotorch.compile.calls import Call
 from nanotorch.compile.chains import is_view
 from nanotorch.compile.lines import ROWS as FAMILY
@@ -52,7 +52,7 @@ class Tiles(Pass):
 
     def divide(self) -> None:
         """Sorts the arrays, and divides the rows, once all kernels are here."""
-        operands = [a for k in self.within for a in arrays_among(k.operands)]
+        operands = [a for k in self.within for a in k.arrays]
         outs = [k.out for k in self.within]
         arrays = {id(a): a for a in (*operands, *outs)}.values()
         rows = [a for a in arrays if self.kind(a) == ROWS]
@@ -135,7 +135,7 @@ def tiled(record: Recorder, steps: Sequence[Any], outputs: Iterable[Array]) -> l
                 return None
             (after if sealed else before).append(step)
             continue
-        arrays = arrays_among(step.operands)
+        arrays = step.arrays
         roots = set(map(root_of, arrays))
         kind = role(step, [tiles.kind(a) for a in step.operands], tiles.rows)
         late = sealed or bool(changed & roots)
@@ -191,10 +191,6 @@ def added(parts: Sequence[Array]) -> Array:
     for part in parts[1:]:
         HOST.add(parts[0], part, out=parts[0])
     return parts[0]
-
-
-def arrays_among(values: Iterable[Any]) -> list[Array]:
-    return [a for a in values if type(a) in MODULES]
 
 
 def batch_of(record: Recorder, steps: Sequence[Any]) -> tuple[int, dict[int, Array]] | None:
