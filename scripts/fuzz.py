@@ -22,6 +22,7 @@ from fuzzing import CornerProgram, Difference, Program, shrunk
 from fuzzing_modules import ModuleProgram
 
 import nanotorch
+from nanotorch import sampling
 from nanotorch.backend import register_cuda_module
 
 
@@ -39,6 +40,7 @@ def main() -> int:
     if options.look_alike:
         register_look_alike()
     nanotorch.set_default_device(options.device)
+    sampling.default_cuda_engine = lambda place: sampling.default_engine  # the numbers of the CPU
     torch.set_num_threads(1)
     started, found = time.perf_counter(), 0
     kind = CornerProgram if options.corners else ModuleProgram if options.modules else Program

@@ -2106,3 +2106,19 @@ def test_an_infinite_logit_is_right_or_infinitely_wrong_on_each_device(
 def test_the_next_half_is_a_half() -> None:
     x = nt.ones(2, dtype=nt.float16)
     assert nt.nextafter(x, nt.zeros(2, dtype=nt.float16)).tolist() == [1 - 2**-11] * 2
+
+
+ON_THE_DEVICE_THEY_NEED: dict[str, Callable[[], Any]] = {
+    "pack_padded_sequence": lambda: nt.nn.utils.rnn.pad_packed_sequence(
+        nt.nn.utils.rnn.pack_padded_sequence(nt.ones(3, 2, 1), [3, 1])
+    ),
+    "dropout of attention on the CPU": lambda: nt.nn.functional.scaled_dot_product_attention(
+        *nt.ones(3, 1, 2, 4, device="cpu"), dropout_p=0.5
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ON_THE_DEVICE_THEY_NEED)
+def test_a_default_device_leaves_the_library_its_own_tensors(name: str, cuda: str) -> None:
+    with nt.device("cuda"):
+        ON_THE_DEVICE_THEY_NEED[name]()

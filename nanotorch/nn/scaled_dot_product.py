@@ -424,7 +424,7 @@ def scaled_dot_product_attention(
         return result
     seed = None
     if dropout_p:
-        seed = empty((2,), dtype=int64).random_()
+        seed = empty((2,), dtype=int64, device=query.device).random_()
     inputs = [_four_dimensional(x, batch) for x in (query, key, value)]
     mask = None if attn_mask is None else _four_dimensional(attn_mask, batch)
     options = {"causal": bool(is_causal), "scale": scale, "dropout": float(dropout_p)}

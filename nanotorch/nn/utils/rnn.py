@@ -122,14 +122,14 @@ def pack_padded_sequence(
             "`lengths` array must be sorted in decreasing order when `enforce_sorted` is True. You "
             "can pass `enforce_sorted=False` to pack_padded_sequence and/or pack_sequence."
         )
-    sizes = as_tensor([sum(n > step for n in numbers) for step in range(numbers[0])])
+    sizes = as_tensor([sum(n > step for n in numbers) for step in range(numbers[0])], device="cpu")
     data = padded[: numbers[0]][_present(sizes, len(numbers), input.device)]
     return PackedSequence(data, sizes, order)
 
 
 def _present(batch_sizes: Tensor, batch: int, device: Any) -> Tensor:
     """Which of the (steps, sequences) have an element."""
-    places = arange(batch)
+    places = arange(batch, device=batch_sizes.device)
     mask: Tensor = places.unsqueeze(0) < batch_sizes.unsqueeze(1)
     return mask.to(device)
 
@@ -154,7 +154,7 @@ def pad_packed_sequence(
     shape = (total_length or steps, batch, *data.shape[1:])
     padded = data.new_full(shape, padding_value)
     padded[:steps][present] = data
-    lengths = (arange(batch).unsqueeze(0) < sizes.unsqueeze(1)).sum(0)
+    lengths = (arange(batch, device=sizes.device).unsqueeze(0) < sizes.unsqueeze(1)).sum(0)
     if back is not None:
         padded, lengths = padded.index_select(1, back), lengths[back.cpu()]
     return (padded.transpose(0, 1) if batch_first else padded), lengths
