@@ -19,7 +19,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 
 
 import torch
 from fuzzing import CornerProgram, Difference, Program, shrunk
-from fuzzing_modules import ModuleProgram
+from fuzzing_modules import ModuleProgram, StepProgram
 
 import nanotorch
 from nanotorch import sampling
@@ -32,6 +32,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the number of the first program")
     parser.add_argument("--corners", action="store_true", help="programs at the corners")
     parser.add_argument("--modules", action="store_true", help="layers, optimizers and schedules")
+    parser.add_argument("--steps", action="store_true", help="compiled steps beside eager ones")
     parser.add_argument("--length", type=int, default=20, help="lines per program")
     parser.add_argument("--keep-going", type=int, default=1, help="stop after so many differences")
     parser.add_argument("--device", default="cpu", help="where NanoTorch runs: cpu or cuda")
@@ -43,7 +44,8 @@ def main() -> int:
     sampling.default_cuda_engine = lambda place: sampling.default_engine  # the numbers of the CPU
     torch.set_num_threads(1)
     started, found = time.perf_counter(), 0
-    kind = CornerProgram if options.corners else ModuleProgram if options.modules else Program
+    kinds = {"corners": CornerProgram, "modules": ModuleProgram, "steps": StepProgram}
+    kind = next((kinds[name] for name in kinds if getattr(options, name)), Program)
     for number in range(options.first, options.first + options.programs):
         program = kind(random.Random(number), torch)
         try:

@@ -325,7 +325,7 @@ class Program:
     def run_line(self, line: str) -> None:
         self.lines.append(line)
         code = compile(line, "<program>", "exec")
-        theirs, ours = (attempt(code, space) for space in (self.theirs, self.ours))
+        theirs, ours = (self.attempt(code, space) for space in (self.theirs, self.ours))
         if nanotorch.get_default_device().type == "cuda":
             ours = attempt("t.cuda.synchronize()", self.ours) or ours  # of indices it tells late
             written = re.search(r"\[(\d+(?:, \d+)+)\]+ [-+*/]?= ", line)
@@ -364,7 +364,7 @@ class Program:
             )
         if theirs is None:
             self.gradients()
-        elif "backward" in line or "grad(" in line or "ZeroDivision" in str(theirs):
+        elif "backward" in line or re.search(r"\bgrad\(", line) or "ZeroDivision" in str(theirs):
             self.over = True  # what a walk that fails leaves behind is nobody's promise
             return
         name = line.removeprefix("with t.no_grad(): ").split(" = ")[0]
@@ -376,6 +376,10 @@ class Program:
         """Takes up a variable that the last line assigned."""
         if name not in self.names and name[0] == "v":
             self.begin(name)
+
+    def attempt(self, code: Any, space: dict[str, Any]) -> Exception | None:
+        """Runs a line in one of the libraries; the error it raised, if any."""
+        return attempt(code, space)
 
     def gradients(self) -> None:
         """Turns what autograd.grad returned into variables."""

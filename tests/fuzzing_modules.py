@@ -546,7 +546,7 @@ SCHEDULE_STATEMENTS = templates("""
 R = @s.get_last_lr()
 @s.load_state_dict(@s.state_dict())
 @s.load_state_dict(copy.deepcopy(@s.state_dict()))
-R = sorted(@s.state_dict())
+R = sorted(k for k in @s.state_dict() if k[0] != '_')
 @s.load_state_dict(t.load(saved(@s.state_dict())))
 @s.step(<2|5>)
 R = @s.last_epoch
@@ -921,6 +921,11 @@ class ModuleProgram(Program):
             self.same_module(name, self.ours[name], self.theirs[name])
         for name in self.optimizers:
             ours, theirs = self.ours[name], self.theirs[name]
+            try:
+                theirs.state_dict()
+            except KeyError:  # a parameter with state was taken out of its group
+                self.over = True
+                return
             self.alike(f"{name}.state_dict()", *(ordered(o.state_dict()) for o in (ours, theirs)))
             self.alike(
                 f"{name} parameters",
@@ -1052,3 +1057,206 @@ def ordered(state: Any) -> Any:
     if any("func_evals" in values for values in state["state"].values()):
         return {"param_groups": groups}  # L-BFGS keeps its vectors otherwise
     return {**state, "param_groups": groups}
+
+
+# --- compiled steps -------------------------------------------------------------------------------
+
+STEPS = """
+def like(m, x):
+    with t.no_grad():
+        return t.randn_like(copy.deepcopy(m)(x))
+
+def training(m, o, loss, clip, late, none):
+    def step(x, k):
+        if not late:
+            o.zero_grad(none)
+        value = loss(m(x), k)
+        value.backward()
+        if clip:
+            U.clip_grad_norm_(m.parameters(), clip)
+        o.step()
+        if late:
+            o.zero_grad(none)
+        return value
+    return wrap(step)
+
+def gradients(m, loss):
+    def step(x, k):
+        value = loss(m(x), k)
+        value.backward()
+        return value, [p.grad for p in m.parameters()]
+    return wrap(step)
+
+def evaluation(m, loss):
+    def step(x, k):
+        with t.no_grad():
+            y = m(x)
+            return loss(y, k), y.argmax(-1)
+    return wrap(step)
+"""
+STEP_LOSSES = templates("""
+F.mse_loss(y, k$REDUCED)
+F.l1_loss(y, k)
+F.huber_loss(y, k<|, delta=0.3>)
+F.smooth_l1_loss(y, k<|, reduction='sum'>)
+F.cross_entropy(y, k.argmax(1)<|, label_smoothing=0.1><|, reduction='sum'>)
+F.cross_entropy(y, k.softmax(1))
+F.nll_loss(y.log_softmax(1), k.argmax(1))
+F.binary_cross_entropy_with_logits(y, k.sigmoid()<|, pos_weight=k.exp()>)
+F.binary_cross_entropy(y.sigmoid(), k.sigmoid())
+F.kl_div(y.log_softmax(-1), k.softmax(-1), reduction='batchmean')
+F.gaussian_nll_loss(y, k, k.exp())
+F.poisson_nll_loss(y, k.abs())
+F.soft_margin_loss(y, k.sign())
+F.cosine_similarity(y, k).mean()
+F.multi_margin_loss(y, k.argmax(1))
+(y * k).sum()
+(y - k).abs().max() + y.square().mean()
+y.logsumexp(-1).mean()
+F.dropout(y, 0.3).square().mean() + y[:1].sum()
+(y.tanh() * k).mean() + sum(p.square().sum() for p in M.parameters()) * 0.01
+""")
+BETWEEN = templates("""
+@m.train()
+@m.eval()
+@m.train(False)
+for p in list(@m.parameters())[:<1|2>]: p.requires_grad_(<False|True>)
+for p in list(@m.parameters())[-1:]: p.requires_grad_(<False|True>)
+@m.requires_grad_(True)
+for p in @m.parameters(): p.grad = None
+@m.zero_grad(<|set_to_none=False>)
+for p in list(@m.parameters())[:1]: p.grad = t.ones_like(p)
+for p in @m.parameters(): p.data.mul_(<0.5|0.9>)
+for p in @m.parameters(): p.data = p.data * 0.5
+@m.load_state_dict({k: v * 0.5 for k, v in @m.state_dict().items()}<|, assign=True>)
+@m.load_state_dict(t.load(saved(@m.state_dict())))
+for b in @m.buffers(): b.zero_()
+for n in @m.modules(): n.reset_parameters() if hasattr(n, 'reset_parameters') else None
+U.vector_to_parameters(U.parameters_to_vector(@m.parameters()) * 0.5, @m.parameters())
+@m.double()
+@m.float()
+@o.param_groups[<0|-1>]['lr'] = <0.05|0.2>
+@o.param_groups[0]['weight_decay'] = <0|0.1>
+@o.zero_grad()
+@o.step()
+@o.load_state_dict(copy.deepcopy(@o.state_dict()))
+@o.load_state_dict(t.load(saved(@o.state_dict())))
+@o.state.clear()
+R = @o.state_dict()
+R = [p.grad for p in @m.parameters()]
+R = U.clip_grad_norm_(@m.parameters(), 0.3)
+t.manual_seed(<0|1|2>)
+""")
+
+
+class StepProgram(ModuleProgram):
+    """A random program whose training and evaluation steps are compiled here, and eager there:
+    NanoTorch beside itself, bit for bit."""
+
+    def __init__(self, random: Random, torch: Any = None) -> None:
+        super().__init__(random, nanotorch)
+        self.pure = False
+        self.steps: list[tuple[str, str, str]] = []  # a step, its module and an input of it
+        self.states = {id(space): nanotorch.get_rng_state() for space in (self.ours, self.theirs)}
+        self.theirs["wrap"] = lambda f: f
+        self.ours["wrap"] = lambda f: nanotorch.compile(f, pure=self.pure)
+        for space in (self.ours, self.theirs):
+            exec(STEPS, space)
+
+    def run_line(self, line: str) -> None:
+        super().run_line(line)
+        self.pure = self.ours.get("pure", False)
+
+    def attempt(self, code: Any, space: dict[str, Any]) -> Exception | None:
+        nanotorch.set_rng_state(self.states[id(space)])
+        try:
+            return super().attempt(code, space)
+        finally:
+            self.states[id(space)] = nanotorch.get_rng_state()
+
+    def line(self) -> str:
+        if not self.lines:
+            return f"pure = {self.chance(0.5)}"
+        if len(self.lines) == 1 and self.chance(0.5):
+            return "t.set_default_dtype(t.float64)"
+        if self.waiting:
+            return self.waiting.pop(0)
+        if not self.names or (not self.steps and self.chance(0.05)):
+            return f"{self.fresh('v')} = {self.input()}"
+        if len(self.origin) < self.random.randrange(2, 5):
+            self.waiting += self.layer()
+        elif not self.steps or self.chance(0.03):
+            self.waiting += self.compiled()
+        elif self.schedules and self.chance(0.1):
+            return self.schedule_statement("@s.step(@k)")
+        elif self.chance(0.03):
+            self.waiting += self.schedule()
+        elif self.chance(0.45):
+            _, m, _ = self.pick(self.steps)
+            choices = [text for text in BETWEEN if self.optimizers or "@o" not in text]
+            return self.fill(str(self.pick(choices)), m=m)
+        else:
+            self.waiting += self.call()
+        return self.waiting.pop(0)
+
+    def compiled(self) -> list[str]:
+        """A module of the layers on the way to a tensor, its optimizer, and a step on them."""
+        lines = self.stack()
+        called = re.fullmatch(r"v\d+ = (m\d+)\((v\d+)\)", lines[-1])
+        if not called or not lines[0].startswith(called[1]):
+            return lines
+        m, x = called[1], called[2]
+        loss = self.fill(str(self.pick(STEP_LOSSES))).replace("M.", f"{m}.")
+        loss = f"({loss})" + (".sum()" if "'none'" in loss else "")
+        f, kind = self.fresh("f"), self.random.randrange(6)
+        if kind == 0:
+            lines.append(f"{f} = evaluation({m}, lambda y, k: {loss})")
+        elif kind == 1:
+            lines.append(f"{f} = gradients({m}, lambda y, k: {loss})")
+        else:
+            o = self.fresh("o")
+            text = self.fill(str(self.pick(OPTIMIZERS)), m=m, x=x)
+            lines.append(f"{o} = t.optim.{text}")
+            clip, late, none = self.pick((0, 0, 0.5)), self.chance(0.3), self.chance(0.7)
+            lines.append(f"{f} = training({m}, {o}, lambda y, k: {loss}, {clip}, {late}, {none})")
+        self.steps.append((f, m, x))
+        return lines
+
+    def call(self) -> list[str]:
+        """Calls of a step, with an input as it was or with another batch."""
+        f, m, x = self.pick(self.steps)
+        lines = []
+        if self.theirs[x].requires_grad and self.chance(0.9):  # no argument of a pure step does
+            lines.append(f"{x} = {x}.detach()")
+        if self.chance(0.3):
+            shape, new = self.shape(x), self.fresh("v")
+            other = (self.pick((1, 2, 3, 5)), *shape[1:])
+            whole = x in self.names and not self.theirs[x].is_floating_point()
+            lines.append(f"{new} = t.{'randint(0, 6, ' if whole else 'randn('}{other})")
+            x = new
+        k = self.fresh("v")
+        lines.append(f"{k} = like({m}, {x})")
+        return lines + [f"R = {f}({x}, {k})"] * self.pick((1, 2, 3))
+
+    def alike(self, name: str, ours: Any, theirs: Any) -> None:
+        if name == "LOG":
+            return
+        super().alike(name, ours, theirs)
+
+    def compare(self) -> None:
+        nanotorch.set_rng_state(self.states[id(self.ours)])
+        super().compare()
+        one, other = (self.states[id(space)].tolist() for space in (self.ours, self.theirs))
+        if not self.over and one != other:
+            self.fail("the states of the generators differ")
+
+    def same(self, name: str, ours: Any, theirs: Any) -> None:
+        # What a pure step returns is a copy outside of the graph.
+        fields = () if self.pure and name[0] == "R" else ("requires_grad", "is_leaf")
+        for field in ("dtype", "shape", *fields):
+            one, other = getattr(ours, field), getattr(theirs, field)
+            if one != other:
+                self.fail(f"{name}.{field}: compiled {one}, eager {other}")
+        one, other = array_of(ours), array_of(theirs)
+        if one.tobytes() != other.tobytes() and not numpy.array_equal(one, other, equal_nan=True):
+            self.fail(f"{name}: compiled\n{one}\neager\n{other}")

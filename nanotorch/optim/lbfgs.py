@@ -104,7 +104,7 @@ class LBFGS(Optimizer):
         if self._hooks:
             closure = self._before_step(closure)
         if closure is None:
-            raise ValueError(
+            raise TypeError(
                 "LBFGS.step needs a closure that returns the loss, since it asks for it often"
             )
         self._step_count += 1
