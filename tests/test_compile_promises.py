@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import functools
 import gc
+import itertools
 import os
 import random
 import threading
@@ -912,3 +913,50 @@ def test_a_step_is_matched_in_a_thread_that_has_set_one_mode_before(mode: Any) -
     thread.start()
     thread.join()
     assert seen and "by the engine" not in seen[0]
+
+
+# Models with several leaves of the same cotangent.
+ALIKE: dict[str, Callable[[], tuple[Any, list[Any]]]] = {
+    "RNNCell": lambda: of_modules(nn.RNNCell(3, 2)),
+    "LSTM": lambda: of_modules(nn.LSTM(3, 2)),
+    "two linears": lambda: of_modules(nn.Linear(3, 2), nn.Linear(3, 2)),
+    "a sum": lambda: of_leaves(2, 3),
+    "a sum of rows": lambda: of_leaves(3),
+}
+
+
+def of_modules(*modules: Any) -> tuple[Any, list[Any]]:
+    def forward(x: Any) -> Any:
+        results = [module(x) for module in modules]
+        return sum(y[0] if isinstance(y, tuple) else y for y in results)
+
+    return forward, [p for module in modules for p in module.parameters()]
+
+
+def of_leaves(*shape: int) -> tuple[Any, list[Any]]:
+    leaves = [nt.randn(shape, requires_grad=True) for _ in range(3)]
+    return lambda x: x + leaves[0] + leaves[1] - leaves[2], leaves
+
+
+@pytest.mark.parametrize("pure", [False, True])
+@pytest.mark.parametrize("name", ALIKE)
+def test_each_leaf_has_a_gradient_of_its_own(name: str, pure: bool) -> None:
+    seen: list[Any] = []
+    for compiled in (False, True):
+        nt.manual_seed(0)
+        forward, leaves = ALIKE[name]()
+
+        def step(x: Any, forward: Any = forward, leaves: Any = leaves) -> Any:
+            for leaf in leaves:
+                leaf.grad = None
+            forward(x).square().sum().backward()
+            nn.utils.clip_grad_norm_(leaves, 0.1)
+
+        run = nt.compile(step, pure=pure) if compiled else step
+        seen.append([])
+        for _ in range(4):
+            run(nt.ones(2, 3))
+            seen[-1].append([leaf.grad.tolist() for leaf in leaves])
+        arrays = [leaf.grad.numpy() for leaf in leaves]
+        assert not any(np.shares_memory(a, b) for a, b in itertools.pairwise(arrays))
+    assert seen[0] == seen[1]

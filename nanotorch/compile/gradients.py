@@ -210,11 +210,11 @@ class Gradients:
 
 
 def new_arrays(recorder: Recorder, outputs: Sequence[Array]) -> list[Array]:
-    """The outputs that kernels make for themselves, of which each leaf may get its own."""
+    """The outputs that kernels make for themselves, of which one leaf may get its own."""
     kernels = [step for step in recorder.steps if isinstance(step, Kernel)]
     made = {id(k.out) for k in kernels if not (k.into_existing or k.primitive.view or k.shares)}
     whole = [a for a in outputs if a.ndim > 0 and a.base is None and a.flags.c_contiguous]
-    return list({id(a): a for a in whole if id(a) in made}.values())
+    return [a for a in whole if id(a) in made and sum(a is other for other in outputs) == 1]
 
 
 def same_bits(a: Array, b: Array) -> bool:
