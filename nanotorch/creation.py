@@ -24,7 +24,6 @@ from nanotorch.backend import (
     on_device_of,
     order_of_memory,
     result_type,
-    signed_zero,
     to_device,
 )
 from nanotorch.backend.dtypes import bool_, int64
@@ -86,8 +85,7 @@ def filled(
         if type(value) is int and value == 0:  # in a tenth of the time of `full`
             array = module.zeros(wanted, kind)
         else:
-            value = fitting(value, kind)
-            array = signed_zero(module, module.full(wanted, value, kind), value)
+            array = module.full(wanted, fitting(value, kind), kind)
     return finished(array, requires_grad)
 
 

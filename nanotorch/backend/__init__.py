@@ -37,7 +37,6 @@ from nanotorch.backend.devices import (
     plus as plus,
     register_cuda_module as register_cuda_module,
     set_default_device as set_default_device,
-    signed_zero as signed_zero,
     to_device as to_device,
 )
 from nanotorch.backend.dtypes import (

@@ -256,13 +256,6 @@ def add_into(a: Array, b: Array) -> Array:
     return a
 
 
-def signed_zero(xp: Any, array: Array, value: Any) -> Array:
-    """An array that was filled with a value; where that is -0.0, CuPy has set all bytes to 0."""
-    if xp is not numpy and str(value) == "-0.0":
-        xp.negative(array, out=array)
-    return array
-
-
 def to_device(array: Array, place: device, non_blocking: bool = False) -> Array:
     """The array on that device; the same array if it is there already.
 

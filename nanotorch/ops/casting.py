@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from nanotorch.backend import (
+    HOST,
     Array,
     array_module,
     as_dtype,
@@ -17,7 +18,6 @@ from nanotorch.backend import (
     dtypes,
     fitting,
     order_of,
-    signed_zero,
     to_device,
 )
 from nanotorch.backend.errors import check_shape
@@ -238,10 +238,11 @@ class FullLike(Primitive):
     @staticmethod
     def kernel(xp: Any, x: Array, *, value: float, out: Array | None = None) -> Array:
         if out is None:
-            out = xp.full(x.shape, value, x.dtype)
-        else:
-            out.fill(value)
-        return signed_zero(xp, out, value)
+            return xp.full(x.shape, value, x.dtype)
+        out.fill(value)
+        if xp is not HOST and str(value) == "-0.0":  # for which CuPy sets all bytes to 0
+            xp.negative(out, out=out)
+        return out
 
 
 def zeros_like(x: Any) -> Any:

@@ -103,15 +103,9 @@ def in_order(a: Any, axis: int = -1, kind: Any = None) -> Any:
     return numpy.take_along_axis(a, sorting_order(a, axis), axis)
 
 
-def with_zeros(shape: Any, fill_value: Any, *others: Any, **options: Any) -> Any:
-    """Zeros are set byte by byte."""
-    is_zero = isinstance(fill_value, float) and fill_value == 0
-    return numpy.full(shape, 0.0 if is_zero else fill_value, *others, **options)
-
-
 AS_IN_CUPY: dict[str, Callable[..., Any]] = {
     "floor_divide": floored, "remainder": left, "fmod": left_by_trunc, "argsort": sorting_order,
-    "sort": in_order, "full": with_zeros,
+    "sort": in_order,
 }  # fmt: skip
 
 

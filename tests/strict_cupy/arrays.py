@@ -467,6 +467,8 @@ def method(name: str) -> Callable[..., Any]:
             y = self._host.diagonal(*arguments, **options)
             y.flags.writeable = True
             return wrap(y if y.size else y.copy(), inputs if y.size else [])
+        if name == "fill" and isinstance(arguments[0], float) and arguments[0] == 0:
+            arguments = (0.0,)  # it sets all bytes to 0
         plain = {k: v for k, v in options.items() if v is not None}
 
         def run(host: Any, *given: Any, **named: Any) -> Any:
