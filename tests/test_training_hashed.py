@@ -284,10 +284,10 @@ def test_texts_in_any_number_have_the_buckets_that_they_have_in_memory(
     ending: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     polars = pytest.importorskip("polars")
-    for module in ("streams", "text_files"):
+    for module in ("cells", "conversion", "streams"):
         monkeypatch.setattr(f"nanotorch.training.data.{module}.MOST_TEXTS", most)
-    monkeypatch.setattr("nanotorch.training.data.text_files.AT_ONCE", 64)
-    monkeypatch.setattr("nanotorch.training.data.text_files.BYTES_AT_ONCE", 1000)
+    monkeypatch.setattr("nanotorch.training.data.conversion.AT_ONCE", 64)
+    monkeypatch.setattr("nanotorch.training.data.polars_text.BYTES_AT_ONCE", 1000)
     monkeypatch.setattr("nanotorch.training.data.streams.BLOCK", 4)
     random = np.random.default_rng(3)
     names: list[Any] = [f"u{n}" for n in random.integers(0, 300, ROWS)]

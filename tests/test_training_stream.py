@@ -534,8 +534,10 @@ TEXTS = {
     "numbers far below text": "".join(f"{i},{'?' if i < 300 else i},{i % 2}\n" for i in range(400)),
     "quoted": "".join(f'{i},"a, {i % 4}",{i % 2}\n' for i in range(400)),
     "blank lines": "".join(f"{i},{i % 5},{i % 2}\n{'' if i % 90 else chr(10)}" for i in range(400)),
+    "delimiters alone": "".join(f"{i},{'abc'[i % 3]},{i % 2}\n,,\n" for i in range(400)),
     "no last newline": "".join(f"{i},{'abc'[i % 3]},{i % 2}\n" for i in range(400))[:-1],
     "line ends of Windows": "".join(f"{i},{'abc'[i % 3]},{i % 2}\r\n" for i in range(400)),
+    "numbers below text": "".join(f"{i},{'u' if i < 200 else i % 7},{i % 2}\n" for i in range(400)),
     "numbers written in words": "".join(f'{i},"1,{i:03}",{i % 2}\n' for i in range(400)),
 }
 
@@ -549,9 +551,14 @@ def test_text_is_converted_in_pieces_to_what_it_is_in_memory(
         pytest.importorskip("polars")
     else:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    sizes = {"AT_ONCE": 50, "BYTES_AT_ONCE": 700, "WORTH_IT": 0, "WORTH_IMPORT": 0}
+    sizes = {
+        "conversion.AT_ONCE": 50,
+        "polars_text.BYTES_AT_ONCE": 700,
+        "text_files.WORTH_IT": 0,
+        "text_files.WORTH_IMPORT": 0,
+    }
     for key, value in sizes.items():
-        monkeypatch.setattr(f"nanotorch.training.data.text_files.{key}", value)
+        monkeypatch.setattr(f"nanotorch.training.data.{key}", value)
     monkeypatch.setattr("nanotorch.training.data.layout.BLOCK", 64)
     Path("d.csv").write_text("a,b,y\n" + TEXTS[name], newline="")
     whole = read_table("d.csv", Data(source="d.csv"))
@@ -587,7 +594,7 @@ def test_parquet_is_converted_in_pieces_to_what_it_is_in_memory(
     truth = random.random(1000) > 0.5
     frame = polars.DataFrame({"a": letters, "b": days, "c": numbers, "y": truth})
     frame.write_parquet("d.parquet", row_group_size=100)
-    monkeypatch.setattr("nanotorch.training.data.streams.BLOCK", 10)
+    monkeypatch.setattr("nanotorch.training.data.conversion.AT_ONCE", 160)
     whole = read_table("d.parquet", Data(source="d.parquet"))
     pieces = open_table("d.parquet", Data(source="d.parquet", memory="5 kB"))
     assert isinstance(pieces, StreamedTable)
@@ -612,7 +619,7 @@ def test_runs_on_converted_files_end_as_those_in_memory(ending: str) -> None:
 
 def test_a_column_of_too_many_texts_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     polars = pytest.importorskip("polars")
-    for module in ("streams", "text_files"):
+    for module in ("cells", "conversion", "streams"):
         monkeypatch.setattr(f"nanotorch.training.data.{module}.MOST_TEXTS", 100)
     columns = {"x": np.arange(500.0) % 7, "id": [f"id{at}" for at in range(500)]}
     frame = polars.DataFrame({**columns, "y": np.arange(500) % 2})

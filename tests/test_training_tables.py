@@ -20,7 +20,7 @@ from nanotorch.training import exit_code, fit, read_request
 from nanotorch.training.commands import COMMANDS
 from nanotorch.training.config.sections import Data
 from nanotorch.training.data.columns import GAP, OTHER
-from nanotorch.training.data.frames import numbers_by_polars
+from nanotorch.training.data.polars_text import numbers_by_polars
 from nanotorch.training.data.prepare import Prepared, prepare
 from nanotorch.training.data.tables import Table, read_table
 from nanotorch.training.data.text_files import _numbers, read_text_table, text_chunks
@@ -314,7 +314,7 @@ def test_polars_and_the_reader_of_its_own_agree(monkeypatch: pytest.MonkeyPatch)
 
 
 def read_by(who: str, content: bytes, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, bool]:
-    """What is read out of a file, or the error; and whether polars read it at once."""
+    """What is read out of a file, or the error; and whether polars read it, and no other tried."""
     Path("n.csv").write_bytes(content)
     least = 0 if who == "polars" else 2**60
     others = []  # readers that come next
@@ -367,7 +367,7 @@ LARGE_TABLES = {
     "spaces": (b"a,b\n1, 2\n3 ,4\n", True),
     "quotes": (b'a,b\n1,"2"\n3,4\n', False),
     "thousands": (b"a;b\n1;2,345.5\n3;4\n", True),
-    "decimal commas": (b"a;b\n1,5;2,5\n3,5;4,5\n", False),
+    "decimal commas": (b"a;b\n1,5;2,5\n3,5;4,5\n", True),
     "no plain numbers": (b"a,b\n1,0x10\n2,1_0\n", True),
     "digits of another script": ("a,b\n1,١\n2,3\n".encode(), True),
     "a zero byte": (b"a,b\n1,2\n3,\x004\n", False),
@@ -383,7 +383,11 @@ LARGE_TABLES = {
     "names that come again below others": (b"a,b\n" + 4 * b"u,x\n" + b"a,b\nv,y\n", False),
     "names that come again": (b"a,b\nu,x\nv,y\na,b\n", False),
     "text that is no UTF-8": (b"a,b\n1,\xe9\n2,v\n", False),
-    "text far below numbers": (b"a,b\n" + 20_000 * b"1,2\n" + b"3,u\n", False),
+    "text far below numbers": (b"a,b\n" + 20_000 * b"1,2\n" + b"3,u\n", True),
+    "words for missing far below": (b"a,b\n" + 20_000 * b"1,2\n" + b" 3,NA\n4 , \n", True),
+    "a gap in a first column of words": (b"a,b,c\nu,1,x\n,,\nNA,2,y\nv,,z\n", False),
+    "words for gaps alone in a row": (b"a,b,c\nu,1,x\nNA,?,-\nNA,2,y\nv,,z\n", False),
+    "words for gaps": (b"a,b,c\nu,1,x\nNA,?,x\nNA,2,y\nv,,z\n", True),
     "no UTF-8 far below": (b"a,b\n" + 20_000 * b"1,u\n" + b"3,\xe9\n", False),
     "an infinity beside text": (b"a,b\n1,u\n-inf,v\n-nan,w\n", True),
     "a huge cell": (b"a,b\n1,0." + 10_000 * b"3" + b"\n3,4\n", True),
@@ -447,7 +451,7 @@ def test_pieces_are_the_same_whichever_reader_takes_them(
     pytest.importorskip("polars")
     content, rows_of_polars = PIECES[kind]
     Path("n.csv").write_bytes(content)
-    monkeypatch.setattr("nanotorch.training.data.text_files.BYTES_AT_ONCE", 700)
+    monkeypatch.setattr("nanotorch.training.data.polars_text.BYTES_AT_ONCE", 700)
     read = []
 
     def numbers(*arguments: Any) -> Any:

@@ -336,8 +336,11 @@ def _delimiter(path: Path, lines: list[str]) -> str:
 
 def _is_whole(cell: str) -> bool:
     """Whether a cell does not look like several that another delimiter would part."""
-    if is_number(cell) or is_number(cell.replace(",", ".", 1)):
+    try:
+        float(cell.replace(",", ".", 1))
         return True
+    except ValueError:
+        pass
     words = cell.split()
     if len(words) > 1 and all(is_number(word.replace(",", ".", 1)) for word in words):
         return date_format([cell]) is not None

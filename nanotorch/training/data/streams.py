@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import glob
 import math
 import os
 import re
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,29 +16,14 @@ from numpy.typing import NDArray
 
 from nanotorch import datasets
 from nanotorch.training.config.sections import Reading
-from nanotorch.training.data.frames import frame_batches, parquet_size
-from nanotorch.training.data.hashing import buckets_wanted, numbers_of_cells
-from nanotorch.training.data.row_files import MatrixWriter, RowFile
+from nanotorch.training.data.cells import MOST_TEXTS
+from nanotorch.training.data.conversion import convert_parquet, convert_text
+from nanotorch.training.data.copies import Facts, converted, text_keys
+from nanotorch.training.data.frames import parquet_size
+from nanotorch.training.data.hashing import buckets_wanted
+from nanotorch.training.data.row_files import RowFile
 from nanotorch.training.data.tables import TEXT, Numbers, Table, read_table, translated
-from nanotorch.training.data.text_files import (
-    MOST_TEXTS,
-    content_digest,
-    convert_text,
-    copy_keys,
-    copy_paths,
-    facts_of_copy,
-    keep_copy,
-)
 from nanotorch.training.data.values import is_number
-from nanotorch.training.errors import InputError, RunFailure
-from nanotorch.training.exits import say
-from nanotorch.training.files import remove_left_behind
-
-fcntl: Any
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 BLOCK = 4096  # rows read together
 TOGETHER = 16  # blocks that are shuffled together
@@ -178,113 +160,12 @@ def open_table(source: str, data: Reading) -> Table:
             return _streamed(source, {"names": names}, file, data)
     elif ending == ".parquet":
         if math.prod(parquet_size(path)) * 8 > memory:
-            return _copied(path, data, {"parquet": True}, _convert_parquet)
+            copy = converted(path, data, {"parquet": True}, convert_parquet)
+            return _streamed(str(path), *copy, data)
     elif ending in TEXT and path.stat().st_size > memory:
-        return _copied(path, data, copy_keys(data), _convert_text)
+        copy = converted(path, data, text_keys(data), convert_text)
+        return _streamed(str(path), *copy, data)
     return read_table(source, data)
-
-
-Facts = dict[str, Any]
-Convert = Callable[[Path, Reading, MatrixWriter], Facts]
-
-
-def _copied(path: Path, data: Reading, keys: Facts, convert: Convert) -> StreamedTable:
-    """The table of a file through a copy of it, which is kept beside it unless `data.cache` is
-    off or the folder cannot be written to."""
-    array_path, _ = copy_paths(path)
-    with _alone_at(path):
-        facts = facts_of_copy(path, keys) if data.cache else None
-        if facts is not None:
-            with contextlib.suppress(InputError):
-                file = RowFile(array_path, str(path))
-                if [len(file), file.columns] == facts["shape"]:
-                    return _streamed(str(path), facts, file, data)
-        say(f"{path}: larger than data.memory: it is converted in pieces", aside=True)
-        before = path.stat()
-        beside = data.cache and os.access(path.parent, os.W_OK)
-        if beside:
-            remove_left_behind(path.parent, glob.escape(path.name))
-        folder = path.parent if beside else None
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=folder)
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            writer = MatrixWriter(temporary)
-            with contextlib.closing(writer):
-                facts = convert(path, data, writer)
-            now = path.stat()
-            if (now.st_mtime_ns, now.st_size) != (before.st_mtime_ns, before.st_size):
-                raise RunFailure(f"{path}: the file was changed while it was read; start again")
-            file = RowFile(temporary, str(path))
-            if not len(file):
-                raise InputError(f"{path}: there are no rows")
-            if beside:
-                facts |= {"keys": keys, "digest": content_digest(path)}
-                facts |= {"shape": [len(file), file.columns], "dtype": file.dtype.name}
-                keep_copy(path, temporary, facts)
-        finally:
-            temporary.unlink(missing_ok=True)  # what is open stays there to be read
-    return _streamed(str(path), facts, file, data)
-
-
-@contextlib.contextmanager
-def _alone_at(path: Path) -> Iterator[None]:
-    """Let one process at a time convert a file, where the system can lock it."""
-    with path.open("rb") as file:
-        if fcntl is not None:
-            with contextlib.suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _convert_text(path: Path, reading: Reading, into: MatrixWriter) -> Facts:
-    text = convert_text(path, reading, into)
-    rest = {"lines": text.lines, "notes": text.notes, "guesses": text.guesses}
-    rest["crowded"] = text.crowded
-    return {"names": text.names, "categories": text.categories, **rest}
-
-
-def _convert_parquet(path: Path, reading: Reading, into: MatrixWriter) -> Facts:
-    """Texts are written in the order in which they come at first, and sorted in a second pass."""
-    places: dict[str, dict[str, int]] = {}
-    crowded: dict[str, int] = {}  # columns of too many texts, and the rows before they were
-    names: list[str] = []
-    for names, values, categories in frame_batches(path, BLOCK * TOGETHER):
-        if not into.columns:
-            into.begin(len(names))
-        for at, name in enumerate(names):
-            if name in categories:
-                known = places.setdefault(name, {})
-                if name in crowded:  # whose later rows are the numbers that stand for the texts
-                    codes = numbers_of_cells(categories[name], ())
-                else:
-                    codes = np.array([known.setdefault(t, len(known)) for t in categories[name]])
-                    if len(known) > MOST_TEXTS:
-                        crowded[name] = into.rows + len(values)
-                values[:, at] = translated(values[:, at], np.append(codes, np.nan))
-        into.add(values)
-    texts = {name: sorted(known) for name, known in places.items()}
-    present = {names.index(name): [*known] for name, known in places.items() if known}
-    ranks: dict[int, NDArray[Any]] = {
-        at: numbers_of_cells(known, ())
-        if names[at] in crowded
-        else np.argsort(np.argsort(known)).astype(np.float64)
-        for at, known in present.items()
-    }
-    row = 0
-
-    def change(values: NDArray[Any]) -> None:
-        nonlocal row
-        for at, rank in ranks.items():
-            part = values[: max(0, crowded.get(names[at], row + len(values)) - row), at]
-            part[:] = translated(part, np.append(rank, np.nan))
-        row += len(values)
-
-    if ranks:
-        into.rewrite(change)
-    categories = {name: [] if name in crowded else each for name, each in texts.items()}
-    rest: Facts = {"lines": None, "notes": [], "guesses": {}, "crowded": [*crowded]}
-    return {"names": names, "categories": categories, **rest}
 
 
 def _streamed(source: str, facts: Facts, file: RowFile, data: Reading) -> StreamedTable:

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from nanotorch import datasets
 from nanotorch.backend.loading import when_called
 from nanotorch.training.config.sections import Reading
+from nanotorch.training.data.cells import TextTable
 from nanotorch.training.data.frames import columns_of_objects, read_frame
 from nanotorch.training.data.layout import HEAD, MOST_COMPRESSED, PACKED, SMALL
 from nanotorch.training.data.row_files import array_header, load_array
-from nanotorch.training.data.text_files import TextTable, read_text_table
+from nanotorch.training.data.text_files import read_text_table
 from nanotorch.training.data.values import is_number
 from nanotorch.training.errors import InputError, needs_extra, reading as reading_of
 

@@ -1,0 +1,270 @@
+"""Text files of rows by polars (extra `data`): the same bits as cell by cell, or nothing at all.
+
+What is read has a row for each line, as many cells in each row, and no quotes; of all other files
+the result is None, and other readers find out what there is.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import importlib.util
+import io
+import itertools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanotorch.training.data.cells import Meaning, meaning
+from nanotorch.training.data.frames import silent
+from nanotorch.training.data.layout import PACKED, SPACES, Layout
+
+PIECE = 2**18  # bytes whose lines are counted at once
+SAMPLE = 2**14  # bytes of the first rows, which tell most columns of text from those of numbers
+FEW = 1000  # cells that tell most columns of text from one of numbers
+ROWS = 2**14  # that are put into a matrix at once
+BYTES_AT_ONCE = 2**24  # of a file that is read in pieces
+
+Part = tuple[Meaning, Any]  # of distinct cells, and the place of each row's one; or of all rows
+
+
+def suits_polars(path: Path, layout: Layout) -> bool:
+    """Whether polars is installed and may read a file that is laid out in this way."""
+    plain = layout.comment is None and layout.delimiter != SPACES
+    packed = path.suffix.lower() in (".zip", *PACKED)
+    utf8 = layout.encoding in ("utf-8", "utf-8-sig")
+    return plain and utf8 and not packed and importlib.util.find_spec("polars") is not None
+
+
+def whole_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, many at once."""
+    with path.open("rb") as file:
+        while content := file.read(BYTES_AT_ONCE):
+            yield content + file.readline()
+
+
+def table_by_polars(
+    path: Path, layout: Layout
+) -> tuple[NDArray[np.float64], dict[int, Meaning]] | None:
+    """The matrix (rows, columns) of a file, and what the cells mean in columns that do not begin
+    with numbers."""
+    import polars
+
+    width = len(layout.names)
+    choices = [[polars.String] * width]
+    if layout.reads_plain:
+        with path.open("rb") as file:
+            for _ in range(layout.skip):
+                file.readline()
+            head = file.read(SAMPLE) + file.readline()
+        sample = _frame(head, layout.delimiter, 0, *choices)
+        if sample is None:
+            return None
+        choices.insert(0, [_kind(cells, polars) for cells in sample.get_columns()])
+    # Of the absolute path: polars takes ~ at its start for the user's folder.
+    frame = _frame(path.absolute(), layout.delimiter, layout.skip, *choices)
+    if frame is None or not frame.height:
+        return None
+    columns = frame.get_columns()
+    texts = {at: cells for at, cells in enumerate(columns) if cells.dtype != polars.Float64}
+    if layout.header and len(texts) == width:
+        named = zip(layout.names, columns, strict=True)
+        if all(name in cells.unique().cast(polars.String).to_list() for name, cells in named):
+            return None  # rows may repeat the names
+    with ThreadPoolExecutor() as pool:
+        known = pool.map(lambda cells: _meaning(cells, layout, polars), texts.values())
+        parts = dict(zip(texts, known, strict=True))
+    values = _matrix(frame, parts)
+    has_gaps = np.isnan(parts[0][0].values).any() if 0 in parts else columns[0].null_count()
+    if has_gaps:
+        blank = np.isnan(values[:, 0]) & np.isnan(values[:, -1])
+        if np.isnan(values[blank]).all(axis=1).any():
+            return None  # rows of delimiters alone
+    if layout.names[-1] == f"Unnamed: {width - 1}" and np.isnan(values[:, -1]).all():
+        return None  # a delimiter at the end of each row
+    return values, {at: part for at, (part, _) in parts.items()}
+
+
+def _matrix(frame: Any, parts: dict[int, Part]) -> NDArray[np.float64]:
+    """The values of a frame, NaN for gaps; of some columns those that are known of their cells."""
+    if not parts:
+        numbers: NDArray[np.float64] = frame.to_numpy(order="c", writable=True)
+        return numbers
+    values = np.empty(frame.shape)
+    for start in range(0, frame.height, ROWS):
+        block = values[start : start + ROWS]
+        for at, cells in enumerate(frame.slice(start, ROWS).get_columns()):
+            known, codes = parts.get(at, (None, None))
+            if known is None:
+                block[:, at] = cells.to_numpy()
+            elif codes is None:
+                block[:, at] = known.values[start : start + ROWS]
+            else:
+                block[:, at] = known.values[codes.slice(start, ROWS).to_numpy()]
+    return values
+
+
+def numbers_by_polars(
+    content: bytes, delimiter: str, skip: int, width: int
+) -> NDArray[np.float64] | None:
+    """The matrix (rows, width) of a text of numbers alone, one in each cell."""
+    import polars
+
+    frame = _frame(content, delimiter, skip, [polars.Float64] * width)
+    if frame is None or any(cells.null_count() for cells in frame.get_columns()):
+        return None
+    values: NDArray[np.float64] = frame.to_numpy(order="c", writable=True)
+    return values
+
+
+def columns_by_polars(
+    content: bytes, delimiter: str, skip: int, missing: list[frozenset[str] | None]
+) -> list[tuple[NDArray[Any], list[str] | None]] | None:
+    """The columns of a text: numbers and None, or positions and sorted distinct cells.
+
+    `missing` are for each column the cells that stand for no number; None where numbers are not
+    written plainly, and cells are taken as text.
+    """
+    import polars
+
+    frame = _frame(content, delimiter, skip, [polars.String] * len(missing))
+    if frame is None or _has_blank_rows(frame):
+        return None
+    columns: list[tuple[NDArray[Any], list[str] | None]] = []
+    for cells, words in zip(frame.get_columns(), missing, strict=True):
+        numbers = _numbers(cells, words, polars)
+        if numbers is not None:
+            columns.append((numbers, None))
+        else:
+            texts, places, codes = _distinct(cells, polars)
+            positions = np.zeros(places.max(initial=0) + 1, np.int32)
+            positions[places] = np.arange(len(places))
+            columns.append((positions[codes.to_numpy()], texts))
+    return columns
+
+
+def _has_blank_rows(frame: Any) -> bool:
+    """Whether there are rows of delimiters alone, which are no rows, in a frame of texts."""
+    for name in frame.columns:
+        frame = frame.filter(frame[name].fill_null("").str.strip_chars() == "")
+    return bool(frame.height)
+
+
+def _frame(source: Path | bytes, delimiter: str, skip: int, *choices: list[Any]) -> Any:
+    """The rows of a text below its first `skip` lines, with columns of the first of the `choices`
+    of kinds that all cells have."""
+    import polars
+
+    with silent(), ThreadPoolExecutor(1) as beside:
+        plain = beside.submit(_is_plain, source, delimiter, skip)
+        for kinds in choices:
+            with contextlib.suppress(Exception, polars.exceptions.PanicException):
+                frame = polars.scan_csv(
+                    source,
+                    separator=delimiter,
+                    quote_char=None,
+                    has_header=False,
+                    skip_lines=skip,
+                    schema={str(number): kind for number, kind in enumerate(kinds)},
+                    glob=False,
+                ).collect(engine="in-memory")
+                # polars takes a line without cells, and what a short row lacks, for gaps.
+                gaps = frame.to_series(-1).null_count()
+                is_whole = not gaps or _shape(source, delimiter, skip) == frame.shape
+                return frame if plain.result() and is_whole else None
+            if not plain.result():
+                break
+    return None
+
+
+def _pieces(source: Path | bytes, skip: int) -> Iterator[bytes]:
+    """The first `skip` lines of a text, and the others in pieces that end with no half line end."""
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        yield b"".join(file.readline() for _ in range(skip))
+        while piece := file.read(PIECE):
+            yield piece + file.read(1) if piece.endswith(b"\r") else piece
+
+
+def _is_plain(source: Path | bytes, delimiter: str, skip: int) -> bool:
+    """Whether readers agree about the cells of a text below its first `skip` lines: not about
+    quotes, a carriage return within a line, or a byte order mark in the first cell."""
+    end = b""
+    for number, piece in enumerate(_pieces(source, skip)):
+        if b"\r" in piece and piece.count(b"\r") != piece.count(b"\r\n"):
+            return False
+        if number and (b'"' in piece or (number == 1 and piece.startswith(codecs.BOM_UTF8))):
+            return False
+        end = piece[-1:]
+    return end != delimiter.encode()  # which polars drops, so that a short row would not show
+
+
+def _shape(source: Path | bytes, delimiter: str, skip: int) -> tuple[int, float]:
+    """The rows of a text below its first `skip` lines, and how many cells they have on average."""
+    lines = delimiters = 0
+    end = b"\n"
+    for piece in itertools.islice(_pieces(source, skip), 1, None):
+        signs = np.frombuffer(piece, np.uint8)
+        lines += int(np.count_nonzero(signs == ord("\n")))
+        delimiters += int(np.count_nonzero(signs == ord(delimiter)))
+        end = piece[-1:]
+    lines += end != b"\n"
+    return lines, 1 + delimiters / max(1, lines)
+
+
+def _kind(sample: Any, polars: Any) -> Any:
+    """Numbers, or texts: as categories, which polars tells apart as it reads, where they repeat."""
+    if sample.cast(polars.Float64, strict=False).null_count() == sample.null_count():
+        return polars.Float64
+    repeats = 2 * sample.n_unique() <= len(sample)
+    return polars.Categorical(polars.Categories.random()) if repeats else polars.String
+
+
+def _meaning(cells: Any, layout: Layout, polars: Any) -> Part:
+    """What the cells of a column stand for."""
+    missing = layout.missing if layout.reads_plain else None
+    if cells.dtype == polars.String and (numbers := _numbers(cells, missing, polars)) is not None:
+        return Meaning(numbers), None
+    texts, places, codes = _distinct(cells, polars)
+    numbers = _numbers(polars.Series(texts, dtype=polars.String), missing, polars)
+    known = meaning(texts, layout) if numbers is None else Meaning(numbers)
+    values = np.zeros(places.max(initial=0) + 1)
+    values[places] = known.values
+    return replace(known, values=values), codes
+
+
+def _numbers(cells: Any, missing: frozenset[str] | None, polars: Any) -> NDArray[Any] | None:
+    """Cells that are all numbers or `missing`; None for any others."""
+    numbers: Any = None
+    for part in (cells.head(FEW), cells):
+        stripped = part.str.strip_chars()
+        numbers = stripped.cast(polars.Float64, strict=False)
+        others = stripped.filter(numbers.is_null()).drop_nulls().unique().to_list()
+        if missing is None or not missing.issuperset(others):
+            return None
+    values: NDArray[Any] = numbers.fill_null(float("nan")).to_numpy()
+    return values
+
+
+def _distinct(cells: Any, polars: Any) -> tuple[list[str], NDArray[np.int64], Any]:
+    """The distinct cells in order, the code of each, and the code of each row's cell; those that
+    are empty included."""
+    if cells.dtype == polars.String:
+        cells = cells.cast(polars.Categorical(polars.Categories.random()))
+    codes = cells.to_physical()
+    largest = codes.max()
+    gap = count = 0 if largest is None else largest + 1
+    distinct = cells.head(FEW).unique().drop_nulls()
+    if len(distinct) < count:  # there are others further down
+        distinct = cells.unique().drop_nulls()
+    words = distinct.cast(polars.String)
+    order = words.arg_sort()
+    texts = words.gather(order).to_list()
+    places = distinct.to_physical().gather(order).to_numpy().astype(np.int64)
+    if cells.null_count():
+        texts, places = ["", *texts], np.append(gap, places)
+    return texts, places, codes.fill_null(gap)
