@@ -606,7 +606,9 @@ EXCUSED = (
     "Expected !nested_tensorlist", "It is expected", "Padding size", "__call__() takes",
     "input must have", "MultiheadAttention: expected query, key", "ein_sum",
     "match the broadcast shape", "possibly 0 batch size", "local_response_norm",
-    "feature_alpha_dropout", "bicubic",
+    "feature_alpha_dropout", "bicubic", "dirac_", "expected tensors of one dtype",
+    "expected floating point numbers", "RecurrenceBackward0: input weight", "NoneType",
+    "to have non-zero size for non-batch",
 )  # fmt: skip
 
 
@@ -1084,7 +1086,7 @@ def gradients(m, loss):
     def step(x, k):
         value = loss(m(x), k)
         value.backward()
-        return value, [p.grad for p in m.parameters()]
+        return value, [p.grad for p in m.parameters() if p.requires_grad]
     return wrap(step)
 
 def evaluation(m, loss):
@@ -1259,4 +1261,13 @@ class StepProgram(ModuleProgram):
                 self.fail(f"{name}.{field}: compiled {one}, eager {other}")
         one, other = array_of(ours), array_of(theirs)
         if one.tobytes() != other.tobytes() and not numpy.array_equal(one, other, equal_nan=True):
+            if self.pure and self.mixed() and numpy.allclose(one, other, 1e-4, 1e-6):
+                self.over = True  # an eager walk multiplies float32 by integers in float64
+                return
             self.fail(f"{name}: compiled\n{one}\neager\n{other}")
+
+    def mixed(self) -> bool:
+        """Whether tensors of several dtypes are about."""
+        tensors = [self.theirs[name] for name in self.names]
+        tensors += [p for name in self.modules for p in self.theirs[name].parameters()]
+        return len({x.dtype for x in tensors}) > 1

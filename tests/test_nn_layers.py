@@ -464,7 +464,7 @@ NORM_OPTIONS: tuple[dict[str, bool], ...] = (
 
 
 @pytest.mark.torch
-@pytest.mark.filterwarnings("ignore:input's size")
+@pytest.mark.filterwarnings("ignore:.*input's size")
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", NORM_LAYERS)
 def test_another_number_of_channels_is_refused_before_anything_changes(

@@ -702,3 +702,21 @@ def test_a_weight_norm_is_in_its_layers_mode() -> None:
         layer = t.nn.utils.parametrizations.weight_norm(t.nn.Linear(2, 2).eval())
         modes.append([module.training for module in layer.modules()])
     assert modes[0] == modes[1]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_count_of_batches_that_a_plain_state_lacks_stays_as_it_is(strict: bool) -> None:
+    torch = pytest.importorskip("torch")
+    seen = []
+    for t in (nt, torch):
+        model = t.nn.Sequential(
+            t.nn.BatchNorm1d(2), t.nn.InstanceNorm1d(2, track_running_stats=True)
+        )
+        model(t.ones(3, 2, 4) * t.arange(4))
+        state = {k: v for k, v in model.state_dict().items() if "num" not in k}
+        keys = model.load_state_dict(state, strict=strict)
+        seen.append((list(keys.missing_keys), model[0].num_batches_tracked.item()))
+        with pytest.raises(RuntimeError, match="running_var"):
+            model.load_state_dict({k: v for k, v in state.items() if "var" not in k})
+    assert seen[0] == seen[1] == ([], 1)

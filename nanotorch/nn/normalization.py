@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -174,6 +175,8 @@ class BatchNorm1d(Module):
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
     ranks: tuple[int, ...] = (2, 3)
+    # As in PyTorch no error where a state without versions, such as a plain dict, has it not.
+    _lately_saved = ("num_batches_tracked",)
 
     def __init__(
         self,
@@ -277,11 +280,14 @@ class InstanceNorm1d(BatchNorm1d):
         self._check(input)
         single = input.ndim == self.ranks[0]
         x = input.unsqueeze(0) if single else input
-        if x.shape[1] != self.num_features and (self.affine or self.track_running_stats):
-            raise ValueError(
+        if x.shape[1] != self.num_features:
+            found = (
                 f"expected input's size at dim={0 if single else 1} to match num_features "
                 f"({self.num_features}), but got: {x.shape[1]}."
             )
+            if self.affine:
+                raise ValueError(found)
+            warnings.warn(found, stacklevel=2)
         own = self.training or not self.track_running_stats
         share = 0.1 if self.momentum is None else self.momentum
         y = instance_norm(

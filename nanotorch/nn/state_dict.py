@@ -72,7 +72,7 @@ def load(module: Any, state: Mapping[str, Any], strict: bool, assign: bool) -> I
             expected.add(key)
             if key in state:
                 errors += _load_one(part, name, key, value, state[key], assign)
-            else:
+            elif name not in getattr(part, "_lately_saved", ()) or hasattr(state, "_metadata"):
                 missing.append(key)
         if has_extra_state(part):
             key = prefix + EXTRA_STATE

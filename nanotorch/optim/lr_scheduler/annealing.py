@@ -83,7 +83,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
                 else:
                     ratio = epoch / self.T_0 * (self.T_mult - 1) + 1
                     cycle = int(math.log(ratio, self.T_mult))
-                    before = self.T_0 * (self.T_mult**cycle - 1) // (self.T_mult - 1)
+                    before = self.T_0 * (self.T_mult**cycle - 1) / (self.T_mult - 1)
             self.T_i = self.T_0 * self.T_mult**cycle
             self.T_cur = epoch - before
         self._update_lr(math.floor(epoch))
