@@ -960,3 +960,39 @@ def test_each_leaf_has_a_gradient_of_its_own(name: str, pure: bool) -> None:
         arrays = [leaf.grad.numpy() for leaf in leaves]
         assert not any(np.shares_memory(a, b) for a, b in itertools.pairwise(arrays))
     assert seen[0] == seen[1]
+
+
+class OfContainers(nn.Module):
+    """Parameters in a list, in a dictionary, and of a layer that is not called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList([nn.Parameter(nt.ones(()))])
+        self.options = nn.ParameterDict({"w": nn.Parameter(nt.ones(()))})
+        self.layers = nn.ModuleList([nn.ModuleDict({"one": nn.Linear(3, 3)})])
+
+    def forward(self, x: Any) -> Any:
+        x = x * self.weights[0] * self.options["w"]
+        return F.linear(x, self.layers[0]["one"].weight)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", ["weights.0", "options.w", "layers.0.one.weight"])
+@pytest.mark.parametrize("how", ["assign", "setattr"])
+def test_a_replaced_parameter_of_a_container_is_noticed(name: str, how: str) -> None:
+    model = OfContainers()
+
+    @nt.compile(pure=True)
+    def step(x: Any) -> Any:
+        with nt.no_grad():
+            return model(x).sum()
+
+    x = nt.ones(2, 3)
+    for _ in range(3):
+        before = step(x)
+    halves = {k: v * (0.5 if k == name else 1) for k, v in model.state_dict().items()}
+    if how == "assign":
+        model.load_state_dict(halves, assign=True)
+    else:
+        path, _, last = name.rpartition(".")
+        setattr(model.get_submodule(path), last, nn.Parameter(halves[name]))
+    assert (step(x), step(x)) == (before * 0.5, before * 0.5)

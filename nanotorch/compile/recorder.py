@@ -169,7 +169,8 @@ class Recorder(Ring, Listener):
         """A module was called: a replay holds as long as its mode and its attributes do."""
         if module._hooks is not None:
             self.refuse(f"calls {type(module).__name__}, which has hooks")
-        self.modules.append(module)
+        # With those below that are read and not called, such as lists of parameters.
+        self.modules += [m for m in module.modules() if m is module or m._hooks is None]
 
     def live(self, function: Callable[..., Any], owner: Any, args: Any, kwargs: Any) -> Any:
         """Makes the call now, and again at each replay."""
