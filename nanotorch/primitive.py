@@ -154,7 +154,8 @@ class Primitive(Node):
                 "kept for that was freed; pass retain_graph=True to the first backward"
             )
         rules, arguments, variadic, saved = self.vjp, self.arguments, self.variadic, self.inputs
-        widen = None if tensors or g.itemsize != 2 else for_rules(g, self.promotes)
+        plain = tensors or (type(g) is HOST.ndarray and g.itemsize != 2)
+        widen = None if plain else for_rules(g, self.promotes)
         if widen is not None:
             g = widen(g)
         cotangents: list[Any] = [None] * len(self.edges)

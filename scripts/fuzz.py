@@ -41,7 +41,8 @@ def main() -> int:
     if options.look_alike:
         register_look_alike()
     nanotorch.set_default_device(options.device)
-    sampling.default_cuda_engine = lambda place: sampling.default_engine  # the numbers of the CPU
+    if not options.steps:  # the numbers of the CPU's generator, which PyTorch draws
+        sampling.default_cuda_engine = lambda place: sampling.default_engine
     torch.set_num_threads(1)
     started, found = time.perf_counter(), 0
     kinds = {"corners": CornerProgram, "modules": ModuleProgram, "steps": StepProgram}

@@ -327,7 +327,6 @@ class Program:
         code = compile(line, "<program>", "exec")
         theirs, ours = (self.attempt(code, space) for space in (self.theirs, self.ours))
         if nanotorch.get_default_device().type == "cuda":
-            ours = attempt("t.cuda.synchronize()", self.ours) or ours  # of indices it tells late
             written = re.search(r"\[(\d+(?:, \d+)+)\]+ [-+*/]?= ", line)
             places = written[1].split(", ") if written else []
             left_open = len(set(places)) < len(places)  # which of several values remains
@@ -379,7 +378,10 @@ class Program:
 
     def attempt(self, code: Any, space: dict[str, Any]) -> Exception | None:
         """Runs a line in one of the libraries; the error it raised, if any."""
-        return attempt(code, space)
+        error = attempt(code, space)
+        if space["t"] is nanotorch and nanotorch.get_default_device().type == "cuda":
+            return attempt("t.cuda.synchronize()", space) or error  # of indices it tells late
+        return error
 
     def gradients(self) -> None:
         """Turns what autograd.grad returned into variables."""

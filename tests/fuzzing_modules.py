@@ -963,7 +963,7 @@ class ModuleProgram(Program):
             self.over = True
         if self.over:
             return
-        if placeless(repr(ours)) != repr(theirs):
+        if placeless(repr(ours)) != placeless(repr(theirs)):
             self.fail(f"{name}: NanoTorch\n{ours!r}\nPyTorch\n{theirs!r}")
         self.alike(
             f"{name}.named_parameters()",
@@ -992,7 +992,7 @@ class ModuleProgram(Program):
                 self.alike(f"{name}[{key!r}]", one, other)
             return
         if isinstance(theirs, str):
-            agree = isinstance(ours, str) and placeless(ours) == theirs
+            agree = isinstance(ours, str) and placeless(ours) == placeless(theirs)
         elif isinstance(theirs, bool | None | type):
             agree = ours == theirs or isinstance(theirs, type)
         elif isinstance(theirs, float | int | complex):
@@ -1044,6 +1044,19 @@ class ModuleProgram(Program):
                 self.fail(f"{name}: NanoTorch\n{one}\nPyTorch\n{other}")
         elif not numpy.array_equal(one, other):
             self.fail(f"{name}: NanoTorch\n{one}\nPyTorch\n{other}")
+
+
+def drawn() -> list[Any]:
+    """How far the generators of the CPU and, where that is the default, of the GPU have drawn."""
+    on_gpu = nanotorch.get_default_device().type == "cuda"
+    return [nanotorch.get_rng_state(), *([nanotorch.cuda.get_rng_state()] if on_gpu else [])]
+
+
+def draw_on(states: list[Any]) -> None:
+    """Makes the generators go on from there."""
+    nanotorch.set_rng_state(states[0])
+    for state in states[1:]:
+        nanotorch.cuda.set_rng_state(state)
 
 
 def placeless(text: str) -> str:
@@ -1159,7 +1172,7 @@ class StepProgram(ModuleProgram):
         super().__init__(random, nanotorch)
         self.pure = False
         self.steps: list[tuple[str, str, str]] = []  # a step, its module and an input of it
-        self.states = {id(space): nanotorch.get_rng_state() for space in (self.ours, self.theirs)}
+        self.states = {id(space): drawn() for space in (self.ours, self.theirs)}
         self.theirs["wrap"] = lambda f: f
         self.ours["wrap"] = lambda f: nanotorch.compile(f, pure=self.pure)
         for space in (self.ours, self.theirs):
@@ -1170,11 +1183,11 @@ class StepProgram(ModuleProgram):
         self.pure = self.ours.get("pure", False)
 
     def attempt(self, code: Any, space: dict[str, Any]) -> Exception | None:
-        nanotorch.set_rng_state(self.states[id(space)])
+        draw_on(self.states[id(space)])
         try:
             return super().attempt(code, space)
         finally:
-            self.states[id(space)] = nanotorch.get_rng_state()
+            self.states[id(space)] = drawn()
 
     def line(self) -> str:
         if not self.lines:
@@ -1246,9 +1259,11 @@ class StepProgram(ModuleProgram):
         super().alike(name, ours, theirs)
 
     def compare(self) -> None:
-        nanotorch.set_rng_state(self.states[id(self.ours)])
+        draw_on(self.states[id(self.ours)])
         super().compare()
-        one, other = (self.states[id(space)].tolist() for space in (self.ours, self.theirs))
+        one, other = (
+            [x.tolist() for x in self.states[id(space)]] for space in (self.ours, self.theirs)
+        )
         if not self.over and one != other:
             self.fail("the states of the generators differ")
 

@@ -2122,3 +2122,25 @@ ON_THE_DEVICE_THEY_NEED: dict[str, Callable[[], Any]] = {
 def test_a_default_device_leaves_the_library_its_own_tensors(name: str, cuda: str) -> None:
     with nt.device("cuda"):
         ON_THE_DEVICE_THEY_NEED[name]()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_gpu_multiplies_cotangents_by_integers_as_compiled_steps_do(cuda: str) -> None:
+    with nt.device("cuda"):
+        nt.manual_seed(2)
+        s = nt.ones((), requires_grad=True)
+        x, k = nt.arange(96).reshape(32, 3) % 7, nt.randn(32, 3)
+
+        def step(x: nt.Tensor, k: nt.Tensor) -> nt.Tensor:
+            s.grad = None
+            loss = ((x + s * x) * k).sum()
+            loss.backward()
+            return loss
+
+        step(x, k)
+        assert s.grad is not None and s.grad.dtype is nt.float32
+        eager = s.grad.item()
+        compiled = nt.compile(step, pure=True)
+        for _ in range(3):
+            compiled(x, k)
+            assert s.grad.item() == eager

@@ -56,20 +56,21 @@ def rounded_number(x: Any, kind: Any) -> Any:
     return x
 
 
-def integers_widened(x: Any) -> Any:
-    """A raw array of integers in float32; everything else as it is."""
-    return x.astype("f") if type(x) in RAW and x.dtype.kind in "iu" else x
-
-
 def for_rules(g: Array, promotes: str | None) -> Callable[[Any], Any] | None:
-    """What to do with the values of a rule whose cotangent g is two bytes wide; None: nothing.
+    """What to do with the values of a rule before it is computed; None: nothing.
 
-    On the CPU rules are computed in float32. CuPy computes with halves itself, but knows no common
-    dtype of bfloat16 and integers.
+    On the CPU halves are computed in float32. CuPy computes with halves itself, but knows no common
+    dtype of bfloat16 and integers; and of integers and float32 the recording of a CUDA graph, which
+    runs rules on tensors, makes float32, where raw arrays would become float64.
     """
     if RAW.get(type(g)) is HOST:  # an array, or the scalar that a function of 0-dim ones returned
-        return widened
-    return integers_widened if promotes else None
+        return widened if g.itemsize == 2 else None
+    kind = "f" if g.itemsize == 2 else g.dtype
+
+    def as_floats(x: Any) -> Any:
+        return x.astype(kind) if type(x) in RAW and x.dtype.kind in "iu" else x
+
+    return as_floats if promotes else None
 
 
 def kernel_of(primitive: Any, xp: Any, array: Array) -> Callable[..., Array]:
