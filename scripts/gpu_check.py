@@ -480,7 +480,7 @@ def overlapping() -> Answer:
 
     import nanotorch as nt
     from nanotorch.training.data.batches import Batches
-    from nanotorch.training.data.prepare import FeatureRows, Part
+    from nanotorch.training.data.parts import FeatureRows, Part
 
     draw = np.random.default_rng(0)
     part = Part(

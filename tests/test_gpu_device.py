@@ -316,7 +316,7 @@ def test_pinned_memory_is_copied_while_the_host_goes_on() -> None:
 
 def test_rows_that_travel_in_large_blocks_arrive_unchanged() -> None:
     from nanotorch.training.data.batches import Batches
-    from nanotorch.training.data.prepare import FeatureRows, Part
+    from nanotorch.training.data.parts import FeatureRows, Part
 
     draw = numpy.random.default_rng(0)
     values = draw.standard_normal((60_000, 512), dtype="f")
@@ -338,7 +338,7 @@ def test_rows_that_travel_in_large_blocks_arrive_unchanged() -> None:
 
 def test_an_epoch_of_rows_that_travel_gives_up_its_memory() -> None:
     from nanotorch.training.data.batches import Batches
-    from nanotorch.training.data.prepare import FeatureRows, Part
+    from nanotorch.training.data.parts import FeatureRows, Part
 
     part = Part(FeatureRows(numpy.ones((50_000, 256), "f")), numpy.zeros((50_000, 1), "f"))
     gc.collect()  # of what earlier tests left in cycles

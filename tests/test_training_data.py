@@ -16,8 +16,10 @@ import pytest
 from nanotorch.training.config.sections import Data, Reading
 from nanotorch.training.data.batches import Batches, epoch_order
 from nanotorch.training.data.identity import content_digest
-from nanotorch.training.data.prepare import FeatureRows, Part, Standardization, prepare
+from nanotorch.training.data.parts import FeatureRows, Part
+from nanotorch.training.data.prepare import prepare
 from nanotorch.training.data.split import divide
+from nanotorch.training.data.standardization import Standardization
 from nanotorch.training.data.tables import read_table
 from nanotorch.training.data.text_files import read_text_table
 from nanotorch.training.errors import InputError

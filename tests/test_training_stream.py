@@ -16,7 +16,8 @@ from nanotorch.training.callbacks import Checkpoints
 from nanotorch.training.config.sections import Data
 from nanotorch.training.data import split
 from nanotorch.training.data.batches import Batches
-from nanotorch.training.data.prepare import Part, Prepared, prepare
+from nanotorch.training.data.parts import Part
+from nanotorch.training.data.prepare import Prepared, prepare
 from nanotorch.training.data.streamed_batches import StreamedBatches
 from nanotorch.training.data.streamed_part import StreamedPart
 from nanotorch.training.data.streams import StreamedTable, bytes_of, open_table

@@ -16,7 +16,8 @@ from nanotorch.backend.cuda import transfer
 from nanotorch.training import fit, read_request
 from nanotorch.training.data import batches as batches_module
 from nanotorch.training.data.batches import Batches
-from nanotorch.training.data.prepare import FeatureRows, Part, Standardization
+from nanotorch.training.data.parts import FeatureRows, Part
+from nanotorch.training.data.standardization import Standardization
 from nanotorch.training.devices import choose_place
 from nanotorch.training.errors import InputError
 from nanotorch.training.run import Run

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nanotorch.training.data.prepare import Part, Prepared
+from nanotorch.training.data.parts import Part
+from nanotorch.training.data.prepare import Prepared
 from nanotorch.training.files import guarded_cell
 
 COEFFICIENTS = "coefficients.csv"  # in a run folder

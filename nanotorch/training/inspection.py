@@ -12,7 +12,7 @@ from nanotorch.training.config.sections import Data, Reading
 from nanotorch.training.config.writer import toml_value
 from nanotorch.training.data.columns import Column, decide, numbers_of, text_of
 from nanotorch.training.data.encoding import Target, encode_target
-from nanotorch.training.data.prepare import guessed
+from nanotorch.training.data.prepare import guesses_in_words
 from nanotorch.training.data.tables import Table, read_table
 from nanotorch.training.errors import InputError, plain
 from nanotorch.training.files import refuse_to_replace
@@ -85,7 +85,7 @@ def inspect_table(table: Table, data: Data) -> Inspection:
         answers = encode_target(with_target, [at], data, "linear")
         model = "linear"
     findings, ignored, leaks, gaps = [], [], [], not present.all()
-    notes = [*guessed(table.guesses), *table.notes]
+    notes = [*guesses_in_words(table.guesses), *table.notes]
     for position, name in enumerate(table.names):
         if position == at:
             findings.append(_finding(table, position, None, "predict it"))

@@ -13,7 +13,7 @@ import nanotorch as nt
 from nanotorch.nn import functional as F
 from nanotorch.training.config.sections import Loss, Penalty
 from nanotorch.training.data.encoding import Target
-from nanotorch.training.data.prepare import AnyPart, class_counts
+from nanotorch.training.data.parts import AnyPart, class_counts
 from nanotorch.training.errors import InputError
 
 Tensor = nt.Tensor

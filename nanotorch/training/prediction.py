@@ -34,8 +34,8 @@ from nanotorch.training.data.encoding import (
 )
 from nanotorch.training.data.frames import ParquetWriter, frame_batches
 from nanotorch.training.data.layout import guess_layout
-from nanotorch.training.data.prepare import Standardization
 from nanotorch.training.data.sparse_rows import SparseTable
+from nanotorch.training.data.standardization import Standardization
 from nanotorch.training.data.streams import StreamedTable, open_table
 from nanotorch.training.data.tables import Table, mark_missing, read_table, table_of_text
 from nanotorch.training.data.text_files import text_chunks

@@ -13,7 +13,8 @@ import numpy as np
 import nanotorch as nt
 from nanotorch.training.config.sections import Config
 from nanotorch.training.data.batches import Batches
-from nanotorch.training.data.prepare import AnyPart, Prepared
+from nanotorch.training.data.parts import AnyPart
+from nanotorch.training.data.prepare import Prepared
 from nanotorch.training.data.streamed_batches import StreamedBatches
 from nanotorch.training.data.streamed_part import StreamedPart
 from nanotorch.training.devices import choose_place

@@ -15,7 +15,7 @@ import nanotorch as nt
 from nanotorch.backend import array_module
 from nanotorch.backend.cuda import indexing
 from nanotorch.backend.cuda.transfer import DoubleBuffer, upload
-from nanotorch.training.data.prepare import Part
+from nanotorch.training.data.parts import Part
 
 if TYPE_CHECKING:
     from nanotorch.training.ranks import Ranks

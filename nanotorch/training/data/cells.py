@@ -156,6 +156,7 @@ class TextTable:
     notes: list[str] = field(default_factory=list)
     guesses: dict[str, Any] = field(default_factory=dict)
     crowded: list[str] = field(default_factory=list)  # columns of too many texts to tell apart
+    digest: str | None = None  # of the file, where it was computed
 
 
 def text_table(

@@ -107,17 +107,19 @@ def copy_of_text(path: Path, reading: Reading) -> TextTable | None:
         texts = [names, *categories.values()]
         if len(names) != values.shape[1] or any(type(t) is not str for part in texts for t in part):
             return None
-        return TextTable(names, values, categories, lines, facts["notes"], facts["guesses"])
+        table = TextTable(names, values, categories, lines, facts["notes"], facts["guesses"])
+        table.digest = facts["digest"]
+        return table
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def keep_copy_of_text(path: Path, table: TextTable, reading: Reading, digest: str) -> None:
+def keep_copy_of_text(path: Path, table: TextTable, reading: Reading) -> None:
     """Keep a copy of the table of a text file; a folder that cannot be written to keeps none."""
     lines = table.lines.tolist() if isinstance(table.lines, np.ndarray) else table.lines
     facts = {
         "keys": text_keys(reading),
-        "digest": digest,
+        "digest": table.digest,
         "shape": list(table.values.shape),
         "dtype": table.values.dtype.name,
         "names": table.names,

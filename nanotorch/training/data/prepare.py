@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nanotorch.training.config.sections import Data
 from nanotorch.training.config.writer import toml_value
-from nanotorch.training.data.columns import Column, numbers_of, settle, to_numbers
+from nanotorch.training.data.columns import settle, to_numbers
 from nanotorch.training.data.encoding import (
     CHUNK,
     Encoding,
@@ -24,123 +24,30 @@ from nanotorch.training.data.encoding import (
     settle_targets,
 )
 from nanotorch.training.data.identity import column_marks, file_digest, marks_of, rows_digest
-from nanotorch.training.data.sparse_rows import SparseFeatures, SparseTable
+from nanotorch.training.data.parts import AnyPart, Builder, Part, class_counts
+from nanotorch.training.data.row_columns import (
+    row_times,
+    row_weights,
+    streamed_weights,
+    time_column,
+)
+from nanotorch.training.data.sparse_rows import SparseTable
 from nanotorch.training.data.split import DRAWN, Split, divide
+from nanotorch.training.data.standardization import Standardization, standardization_of
 from nanotorch.training.data.streamed_part import StreamedPart
 from nanotorch.training.data.streams import StreamedTable, open_table
 from nanotorch.training.data.surveys import (
     Division,
     PartCounts,
     Targets,
-    distinct_rows,
     survey_columns,
     survey_encoding,
 )
 from nanotorch.training.data.tables import Table, table_of
-from nanotorch.training.data.values import date_format
 from nanotorch.training.errors import InputError
 from nanotorch.training.files import sha256
 
-IN_CACHE = 2**15  # values that are standardized at once
 FEW_ROWS = 5  # of a class in a part, below which numbers about it say little
-LARGEST_SQUARED = 2.0**500  # from here on, squares are taken of multiples of it
-LARGEST_WEIGHT = float(np.finfo(np.float32).max)
-
-
-@dataclass
-class Standardization:
-    """z = (x - mean) / scale, feature by feature, in float64 and cast last."""
-
-    mean: NDArray[np.float64]
-    scale: NDArray[np.float64]
-
-    def apply(self, features: NDArray[Any], dtype: Any = np.float32) -> NDArray[Any]:
-        """Standardized rows, shape (rows, features), C-contiguous."""
-        out = np.empty(features.shape, dtype=dtype)
-        self.write(features, out)
-        return out
-
-    def write(
-        self, features: NDArray[Any], out: NDArray[Any], places: NDArray[np.int64] | None = None
-    ) -> None:
-        """Put standardized rows into `out`, or into these places of it, in pieces that stay in
-        cache."""
-        step = max(1, min(IN_CACHE // max(1, features.shape[1]), len(features)))
-        wide = np.empty((step, features.shape[1]))
-        cast = np.empty(wide.shape, out.dtype)
-        for start in range(0, len(features), step):
-            some = features[start : start + step]
-            z, cast = wide[: len(some)], cast[: len(some)]
-            np.subtract(some, self.mean, out=z)
-            np.divide(z, self.scale, out=z)
-            if places is None:
-                out[start : start + step] = z
-            else:
-                cast[...] = z
-                out[places[start : start + step]] = cast
-
-    @staticmethod
-    def identity(count: int) -> Standardization:
-        return Standardization(np.zeros(count), np.ones(count))
-
-    @property
-    def is_identity(self) -> bool:
-        return not self.mean.any() and bool((self.scale == 1).all())
-
-
-@dataclass
-class FeatureRows:
-    """Rows of standardized features, in memory or read from the disk when asked for."""
-
-    values: NDArray[Any]
-    index: NDArray[np.int64] | None = None  # rows of `values`; None: all of them, standardized
-    standardization: Standardization | None = None
-    dtype: Any = np.float32
-
-    def __len__(self) -> int:
-        return len(self.values if self.index is None else self.index)
-
-    @property
-    def in_memory(self) -> bool:
-        return self.index is None
-
-    def take(self, rows: Any) -> NDArray[Any]:
-        """Some rows (positions or a slice)."""
-        if self.index is None:
-            return np.asarray(self.values[rows])
-        features = self.values[self.index[rows]]
-        if self.standardization is None:
-            return np.ascontiguousarray(features, dtype=self.dtype)
-        return self.standardization.apply(features, self.dtype)
-
-
-@dataclass
-class Part:
-    """Features, target and row weights (None: all equal) of one part of the data."""
-
-    features: FeatureRows | SparseFeatures
-    target: NDArray[Any]
-    weights: NDArray[np.float32] | None = None
-    in_memory = True
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    @property
-    def classes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The distinct rows of a target of classes or labels, and how many rows have each."""
-        return distinct_rows(self.target.reshape(len(self), -1).astype(np.int64))
-
-
-AnyPart = Part | StreamedPart
-
-
-def class_counts(part: AnyPart, classes: int) -> NDArray[np.int64]:
-    """How many rows of a part are of each class."""
-    rows, counts = part.classes
-    every = np.zeros(classes, np.int64)
-    every[rows[:, 0]] = counts
-    return every
 
 
 @dataclass
@@ -211,7 +118,7 @@ def prepare(
     _check_split(data)
     if data.sparse and not isinstance(table, SparseTable):
         raise InputError(f"{table.origin}: data.sparse: is for rows of .svm files")
-    notes = [*guessed(table.guesses), *table.notes]
+    notes = [*guesses_in_words(table.guesses), *table.notes]
     if isinstance(table, StreamedTable):
         columns = (features, targets)
         kind = np.dtype(dtype)
@@ -232,9 +139,14 @@ def prepare(
         for start in range(0, len(split.train), step):
             yield encoding.apply(table, split.train[start : start + step])
 
-    standardization = _standardization(encoding, chunks, data.standardize, notes)
-    weights = _weights(table, data)
-    build = _Builder(table, encoding, standardization, target, weights, np.dtype(dtype))
+    standardization = standardization_of(encoding, chunks, data.standardize, notes)
+    weights = row_weights(table, data)
+    build = Builder(table, encoding, standardization, target, weights, np.dtype(dtype))
+    stored = encoding.tables.sparse is not None  # by features, and not encoded before a batch
+    encoded = None if stored else encoding.apply(table, split.train)
+    marks = None if encoded is None else marks_of(encoded)
+    train = build.part(split.train, encoded)
+    del encoded  # as large as the part itself
     if data.test_file is not None:
         test: AnyPart | None = _test_file(data, model, build, files)
     else:
@@ -244,7 +156,7 @@ def prepare(
         encoding=encoding,
         target=target,
         standardization=standardization,
-        train=build.part(split.train),
+        train=train,
         validation=build.part(split.validation) if len(split.validation) else None,
         test=test,
         notes=notes,
@@ -256,9 +168,8 @@ def prepare(
             "files": files,
             "parts": {name: rows_digest(rows) for name, rows in vars(split).items()},
         },
+        marks=marks,
     )
-    if encoding.tables.sparse is None:
-        prepared.marks = marks_of(encoding.apply(table, split.train))
     _check_classes(prepared)
     if same := _duplicates(prepared.train, prepared.test):
         notes.append(f"{same} rows of the test part stand in the training part as well")
@@ -273,7 +184,7 @@ def _divide(table: Table, target: Target, data: Data, seed: int) -> Split:
     if data.group is not None:
         groups = np.asarray(table.values[:, table.column(data.group, "data.group")])
     if data.time is not None:
-        times = _times(table, table.column(data.time, "data.time"))
+        times = row_times(table, table.column(data.time, "data.time"))
     test = 0.0 if data.test_file is not None else data.test
     split_seed = seed if data.split_seed is None else data.split_seed
     fold = (data.folds, data.fold or 0)
@@ -307,131 +218,9 @@ def _check_split(data: Data) -> None:
         raise InputError("data.folds: one run trains one fold: data.fold says which")
 
 
-def _times(table: Table, position: int) -> NDArray[Any]:
-    """A column of numbers or dates by which rows are ordered."""
-    times = numbers_of(table, _time_column(table, position), position)
-    if np.isnan(times).any():
-        raise InputError(
-            f"{table.place(int(np.isnan(times).argmax()), position)}: the time is missing"
-        )
-    return times
-
-
-def _time_column(table: Table, position: int) -> Column:
-    """What the column that orders the rows holds."""
-    texts = table.categories.get(table.names[position])
-    format = date_format(texts) if texts else None
-    if texts and format is None:
-        raise InputError(
-            f"{table.origin}: data.time: column {table.names[position]!r} holds neither "
-            f"numbers nor dates of one format, such as {texts[0]!r}"
-        )
-    return Column(table.names[position], kind="date", format=format)
-
-
-def _weights(table: Table, data: Data) -> NDArray[np.float32] | None:
-    """Row weights; None where they are all one, so that weights of one change nothing at all."""
-    if data.weight is None:
-        return None
-    position = _weight_column(table, data.weight)
-    weights = _weights_in(table, position)
-    if not weights.any():
-        raise InputError(f"{table.origin}: data.weight: every row weighs 0")
-    return None if (weights == 1).all() else weights
-
-
-def _weight_column(table: Table, which: str | int) -> int:
-    """The position of the column of weights."""
-    position = table.column(which, "data.weight")
-    if table.names[position] in table.categories:
-        raise InputError(f"{table.origin}: data.weight: {which!r} is text, not numbers")
-    return position
-
-
-def _weights_in(table: Table, position: int) -> NDArray[np.float32]:
-    """A column of weights, checked."""
-    numbers = np.asarray(table.values[:, position], np.float64)
-    good = (numbers >= 0) & (numbers <= LARGEST_WEIGHT)
-    if not good.all():
-        row = int((~good).argmax())
-        bound = "" if not numbers[row] > 0 else f" and <= {LARGEST_WEIGHT:.2g}"
-        raise InputError(
-            f"{table.place(row, position)}: expected a weight >= 0{bound}, found {numbers[row]:g}"
-        )
-    return numbers.astype(np.float32)
-
-
-def _standardization(
-    encoding: Encoding,
-    chunks: Callable[[], Iterator[NDArray[Any]]],
-    wanted: bool,
-    notes: list[str],
-) -> Standardization:
-    """Mean and deviation of the training rows' features, in two passes over chunks of them."""
-    count = len(encoding.feature_names)
-    if encoding.tables.sparse is not None:
-        return Standardization.identity(count)
-    rows, total = 0, np.zeros(count)
-    low, high = np.full(count, np.inf), np.full(count, -np.inf)
-    for features in chunks():
-        if len(features):
-            rows += len(features)
-            with np.errstate(over="ignore", invalid="ignore"):
-                total += features.sum(axis=0, dtype=np.float64)
-            low = np.minimum(low, features.min(axis=0))
-            high = np.maximum(high, features.max(axis=0))
-    encoding.note_ranges(low, high)
-    mean = total / rows
-    if not np.isfinite(mean).all():
-        name = encoding.feature_names[int(np.isfinite(mean).argmin())]
-        raise InputError(f"column {name!r}: its numbers are too large to have a mean; scale them")
-    squares = np.zeros(count)
-    unit = np.where(np.maximum(np.abs(low), np.abs(high)) < LARGEST_SQUARED, 1.0, LARGEST_SQUARED)
-    for features in chunks():
-        squares += np.square((features - mean) / unit).sum(axis=0)
-    scale = np.sqrt(squares / rows) * unit
-    one_hot = encoding.one_hot
-    constant = (scale <= 1e-14 * np.abs(mean)) & ~one_hot
-    if constant.any():
-        names = [name for name, flat in zip(encoding.feature_names, constant, strict=True) if flat]
-        listing = ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
-        notes.append(
-            f"{len(names)} constant in the training part, nothing to learn from: {listing}"
-        )
-    mean[one_hot] = 0.0
-    scale[constant | one_hot] = 1.0
-    return Standardization(mean, scale) if wanted else Standardization.identity(count)
-
-
-@dataclass
-class _Builder:
-    """Makes the parts of one table."""
-
-    table: Table
-    encoding: Encoding
-    standardization: Standardization
-    target: Target
-    weights: NDArray[np.float32] | None
-    dtype: np.dtype[Any]
-
-    def part(self, rows: NDArray[np.int64]) -> Part:
-        weights = None if self.weights is None else self.weights[rows]
-        target = np.ascontiguousarray(self.target.values[rows])
-        if target.dtype.kind == "f":
-            target = target.astype(self.dtype)
-        return Part(self._features(rows), target, weights)
-
-    def _features(self, rows: NDArray[np.int64]) -> FeatureRows | SparseFeatures:
-        if isinstance(self.table, SparseTable):
-            width = self.encoding.tables.sparse or 0
-            return SparseFeatures(self.table, rows, width, self.dtype)
-        features = self.encoding.apply(self.table, rows)
-        return FeatureRows(self.standardization.apply(features, self.dtype), dtype=self.dtype)
-
-
 def _file(source: str, table: Table) -> dict[str, Any]:
     """What tells a file from another one."""
-    digest = file_digest(source)
+    digest = table.digest or file_digest(source)
     if digest is None:
         digest = sha256(np.ascontiguousarray(table.values).tobytes())
     in_memory = not isinstance(table, StreamedTable) and not isinstance(table.values, np.memmap)
@@ -443,7 +232,7 @@ def _file(source: str, table: Table) -> dict[str, Any]:
     }
 
 
-def _test_file(data: Data, model: str, build: _Builder, files: dict[str, Any]) -> AnyPart:
+def _test_file(data: Data, model: str, build: Builder, files: dict[str, Any]) -> AnyPart:
     """The test part out of a file of its own, encoded as the training data is."""
     assert data.test_file is not None
     table = open_table(data.test_file, data)
@@ -459,13 +248,13 @@ def _test_file(data: Data, model: str, build: _Builder, files: dict[str, Any]) -
     if isinstance(table, StreamedTable):
         return _streamed_test(table, positions, data, model, build)
     target = encode_target(table, positions, data, model, known=build.target)
-    weights = _weights(table, data)
+    weights = row_weights(table, data)
     build = replace(build, table=table, target=target, weights=weights)
     return build.part(np.arange(len(table.values)))
 
 
 def _streamed_test(
-    table: StreamedTable, positions: list[int], data: Data, model: str, build: _Builder
+    table: StreamedTable, positions: list[int], data: Data, model: str, build: Builder
 ) -> StreamedPart:
     """A test file whose rows stay on the disk."""
     survey = Targets(table, positions, data.model_copy(update={"group": None, "time": None}), model)
@@ -482,27 +271,11 @@ def _streamed_test(
         build.dtype,
         labels=lambda block: np.zeros(len(block), np.int8),
         truth=lambda block: survey.of(block, target),
-        weights_of=_streamed_weights(table, data),
+        weights_of=streamed_weights(table, data),
         counts=counts.rows[0],
         classes=counts.classes(0),
         target=target.values,
     )
-
-
-def _streamed_weights(
-    table: StreamedTable, data: Data
-) -> Callable[[Table], NDArray[np.float32]] | None:
-    """The weights of a block's rows; None where all rows weigh one."""
-    if data.weight is None:
-        return None
-    position = _weight_column(table, data.weight)
-    some, all_one = False, True
-    for block in table.blocks():
-        weights = _weights_in(block, position)
-        some, all_one = some or bool(weights.any()), all_one and bool((weights == 1).all())
-    if not some:
-        raise InputError(f"{table.origin}: data.weight: every row weighs 0")
-    return None if all_one else lambda block: _weights_in(block, position)
 
 
 def _prepare_streamed(
@@ -522,7 +295,7 @@ def _prepare_streamed(
     features, targets = columns
     if data.time is not None:
         at = table.column(data.time, "data.time")
-        to_numbers(table, _time_column(table, at), at)
+        to_numbers(table, time_column(table, at), at)
     survey = Targets(table, targets, data, model)
     facts, finite = survey_columns(table, survey)
     pairs = settle(table, features, data, notes, facts)
@@ -549,8 +322,8 @@ def _prepare_streamed(
                 counts.add(block, labels)
             yield encoding.apply(block, np.flatnonzero(labels == 0))
 
-    standardization = _standardization(encoding, chunks, data.standardize, notes)
-    weights_of = _streamed_weights(table, data)
+    standardization = standardization_of(encoding, chunks, data.standardize, notes)
+    weights_of = streamed_weights(table, data)
     shape = StreamedPart(
         table,
         encoding,
@@ -574,7 +347,7 @@ def _prepare_streamed(
     )
     held_out: AnyPart | None = test if len(test) else None
     if data.test_file is not None:
-        build = _Builder(table, encoding, standardization, target, None, dtype)
+        build = Builder(table, encoding, standardization, target, None, dtype)
         held_out = _test_file(data, model, build, files)
     prepared = Prepared(
         origin=table.origin,
@@ -593,7 +366,7 @@ def _prepare_streamed(
     return prepared
 
 
-def guessed(guesses: dict[str, Any]) -> list[str]:
+def guesses_in_words(guesses: dict[str, Any]) -> list[str]:
     """Words about the guesses that are not what one expects of a table."""
     usual = {"header": True, "delimiter": ",", "encoding": "utf-8", "decimal": "."}
     odd = {key: value for key, value in guesses.items() if usual.get(key) != value}

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nanotorch.training.data.encoding import Encoding
+from nanotorch.training.data.standardization import Standardization
 from nanotorch.training.data.streams import TOGETHER, StreamedTable
 from nanotorch.training.data.tables import Table
 
 Rows = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]  # features, target, weights
-
-
-class Scaling(Protocol):
-    """What standardizes features."""
-
-    def write(
-        self, features: NDArray[Any], out: NDArray[Any], places: NDArray[np.int64] | None = None
-    ) -> None: ...
 
 
 @dataclass
@@ -37,7 +30,7 @@ class StreamedPart:
 
     table: StreamedTable
     encoding: Encoding
-    standardization: Scaling
+    standardization: Standardization
     dtype: Any
     labels: Callable[[Table], NDArray[np.int8]]
     truth: Callable[[Table], NDArray[Any]]

@@ -183,6 +183,7 @@ def _streamed(source: str, facts: Facts, file: RowFile, data: Reading) -> Stream
         lines=facts.get("lines"),
         notes=notes,
         guesses=dict(facts.get("guesses", {})),
+        digest=facts.get("digest"),
         file=file,
         memory=memory_of(data),
         crowded=facts.get("crowded", []),

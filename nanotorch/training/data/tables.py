@@ -47,6 +47,7 @@ class Table:
     lines: NDArray[np.int64] | int | None = None  # of the rows, or of the first one
     notes: list[str] = field(default_factory=list)
     guesses: dict[str, Any] = field(default_factory=dict)  # keys of [data] that were not set
+    digest: str | None = None  # of the file, where reading it has computed that
     first: int = 0  # number of the first row, in a table that is a piece of another one
     hashed: set[str] = field(default_factory=set)  # columns whose gaps have a bucket of their own
 
@@ -210,8 +211,9 @@ def table_of_text(origin: str, text: TextTable, reading: Reading) -> Table:
         text.values = text.values[:, ~np.array(leave)]
         text.names = [name for name, left in zip(text.names, leave, strict=True) if not left]
     return Table(
-        origin, text.names, text.values, text.categories, [], text.lines, text.notes, text.guesses
-    )
+        origin, text.names, text.values, text.categories, [], text.lines, text.notes, text.guesses,
+        text.digest,
+    )  # fmt: skip
 
 
 def _npy(path: Path, reading: Reading) -> Table:

@@ -64,7 +64,8 @@ def read_text_table(path: Path, reading: Reading) -> TextTable:
     table.notes = layout.notes + table.notes
     table.guesses = layout.guesses(reading)
     if digest is not None:
-        keep_copy_of_text(path, table, reading, digest.result())
+        table.digest = digest.result()
+        keep_copy_of_text(path, table, reading)
     return table
 
 
