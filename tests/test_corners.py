@@ -2103,9 +2103,11 @@ def test_an_infinite_logit_is_right_or_infinitely_wrong_on_each_device(
         assert loss.tolist() == [0.0, 0.0, math.inf]
 
 
-def test_the_next_half_is_a_half() -> None:
+def test_the_next_half_is_a_half_and_is_known_on_the_cpu(cuda: str) -> None:
     x = nt.ones(2, dtype=nt.float16)
     assert nt.nextafter(x, nt.zeros(2, dtype=nt.float16)).tolist() == [1 - 2**-11] * 2
+    with pytest.raises(RuntimeError, match="halves have it on the CPU only"):
+        nt.nextafter(x.to("cuda"), x.to("cuda"))
 
 
 ON_THE_DEVICE_THEY_NEED: dict[str, Callable[[], Any]] = {
