@@ -8,6 +8,7 @@ and the options of optimizers and schedules, what hooks saw, and the state of th
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Mapping
 from random import Random
@@ -337,6 +338,16 @@ list(@m.parameters())[::-1]
 [{'params': [p], 'lr': 0.1 * (i + 1)} for i, p in enumerate(@m.parameters())]
 [*@m.parameters(), @x]
 """)
+AVERAGES = templates("""
+t.optim.swa_utils.AveragedModel(@m<||, use_buffers=True><||, \
+multi_avg_fn=t.optim.swa_utils.get_ema_multi_avg_fn(0.9)>)
+""")
+AVERAGE_STATEMENTS = templates("""
+@a.update_parameters(@a.module)
+@a.update_parameters(@a.module)
+@a.update_parameters(@m)
+t.optim.swa_utils.update_bn([@x], @m)
+""")
 SIMPLE_SCHEDULES = templates("""
 StepLR(@o, <1|2|3><|, gamma=0.5>)
 MultiStepLR(@o, <[1, 3]|[2]|[1, 1, 2]><|, gamma=0.5>)
@@ -362,6 +373,7 @@ SequentialLR(@o, [S.@1, S.@2], milestones=[<1|2|3>])
 SequentialLR(@o, [S.@1, S.@2, S.@1], [1, <2|3>])
 ChainedScheduler([S.@1, S.@2])
 ChainedScheduler([S.@1], optimizer=@o)
+SWALR(@o, <0.05|swa_lr=0.3><|, anneal_epochs=2><|, anneal_strategy='linear'>)
 """)
 WRONG_SCHEDULES = templates("""
 StepLR(@m, 1)
@@ -372,7 +384,6 @@ OneCycleLR(@o, 0.1)
 LinearLR(@o, start_factor=0)
 ReduceLROnPlateau(@o, factor=2)
 CosineAnnealingWarmRestarts(@o, 0)
-CyclicLR(@o, 0.01, 0.1, mode='x')
 ReduceLROnPlateau(@o, mode='x')
 StepLR(@o, 2, last_epoch=3)
 OneCycleLR(@o, 0.1, total_steps=0)
@@ -513,6 +524,9 @@ t.nn.ModuleList(@m)
 First(@m)
 """)
 OPTIMIZER_STATEMENTS = templates("""
+exchange('@o')
+exchange('@o')
+exchange('@m')
 @o.step()
 @o.step()
 @o.zero_grad(<|set_to_none=False|set_to_none=True>)
@@ -540,6 +554,7 @@ for p in @o.param_groups[0]['params']: p.requires_grad_(<False|True>)
 @o.load_state_dict({**@o.state_dict(), 'state': {}})
 """)
 SCHEDULE_STATEMENTS = templates("""
+exchange('@s')
 @s.step(@k)
 @s.step(@k)
 @s.step(@k)
@@ -561,6 +576,30 @@ R = U.get_total_norm([p.grad for p in @m.parameters() if p.grad is not None]<|, 
 U.clip_grads_with_norm_(@m.parameters(), 0.5, t.tensor(2.0))
 """)
 CALLS = templates("""
+t.nn.MultiheadAttention(@F, $HEADS, batch_first=True)(@x, @x, @x, key_padding_mask=\
+t.rand(@N, @C).gt(0.8), need_weights=<False|True>)[<0|1>]
+t.nn.MultiheadAttention(@F, $HEADS<|, batch_first=True>)(@x, @x[:, :1], @x[:, :1], attn_mask=\
+<None|t.zeros(@C, 1)|t.rand(@C, 1).gt(2)>)[0]
+t.nn.MultiheadAttention(@F, 1, kdim=3, vdim=2)(@x, t.ones(4, @C, 3), t.ones(4, @C, 2))[0]
+t.nn.TransformerEncoderLayer($ENCODER)(@x, src_mask=<t.rand(@C, @C).gt(0.9)|\
+t.nn.Transformer.generate_square_subsequent_mask(@C)><|, is_causal=True>)
+t.nn.TransformerEncoderLayer(@F, 1, 3, dropout=0.0, batch_first=True)(@x, src_key_padding_mask=\
+t.arange(@C).gt(1 + t.zeros(@N, 1)))
+t.nn.TransformerDecoder(t.nn.TransformerDecoderLayer($ENCODER), <1|2>)(@x, @x.detach())
+F.scaled_dot_product_attention(@x, @x, @x, attn_mask=<t.rand(@C, @C)|t.rand(@C, @C).gt(0.3)|None>)
+t.nn.EmbeddingBag(6, 2, mode='<sum|mean|max>'<|, include_last_offset=True>)(\
+t.tensor([0, 2, 5, 1]), t.tensor([0, <1|2|3>, 4]))
+t.nn.EmbeddingBag(6, 2, mode='sum')(t.tensor([[0, 2], [5, 1]]), per_sample_weights=\
+t.rand(2, 2, requires_grad=True))
+F.embedding(t.tensor([0, <1|2|9>]), @x<|, padding_idx=0>)
+F.embedding_bag(t.tensor([0, 2, 1]), @x, t.tensor([0, 1])<|, mode='<sum|max>'>)
+t.nn.GRU(@F, 2, <1|2>)(@x, t.ones(<1|2>, <@C|1>, 2))[<0|1>]
+t.nn.LSTM(@F, 2, batch_first=True)(@x, (t.ones(1, @N, 2), t.zeros(1, @N, 2)))[0]
+t.nn.RNN(@F, 2, nonlinearity='<relu|tanh|x>')(@x, t.zeros(1, <@C|3>, 2))[0]
+t.nn.GRUCell(@F, 2)(@x, t.ones(<@N|1>, 2))
+t.nn.<CrossEntropy|NLL|MSE|BCEWithLogits|KLDiv|Huber>Loss(<|reduction='sum'|'none'|reduction='x'>)\
+(@x, @y)
+t.nn.CrossEntropyLoss(<|weight=t.rand(@C)|label_smoothing=0.1|ignore_index=0>)(@x, @c)
 t.nn.MultiheadAttention(@F, $HEADS<||, bias=False><||, add_bias_kv=True><||, add_zero_attn=True><\
 |, batch_first=True>)(@x, @x, @x<|, need_weights=False><|, average_attn_weights=False>)[0]
 t.nn.TransformerDecoderLayer($ENCODER)(@x, @x.detach() * 0.5)
@@ -606,7 +645,10 @@ EXCUSED = (
     "Expected !nested_tensorlist", "It is expected", "Padding size", "__call__() takes",
     "input must have", "MultiheadAttention: expected query, key", "ein_sum",
     "match the broadcast shape", "possibly 0 batch size", "local_response_norm",
-    "feature_alpha_dropout", "bicubic", "dirac_", "expected tensors of one dtype",
+    "feature_alpha_dropout", "bicubic", "is too small", "has no attribute 'weight'",
+    "expected common dtype", "bias=None", "RNN input dtype", "zip()", "scalar types",
+    "key_padding_mask (S)",
+    "dirac_", "expected tensors of one dtype",
     "expected floating point numbers", "RecurrenceBackward0: input weight", "NoneType",
     "to have non-zero size for non-batch",
 )  # fmt: skip
@@ -626,12 +668,17 @@ class ModuleProgram(Program):
         self.modules: list[str] = []
         self.optimizers: list[str] = []
         self.schedules: list[str] = []
+        self.averages: list[str] = []
         self.origin: dict[str, tuple[str, str]] = {}  # the module and the input behind a tensor
         self.narrowest = 1e-7
         self.defaults = {id(lib): lib.get_default_dtype() for lib in (nanotorch, torch)}
         for lib, space in ((nanotorch, self.ours), (torch, self.theirs)):
             lib.manual_seed(0)
             exec(PRELUDE, space)
+        self.ours["exchange"] = lambda name: self.exchange(name, torch, self.theirs, self.ours)
+        self.theirs["exchange"] = lambda name: self.exchange(
+            name, nanotorch, self.ours, self.theirs
+        )
 
     # --- making lines ---
 
@@ -787,7 +834,9 @@ class ModuleProgram(Program):
             return self.optimizer()
         table = WRONG_SCHEDULES if self.chance(0.08) else SCHEDULES
         o = self.recent(self.optimizers)
-        return [f"{self.fresh('s')} = S.{self.fill(str(self.pick(table)), o=o)}"]
+        text = f"S.{self.fill(str(self.pick(table)), o=o)}"
+        text = text.replace("S.SWALR", "t.optim.swa_utils.SWALR")
+        return [f"{self.fresh('s')} = {text}"]
 
     def schedule_statement(self, template: str | None = None) -> str:
         s = self.recent(self.schedules)
@@ -838,6 +887,10 @@ class ModuleProgram(Program):
             return self.fill(str(self.pick(OPTIMIZER_STATEMENTS)))
         elif self.chance(0.06):
             return self.copies()
+        elif self.chance(0.03):
+            return f"{self.fresh('m')} = {self.fill(str(self.pick(AVERAGES)))}"
+        elif self.averages and self.chance(0.3):
+            return self.fill(str(self.pick(AVERAGE_STATEMENTS)), a=self.recent(self.averages))
         elif self.chance(0.2):
             x = self.floating()
             return f"{self.fresh('v')} = {self.fill(str(self.pick(CALLS)), x=x)}"
@@ -863,6 +916,14 @@ class ModuleProgram(Program):
         return self.waiting.pop(0)
 
     # --- running and comparing ---
+
+    @staticmethod
+    def exchange(name: str, library: Any, source: dict[str, Any], target: dict[str, Any]) -> None:
+        """Loads what the other library's object of that name saves."""
+        file = io.BytesIO()
+        library.save(source[name].state_dict(), file)
+        file.seek(0)
+        target[name].load_state_dict(target["t"].load(file))
 
     def fail(self, what: str) -> None:
         if any(part in what for part in EXCUSED):
@@ -910,6 +971,8 @@ class ModuleProgram(Program):
         ):
             return  # which keeps no state for what requires no gradient
         lists[name[0]].append(name)
+        if "AveragedModel" in type(theirs).__name__:
+            self.averages.append(name)
         called = re.fullmatch(r"v\d+ = (m\d+)\((v\d+)\)", self.lines[-1])
         if called:
             self.origin[name] = (called[1], called[2])
@@ -959,7 +1022,11 @@ class ModuleProgram(Program):
     def same_module(self, name: str, ours: Any, theirs: Any) -> None:
         try:
             repr(theirs), repr(ours)
-        except (AttributeError, RecursionError):  # a part that its text tells of was taken out
+        except (
+            AttributeError,
+            RecursionError,
+            RuntimeError,
+        ):  # a part that its text tells of was taken out
             self.over = True
         if self.over:
             return

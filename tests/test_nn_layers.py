@@ -645,3 +645,42 @@ def test_a_written_output_has_derivatives_of_second_order(name: str) -> None:
         (g * g).sum().backward()
         gradients.append(x.grad.numpy())
     np.testing.assert_allclose(*gradients, 1e-4, 1e-5)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    "options", [{}, {"padding": 1}, {"padding": 1, "count_include_pad": False}], ids=str
+)
+def test_means_of_integers_are_rounded_towards_0(options: dict[str, Any]) -> None:
+    torch = pytest.importorskip("torch")
+    results = []
+    for t in (nt, torch):
+        x = t.arange(-10, 14).reshape(1, 2, 3, 4)
+        F = t.nn.functional
+        results.append([F.avg_pool2d(x, 2, **options).tolist(), F.avg_pool1d(x[0], 3).tolist()])
+    assert results[0] == results[1]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda t, F: F.embedding(t.tensor([0]), t.ones(3)),
+        lambda t, F: F.embedding(t.tensor([0]), t.ones(3, 2, 2), padding_idx=0),
+        lambda t, F: F.embedding(t.tensor([3]), t.ones(3, 2)),
+        lambda t, F: F.embedding_bag(t.tensor([0, 3]), t.ones(3, 2), t.tensor([0])),
+        lambda t, F: t.nn.MultiheadAttention(4, 2)(t.ones(2, 3, 4), *[t.ones(5, 1, 4)] * 2),
+        lambda t, F: t.nn.MultiheadAttention(4, 2, batch_first=True)(
+            t.ones(3, 2, 4), *[t.ones(1, 5, 4)] * 2
+        ),
+        lambda t, F: t.nn.InstanceNorm1d(3, affine=True)(t.ones(1, 2, 4)),
+        lambda t, F: t.nn.ParameterDict()[0],
+        lambda t, F: t.nn.Linear(2, 2, bias=False).get_parameter("bias"),
+    ],
+)
+def test_what_does_not_fit_is_refused_as_by_pytorch(call: Any) -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(Exception) as theirs:
+        call(torch, torch.nn.functional)
+    with pytest.raises(theirs.type):
+        call(nt, F)

@@ -182,7 +182,7 @@ def test_values_and_gradients_are_pytorchs(case: Case, reduction: str) -> None:
 def test_the_divergence_per_sample_is_pytorchs() -> None:
     torch = pytest.importorskip("torch")
     x, target = np.log(distributions(4, 3)), distributions(4, 3)
-    ours = nn.KLDivLoss("batchmean")(nt.tensor(x), nt.tensor(target))
+    ours = nn.KLDivLoss(reduction="batchmean")(nt.tensor(x), nt.tensor(target))
     theirs = torch.nn.KLDivLoss(reduction="batchmean")(torch.tensor(x), torch.tensor(target))
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
 
@@ -240,7 +240,7 @@ ERRORS: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
         r"\(3,\).*\(3, 1\)",
     ),
     ("no probabilities", lambda: nn.BCELoss()(nt.ones(3) * 2, nt.ones(3)), RuntimeError, "0 and 1"),
-    ("reduction", lambda: nn.MSELoss("avg")(nt.ones(1), nt.ones(1)), ValueError, "avg"),
+    ("reduction", lambda: nn.MSELoss(reduction="avg")(nt.ones(1), nt.ones(1)), ValueError, "avg"),
     (
         "class",
         lambda: nn.CrossEntropyLoss()(nt.ones(2, 3), nt.tensor([0, 3])),
@@ -344,6 +344,7 @@ def test_losses_are_the_same_with_and_without_a_gradient_to_the_last_bit() -> No
 # --- shapes that do not fit -----------------------------------------------------------------------
 
 SHAPES = ((), (1,), (2,), (3,), (2, 3), (3, 3), (2, 1), (1, 3), (2, 3, 2), (2, 2), (0,))
+NAMED = ("L1Loss", "MSELoss", "SmoothL1Loss", "KLDivLoss", "SoftMarginLoss")
 TWO = (
     "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy_with_logits",
     "kl_div", "poisson_nll_loss", "hinge_embedding_loss", "soft_margin_loss",
@@ -395,3 +396,28 @@ def test_shapes_fit_or_are_refused_as_by_pytorch(name: str) -> None:
                 torch, name, lambda t, shapes=shapes: [t.ones(shape) for shape in shapes]
             )
     assert not wrong
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_reduction_is_named_since_pytorchs_first_argument_is_another(name: str) -> None:
+    assert getattr(nn, name)(reduction="sum").reduction == "sum"
+    with pytest.raises(TypeError, match="positional"):
+        getattr(nn, name)("none")
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("classes, weights", [(1, 2), (3, 1), (3, 2), (3, 3)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("kind", ["numbers", "probabilities"])
+def test_one_weight_for_each_class(classes: int, weights: int, smoothing: float, kind: str) -> None:
+    torch = pytest.importorskip("torch")
+    results: list[Any] = []
+    for t in (nt, torch):
+        target = t.zeros(2, dtype=t.int64) if kind == "numbers" else t.ones(2, classes) / classes
+        options = {"weight": t.ones(weights), "label_smoothing": smoothing}
+        try:
+            loss = t.nn.functional.cross_entropy(t.ones(2, classes), target, **options)
+            results.append(round(loss.item(), 5))
+        except RuntimeError:
+            results.append("refused")
+    assert results[0] == results[1]

@@ -720,3 +720,22 @@ def test_a_count_of_batches_that_a_plain_state_lacks_stays_as_it_is(strict: bool
         with pytest.raises(RuntimeError, match="running_var"):
             model.load_state_dict({k: v for k, v in state.items() if "var" not in k})
     assert seen[0] == seen[1] == ([], 1)
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore:`(nanotorch|torch).nn.utils.weight_norm`")
+@pytest.mark.parametrize("newer", [True, False])
+def test_a_frozen_weight_is_normalized_as_by_pytorch(newer: bool) -> None:
+    torch = pytest.importorskip("torch")
+    seen = []
+    for t in (nt, torch):
+        U, layer = t.nn.utils, t.nn.Linear(2, 3).requires_grad_(False)
+        (U.parametrizations if newer else U).weight_norm(layer)
+        frozen = {name: p.requires_grad for name, p in layer.named_parameters()}
+        if newer:
+            U.parametrize.remove_parametrizations(layer, "weight")
+        else:
+            U.remove_weight_norm(layer)
+        after = [(name, p.requires_grad) for name, p in layer.named_parameters()]
+        seen.append((frozen, after, list(layer.state_dict())))
+    assert seen[0] == seen[1]

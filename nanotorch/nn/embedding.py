@@ -174,7 +174,10 @@ def embedding_bag(
         count = offsets.shape[0] - include_last_offset
         bags = ops.bucketize(_numbers(input, input.shape[0]), offsets[:count], right=True) - 1
     input = input.flatten()
-    rows = F.embedding(input, weight, padding_idx, sparse=sparse)
+    try:
+        rows = F.embedding(input, weight, padding_idx, sparse=sparse)
+    except IndexError as error:  # which PyTorch's bags raise as another class
+        raise RuntimeError(f"embedding_bag: {error}") from None
     counts = None if padding_idx is None else (input != padding_idx % weight.shape[0])
     if mode == "max" and len(input):
         return _greatest(rows, bags, counts, count)

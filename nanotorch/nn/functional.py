@@ -313,6 +313,8 @@ def embedding(
         raise NotImplementedError(f"embedding: {name} is not part of NanoTorch")
     if input._array.dtype.kind not in "iu":
         raise RuntimeError(f"embedding: expected indices of an integer dtype, got {input.dtype}")
+    if weight.ndim != 2:
+        raise RuntimeError(f"embedding: expected a weight of 2 dimensions, got {weight.ndim}")
     if sparse:
         padding = None if padding_idx is None else padding_idx % weight.shape[0]
         looked_up: Tensor = _sparse_embedding(weight, input, padding)

@@ -213,7 +213,7 @@ class Module:
         path, _, name = target.rpartition(".")
         module = self.get_submodule(path)
         value = module._attribute(name)
-        if module._roles.get(name) != role:
+        if module._roles.get(name) != role or (value is None and role == "parameter"):
             raise AttributeError(f"`{name}` is not a {role}")
         return value
 

@@ -140,6 +140,11 @@ def _attend(
         )
     single = query.ndim == 2
     axis = 0 if batch_first or single else 1  # of the batch
+    if not single and key.shape[axis] != query.shape[axis]:
+        raise RuntimeError(
+            f"MultiheadAttention: expected as many samples in query and key, got "
+            f"{query.shape[axis]} and {key.shape[axis]}"
+        )
     projected = _project(query, key, value, weight, bias, separate)
     q, k, v = (x.unsqueeze(0) if single else x for x in projected)
     if padding is not None and single:

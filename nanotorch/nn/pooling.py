@@ -123,7 +123,10 @@ class AveragePool(Linear):
         y[...] = 0
         for key in windows.places(counts):
             y += padded[key]
-        y /= divisor(xp, divisors, y.dtype)
+        if y.dtype.kind in "iu":  # rounded towards 0
+            y[...] = xp.trunc(y / divisor(xp, divisors, y.dtype))
+        else:
+            y /= divisor(xp, divisors, y.dtype)
         return y
 
 

@@ -311,6 +311,11 @@ def probability_loss(
             f"cross_entropy: expected class probabilities of shape {tuple(logs.shape)}, "
             f"got {tuple(target.shape)}"
         )
+    if weight is not None and tuple(weight.shape) != (logs.shape[dim],):
+        raise RuntimeError(
+            f"cross_entropy: expected one weight for each of the {logs.shape[dim]} classes, got "
+            f"weights of shape {tuple(weight.shape)}"
+        )
     if label_smoothing > 0.0:
         target = target * (1 - label_smoothing) + label_smoothing / logs.shape[dim]
     product = logs * target

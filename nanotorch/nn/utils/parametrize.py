@@ -13,11 +13,11 @@ from nanotorch.nn.parameter import Parameter
 class ParametrizationList(ModuleList):
     """The parameters `original0`, `original1`, … and the module that computes a tensor of them."""
 
-    def __init__(self, module: Module, originals: Any) -> None:
+    def __init__(self, module: Module, originals: Any, requires_grad: bool) -> None:
         super().__init__([module])
         self._count = len(originals)
         for place, original in enumerate(originals):
-            self.register_parameter(f"original{place}", Parameter(original.detach()))
+            self.register_parameter(f"original{place}", Parameter(original.detach(), requires_grad))
 
     def forward(self) -> Any:
         """The tensor."""
@@ -30,13 +30,16 @@ def computed_by(module: Any, name: str, parametrization: Any) -> None:
         raise RuntimeError(f"the parameter {name!r} is computed from others already")
     if module._roles.get(name) not in ("parameter", "buffer"):
         raise ValueError(f"Module {module} has no parameter or buffer named {name!r}")
+    value = getattr(module, name)
     with no_grad():
-        originals = parametrization.right_inverse(getattr(module, name))
+        originals = parametrization.right_inverse(value)
     delattr(module, name)
     parametrization.train(module.training)
     if not is_parametrized(module):
         module.parametrizations = ModuleDict()
-    module.parametrizations[name] = ParametrizationList(parametrization, originals)
+    module.parametrizations[name] = ParametrizationList(
+        parametrization, originals, value.requires_grad
+    )
     _set_class(module)
 
 
@@ -62,15 +65,18 @@ def is_parametrized(module: Any, tensor_name: str | None = None) -> bool:
 
 
 def remove_parametrizations(module: Any, tensor_name: str, leave_parametrized: bool = True) -> Any:
-    """Makes a computed tensor a parameter again, with its present value."""
+    """Makes a computed tensor a parameter again, with its present value; a buffer if frozen."""
     if not is_parametrized(module, tensor_name):
         raise ValueError(f"Module {module} does not have a parametrization on {tensor_name}")
     if not leave_parametrized:
         raise ValueError("Cannot leave unparametrized a tensor that is computed from several")
-    weight = getattr(module, tensor_name).detach()
+    weight = getattr(module, tensor_name)
     del module.parametrizations[tensor_name]
     _set_class(module)
     if not len(module.parametrizations):
         del module.parametrizations
-    setattr(module, tensor_name, Parameter(weight))
+    if weight.requires_grad:
+        setattr(module, tensor_name, Parameter(weight.detach()))
+    else:
+        module.register_buffer(tensor_name, weight)
     return module
