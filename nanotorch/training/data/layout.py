@@ -319,6 +319,8 @@ def _delimiter(path: Path, lines: list[str]) -> str:
     best, best_score = first, 0.0
     quoting = (True, False) if any('"' in line for line in lines) else (True,)
     for delimiter in dict.fromkeys((first, *DELIMITERS, SPACES)):
+        if delimiter != SPACES and not any(delimiter in line for line in lines):
+            continue
         rows = max(
             (_split(lines, delimiter, quotes) for quotes in quoting),
             key=lambda rows: (_widths(rows)[1], len(rows)),

@@ -141,10 +141,10 @@ def columns_by_polars(
         if numbers is not None:
             columns.append((numbers, None))
         else:
-            texts, places, codes = _distinct(cells, polars)
+            distinct, places, codes = _distinct(cells, polars)
             positions = np.zeros(places.max(initial=0) + 1, np.int32)
             positions[places] = np.arange(len(places))
-            columns.append((positions[codes.to_numpy()], texts))
+            columns.append((positions[codes.to_numpy()], distinct.to_list()))
     return columns
 
 
@@ -160,25 +160,22 @@ def _frame(source: Path | bytes, delimiter: str, skip: int, *choices: list[Any])
     of kinds that all cells have."""
     import polars
 
-    with silent(), ThreadPoolExecutor(1) as beside:
-        plain = beside.submit(_is_plain, source, delimiter, skip)
-        for kinds in choices:
-            with contextlib.suppress(Exception, polars.exceptions.PanicException):
-                frame = polars.scan_csv(
-                    source,
-                    separator=delimiter,
-                    quote_char=None,
-                    has_header=False,
-                    skip_lines=skip,
-                    schema={str(number): kind for number, kind in enumerate(kinds)},
-                    glob=False,
-                ).collect(engine="in-memory")
-                # polars takes a line without cells, and what a short row lacks, for gaps.
-                gaps = frame.to_series(-1).null_count()
-                is_whole = not gaps or _shape(source, delimiter, skip) == frame.shape
-                return frame if plain.result() and is_whole else None
-            if not plain.result():
-                break
+    if not _is_plain(source, delimiter, skip):
+        return None
+    for kinds in choices:
+        with silent(), contextlib.suppress(Exception, polars.exceptions.PanicException):
+            frame = polars.scan_csv(
+                source,
+                separator=delimiter,
+                quote_char=None,
+                has_header=False,
+                skip_lines=skip,
+                schema={str(number): kind for number, kind in enumerate(kinds)},
+                glob=False,
+            ).collect(engine="in-memory")
+            # polars takes a line without cells, and what a short row lacks, for gaps.
+            gaps = frame.to_series(-1).null_count()
+            return frame if not gaps or _shape(source, delimiter, skip) == frame.shape else None
     return None
 
 
@@ -229,9 +226,9 @@ def _meaning(cells: Any, layout: Layout, polars: Any) -> Part:
     missing = layout.missing if layout.reads_plain else None
     if cells.dtype == polars.String and (numbers := _numbers(cells, missing, polars)) is not None:
         return Meaning(numbers), None
-    texts, places, codes = _distinct(cells, polars)
-    numbers = _numbers(polars.Series(texts, dtype=polars.String), missing, polars)
-    known = meaning(texts, layout) if numbers is None else Meaning(numbers)
+    words, places, codes = _distinct(cells, polars)
+    numbers = _numbers(words, missing, polars)
+    known = meaning(words.to_list(), layout) if numbers is None else Meaning(numbers)
     values = np.zeros(places.max(initial=0) + 1)
     values[places] = known.values
     return replace(known, values=values), codes
@@ -250,7 +247,7 @@ def _numbers(cells: Any, missing: frozenset[str] | None, polars: Any) -> NDArray
     return values
 
 
-def _distinct(cells: Any, polars: Any) -> tuple[list[str], NDArray[np.int64], Any]:
+def _distinct(cells: Any, polars: Any) -> tuple[Any, NDArray[np.int64], Any]:
     """The distinct cells in order, the code of each, and the code of each row's cell; those that
     are empty included."""
     if cells.dtype == polars.String:
@@ -261,10 +258,9 @@ def _distinct(cells: Any, polars: Any) -> tuple[list[str], NDArray[np.int64], An
     distinct = cells.head(FEW).unique().drop_nulls()
     if len(distinct) < count:  # there are others further down
         distinct = cells.unique().drop_nulls()
-    words = distinct.cast(polars.String)
-    order = words.arg_sort()
-    texts = words.gather(order).to_list()
-    places = distinct.to_physical().gather(order).to_numpy().astype(np.int64)
+    words = distinct.cast(polars.String).sort()
+    places = words.cast(cells.dtype).to_physical().to_numpy().astype(np.int64)
     if cells.null_count():
-        texts, places = ["", *texts], np.append(gap, places)
-    return texts, places, codes.fill_null(gap)
+        empty = polars.Series(words.name, [""])
+        words, places = polars.concat([empty, words]), np.append(gap, places)
+    return words, places, codes.fill_null(gap)
