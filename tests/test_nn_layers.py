@@ -684,3 +684,17 @@ def test_what_does_not_fit_is_refused_as_by_pytorch(call: Any) -> None:
         call(torch, torch.nn.functional)
     with pytest.raises(theirs.type):
         call(nt, F)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("pad", [(1, 1), (0, 2), (-1, 0), (1, -1, 2, 0)], ids=str)
+def test_a_padded_tensor_may_be_walked_back_twice(pad: tuple[int, ...]) -> None:
+    torch = pytest.importorskip("torch")
+    seen = []
+    for t in (nt, torch):
+        x = t.ones(2, 3, 4, requires_grad=True)
+        y = t.nn.functional.pad(x, pad, value=0.5)
+        y.sum().backward()
+        (y * y).sum().backward()
+        seen.append((y.tolist(), x.grad.tolist(), y.grad_fn.name()))
+    assert seen[0] == seen[1]

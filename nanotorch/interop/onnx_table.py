@@ -463,7 +463,7 @@ def _zero(call: Call, x: str) -> Any:
     return call.node("Expand", call.number(0), call.node("Shape", x))
 
 
-@translates("CopySlices")
+@translates("CopySlices", "ConstantPad")
 def _copy_slices(call: Call, base: str, value: Any, path: Any) -> Any:
     """The base with a value at the places that a view shows: their numbers say where."""
     node, integers = call.node, call.graph.integers

@@ -46,12 +46,8 @@ class _Numbered(Module):
     def __delitem__(self, position: int | slice) -> None:
         names = list(self._modules)
         removals = names[position] if isinstance(position, slice) else [self._name_at(position)]
-        if all(name.isdecimal() for name in names):
-            rest = [m for name, m in self._modules.items() if name not in removals]
-            self._refill(rest)  # type: ignore[arg-type]
-        else:
-            for name in removals:
-                delattr(self, name)
+        rest = [m for name, m in self._modules.items() if name not in removals]
+        self._refill(rest)  # type: ignore[arg-type]
 
     def append(self, module: Module) -> Self:
         """Adds a module at the end."""

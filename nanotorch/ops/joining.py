@@ -10,7 +10,7 @@ from typing import Any
 from nanotorch.backend import HOST, Array, array_module, broadcast_shapes, fitting, result_type
 from nanotorch.ops.casting import cast, contiguous_copy, into
 from nanotorch.ops.indexing import index_select
-from nanotorch.ops.regions import CopySlices
+from nanotorch.ops.regions import ConstantPad
 from nanotorch.ops.shapes import (
     BasicIndex,
     UnsafeView,
@@ -297,4 +297,4 @@ def pad(x: Any, pad: Sequence[int], mode: str = "constant", value: float | None 
     around = array_module(array).full(tuple(shape), value, array.dtype)
     base = x._wrap(around) if array is not x else around
     region = ((BasicIndex, {"key": tuple(key)}),)
-    return apply(CopySlices, base, apply(BasicIndex, x, key=tuple(inner)), path=region)
+    return apply(ConstantPad, base, apply(BasicIndex, x, key=tuple(inner)), path=region)

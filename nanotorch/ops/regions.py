@@ -69,6 +69,15 @@ class CopySlices(Linear):
         self.inputs = RELEASED  # as PyTorch does, though nothing was kept
 
 
+class ConstantPad(CopySlices):
+    """The same with a constant for the base, which may be walked back again: nothing is kept"""
+
+    backward_name = "ConstantPadNdBackward0"
+
+    def release(self) -> None:
+        """Nothing."""
+
+
 def follow(xp: Any, x: Array, path: Path) -> Array:
     """The view of x that the chain of view kernels leads to."""
     for primitive, attributes in path:
