@@ -7,7 +7,6 @@ application is the same one (see `Operand`), calls what the kernel calls, and ha
 
 from __future__ import annotations
 
-import builtins
 import copy
 import dataclasses
 import functools
@@ -26,7 +25,7 @@ from nanotorch.compile.memory import root_of
 from nanotorch.compile.outputs import Output
 from nanotorch.compile.program import Program
 from nanotorch.compile.recorder import Kernel, is_promoted
-from nanotorch.compile.source import Source
+from nanotorch.compile.source import COMMON, Source
 from nanotorch.compile.values import identity, is_plain, tests_of
 from nanotorch.node import RELEASED, Node, Traced
 from nanotorch.ops import arithmetic
@@ -186,11 +185,11 @@ class Entry:
             o.value for o, edge in zip(self.operands, edges, strict=True)
             if edge is not None and o.kind == "output"
         ]  # fmt: skip
-        self.saves_inputs = node.inputs is not None
         self.saved = [i for i, x in enumerate(node.inputs or ()) if x is not None]
         self.saves_output = node.output is not None
         self.like = copy.copy(node)  # without what it leads to and has saved
-        self.like.edges, self.like.inputs, self.like.output = (), None, None
+        self.like.edges, self.like.output = (), None
+        self.like.inputs = None if node.inputs is None else ()
         out.__class__ = Output
         fields = out.__dict__
         fields["_own_node"] = fields.pop("_node")
@@ -271,8 +270,8 @@ class Entry:
         Its constants are defaults of further arguments, which lie together in memory.
         """
         source = Source({
-            **constants, "entry": self, "operation": self.primitive,
-            "kernel": self.primitive.kernel, "shape": self.form[0], "dtype": self.form[1],
+            **constants, "entry": self, "operation": self.primitive, "shape": self.form[0],
+            "dtype": self.form[1],
         })  # fmt: skip
 
         def constant(value: Any) -> str:
@@ -312,7 +311,7 @@ class Entry:
             *(f"    {line}" for line in body),
         ]
         code = code_of("\n".join(lines) + "\n", f"<compiled {self.primitive.title()}>")
-        return types.FunctionType(code, COMMON, "apply", tuple(names.values()))
+        return types.FunctionType(code, NAMES, "apply", tuple(names.values()))
 
     def _computation(self, arrays: list[Any]) -> Computation:
         """How y gets its value: by the calls of the kernel, or the kernel as a whole."""
@@ -413,9 +412,7 @@ class Entry:
         """The node that the engine would have made."""
         node = copy.copy(self.like)
         node.sequence = value[1]
-        saved: Any = (
-            [None] * len(self.operands) if self.saved else () if self.saves_inputs else None
-        )
+        saved: Any = [None] * len(self.operands) if self.saved else node.inputs
         versions = [0] * len(self.operands)
         leaves = {n: o.value for n, o in enumerate(self.operands) if o.kind == "leaf"}
         released = len(value) == 4 and value[2] is None
@@ -468,11 +465,7 @@ def code_of(source: str, title: str) -> types.CodeType:
     return next(code for code in module.co_consts if isinstance(code, types.CodeType))
 
 
-# What all functions of entries name.
-COMMON: dict[str, Any] = {
-    "__name__": "nanotorch.compile.step", "__builtins__": builtins,
-    "Output": Output, "Tensor": Tensor, "identity": identity, "HOST": HOST,
-    "ndarray": HOST.ndarray, "asarray": HOST.asarray, "empty": HOST.empty, "new": object.__new__,
-    "next_sequence": next_sequence, "show": show, "compute": run,
-    "KERNEL_ERRORS": (*KERNEL_ERRORS, *NUMPY_ERRORS),
+NAMES: dict[str, Any] = {
+    **COMMON, "Output": Output, "identity": identity, "next_sequence": next_sequence, "show": show,
+    "compute": run, "KERNEL_ERRORS": (*KERNEL_ERRORS, *NUMPY_ERRORS),
 }  # fmt: skip

@@ -182,7 +182,7 @@ class Gradients:
                 continue
             lines += [
                 f"if {leaf}._grad is None:",
-                f"    {leaf}._grad = g = create(Tensor)",
+                f"    {leaf}._grad = g = new(Tensor)",
                 f"    g._array = {g}",
                 f"else: deposit({leaf}, {g}, wrap, True, False)",
             ]
@@ -200,9 +200,7 @@ class Gradients:
             "return True",
         ]
         self._source.constants |= {
-            "program": self.plan.run, "deposit": deposit, "wrap": Tensor._wrap,
-            "create": object.__new__, "RELEASED": RELEASED, "Tensor": Tensor, "nothing": {},
-            "asarray": HOST.asarray,
+            "program": self.plan.run, "deposit": deposit, "RELEASED": RELEASED, "nothing": {},
         }  # fmt: skip
         self.call = self._source.function("backward(run)", lines, "backward")
         # And with them what a call has computed.

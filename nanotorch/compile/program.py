@@ -161,8 +161,8 @@ class Program(Source):
     def _new(self, array: Array) -> str:
         """The line that makes new memory for an array."""
         self.fresh.discard(id(array))
-        make = f"{self.constant('empty', HOST.empty)}({array.shape}"
-        return f"{self.array_name(array)} = {make}, {self.constant('c', array.dtype)})"
+        form = f"{array.shape}, {self.constant('c', array.dtype)}"
+        return f"{self.array_name(array)} = empty({form})"
 
     def _pass(self, step: Pass, position: int) -> list[str]:
         """The line that makes the steps of a pass piece by piece."""

@@ -8,7 +8,6 @@ before and after the program, with the numbers of tensors and gradients written 
 from __future__ import annotations
 
 import functools
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -80,10 +79,9 @@ class Replay:
         """The function `enter`, for arguments like these."""
         plan = self.plan
         source = Source({
-            "MISSED": MISSED, "Tensor": Tensor, "references": sys.getrefcount, "plan": plan,
-            "begin": plan.begin, "held": getattr(plan, "references", None), "run": plan.run,
-            "wrap": Tensor._wrap, "rebuild": self.rebuild, "place_of": place_of,
-            "ndarray": HOST.ndarray, "holds": self.holds,
+            "MISSED": MISSED, "plan": plan, "begin": plan.begin, "run": plan.run,
+            "held": getattr(plan, "references", None), "rebuild": self.rebuild,
+            "place_of": place_of, "holds": self.holds,
         })  # fmt: skip
 
         def constant(value: Any) -> str:

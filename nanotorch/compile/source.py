@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
+import builtins
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from nanotorch.backend import HOST
+from nanotorch.tensor import Tensor
+
+# What all generated functions know. Their module's name is one of ours, so that NumPy is as silent
+# about overflow as in an eager step.
+COMMON: dict[str, Any] = {
+    "__name__": "nanotorch.compile.step", "__builtins__": builtins, "HOST": HOST, "Tensor": Tensor,
+    "ndarray": HOST.ndarray, "asarray": HOST.asarray, "empty": HOST.empty, "new": object.__new__,
+    "wrap": Tensor._wrap, "references": sys.getrefcount,
+}  # fmt: skip
 
 
 class Source:
@@ -24,8 +37,7 @@ class Source:
 
     def function(self, head: str, lines: Sequence[str], title: str) -> Callable[..., Any]:
         """The function of that head, such as "run(x)", with these lines."""
-        # Under a name of ours, so that NumPy is as silent about overflow as in an eager step.
-        scope = {"__name__": "nanotorch.compile.step", **self.constants}
+        scope = {**COMMON, **self.constants}
         text = "\n    ".join([f"def {head}:", *lines])
         exec(compile(text + "\n", f"<compiled {title}>", "exec"), scope)
         return scope[head.partition("(")[0]]  # type: ignore[no-any-return]
