@@ -166,11 +166,6 @@ class Notes:
         return value
 
 
-def same_form(a: Array, b: Array) -> bool:
-    """Whether two arrays lie in memory in the same way."""
-    return (a.shape, a.strides, a.dtype) == (b.shape, b.strides, b.dtype)
-
-
 @functools.cache
 def reduction(ufunc: numpy.ufunc) -> Callable[..., Any]:
     """ufunc.reduce, the same object each time."""

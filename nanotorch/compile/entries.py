@@ -273,10 +273,7 @@ class Entry:
             **constants, "entry": self, "operation": self.primitive, "shape": self.form[0],
             "dtype": self.form[1],
         })  # fmt: skip
-
-        def constant(value: Any) -> str:
-            return source.constant("k", value)
-
+        constant = source.constant
         tests: list[str] = []
         inputs = [f"x{i}" for i in range(len(self.operands))]
         for number, operand in enumerate(self.operands):

@@ -12,6 +12,7 @@ from typing import Any
 from nanotorch.autograd.walk import deposit, walk
 from nanotorch.backend import HOST, Array
 from nanotorch.compile.entries import Entry
+from nanotorch.compile.memory import same_form
 from nanotorch.compile.plan import Plan
 from nanotorch.compile.recorder import Kernel, Recorder
 from nanotorch.compile.source import Source
@@ -40,6 +41,7 @@ class Gradients:
         self.values = run.values
         self._checks: list[str] = []
         self._source = Source()
+        self._constant = self._source.constant
         self._arrays: dict[int, tuple[str, Array]] = {}  # what is another array at each call
         self._fixed: list[Array] = []  # of leaves, which the program names as constants
         self._numbers: list[tuple[int, int, Array]] = []  # of places and inputs, that change
@@ -103,9 +105,6 @@ class Gradients:
         return self
 
     # --- what it reads ----------------------------------------------------------------------------
-
-    def _constant(self, value: Any) -> str:
-        return self._source.constant("k", value)
 
     def _array(self, name: str, array: Array) -> None:
         """An array that a value holds; where it is met again, it must be the same one again."""
@@ -204,7 +203,7 @@ class Gradients:
         }  # fmt: skip
         self.call = self._source.function("backward(run)", lines, "backward")
         # And with them what a call has computed.
-        del self.values, self.leaves, self._arrays, self._fixed, self._source
+        del self.values, self.leaves, self._arrays, self._fixed, self._source, self._constant
 
 
 def new_arrays(recorder: Recorder, outputs: Sequence[Array]) -> list[Array]:
@@ -217,7 +216,4 @@ def new_arrays(recorder: Recorder, outputs: Sequence[Array]) -> list[Array]:
 
 def same_bits(a: Array, b: Array) -> bool:
     """Whether two arrays have the same form and the same bytes."""
-    return bool(
-        (a.shape, a.dtype, a.strides) == (b.shape, b.dtype, b.strides)
-        and a.tobytes() == b.tobytes()
-    )
+    return same_form(a, b) and bool(a.tobytes() == b.tobytes())

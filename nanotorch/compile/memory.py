@@ -15,6 +15,11 @@ def root_of(array: Array) -> int:
     return id(array)
 
 
+def same_form(a: Array, b: Array) -> bool:
+    """Whether two arrays lie in memory in the same way."""
+    return (a.shape, a.strides, a.dtype) == (b.shape, b.strides, b.dtype)
+
+
 class Value(NamedTuple):
     """An array of a plan: its block, and the lines of the program between which it is there."""
 

@@ -14,20 +14,10 @@ from typing import Any, ClassVar
 
 from nanotorch.backend import HOST, MODULES, Array
 from nanotorch.backend.halves import kernel_of
-from nanotorch.compile.calls import (
-    OUT_FIRST,
-    Call,
-    Choice,
-    Done,
-    Joint,
-    Note,
-    View,
-    calls_of,
-    same_form,
-)
+from nanotorch.compile.calls import OUT_FIRST, Call, Choice, Done, Joint, Note, View, calls_of
 from nanotorch.compile.chains import arrays_of, is_view
 from nanotorch.compile.lines import RANDOM, ROWS, Line, call_name, family_of
-from nanotorch.compile.memory import Memory, root_of
+from nanotorch.compile.memory import Memory, root_of, same_form
 from nanotorch.compile.pieces import Pass, Pieces
 from nanotorch.compile.recorder import Draw, Kernel, Live
 from nanotorch.compile.source import Source
@@ -130,7 +120,7 @@ class Program(Source):
                 indent = indent + "    " if isinstance(step, Choice) else ""
             for block in memory.release(arrays_of(step), position):
                 if self.poisoned:
-                    program.append(f"{indent}{self.constant('freed', block)}.fill(255)")
+                    program.append(f"{indent}{self.constant(block, 'freed')}.fill(255)")
         return program
 
     # --- one step ---------------------------------------------------------------------------------
@@ -152,7 +142,7 @@ class Program(Source):
             names.append(out)  # by position, which takes less time
         else:
             names += [*keywords, f"out={out}"]
-        function = self.constant(step.name.replace(".", "_"), step.function)
+        function = self.constant(step.function, step.name.replace(".", "_"))
         text = f"{makes}{function}({', '.join(names)})"
         if step.kernel is not None:
             self._note(text, step.kernel, [*step.arrays, step.out], step.name)
@@ -161,7 +151,7 @@ class Program(Source):
     def _new(self, array: Array) -> str:
         """The line that makes new memory for an array."""
         self.fresh.discard(id(array))
-        form = f"{array.shape}, {self.constant('c', array.dtype)}"
+        form = f"{array.shape}, {self.constant(array.dtype)}"
         return f"{self.array_name(array)} = empty({form})"
 
     def _pass(self, step: Pass, position: int) -> list[str]:
@@ -191,7 +181,7 @@ class Program(Source):
             blocks += part.memory.blocks
         names = [self.array_name(a) + step.flattened for a in cut]
         names += map(self.array_name, (*whole, *step.sums))
-        runner = self.constant("pieces", Pieces(step, runs, blocks, len(cut)))
+        runner = self.constant(Pieces(step, runs, blocks, len(cut)), "pieces")
         text = f"{runner}({', '.join(names)})"
         kernels = [one.kernel if isinstance(one, Call) else one for one in step.within]
         within = tuple({id(k): k.primitive.title() for k in kernels}.values())
@@ -206,7 +196,7 @@ class Program(Source):
         values = {**step.operands, **step.outputs, **step.numbers}
         names = [f"{name}={self.value_text(value)}" for name, value in values.items()]
         name = step.call.__name__
-        text = f"{self.constant(name, step.call)}({self.constant('xp', step.kernel.xp)}, "
+        text = f"{self.constant(step.call, name)}({self.constant(step.kernel.xp, 'xp')}, "
         text += f"{', '.join(names)})"
         nbytes = sum(a.nbytes for a in arrays_of(step))
         self.lines.append(Line(text, id(step.kernel), step.title, "", ROWS, bytes=nbytes))
@@ -280,8 +270,8 @@ class Program(Source):
             return []
         names = [self.value_text(a) for a in step.operands]
         names += [f"{key}={self.value_text(value)}" for key, value in step.attributes.items()]
-        names = [self.constant("xp", step.xp), *names]
-        kernel = self.constant(primitive.title(), self._callable(step))
+        names = [self.constant(step.xp, "xp"), *names]
+        kernel = self.constant(self._callable(step), primitive.title())
         if shares:
             self.moving.add(id(out))
             self.names[id(out)] = name = f"v{next(self._counter)}"
@@ -318,7 +308,7 @@ class Program(Source):
     def _draw(self, step: Draw, position: int) -> list[str]:
         """The line that draws random numbers."""
         self.memory.hold(step.out)
-        text = f"{self.constant('draw', step.fill)}({self.array_name(step.out)})"
+        text = f"{self.constant(step.fill, 'draw')}({self.array_name(step.out)})"
         form = (step.out.shape, step.out.dtype.name, step.out.nbytes)
         self.lines.append(Line(text, id(step), RANDOM, "", RANDOM, *form))
         return [text]
@@ -327,12 +317,12 @@ class Program(Source):
         """The lines of a live call: the gradients it is to find, the call, and what it returns."""
         lines = []
         for leaf, array in step.gradients:
-            slot = self.constant("slot", self.slot(array))
-            lines.append(f"{self.constant('leaf', leaf)}._grad = {slot}.tensor")
-        call = f"{self.constant('live', step.call)}()"
+            slot = self.constant(self.slot(array), "slot")
+            lines.append(f"{self.constant(leaf, 'leaf')}._grad = {slot}.tensor")
+        call = f"{self.constant(step.call, 'live')}()"
         if step.result is not None:
             self.memory.places[id(step.result)] = place = step.result.copy("K")
-            copy = self.constant("copy", lambda value: place.__setitem__(..., value._array))
+            copy = self.constant(lambda value: place.__setitem__(..., value._array), "copy")
             call = f"{copy}({call})"
         self.lines.append(Line(call, id(step), call_name(step.call), where=step.where))
         return [*lines, call]
@@ -343,7 +333,7 @@ class Program(Source):
         """The name of an array in the program."""
         name = self.names.get(id(array))
         if name is None:
-            name = self.names[id(array)] = self.constant("a", self.memory.place(array))
+            name = self.names[id(array)] = self.constant(self.memory.place(array), "a")
         return name
 
     def value_text(self, value: Any) -> str:
@@ -354,13 +344,13 @@ class Program(Source):
             return f"({''.join(self.value_text(item) + ', ' for item in value)})"
         if value is None or type(value) in (bool, int, str):
             return repr(value)
-        return self.constant("c", value)
+        return self.constant(value)
 
     def single_text(self, value: Any) -> str:
         """An operand; a single element without dimensions, which NumPy need not broadcast."""
         if type(value) is not HOST.ndarray or value.size != 1 or id(value) in self.moving:
             return self.value_text(value)
-        return self.constant("a", self.memory.place(value).reshape(()))
+        return self.constant(self.memory.place(value).reshape(()), "a")
 
     def slot(self, array: Array | None) -> Slot:
         """Where the tensor over a gradient's array is, which replays hang on the leaves."""

@@ -26,22 +26,22 @@ from nanotorch.tensor import Tensor
 MISSED: Any = object()  # what an entry returns where the call is not as recorded
 
 
-def conditions(recorder: Recorder, constant: Callable[[str, Any], str]) -> list[str]:
+def conditions(recorder: Recorder, constant: Callable[[Any, str], str]) -> list[str]:
     """Everything that a recording took for granted of tensors, modules and gradients, as source."""
     found = []
     for tensor in recorder.external.values():
-        t, array = constant("tensor", tensor), constant("a", tensor._array)
+        t, array = constant(tensor, "tensor"), constant(tensor._array, "a")
         requires_grad = bool(tensor._requires_grad)
         found += [f"{t}._array is {array}", f"{t}._requires_grad is {requires_grad}"]
         found.append(f"not {t}._hooks")
     for module in {id(m): m for m in recorder.modules}.values():
-        known, fields = constant("module", module), constant("fields", vars(module))
+        known, fields = constant(module, "module"), constant(vars(module), "fields")
         found.append(f"{known}._hooks is None and {known}.training is {module.training}")
         for key, value in vars(module).items():
             if isinstance(value, Tensor):
-                found.append(f"{fields}.get({key!r}) is {constant('tensor', value)}")
+                found.append(f"{fields}.get({key!r}) is {constant(value, 'tensor')}")
     for leaf, held in recorder.entry.items():
-        found.append(f"{constant('tensor', leaf)}._grad is {constant('tensor', held)}")
+        found.append(f"{constant(leaf, 'tensor')}._grad is {constant(held, 'tensor')}")
     return found or ["True"]
 
 
@@ -83,10 +83,7 @@ class Replay:
             "held": getattr(plan, "references", None), "rebuild": self.rebuild,
             "place_of": place_of, "holds": self.holds,
         })  # fmt: skip
-
-        def constant(value: Any) -> str:
-            return source.constant("c", value)
-
+        constant = source.constant
         arrays = [f"a{i}" for i in range(len(forms))]
         tests = [f"type(x{i}) is Tensor" for i in range(len(forms))]
         distinct: dict[int, str] = {}

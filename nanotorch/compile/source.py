@@ -26,12 +26,12 @@ class Source:
         self.constants: dict[str, Any] = {**(constants or {})}
         self._constant_names: dict[tuple[str, int], str] = {}  # by prefix and identity
 
-    def constant(self, prefix: str, value: Any) -> str:
+    def constant(self, value: Any, prefix: str = "c") -> str:
         """The name of a value in the lines; the same one each time."""
         key = prefix, id(value)
         name = self._constant_names.get(key)
         if name is None:
-            name = self._constant_names[key] = f"{prefix}_{len(self._constant_names)}"
+            name = self._constant_names[key] = f"{prefix}_{len(self.constants)}"
             self.constants[name] = value
         return name
 
