@@ -179,12 +179,7 @@ def viewed(method: str) -> Any:
 
 def reduced(ufunc: numpy.ufunc) -> Any:
     """The method of a stand-in that reduces it by a function of two numbers."""
-
-    def method(x: StandIn, axis: Any = None, out: Any = None, **options: Any) -> StandIn:
-        given = {key: value for key, value in options.items() if value}
-        return computed(x.notes, reduction(ufunc), (x,), {"axis": axis, **given}, out)
-
-    return method
+    return lambda x, axis=None, **options: ufunc.reduce(x, axis=axis, **options)
 
 
 # What a stand-in has from the array that it stands for.
@@ -262,11 +257,8 @@ class StandIn(NDArrayOperatorsMixin):
         ):
             raise NotNoted(method)
         function = ufunc if method == "__call__" else reduction(ufunc)
-        given = {
-            key: value
-            for key, value in keywords.items()
-            if value is not None or (key == "axis" and method == "reduce")
-        }
+        unset = {"keepdims": False}
+        given = {k: v for k, v in keywords.items() if k == "axis" or v is not unset.get(k)}
         return computed(self.notes, function, inputs, given, out[0] if out else None)
 
     def __array_function__(self, function: Any, types: Any, args: Any, keywords: Any) -> Any:

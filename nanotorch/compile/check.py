@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from nanotorch.backend import MODULES
+from nanotorch.compile.lines import RANDOM
 from nanotorch.compile.recorder import Kernel, Live, Recorder, Where, place_text
 from nanotorch.compile.values import identity, is_plain
 
@@ -35,23 +36,21 @@ def events_of(recorder: Recorder) -> list[Event]:
 
     events: list[Event] = []
     for number, step in enumerate(recorder.steps):
-        what: Any = None
-        out: Any = None
+        what: Any
         if isinstance(step, Kernel):
-            out, operands = step.out, tuple(map(source, step.operands))
             options = tuple((key, source(value)) for key, value in step.attributes.items())
+            out = step.out
             target = source(out) if step.into_existing else (out.shape, out.dtype, out.strides)
-            what, name = (step.primitive, operands, options, target), step.primitive.title()
-            out = None if step.into_existing else out
+            what = step.primitive, tuple(map(source, step.operands)), options, target
+            name = step.primitive.title()
         elif isinstance(step, Live):
             call: Any = step.call
             out, name = step.result, call.func.__name__
             what = (call.func, id(call.args[0]) if hasattr(call.args[0], "__dict__") else None)
         else:
-            out, name = step.out, "random numbers"
+            out, name = step.out, RANDOM
             what = (out.shape, out.dtype)
-        if out is not None:
-            sources[id(out)] = ("made", number)
+        sources.setdefault(id(out), ("made", number))
         events.append(Event(name, what, getattr(step, "where", None)))
     return events
 

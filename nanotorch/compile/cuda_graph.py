@@ -68,10 +68,8 @@ class Launch:
 
     def holds(self) -> bool:
         """Whether the captured launches do what the live calls would do now."""
-        for one in self.surroundings:
-            if not one.hold():
-                return False
-        return all(part.holds() for part in self.parts)
+        as_they_were = all(one.hold() for one in self.surroundings)
+        return as_they_were and all(part.holds() for part in self.parts)
 
 
 class CudaPlan:

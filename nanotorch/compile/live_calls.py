@@ -76,18 +76,12 @@ class Surroundings:
 
     def hold(self) -> bool:
         """Whether all of it is as it was."""
-        for leaf, gradient, array in self.gradients:
-            if leaf._grad is not gradient:
-                return False
-            if gradient is not None and gradient._array is not array:
-                return False
         owner = self.owner
+        if not all(p._grad is g and (g is None or g._array is a) for p, g, a in self.gradients):
+            return False
         if owner is None:
             return True
-        groups = owner.param_groups
-        if len(groups) != len(self.groups) or bool(owner._hooks) is not self.hooked:
+        if len(owner.param_groups) != len(self.groups) or bool(owner._hooks) is not self.hooked:
             return False
-        for group, (known, length) in zip(groups, self.groups):
-            if group is not known or len(group["params"]) != length:
-                return False
-        return True
+        pairs = zip(owner.param_groups, self.groups)
+        return all(group is known and len(group["params"]) == n for group, (known, n) in pairs)

@@ -50,23 +50,19 @@ class Pieces:
     def __init__(self, step: Pass, runs: dict[int, Run], blocks: list[Array], cut: int) -> None:
         self._groups, self._total, self._cut = step.groups, step.total, cut
         self._runs, self._blocks = runs, {id(a): a for a in blocks if root_of(a) == id(a)}
-        self._forms = [(a.shape, a.dtype) for a in step.sums]
-        self._parts = [self._new_sums() for _ in step.groups]
-        self._workers = [(runs, self._new_sums())]
-
-    def _new_sums(self) -> list[Array]:
-        return [HOST.empty(*form) for form in self._forms]
+        self._parts = [[HOST.empty(a.shape, a.dtype) for a in step.sums] for _ in step.groups]
+        self._workers = [runs]
 
     def __call__(self, *inputs: Any) -> None:
         threads = min(get_num_threads(), len(self._groups))
         while len(self._workers) < threads:
-            self._workers.append((self._in_other_memory(), self._new_sums()))
-        end = len(inputs) - len(self._forms)
+            self._workers.append(self._in_other_memory())
+        end = len(inputs) - len(self._parts[0])
         cut, others = inputs[: self._cut], inputs[self._cut : end]
         waiting = iter(range(len(self._groups)))  # a thread that is free takes the next group
 
         def work(number: int) -> None:
-            runs, further = self._workers[number]
+            runs, further = self._workers[number], list(map(HOST.empty_like, self._parts[0]))
             for group in waiting:
                 sums = self._parts[group]
                 for place, (low, high) in enumerate(self._groups[group]):

@@ -68,7 +68,12 @@ class Program(Source):
         for step in steps:
             notes = self.notes(step) if isinstance(step, Kernel) else None
             self.own |= {id(k.out) for k in step.within} if isinstance(step, Pass) else set()
-            found += [step] if notes is None else self._varying(step, notes)
+            if notes is not None:
+                found += self._varying(step, notes)
+                continue
+            if isinstance(step, Kernel) and not (step.into_existing or step.shares):
+                self.own.add(id(step.out))
+            found.append(step)
         return found
 
     def _varying(self, step: Any, notes: list[Note]) -> Iterator[Step]:
@@ -277,14 +282,7 @@ class Program(Source):
             self.names[id(out)] = name = f"v{next(self._counter)}"
             text = f"{name} = {kernel}({', '.join(names)})"
         else:
-            if not step.into_existing and not made:
-                if primitive.in_place:
-                    same = [
-                        a for a in operands if a.shape == out.shape and memory.dies(a, position)
-                    ]
-                    memory.release(same, position)
-                if id(out) not in self.moving:
-                    memory.hold(out)
+            self._make_room(out, operands if primitive.in_place else (), position)
             text = f"{kernel}({', '.join([*names, 'out=' + self.array_name(out)])})"
         self._note(text, step, [*operands, out], made=made)
         return [text]
