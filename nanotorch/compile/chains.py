@@ -115,16 +115,14 @@ class Run:
 
     def takes(self, step: Any) -> bool:
         """Adds a step; False where it can be neither in the chain nor after it."""
-        whole = self.choices
+        whole = self.choices > 0
+        late = whole or isinstance(step, Choice)
+        ends = isinstance(step, Live | Draw | Pass) or (isinstance(step, Done) and not whole)
         if not whole and isinstance(step, Call | View) and self._fits(step):
             self.chain.add(step)
-        elif (
-            not self.chain.steps
-            or isinstance(step, Live | Draw | Pass)
-            or (isinstance(step, Done) and not whole)
-        ):
+        elif ends or not self.chain.steps:
             return False
-        elif whole or isinstance(step, Choice) or self.chain.meets(step) or self.later.meets(step):
+        elif late or self.chain.meets(step) or self.later.meets(step):
             self.later.add(step)
             self.choices += isinstance(step, Choice) - isinstance(step, Done)
         else:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -75,19 +76,17 @@ class Launch:
 class CudaPlan:
     """A step on a GPU, ready to be replayed. `run(*arrays)` returns copies of its outputs.
 
-    `tell` is given the reason why there is no graph, once.
+    Why there is no graph is told once, under the step's name; not at all where that is "".
     """
 
     tiled = False
 
-    def __init__(
-        self, record: Recorder, outputs: Sequence[Array], tell: Callable[[str], None]
-    ) -> None:
+    def __init__(self, record: Recorder, outputs: Sequence[Array], name: str) -> None:
         place = record.place
         assert place is not None
-        self.xp, self.tell = xp, tell = module_of(place), tell
-        self.stage = graphs.stage_of(xp, place)
-        self.why_not = graphs.missing(xp)
+        self.xp, self.name = module_of(place), name
+        self.stage = graphs.stage_of(self.xp, place)
+        self.why_not = graphs.missing(self.xp)
         self.phase = Phase()
         self.lives: list[LiveCall] = []
         self.arguments = len(record.inputs)
@@ -104,7 +103,7 @@ class CudaPlan:
         self.launches: dict[int | None, Launch] = {}
         with self.stage.here():
             self.stage.in_turn()  # the recording's constants are read by replays on any stream
-            self.pool = None if self.why_not else graphs.pool_of_graphs(xp)
+            self.pool = None if self.why_not else graphs.pool_of_graphs(self.xp)
             # Where the program reads what it is given: at first where the recording read it.
             self.places: list[Any] = [
                 None if MODULES[type(a)] is HOST else a for a in record.inputs
@@ -213,14 +212,8 @@ class CudaPlan:
 
     def _shares(self, arrays: Sequence[Array]) -> bool:
         """Whether an argument shows memory that the step may write to meanwhile."""
-        if self.written and len({root_of(a) for a in arrays}) < len(arrays):
-            return True
-        for array in arrays:
-            while (base := array.base) is not None and type(base) is type(array):
-                array = base
-            if id(array) in self.outside:
-                return True
-        return False
+        roots = set(map(root_of, arrays))
+        return bool(self.written and len(roots) < len(arrays)) or not roots.isdisjoint(self.outside)
 
     def _launch(self, launch: Launch, arrays: Sequence[Array]) -> list[Array]:
         self.stage.in_turn()
@@ -302,7 +295,9 @@ class CudaPlan:
         if trouble is not None:
             self.why_not = trouble
             self.launches.clear()
-            self.tell(trouble)
+            if self.name:
+                told = f"compile: {self.name} runs without a CUDA graph: {trouble}"
+                warnings.warn(told, stacklevel=7)
 
     def _work(
         self, count: int | None, inputs: list[Array], found: Sequence[Array]

@@ -162,8 +162,7 @@ class Entry:
         """Takes note of what the engine made: the output, and its node."""
         if self.why_eager:
             return out
-        node = out._node
-        array = out._array
+        node, array = out._node, out._array
         if type(array) is not HOST.ndarray or type(out) is not Tensor:
             self._leave("its output is no tensor of the CPU")
             return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
+from nanotorch.backend import HOST
 from nanotorch.compile.lines import LIVE, Line
 from nanotorch.compile.memory import Memory
 
@@ -27,9 +28,8 @@ class Explanation:
         shown = [bool(times) or not line.otherwise for times, line in zip(took, lines)]
         self.name, self.how = name, how
         self.calls = list(itertools.compress(lines, shown))
-        self.seconds = [
-            median(times) if times else None for times in itertools.compress(took, shown)
-        ]
+        timed = itertools.compress(took, shown)
+        self.seconds = [float(HOST.median(times)) if times else None for times in timed]
         self.replays = max(map(len, took), default=0)
         place = list(itertools.accumulate(shown, initial=0))  # of each line, among the calls
         end = len(self.calls) - 1
@@ -85,12 +85,6 @@ class Explanation:
                 yield columns(took_text, "", f"{call.bytes:,}", f"    {name}")
             for kernel in first.within:
                 yield columns("", "", "", f"    {kernel}")
-
-
-def median(times: Sequence[float]) -> float:
-    """The middle one, or the mean of the two in the middle."""
-    ordered, half = sorted(times), len(times) // 2
-    return (ordered[half] + ordered[-1 - half]) / 2
 
 
 def microseconds(times: Sequence[float]) -> str:

@@ -65,9 +65,8 @@ class Gradients:
 
     def _compared(self, run: Any, root: Any, node: Any) -> Any:
         """Itself, once its gradients are those of a walk; None or False as `of` says."""
-        if any(n.hooks or n.post_hooks for n in run.nodes):
-            return None
-        if any(leaf._hooks or leaf._post_hooks for leaf in self.leaves):
+        hooked = any(n.hooks or n.post_hooks for n in run.nodes)
+        if hooked or any(leaf._hooks or leaf._post_hooks for leaf in self.leaves):
             return None
         array = root._array
         leaves = list(self.leaves)
@@ -96,12 +95,13 @@ class Gradients:
         }
         outputs = [recorded[leaf]._array for leaf in self.leaves]
         fresh = new_arrays(recorder, outputs)
-        self.plan = Plan(recorder, outputs, fresh)
-        replayed = self.plan.run(*(a for _, a in self._arrays.values()))
+        self.plan = plan = Plan(recorder, outputs, fresh)
+        replayed = plan.run(*(a for _, a in self._arrays.values()))
         for leaf, g in zip(self.leaves, replayed, strict=True):
-            if not same_bits(g, HOST.asarray(walked[leaf])):
+            expected = HOST.asarray(walked[leaf])
+            if not same_form(g, expected) or g.tobytes() != expected.tobytes():
                 return False
-        self._build(self.plan.renewed)
+        self._build(plan)
         return self
 
     # --- what it reads ----------------------------------------------------------------------------
@@ -163,8 +163,7 @@ class Gradients:
 
     # --- the function -----------------------------------------------------------------------------
 
-    def _build(self, fresh: Sequence[bool]) -> None:
-        assert self.plan is not None
+    def _build(self, plan: Plan) -> None:
         lines = ["values = run.values"]
         lines += [f"v{e.place} = values[{e.place}]" for e in self.entries]
         lines.append(f"if not ({' and '.join(self._checks)}): return False")
@@ -175,7 +174,7 @@ class Gradients:
         gradients = [f"g{n}" for n in range(len(self.leaves))]
         arguments = ", ".join(name for name, _ in self._arrays.values())
         lines.append(f"{', '.join(gradients)}, = program({arguments})" if gradients else "pass")
-        for g, leaf, new in zip(gradients, self.leaves.values(), fresh, strict=True):
+        for g, leaf, new in zip(gradients, self.leaves.values(), plan.renewed, strict=True):
             if not new:
                 lines.append(f"deposit({leaf}, {g}, wrap, False, False)")
                 continue
@@ -199,7 +198,7 @@ class Gradients:
             "return True",
         ]
         self._source.constants |= {
-            "program": self.plan.run, "deposit": deposit, "RELEASED": RELEASED, "nothing": {},
+            "program": plan.run, "deposit": deposit, "RELEASED": RELEASED, "nothing": {},
         }  # fmt: skip
         self.call = self._source.function("backward(run)", lines, "backward")
         # And with them what a call has computed.
@@ -212,8 +211,3 @@ def new_arrays(recorder: Recorder, outputs: Sequence[Array]) -> list[Array]:
     made = {id(k.out) for k in kernels if not (k.into_existing or k.primitive.view or k.shares)}
     whole = [a for a in outputs if a.ndim > 0 and a.base is None and a.flags.c_contiguous]
     return [a for a in whole if id(a) in made and sum(a is other for other in outputs) == 1]
-
-
-def same_bits(a: Array, b: Array) -> bool:
-    """Whether two arrays have the same form and the same bytes."""
-    return same_form(a, b) and bool(a.tobytes() == b.tobytes())

@@ -45,7 +45,6 @@ def family_of(module: str) -> str:
 
 def call_name(call: Any) -> str:
     """The name of a live call, such as SGD.step."""
-    call = getattr(call, "call", call)
     function = call.func
     is_method = "." in function.__qualname__
     return f"{type(call.args[0]).__name__}.{function.__name__}" if is_method else function.__name__

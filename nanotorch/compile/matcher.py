@@ -61,11 +61,6 @@ class Paths:
         return True
 
 
-def form_of(primitive: Any, inputs: Any) -> Any:
-    """What tells an application, at first sight, from others at its place of a path."""
-    return (primitive, *[x._array.shape for x in inputs if isinstance(x, Tensor)])
-
-
 class Matcher(Ring):
     """Reads the applications of one call of a step."""
 
@@ -115,7 +110,8 @@ class Matcher(Ring):
         """An application by another entry than the first that has followed the latest; by a new
         one, unless there are too many, where it has not followed yet."""
         paths, before = self.paths, self.entry
-        form = form_of(primitive, inputs)
+        # What tells it, at first sight, from others at its place.
+        form = (primitive, *[x._array.shape for x in inputs if isinstance(x, Tensor)])
         known = before.next.get(form, []) + before.next.get(primitive, [])
         for lifted in (False, True):
             for entry in known:

@@ -74,15 +74,11 @@ class Memory:
         self._held[root_of(array)] = self._begins(array, number)
         self.places[id(array)] = laid_out(self.blocks[number], array)
 
-    def dies(self, array: Array, position: int) -> bool:
-        """Whether the block of this very array is free after that position."""
-        root = root_of(array)
-        return root == id(array) and root in self._held and self.last.get(root) == position
-
     def may_take_over(self, old: Array, new: Array, position: int) -> bool:
-        """Whether `new` may lie in the block of `old`, which is needed no more."""
-        apart = root_of(old) in self.alone, root_of(new) in self.alone
-        return self.dies(old, position) and apart[0] == apart[1]
+        """Whether `new` may lie in the block of `old`, which nothing needs after that position."""
+        root, alone = root_of(old), root_of(new) in self.alone
+        dies = root == id(old) and root in self._held and self.last.get(root) == position
+        return dies and (root in self.alone) == alone
 
     def take_over(self, old: Array, new: Array, same: bool = False) -> None:
         """Leaves `new` where `old` is, which is not used any more; `same`: as it is."""

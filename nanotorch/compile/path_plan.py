@@ -34,7 +34,10 @@ def explained(name: str, path: Sequence[Entry], seconds: dict[int, float]) -> Ex
     took: list[list[float]] = []
     memory = Memory()
     for entry in path:
-        lines += entry.lines or [engine_line(entry)]
+        title, why = entry.primitive.title(), entry.why_eager or "it was met once"
+        other = f"{title} (by the engine: {why})"
+        family = family_of(entry.primitive.__module__)
+        lines += entry.lines or [Line("", id(entry), other, "", family)]
         took += [[] for _ in lines[len(took) :]]
         took[-1] += [seconds[id(entry)]] if id(entry) in seconds else []
     for plan in [root.gradients.plan for root in path if root.gradients]:
@@ -47,11 +50,3 @@ def explained(name: str, path: Sequence[Entry], seconds: dict[int, float]) -> Ex
         lines += plan.lines
         took += [[] for _ in plan.lines]
     return Explanation(name, lines, took, memory)
-
-
-def engine_line(entry: Entry) -> Line:
-    """What is said of an application that has no function of its own."""
-    title = entry.primitive.title()
-    reason = entry.why_eager or "it was met once"
-    name = f"{title} (by the engine: {reason})"
-    return Line("", id(entry), name, "", family_of(entry.primitive.__module__))

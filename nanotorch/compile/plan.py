@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from nanotorch.backend import HOST, Array
@@ -24,14 +24,16 @@ from nanotorch.ops.casting import Clone
 
 
 class Plan(Program):
-    """A step, ready to be replayed. `run(inputs)` returns the arrays of the outputs.
+    """A step, ready to be replayed. `run(inputs)` returns copies of the outputs.
 
     fresh: those of the outputs that get new memory at each replay; such a plan has no tiles.
     joined: puts calls in the place of several steps, given these and the memory that leaves them.
+    With one of these, what `run` returns lies in memory of the plan.
     """
 
     tiled = False  # whether it is one pass over the rows of a large batch
     stopwatch: Stopwatch | None = None  # that has timed replays
+    copied = ""  # what makes an output one that the next replay leaves alone, as source
 
     def __init__(
         self, record: Recorder, outputs: Sequence[Array], fresh: Sequence[Array] | None = None,
@@ -60,6 +62,7 @@ class Plan(Program):
         elif fresh is None:
             in_tiles = tiled(record, steps, self.outputs)
             self.tiled, steps = in_tiles is not None, in_tiles or steps
+            self.copied = ".copy('K')"
         # Chains of elementwise calls may write to all but the inputs.
         calls = chained(self.lowered(steps), self.moving)
         self.moving |= self.fresh
@@ -116,7 +119,7 @@ class Plan(Program):
     def _generated(self, steps: list[Step]) -> Callable[..., tuple[Array, ...]]:
         """Compiles the program: `run(x0, x1, …)` returns the output arrays."""
         program = self.written(steps, last_uses(steps) | dict.fromkeys(self.leaving, len(steps)))
-        results = ", ".join(self.array_name(a) for a in self.outputs)
+        results = ", ".join(f"{self.array_name(a)}{self.copied}" for a in self.outputs)
         arguments = ", ".join(f"x{i}" for i in range(len(self.record.inputs)))
         end = f"return ({results}{',' if results else ''})"
         self.source = [f"run({arguments})", *program, end]
@@ -143,14 +146,12 @@ class Plan(Program):
         for slot in self.kept():
             slot.renew()
 
-    def kept(self) -> list[Slot]:
+    def kept(self) -> Iterator[Slot]:
         """Where the gradients are that somebody has kept."""
-        slots = []
         for leaf, slot in self.gradients:
             kept = slot.tensor
             if kept is not None and sys.getrefcount(kept) - (leaf._grad is kept) > REFERENCES:
-                slots.append(slot)
-        return slots
+                yield slot
 
     def end(self) -> None:
         """After a replay: the leaves' gradients are those of the step."""

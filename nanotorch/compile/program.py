@@ -265,12 +265,8 @@ class Program(Source):
             if self._is_view(y, values):
                 memory.places[id(out)] = y
                 return []
-        if (
-            primitive is Clone
-            and id(out) not in self.moving
-            and same_form(operands[0], out)
-            and memory.may_take_over(operands[0], out, position)
-        ):
+        copies = primitive is Clone and id(out) not in self.moving and same_form(operands[0], out)
+        if copies and memory.may_take_over(operands[0], out, position):
             memory.take_over(operands[0], out, same=True)
             return []
         names = [self.value_text(a) for a in step.operands]

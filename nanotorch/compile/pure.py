@@ -85,10 +85,9 @@ class PureStep(Compiled):
                     result = self._by_another(args)
                 if result is not MISSED:
                     return result
-            try:
-                signature, inputs, replay = self._known(args, kwargs)
-            except NotCompared as reason:
-                self.give_up(str(reason))
+            signature, inputs, replay = self._known(args, kwargs)
+            if isinstance(signature, NotCompared):
+                self.give_up(str(signature))
                 return self._function(*args, **kwargs)
             if replay is None:
                 return self._record(signature, inputs, args, kwargs)
@@ -111,7 +110,10 @@ class PureStep(Compiled):
     def _known(self, args: Any, kwargs: Any) -> tuple[Any, list[Tensor], Replay | None]:
         """What tells a call from others, its tensors, and the recording that may be replayed."""
         inputs: list[Tensor] = []
-        signature = (flatten((args, kwargs), inputs), modes_now())
+        try:
+            signature = (flatten((args, kwargs), inputs), modes_now())
+        except NotCompared as reason:
+            return reason, inputs, None
         replays = self._replays.get(signature, ())
         return signature, inputs, next((r for r in replays if r.holds()), None)
 

@@ -7,8 +7,6 @@ before and after the program, with the numbers of tensors and gradients written 
 
 from __future__ import annotations
 
-import functools
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -62,7 +60,7 @@ class Replay:
         self.on_gpu = recorder.place is not None
         self.rebuild = self._form(result, arrays, inputs)
         if self.on_gpu:
-            self.plan = CudaPlan(recorder, arrays, functools.partial(tell_without_graph, name))
+            self.plan = CudaPlan(recorder, arrays, name)
         else:
             self.plan = Plan(recorder, arrays)
         self.program = self.plan.plan if isinstance(self.plan, CudaPlan) else self.plan
@@ -121,8 +119,7 @@ class Replay:
         body += [f"{leaf}._grad = {slot}.tensor" for leaf, slot in slots]
         body += [f"{constant(tensor)}._bump()" for tensor in self.written]
         body += [f"x{position}._bump()" for position in self.written_inputs]
-        one = "wrap(found[0])" if self.on_gpu else "wrap(found[0].copy('K'))"
-        body.append(f"return {one if self.single else 'rebuild(found, args)'}")
+        body.append(f"return {'wrap(found[0])' if self.single else 'rebuild(found, args)'}")
         return source.function("enter(args)", body, "entry")
 
     def _form(self, result: Any, arrays: list[Any], inputs: list[Tensor]) -> Callable[..., Any]:
@@ -136,9 +133,7 @@ class Replay:
                     return lambda outputs, inputs: inputs[position]
             number = len(arrays)
             arrays.append(value._array)
-            if self.on_gpu:  # whose plan gives away copies
-                return lambda outputs, inputs: Tensor._wrap(outputs[number])
-            return lambda outputs, inputs: Tensor._wrap(outputs[number].copy("K"))
+            return lambda outputs, inputs: Tensor._wrap(outputs[number])
 
         form = mapped(place, result)
         return lambda outputs, inputs: mapped(lambda part: part(outputs, inputs), form)
@@ -187,9 +182,3 @@ class Replay:
         if not self.holds():  # the next step finds other gradients than this one
             plan.launches.pop(count, None)
         return result
-
-
-def tell_without_graph(name: str, reason: str) -> None:
-    """Warns that a step on a GPU is no CUDA graph, unless it has no name."""
-    if name:
-        warnings.warn(f"compile: {name} runs without a CUDA graph: {reason}", stacklevel=8)

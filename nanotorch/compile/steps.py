@@ -46,7 +46,8 @@ class Step(Compiled):
         if warnings.filters[0] is not silence.foremost:
             silence.hold_back()
         rings = modes.rings
-        if (rings and (on_tensors() or is_matched(rings))) or modes.listener is not SILENCE:
+        within = rings and any(isinstance(ring, Matcher) for ring in rings)  # another step
+        if within or modes.listener is not SILENCE or (rings and on_tensors()):
             return self._function(*args, **kwargs)
         if not self._lock.acquire(False):  # another thread's call is matched
             return self._function(*args, **kwargs)
@@ -99,8 +100,3 @@ class Step(Compiled):
         as (K, …); what is no tensor is that of the last step.
         """
         return stack_results([self(*slices(stacked, k)) for k in range(length_of(stacked))])
-
-
-def is_matched(rings: Any) -> bool:
-    """Whether the step that is called is part of another one."""
-    return any(isinstance(ring, Matcher) for ring in rings)

@@ -43,7 +43,6 @@ class Tiles(Pass):
         self.rows, self.seeds = rows, seeds
         self.kinds = dict.fromkeys(seeds, ROWS)
         self.within: list[Kernel] = []
-        self.counts: dict[tuple[int, int], Array] = {}  # of targets that are not to be ignored
         self.total = added
 
     def kind(self, value: Any) -> str:
@@ -76,11 +75,9 @@ class Tiles(Pass):
         count: Any = step.operands[0].size
         if "ignore_index" in step.attributes:
             target, ignored = step.operands[names.index("target")], step.attributes["ignore_index"]
-            count = self.counts.get((id(target), ignored))
-            if count is None:
-                count = self.counts[id(target), ignored] = HOST.empty((), step.out.dtype)
-                counted(target, ignored, out=count)
-                before.append(Call(counted, (target, ignored), {}, count))
+            count = HOST.empty((), step.out.dtype)
+            counted(target, ignored, out=count)
+            before.append(Call(counted, (target, ignored), {}, count))
         if kind == SUM:
             after.append(Call(HOST.true_divide, (step.out, count), {}, step.out))
             return step
