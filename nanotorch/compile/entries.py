@@ -175,15 +175,10 @@ class Entry:
         if self.why_eager or node is None:
             return out
         self.place, self.places = self.places, self.places + 1
-        edges = node.edges
-        self.edges = [
+        self.edges = [  # for each input the place that it comes from; -1: a leaf; None: no gradient
             None if edge is None else operand.value.place if operand.kind == "output" else -1
-            for edge, operand in zip(edges, self.operands, strict=True)
+            for edge, operand in zip(node.edges, self.operands, strict=True)
         ]
-        self.sources = [
-            o.value for o, edge in zip(self.operands, edges, strict=True)
-            if edge is not None and o.kind == "output"
-        ]  # fmt: skip
         self.saved = [i for i, x in enumerate(node.inputs or ()) if x is not None]
         self.saves_output = node.output is not None
         self.like = copy.copy(node)  # without what it leads to and has saved

@@ -20,16 +20,17 @@ from nanotorch.node import RELEASED
 from nanotorch.tensor import Tensor
 
 
-def entries_behind(root: Entry) -> list[Entry]:
-    """The entries that lead to a root, in the order of their application."""
-    entries: dict[int, Entry] = {}
-    stack = [root]
+def entries_behind(run: Any, root: Any) -> list[Entry]:
+    """The entries of a call that lead to an output, in the order of their application."""
+    places: set[int] = set()
+    stack = [root._entry.place]
     while stack:
-        entry = stack.pop()
-        if entry.place not in entries:
-            entries[entry.place] = entry
-            stack += entry.sources
-    return [entries[place] for place in sorted(entries)]
+        place = stack.pop()
+        if place not in places:
+            places.add(place)
+            edges = run.values[place][0].edges
+            stack += [edge for edge in edges if edge is not None and edge >= 0]
+    return [run.values[place][0] for place in sorted(places)]
 
 
 class Gradients:
@@ -37,7 +38,7 @@ class Gradients:
     is False, and does nothing, where something is not as it was."""
 
     def __init__(self, run: Any, root: Any) -> None:
-        self.entries = entries_behind(root._entry)
+        self.entries = entries_behind(run, root)
         self.values = run.values
         self._checks: list[str] = []
         self._source = Source()
@@ -54,7 +55,7 @@ class Gradients:
     def of(cls, run: Any, root: Any) -> Any:
         """The program of a root; None where it could be made at another call, False if never."""
         node, outer = root._node, run.modes["rings"]
-        if any(e.layout and run.values[e.place][2] is None for e in entries_behind(root._entry)):
+        if any(e.layout and run.values[e.place][2] is None for e in entries_behind(run, root)):
             return None  # another backward pass has used it
         try:
             return cls(run, root)._compared(run, root, node)
