@@ -6,6 +6,7 @@ used, its gradients are compared with those of a walk as it always is, bit for b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -211,4 +212,5 @@ def new_arrays(recorder: Recorder, outputs: Sequence[Array]) -> list[Array]:
     kernels = [step for step in recorder.steps if isinstance(step, Kernel)]
     made = {id(k.out) for k in kernels if not (k.into_existing or k.primitive.view or k.shares)}
     whole = [a for a in outputs if a.ndim > 0 and a.base is None and a.flags.c_contiguous]
-    return [a for a in whole if id(a) in made and sum(a is other for other in outputs) == 1]
+    leaves = Counter(map(id, outputs))
+    return [a for a in whole if id(a) in made and leaves[id(a)] == 1]
