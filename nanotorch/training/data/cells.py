@@ -158,6 +158,13 @@ class TextTable:
     crowded: list[str] = field(default_factory=list)  # columns of too many texts to tell apart
     digest: str | None = None  # of the file, where it was computed
 
+    def facts(self) -> dict[str, Any]:
+        """All but the values, as a copy of a file keeps it."""
+        lines = self.lines.tolist() if isinstance(self.lines, np.ndarray) else self.lines
+        return {key: value for key, value in vars(self).items() if key != "values"} | {
+            "lines": lines
+        }
+
 
 def text_table(
     names: list[str],

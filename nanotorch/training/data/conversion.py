@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from nanotorch.training.config.sections import Reading
 from nanotorch.training.data.cells import MOST_TEXTS, Cells, TextTable, meaning, text_table
-from nanotorch.training.data.copies import Facts
 from nanotorch.training.data.frames import frame_batches
 from nanotorch.training.data.hashing import numbers_of_cells
 from nanotorch.training.data.layout import Layout, guess_layout, opened_text
@@ -33,19 +32,14 @@ AT_ONCE = 2**16  # rows that are taken apart at once
 Columns = dict[int, tuple[int, NDArray[np.float64]]]  # of first rows, how many and what for
 
 
-def convert_text(path: Path, reading: Reading, into: MatrixWriter) -> Facts:
+def convert_text(path: Path, reading: Reading, into: MatrixWriter) -> TextTable:
     """Write a text file's values into a file of numbers, piece by piece."""
     with plain_errors(path):
         layout = guess_layout(path, reading)
         table = _convert_numbers(path, layout, into) or _convert_columns(path, layout, into)
-    return {
-        "names": table.names,
-        "categories": table.categories,
-        "lines": table.lines,
-        "notes": layout.notes + table.notes,
-        "guesses": layout.guesses(reading),
-        "crowded": table.crowded,
-    }
+    table.notes = layout.notes + table.notes
+    table.guesses = layout.guesses(reading)
+    return table
 
 
 def _convert_numbers(path: Path, layout: Layout, into: MatrixWriter) -> TextTable | None:
@@ -122,7 +116,7 @@ def _columns_by_polars(
     return parts, np.array([layout.skip + 1]), 0
 
 
-def convert_parquet(path: Path, reading: Reading, into: MatrixWriter) -> Facts:
+def convert_parquet(path: Path, reading: Reading, into: MatrixWriter) -> TextTable:
     """Write a Parquet file's values into a file of numbers, piece by piece."""
     places: dict[str, dict[str, int]] = {}
     crowded: dict[str, int] = {}  # columns of too many texts, and the rows before they were
@@ -151,14 +145,8 @@ def convert_parquet(path: Path, reading: Reading, into: MatrixWriter) -> Facts:
             numbers[at] = into.rows, np.argsort(np.argsort(cells)).astype(np.float64)
     _translate(into, numbers)
     categories = {name: [] if name in crowded else each for name, each in texts.items()}
-    return {
-        "names": names,
-        "categories": categories,
-        "lines": None,
-        "notes": [],
-        "guesses": {},
-        "crowded": [*crowded],
-    }
+    values = np.empty((0, len(names)))
+    return TextTable(names, values, categories, None, crowded=[*crowded])
 
 
 def _translate(into: MatrixWriter, columns: Columns) -> None:

@@ -35,7 +35,7 @@ except ImportError:  # Windows
 FORMAT = 5
 
 Facts = dict[str, Any]  # what a table is besides its values
-Convert = Callable[[Path, Reading, MatrixWriter], Facts]
+Convert = Callable[[Path, Reading, MatrixWriter], TextTable]
 
 
 def copy_paths(path: Path) -> tuple[Path, Path]:
@@ -116,21 +116,12 @@ def copy_of_text(path: Path, reading: Reading) -> TextTable | None:
 
 def keep_copy_of_text(path: Path, table: TextTable, reading: Reading) -> None:
     """Keep a copy of the table of a text file; a folder that cannot be written to keeps none."""
-    lines = table.lines.tolist() if isinstance(table.lines, np.ndarray) else table.lines
-    facts = {
-        "keys": text_keys(reading),
-        "digest": table.digest,
-        "shape": list(table.values.shape),
-        "dtype": table.values.dtype.name,
-        "names": table.names,
-        "categories": table.categories,
-        "lines": lines,
-        "notes": table.notes,
-        "guesses": table.guesses,
-    }
+    values = np.ascontiguousarray(table.values)
+    facts = table.facts() | {"keys": text_keys(reading)}
+    facts |= {"shape": list(values.shape), "dtype": values.dtype.name}
     with contextlib.suppress(OSError), _new_copy(path) as temporary:
         with temporary.open("wb") as file:
-            np.save(file, np.ascontiguousarray(table.values), allow_pickle=False)
+            np.save(file, values, allow_pickle=False)
         _keep(path, temporary, facts)
 
 
@@ -153,7 +144,7 @@ def converted(path: Path, data: Reading, keys: Facts, convert: Convert) -> tuple
         beside = data.cache and os.access(path.parent, os.W_OK)
         with _new_copy(path, beside) as temporary:
             with contextlib.closing(MatrixWriter(temporary)) as writer:
-                facts = convert(path, data, writer)
+                facts = convert(path, data, writer).facts()
             now = path.stat()
             if (now.st_mtime_ns, now.st_size) != (before.st_mtime_ns, before.st_size):
                 raise RunFailure(f"{path}: the file was changed while it was read; start again")

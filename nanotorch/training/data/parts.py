@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nanotorch.training.config.sections import Data
 from nanotorch.training.data.encoding import Encoding, Target
 from nanotorch.training.data.sparse_rows import SparseFeatures, SparseTable
 from nanotorch.training.data.standardization import Standardization
 from nanotorch.training.data.streamed_part import StreamedPart
+from nanotorch.training.data.streams import StreamedTable
 from nanotorch.training.data.surveys import distinct_rows
 from nanotorch.training.data.tables import Table
+from nanotorch.training.errors import InputError
+
+LARGEST_WEIGHT = float(np.finfo(np.float32).max)
 
 
 @dataclass
@@ -79,23 +85,47 @@ class Builder:
     encoding: Encoding
     standardization: Standardization
     target: Target
-    weights: NDArray[np.float32] | None
+    weights: Callable[[Table], NDArray[np.float32]] | None
     dtype: np.dtype[Any]
 
     def part(self, rows: NDArray[np.int64], features: NDArray[Any] | None = None) -> Part:
         """The part of these rows, of which `features` may be encoded already."""
-        weights = None if self.weights is None else self.weights[rows]
+        weights = None if self.weights is None else self.weights(self.table)[rows]
         target = np.ascontiguousarray(self.target.values[rows])
         if target.dtype.kind == "f":
             target = target.astype(self.dtype)
-        return Part(self._features(rows, features), target, weights)
-
-    def _features(
-        self, rows: NDArray[np.int64], features: NDArray[Any] | None
-    ) -> FeatureRows | SparseFeatures:
         if isinstance(self.table, SparseTable):
             width = self.encoding.tables.sparse or 0
-            return SparseFeatures(self.table, rows, width, self.dtype)
+            return Part(SparseFeatures(self.table, rows, width, self.dtype), target, weights)
         if features is None:
             features = self.encoding.apply(self.table, rows)
-        return FeatureRows(self.standardization.apply(features, self.dtype), dtype=self.dtype)
+        standardized = self.standardization.apply(features, self.dtype)
+        return Part(FeatureRows(standardized, dtype=self.dtype), target, weights)
+
+
+def row_weights(table: Table, data: Data) -> Callable[[Table], NDArray[np.float32]] | None:
+    """What reads the weights of a block's rows; None where all rows weigh one, so that weights of
+    one change nothing at all."""
+    if data.weight is None:
+        return None
+    position = table.column(data.weight, "data.weight")
+    if table.names[position] in table.categories:
+        raise InputError(f"{table.origin}: data.weight: {data.weight!r} is text, not numbers")
+
+    def weights_of(block: Table) -> NDArray[np.float32]:
+        numbers = np.asarray(block.values[:, position], np.float64)
+        good = (numbers >= 0) & (numbers <= LARGEST_WEIGHT)
+        if not good.all():
+            row = int((~good).argmax())
+            bound = "" if not numbers[row] > 0 else f" and <= {LARGEST_WEIGHT:.2g}"
+            place = block.place(row, position)
+            raise InputError(f"{place}: expected a weight >= 0{bound}, found {numbers[row]:g}")
+        return numbers.astype(np.float32)
+
+    some, all_one = False, True
+    for block in table.blocks() if isinstance(table, StreamedTable) else [table]:
+        weights = weights_of(block)
+        some, all_one = some or bool(weights.any()), all_one and bool((weights == 1).all())
+    if not some:
+        raise InputError(f"{table.origin}: data.weight: every row weighs 0")
+    return None if all_one else weights_of

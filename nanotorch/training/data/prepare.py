@@ -24,15 +24,9 @@ from nanotorch.training.data.encoding import (
     settle_targets,
 )
 from nanotorch.training.data.identity import column_marks, file_digest, marks_of, rows_digest
-from nanotorch.training.data.parts import AnyPart, Builder, Part, class_counts
-from nanotorch.training.data.row_columns import (
-    row_times,
-    row_weights,
-    streamed_weights,
-    time_column,
-)
+from nanotorch.training.data.parts import AnyPart, Builder, Part, class_counts, row_weights
 from nanotorch.training.data.sparse_rows import SparseTable
-from nanotorch.training.data.split import DRAWN, Split, divide
+from nanotorch.training.data.split import DRAWN, Split, divide, row_times, time_column
 from nanotorch.training.data.standardization import Standardization, standardization_of
 from nanotorch.training.data.streamed_part import StreamedPart
 from nanotorch.training.data.streams import StreamedTable, open_table
@@ -271,7 +265,7 @@ def _streamed_test(
         build.dtype,
         labels=lambda block: np.zeros(len(block), np.int8),
         truth=lambda block: survey.of(block, target),
-        weights_of=streamed_weights(table, data),
+        weights_of=row_weights(table, data),
         counts=counts.rows[0],
         classes=counts.classes(0),
         target=target.values,
@@ -323,7 +317,6 @@ def _prepare_streamed(
             yield encoding.apply(block, np.flatnonzero(labels == 0))
 
     standardization = standardization_of(encoding, chunks, data.standardize, notes)
-    weights_of = streamed_weights(table, data)
     shape = StreamedPart(
         table,
         encoding,
@@ -331,18 +324,13 @@ def _prepare_streamed(
         dtype,
         labels=division.of,
         truth=lambda block: survey.of(block, target),
-        weights_of=weights_of,
+        weights_of=row_weights(table, data),
         counts=counts.rows[0],
         classes=counts.classes(0),
         target=target.values,
     )
     validation, test = (
-        replace(
-            shape,
-            number=number,
-            counts=counts.rows[number],
-            classes=counts.classes(number),
-        )
+        replace(shape, number=number, counts=counts.rows[number], classes=counts.classes(number))
         for number in (1, 2)
     )
     held_out: AnyPart | None = test if len(test) else None

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nanotorch.training.data.columns import Column, numbers_of
+from nanotorch.training.data.tables import Table
+from nanotorch.training.data.values import date_format
 from nanotorch.training.errors import InputError
 
 Rows = NDArray[np.int64]
@@ -161,3 +164,25 @@ def _cut(
     else:
         labels[rest[:validations]] = 1
     return labels
+
+
+def row_times(table: Table, position: int) -> NDArray[Any]:
+    """A column of numbers or dates by which rows are ordered."""
+    times = numbers_of(table, time_column(table, position), position)
+    if np.isnan(times).any():
+        raise InputError(
+            f"{table.place(int(np.isnan(times).argmax()), position)}: the time is missing"
+        )
+    return times
+
+
+def time_column(table: Table, position: int) -> Column:
+    """What the column that orders the rows holds."""
+    texts = table.categories.get(table.names[position])
+    format = date_format(texts) if texts else None
+    if texts and format is None:
+        raise InputError(
+            f"{table.origin}: data.time: column {table.names[position]!r} holds neither "
+            f"numbers nor dates of one format, such as {texts[0]!r}"
+        )
+    return Column(table.names[position], kind="date", format=format)

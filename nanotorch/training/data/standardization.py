@@ -52,10 +52,6 @@ class Standardization:
     def identity(count: int) -> Standardization:
         return Standardization(np.zeros(count), np.ones(count))
 
-    @property
-    def is_identity(self) -> bool:
-        return not self.mean.any() and bool((self.scale == 1).all())
-
 
 def standardization_of(
     encoding: Encoding,

@@ -19,7 +19,6 @@ from nanotorch.training.data.cells import Cells, TextTable, text_table
 from nanotorch.training.data.copies import copy_of_text, keep_copy_of_text
 from nanotorch.training.data.identity import content_digest
 from nanotorch.training.data.layout import (
-    PACKED,
     SPACES,
     Layout,
     guess_layout,
@@ -128,12 +127,8 @@ def _numbers(path: Path, layout: Layout) -> TextTable | None:
     """The table of a file of plain numbers by numpy.loadtxt; None for any other."""
     if layout.comment or not layout.reads_plain:
         return None
-    packed = path.suffix.lower() in (".zip", *PACKED)
-    if not packed and layout.encoding.startswith("utf-8"):
-        values = _load(path, layout, skip=layout.skip)
-    else:
-        with opened_text(path, layout.encoding) as file:
-            values = _load(file, layout, skip=layout.skip)
+    with opened_text(path, layout.encoding) as file:
+        values = _load(file, layout, skip=layout.skip)
     if values is None:
         return None
     if not np.isfinite(values).all():  # a place is going to be named: are there blank lines?
