@@ -266,8 +266,7 @@ def _streamed_test(
         labels=lambda block: np.zeros(len(block), np.int8),
         truth=lambda block: survey.of(block, target),
         weights_of=row_weights(table, data),
-        counts=counts.rows[0],
-        classes=counts.classes(0),
+        of_parts=counts,
         target=target.values,
     )
 
@@ -325,14 +324,10 @@ def _prepare_streamed(
         labels=division.of,
         truth=lambda block: survey.of(block, target),
         weights_of=row_weights(table, data),
-        counts=counts.rows[0],
-        classes=counts.classes(0),
+        of_parts=counts,
         target=target.values,
     )
-    validation, test = (
-        replace(shape, number=number, counts=counts.rows[number], classes=counts.classes(number))
-        for number in (1, 2)
-    )
+    validation, test = replace(shape, number=1), replace(shape, number=2)
     held_out: AnyPart | None = test if len(test) else None
     if data.test_file is not None:
         build = Builder(table, encoding, standardization, target, None, dtype)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nanotorch.training.data.encoding import Encoding
 from nanotorch.training.data.standardization import Standardization
 from nanotorch.training.data.streams import TOGETHER, StreamedTable
+from nanotorch.training.data.surveys import PartCounts
 from nanotorch.training.data.tables import Table
 
 Rows = tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None]  # features, target, weights
@@ -23,8 +24,7 @@ class StreamedPart:
 
     - `labels`, `truth` and `weights_of`: of the rows of a block the numbers of their parts, their
       target, and their weights; `number` is that of this part
-    - `counts`: how many rows of each block are in the part
-    - `classes`: distinct rows of the target, and how many rows have each
+    - `of_parts`: of all parts, how many rows of each block are in it, and of which classes
     - `together`: how many blocks lie in memory together, and `rows_at_once` their rows
     """
 
@@ -35,13 +35,16 @@ class StreamedPart:
     labels: Callable[[Table], NDArray[np.int8]]
     truth: Callable[[Table], NDArray[Any]]
     weights_of: Callable[[Table], NDArray[np.float32]] | None
-    counts: NDArray[np.int32]
-    classes: tuple[NDArray[np.int64], NDArray[np.int64]]
+    of_parts: PartCounts
     target: NDArray[Any]  # without rows: its dtype and its columns
     number: int = 0
     in_memory = False
 
     def __post_init__(self) -> None:
+        self.counts, self.classes = (
+            self.of_parts.rows[self.number],
+            self.of_parts.classes(self.number),
+        )
         self.width = len(self.encoding.feature_names)
         places = self.encoding.positions(self.table)
         adjacent = places == list(range(places[0], places[-1] + 1))
