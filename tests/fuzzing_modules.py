@@ -1169,6 +1169,59 @@ def gradients(m, loss):
         return value, [p.grad for p in m.parameters() if p.requires_grad]
     return wrap(step)
 
+def accumulating(m, o, loss):
+    counts = [0]
+    def step(x, k):
+        counts[0] += 1
+        value = loss(m(x), k) / 2
+        value.backward()
+        if pure or counts[0] % 2 == 0:
+            o.step()
+            o.zero_grad()
+        return value
+    return wrap(step)
+
+def twice(m, o, loss):
+    def step(x, k):
+        o.zero_grad()
+        value = loss(m(x), k)
+        other = loss(m(x), k * 0.5)
+        value.backward()
+        other.backward()
+        U.clip_grad_value_(m.parameters(), 0.1)
+        o.step()
+        return value, other.detach()
+    return wrap(step)
+
+def penalized(m, o, loss):
+    def step(x, k):
+        o.zero_grad()
+        value = loss(m(x), k)
+        wanted = [p for p in m.parameters() if p.requires_grad]
+        found = t.autograd.grad(value, wanted, create_graph=True, allow_unused=True)
+        (value + sum(g.square().sum() for g in found if g is not None) * 0.1).backward()
+        o.step()
+        return value
+    return wrap(step)
+
+def scheduled(m, o, loss):
+    s = S.ExponentialLR(o, 0.9)
+    def step(x, k):
+        o.zero_grad()
+        value = loss(m(x), k)
+        value.backward()
+        o.step()
+        s.step()
+        return value
+    return wrap(step)
+
+def module(m, loss):
+    compiled = wrap(m)
+    def step(x, k):
+        with t.no_grad():
+            return compiled(x)
+    return step
+
 def evaluation(m, loss):
     def step(x, k):
         with t.no_grad():
@@ -1290,17 +1343,23 @@ class StepProgram(ModuleProgram):
         m, x = called[1], called[2]
         loss = self.fill(str(self.pick(STEP_LOSSES))).replace("M.", f"{m}.")
         loss = f"({loss})" + (".sum()" if "'none'" in loss else "")
-        f, kind = self.fresh("f"), self.random.randrange(6)
+        f, kind = self.fresh("f"), self.random.randrange(12)
         if kind == 0:
             lines.append(f"{f} = evaluation({m}, lambda y, k: {loss})")
         elif kind == 1:
             lines.append(f"{f} = gradients({m}, lambda y, k: {loss})")
+        elif kind == 2:
+            lines.append(f"{f} = module({m}, lambda y, k: {loss})")
         else:
             o = self.fresh("o")
             text = self.fill(str(self.pick(OPTIMIZERS)), m=m, x=x)
             lines.append(f"{o} = t.optim.{text}")
             clip, late, none = self.pick((0, 0, 0.5)), self.chance(0.3), self.chance(0.7)
-            lines.append(f"{f} = training({m}, {o}, lambda y, k: {loss}, {clip}, {late}, {none})")
+            rest = f", {clip}, {late}, {none}"
+            others = ("accumulating", "twice", "penalized", "scheduled")
+            step = "training" if kind < 8 else others[kind - 8]
+            rest = rest if step == "training" else ""
+            lines.append(f"{f} = {step}({m}, {o}, lambda y, k: {loss}{rest})")
         self.steps.append((f, m, x))
         return lines
 

@@ -996,3 +996,46 @@ def test_a_replaced_parameter_of_a_container_is_noticed(name: str, how: str) -> 
         path, _, last = name.rpartition(".")
         setattr(model.get_submodule(path), last, nn.Parameter(halves[name]))
     assert (step(x), step(x)) == (before * 0.5, before * 0.5)
+
+
+SCHEDULES: dict[str, Callable[[Any, Any], Any]] = {
+    "exponential": lambda s, o: s.ExponentialLR(o, 0.9),
+    "one cycle": lambda s, o: s.OneCycleLR(o, 0.5, total_steps=9),
+    "warm restarts": lambda s, o: s.CosineAnnealingWarmRestarts(o, 2),
+    "sequential": lambda s, o: s.SequentialLR(
+        o, [s.ConstantLR(o, 0.5), s.ExponentialLR(o, 0.8)], milestones=[2]
+    ),
+    "chained": lambda s, o: s.ChainedScheduler([s.ExponentialLR(o, 0.9), s.ConstantLR(o, 0.5)]),
+    "plateau": lambda s, o: s.ReduceLROnPlateau(o, patience=0),
+}
+
+
+@pytest.mark.parametrize("pure", [False, True])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_is_stepped_at_each_call_of_a_step(name: str, pure: bool) -> None:
+    seen: list[Any] = []
+    for compiled in (False, True):
+        nt.manual_seed(0)
+        layer = nn.Linear(3, 1)
+        optimizer = optim.SGD(layer.parameters(), lr=0.5, momentum=0.9)
+        schedule = SCHEDULES[name](optim.lr_scheduler, optimizer)
+
+        def step(x: Any, layer: Any = layer, o: Any = optimizer, s: Any = schedule) -> Any:
+            o.zero_grad()
+            loss = layer(x).square().mean()
+            loss.backward()
+            o.step()
+            s.step(*([1.0] if name == "plateau" else []))
+            return loss
+
+        run: Any = nt.compile(step, pure=pure) if compiled else step
+        losses = [run(nt.ones(2, 3)).item() for _ in range(7)]
+        state = (
+            (layer.weight.tolist(), schedule.get_last_lr(), schedule.last_epoch)
+            if name != ("chained")
+            else (layer.weight.tolist(), schedule.get_last_lr())
+        )
+        seen.append((losses, state))
+        if compiled and pure:
+            assert run._eager is None
+    assert seen[0] == seen[1]

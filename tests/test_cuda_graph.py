@@ -167,6 +167,32 @@ def test_learning_rates_momentum_and_schedules_follow_the_live_values(cuda: str)
         assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("name", ["exponential", "one cycle", "chained"])
+def test_a_schedule_within_the_step_is_stepped_before_each_launch(cuda: str, name: str) -> None:
+    make: Any = {
+        "exponential": lambda s, o: s.ExponentialLR(o, 0.9),
+        "one cycle": lambda s, o: s.OneCycleLR(o, 0.5, total_steps=9),
+        "chained": lambda s, o: s.ChainedScheduler([s.ExponentialLR(o, 0.9), s.ConstantLR(o)]),
+    }[name]
+    results = []
+    for compiled in (False, True):
+        inner, model, optimizer = training_step(logistic, OPTIMIZERS["sgd with momentum"])
+        schedule = make(optim.lr_scheduler, optimizer)
+
+        def step(x: Any, y: Any, inner: Any = inner, schedule: Any = schedule) -> Any:
+            loss = inner(x, y)
+            schedule.step()
+            return loss
+
+        run: Any = nt.compile(step, pure=True) if compiled else step
+        for x, y in batches(6):
+            run(x, y)
+        results.append((bits(model.parameters()), schedule.get_last_lr()))
+        if compiled:
+            assert is_a_graph(run)
+    assert results[0] == results[1]
+
+
 def test_clipping_and_accumulated_gradients_are_part_of_the_graph(cuda: str) -> None:
     results = []
     for compiled in (False, True):

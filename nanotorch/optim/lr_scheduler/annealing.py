@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nanotorch.optim.lr_scheduler.scheduler import LRScheduler, per_group
+from nanotorch.optim.lr_scheduler.scheduler import LRScheduler, live_step, per_group
 from nanotorch.optim.optimizer import Optimizer
 
 
@@ -63,6 +63,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         height = (1 + math.cos(math.pi * self.T_cur / self.T_i)) / 2
         return [self.eta_min + (base - self.eta_min) * height for base in self.base_lrs]
 
+    @live_step
     def step(self, epoch: float | None = None) -> None:
         """Sets the next rates; `epoch` may be fractional: epoch + batch / batches."""
         if epoch is None and self.last_epoch < 0:

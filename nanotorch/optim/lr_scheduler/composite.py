@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nanotorch.optim.lr_scheduler.plateau import ReduceLROnPlateau
-from nanotorch.optim.lr_scheduler.scheduler import LRScheduler, set_lr
+from nanotorch.optim.lr_scheduler.scheduler import LRScheduler, live_step, set_lr
 from nanotorch.optim.optimizer import Optimizer
 
 
@@ -87,7 +87,8 @@ class SequentialLR(Composite):
             else:
                 scheduler.last_epoch -= 1
 
-    def step(self) -> None:  # type: ignore[override]
+    @live_step
+    def step(self) -> None:
         """Steps the scheduler whose turn it is."""
         self.last_epoch += 1
         index = bisect_right(self._milestones, self.last_epoch)
@@ -121,7 +122,8 @@ class ChainedScheduler(Composite):
         self._schedulers = list(schedulers)
         self._last_lr = self._lrs()
 
-    def step(self) -> None:  # type: ignore[override]
+    @live_step
+    def step(self) -> None:
         """Steps every scheduler."""
         for scheduler in self._schedulers:
             scheduler.step()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, SupportsFloat
 
-from nanotorch.optim.lr_scheduler.scheduler import LRScheduler, per_group, set_lr
+from nanotorch.optim.lr_scheduler.scheduler import LRScheduler, live_step, per_group, set_lr
 from nanotorch.optim.optimizer import Optimizer
 
 
@@ -45,11 +45,12 @@ class ReduceLROnPlateau(LRScheduler):
         self.best = self.mode_worse = math.inf if mode == "min" else -math.inf
         self.cooldown_counter = self.num_bad_epochs = 0
 
-    def step(  # type: ignore[override]
-        self, metrics: SupportsFloat, epoch: int | None = None
-    ) -> None:
+    def step(self, metrics: SupportsFloat, epoch: int | None = None) -> None:
         """Takes one epoch's metric into account."""
-        metric = float(metrics)
+        self._see(float(metrics), epoch)
+
+    @live_step
+    def _see(self, metric: float, epoch: int | None) -> None:
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         if self._is_better(metric):
             self.best, self.num_bad_epochs = metric, 0

@@ -7,9 +7,12 @@ Source: https://docs.pytorch.org/docs/stable/optim.html#how-to-adjust-learning-r
 
 from __future__ import annotations
 
+import functools
 import warnings
+from collections.abc import Callable
 from typing import Any
 
+from nanotorch.autograd.grad_mode import live
 from nanotorch.optim.optimizer import Optimizer
 from nanotorch.tensor import Tensor
 
@@ -32,6 +35,49 @@ def per_group(name: str, value: Any, optimizer: Optimizer) -> list[Any]:
             f"{name}: expected one value per parameter group ({count}), got {len(value)}"
         )
     return list(value)
+
+
+class HostParts:
+    """The step of a schedule for a captured graph: the host makes it before each launch."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call = call
+
+    def launch(self, slot: int) -> None:
+        """Nothing is launched."""
+
+    def holds(self) -> bool:
+        """The graph knows nothing of it."""
+        return True
+
+    def advance(self, slot: int) -> None:
+        """Takes the step."""
+        self.call()
+
+    def send(self) -> None:
+        """Nothing is sent: an optimizer sends its rates itself."""
+
+
+def live_step(method: Callable[..., None]) -> Callable[..., None]:
+    """Has compiled steps call a schedule's method at each replay, as they do an optimizer's."""
+
+    def on_host(optimizer: Optimizer, schedule: Any, *args: Any, **kwargs: Any) -> None:
+        method(schedule, *args, **kwargs)
+
+    def parts(
+        optimizer: Optimizer, schedule: Any, *args: Any, slots: int = 1, **kwargs: Any
+    ) -> HostParts:
+        return HostParts(functools.partial(method, schedule, *args, **kwargs))
+
+    vars(on_host)["parts"] = parts
+    on_host.__name__ = method.__name__
+    call = live(on_host)
+
+    @functools.wraps(method)
+    def step(self: Any, *args: Any, **kwargs: Any) -> None:
+        call(self.optimizer, self, *args, **kwargs)
+
+    return step
 
 
 class LRScheduler:
@@ -96,6 +142,7 @@ class LRScheduler:
         """The rates at `epoch` in closed form, or None where there is none."""
         return None
 
+    @live_step
     def step(self, epoch: int | None = None) -> None:
         """Sets the next rates, or (deprecated in PyTorch) those of an epoch."""
         optimizer = self.optimizer
@@ -107,7 +154,7 @@ class LRScheduler:
             warnings.warn(
                 "Detected call of `lr_scheduler.step()` before `optimizer.step()`: the first value "
                 "of the schedule is skipped; call them in the opposite order",
-                stacklevel=2,
+                stacklevel=5,
             )
         self._step_count += 1
         self._update_lr(epoch)
