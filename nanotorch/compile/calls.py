@@ -13,7 +13,7 @@ value calls the kernel as a whole.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 import numpy
@@ -40,7 +40,7 @@ class Call(NamedTuple):
     @property
     def arrays(self) -> list[Array]:
         """The arrays that it reads."""
-        return list(arrays_in((self.arguments, *self.keywords.values())))
+        return arrays_in((*self.arguments, *self.keywords.values()))
 
     @property
     def name(self) -> str:
@@ -119,13 +119,15 @@ def calls_of(
     return notes.steps
 
 
-def arrays_in(values: Any) -> Iterator[Array]:
+def arrays_in(values: Any) -> list[Array]:
     """The arrays in nested tuples."""
+    arrays: list[Array] = []
     for value in values:
         if type(value) is numpy.ndarray:
-            yield value
+            arrays.append(value)
         elif isinstance(value, tuple):
-            yield from arrays_in(value)
+            arrays += arrays_in(value)
+    return arrays
 
 
 class Notes:

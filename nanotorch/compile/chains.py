@@ -163,16 +163,22 @@ class Run:
 
     def settled(self) -> list[Any]:
         """The chain and what comes after it; the steps as they were where it does not pay."""
-        calls = [note for note in self.chain.steps if isinstance(note, Call)]
-        nbytes = sum(a.nbytes for call in calls for a in (*call.arrays, call.out))
-        if len(calls) < 2 or nbytes < WORTHWHILE_BYTES:
+        if len(self.chain.steps) < 2 or traffic(self.chain.steps) < WORTHWHILE_BYTES:
             return self.steps
         return [*self.earlier, Chain(self.chain.steps), *self.later.steps]
+
+
+def traffic(steps: Sequence[Any]) -> int:
+    """The bytes that calls read and write."""
+    calls = [step for step in steps if isinstance(step, Call)]
+    return sum(a.nbytes for call in calls for a in (*call.arrays, call.out))
 
 
 def chained(steps: Sequence[Any], moving: set[int]) -> list[Any]:
     """The steps, with chains in place of the calls that they make."""
     result: list[Any] = []
+    if traffic(steps) < WORTHWHILE_BYTES:
+        return [*steps]
     run = Run(moving)
     for step in steps:
         if run.takes(step):

@@ -163,8 +163,7 @@ class CudaPlan:
         stage = self.stage
         with stage.lock, stage.here():
             if self.why_not is None and not self._shares(arrays):
-                if self.fixed:
-                    self._unfix(arrays)
+                self._unfix(arrays)
                 launch = self.launches.get(None)
                 if launch is not None and launch.holds():
                     return self._launch(launch, arrays)

@@ -101,9 +101,7 @@ class Replay:
         elif len(names) > 2:
             tests.append(f"len({{{', '.join(f'id({a})' for a in names)}}}) == {len(names)}")
         inputs = "".join(f"x{i}, " for i in range(len(forms)))
-        body = ["if args: return MISSED"]
-        if inputs:
-            body = ["try:", f"    {inputs} = args", "except ValueError: return MISSED"]
+        body = ["try:", f"    [{inputs}] = args", "except ValueError: return MISSED"]
         body.append(f"if not ({' and '.join([*tests, 'holds()'])}): return MISSED")
         slots = [(constant(leaf), constant(slot)) for leaf, slot in plan.gradients]
         if self.on_gpu:

@@ -27,11 +27,10 @@ from nanotorch.ops import (
 from nanotorch.primitive import Elementwise
 
 WHOLE, ROWS, COLUMNS, SUM = "whole", "rows", "columns", "sum"
-Kinds = list[str]
-Rule = Callable[[Kernel, Kinds, int], str | None]
+Rule = Callable[[Kernel, list[str], int], str | None]
 
 
-def role(step: Kernel, kinds: Kinds, rows: int) -> str | None:
+def role(step: Kernel, kinds: list[str], rows: int) -> str | None:
     """What the output of a kernel is whose operands are of these kinds; None where its rows depend
     on one another, or on a sum over all."""
     if ROWS not in kinds and COLUMNS not in kinds:
@@ -42,7 +41,7 @@ def role(step: Kernel, kinds: Kinds, rows: int) -> str | None:
     return None if rule is None else rule(step, kinds, rows)
 
 
-def meet(step: Kernel, kinds: Kinds, shape: tuple[int, ...], rows: int) -> bool:
+def meet(step: Kernel, kinds: list[str], shape: tuple[int, ...], rows: int) -> bool:
     """Whether rows meet rows, or what is the same for all of them, in operands that are broadcast
     to a shape."""
     if not shape or shape[0] != rows:
@@ -57,12 +56,12 @@ def meet(step: Kernel, kinds: Kinds, shape: tuple[int, ...], rows: int) -> bool:
     return True
 
 
-def mapped(step: Kernel, kinds: Kinds, rows: int) -> str | None:
+def mapped(step: Kernel, kinds: list[str], rows: int) -> str | None:
     """Elementwise with broadcasting."""
     return ROWS if meet(step, kinds, step.out.shape, rows) else None
 
 
-def transposed(step: Kernel, kinds: Kinds, rows: int) -> str | None:
+def transposed(step: Kernel, kinds: list[str], rows: int) -> str | None:
     """The transposition of a matrix of rows, and back."""
     before, after = step.operands[0].shape, step.out.shape
     if len(after) != 2:
@@ -72,7 +71,7 @@ def transposed(step: Kernel, kinds: Kinds, rows: int) -> str | None:
     return COLUMNS if kinds[0] == ROWS else ROWS
 
 
-def reshaped(step: Kernel, kinds: Kinds, rows: int) -> str | None:
+def reshaped(step: Kernel, kinds: list[str], rows: int) -> str | None:
     """A change of shape within each row."""
     before, after = step.operands[0].shape, step.out.shape
     if not before or not after or before[0] != rows or after[0] != rows:
@@ -81,7 +80,7 @@ def reshaped(step: Kernel, kinds: Kinds, rows: int) -> str | None:
     return None if first else ROWS
 
 
-def reduced(step: Kernel, kinds: Kinds, rows: int) -> str | None:
+def reduced(step: Kernel, kinds: list[str], rows: int) -> str | None:
     """A sum or mean: over rows, or within each of them."""
     before, after = step.operands[0].shape, step.out.shape
     if before[0] != rows:
@@ -93,27 +92,27 @@ def reduced(step: Kernel, kinds: Kinds, rows: int) -> str | None:
     return SUM if step.primitive is sums.Sum else None  # a mean over rows divides, too
 
 
-def softmax(step: Kernel, kinds: Kinds, rows: int) -> str | None:
+def softmax(step: Kernel, kinds: list[str], rows: int) -> str | None:
     """A softmax of each row, or its reverse."""
     within = step.attributes["dim"] % step.out.ndim != 0
     return ROWS if within and set(kinds) == {ROWS} else None
 
 
-def product(step: Kernel, kinds: Kinds, rows: int) -> str | None:
+def product(step: Kernel, kinds: list[str], rows: int) -> str | None:
     """A product of each row with what is the same for all of them, or a sum of such over rows."""
     if kinds[0] == ROWS and set(kinds[1:]) == {WHOLE} and step.operands[0].ndim > 1:
         return ROWS
     return SUM if kinds == [COLUMNS, ROWS] else None
 
 
-def loss(step: Kernel, kinds: Kinds, rows: int) -> str | None:
+def loss(step: Kernel, kinds: list[str], rows: int) -> str | None:
     """An elementwise loss with its reduction."""
     if not meet(step, kinds, step.operands[0].shape, rows):
         return None
     return ROWS if step.attributes["reduction"] == "none" else SUM
 
 
-def class_loss(step: Kernel, kinds: Kinds, rows: int) -> str | None:
+def class_loss(step: Kernel, kinds: list[str], rows: int) -> str | None:
     """A loss of classes that weigh the same, what it shares with its reverse, or the reverse."""
     operands = zip(step.primitive.input_names, step.operands, kinds, strict=True)
     apart = [kind for name, a, kind in operands if name != "g" and type(a) in MODULES]

@@ -14,7 +14,7 @@ from typing import Any
 
 from nanotorch.backend import HOST, Array
 from nanotorch.compile.calls import Call
-from nanotorch.compile.chains import is_view
+from nanotorch.compile.chains import arrays_of, is_view
 from nanotorch.compile.lines import ROWS as FAMILY
 from nanotorch.compile.memory import root_of
 from nanotorch.compile.pieces import Pass
@@ -51,13 +51,11 @@ class Tiles(Pass):
 
     def divide(self) -> None:
         """Sorts the arrays, and divides the rows, once all kernels are here."""
-        operands = [a for k in self.within for a in k.arrays]
-        outs = [k.out for k in self.within]
-        arrays = {id(a): a for a in (*operands, *outs)}.values()
+        arrays = {id(a): a for kernel in self.within for a in arrays_of(kernel)}.values()
         rows = [a for a in arrays if self.kind(a) == ROWS]
         self.large = [a for a in rows if id(a) in self.seeds or root_of(a) == id(a)]
         self.whole = [a for a in arrays if self.kind(a) == WHOLE]
-        self.sums = [a for a in outs if self.kind(a) == SUM]
+        self.sums = [k.out for k in self.within if self.kind(k.out) == SUM]
         width = sum(a.nbytes for a in self.seeds.values() if a.ndim > 1) // self.rows
         tiles = -(-self.rows // max(16, TILE_BYTES // max(width, 1)))
         few = GROUPS * sum(a.nbytes for a in self.sums) > MOST_SUM_BYTES
