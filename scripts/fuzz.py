@@ -3,7 +3,9 @@
 
 Program number n is always the same one: `python scripts/fuzz.py 1 --first n` runs it again. With
 `--corners` its values are NaN, infinities, kinks, zeros and nothing at all, and it copies tensors,
-divides integers and changes modes in generators as well. With `--device cuda` NanoTorch runs on a
+divides integers and changes modes in generators as well. With `--modules` they are programs of
+layers, losses, optimizers and schedules; with `--steps` their steps are compiled by NanoTorch and
+compared, bit for bit, with its eager ones. With `--device cuda` NanoTorch runs on a
 GPU, or with `--look-alike` on the tests' imitation of CuPy; PyTorch stays on the CPU.
 """
 

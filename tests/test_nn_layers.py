@@ -698,3 +698,29 @@ def test_a_padded_tensor_may_be_walked_back_twice(pad: tuple[int, ...]) -> None:
         (y * y).sum().backward()
         seen.append((y.tolist(), x.grad.tolist(), y.grad_fn.name()))
     assert seen[0] == seen[1]
+
+
+RESETS: dict[str, Any] = {
+    "PReLU": lambda nn: nn.PReLU(3, init=0.1), "Linear": lambda nn: nn.Linear(3, 2),
+    "Conv1d": lambda nn: nn.Conv1d(2, 3, 2), "BatchNorm1d": lambda nn: nn.BatchNorm1d(3),
+    "LayerNorm": lambda nn: nn.LayerNorm(3), "RMSNorm": lambda nn: nn.RMSNorm(3),
+    "GroupNorm": lambda nn: nn.GroupNorm(1, 3), "Embedding": lambda nn: nn.Embedding(3, 2),
+    "EmbeddingBag": lambda nn: nn.EmbeddingBag(3, 2), "GRU": lambda nn: nn.GRU(3, 2),
+    "LSTMCell": lambda nn: nn.LSTMCell(3, 2), "Bilinear": lambda nn: nn.Bilinear(2, 2, 3),
+    "ConvTranspose2d": lambda nn: nn.ConvTranspose2d(2, 3, 2),
+}  # fmt: skip
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", RESETS)
+def test_a_layer_that_is_reset_draws_what_pytorchs_does(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    seen = []
+    for t in (nt, torch):
+        layer = RESETS[name](t.nn)
+        for p in layer.parameters():
+            p.data.fill_(7.0)
+        t.manual_seed(5)
+        layer.reset_parameters()
+        seen.append([p.tolist() for p in layer.parameters()] + [t.rand(2).tolist()])
+    assert seen[0] == seen[1]

@@ -7,6 +7,7 @@ from typing import Any
 from nanotorch import ops
 from nanotorch.creation import full
 from nanotorch.nn import functional as F
+from nanotorch.nn.init import constant_
 from nanotorch.nn.module import Module
 from nanotorch.nn.parameter import Parameter
 from nanotorch.ops.operand_dtypes import needs_floats
@@ -190,6 +191,10 @@ class PReLU(Module):
         super().__init__()
         self.num_parameters, self.init = num_parameters, init
         self.weight = Parameter(full((num_parameters,), init, device=device, dtype=dtype))
+
+    def reset_parameters(self) -> None:
+        """Sets the weights to `init` again."""
+        constant_(self.weight, self.init)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.prelu(input, self.weight)
