@@ -85,7 +85,7 @@ class Group:
         self.written |= written
 
     def meets(self, step: Any) -> bool:
-        """Whether it matters if a step is before or after them."""
+        """Whether it makes a difference if a step is made before or after them."""
         touched, written = uses(step)
         return not (self.written.isdisjoint(touched) and self.touched.isdisjoint(written))
 

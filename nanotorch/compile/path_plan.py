@@ -1,4 +1,4 @@
-"""What the calls of one path do, in the form that `Explanation` reads."""
+"""What the calls of one path do, as an `Explanation`, and the stopwatch that times them."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ Run = Callable[..., Any]
 class Pass:
     """Steps of a program that are made piece by piece, and what they read and write."""
 
-    large: list[Array]  # those that are cut into pieces, if they are needed outside
+    large: list[Array]  # those that are cut into pieces, or are only there within a piece
     whole: list[Array]  # those that each piece reads as they are
     sums: list[Array]  # what the pieces add up to
     groups: list[list[tuple[int, int]]]  # start and end of pieces that one thread makes in order

@@ -33,7 +33,7 @@ class Plan(Program):
 
     tiled = False  # whether it is one pass over the rows of a large batch
     stopwatch: Stopwatch | None = None  # that has timed replays
-    copied = ""  # what makes an output one that the next replay leaves alone, as source
+    copied = ""  # as source, what gives an output memory that no replay writes to again
 
     def __init__(
         self, record: Recorder, outputs: Sequence[Array], fresh: Sequence[Array] | None = None,

@@ -77,7 +77,7 @@ class Program(Source):
         return found
 
     def _varying(self, step: Any, notes: list[Note]) -> Iterator[Step]:
-        """The notes of a kernel, without calls that make the same temporary in every replay."""
+        """The notes of a kernel, without calls that make the same temporary at every replay."""
         outside = set(map(root_of, step.arrays))
         writes = Counter(root_of(note.out) for note in notes if isinstance(note, Call))
         for note in notes:

@@ -65,8 +65,11 @@ class Tiles(Pass):
         self.title = f"one pass over {self.rows:,} rows, {self.heights[0]:,} at a time"
 
     def undivided(self, step: Kernel, kind: str, before: list[Any], after: list[Any]) -> Kernel:
-        """A kernel whose mean is a sum in each tile; calls before or after the pass divide, by the
-        number of elements, or of targets that are not to be ignored, counted anew each time."""
+        """The kernel, whose mean becomes a sum in each tile, without a division of its own.
+
+        Calls before or after the pass divide by the number of elements, or of the targets that are
+        not to be ignored, which are counted at each replay.
+        """
         names = step.primitive.input_names
         if step.attributes.get("reduction") != "mean" or (kind != SUM and "g" not in names):
             return step
@@ -165,13 +168,13 @@ def counted(target: Array, ignored: int, out: Array) -> None:
 
 
 def shared(g: Array, count: Any, out: Array) -> None:
-    """out = g / count, or g where nothing counts: then no slope is taken times it"""
+    """out = g / count, or g if nothing counts: then the slopes that it is multiplied by are 0"""
     HOST.true_divide(g, max(count, 1), out=out)
 
 
 def shown(kernels: Sequence[Kernel], outputs: Iterable[Array]) -> list[Kernel]:
-    """The kernels of a pass that only show memory, and whose outputs are those of the plan, or
-    shown by such."""
+    """The kernels of a pass that only show memory of others, if the plan returns what they show, or
+    a view of it: they are repeated after the pass."""
     seen = set(map(id, outputs))
     views: list[Kernel] = []
     for kernel in reversed(kernels):
