@@ -1,7 +1,7 @@
 """Text files of rows by polars (extra `data`): the same bits as cell by cell, or nothing at all.
 
-What is read has a row for each line, as many cells in each row, and no quotes; of all other files
-the result is None, and other readers find out what there is.
+What is read has a row for each line, as many cells in each row, and quotes around whole cells; of
+all other files the result is None, and other readers find out what there is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from nanotorch.training.data.cells import Meaning, meaning
 from nanotorch.training.data.frames import silent
 from nanotorch.training.data.layout import PACKED, SPACES, Layout
 
-PIECE = 2**18  # bytes whose lines are counted at once
+PIECE = 2**18  # bytes whose lines are looked through at once
+QUOTE = ord('"')
 SAMPLE = 2**14  # bytes of the first rows, which tell most columns of text from those of numbers
 FEW = 1000  # cells that tell most columns of text from one of numbers
 ROWS = 2**14  # that are put into a matrix at once
@@ -35,7 +36,7 @@ Part = tuple[Meaning, Any]  # of distinct cells, and the place of each row's one
 
 def suits_polars(path: Path, layout: Layout) -> bool:
     """Whether polars is installed and may read a file that is laid out in this way."""
-    plain = layout.comment is None and layout.delimiter != SPACES
+    plain = layout.comment is None and layout.delimiter != SPACES and layout.quotes
     packed = path.suffix.lower() in (".zip", *PACKED)
     utf8 = layout.encoding in ("utf-8", "utf-8-sig")
     return plain and utf8 and not packed and importlib.util.find_spec("polars") is not None
@@ -112,9 +113,12 @@ def _matrix(frame: Any, parts: dict[int, Part]) -> NDArray[np.float64]:
 def numbers_by_polars(
     content: bytes, delimiter: str, skip: int, width: int
 ) -> NDArray[np.float64] | None:
-    """The matrix (rows, width) of a text of numbers alone, one in each cell."""
+    """The matrix (rows, width) of a text of numbers alone, one in each cell, without quotes, which
+    other readers of numbers do not know."""
     import polars
 
+    if b'"' in content:
+        return None
     frame = _frame(content, delimiter, skip, [polars.Float64] * width)
     if frame is None or any(cells.null_count() for cells in frame.get_columns()):
         return None
@@ -160,14 +164,15 @@ def _frame(source: Path | bytes, delimiter: str, skip: int, *choices: list[Any])
     of kinds that all cells have."""
     import polars
 
-    if not _is_plain(source, delimiter, skip):
+    quotes = _quoting(source, delimiter, skip)
+    if quotes is None:
         return None
     for kinds in choices:
         with silent(), contextlib.suppress(Exception, polars.exceptions.PanicException):
             frame = polars.scan_csv(
                 source,
                 separator=delimiter,
-                quote_char=None,
+                quote_char='"' if quotes else None,
                 has_header=False,
                 skip_lines=skip,
                 schema={str(number): kind for number, kind in enumerate(kinds)},
@@ -180,24 +185,46 @@ def _frame(source: Path | bytes, delimiter: str, skip: int, *choices: list[Any])
 
 
 def _pieces(source: Path | bytes, skip: int) -> Iterator[bytes]:
-    """The first `skip` lines of a text, and the others in pieces that end with no half line end."""
+    """The first `skip` lines of a text, and the others, many at once."""
     with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
         yield b"".join(file.readline() for _ in range(skip))
         while piece := file.read(PIECE):
-            yield piece + file.read(1) if piece.endswith(b"\r") else piece
+            yield piece + file.readline()
 
 
-def _is_plain(source: Path | bytes, delimiter: str, skip: int) -> bool:
-    """Whether readers agree about the cells of a text below its first `skip` lines: not about
-    quotes, a carriage return within a line, or a byte order mark in the first cell."""
-    end = b""
+def _quoting(source: Path | bytes, delimiter: str, skip: int) -> bool | None:
+    """Whether there are quotes in a text below its first `skip` lines; None where readers do not
+    agree about its cells: about quotes within a cell, a line end between quotes, a carriage return
+    within a line, or a byte order mark in the first cell."""
+    end, quotes = b"", False
     for number, piece in enumerate(_pieces(source, skip)):
         if b"\r" in piece and piece.count(b"\r") != piece.count(b"\r\n"):
-            return False
-        if number and (b'"' in piece or (number == 1 and piece.startswith(codecs.BOM_UTF8))):
-            return False
+            return None
+        if number == 1 and piece.startswith(codecs.BOM_UTF8):
+            return None
+        if number and b'"' in piece:
+            quotes = True
+            if not _has_whole_cells_in_quotes(piece, delimiter):
+                return None
         end = piece[-1:]
-    return end != delimiter.encode()  # which polars drops, so that a short row would not show
+    # Of a delimiter at the end, which polars drops, so that a short row would not show.
+    return None if end == delimiter.encode() else quotes
+
+
+def _has_whole_cells_in_quotes(lines: bytes, delimiter: str) -> bool:
+    """Whether each quote opens or closes a cell, or is one of two that stand for one."""
+    signs = np.frombuffer(b"\n" + lines + b"\n", np.uint8)
+    quotes = np.flatnonzero(signs == QUOTE)
+    if len(quotes) % 2:
+        return False
+    ends = np.searchsorted(quotes, np.flatnonzero(signs == ord("\n")))
+    borders = [QUOTE, ord(delimiter), ord("\n")]
+    before, after = signs[quotes[::2] - 1], signs[quotes[1::2] + 1]
+    return bool(
+        not (ends % 2).any()
+        and np.isin(before, borders).all()
+        and np.isin(after, [*borders, ord("\r")]).all()
+    )
 
 
 def _shape(source: Path | bytes, delimiter: str, skip: int) -> tuple[int, float]:
@@ -207,7 +234,10 @@ def _shape(source: Path | bytes, delimiter: str, skip: int) -> tuple[int, float]
     for piece in itertools.islice(_pieces(source, skip), 1, None):
         signs = np.frombuffer(piece, np.uint8)
         lines += int(np.count_nonzero(signs == ord("\n")))
-        delimiters += int(np.count_nonzero(signs == ord(delimiter)))
+        delimits = signs == ord(delimiter)
+        if QUOTE in signs:
+            delimits &= ~np.logical_xor.accumulate(signs == QUOTE)  # not those between quotes
+        delimiters += int(np.count_nonzero(delimits))
         end = piece[-1:]
     lines += end != b"\n"
     return lines, 1 + delimiters / max(1, lines)
@@ -260,7 +290,9 @@ def _distinct(cells: Any, polars: Any) -> tuple[Any, NDArray[np.int64], Any]:
         distinct = cells.unique().drop_nulls()
     words = distinct.cast(polars.String).sort()
     places = words.cast(cells.dtype).to_physical().to_numpy().astype(np.int64)
-    if cells.null_count():
+    if cells.null_count() and len(words) and not words[0]:  # an empty cell in quotes
+        gap = int(places[0])
+    elif cells.null_count():
         empty = polars.Series(words.name, [""])
         words, places = polars.concat([empty, words]), np.append(gap, places)
     return words, places, codes.fill_null(gap)
