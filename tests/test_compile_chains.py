@@ -40,6 +40,9 @@ def drawn(*shape: int, seed: int = 0, dtype: str = "f") -> nt.Tensor:
 LOSSES: dict[str, Callable[[Any, Any], Any]] = {
     "mean of a square": lambda x, w: (nt.tanh(x * w) + x).square().mean(),
     "sums of sums": lambda x, w: (x * w).mean() * w.tanh().sum() + (w * 2).mean(),
+    "sums that keep dimensions": lambda x, w: (
+        ((w * x).sum(tuple(range(w.ndim)), keepdim=True) * w.tanh()).mean() + w.var()
+    ),
     "a sum in between": lambda x, w: ((w - w.mean()) * x).exp().sum(),
     "a branch on a value": lambda x, w: F.binary_cross_entropy_with_logits(x * w, (x > 0) * 1.0),
     "masks": lambda x, w: (nt.where(x > 0, w, x * w) + F.relu(w) + F.gelu(w * x)).sum(),

@@ -44,13 +44,16 @@ class Pass:
 class Pieces:
     """Runs a pass: on so many inputs that are cut, on others, and on its sums.
 
-    runs: the functions for pieces of each height. blocks: the memory that they compute in.
+    runs: the functions for pieces of each height. blocks: the memory that they compute in. sums:
+    arrays like those that they write sums to.
     """
 
-    def __init__(self, step: Pass, runs: dict[int, Run], blocks: list[Array], cut: int) -> None:
+    def __init__(
+        self, step: Pass, runs: dict[int, Run], blocks: list[Array], sums: list[Array], cut: int
+    ) -> None:
         self._groups, self._total, self._cut = step.groups, step.total, cut
         self._runs, self._blocks = runs, {id(a): a for a in blocks if root_of(a) == id(a)}
-        self._parts = [[HOST.empty(a.shape, a.dtype) for a in step.sums] for _ in step.groups]
+        self._parts = [list(map(HOST.empty_like, sums)) for _ in step.groups]
         self._workers = [runs]
 
     def __call__(self, *inputs: Any) -> None:

@@ -186,8 +186,8 @@ class Program(Source):
             blocks += part.memory.blocks
         names = [self.array_name(a) + step.flattened for a in cut]
         names += map(self.array_name, (*whole, *step.sums))
-        runner = self.constant(Pieces(step, runs, blocks, len(cut)), "pieces")
-        text = f"{runner}({', '.join(names)})"
+        pieces = Pieces(step, runs, blocks, [others[id(a)] for a in step.sums], len(cut))
+        text = f"{self.constant(pieces, 'pieces')}({', '.join(names)})"
         kernels = [one.kernel if isinstance(one, Call) else one for one in step.within]
         within = tuple({id(k): k.primitive.title() for k in kernels}.values())
         form = step.shape, step.large[0].dtype.name, sum(a.nbytes for a in (*cut, *step.sums))
