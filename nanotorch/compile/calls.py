@@ -137,7 +137,7 @@ class Notes:
         self.steps: list[Note] = []
 
     def call(
-        self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], made: Any
+        self, function: Any, arguments: Any, keywords: dict[str, Any], made: StandIn | Array
     ) -> StandIn:
         """Notes a call that has made a new array, or written to a stand-in."""
         if not isinstance(made, StandIn):
