@@ -779,7 +779,7 @@ def test_rows_that_leave_a_pass_are_those_of_each_call(name: str) -> None:
         total, rows = step()
         found, seen = compiled()
         assert found.item() == pytest.approx(total.item(), rel=2e-6)
-        assert seen.stride() == rows.stride() and nt.allclose(seen, rows, rtol=1e-4, atol=1e-6)
+        assert seen.stride() == rows.stride() and nt.allclose(seen, rows, rtol=1e-4, atol=1e-5)
     assert compiled.plan().tiled or name == "a copy"
 
 
