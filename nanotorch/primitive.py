@@ -38,7 +38,7 @@ from nanotorch.backend import (
     on_device_of,
     promote,
 )
-from nanotorch.backend.halves import for_rules, kernel_of
+from nanotorch.backend.halves import for_rules, kernel_of, promoted
 from nanotorch.node import RELEASED as RELEASED, Node, Packed, Traced as Traced
 
 Rule = Callable[..., Any]
@@ -154,8 +154,7 @@ class Primitive(Node):
                 "kept for that was freed; pass retain_graph=True to the first backward"
             )
         rules, arguments, variadic, saved = self.vjp, self.arguments, self.variadic, self.inputs
-        plain = tensors or (type(g) is HOST.ndarray and g.itemsize != 2)
-        widen = None if plain else for_rules(g, self.promotes)
+        widen = None if tensors or g.itemsize != 2 else for_rules(g, self.promotes)
         if widen is not None:
             g = widen(g)
         cotangents: list[Any] = [None] * len(self.edges)
@@ -189,7 +188,8 @@ class Primitive(Node):
                 x = x.unpack()
             else:
                 return x
-            return x if tensors else x._array
+            array = x if tensors else x._array
+            return array if tensors or array.dtype is self.dtype else promoted(array, self)
         if kind == REST:
             return tuple(self.value(INPUT, i, index, tensors) for i in range(key, len(self.inputs)))
         if kind == OUTPUT:

@@ -2127,11 +2127,16 @@ def test_a_default_device_leaves_the_library_its_own_tensors(name: str, cuda: st
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_gpu_multiplies_cotangents_by_integers_as_compiled_steps_do(cuda: str) -> None:
-    with nt.device("cuda"):
+@pytest.mark.parametrize("place", ["cpu", "cuda"])
+@pytest.mark.parametrize("kind", ["int64", "float64"])
+def test_what_was_promoted_is_multiplied_alike_in_eager_and_compiled_steps(
+    kind: str, place: str, cuda: str
+) -> None:
+    with nt.device(place):
         nt.manual_seed(2)
-        s = nt.ones((), requires_grad=True)
+        s = nt.ones((), requires_grad=True, dtype=nt.float64 if kind == "float64" else nt.float32)
         x, k = nt.arange(96).reshape(32, 3) % 7, nt.randn(32, 3)
+        x = x if kind == "int64" else x.float() / 7
 
         def step(x: nt.Tensor, k: nt.Tensor) -> nt.Tensor:
             s.grad = None
@@ -2140,7 +2145,7 @@ def test_a_gpu_multiplies_cotangents_by_integers_as_compiled_steps_do(cuda: str)
             return loss
 
         step(x, k)
-        assert s.grad is not None and s.grad.dtype is nt.float32
+        assert s.grad is not None and s.grad.dtype is s.dtype
         eager = s.grad.item()
         compiled = nt.compile(step, pure=True)
         for _ in range(3):

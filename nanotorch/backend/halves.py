@@ -56,21 +56,26 @@ def rounded_number(x: Any, kind: Any) -> Any:
     return x
 
 
-def for_rules(g: Array, promotes: str | None) -> Callable[[Any], Any] | None:
-    """What to do with the values of a rule before it is computed; None: nothing.
+def integers_widened(x: Any) -> Any:
+    """A raw array of integers in float32; everything else as it is."""
+    return x.astype("f") if type(x) in RAW and x.dtype.kind in "iu" else x
 
-    On the CPU halves are computed in float32. CuPy computes with halves itself, but knows no common
-    dtype of bfloat16 and integers; and of integers and float32 the recording of a CUDA graph, which
-    runs rules on tensors, makes float32, where raw arrays would become float64.
+
+def for_rules(g: Array, promotes: str | None) -> Callable[[Any], Any] | None:
+    """What to do with the values of a rule whose cotangent g is two bytes wide; None: nothing.
+
+    On the CPU rules are computed in float32. CuPy computes with halves itself, but knows no common
+    dtype of bfloat16 and integers.
     """
     if RAW.get(type(g)) is HOST:  # an array, or the scalar that a function of 0-dim ones returned
-        return widened if g.itemsize == 2 else None
-    kind = "f" if g.itemsize == 2 else g.dtype
+        return widened
+    return integers_widened if promotes else None
 
-    def as_floats(x: Any) -> Any:
-        return x.astype(kind) if type(x) in RAW and x.dtype.kind in "iu" else x
 
-    return as_floats if promotes else None
+def promoted(array: Array, node: Any) -> Array:
+    """What a node saved of an operand, in the dtype that the operands were promoted to."""
+    floats = node.promotes and array.dtype.kind in "iuf" and node.dtype.itemsize > 2
+    return array.astype(node.dtype) if floats else array
 
 
 def kernel_of(primitive: Any, xp: Any, array: Array) -> Callable[..., Array]:
