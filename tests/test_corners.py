@@ -2103,11 +2103,16 @@ def test_an_infinite_logit_is_right_or_infinitely_wrong_on_each_device(
         assert loss.tolist() == [0.0, 0.0, math.inf]
 
 
-def test_the_next_half_is_a_half_and_is_known_on_the_cpu(cuda: str) -> None:
-    x = nt.ones(2, dtype=nt.float16)
-    assert nt.nextafter(x, nt.zeros(2, dtype=nt.float16)).tolist() == [1 - 2**-11] * 2
-    with pytest.raises(RuntimeError, match="halves have it on the CPU only"):
-        nt.nextafter(x.to("cuda"), x.to("cuda"))
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+def test_the_next_half_is_a_half(cuda: str) -> None:
+    values = [0.0, -0.0, 1.0, -1.0, 65504.0, -65504.0, math.inf, -math.inf, math.nan, 2.0**-24]
+    a, b = nt.tensor(list(itertools.product(values, values)), dtype=nt.float16).unbind(1)
+    expected = nt.nextafter(a, b)
+    assert expected[values.index(1.0) * len(values)].item() == 1 - 2**-11
+    numpy.testing.assert_array_equal(expected.numpy(), numpy.nextafter(a.numpy(), b.numpy()))
+    found = nt.nextafter(a.to("cuda"), b.to("cuda")).cpu()
+    numpy.testing.assert_array_equal(found.numpy(), expected.numpy())
+    assert found.signbit()[expected == 0].tolist() == expected.signbit()[expected == 0].tolist()
 
 
 ON_THE_DEVICE_THEY_NEED: dict[str, Callable[[], Any]] = {

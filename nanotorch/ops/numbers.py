@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nanotorch.backend import HOST, Array, dtypes, get_default_dtype
+from nanotorch.backend import Array, dtypes, get_default_dtype
 from nanotorch.ops.casting import cast, into, zeros_like
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import exp2
@@ -56,9 +56,19 @@ class Nextafter(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        if xp is not HOST and a.itemsize == 2:  # for which CuPy gives NaN
-            raise RuntimeError("nextafter: halves have it on the CPU only")
-        return xp.nextafter(a, b, out=out)
+        if a.itemsize > 2:
+            return xp.nextafter(a, b, out=out)
+        return into(xp, next_half(xp, *xp.broadcast_arrays(a, b)), out)
+
+
+def next_half(xp: Any, a: Array, b: Array) -> Array:
+    """The next one of halves, by their bits, a sign and a size: CuPy gives NaN, and NumPy the first
+    of two zeros."""
+    bits = a.view(xp.int16)
+    grows = (b > a) == (bits >= 0)
+    y = xp.where(a == 0, xp.where(b > 0, 1, -32767), bits + xp.where(grows, 1, -1))
+    y = xp.where(a == b, b.view(xp.int16), y)
+    return xp.where((a != a) | (b != b), 32767, y).astype(xp.int16).view(a.dtype)
 
 
 nextafter = function(Nextafter)
