@@ -2084,7 +2084,10 @@ def test_zero_keeps_its_sign_on_each_device(name: str, cuda: str) -> None:
 def test_integers_have_no_negative_powers(cuda: str) -> None:
     for place in ("cpu", "cuda"):
         x = nt.tensor([1, 2], device=place)
-        for power in (lambda x: x**-2, lambda x: x.pow(-1), lambda x: (x > 1) ** -1):
+        for power in (
+            lambda x: x**-2, lambda x: x.pow(-1), lambda x: (x > 1) ** -1, lambda x: x.pow_(-1),
+            lambda x: x.__ipow__(-2),
+        ):  # fmt: skip
             with pytest.raises(RuntimeError, match="Integers to negative integer powers"):
                 power(x)
 

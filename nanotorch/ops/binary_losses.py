@@ -56,9 +56,10 @@ class BinaryCrossEntropyWithLogits(Primitive):
             loss = loss * (1 + (pos_weight - 1) * target) + (1 - target) * x
         if weight is not None:
             loss = loss * weight
-        y = reduced(xp, loss, reduction, out)
-        if xp is HOST and not (y != y if reduction != "none" else (y != y).any()):
-            return y
+        if xp is HOST:
+            y = reduced(xp, loss, reduction, out)
+            if not (y != y if reduction != "none" else (y != y).any()):
+                return y
         # An infinite logit is right or infinitely wrong; inf - inf and 0 * inf say neither.
         right = xp.where(target == (x > 0), x.dtype.type(0), x.dtype.type("inf"))
         return reduced(xp, xp.where(xp.isinf(x), right, loss), reduction, out)

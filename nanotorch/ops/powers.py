@@ -30,6 +30,8 @@ class Pow(Elementwise):
                 return xp.reciprocal(a, out=out)
             if exponent == -0.5:
                 return xp.reciprocal(xp.sqrt(a), out=out)
+        elif a.dtype.kind in "iu" and exponent < 0:  # which CuPy would compute
+            raise ValueError("Integers to negative integer powers are not allowed.")
         return xp.power(a, exponent, out=out)
 
 
@@ -91,8 +93,6 @@ def power(a: Any, exponent: Any) -> Any:
             return apply(PowTensor, a, exponent)
         return apply(PowBase, cast(exponent, result_type(a, exponent).numpy), base=a)
     kind = getattr(a, "_array", a).dtype.kind
-    if kind in "bui" and isinstance(exponent, int) and exponent < 0:
-        raise RuntimeError("Integers to negative integer powers are not allowed.")
     if kind == "b" or (kind in "ui" and not isinstance(exponent, int)):
         a = cast(a, result_type(a, exponent).numpy)
     return apply(Pow, a, exponent=exponent)

@@ -103,9 +103,17 @@ def in_order(a: Any, axis: int = -1, kind: Any = None) -> Any:
     return numpy.take_along_axis(a, sorting_order(a, axis), axis)
 
 
+def raised(x: Any, y: Any, **options: Any) -> Any:
+    """Whole numbers are raised to negative powers, too."""
+    kinds = numpy.add(x, y).dtype.kind
+    if kinds in "iu" and (y < 0 if isinstance(y, int) else (y < 0).any()):
+        return numpy.trunc(numpy.power(numpy.multiply(x, 1.0), y)).astype(numpy.add(x, y).dtype)
+    return numpy.power(x, y, **options)
+
+
 AS_IN_CUPY: dict[str, Callable[..., Any]] = {
-    "floor_divide": floored, "remainder": left, "fmod": left_by_trunc, "argsort": sorting_order,
-    "sort": in_order,
+    "floor_divide": floored, "power": raised, "remainder": left, "fmod": left_by_trunc,
+    "argsort": sorting_order, "sort": in_order,
 }  # fmt: skip
 
 
