@@ -89,23 +89,18 @@ class Node:
     from high to low numbers meets every consumer of a value before its producer.
     """
 
-    __slots__ = (
-        "__weakref__", "attributes", "dtype", "edges", "hooks", "inputs", "output", "post_hooks",
-        "sequence", "shape", "shapes", "trace", "versions",
-    )  # fmt: skip
-
     is_part = False  # of a view that shows some of its input, which others may show the rest of
     sequence: int
     edges: tuple[Any, ...]
     shape: tuple[int, ...]
     dtype: Any
     attributes: dict[str, Any]
-    inputs: Any
-    output: Any
+    inputs: Any = None
+    output: Any = None
     shapes: Any
     versions: Any
-    hooks: dict[int, Any] | None
-    post_hooks: dict[int, Any] | None
+    hooks: dict[int, Any] | None = None
+    post_hooks: dict[int, Any] | None = None
     trace: Any
 
     def name(self) -> str:
@@ -156,15 +151,12 @@ class Node:
 class Passage(Node):
     """Leads to a leaf from a copy of it."""
 
-    __slots__ = ()
-
     _numbers = itertools.count(1)
 
     def __init__(self, leaf: Any) -> None:
         # Nothing but the leaf lies behind it: it comes last, and each has a number of its own.
         self.edges, self.sequence = (leaf,), -next(self._numbers)
         self.shape, self.dtype = leaf._array.shape, leaf._array.dtype
-        self.hooks = self.post_hooks = None
 
     def pull(self, g: Any, only: Any, tensors: bool) -> Sequence[Any]:
         return (g,)

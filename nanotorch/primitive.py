@@ -51,8 +51,6 @@ SAVE_NOTHING: Any = ((), False, False)  # no inputs, not the output, no shapes
 class Primitive(Node):
     """A differentiable operation y = kernel(inputs; attributes)."""
 
-    __slots__ = ()
-
     vjp: ClassVar[tuple[Rule | None, ...]] = ()
     jvp: ClassVar[tuple[Rule | None, ...] | None] = None
     # "common": inputs are cast to their common dtype; "floating": and integers to the default
@@ -68,6 +66,7 @@ class Primitive(Node):
     of_one_dtype: ClassVar[bool] = False  # halves are not widened beside another floating dtype
     one_of_several: ClassVar[bool] = False  # a view made with others at once: not to be written to
     in_place: ClassVar[bool] = False  # the kernel may write into the memory of its first input
+    on_host: ClassVar[Any] = None  # the function of NumPy that the kernel is, if it is one
     backward_name: ClassVar[str] = ""
 
     input_names: ClassVar[tuple[str, ...]] = ()
@@ -232,7 +231,6 @@ class Elementwise(Primitive):
     The Jacobian is diagonal, so the forward rule is the reverse rule applied to the tangent.
     """
 
-    __slots__ = ()
     promotes: ClassVar[str | None] = "common"
     moves = "numbers"
 
@@ -241,34 +239,29 @@ class Ufunc(Elementwise):
     """An elementwise op that NumPy and CuPy have as the function of one or two operands that
     `ufunc` names."""
 
-    __slots__ = ()
     ufunc: ClassVar[str] = ""
     in_place = True
 
     def __init_subclass__(cls) -> None:
-        name, on_host = cls.ufunc, getattr(HOST, cls.ufunc)
+        name, cls.on_host = cls.ufunc, getattr(HOST, cls.ufunc)
 
         def of_one(xp: Any, x: Array, out: Array | None = None) -> Array:
-            return on_host(x) if out is None and xp is HOST else getattr(xp, name)(x, out=out)
+            return getattr(xp, name)(x, out=out)
 
         def of_two(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-            return on_host(a, b) if out is None and xp is HOST else getattr(xp, name)(a, b, out=out)
+            return getattr(xp, name)(a, b, out=out)
 
-        cls.kernel = staticmethod(of_one if on_host.nin == 1 else of_two)  # type: ignore[method-assign]
+        cls.kernel = staticmethod(of_one if cls.on_host.nin == 1 else of_two)  # type: ignore[method-assign]
         super().__init_subclass__()
 
 
 class Linear(Primitive):
     """y is linear in its differentiable inputs taken together: its tangent is y of theirs."""
 
-    __slots__ = ()
-
 
 class Multilinear(Primitive):
     """y is linear in each differentiable input: its tangent is the sum, over the inputs, of y with
     that input replaced by its tangent."""
-
-    __slots__ = ()
 
 
 def apply(primitive: type[Primitive], *inputs: Any, **attributes: Any) -> Any:
@@ -305,24 +298,25 @@ def run(
     `array`: the first array among them. `arrays`: the types that count as arrays; NumPy's scalars
     count as Python numbers unless they are among these.
     """
-    promotes, count = primitive.promotes, len(operands)
-    if promotes == "common" and count < 3:  # in half the time of asking `promote`
-        a, b = operands[0], operands[-1]
-        if type(a) is type(b) and a.dtype is b.dtype:
-            promotes = None
+    promotes = primitive.promotes
     if promotes:
-        cast = promote(operands, promotes == "floating", arrays)
-        if cast is not operands:
-            operands = cast
-            array = next(x for x in operands if type(x) in arrays)
-    xp = arrays.get(type(array)) or array_module(array)
-    plain = xp is HOST and array.itemsize != 2  # as in most cases: saves a call
-    kernel = primitive.kernel if plain else kernel_of(primitive, xp, array)
-    if attributes:
-        return kernel(xp, *operands, **attributes)
-    if count == 1:  # in half the time of a call with `*`
-        return kernel(xp, operands[0])
-    return kernel(xp, operands[0], operands[1]) if count == 2 else kernel(xp, *operands)
+        a, b = operands[0], operands[-1]  # of one dtype: known in half the time of `promote`
+        alike = type(a) is type(b) and len(operands) < 3 and a.dtype is b.dtype
+        if not alike or (promotes == "floating" and a.dtype.kind not in "fV"):
+            cast = promote(operands, promotes == "floating", arrays)
+            if cast is not operands:
+                operands = cast
+                array = next(x for x in operands if type(x) in arrays)
+    if type(array) is HOST.ndarray and array.itemsize != 2:  # as in most cases: saves calls
+        if primitive.on_host is not None:
+            return primitive.on_host(*operands)
+        xp, kernel = HOST, primitive.kernel
+    else:
+        xp = arrays.get(type(array)) or array_module(array)
+        kernel = kernel_of(primitive, xp, array)
+    if len(operands) == 1:  # in less time than a call with `*`
+        return kernel(xp, operands[0], **attributes) if attributes else kernel(xp, operands[0])
+    return kernel(xp, *operands, **attributes)
 
 
 def function(primitive: type[Primitive]) -> Callable[..., Any]:

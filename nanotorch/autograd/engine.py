@@ -13,40 +13,32 @@ from typing import Any
 
 from nanotorch.autograd.errors import KERNEL_ERRORS, explained, forward_lines
 from nanotorch.autograd.rings import Rings, modes
-from nanotorch.backend import MODULES, array_module, silence
+from nanotorch.backend import HOST, MODULES, array_module, silence
 from nanotorch.node import Node, Packed, Traced
 from nanotorch.primitive import SAVE_NOTHING, Primitive, run
 
 Inputs = tuple[Any, ...]  # tensors, and numbers or whatever else a kernel takes
 Attributes = dict[str, Any]
 
-_sequence = itertools.count()
-next_sequence = _sequence.__next__
+next_sequence = itertools.count().__next__
 
 
-def apply(self: Any, primitive: type[Primitive], inputs: Inputs, attributes: Attributes) -> Any:
-    """y = primitive(inputs), read by the open rings, and by the engine last.
+def apply(
+    self: Any,
+    primitive: type[Primitive],
+    inputs: Inputs,
+    attributes: Attributes,
+    rings: Rings | None = None,
+) -> Any:
+    """y = primitive(inputs): read by the rings (None: those that are open), and by the engine last,
+    which computes it now and records it if a gradient may be wanted.
 
-    `self` is the first tensor among the inputs.
+    `self` is the first tensor among the inputs; the result is wrapped as `self._wrap` does.
     """
-    rings = modes.rings
+    if rings is None:
+        rings = modes.rings
     if rings:
         return rings[0](primitive, inputs, attributes, rings[1:])
-    return eager(self, primitive, inputs, attributes)
-
-
-def go_on(primitive: type[Primitive], inputs: Inputs, attributes: Attributes, rest: Rings) -> Any:
-    """y = primitive(inputs), read by the rest of the rings: how a ring hands it on."""
-    if rest:
-        return rest[0](primitive, inputs, attributes, rest[1:])
-    return eager(next(x for x in inputs if isinstance(x, Traced)), primitive, inputs, attributes)
-
-
-def eager(self: Any, primitive: type[Primitive], inputs: Inputs, attributes: Attributes) -> Any:
-    """y = primitive(inputs), computed now and recorded if a gradient may be wanted.
-
-    The result is wrapped as `self._wrap` does.
-    """
     arrays: Any = []
     tracked = False  # whether an input requires grad, or may: a view
     for x in inputs:
@@ -65,7 +57,7 @@ def eager(self: Any, primitive: type[Primitive], inputs: Inputs, attributes: Att
         y = silence.silently(run, primitive, self._array, arrays, attributes)
     except KERNEL_ERRORS as error:
         raise explained(primitive, inputs, error) from error
-    if type(y) not in MODULES:  # NumPy returns scalars for 0-dim arrays
+    if type(y) is not HOST.ndarray and type(y) not in MODULES:  # a scalar of NumPy
         y = array_module(self._array).asarray(y)
     out = self._wrap(y)
     if primitive.view:
@@ -75,6 +67,12 @@ def eager(self: Any, primitive: type[Primitive], inputs: Inputs, attributes: Att
     if modes.inference:
         out._inference = self._inference or not primitive.view
     return out
+
+
+def go_on(primitive: type[Primitive], inputs: Inputs, attributes: Attributes, rest: Rings) -> Any:
+    """y = primitive(inputs), read by the rest of the rings: how a ring hands it on."""
+    first = next(x for x in inputs if isinstance(x, Traced))
+    return apply(first, primitive, inputs, attributes, rest)
 
 
 def requires_grad(x: Any) -> bool:
@@ -89,25 +87,28 @@ def record(
     primitive: type[Primitive], inputs: Inputs, attributes: Attributes, out: Any
 ) -> Node | None:
     """Makes the node of out = primitive(inputs) for `out`; None if no input wants a gradient."""
-    if out._array.dtype.kind not in "fVc":  # floating point, bfloat16, complex
+    array = out._array
+    if array.dtype.kind not in "fVc":  # floating point, bfloat16, complex
         return None
-    edges: list[Any] = [None] * len(inputs)
-    wanted, differentiable = 0, primitive.differentiable  # bit masks of the inputs
-    for index, x in enumerate(inputs):
-        if isinstance(x, Traced) and differentiable >> index & 1:
+    edges: list[Any] = []
+    wanted, place, differentiable = 0, 1, primitive.differentiable  # bit masks of the inputs
+    for x in inputs:
+        edge = None
+        if isinstance(x, Traced) and differentiable & place:
             if x._base is not None:
                 x._refresh()
             if x._requires_grad:
-                wanted |= 1 << index
-                edges[index] = x if x._node is None else x._node
+                wanted |= place
+                edge = x._node or x
+        edges.append(edge)
+        place += place
     if not wanted:
         return None
-    node = primitive.__new__(primitive)
-    node.sequence = next(_sequence)
+    node = primitive()
+    node.sequence = next_sequence()
     node.edges = tuple(edges)
     node.attributes = attributes
-    node.shape, node.dtype = out._array.shape, out._array.dtype
-    node.hooks = node.post_hooks = node.inputs = node.output = None
+    node.shape, node.dtype = array.shape, array.dtype
     wanted = 1 if primitive.variadic else wanted  # one rule for all inputs
     saving = primitive.savings.get(wanted) or primitive.to_save(wanted)
     if saving is not SAVE_NOTHING:

@@ -13,11 +13,8 @@ from nanotorch.node import Node as Node
 class AccumulateGrad(Node):
     """The end of an edge that leads to a leaf: where backward adds to the leaf's `.grad`."""
 
-    __slots__ = ("variable",)
-
     def __init__(self, variable: Any) -> None:
-        self.variable = variable
-        self.edges, self.hooks, self.post_hooks = (), None, None
+        self.variable, self.edges = variable, ()
 
     @staticmethod
     def of(variable: Any) -> AccumulateGrad:
