@@ -93,7 +93,8 @@ class Primitive(Node):
         cls.backward_name = cls.__dict__.get("backward_name") or f"{cls.__name__}Backward0"
         cls.arguments = tuple(None if rule is None else cls.needs(rule) for rule in cls.vjp)
         cls.savings = {}
-        cls.differentiable = -1 if cls.variadic else sum(1 << i for i, r in enumerate(cls.vjp) if r)
+        bits = sum(1 << i for i, rule in enumerate(cls.vjp) if rule)
+        cls.differentiable = -1 if cls.variadic and bits else bits
 
     @classmethod
     def needs(cls, rule: Rule) -> tuple[tuple[int, Any], ...]:

@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, NamedTuple, ParamSpec, Protocol, Self,
 from typing import TypeAlias, TypeVar, overload
 from nanotorch.backend import device as Device, dtype as DType
 from nanotorch.operators import Operand, ValuesAndIndices
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -34,6 +35,7 @@ class Size(tuple[int, ...]):
 
 class Tensor(Operators):
     _array: Array
+    _new: Callable[[], Tensor]
     _requires_grad: builtins.bool
     _grad: Tensor | None
     _node: Node | None

@@ -257,8 +257,20 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     """How often each primitive's kernel was called; every call is checked to fill `out` alike."""
     counted: Calls = {}
     for primitive in KERNELS:
+        monkeypatch.setattr(primitive, "on_host", None)  # which the engine would call instead
         monkeypatch.setattr(primitive, "kernel", checked(primitive, counted))
     return counted
+
+
+def test_what_the_engine_calls_on_the_host_is_the_kernel() -> None:
+    ufuncs = [primitive for primitive in KERNELS if primitive.on_host]
+    assert len(ufuncs) > 30
+    for primitive in ufuncs:
+        of_floats = any(kinds.startswith("f") for kinds in primitive.on_host.types)
+        operands = [numpy.array([3, 0.5, 1], "f" if of_floats else "l")] * primitive.on_host.nin
+        with numpy.errstate(all="ignore"):
+            y = primitive.on_host(*operands)
+            same_bits(y, primitive.kernel(numpy, *operands), primitive.__name__)
 
 
 def test_every_kernel_that_computes_takes_out() -> None:

@@ -24,45 +24,45 @@ next_sequence = itertools.count().__next__
 
 
 def apply(
-    self: Any,
-    primitive: type[Primitive],
-    inputs: Inputs,
-    attributes: Attributes,
+    self: Any, primitive: type[Primitive], inputs: Inputs, attributes: Attributes,
     rings: Rings | None = None,
-) -> Any:
+) -> Any:  # fmt: skip
     """y = primitive(inputs): read by the rings (None: those that are open), and by the engine last,
     which computes it now and records it if a gradient may be wanted.
 
-    `self` is the first tensor among the inputs; the result is wrapped as `self._wrap` does.
+    `self` is the first tensor among the inputs; the result is a tensor as `self._new` makes it.
     """
     if rings is None:
         rings = modes.rings
     if rings:
         return rings[0](primitive, inputs, attributes, rings[1:])
-    arrays: Any = []
-    tracked = False  # whether an input requires grad, or may: a view
-    for x in inputs:
-        if isinstance(x, Traced):
-            try:
-                tracked = tracked or x._requires_grad or x._base is not None
-            except AttributeError:  # Traced, but no tensor (a formula of `sym`): its way
-                return x._apply(primitive, inputs, attributes)
-            x = x._array
-        arrays.append(x)
+    array, tracked = self._array, self._requires_grad or self._base is not None
+    arrays: Any = [array]
+    if len(inputs) > 1:
+        arrays = []
+        for x in inputs:
+            if isinstance(x, Traced):
+                try:  # tracked: an input requires grad, or may: a view
+                    tracked = tracked or x._requires_grad or x._base is not None
+                except AttributeError:  # Traced, but no tensor (a formula of `sym`): its way
+                    return x._apply(primitive, inputs, attributes)
+                x = x._array
+            arrays.append(x)
     if warnings.filters[0] is not silence.foremost:
         silence.hold_back()
     try:
-        y = run(primitive, self._array, arrays, attributes)
+        y = run(primitive, array, arrays, attributes)
     except silence.NUMPY_ERRORS:
-        y = silence.silently(run, primitive, self._array, arrays, attributes)
+        y = silence.silently(run, primitive, array, arrays, attributes)
     except KERNEL_ERRORS as error:
         raise explained(primitive, inputs, error) from error
     if type(y) is not HOST.ndarray and type(y) not in MODULES:  # a scalar of NumPy
-        y = array_module(self._array).asarray(y)
-    out = self._wrap(y)
+        y = array_module(array).asarray(y)
+    out = self._new()
+    out._array = y
     if primitive.view:
         out._become_view_of(self, primitive, attributes)
-    if tracked and modes.grad and primitive.vjp:
+    if tracked and modes.grad:
         record(primitive, inputs, attributes, out)
     if modes.inference:
         out._inference = self._inference or not primitive.view
@@ -87,8 +87,8 @@ def record(
     primitive: type[Primitive], inputs: Inputs, attributes: Attributes, out: Any
 ) -> Node | None:
     """Makes the node of out = primitive(inputs) for `out`; None if no input wants a gradient."""
-    array = out._array
-    if array.dtype.kind not in "fVc":  # floating point, bfloat16, complex
+    array, dtype = out._array, out._array.dtype
+    if dtype.kind not in "fVc":  # floating point, bfloat16, complex
         return None
     edges: list[Any] = []
     wanted, place, differentiable = 0, 1, primitive.differentiable  # bit masks of the inputs
@@ -105,10 +105,8 @@ def record(
     if not wanted:
         return None
     node = primitive()
-    node.sequence = next_sequence()
-    node.edges = tuple(edges)
-    node.attributes = attributes
-    node.shape, node.dtype = array.shape, array.dtype
+    node.sequence, node.edges, node.attributes = next_sequence(), tuple(edges), attributes
+    node.shape, node.dtype = array.shape, dtype
     wanted = 1 if primitive.variadic else wanted  # one rule for all inputs
     saving = primitive.savings.get(wanted) or primitive.to_save(wanted)
     if saving is not SAVE_NOTHING:
@@ -125,7 +123,9 @@ def save(node: Primitive, saving: Any, inputs: Inputs, out: Any) -> None:
     `saving`, from `Primitive.to_save`: the indices of inputs, whether the output, whether shapes.
     """
     (indices, save_output, save_shapes), hooks = saving, modes.saved_hooks
-    if save_shapes:
+    if save_shapes and len(inputs) == 1:
+        node.shapes = [inputs[0]._array.shape]
+    elif save_shapes:
         node.shapes = [
             x._array.shape if isinstance(x, Traced) else getattr(x, "shape", ()) for x in inputs
         ]
@@ -147,10 +147,10 @@ def save(node: Primitive, saving: Any, inputs: Inputs, out: Any) -> None:
                         "backward; clone() it outside inference_mode first"
                     )
     if save_output:
-        node.inputs = node.inputs or ()
-        if out._cell is None:
-            out._cell = [0]
-        value = out._array
+        value, cell = out._array, out._cell
+        if cell is None:
+            out._cell = cell = [0]
         if hooks is not None:
             value = Packed(out._wrap(value), hooks)
-        node.output = [value, out._cell, out._cell[0], out._wrap, None]
+        node.inputs = node.inputs or ()
+        node.output = [value, cell, cell[0], out._wrap, None]
