@@ -339,6 +339,7 @@ HARD = (  # to round: halves between two numbers, the smallest ones, more digits
     "2.2250738585072011e-308 1.7976931348623157e308 1.00000000000000011102230246251565404 "
     "1.00000000000000011102230246251565405 123456789012345678901234567890 0e99999 .5 7. +3 007"
 )
+IDS = b"".join(b"%d,v%d\n" % (at, 7 * at % 3001) for at in range(3000))
 LARGE_TABLES = {
     "a header": (b"a,b\n1,2\n3,4\n", True),
     "no header": (b"1,2\n3,4\n", True),
@@ -391,6 +392,12 @@ LARGE_TABLES = {
     "text alone": (b"a,b\nu,x\nv,y\nu,x\n", True),
     "texts that repeat": (b"a,b\n" + 3 * b"1,u\n2, v \n3,\n4,NA\n", True),
     "texts that repeat at first": (b"a,b\n" + 20_000 * b"1,u\n" + b"2,\n3,w\n4,v\n5,7\n", True),
+    "texts that hardly repeat": (b"a,b\n" + IDS + b'7,\n8,""\n7, v3 \n9,v5\n', True),
+    "texts that hardly repeat, without gaps": (b"a,b\n" + IDS, True),
+    "quotes far below": (b"a,b\n" + 20_000 * b"1,u\n" + b'2,"v,w"\n', True),
+    "a quote within a cell far below": (b"a,b\n" + 20_000 * b"1,u\n" + b'2,v"w\n', False),
+    "an old line end far below": (b"a,b\n" + 20_000 * b"1,u\n" + b"2\r,v\n", False),
+    "quotes at first alone": (b'a,b\n2,"v,w"\n' + 20_000 * b"1,u\n", True),
     "numbers that repeat below a word": (b"a,b\n" + 4 * b"1,NA\n2, 7.5\n3,\n4,-0\n", True),
     "words for missing that repeat": (b"a,b\n" + 4 * b"1,NA\n2,?\n", True),
     "names that come again below others": (b"a,b\n" + 4 * b"u,x\n" + b"a,b\nv,y\n", False),
@@ -418,6 +425,15 @@ def test_polars_reads_a_file_to_the_same_bits_or_not_at_all(
     other, _ = read_by("ours", content, monkeypatch)
     assert one == other
     assert by_polars == is_plain
+
+
+def test_texts_that_share_a_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    polars = pytest.importorskip("polars")
+    content = b"a,b\n" + IDS
+    told_apart, _ = read_by("polars", content, monkeypatch)
+    by_length = lambda cells: cells.str.len_bytes().cast(polars.UInt64)
+    monkeypatch.setattr(polars.Series, "hash", by_length)
+    assert read_by("polars", content, monkeypatch) == (told_apart, True)
 
 
 @pytest.mark.parametrize("least", [0, 2**60])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import operator
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -42,31 +41,42 @@ def plain_numbers(cells: Sequence[str]) -> NDArray[np.float64] | None:
     return numbers if text.isascii() and "_" not in text else None  # which float() would allow
 
 
-def meaning(cells: Collection[str], layout: Layout) -> Meaning:
-    """What distinct cells of a column stand for."""
+def meaning(cells: Collection[str], layout: Layout, in_order: bool = False) -> Meaning:
+    """What distinct cells of a column stand for, which may be known to be `in_order`."""
     distinct = list(map(str.strip, cells))
-    present = [cell for cell in distinct if cell not in layout.missing]
+    in_order = in_order and distinct == cells
+    present = _without(distinct, layout.missing)
     if present and all(len(cell) > 1 and cell[0] == cell[-1] == "'" for cell in present):
         distinct = [cell if cell in layout.missing else cell[1:-1].strip() for cell in distinct]
-        present = [cell for cell in distinct if cell not in layout.missing]
+        present, in_order = _without(distinct, layout.missing), False
     missing: Collection[str] = layout.missing
     texts = odd_number = odd_gap = None
     numbers: Any = layout.numbers.read(present)
     if numbers is None and layout.missing is MISSING and len(present) > 1:
-        words = [cell for cell in present if cell in NO_NUMBER]
-        if words and (numbers := layout.numbers.read([c for c in present if c not in NO_NUMBER])):
-            missing, odd_gap = MISSING | NO_NUMBER, words[0]
+        first = next((cell for cell in present if cell not in NO_NUMBER), "")
+        if layout.numbers.read([first]):  # as the others may, and most texts do not
+            words = [cell for cell in present if cell in NO_NUMBER]
+            others = [cell for cell in present if cell not in NO_NUMBER]
+            if words and (numbers := layout.numbers.read(others)):
+                missing, odd_gap = MISSING | NO_NUMBER, words[0]
     if numbers is not None:
         odd_number = next((c for c in present if c not in missing and not is_number(c)), None)
-    elif all(map(operator.lt, present, present[1:])):
+    elif in_order:
         texts, numbers = present, np.arange(len(present))
     else:
         texts = sorted(set(present))
         places = dict(zip(texts, itertools.count()))
         numbers = [places[cell] for cell in present]
-    values = np.full(len(distinct), np.nan)
-    values[[cell not in missing for cell in distinct]] = numbers
+    values = np.array(numbers, np.float64)
+    if len(values) < len(distinct):
+        values = np.full(len(distinct), np.nan)
+        values[[cell not in missing for cell in distinct]] = numbers
     return Meaning(values, texts, odd_number, odd_gap)
+
+
+def _without(cells: list[str], words: frozenset[str]) -> list[str]:
+    """The cells that are none of some words: itself, where none is."""
+    return cells if words.isdisjoint(cells) else [cell for cell in cells if cell not in words]
 
 
 @dataclass

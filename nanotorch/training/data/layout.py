@@ -29,6 +29,7 @@ HEAD = 2**16  # bytes that are looked at
 BLOCK = 2**10  # rows taken apart at once
 LONGEST_HEAD = 2**22  # bytes that are looked at where lines are long
 LINES = 4  # that are looked at, however long
+LINES_OF_TABLE = 200  # that tell how it is laid out
 MOST_COMPRESSED = 1032  # times that deflate can shrink its input
 MOST_UNPACKED = 100  # times its size that a packed text may have
 SMALL = 2**26  # bytes of memory that any file may take
@@ -190,7 +191,8 @@ def guess_layout(path: Path, reading: Reading) -> Layout:
     if layout.encoding in WESTERN and reading.encoding is None:
         use_western(layout, head)
     _choose_comment(layout, filled)
-    body = [(n, line) for n, line in filled if not _is_comment(layout, line)][:200] or filled[:1]
+    rows_of_text = ((n, line) for n, line in filled if not _is_comment(layout, line))
+    body = list(itertools.islice(rows_of_text, LINES_OF_TABLE)) or filled[:1]
     sample = [line for _, line in body]
     layout.delimiter = reading.delimiter or (stated[1] if stated else _delimiter(path, sample))
     _choose_quotes(layout, sample)
@@ -274,6 +276,8 @@ def _choose_comment(layout: Layout, filled: list[tuple[int, str]]) -> None:
     if layout.comment is not None:
         return
     for mark in "#%":
+        if not any(mark in line for _, line in filled):
+            continue
         marked = [line.lstrip().startswith(mark) for _, line in filled]
         spaced = any(line.lstrip().startswith((f"{mark} ", f"{mark}{mark}")) for _, line in filled)
         if (marked[0] or (spaced and 2 * sum(marked) < len(marked))) and not all(marked):
@@ -328,11 +332,13 @@ def _delimiter(path: Path, lines: list[str]) -> str:
         width, share = _widths(rows)
         if width == 1:
             continue
-        cells = [cell.strip() for row in rows if len(row) == width for cell in row]
-        whole = sum(map(_is_whole, cells)) / max(1, len(cells))
+        cells = Counter(cell.strip() for row in rows if len(row) == width for cell in row)
+        whole = sum(count for cell, count in cells.items() if _is_whole(cell)) / cells.total()
         score = share * whole * (0.8 if delimiter == SPACES else 1.0)
         if score > best_score + 1e-9:
             best, best_score = delimiter, score
+        if best_score == 1.0:
+            break
     return best
 
 
@@ -377,19 +383,22 @@ def _is_header(table: list[list[str]]) -> bool:
     first, rest = table[0], table[1:]
     if not any(map(measured, first)):
         rest = [row for row in rest if row != first] or rest  # names may come again further down
-    columns = [
-        [row[at] for row in rest if at < len(row) and row[at] not in MISSING]
-        for at in range(len(first))
-    ]
+
+    def below(at: int) -> Iterator[str]:
+        return (row[at] for row in rest if at < len(row) and row[at] not in MISSING)
+
     words_over_numbers = any(
-        column and not measured(cell) and cell not in MISSING and all(map(measured, column))
-        for cell, column in zip(first, columns, strict=True)
+        not measured(cell)
+        and cell not in MISSING
+        and any(below(at))
+        and all(map(measured, below(at)))
+        for at, cell in enumerate(first)
     )
     if words_over_numbers:
         return True
     if any(map(measured, first)) or not rest:
         return not any(map(measured, first))
-    repeated = sum(cell in column for cell, column in zip(first, columns, strict=True))
+    repeated = sum(cell in below(at) for at, cell in enumerate(first))
     return 2 * repeated < len(first)
 
 

@@ -31,7 +31,8 @@ FEW = 1000  # cells that tell most columns of text from one of numbers
 ROWS = 2**14  # that are put into a matrix at once
 BYTES_AT_ONCE = 2**24  # of a file that is read in pieces
 
-Part = tuple[Meaning, Any]  # of distinct cells, and the place of each row's one; or of all rows
+Codes = NDArray[np.integer[Any]]
+Part = tuple[Meaning, Codes | None]  # of distinct cells, and each row's code; or of all rows
 
 
 def suits_polars(path: Path, layout: Layout) -> bool:
@@ -58,17 +59,18 @@ def table_by_polars(
 
     width = len(layout.names)
     choices = [[polars.String] * width]
+    with path.open("rb") as file:
+        for _ in range(layout.skip):
+            file.readline()
+        head = file.read(SAMPLE) + file.readline()
+    quotes = b'"' in head
     if layout.reads_plain:
-        with path.open("rb") as file:
-            for _ in range(layout.skip):
-                file.readline()
-            head = file.read(SAMPLE) + file.readline()
-        sample = _frame(head, layout.delimiter, 0, *choices)
+        sample = _scan(head, layout.delimiter, 0, choices[0], quotes)
         if sample is None:
             return None
         choices.insert(0, [_kind(cells, polars) for cells in sample.get_columns()])
     # Of the absolute path: polars takes ~ at its start for the user's folder.
-    frame = _frame(path.absolute(), layout.delimiter, layout.skip, *choices)
+    frame = _frame(path.absolute(), layout.delimiter, layout.skip, quotes, *choices)
     if frame is None or not frame.height:
         return None
     columns = frame.get_columns()
@@ -106,7 +108,7 @@ def _matrix(frame: Any, parts: dict[int, Part]) -> NDArray[np.float64]:
             elif codes is None:
                 block[:, at] = known.values[start : start + ROWS]
             else:
-                block[:, at] = known.values[codes.slice(start, ROWS).to_numpy()]
+                block[:, at] = known.values.take(codes[start : start + ROWS])
     return values
 
 
@@ -119,11 +121,10 @@ def numbers_by_polars(
 
     if b'"' in content:
         return None
-    frame = _frame(content, delimiter, skip, [polars.Float64] * width)
+    frame = _frame(content, delimiter, skip, False, [polars.Float64] * width)
     if frame is None or any(cells.null_count() for cells in frame.get_columns()):
         return None
-    values: NDArray[np.float64] = frame.to_numpy(order="c", writable=True)
-    return values
+    return _matrix(frame, {})
 
 
 def columns_by_polars(
@@ -136,7 +137,7 @@ def columns_by_polars(
     """
     import polars
 
-    frame = _frame(content, delimiter, skip, [polars.String] * len(missing))
+    frame = _frame(content, delimiter, skip, b'"' in content, [polars.String] * len(missing))
     if frame is None or _has_blank_rows(frame):
         return None
     columns: list[tuple[NDArray[Any], list[str] | None]] = []
@@ -148,7 +149,7 @@ def columns_by_polars(
             distinct, places, codes = _distinct(cells, polars)
             positions = np.zeros(places.max(initial=0) + 1, np.int32)
             positions[places] = np.arange(len(places))
-            columns.append((positions[codes.to_numpy()], distinct.to_list()))
+            columns.append((positions[codes], distinct.to_list()))
     return columns
 
 
@@ -159,29 +160,40 @@ def _has_blank_rows(frame: Any) -> bool:
     return bool(frame.height)
 
 
-def _frame(source: Path | bytes, delimiter: str, skip: int, *choices: list[Any]) -> Any:
+def _frame(
+    source: Path | bytes, delimiter: str, skip: int, expected: bool, *choices: list[Any]
+) -> Any:
     """The rows of a text below its first `skip` lines, with columns of the first of the `choices`
-    of kinds that all cells have."""
-    import polars
-
-    quotes = _quoting(source, delimiter, skip)
+    of kinds that all cells have; that quotes are `expected` is checked as they are read."""
+    with ThreadPoolExecutor(1) as beside:
+        quoting = beside.submit(_quoting, source, delimiter, skip)
+        frame = _scan(source, delimiter, skip, choices[0], expected)
+        quotes = quoting.result()
     if quotes is None:
         return None
-    for kinds in choices:
-        with silent(), contextlib.suppress(Exception, polars.exceptions.PanicException):
-            frame = polars.scan_csv(
-                source,
-                separator=delimiter,
-                quote_char='"' if quotes else None,
-                has_header=False,
-                skip_lines=skip,
-                schema={str(number): kind for number, kind in enumerate(kinds)},
-                glob=False,
-            ).collect(engine="in-memory")
-            # polars takes a line without cells, and what a short row lacks, for gaps.
-            gaps = frame.to_series(-1).null_count()
-            return frame if not gaps or _shape(source, delimiter, skip) == frame.shape else None
-    return None
+    if quotes != expected:
+        frame = _scan(source, delimiter, skip, choices[0], quotes)
+    for kinds in choices[1:]:
+        frame = _scan(source, delimiter, skip, kinds, quotes) if frame is None else frame
+    # polars takes a line without cells, and what a short row lacks, for gaps.
+    complete = frame is None or not frame.to_series(-1).null_count()
+    return frame if complete or _shape(source, delimiter, skip) == frame.shape else None
+
+
+def _scan(source: Path | bytes, delimiter: str, skip: int, kinds: list[Any], quotes: bool) -> Any:
+    """The rows of a text, where all cells are of these kinds and no row is too long."""
+    import polars
+
+    with silent(), contextlib.suppress(Exception, polars.exceptions.PanicException):
+        return polars.scan_csv(
+            source,
+            separator=delimiter,
+            quote_char='"' if quotes else None,
+            has_header=False,
+            skip_lines=skip,
+            schema={str(number): kind for number, kind in enumerate(kinds)},
+            glob=False,
+        ).collect(engine="in-memory")
 
 
 def _pieces(source: Path | bytes, skip: int) -> Iterator[bytes]:
@@ -214,17 +226,16 @@ def _quoting(source: Path | bytes, delimiter: str, skip: int) -> bool | None:
 def _has_whole_cells_in_quotes(lines: bytes, delimiter: str) -> bool:
     """Whether each quote opens or closes a cell, or is one of two that stand for one."""
     signs = np.frombuffer(b"\n" + lines + b"\n", np.uint8)
-    quotes = np.flatnonzero(signs == QUOTE)
-    if len(quotes) % 2:
+    marks = np.flatnonzero((signs == QUOTE) | (signs == ord("\n")))
+    places = np.flatnonzero(signs[marks] == QUOTE)  # of quotes among the marks
+    if len(places) % 2 or (places[1::2] - places[::2] != 1).any():
         return False
-    ends = np.searchsorted(quotes, np.flatnonzero(signs == ord("\n")))
-    borders = [QUOTE, ord(delimiter), ord("\n")]
-    before, after = signs[quotes[::2] - 1], signs[quotes[1::2] + 1]
-    return bool(
-        not (ends % 2).any()
-        and np.isin(before, borders).all()
-        and np.isin(after, [*borders, ord("\r")]).all()
-    )
+    borders = np.zeros(256, bool)
+    borders[[QUOTE, ord(delimiter), ord("\n")]] = True
+    before = borders[signs[marks[places[::2]] - 1]]
+    borders[ord("\r")] = True
+    after = borders[signs[marks[places[1::2]] + 1]]
+    return bool(before.all() and after.all())
 
 
 def _shape(source: Path | bytes, delimiter: str, skip: int) -> tuple[int, float]:
@@ -247,8 +258,11 @@ def _kind(sample: Any, polars: Any) -> Any:
     """Numbers, or texts: as categories, which polars tells apart as it reads, where they repeat."""
     if sample.cast(polars.Float64, strict=False).null_count() == sample.null_count():
         return polars.Float64
-    repeats = 2 * sample.n_unique() <= len(sample)
-    return polars.Categorical(polars.Categories.random()) if repeats else polars.String
+    return polars.Categorical(polars.Categories.random()) if _repeats(sample) else polars.String
+
+
+def _repeats(cells: Any) -> bool:
+    return bool(2 * cells.n_unique() <= len(cells))
 
 
 def _meaning(cells: Any, layout: Layout, polars: Any) -> Part:
@@ -258,7 +272,7 @@ def _meaning(cells: Any, layout: Layout, polars: Any) -> Part:
         return Meaning(numbers), None
     words, places, codes = _distinct(cells, polars)
     numbers = _numbers(words, missing, polars)
-    known = meaning(words.to_list(), layout) if numbers is None else Meaning(numbers)
+    known = meaning(words.to_list(), layout, True) if numbers is None else Meaning(numbers)
     values = np.zeros(places.max(initial=0) + 1)
     values[places] = known.values
     return replace(known, values=values), codes
@@ -277,10 +291,12 @@ def _numbers(cells: Any, missing: frozenset[str] | None, polars: Any) -> NDArray
     return values
 
 
-def _distinct(cells: Any, polars: Any) -> tuple[Any, NDArray[np.int64], Any]:
+def _distinct(cells: Any, polars: Any) -> tuple[Any, NDArray[np.int64], Codes]:
     """The distinct cells in order, the code of each, and the code of each row's cell; those that
     are empty included."""
     if cells.dtype == polars.String:
+        if not _repeats(cells.head(FEW)) and (parts := _distinct_by_hash(cells)) is not None:
+            return parts
         cells = cells.cast(polars.Categorical(polars.Categories.random()))
     codes = cells.to_physical()
     largest = codes.max()
@@ -295,4 +311,18 @@ def _distinct(cells: Any, polars: Any) -> tuple[Any, NDArray[np.int64], Any]:
     elif cells.null_count():
         empty = polars.Series(words.name, [""])
         words, places = polars.concat([empty, words]), np.append(gap, places)
-    return words, places, codes.fill_null(gap)
+    return words, places, codes.fill_null(gap).to_numpy()
+
+
+def _distinct_by_hash(cells: Any) -> tuple[Any, NDArray[np.int64], Codes] | None:
+    """As `_distinct`, of texts most of which come once; None where two of them share a hash."""
+    cells = cells.fill_null("")
+    hashes = cells.hash().to_numpy()
+    order = hashes.argsort()
+    hashes = hashes[order]
+    starts = np.append(True, hashes[1:] != hashes[:-1])
+    words = cells.gather(np.sort(order[starts])).sort()
+    places = words.hash().to_numpy().argsort()
+    codes = np.empty(len(order), np.int64)
+    codes[order] = places[starts.cumsum() - 1]
+    return (words, np.arange(len(words)), codes) if words.gather(codes).equals(cells) else None
