@@ -2159,3 +2159,37 @@ def test_what_was_promoted_is_multiplied_alike_in_eager_and_compiled_steps(
         for _ in range(3):
             compiled(x, k)
             assert s.grad.item() == eager
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "shape", [(), (0,), (1,), (7,), (3, 5), (5, 0), (32, 1), (32, 32), (33, 32)]
+)
+def test_sums_of_few_floats_are_those_of_many(shape: tuple[int, ...], dtype: str) -> None:
+    """Few are summed as a product with ones, in whatever order they lie, infinities included."""
+    numbers = numpy.random.default_rng(0).standard_normal(shape).astype(dtype)
+    infinite = numbers.copy()
+    infinite.reshape(-1)[:1] = INF
+    x, of_rows = nt.from_numpy(numbers), nt.zeros(shape[1:], dtype=getattr(nt, dtype))
+    z = nt.from_numpy(infinite)
+
+    def sums() -> list[Any]:
+        whole = [x.sum(), x.T.sum() if x.ndim == 2 else x.sum()]
+        whole.append(nt.nn.functional.l1_loss(x, x + 1))
+        bias = of_rows.clone().requires_grad_()
+        (bias + x).sum().backward()
+        (repeated,) = nt.autograd.grad((bias * x).sum(), bias)
+        return [*whole, z.sum(), bias.grad, repeated]
+
+    compiled = nt.compile(sums)
+    for results in (sums(), *(compiled() for _ in range(4))):
+        total, transposed, apart, unbounded, ones, columns = (y.numpy() for y in results)
+        wide = numbers.astype("float64")
+        numpy.testing.assert_allclose(total, wide.sum(), rtol=1e-5, atol=1e-5)
+        numpy.testing.assert_allclose(transposed, wide.sum(), rtol=1e-5, atol=1e-5)
+        numpy.testing.assert_allclose(apart, 1.0 if numbers.size else numpy.nan, rtol=1e-6)
+        assert unbounded == (INF if numbers.size else 0)
+        assert (ones == (len(numbers) if numbers.ndim else 1)).all()
+        expected = wide.sum(0) if numbers.ndim else wide
+        numpy.testing.assert_allclose(columns, expected, rtol=1e-5, atol=1e-5)
+        assert total.dtype == columns.dtype == numbers.dtype

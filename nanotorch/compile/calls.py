@@ -273,8 +273,8 @@ class StandIn(NDArrayOperatorsMixin):
     def take(self, places: Any, mode: str) -> StandIn:
         return computed(self.notes, numpy.take, (self, places), {"mode": mode}, None)
 
-    def dot(self, other: Any) -> StandIn:
-        return computed(self.notes, numpy.dot, (self, other), {}, None)
+    def dot(self, other: Any, out: Any = None) -> StandIn:
+        return computed(self.notes, numpy.dot, (self, other), {}, out)
 
     def __array__(self, *args: Any, **keywords: Any) -> NoReturn:
         raise NotNoted("its values")

@@ -147,7 +147,9 @@ class Program(Source):
             names.append(out)  # by position, which takes less time
         else:
             names += [*keywords, f"out={out}"]
-        function = self.constant(step.function, step.name.replace(".", "_"))
+        # NumPy's functions first look for arrays of other kinds; here are none.
+        plain = getattr(step.function, "_implementation", step.function)
+        function = self.constant(plain, step.name.replace(".", "_"))
         text = f"{makes}{function}({', '.join(names)})"
         if step.kernel is not None:
             self._note(text, step.kernel, [*step.arrays, step.out], step.name)

@@ -44,19 +44,22 @@ def folded(xp: Any, x: Array) -> Array:
 FEW = 1 << 10  # elements: of many more NumPy's own sum is as fast as a product, and finer
 
 
+def row_sums(x: Array, out: Array | None) -> Array:
+    """The sums of the rows of a few floats, as a product with ones: in a third of the time."""
+    sums: Array = x.dot(ones(x.shape[-1], x.dtype.char), out)
+    return sums if out is None else out  # of no dimensions it is a number
+
+
 def summed(
     xp: Any, x: Array, *, dim: int | Shape | None = None, keepdim: bool = False,
     out: Array | None = None,
 ) -> Array:  # fmt: skip
-    """The sum of x over `dim`, or over all where None; integers and booleans give int64.
-
-    Of each row of a small matrix of floats on the CPU as a product with ones: in a third of the
-    time.
-    """
-    if xp is HOST and dim in (1, -1) and x.ndim == 2 and not keepdim:
-        kind = x.dtype.char
-        if kind in "fd" and 0 < x.size <= FEW and x.flags.c_contiguous:
-            return HOST.dot(x, ones(x.shape[1], kind), out=out)
+    """The sum of x over `dim`, or over all where None; integers and booleans give int64."""
+    if xp is HOST and x.size <= FEW and not keepdim and x.dtype.char in "fd":
+        if dim is None:
+            return row_sums(x.reshape(-1), out)
+        if x.ndim == 2 and dim in (1, -1) and x.flags.c_contiguous:
+            return row_sums(x, out)
     if dim is None and not keepdim and x.dtype.char == "?" and type(x) is HOST.ndarray:
         return into(xp, HOST.int64(HOST.count_nonzero(x)), out)  # in a tenth of the time
     dtype = xp.int64 if x.dtype.kind in "bui" else None
@@ -75,6 +78,8 @@ class SumTo(Linear):
             x = folded(xp, x)
             extra = x.ndim - 1
         if extra == 1 and x.shape[1:] == shape:
+            if xp is HOST and x.size <= FEW and x.ndim == 2 and x.dtype.char in "fd":
+                return row_sums(x.T, out)
             return xp.add.reduce(x, axis=0, out=out)
         if extra < 0 or any(n not in (1, m) for n, m in zip(shape, x.shape[extra:], strict=True)):
             raise ValueError(f"cannot sum {tuple(x.shape)} to {tuple(shape)}")
