@@ -1039,3 +1039,149 @@ def test_a_schedule_is_stepped_at_each_call_of_a_step(name: str, pure: bool) -> 
         if compiled and pure:
             assert run._eager is None
     assert seen[0] == seen[1]
+
+
+# --- what a pure step still sees of what happens between its calls --------------------------------
+
+
+class Trained:
+    """A linear model with two optimizers, of which steps use one or both, and a third parameter."""
+
+    def __init__(self) -> None:
+        nt.manual_seed(0)
+        self.model, self.other = nn.Linear(3, 1), nn.Parameter(nt.ones(2))
+        self.optimizer = optim.SGD(self.model.parameters(), lr=0.1)
+        self.second = optim.SGD([self.other], lr=0.5)
+        self.target = nt.ones(4, 1)
+        self.kept: list[Any] = []
+        self.log: list[Any] = []
+
+    def loss(self, x: nt.Tensor) -> nt.Tensor:
+        return F.binary_cross_entropy_with_logits(self.model(x), self.target)
+
+    def keep(self, *_: Any) -> None:
+        gradient = self.model.weight.grad
+        if gradient is not None:
+            self.kept += [gradient, gradient.clone()]
+
+    def optimize(self, x: nt.Tensor) -> Any:
+        loss = self.loss(x)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def seen(self) -> Any:
+        leaves = [*self.model.parameters(), self.other]
+        groups = [{**g, "params": len(g["params"])} for g in self.optimizer.param_groups]
+        gradients = [p.grad if p.grad is None else p.grad.tolist() for p in leaves]
+        return bits([leaves, gradients, groups, self.log, [g.tolist() for g in self.kept]])
+
+
+TRAINED: dict[str, Callable[[Trained, nt.Tensor], Any]] = {
+    "cleared": lambda t, x: (t.optimizer.zero_grad(), t.optimize(x))[1],
+    "filled with zeros": lambda t, x: (t.optimizer.zero_grad(set_to_none=False), t.optimize(x))[1],
+    "cleared at the end": lambda t, x: (t.optimize(x), t.optimizer.zero_grad())[0],
+    "cleared by the model": lambda t, x: (t.model.zero_grad(), t.optimize(x))[1],
+    "never cleared": lambda t, x: t.optimize(x),
+    "with two optimizers": lambda t, x: (
+        t.optimizer.zero_grad(), t.second.zero_grad(), t.other.sum().backward(), t.second.step(),
+        t.optimize(x),
+    )[-1],
+    "with two passes": lambda t, x: (
+        t.optimizer.zero_grad(), t.optimize(x), t.optimizer.zero_grad(), t.optimize(x)
+    )[-1],
+    "clipped": lambda t, x: (
+        t.optimizer.zero_grad(), t.loss(x).backward(),
+        nn.utils.clip_grad_norm_(t.model.parameters(), 0.01), t.optimizer.step(),
+    )[-1],
+    "where nothing is learned": lambda t, x: t.loss(x).detach(),
+}  # fmt: skip
+
+
+def options(**values: Any) -> Callable[[Trained], Any]:
+    return lambda t: t.optimizer.param_groups[0].update(values)
+
+
+def loaded(t: Trained) -> None:
+    state = t.optimizer.state_dict()
+    state["param_groups"][0] |= {"lr": 0.7, "momentum": 0.9}
+    t.optimizer.load_state_dict(state)
+
+
+CHANGES: dict[str, Callable[[Trained], Any]] = {
+    "nothing": lambda t: None,
+    "another learning rate": options(lr=0.3),
+    "a learning rate of zero": options(lr=0.0),
+    "momentum": options(momentum=0.9),
+    "decay, and uphill": options(weight_decay=0.1, maximize=True),
+    "an option of the user's": options(note="mine"),
+    "another group": lambda t: t.optimizer.add_param_group({"params": [t.other], "lr": 0.2}),
+    "one parameter more": lambda t: t.optimizer.param_groups[0]["params"].append(t.other),
+    "parameters in another order": lambda t: t.optimizer.param_groups[0]["params"].reverse(),
+    "other options that were saved": loaded,
+    "another array": lambda t: setattr(t.model.weight, "data", t.model.weight.data * 2),
+    "another parameter of the model": lambda t: setattr(
+        t.model, "weight", nn.Parameter(nt.full((1, 3), 0.5))
+    ),
+    "no bias": lambda t: setattr(t.model, "bias", None),
+    "a bias by another way": lambda t: t.model.__dict__.update(bias=nn.Parameter(nt.ones(1))),
+    "a gradient elsewhere": lambda t: setattr(t.other, "grad", nt.ones(2)),
+    "no gradient": lambda t: setattr(t.model.bias, "grad", None),
+    "another gradient": lambda t: setattr(t.model.weight, "grad", nt.ones(1, 3)),
+    "a larger gradient": lambda t: t.model.weight.grad is None or t.model.weight.grad.mul_(2),
+    "a gradient kept": Trained.keep,
+    "a gradient kept by a hook": lambda t: t.optimizer.register_step_pre_hook(t.keep),
+    "a hook after the step": lambda t: t.optimizer.register_step_post_hook(
+        lambda *_: t.log.append(t.model.bias.tolist())
+    ),
+    "a hook of the weight": lambda t: t.model.weight.register_hook(lambda g: g * 2),
+    "a hook of the model": lambda t: t.model.register_forward_hook(lambda m, a, y: y * 2),
+    "a frozen bias": lambda t: t.model.bias.requires_grad_(False),
+    "a frozen weight": lambda t: t.model.weight.requires_grad_(False),
+    "evaluation": lambda t: t.model.eval(),
+}
+
+
+# A gradient that is filled with zeros is not its keeper's own.
+PAIRS = [
+    (step, change)
+    for step, change in itertools.product(TRAINED, CHANGES)
+    if not (step == "filled with zeros" and "kept" in change)
+]
+
+
+@pytest.mark.filterwarnings("ignore:compile")  # hooks keep the step eager
+@pytest.mark.parametrize("step, change", PAIRS)
+def test_a_pure_step_sees_what_has_changed_since_the_last(step: str, change: str) -> None:
+    eager, pure = Trained(), Trained()
+    compiled = nt.compile(functools.partial(TRAINED[step], pure), pure=True)
+    for number in range(9):
+        x = nt.randn(4, 3, generator=nt.Generator().manual_seed(number))
+        if number == 4:
+            assert compiled._eager is None and compiled._recordings <= 2
+            CHANGES[change](eager), CHANGES[change](pure)
+        expected = outcome(functools.partial(TRAINED[step], eager, x))
+        assert outcome(functools.partial(compiled, x)) == expected
+        assert pure.seen() == eager.seen()
+
+
+@pytest.mark.parametrize("mode", [nt.no_grad, nt.inference_mode, nt.enable_grad])
+def test_a_pure_step_is_recorded_anew_in_another_mode(mode: Any) -> None:
+    w = nt.ones(3, requires_grad=True)
+    compiled = nt.compile(lambda x: (w * x).sum().detach(), pure=True)
+    for x in [nt.full((3,), float(n)) for n in range(4)]:
+        assert compiled(x).item() == x.sum()
+        with mode():
+            assert compiled(x).item() == x.sum()
+    assert compiled._recordings == (1 if mode is nt.enable_grad else 2)
+
+
+@pytest.mark.filterwarnings("ignore:compile")
+def test_the_warning_that_a_step_stays_eager_names_the_user_s_line() -> None:
+    reads = nt.compile(lambda x: x * x.sum().item(), pure=True)
+    takes = nt.compile(lambda x, options: x * 2, pure=True)
+    with pytest.warns(UserWarning, match="runs eagerly") as warned:
+        reads(nt.ones(2))
+        takes(nt.ones(2), object())
+    assert [one.filename for one in warned] == [__file__] * 2
+    assert warned[1].lineno == warned[0].lineno + 1

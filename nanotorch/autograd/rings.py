@@ -144,10 +144,10 @@ class closed:  # noqa: N801 - reads as a word in `with closed(ring)`
 
 def open_everywhere(ring: Ring) -> None:
     """Opens a ring in all threads, those to come included, from now on."""
-    Modes.rings = with_ring(Modes.rings, ring)
+    shared = Modes.rings
     for state in _states.values():
-        if "rings" in state:
-            state["rings"] = with_ring(state["rings"], ring)
+        state["rings"] = with_ring(state.get("rings", shared), ring)
+    Modes.rings = with_ring(shared, ring)
 
 
 def in_precision(how: str) -> Callable[[Function], Function]:

@@ -53,6 +53,13 @@ def only_warns() -> bool:
     return True
 
 
+def is_silent() -> bool:
+    """Whether NumPy's arithmetic is known to raise and warn of nothing, as nothing has changed."""
+    return (
+        warnings.filters[0] is foremost and _settings is not None and _settings.get() is _harmless
+    )
+
+
 def silent(function: Callable[P, R]) -> Callable[P, R]:
     """The function, whose arithmetic raises and warns of nothing."""
 

@@ -47,7 +47,8 @@ class Plan(Program):
         self.outputs = list(outputs)
         lives = [step for step in record.steps if isinstance(step, Live)]
         pairs = itertools.chain(record.gradients.items(), *(live.gradients for live in lives))
-        gradients = [array for _, array in pairs if array is not None]
+        leaves = {id(array): (leaf, array) for leaf, array in pairs if array is not None}
+        gradients = [array for _, array in leaves.values()]
         results = [live.result for live in lives if live.result is not None]
         self.leaving = {root_of(a) for a in (*outputs, *gradients, *results)}
         steps: list[Any] = self._varying_alone(self._alive())
@@ -68,7 +69,9 @@ class Plan(Program):
         self.moving |= self.fresh
         self.run = self._generated(calls)
         self.gradients = [(leaf, self.slot(array)) for leaf, array in record.gradients.items()]
-        arrays = [s.tensor._array for _, s in self.gradients if s.owned and s.tensor is not None]
+        slots = [(leaf, self.slot(array)) for leaf, array in leaves.values()]
+        self.seen = [(leaf, slot) for leaf, slot in slots if slot.owned]  # by whoever may keep them
+        arrays = [slot.tensor._array for _, slot in self.seen]  # type: ignore[union-attr]
         arrays += [a.base for a in arrays if a.base is not None]
         self.memory_of_gradients = list({id(a): a for a in arrays}.values())
         self.most_references = sys.maxsize  # to that memory, while nobody else holds it
@@ -148,9 +151,8 @@ class Plan(Program):
 
     def kept(self) -> Iterator[Slot]:
         """Where the gradients are that somebody has kept."""
-        for leaf, slot in self.gradients:
-            kept = slot.tensor
-            if kept is not None and sys.getrefcount(kept) - (leaf._grad is kept) > REFERENCES:
+        for leaf, slot in self.seen:
+            if sys.getrefcount(slot.tensor) - (leaf._grad is slot.tensor) > REFERENCES:
                 yield slot
 
     def end(self) -> None:

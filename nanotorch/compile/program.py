@@ -389,16 +389,14 @@ class Slot:
 
     def renew(self) -> None:
         """The tensor becomes that of whoever keeps it, with a copy; here is one over the memory."""
-        kept = self.tensor
-        if kept is not None and self.owned:
-            self.tensor = Tensor._wrap(kept._array)
-            kept._array = kept._array.copy("K")
+        kept: Any = self.tensor
+        self.tensor = Tensor._wrap(kept._array)
+        kept._array = kept._array.copy("K")
 
 
 def _references_of_a_slots_tensor() -> int:
     slot = Slot(Tensor(0))
-    kept = slot.tensor
-    return sys.getrefcount(kept)
+    return sys.getrefcount(slot.tensor)
 
 
 REFERENCES = _references_of_a_slots_tensor()

@@ -10,12 +10,12 @@ from typing import Any
 from nanotorch.autograd.grad_mode import modes
 from nanotorch.autograd.walk import on_tensors
 from nanotorch.backend import one_blas_thread
-from nanotorch.backend.silence import silent
+from nanotorch.backend.silence import is_silent, silent
 from nanotorch.compile.check import CHECK, compare, events_of
 from nanotorch.compile.cuda_graph import is_on_gpu, place_of, unfit
 from nanotorch.compile.explanation import Explanation
 from nanotorch.compile.plan import settle
-from nanotorch.compile.recorder import Recorder
+from nanotorch.compile.recorder import Recorder, line_outside
 from nanotorch.compile.replay import MISSED, Replay
 from nanotorch.compile.stacks import length_of, slices, stack_results
 from nanotorch.compile.steps import Compiled
@@ -68,23 +68,29 @@ class PureStep(Compiled):
         self._full = False  # whether recordings have had to be left out
         self._latest: Replay | None = None  # that was recorded
         self._enter: Callable[[Any], Any] | None = None  # into the latest replay
-        self._last_mode: Any = None  # that it was recorded in
+        self._last_modes: Any = None  # all modes of the thread, as they were then
         self._by_shapes: dict[Any, Replay] = {}  # those with a fast way in, the latest of each kind
         self._time = 0  # counts on where another replay is used than before, or none
         self._waiting: dict[Any, tuple[int, int]] = {}  # when first called, and the calls since
 
-    @silent
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        known = self._last_modes
+        if modes.__dict__ == known and not kwargs and is_silent():
+            with self._lock:
+                if self._last_modes is known:
+                    result = MISSED if self._enter is None else self._enter(args)
+                    if result is MISSED and len(self._by_shapes) > 1:
+                        result = self._by_another(args)
+                    if result is not MISSED:
+                        return result
+        return self._anew(args, kwargs)
+
+    @silent
+    def _anew(self, args: Any, kwargs: Any) -> Any:
+        """A call that is not like the latest one."""
         if self._eager is not None or modes.anomaly or modes.saved_hooks or on_tensors():
             return self._function(*args, **kwargs)
-        mode = modes_now()
         with self._lock:
-            if self._last_mode == mode and not kwargs:
-                result = MISSED if self._enter is None else self._enter(args)
-                if result is MISSED and len(self._by_shapes) > 1:
-                    result = self._by_another(args)
-                if result is not MISSED:
-                    return result
             signature, inputs, replay = self._known(args, kwargs)
             if isinstance(signature, NotCompared):
                 self.give_up(str(signature))
@@ -94,9 +100,10 @@ class PureStep(Compiled):
             if replay.events:
                 return self._compared(replay.events, inputs, args, kwargs)
             self._use(replay)
-            if self._last_mode != mode:
+            if self._last_modes != modes.__dict__:
                 self._by_shapes.clear()
-            self._enter, self._last_mode = None, mode
+                self._last_modes = modes.__dict__.copy()
+            self._enter = None
             if replay.watch is None and not kwargs and all(type(x) is Tensor for x in args):
                 self._enter = replay.enter
                 self._by_shapes[tuple(x._array.shape for x in inputs)] = replay
@@ -111,7 +118,8 @@ class PureStep(Compiled):
         """What tells a call from others, its tensors, and the recording that may be replayed."""
         inputs: list[Tensor] = []
         try:
-            signature = (flatten((args, kwargs), inputs), modes_now())
+            mode = modes.grad, modes.inference, modes.rings
+            signature = flatten((args, kwargs), inputs), mode
         except NotCompared as reason:
             return reason, inputs, None
         replays = self._replays.get(signature, ())
@@ -215,14 +223,15 @@ class PureStep(Compiled):
 
     def give_up(self, reason: str) -> None:
         """Leaves the function eager, and says why, once."""
-        self._eager = reason
+        self._eager, self._last_modes = reason, None
         self._replays.clear()
         self._tell(reason)
 
     def _tell(self, reason: str) -> None:
         """Warns that calls are eager."""
         if self._warn:
-            warnings.warn(f"compile: {self._name} runs eagerly: {reason}", stacklevel=5)
+            message = f"compile: {self._name} runs eagerly: {reason}"
+            warnings.warn_explicit(message, UserWarning, *(line_outside() or ("", 0)))
 
     def plan(self) -> Explanation:
         """What the latest recording does in a replay, with the times that `explain` took, if any.
@@ -279,8 +288,3 @@ class PureStep(Compiled):
             results = [self(*slices(stacked, 0)) if first is None else first]
             results += [self(*slices(stacked, k)) for k in range(1, count)]
             return stack_results(results)
-
-
-def modes_now() -> tuple[Any, ...]:
-    """The modes that a recording depends on."""
-    return modes.grad, modes.inference, modes.rings

@@ -37,7 +37,7 @@ def conditions(recorder: Recorder, constant: Callable[[Any, str], str]) -> list[
         found.append(f"{known}._hooks is None and {known}.training is {module.training}")
         for key, value in vars(module).items():
             if isinstance(value, Tensor):
-                found.append(f"{fields}.get({key!r}) is {constant(value, 'tensor')}")
+                found.append(f"{fields}[{key!r}] is {constant(value, 'tensor')}")
     for leaf, held in recorder.entry.items():
         found.append(f"{constant(leaf, 'tensor')}._grad is {constant(held, 'tensor')}")
     return found or ["True"]
@@ -68,27 +68,26 @@ class Replay:
         self.written = list(recorder.written.values())
         self.written_inputs = recorder.written_inputs
         self.single = isinstance(result, Tensor) and not any(result is x for x in inputs)
-        source = Source()
-        lines = [f"return {' and '.join(conditions(recorder, source.constant))}"]
-        self.holds = source.function("holds()", lines, "guards")
-        self.enter = self._entry([x._array for x in inputs], [x._requires_grad for x in inputs])
-
-    def _entry(self, forms: list[Array], required: list[bool]) -> Callable[[Sequence[Any]], Any]:
-        """The function `enter`, for arguments like these."""
-        plan = self.plan
         source = Source({
-            "MISSED": MISSED, "plan": plan, "begin": plan.begin, "run": plan.run,
-            "held": getattr(plan, "references", None), "rebuild": self.rebuild,
-            "place_of": place_of, "holds": self.holds,
+            "MISSED": MISSED, "plan": self.plan, "begin": self.plan.begin, "run": self.plan.run,
+            "memory": self.program.memory_of_gradients, "rebuild": self.rebuild,
+            "place_of": place_of,
         })  # fmt: skip
-        constant = source.constant
+        guards = " and ".join(conditions(recorder, source.constant))
+        lines = ["try:", f"    return {guards}", "except KeyError: return False"]
+        self.holds = source.function("holds()", lines, "guards")
+        self.enter = self._entry(source, guards, [x._array for x in inputs])
+
+    def _entry(self, source: Source, guards: str, forms: list[Array]) -> Callable[[Any], Any]:
+        """The function `enter`, for arguments like these."""
+        plan, constant = self.plan, source.constant
         arrays = [f"a{i}" for i in range(len(forms))]
         tests = [f"type(x{i}) is Tensor" for i in range(len(forms))]
         distinct: dict[int, str] = {}
         for i, (a, array) in enumerate(zip(arrays, forms, strict=True)):
             tests.append(f"({a} := x{i}._array).shape == {constant(array.shape)}")
             tests.append(f"{a}.dtype is {constant(array.dtype)}")
-            tests.append(f"x{i}._requires_grad is {bool(required[i])}")
+            tests.append(f"x{i}._requires_grad is False")
             if type(array) is HOST.ndarray:
                 tests.append(f"type({a}) is ndarray and {a}.strides == {constant(array.strides)}")
             else:
@@ -101,20 +100,18 @@ class Replay:
         elif len(names) > 2:
             tests.append(f"len({{{', '.join(f'id({a})' for a in names)}}}) == {len(names)}")
         inputs = "".join(f"x{i}, " for i in range(len(forms)))
-        body = ["try:", f"    [{inputs}] = args", "except ValueError: return MISSED"]
-        body.append(f"if not ({' and '.join([*tests, 'holds()'])}): return MISSED")
-        slots = [(constant(leaf), constant(slot)) for leaf, slot in plan.gradients]
+        body = ["try:", f"    [{inputs}] = args"]
+        body.append(f"    if not ({' and '.join([*tests, guards])}): return MISSED")
+        body.append("except (ValueError, KeyError): return MISSED")
+        seen = [(constant(leaf), f"{constant(s)}.tensor") for leaf, s in self.program.seen]
+        kept = [f"references({g}) - ({leaf}._grad is {g}) > {REFERENCES}" for leaf, g in seen]
         if self.on_gpu:
             body.append("if not begin(): return MISSED")
-        else:
-            body.append("if held() > plan.most_references: return MISSED")
-        for leaf, slot in [] if self.on_gpu else slots:
-            body.append(f"kept = {slot}.tensor")
-            others = f"references(kept) - ({leaf}._grad is kept) > {REFERENCES}"
-            body.append(f"if kept is not None and {others}: {slot}.renew()")
-        body.append("kept = None")
+        elif kept:
+            body.append("if sum(map(references, memory)) > plan.most_references: return MISSED")
+            body.append(f"if {' or '.join(kept)}: begin()")
         body.append(f"found = run({', '.join(arrays)})")
-        body += [f"{leaf}._grad = {slot}.tensor" for leaf, slot in slots]
+        body += [f"{constant(leaf)}._grad = {constant(s)}.tensor" for leaf, s in plan.gradients]
         body += [f"{constant(tensor)}._bump()" for tensor in self.written]
         body += [f"x{position}._bump()" for position in self.written_inputs]
         body.append(f"return {'wrap(found[0])' if self.single else 'rebuild(found, args)'}")
