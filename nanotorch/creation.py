@@ -12,6 +12,7 @@ from nanotorch.backend import (
     CPU,
     Array,
     as_dtype,
+    copy_of,
     device as Device,
     device_of,
     dtype as DType,
@@ -105,8 +106,7 @@ def tensor(
                     fitting(value.item(), dtype.numpy)
         array = as_dtype(array, dtype.numpy)
     elif array is data or isinstance(data, Tensor):
-        with on_device_of(array):
-            array = array.copy()
+        array = copy_of(array)
     if device is None and isinstance(data, Tensor):
         device = data.device
     return placed(array, device, requires_grad)
@@ -294,7 +294,7 @@ def like(x: Tensor, value: Any, dtype: DType | None, device: Place, requires_gra
     options = (None, value, dtype or x.dtype, device or x.device, requires_grad)
     if x._array.flags.c_contiguous:
         return filled((x.shape,), *options)
-    axes = order_of_memory.axes_by_stride(x._array)
+    axes = order_of_memory.axes_by_stride(x.shape, x._array.strides)
     y = filled(([x.shape[axis] for axis in axes],), *options)
     y._array = y._array.transpose(sorted(range(x.ndim), key=axes.__getitem__))
     return y

@@ -520,6 +520,7 @@ for equation, shapes in {
     "ij,jk->ik": ((2, 3), (3, 4)), "bij,bjk->bik": ((2, 2, 3), (2, 3, 4)), "i,i": ((3,), (3,)),
     "ij->ji": ((2, 3),), "ij->": ((2, 3),), "ii->i": ((3, 3),), "ii": ((3, 3),),
     "...ij,jk->...ik": ((2, 2, 3), (3, 4)), "ij,ik,il->jkl": ((2, 3), (2, 2), (2, 4)),
+    "bqhd,bkhd->bhqk": ((2, 3, 2, 4), (2, 2, 2, 4)), "bi,bi->b": ((2, 3), (2, 3)),
     "ij,kl->il": ((2, 3), (3, 2)), "i,j->ij": ((2,), (3,)), "iij->j": ((2, 2, 3),),
 }.items():  # fmt: skip
     operands = [real(*shape) for shape in shapes]

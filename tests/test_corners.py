@@ -910,6 +910,42 @@ row(
 )  # fmt: skip
 row("sign(nan)", slopes(lambda t, x: t.sign(x), [NAN, -0.0, INF]))
 row(
+    "strides of gradients of contiguous leaves",
+    lambda t: [
+        (lambda w: (f(w).sum().backward(), w.grad.stride(), w.grad.view(-1)))(
+            t.arange(12.0).reshape(3, 4).detach().requires_grad_()
+        )[1:]
+        for f in (
+            lambda w: t.ones(2, 4) @ w.t(), lambda w: w.t().softmax(0) * t.arange(3.0),
+            lambda w: w.t()[[0, 1]] ** 2, lambda w: t.einsum("ij,kj->ki", w, t.ones(2, 4)),
+        )
+    ],
+)  # fmt: skip
+row(
+    "strides of what is indexed",
+    lambda t: [
+        x[key].stride()
+        for x in (
+            t.arange(120.0).reshape(5, 4, 6), t.arange(120.0).reshape(5, 4, 6).permute(2, 0, 1),
+            t.arange(240.0).reshape(5, 4, 12)[:, :, ::2], t.arange(120.0).reshape(4, 5, 6).mT,
+        )
+        for key in (
+            (slice(None), 0, t.tensor([1, 2, 2])), t.tensor([[0, 1, 2], [2, 1, 0]]),
+            (slice(None), t.tensor([0, 1, 2, 3]) > 1) if x.shape[1] == 4 else t.tensor([2, 0]),
+            (..., [0, 2, 1]), (t.tensor([1, 0]), slice(1, None), t.tensor([[0], [2]])),
+        )
+    ],
+)  # fmt: skip
+row(
+    "strides of tensors of arrays",
+    lambda t: [
+        [t.tensor(a).stride(), t.tensor(a, dtype=t.float32).stride(), t.as_tensor(a).stride()]
+        for a in (numpy.arange(12.0).reshape(3, 4).T, numpy.zeros((6, 2), order="F")[::2])
+    ],
+)
+row("einsum of a diagonal that is none", lambda t: t.einsum("ee,f->f", t.ones(1, 3), t.ones(2)))
+row("ravel", lambda t: [t.ones(4, 6).t().ravel().stride(), t.ones(4)[::2].ravel().stride()])
+row(
     "index_fill_",
     lambda t: (lambda x: (x.index_fill_(1, t.tensor([0, 2]), -1.0), x))(t.zeros(2, 3)),
 )

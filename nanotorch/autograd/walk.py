@@ -17,7 +17,7 @@ from nanotorch.autograd.errors import check_finite, with_forward_line
 from nanotorch.autograd.inplace import apply_inplace, bump
 from nanotorch.autograd.parts import take_parts
 from nanotorch.autograd.rings import modes, without_ring
-from nanotorch.backend import add_into, as_array, copy_of, cuda_is_absent, on_device_of, plus
+from nanotorch.backend import add_into, as_array, cuda_is_absent, on_device_of, plus
 from nanotorch.node import Node, Traced
 
 Cotangent = Any  # a raw array, or a tensor where the rules are computed on tensors
@@ -194,10 +194,8 @@ def deposit(leaf: Any, g: Cotangent, wrap: Any, owned: bool, create_graph: bool)
     """leaf.grad += g; a first g is copied unless `owned`, so that no leaves share an array."""
     before = leaf._grad
     if before is None:
-        if isinstance(g, Traced):
-            leaf._grad = ops.clone(g)
-        else:
-            leaf._grad = wrap(g if owned and g.ndim else copy_of(g))
+        g = ops.casting.first_gradient(leaf, g, owned)
+        leaf._grad = g if isinstance(g, Traced) else wrap(g)
     elif create_graph:
         leaf._grad = before + g
     elif isinstance(g, Traced):

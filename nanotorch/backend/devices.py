@@ -230,12 +230,12 @@ def as_array(value: Any) -> Array:
     return value if type(value) in MODULES else array_module(value).asarray(value)
 
 
-def copy_of(array: Array) -> Array:
-    """A copy in memory of its own, on the same device."""
+def copy_of(array: Array, order: str = "") -> Array:
+    """A copy in memory of its own, on the same device, in this order or that of the array."""
     with on_device_of(array):
         if not array.ndim:
             return array_module(array).array(array)
-        return array.copy(order_of(array))
+        return array.copy(order or order_of(array))
 
 
 def order_of(array: Array) -> str:

@@ -361,7 +361,11 @@ def last_integer(dtype: np.dtype[Any]) -> int:
 
 def _by_stride(array: Array, like: Array) -> Array:
     """`array` with its axes in the order of `like`'s memory."""
-    return array if like.flags.c_contiguous else array.transpose(axes_by_stride(like))
+    return (
+        array
+        if like.flags.c_contiguous
+        else array.transpose(axes_by_stride(like.shape, like.strides))
+    )
 
 
 def _box_muller(unit: Array, mean: float, std: float) -> Array:

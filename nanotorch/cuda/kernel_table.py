@@ -23,13 +23,14 @@ from nanotorch.backend.cuda import (
 )
 from nanotorch.backend.dtypes import float64
 from nanotorch.backend.halves import DEVICE_KERNELS
-from nanotorch.cuda import contraction
+from nanotorch.backend.order_of_memory import usual
 from nanotorch.ops import (
     activations,
     binary_losses,
     broadcasting,
     casting,
     class_losses,
+    contraction,
     cumulative,
     indexing,
     joining,
@@ -214,7 +215,7 @@ def mm(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
 
 
 def einsum(xp: Any, *inputs: Array, equation: str, out: Array | None = None) -> Array:
-    y = contraction.einsum(xp, equation, inputs)
+    y = contraction.einsum(xp, cublas.matmul, equation, inputs)
     return y if y is NotImplemented else into(xp, y, out)
 
 
@@ -326,17 +327,18 @@ COPIED = (
 
 
 def reduction(primitive: Any, fused_kernel: Any = None) -> Callable[..., Array]:
-    """The kernel of a reduction whose result is copied into `out` where CuPy cannot write there: it
-    would give `out` the order of x's memory, or see COPIED."""
+    """The kernel of a reduction whose result is put in the usual order of memory, and copied into
+    `out` where CuPy cannot write there: it would give `out` the order of x's, or see COPIED."""
 
     def run(xp: Any, x: Array, *others: Any, out: Array | None = None, **attributes: Any) -> Array:
         y = NotImplemented
         if fused_kernel is not None:
             y = fused_kernel(xp, x, *others, out=out, **attributes)
-        if out is None or y is not NotImplemented or x.itemsize == 2:  # halves go without `out`
+        if y is not NotImplemented or x.itemsize == 2:  # halves go without `out`
             return y
-        if primitive in COPIED or not x.flags.c_contiguous:
-            y = into(xp, primitive.kernel(xp, x, *others, **attributes), out)
+        if not x.flags.c_contiguous or (out is not None and primitive in COPIED):
+            y = usual(xp, primitive.kernel(xp, x, *others, **attributes))
+            y = into(xp, y, out)
         return y
 
     return run

@@ -142,6 +142,7 @@ def model_into(
 ) -> list[tuple[str, Any, Any]]:
     """Adds inputs under these names, or values that the graph has, and the model's nodes to a
     graph. Returns name, dtype and shape of each result."""
+    inputs = tuple(x.contiguous() for x in inputs)  # as what follows with one row more is
     with evaluating(model):
         one = record(model, inputs)
         two = one

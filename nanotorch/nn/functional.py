@@ -556,7 +556,8 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
         if not checked and cuda_parts.kernels.available(xp):
             cuda_parts.indexing.check(xp, (num_classes,), [(0, numbers)], "one_hot")
         classes = xp.arange(num_classes)
-        return Tensor._wrap((numbers[..., None] == classes).astype(numbers.dtype))
+        hot = order_of_memory.usual(xp, numbers)[..., None] == classes
+        return Tensor._wrap(hot.astype(numbers.dtype))
 
 
 # Losses

@@ -6,6 +6,7 @@ import math
 from typing import Any, ClassVar
 
 from nanotorch.backend import HOST, Array, clipped, constant, counting, in_pieces, ones
+from nanotorch.backend.order_of_memory import out_like
 from nanotorch.ops.casting import into
 from nanotorch.ops.comparisons import selected, where
 from nanotorch.ops.elementwise import Clamp, exp, tanh
@@ -160,7 +161,7 @@ class LogSigmoid(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        tail = xp.log1p(xp.exp(-xp.absolute(x)))
+        tail, out = xp.log1p(xp.exp(-xp.absolute(x))), out_like(xp, x, out)
         return xp.subtract(clipped(xp, x, -math.inf, 0), tail, out=out)
 
 
@@ -357,6 +358,7 @@ class Softmax(Primitive):
             columns = xp.exp(columns, out=columns)
             total = totals(xp, columns.T, 1)
             return rows_of(xp, xp.true_divide(columns, total, out=columns), out)
+        out = out_like(xp, x, out)
         y = xp.subtract(x, largest_along(xp, x, dim), out=out)
         if not y.ndim:
             return xp.exp(y, out=out)
@@ -402,6 +404,7 @@ class LogSoftmax(Primitive):
             total = totals(xp, xp.exp(columns).T, 1)
             total = xp.log(total, out=total)
             return rows_of(xp, xp.subtract(columns, total, out=columns), out)
+        out = out_like(xp, x, out)
         y = xp.subtract(x, largest_along(xp, x, dim), out=out)
         total = beside(xp.log(totals(xp, xp.exp(y), dim)), x, dim)
         return xp.subtract(y, total, out=y if y.ndim else out)

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from nanotorch.backend import HOST, Array, ones
+from nanotorch.backend.order_of_memory import out_of_reduction
 from nanotorch.ops.casting import into
 from nanotorch.primitive import Linear, apply
 
@@ -63,6 +64,7 @@ def summed(
     if dim is None and not keepdim and x.dtype.char == "?" and type(x) is HOST.ndarray:
         return into(xp, HOST.int64(HOST.count_nonzero(x)), out)  # in a tenth of the time
     dtype = xp.int64 if x.dtype.kind in "bui" else None
+    out = out_of_reduction(xp, x, dim, keepdim, out, dtype)
     return xp.add.reduce(x, axis=dim, keepdims=keepdim, dtype=dtype, out=out)
 
 

@@ -11,6 +11,7 @@ from nanotorch.backend import (
     Array,
     array_module,
     as_dtype,
+    copy_of,
     cuda_module,
     device,
     device_of,
@@ -22,7 +23,7 @@ from nanotorch.backend import (
 )
 from nanotorch.backend.errors import check_shape
 from nanotorch.backend.halves import HALVES
-from nanotorch.primitive import Linear, Primitive, apply
+from nanotorch.primitive import Linear, Primitive, Traced, apply
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -153,6 +154,16 @@ def clone(x: Any) -> Any:
 def contiguous_copy(x: Any) -> Any:
     """A copy of x in contiguous memory of its own; the gradient flows through."""
     return apply(Contiguous, x)
+
+
+def first_gradient(leaf: Any, g: Any, owned: bool) -> Any:
+    """What a cotangent, a tensor or an array, becomes as the gradient of a leaf that has none yet:
+    a copy, or itself where it is `owned`; contiguous where the leaf is."""
+    array = getattr(g, "_array", g)
+    turned = bool(array.strides) and not array.flags.c_contiguous and leaf._array.flags.c_contiguous
+    if isinstance(g, Traced):
+        return contiguous_copy(g) if turned else clone(g)
+    return g if owned and g.ndim and not turned else copy_of(g, "C" if turned else "")
 
 
 def cast(x: Any, dtype: Any) -> Any:

@@ -302,12 +302,8 @@ def nonzero(x: Any, *, as_tuple: bool = False) -> Any:
     """The indices of the nonzero elements: int64 (n, dims), or one 1-dim tensor per dim."""
     array = x._array
     places = array.nonzero() if array.ndim else array.reshape(1).nonzero()
-    if as_tuple:
-        return tuple(x._wrap(p) for p in places)
-    columns = [p.reshape(-1, 1) for p in places[: array.ndim]]
-    if not columns:
-        return x._wrap(places[0].reshape(-1, 1)[:, :0])
-    return x._wrap(array_module(array).concatenate(columns, axis=1))
+    rows = array_module(array).stack(places)  # one behind the other in memory, as in PyTorch
+    return tuple(x._wrap(row) for row in rows) if as_tuple else x._wrap(rows[: array.ndim].T)
 
 
 def isclose(

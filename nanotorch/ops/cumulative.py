@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 from nanotorch.backend import HOST, Array
+from nanotorch.backend.order_of_memory import out_like, out_of_reduction
 from nanotorch.ops.casting import cast, into, ones_like, zeros_like
 from nanotorch.ops.comparisons import isfinite, where
 from nanotorch.ops.indexing import flip
@@ -39,6 +40,7 @@ class Prod(Primitive):
     ) -> Array:
         dtype = xp.int64 if x.dtype.kind in "bui" else None
         with HOST.errstate(all="ignore"):
+            out = out_of_reduction(xp, x, dim, keepdim, out, dtype)
             return x.prod(axis=dim, keepdims=keepdim, dtype=dtype, out=out)
 
 
@@ -71,7 +73,7 @@ class Cumsum(Linear):
         if x.ndim == 0:
             return into(xp, x.astype(dtype or x.dtype), out)
         with HOST.errstate(all="ignore"):
-            return xp.cumsum(x, axis=dim, dtype=dtype, out=out)
+            return xp.cumsum(x, axis=dim, dtype=dtype, out=out_like(xp, x, out, dtype))
 
 
 class Cumprod(Primitive):
@@ -86,7 +88,7 @@ class Cumprod(Primitive):
         if x.ndim == 0:
             return into(xp, x.astype(dtype or x.dtype), out)
         with HOST.errstate(all="ignore"):
-            return xp.cumprod(x, axis=dim, dtype=dtype, out=out)
+            return xp.cumprod(x, axis=dim, dtype=dtype, out=out_like(xp, x, out, dtype))
 
 
 class CumprodReverse(Primitive):

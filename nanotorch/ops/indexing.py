@@ -20,15 +20,18 @@ from nanotorch.backend import (
     on_device_of,
 )
 from nanotorch.backend.halves import is_half, rounded_number
+from nanotorch.backend.order_of_memory import axes_by_stride, empty_in_order, usual
 from nanotorch.ops.casting import Copy, Fill, cast, into
 from nanotorch.ops.comparisons import masked_fill, where
 from nanotorch.ops.keys import (
     HERE,
     along,
+    axes_taken,
     filled,
     host_checked,
     is_plain,
     located,
+    op_of,
     refuse_outside,
 )
 from nanotorch.ops.shapes import BasicIndex, UnsafeView, dimension, expand, reshape, sizes
@@ -51,13 +54,36 @@ class Index(Linear):
             if x.size and indices[0].dtype.char == "l":  # in a quarter of the time of x[…]
                 return x.take(indices[0], 0, out)
         items = filled(key, indices)
-        if xp is not HOST or not x.flags.c_contiguous or indices[0] is items[0]:
+        if not x.flags.c_contiguous:
+            return into(xp, in_order(xp, x[items], x, key, indices), out)
+        if xp is not HOST or indices[0] is items[0]:
             return into(xp, x[items], out)
         # In the order of memory that its shape says, which x[…] does not keep behind a slice.
         rest = [item for item in key if type(item) is not str]
         if len(indices) == 1 and indices[0].dtype.char == "l" and rest == [slice(None)] * len(rest):
             return x.take(indices[0], [type(item) for item in key].index(str), out)
         return into(xp, HOST.ascontiguousarray(x[items]), out)
+
+
+def in_order(xp: Any, y: Array, x: Array, key: Any, indices: tuple[Array, ...]) -> Array:
+    """y = x[key] in the order of memory that PyTorch gives it: where x is not contiguous, what
+    slices leave of its axes keeps their order, and what indices make, theirs."""
+    taken = axes_taken(x.ndim, key, indices)
+    if op_of(key) != HERE or not taken:
+        return usual(xp, y)
+    left = [stride for axis, stride in enumerate(x.strides) if axis not in taken]
+    front = taken[0] if taken[-1] - taken[0] < len(taken) else 0
+    back, block = len(left) - front, y.ndim - len(left)
+    strides = [(*left[:front], *(0,) * block, *left[front:])]
+    for index in indices:
+        if index.dtype.kind == "b":  # the places of a mask lie one behind the other
+            index = xp.empty(y.shape[front], bool)
+        ahead = front + block - index.ndim
+        index = index.reshape((*(1,) * ahead, *index.shape, *(1,) * back))
+        sizes = zip(index.shape, y.shape, index.strides)
+        strides.append(tuple(0 if n == 1 != m else stride for n, m, stride in sizes))
+    out = empty_in_order(xp, y.shape, y.dtype, axes_by_stride(y.shape, *strides))
+    return y if out.strides == y.strides else into(xp, y, out)
 
 
 class IndexAdd(Linear):
@@ -104,6 +130,9 @@ def add_rows(out: Array, key: Any, g: Array) -> bool:
     return True
 
 
+SLICES = "index_add", "index_copy"  # whose results lie in the usual order of memory
+
+
 class IndexPut(Linear):
     """y = x with `value` at the key, or with `value` added there"""
 
@@ -125,7 +154,7 @@ class IndexPut(Linear):
         xp: Any, x: Array, value: Any, *indices: Array, key: Any, accumulate: bool = False,
         out: Array | None = None,
     ) -> Array:  # fmt: skip
-        out = copied(xp, x, out)
+        out = copied(xp, x, out, "C" if op_of(key) in SLICES else "K")
         if is_array(value) and value.dtype != out.dtype:
             raise ValueError(
                 "Index put requires the source and destination dtypes match, got "
@@ -153,7 +182,7 @@ class Gather(Linear):
                 refuse_outside("gather", index, x.shape[dim])
                 first = counting(x.size, x.shape[dim]).reshape((*x.shape[:dim], 1))
                 return into(xp, x.take(index + first), out)
-        y = x[places(xp, x, index, dim)] if x.ndim else x[...]
+        y = usual(xp, x[places(xp, x, index, dim)]) if x.ndim else x[...]
         return into(xp, y, out)
 
 
@@ -249,10 +278,7 @@ class Flip(Linear):
     @staticmethod
     def kernel(xp: Any, x: Array, *, dims: tuple[int, ...], out: Array | None = None) -> Array:
         y = xp.flip(x, axis=dims)
-        if out is None:
-            return y.copy()
-        xp.copyto(out, y)
-        return out
+        return y.copy("K") if out is None else into(xp, y, out)
 
 
 class Roll(Linear):
@@ -263,7 +289,7 @@ class Roll(Linear):
     @staticmethod
     def kernel(xp: Any, x: Array, *, shifts: Any, dims: Any, out: Array | None = None) -> Array:
         y = xp.roll(x, shifts if dims is not None else shifts[0], axis=dims)
-        return into(xp, y, out)
+        return into(xp, usual(xp, y), out)
 
 
 def add_at(xp: Any, out: Array, key: Any, values: Any) -> None:
@@ -308,10 +334,10 @@ def zeroed(xp: Any, shape: Any, kind: Any, out: Array | None) -> Array:
     return out
 
 
-def copied(xp: Any, x: Array, out: Array | None) -> Array:
+def copied(xp: Any, x: Array, out: Array | None, order: Any = "C") -> Array:
     """A copy of x to write to, or `out` that holds x."""
     if out is None:
-        return xp.array(x)
+        return xp.array(x, order=order)
     if out is not x:
         xp.copyto(out, x)
     return out

@@ -166,20 +166,28 @@ def axes(
     masks = [array.dtype.kind == "b" for array in indices]
     if all(masks) or any(mask and not array.ndim for mask, array in zip(masks, indices)):
         return None
-    lengths = [array.ndim if mask else 1 for mask, array in zip(masks, indices)]
-    whole = sum(isinstance(item, slice) for item in key)
     by_axis: list[tuple[int, Array]] = []
-    rest, axis = iter(zip(masks, indices, lengths)), 0
+    taken = iter(axes_taken(ndim, key, indices))
+    for mask, array in zip(masks, indices):
+        by_axis += [(next(taken), a) for a in (xp.nonzero(array) if mask else (array,))]
+    return by_axis
+
+
+def axes_taken(ndim: int, key: Any, indices: tuple[Array, ...]) -> list[int]:
+    """The axes of a tensor that the index inputs of a key are for, in their order."""
+    lengths = [array.ndim if array.dtype.kind == "b" else 1 for array in indices]
+    taken: list[int] = []
+    rest, axis = iter(lengths), 0
     for item in key:
         if item is Ellipsis:
-            axis = axis + ndim - sum(lengths) - whole
+            axis += ndim - sum(lengths) - sum(isinstance(other, slice) for other in key)
         elif isinstance(item, slice):
             axis += 1
         else:
-            mask, array, length = next(rest)
-            by_axis += enumerate(xp.nonzero(array) if mask else (array,), axis)
+            length = next(rest)
+            taken += range(axis, axis + length)
             axis += length
-    return by_axis
+    return taken
 
 
 def host_checked(xp: Any, shape: Any, key: Any, indices: tuple[Array, ...]) -> tuple[Array, ...]:

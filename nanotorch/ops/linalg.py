@@ -6,11 +6,13 @@ from typing import Any
 
 from nanotorch.backend import HOST, Array, broadcast_shapes
 from nanotorch.backend.loading import when_called
+from nanotorch.backend.order_of_memory import usual
+from nanotorch.ops import contraction
 from nanotorch.ops.casting import cast, clone, into, ones_like
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import sign
 from nanotorch.ops.operand_dtypes import alike, needs_floats
-from nanotorch.ops.products import mm
+from nanotorch.ops.products import matrix_product, mm
 from nanotorch.ops.shapes import (
     UnsafeView,
     diag_embed,
@@ -61,7 +63,8 @@ class Bmm(Multilinear):
 
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        return xp.matmul(a, b, out=out)
+        y = xp.matmul(a, b, out=out)
+        return y if out is not None else usual(xp, y)
 
 
 class BatchedMatMul(Bmm):
@@ -87,7 +90,10 @@ class EinSum(Multilinear):
 
     @staticmethod
     def kernel(xp: Any, *inputs: Array, equation: str, out: Array | None = None) -> Array:
-        y = xp.einsum(equation, *inputs, optimize=len(inputs) > 2)
+        y = contraction.einsum(xp, matrix_product, equation, inputs)
+        if y is NotImplemented:
+            y = xp.einsum(equation, *inputs, optimize=len(inputs) > 2)
+            y = usual(xp, y) if len(inputs) > 1 or y.base is None else y  # a view stays one
         return into(xp, y, out)
 
 
@@ -408,6 +414,11 @@ def once_each(term: str, x: Any) -> tuple[str, Any]:
     for letter in term:
         while term.count(letter) > 1:
             first, second = term.index(letter), term.rindex(letter)
+            if x.shape[first] != x.shape[second]:
+                raise RuntimeError(
+                    f"einsum: {letter!r} comes twice in {term!r}, for dimensions of different "
+                    f"sizes, {x.shape[first]} and {x.shape[second]}"
+                )
             x = diagonal_of(x, 0, first, second)
             term = term[:first] + term[first + 1 : second] + term[second + 1 :] + letter
     return term, x

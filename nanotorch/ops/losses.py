@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from nanotorch.backend import HOST, Array, broadcast_shapes, clipped, constant, counting, dtype_of
+from nanotorch.backend.order_of_memory import usual
 from nanotorch.ops.casting import cast
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import abs, exp, log, sign
@@ -147,7 +148,7 @@ class NllLoss(Linear):
             picked = at_classes(x, target)
             return reduced(xp, xp.negative(picked, out=picked), reduction, out)
         place, factor = class_places(xp, x.shape, x.dtype, target, weight, ignore_index)
-        loss = xp.negative(x[place])
+        loss = usual(xp, xp.negative(x[place]))
         if factor is not None:
             # Not even an infinity or NaN counts where the target is to be ignored.
             loss = xp.where(target == ignore_index, loss.dtype.type(0), loss * factor)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nanotorch.backend import HOST, Array, constant, ones
+from nanotorch.backend.order_of_memory import channels_are_last, out_like
 from nanotorch.ops.broadcasting import sum_to
 from nanotorch.ops.casting import into
 from nanotorch.ops.elementwise import rsqrt
@@ -32,7 +33,7 @@ class Standardize(Primitive):
     def kernel(
         xp: Any, x: Array, *, dims: tuple[int, ...], eps: float, out: Array | None = None
     ) -> Array:
-        y = xp.subtract(x, mean_of(xp, x, dims), out=out)
+        y = xp.subtract(x, mean_of(xp, x, dims), out=out_like(xp, x, out))
         return xp.multiply(y, scale_of(xp, y, dims, eps), y)
 
 
@@ -82,6 +83,7 @@ class Affine(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, weight: Array, bias: Array, out: Array | None = None) -> Array:
+        out = out if channels_are_last(x) else out_like(xp, x, out)
         y = xp.multiply(x, weight, out=out)
         return xp.add(y, bias, out=y if y.ndim else out)
 

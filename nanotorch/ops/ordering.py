@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import Array, array_module
-from nanotorch.ops.casting import into
+from nanotorch.ops.casting import contiguous_copy, into
 from nanotorch.ops.comparisons import isnan, nonzero, where
 from nanotorch.ops.indexing import Gather, gather
 from nanotorch.ops.outputs import named
@@ -93,7 +93,7 @@ def kthvalue(
     if not 1 <= k <= size:
         raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {dim}")
     order = argsort(x, place)
-    indices = narrow(order, place, k - 1, 1) if x.ndim else order
+    indices = contiguous_copy(narrow(order, place, k - 1, 1)) if x.ndim else order
     return along(KthvalueAlong, x, indices, place, keepdim)
 
 

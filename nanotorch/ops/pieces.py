@@ -9,7 +9,7 @@ from typing import Any
 
 from nanotorch.backend import HOST, Array, array_module
 from nanotorch.backend.memory import Place, memory_of, place_in, shown
-from nanotorch.ops.casting import Fill, clone
+from nanotorch.ops.casting import Fill, contiguous_copy
 from nanotorch.ops.indexing import Index, IndexAdd, flip, index_select
 from nanotorch.ops.joining import cat, meshgrid, stack
 from nanotorch.ops.keys import HERE
@@ -141,12 +141,12 @@ def rot90(x: Any, k: int = 1, dims: Sequence[int] = (0, 1)) -> Any:
         return transpose(flip(x, second), first, second)
     if k % 4 == 2:
         return flip(x, first, second)
-    return flip(transpose(x, first, second), second) if k % 4 == 3 else clone(x)
+    return flip(transpose(x, first, second), second) if k % 4 == 3 else contiguous_copy(x)
 
 
 def narrow_copy(x: Any, dim: int, start: int, length: int) -> Any:
     """A copy of the part of x from `start` on, `length` long, along `dim`."""
-    return clone(narrow(x, dim, start, length))
+    return contiguous_copy(narrow(x, dim, start, length))
 
 
 def sum_to_size(x: Any, *size: Any) -> Any:

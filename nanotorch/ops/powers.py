@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from nanotorch.backend import HOST, Array, is_array, result_type
+from nanotorch.backend.order_of_memory import out_like
 from nanotorch.ops.casting import cast, into, zeros_like
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import log
@@ -65,7 +66,7 @@ class PowBase(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, a: Array, *, base: float, out: Array | None = None) -> Array:
-        return PowTensor.kernel(xp, xp.full_like(a, base), a, out=out)
+        return PowTensor.kernel(xp, xp.full_like(a, base), a, out=out_like(xp, a, out))
 
 
 def power_slope(g: Any, a: Any, exponent: float) -> Any:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import HOST, Array, dot
+from nanotorch.backend.order_of_memory import usual
 from nanotorch.ops.operand_dtypes import alike
 from nanotorch.ops.shapes import reshape, transpose
 from nanotorch.primitive import Multilinear, Primitive, apply
 
 
-def matrix_product(xp: Any, a: Array, b: Array, out: Array | None) -> Array:
-    """a @ b, b a matrix; by NumPy's `dot` where it can, which costs less than its matmul: that
+def matrix_product(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
+    """a @ b; by NumPy's `dot` where it can, which costs less than its matmul: that
     multiplies the matrices of a stack one by one."""
     if (
         xp is HOST
+        and b.ndim == 2
         and (a.ndim == 2 or (a.ndim > 2 and a.flags.c_contiguous))
         and a.dtype.char in "fd"
         and a.size > 1 < b.size  # dot multiplies by one number without looking at NaN
@@ -25,7 +27,7 @@ def matrix_product(xp: Any, a: Array, b: Array, out: Array | None) -> Array:
         flat = None if out is None else out.reshape(-1, b.shape[1])
         y = dot(a.reshape(-1, a.shape[-1]), b, flat)
         return y.reshape(*a.shape[:-1], b.shape[1]) if out is None else out
-    return xp.matmul(a, b, out=out)
+    return usual(xp, xp.matmul(a, b)) if out is None else xp.matmul(a, b, out=out)
 
 
 class Mm(Multilinear):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 from nanotorch.backend import HOST, Array, counting
 from nanotorch.backend.dtypes import uint8
 from nanotorch.backend.halves import kernel_of
+from nanotorch.backend.order_of_memory import out_of_reduction
 from nanotorch.ops.casting import cast, clone, into, rounded_once
 from nanotorch.ops.comparisons import isnan, where
 from nanotorch.ops.elementwise import exp
@@ -48,6 +49,7 @@ class Max(Extreme):
     def kernel(
         xp: Any, x: Array, *, dim: Dim = None, keepdim: bool = False, out: Array | None = None
     ) -> Array:
+        out = out_of_reduction(xp, x, dim, keepdim, out)
         return x.max(axis=dim, keepdims=keepdim, out=out)
 
 
@@ -61,6 +63,7 @@ class Min(Extreme):
     def kernel(
         xp: Any, x: Array, *, dim: Dim = None, keepdim: bool = False, out: Array | None = None
     ) -> Array:
+        out = out_of_reduction(xp, x, dim, keepdim, out)
         return x.min(axis=dim, keepdims=keepdim, out=out)
 
 
@@ -143,6 +146,7 @@ class AllOf(Primitive):
     def kernel(
         xp: Any, x: Array, *, dim: Dim = None, keepdim: bool = False, out: Array | None = None
     ) -> Array:
+        out = out_of_reduction(xp, x, dim, keepdim, out, bool)
         return x.all(axis=dim, keepdims=keepdim, out=out)
 
 
@@ -153,6 +157,7 @@ class AnyOf(Primitive):
     def kernel(
         xp: Any, x: Array, *, dim: Dim = None, keepdim: bool = False, out: Array | None = None
     ) -> Array:
+        out = out_of_reduction(xp, x, dim, keepdim, out, bool)
         return x.any(axis=dim, keepdims=keepdim, out=out)
 
 
@@ -176,6 +181,7 @@ class LogSumExp(Primitive):
     def kernel(
         xp: Any, x: Array, *, dim: Dim = None, keepdim: bool = False, out: Array | None = None
     ) -> Array:
+        out = out_of_reduction(xp, x, dim, keepdim, out)
         top = (x.max if x.size else x.sum)(axis=dim, keepdims=True)
         top = xp.where(xp.isfinite(top), top, x.dtype.type(0))
         total = xp.exp(x - top).sum(axis=dim, keepdims=keepdim, out=out)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nanotorch.backend import HOST, Array
+from nanotorch.backend.order_of_memory import usual
 from nanotorch.ops.casting import into, zeros_like
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.cumulative import cumsum, recurrence
@@ -62,7 +63,7 @@ def accumulated(xp: Any, name: str, x: Array, dim: int) -> Array:
     """The running result of an associative function of two operands along `dim`."""
     operation = getattr(xp, name)
     if xp is HOST:
-        return operation.accumulate(x, axis=dim)
+        return usual(xp, operation.accumulate(x, axis=dim))
     y, distance = xp.moveaxis(x, dim, 0).copy(), 1  # CuPy has none: by doubling
     while distance < len(y):
         y[distance:] = operation(y[distance:], y[:-distance].copy())

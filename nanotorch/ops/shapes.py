@@ -490,8 +490,9 @@ def diag_embed(x: Any, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Any:
 
 
 def ravel(x: Any) -> Any:
-    """x in one dimension."""
-    return reshape(x, (-1,))
+    """x in one dimension, as a copy where it is not contiguous."""
+    y = reshape(x, (-1,))
+    return y if getattr(y, "_array", y).flags.c_contiguous else contiguous_copy(y)
 
 
 def broadcast_to(x: Any, shape: Sequence[int]) -> Any:

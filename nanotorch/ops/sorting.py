@@ -8,7 +8,7 @@ from typing import Any
 from nanotorch.backend import HOST, Array, array_module
 from nanotorch.backend.dtypes import int64
 from nanotorch.backend.halves import widened
-from nanotorch.ops.casting import cast, full_of, into
+from nanotorch.ops.casting import cast, contiguous_copy, full_of, into
 from nanotorch.ops.comparisons import isnan, where
 from nanotorch.ops.elementwise import ceil, clamp, floor, round as round_
 from nanotorch.ops.indexing import Gather, gather, vector
@@ -121,7 +121,9 @@ def topk(
         raise RuntimeError(
             f"topk: k must be between 0 and the size {size} of dimension {dim}, got {k}"
         )
-    indices = narrow(argsort(x, dim, largest), dim, 0, k) if x.ndim else argsort(x, dim, largest)
+    indices = argsort(x, dim, largest)
+    if x.ndim:
+        indices = contiguous_copy(narrow(indices, dim, 0, k))
     return along(TopkAlong, x, indices, dim, True)
 
 

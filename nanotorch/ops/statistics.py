@@ -8,6 +8,7 @@ from typing import Any
 from nanotorch.backend import Array
 from nanotorch.backend.dtypes import bool_
 from nanotorch.backend.loading import when_called
+from nanotorch.backend.order_of_memory import out_of_reduction
 from nanotorch.ops.casting import cast, into, rounded_once, zeros_like
 from nanotorch.ops.comparisons import isnan, where
 from nanotorch.ops.elementwise import abs, clamp, sign
@@ -43,6 +44,7 @@ class Norm(Primitive):
         xp: Any, x: Array, *, p: float = 2, dim: Dim = None, keepdim: bool = False,
         out: Array | None = None,
     ) -> Array:  # fmt: skip
+        out = out_of_reduction(xp, x, dim, keepdim, out)
         if p == 2:
             total = xp.add.reduce(xp.square(x), axis=dim, keepdims=keepdim, out=out)
             return xp.sqrt(total, out=out)
@@ -88,7 +90,7 @@ class Var(Primitive):
         xp: Any, x: Array, *, dim: Dim = None, correction: float = 1, keepdim: bool = False,
         out: Array | None = None,
     ) -> Array:  # fmt: skip
-        n = count(x.shape, dim)
+        n, out = count(x.shape, dim), out_of_reduction(xp, x, dim, keepdim, out)
         centered = x - xp.add.reduce(x, axis=dim, keepdims=True) / x.dtype.type(builtins.max(n, 1))
         total = xp.add.reduce(xp.square(centered), axis=dim, keepdims=keepdim, out=out)
         return xp.true_divide(total, x.dtype.type(builtins.max(n - correction, 0)), out=out)
@@ -114,6 +116,7 @@ class Std(Primitive):
         xp: Any, x: Array, *, dim: Dim = None, correction: float = 1, keepdim: bool = False,
         out: Array | None = None,
     ) -> Array:  # fmt: skip
+        out = out_of_reduction(xp, x, dim, keepdim, out)
         variance = Var.kernel(xp, x, dim=dim, correction=correction, keepdim=keepdim, out=out)
         return xp.sqrt(variance, out=out)
 

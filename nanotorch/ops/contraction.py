@@ -1,4 +1,4 @@
-"""Sums of products over named dimensions as matrix products: einsum of CUDA arrays by cuBLAS.
+"""Sums of products over named dimensions as matrix products: einsum by BLAS.
 
 The letters of two terms fall into four groups: in both terms and the output (a batch), in both and
 not in the output (summed), in one of them and the output (rows, columns). Put in this order, the
@@ -9,19 +9,21 @@ and a sum do better.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from nanotorch.backend.cuda.cublas import matmul
+from nanotorch.backend import Array
+from nanotorch.backend.order_of_memory import usual
 
-Array = Any
+Product = Callable[[Any, Array, Array], Array]
 
 
-def einsum(xp: Any, equation: str, operands: Sequence[Array]) -> Array:
+def einsum(xp: Any, product: Product, equation: str, operands: Sequence[Array]) -> Array:
     """The sum of products that an equation with an arrow names, each letter once in a term.
 
-    NotImplemented for one operand, for dimensions that broadcast, and where cuBLAS cannot multiply:
-    CuPy's own einsum takes those.
+    product: `product(xp, a, b)` multiplies batches of matrices, or gives NotImplemented.
+    NotImplemented for one operand, for dimensions that broadcast, and where the product is: the
+    array module's own einsum takes those.
     """
     left, output = equation.split("->")
     terms = left.split(",")
@@ -37,14 +39,15 @@ def einsum(xp: Any, equation: str, operands: Sequence[Array]) -> Array:
         later = set(output).union(*terms[i + 1 :])
         wanted = "".join(c for c in dict.fromkeys(term + terms[i]) if c in later)
         last = i == len(terms) - 1
-        term, y = pair(xp, (term, y), (terms[i], operands[i]), output if last else wanted)
+        both = (term, y), (terms[i], operands[i])
+        term, y = pair(xp, product, *both, output if last else wanted)
         if y is NotImplemented:
             return NotImplemented
-    return y
+    return usual(xp, y)
 
 
 def pair(
-    xp: Any, first: tuple[str, Array], second: tuple[str, Array], output: str
+    xp: Any, product: Product, first: tuple[str, Array], second: tuple[str, Array], output: str
 ) -> tuple[str, Array]:
     """The contraction of two operands, each with its letters, and the letters of the result."""
     (p, a), (q, b) = alone(*first, second[0], output), alone(*second, first[0], output)
@@ -64,7 +67,7 @@ def pair(
         shape = (*(sizes[c] for c in batch), *outer)
         return x.transpose(order).reshape(shape)
 
-    y = matmul(xp, matrices(p, a, rows, summed), matrices(q, b, summed, columns))
+    y = product(xp, matrices(p, a, rows, summed), matrices(q, b, summed, columns))
     if y is NotImplemented:
         return output, y
     made = [*batch, *rows, *columns]
