@@ -16,7 +16,7 @@ import numpy
 
 from nanotorch import ops
 from nanotorch.autograd.engine import apply
-from nanotorch.autograd.inplace import apply_inplace
+from nanotorch.autograd.inplace import apply_inplace, go_on_writing
 from nanotorch.autograd.rings import modes
 from nanotorch.node import Traced
 from nanotorch.primitive import Elementwise, Primitive
@@ -54,7 +54,7 @@ def in_place(
     def method(self: Any, *operands: Any, **options: Any) -> Any:
         if function is not None and (options or len(operands) != count):
             return ops.in_place(function)(self, *operands, **options)
-        return apply_inplace(primitive, self, *operands, **fixed, **options)
+        return go_on_writing(primitive, (self, *operands), {**fixed, **options}, modes.rings)
 
     method.__doc__ = f"{primitive.__doc__}, in place."
     return method

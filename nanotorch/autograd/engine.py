@@ -37,17 +37,16 @@ def apply(
     if rings:
         return rings[0](primitive, inputs, attributes, rings[1:])
     array, tracked = self._array, self._requires_grad or self._base is not None
-    arrays: Any = [array]
-    if len(inputs) > 1:
-        arrays = []
-        for x in inputs:
-            if isinstance(x, Traced):
-                try:  # tracked: an input requires grad, or may: a view
-                    tracked = tracked or x._requires_grad or x._base is not None
-                except AttributeError:  # Traced, but no tensor (a formula of `sym`): its way
-                    return x._apply(primitive, inputs, attributes)
-                x = x._array
-            arrays.append(x)
+    several = len(inputs) > 1
+    arrays: Any = [] if several else [array]
+    for x in inputs if several else ():
+        if isinstance(x, Traced):
+            try:  # tracked: an input requires grad, or may: a view
+                tracked = tracked or x._requires_grad or x._base is not None
+            except AttributeError:  # Traced, but no tensor (a formula of `sym`): its way
+                return x._apply(primitive, inputs, attributes)
+            x = x._array
+        arrays.append(x)
     if warnings.filters[0] is not silence.foremost:
         silence.hold_back()
     try:

@@ -14,7 +14,7 @@ from nanotorch import ops
 from nanotorch.autograd.engine import Attributes, Inputs, record, requires_grad
 from nanotorch.autograd.errors import KERNEL_ERRORS, explained
 from nanotorch.autograd.rings import Rings, modes
-from nanotorch.backend import MODULES, array_module, broadcast_shapes, dtype_of, promote
+from nanotorch.backend import HOST, MODULES, array_module, broadcast_shapes, dtype_of, promote
 from nanotorch.backend.halves import kernel_of
 from nanotorch.backend.layouts import check_apart
 from nanotorch.backend.silence import silent
@@ -84,19 +84,15 @@ def apply_inplace(primitive: type[Primitive], x: Any, *operands: Any, **attribut
 def go_on_writing(
     primitive: type[Primitive], inputs: Inputs, attributes: Attributes, rest: Rings
 ) -> Any:
-    """inputs[0] := primitive(inputs), read by the rest of the rings: how a ring hands it on."""
+    """inputs[0] := primitive(inputs), read by the rest of the rings, and by the engine last, which
+    computes it now and records it if a gradient may be wanted."""
     if rest:
         return rest[0].write(primitive, inputs, attributes, rest[1:])
-    return write(primitive, inputs, attributes)
-
-
-def write(primitive: type[Primitive], inputs: Inputs, attributes: Attributes) -> Any:
-    """inputs[0] := primitive(inputs), computed now and recorded if a gradient may be wanted."""
-    x, *operands = inputs
+    x, operands = inputs[0], inputs[1:]
     # As in PyTorch, what is copied into integers leaves no trace in the graph.
     traceless = primitive is ops.Copy and x._array.dtype.kind not in "fVc"
     check_inplace(x, () if traceless else operands)
-    arrays = [o._array if isinstance(o, Traced) else o for o in inputs]
+    arrays = [getattr(o, "_array", o) for o in inputs]
     recorded = modes.grad and True in [isinstance(o, Traced) and requires_grad(o) for o in inputs]
     before: Inputs = ()
     if recorded:
@@ -185,8 +181,12 @@ def run_into(target: Any, primitive: type[Primitive], arrays: Any, attributes: A
     kernel = kernel_of(primitive, xp, target)
     if primitive.promotes:
         arrays = promote(arrays, primitive.promotes == "floating")
-    if primitive.in_place and {a.dtype for a in arrays if type(a) in MODULES} == {target.dtype}:
-        kernel(xp, *arrays, **attributes, out=target)
+    others = [a for a in arrays if type(a) in MODULES and a.dtype is not target.dtype]
+    if primitive.in_place and not others:
+        if primitive.on_host is not None and type(target) is HOST.ndarray and target.itemsize != 2:
+            primitive.on_host(*arrays, target)  # in half the time of the kernel around it
+        else:
+            kernel(xp, *arrays, **attributes, out=target)
         return
     y = kernel(xp, *arrays, **attributes)
     order = "buifVc".index(y.dtype.kind), "buifVc".index(target.dtype.kind)

@@ -348,7 +348,8 @@ def clipped(xp: Any, x: Array, low: float, high: float, out: Array | None = None
     """min(max(x, low), high); infinity is no bound."""
     if xp is not HOST or x.dtype.kind != "f":
         return xp.clip(x, low, high, out=out)
-    low, high = constants(x, (low, high))
+    if type(x) is numpy.ndarray:
+        low, high = _constants(x.dtype.char, (low, high))
     return _clip(x, low, high) if out is None else _clip(x, low, high, out=out)
 
 

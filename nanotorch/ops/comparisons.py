@@ -237,6 +237,8 @@ class Where(Linear):
 
     @staticmethod
     def kernel(xp: Any, condition: Array, a: Array, b: Array, out: Array | None = None) -> Array:
+        if type(a) is type(b) is HOST.ndarray and a.dtype is b.dtype and condition.size < FEW:
+            return into(xp, xp.where(condition, a, b), out)  # as in most cases: saves a list
         kinds = [x.dtype for x in (a, b) if is_array(x)]
         if kinds and kinds[0].char in "fd" and kinds == [kinds[0]] * len(kinds):
             return selected(xp, condition, a, b, out)
@@ -275,6 +277,8 @@ def where(condition: Any, a: Any = None, b: Any = None) -> Any:
     """a where `condition` (bool), else b, broadcast; the condition alone gives its nonzero()."""
     if a is None and b is None:
         return nonzero(condition, as_tuple=True)
+    if isinstance(a, Traced) and isinstance(b, Traced) and a._array.dtype is b._array.dtype:
+        return apply(Where, condition, a, b)
     arrays = [isinstance(v, Traced) or is_array(v) for v in (a, b)]
     if any(arrays) and getattr(a, "dtype", None) != getattr(b, "dtype", None):
         kind = result_type(a, b)

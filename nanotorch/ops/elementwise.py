@@ -480,9 +480,10 @@ def clamp(x: Any, min: Any = None, max: Any = None) -> Any:
     if min is None and max is None:
         raise RuntimeError("clamp: At least one of 'min' or 'max' must not be None")
     if not isinstance(min, Traced) and not isinstance(max, Traced):
-        if getattr(x, "_array", x).dtype.kind in "bui":
-            x = cast(x, result_type(x, *(v for v in (min, max) if v is not None)).numpy)
         kind = getattr(x, "_array", x).dtype
+        if kind.kind in "bui":
+            kind = result_type(x, *(v for v in (min, max) if v is not None)).numpy
+            x = cast(x, kind)
         if kind.kind not in "iu":  # whose bounds are wrapped where they are used
             min, max = fitting(min, kind), fitting(max, kind)
         return apply(Clamp, x, low=min, high=max)

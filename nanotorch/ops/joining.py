@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from operator import is_not
 from typing import Any
 
 from nanotorch.backend import HOST, Array, array_module, broadcast_shapes, fitting, result_type
@@ -99,11 +98,6 @@ def side_by_side(parts: Sequence[Any], shape: Sequence[int], keys: Sequence[Any]
     return apply(Cat, *parts, dim=dim) if end == size else None
 
 
-def arrays_of(tensors: Sequence[Any]) -> list[Any]:
-    """The arrays of tensors; whatever else is among them as it is."""
-    return [t._array if isinstance(t, Traced) else t for t in tensors]
-
-
 def one_dtype(tensors: Sequence[Any], op: str) -> tuple[list[Any], list[tuple[int, ...]]]:
     """The tensors in their common dtype, and their shapes; an error for none at all and for what
     is no tensor."""
@@ -111,13 +105,18 @@ def one_dtype(tensors: Sequence[Any], op: str) -> tuple[list[Any], list[tuple[in
     if not tensors:
         error = ValueError if op == "cat" else RuntimeError  # as PyTorch has it
         raise error(f"{op}: expected a non-empty list of Tensors")
-    arrays = arrays_of(tensors)
-    kinds = [getattr(array, "dtype", None) for array in arrays]
-    alike = not any(map(is_not, kinds, kinds[1:]))  # to NumPy, float64 equals None
-    if kinds[0] is None or (not alike and any(kind is None for kind in kinds)):
-        place, odd = next((i, t) for i, t in enumerate(tensors) if not hasattr(t, "dtype"))
-        raise TypeError(f"{op}: expected Tensor as element {place}, but got {type(odd).__name__}")
-    if not alike:
+    try:
+        arrays = [t._array for t in tensors]
+        kinds = [array.dtype for array in arrays]
+    except AttributeError:  # raw arrays among them, or what is no tensor
+        arrays = [getattr(t, "_array", t) for t in tensors]
+        for place, array in enumerate(arrays):
+            if not hasattr(array, "dtype"):
+                raise TypeError(
+                    f"{op}: expected Tensor as element {place}, but got {type(array).__name__}"
+                ) from None
+        kinds = [array.dtype for array in arrays]
+    if kinds.count(kinds[0]) < len(kinds):
         kind = result_type(*tensors).numpy
         tensors = [cast(tensor, kind) for tensor in tensors]
     return tensors, [array.shape for array in arrays]

@@ -98,6 +98,8 @@ def public(function: Callable[..., Any], writes: bool) -> Callable[..., Any]:
         return function(input, other) if out is None else write(function(input, other), out)
 
     def several(*args: Any, out: Any = None, **options: Any) -> Any:
+        if out is None and not options:  # nothing to be spelled otherwise
+            return function(*args)
         if out is not None and not writes:
             raise TypeError(f"{function.__name__}() got an unexpected keyword argument 'out'")
         try:

@@ -105,8 +105,9 @@ class Unsqueeze(Linear):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, dim: int) -> Array:
-        shape = x.shape
-        return x.reshape((*shape[:dim], 1, *shape[dim:]))
+        shape = list(x.shape)
+        shape.insert(dim, 1)
+        return x.reshape(shape)
 
 
 class BasicIndex(Linear):
@@ -185,14 +186,17 @@ def sizes(shape: Sequence[Any]) -> Shape:
             return (first,)
         if not isinstance(first, int) and hasattr(first, "__iter__"):
             shape = first
-    return tuple(map(int, shape))
+    for n in shape:
+        if type(n) is not int:
+            return tuple(map(int, shape))
+    return tuple(shape)
 
 
 def resolve(shape: Shape, total: int, op: str) -> Shape:
     """The shape with its one -1, if any, filled in; RuntimeError where the elements do not fit."""
-    if shape == (-1,):
-        return (total,)
     if -1 in shape:
+        if len(shape) == 1:
+            return (total,)
         if shape.count(-1) > 1:
             raise RuntimeError(f"{op}: only one dimension can be inferred, got {list(shape)}")
         known, place = -math.prod(shape), shape.index(-1)

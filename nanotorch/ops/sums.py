@@ -76,7 +76,7 @@ def spread(g: Any, shape: tuple[int, ...], dim: Dim, keepdim: bool) -> Any:
 def axes(x: Any, dim: Any) -> Dim:
     """`dim` as the kernels take it: lists become tuples, and 0 or -1 fits a 0-dim tensor."""
     if dim is None or type(dim) is int:
-        return None if x.ndim == 0 and dim in (0, -1) else dim
+        return None if dim is None or (x.ndim == 0 and dim in (0, -1)) else dim
     return (tuple(dim) or None) if x.ndim or set(dim) - {0, -1} else None
 
 
