@@ -351,7 +351,7 @@ def layer_norm(
 
 def _alike(input: Tensor, weight: Tensor | None) -> bool:
     """Whether the weight has the input's dtype, which may be another within autocast."""
-    return weight is None or weight.dtype is input.dtype
+    return weight is None or weight._array.dtype == input._array.dtype
 
 
 def _scores(input: Tensor, weight: Tensor | None, dims: tuple[int, ...], eps: float) -> Any:

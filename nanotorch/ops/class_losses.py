@@ -256,13 +256,14 @@ def cross_entropy(
     check_reduction(reduction)
     if not 0.0 <= label_smoothing <= 1.0:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
-    if tuple(x.shape) == tuple(target.shape) and not target.dtype.is_floating_point:
+    of_classes = getattr(target, "_array", target).dtype.kind not in "fV"
+    if of_classes and getattr(x, "_array", x).shape == getattr(target, "_array", target).shape:
         raise RuntimeError(
             f"cross_entropy: expected class numbers without the dimension of classes, or floating "
             f"probabilities, got {target.dtype} of the input's shape {tuple(x.shape)}"
         )
     dim = class_dimension(x)
-    if label_smoothing == 0.0 and not target.dtype.is_floating_point and share_terms(x):
+    if label_smoothing == 0.0 and of_classes and share_terms(x):
         target = check_classes(x, target, weight, "nll_loss")
         if weight is not None:
             alike("nll_loss", x, weight)
@@ -274,7 +275,7 @@ def cross_entropy(
         )
         return apply(CrossEntropy, x, terms, target, weight, **how)
     logs = log_softmax(x, dim)
-    if target.dtype.is_floating_point:
+    if not of_classes:
         return probability_loss(logs, target, weight, reduction, label_smoothing, dim)
     loss = nll_loss(logs, target, weight, ignore_index, reduction)
     if label_smoothing == 0.0:

@@ -382,6 +382,11 @@ def getitem(x: Any, key: Any) -> Any:
     items = key if type(key) is tuple else (key,)
     if x._array.ndim and all(map(is_plain, items)):  # in a third of the time of taking it apart
         return x._apply(BasicIndex, (x,), {"key": items})
+    if isinstance(key, Traced):  # as in most cases of what is left: places on the host
+        places = key._array
+        if type(places) is HOST.ndarray is type(x._array) and places.dtype.char == "l":
+            if x._array.ndim and places.ndim:
+                return x._apply(Index, (x, key), {"key": (HERE,)})
     view, rest, indices = located(x, key)
     if indices:
         return apply(Index, view, *indices, key=rest)

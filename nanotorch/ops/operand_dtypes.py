@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import promote_types
+from nanotorch.node import Traced
 
 
 def alike(op: str, first: Any, *others: Any) -> None:
@@ -12,10 +13,13 @@ def alike(op: str, first: Any, *others: Any) -> None:
 
     Raw arrays, which derivative rules compute on, pass, and so do numbers and None.
     """
-    if not hasattr(first, "_mixes"):
+    if not isinstance(first, Traced):
         return
+    kind = first._array.dtype
     for other in others:
-        if hasattr(other, "_mixes") and other._array.dtype != first._array.dtype:
+        if not isinstance(other, Traced) or other._array.dtype is kind:
+            continue
+        if other._array.dtype != kind:
             if first._mixes():
                 continue
             raise RuntimeError(
@@ -25,13 +29,15 @@ def alike(op: str, first: Any, *others: Any) -> None:
 
 def needs_floats(op: str, x: Any) -> None:
     """NotImplementedError for a tensor of integers or booleans."""
-    if hasattr(x, "_mixes") and x._array.dtype.kind not in "fVc":
+    if isinstance(x, Traced) and x._array.dtype.kind not in "fVc":
         raise NotImplementedError(f"{op}: expected floating point numbers, got {x.dtype}")
 
 
 def real_floats(op: str, x: Any, target: Any) -> None:
     """NotImplementedError unless the common dtype of a loss's operands is floating point."""
-    if hasattr(x, "_mixes") and hasattr(target, "_mixes"):
+    if isinstance(x, Traced) and isinstance(target, Traced):
+        if x._array.dtype is target._array.dtype and x._array.dtype.kind == "f":
+            return
         kind = promote_types(x.dtype, target.dtype)
         if not kind.is_floating_point:
             raise NotImplementedError(
