@@ -10,6 +10,7 @@ import numpy
 
 from nanotorch.backend import (
     CPU,
+    HOST,
     Array,
     as_dtype,
     copy_of,
@@ -81,6 +82,8 @@ def filled(
         raise RuntimeError(f"Trying to create tensor with negative dimension: {list(wanted)}")
     target = get_default_device() if place is None else Device(place)
     kind = (dtype or get_default_dtype()).numpy
+    if target.type == "cpu" and type(value) is int and value == 0:  # as in most cases
+        return finished(HOST.zeros(wanted, kind), requires_grad)
     with on_device(target):
         module = module_of(target)
         if type(value) is int and value == 0:  # in a tenth of the time of `full`

@@ -314,7 +314,9 @@ def _drawn_by(
 
 def _finish(array: Array, options: Options, place: backend.device) -> Tensor:
     """The Tensor around drawn values, on its device."""
-    tensor = Tensor._wrap(backend.to_device(array, place))
+    if place is not backend.CPU or type(array) is not HOST.ndarray:
+        array = backend.to_device(array, place)
+    tensor = Tensor._wrap(array)
     return tensor.requires_grad_() if options.get("requires_grad") else tensor
 
 

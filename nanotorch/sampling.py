@@ -275,7 +275,7 @@ def kind_of(
     name: str, options: Options, default: DType | None = None, floating: bool = True
 ) -> Any:
     """The NumPy dtype that `options` ask for, else `default`, after a check of the keywords."""
-    if unknown := options.keys() - Options.__optional_keys__:
+    if options and (unknown := options.keys() - Options.__optional_keys__):
         raise TypeError(f"{name}: unknown keyword {', '.join(sorted(unknown))}")
     kind = options.get("dtype") or default or backend.get_default_dtype()
     if floating and not kind.is_floating_point:

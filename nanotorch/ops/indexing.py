@@ -379,9 +379,11 @@ def put(x: Any, value: Any, indices: tuple[Any, ...], key: Any) -> Any:
 
 def getitem(x: Any, key: Any) -> Any:
     """x[key]: a view for ints, slices, None and `...`; a copy where the key holds tensors."""
-    items = key if type(key) is tuple else (key,)
-    if x._array.ndim and all(map(is_plain, items)):  # in a third of the time of taking it apart
-        return x._apply(BasicIndex, (x,), {"key": items})
+    if x._array.ndim:  # in a third of the time of taking it apart
+        if is_plain(key):
+            return x._apply(BasicIndex, (x,), {"key": (key,)})
+        if type(key) is tuple and all(map(is_plain, key)):
+            return x._apply(BasicIndex, (x,), {"key": key})
     if isinstance(key, Traced):  # as in most cases of what is left: places on the host
         places = key._array
         if type(places) is HOST.ndarray is type(x._array) and places.dtype.char == "l":

@@ -55,9 +55,10 @@ def parsed(x: Any, key: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
 
 def is_plain(item: Any) -> bool:
     """Whether an item of a key is an int, or a slice of step 1 between ints."""
-    if type(item) is slice:
+    kind = type(item)
+    if kind is slice:
         return type(item.start) in WHOLE and type(item.stop) in WHOLE and item.step is None
-    return type(item) is int
+    return kind is int
 
 
 def is_like_tuple(key: Any) -> bool:
