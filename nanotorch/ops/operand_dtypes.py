@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nanotorch.backend import promote_types
+from nanotorch.backend import dtype_of, promote_types
 from nanotorch.node import Traced
 
 
@@ -17,31 +17,27 @@ def alike(op: str, first: Any, *others: Any) -> None:
         return
     kind = first._array.dtype
     for other in others:
-        if not isinstance(other, Traced) or other._array.dtype is kind:
-            continue
-        if other._array.dtype != kind:
-            if first._mixes():
-                continue
+        if isinstance(other, Traced) and other._array.dtype != kind and not first._mixes():
             raise RuntimeError(
-                f"{op}: expected tensors of one dtype, got {first.dtype} and {other.dtype}"
+                f"{op}: expected tensors of one dtype, got {dtype_of(kind)} and "
+                f"{dtype_of(other._array.dtype)}"
             )
 
 
 def needs_floats(op: str, x: Any) -> None:
     """NotImplementedError for a tensor of integers or booleans."""
     if isinstance(x, Traced) and x._array.dtype.kind not in "fVc":
-        raise NotImplementedError(f"{op}: expected floating point numbers, got {x.dtype}")
+        kind = dtype_of(x._array.dtype)
+        raise NotImplementedError(f"{op}: expected floating point numbers, got {kind}")
 
 
 def real_floats(op: str, x: Any, target: Any) -> None:
     """NotImplementedError unless the common dtype of a loss's operands is floating point."""
     if isinstance(x, Traced) and isinstance(target, Traced):
-        if x._array.dtype is target._array.dtype and x._array.dtype.kind == "f":
-            return
-        kind = promote_types(x.dtype, target.dtype)
-        if not kind.is_floating_point:
+        kinds = dtype_of(x._array.dtype), dtype_of(target._array.dtype)
+        if not promote_types(*kinds).is_floating_point:
             raise NotImplementedError(
-                f"{op}: expected floating point numbers, got {x.dtype} and {target.dtype}"
+                f"{op}: expected floating point numbers, got {kinds[0]} and {kinds[1]}"
             )
 
 
