@@ -43,7 +43,7 @@ def folded(xp: Any, x: Array) -> Array:
 
 
 FEW = 1 << 10  # elements: of many more NumPy's own sum is as fast as a product, and finer
-FEWEST = 64  # elements of a sum over all: of fewer NumPy's has PyTorch's bits more often
+IN_ORDER = 4  # elements that NumPy's sum adds one by one, with PyTorch's bits
 
 
 def row_sums(x: Array, out: Array | None) -> Array:
@@ -58,7 +58,7 @@ def summed(
 ) -> Array:  # fmt: skip
     """The sum of x over `dim`, or over all where None; integers and booleans give int64."""
     if xp is HOST and x.size <= FEW and not keepdim and x.dtype.char in "fd":
-        if dim is None and x.size >= FEWEST:
+        if dim is None and x.size > IN_ORDER:
             return row_sums(x.reshape(-1), out)
         if x.ndim == 2 and dim in (1, -1) and x.flags.c_contiguous:
             return row_sums(x, out)
