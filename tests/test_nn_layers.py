@@ -724,3 +724,37 @@ def test_a_layer_that_is_reset_draws_what_pytorchs_does(name: str) -> None:
         layer.reset_parameters()
         seen.append([p.tolist() for p in layer.parameters()] + [t.rand(2).tolist()])
     assert seen[0] == seen[1]
+
+
+LAYERS_OF_TURNED_INPUTS = {
+    "Linear(4, 3)": (2, 5, 4), "Conv1d(3, 4, 2)": (2, 3, 6), "Conv2d(3, 4, 2)": (2, 3, 6, 5),
+    "ConvTranspose2d(3, 4, 2)": (2, 3, 4, 5), "MaxPool2d(2)": (2, 3, 6, 4),
+    "AdaptiveAvgPool2d(2)": (2, 3, 6, 4), "BatchNorm1d(3)": (4, 3), "BatchNorm2d(3)": (2, 3, 4, 5),
+    "GroupNorm(1, 3)": (2, 3, 4, 5), "InstanceNorm2d(3)": (2, 3, 4, 5), "LayerNorm(5)": (2, 3, 5),
+    "RMSNorm(5)": (2, 3, 5), "Softmax(1)": (2, 3, 5), "GLU()": (2, 3, 4), "Flatten()": (2, 3, 4),
+    "PixelShuffle(2)": (2, 4, 3, 3), "ChannelShuffle(3)": (2, 3, 4, 5),
+    "ZeroPad2d(1)": (2, 3, 4, 5), "Upsample(scale_factor=2)": (2, 3, 4, 5),
+    "CosineSimilarity()": (2, 3, 4), "LSTM(4, 3)": (5, 2, 4), "LogSigmoid()": (2, 3, 4),
+    "TransformerEncoderLayer(4, 2, 8)": (5, 2, 4),
+}  # fmt: skip
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("text", LAYERS_OF_TURNED_INPUTS)
+def test_results_and_gradients_are_contiguous_where_those_of_pytorch_are(text: str) -> None:
+    torch, shape = pytest.importorskip("torch"), LAYERS_OF_TURNED_INPUTS[text]
+    order = np.random.default_rng(len(text)).permutation(len(shape))
+    for training in (True, False):
+        found: list[list[bool]] = []
+        for library in (nt, torch):
+            layer = eval(f"nn.{text}", {"nn": library.nn}).train(training)
+            inner = np.random.default_rng(0).standard_normal([shape[d] for d in order]).astype("f")
+            x = library.tensor(inner).permute(*np.argsort(order).tolist()).requires_grad_()
+            y = layer(x, x) if text.startswith("Cosine") else layer(x)
+            y = y[0] if isinstance(y, tuple) else y
+            y.square().sum().backward()
+            found.append([y.is_contiguous(), *(p.grad.is_contiguous() for p in layer.parameters())])
+        ours, theirs = found
+        assert [mine or not its for mine, its in zip(ours, theirs, strict=True)] == [True] * len(
+            ours
+        )

@@ -382,6 +382,7 @@ def rms_norm(
         raise ValueError("rms_norm: expected an input of 1 or more dimensions, got ()")
     dims = _last_dimensions("rms_norm", input, normalized_shape)
     least = finfo(input.dtype).eps if eps is None else eps
+    input = input.contiguous()  # as the result is to be
     y = input * ops.rsqrt(ops.mean(input * input, dims, True) + float(least))
     return _scaled(y, weight, None, input)
 

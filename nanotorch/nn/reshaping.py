@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.nn.module import Module
+from nanotorch.ops.casting import contiguous_copy
 from nanotorch.tensor import Tensor
 
 
@@ -138,9 +139,9 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
 
 
 def _copied(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """x in that shape and in memory of its own, also where nothing has moved."""
+    """x in that shape and in contiguous memory of its own, also where nothing has moved."""
     y: Tensor = x.reshape(shape)
-    return y if y._base is None else y.clone()
+    return y if y._base is None else contiguous_copy(y)
 
 
 def _image(name: str, input: Tensor) -> tuple[int, ...]:
