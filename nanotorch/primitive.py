@@ -302,22 +302,22 @@ def run(
     promotes = primitive.promotes
     if promotes:
         a, b = operands[0], operands[-1]  # of one dtype: known in half the time of `promote`
-        alike = type(a) is type(b) and len(operands) < 3 and a.dtype is b.dtype
-        if not alike or (promotes == "floating" and a.dtype.kind not in "fV"):
+        alike = a is b or (type(a) is type(b) and a.dtype is b.dtype)
+        if not alike or len(operands) > 2 or (promotes == "floating" and a.dtype.kind not in "fV"):
             cast = promote(operands, promotes == "floating", arrays)
             if cast is not operands:
                 operands = cast
                 array = next(x for x in operands if type(x) in arrays)
     if type(array) is HOST.ndarray and array.itemsize != 2:  # as in most cases: saves calls
-        if primitive.on_host is not None:
-            return primitive.on_host(*operands)
+        if (on_host := primitive.on_host) is not None:
+            return on_host(*operands)
         xp, kernel = HOST, primitive.kernel
     else:
         xp = arrays.get(type(array)) or array_module(array)
         kernel = kernel_of(primitive, xp, array)
     if len(operands) == 1:  # in less time than a call with `*`
         return kernel(xp, operands[0], **attributes) if attributes else kernel(xp, operands[0])
-    return kernel(xp, *operands, **attributes)
+    return kernel(xp, *operands, **attributes) if attributes else kernel(xp, *operands)
 
 
 def function(primitive: type[Primitive]) -> Callable[..., Any]:
