@@ -339,6 +339,7 @@ HARD = (  # to round: halves between two numbers, the smallest ones, more digits
     "2.2250738585072011e-308 1.7976931348623157e308 1.00000000000000011102230246251565404 "
     "1.00000000000000011102230246251565405 123456789012345678901234567890 0e99999 .5 7. +3 007"
 )
+POLARS_TEXT = "nanotorch.training.data.polars_text"
 IDS = b"".join(b"%d,v%d\n" % (at, 7 * at % 3001) for at in range(3000))
 LARGE_TABLES = {
     "a header": (b"a,b\n1,2\n3,4\n", True),
@@ -415,12 +416,16 @@ LARGE_TABLES = {
 }
 
 
+@pytest.mark.parametrize("pieces", ["2 pieces", "many pieces"])
 @pytest.mark.parametrize("kind", LARGE_TABLES)
 def test_polars_reads_a_file_to_the_same_bits_or_not_at_all(
-    kind: str, monkeypatch: pytest.MonkeyPatch
+    kind: str, pieces: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("polars")
     content, is_plain = LARGE_TABLES[kind]
+    if pieces == "many pieces":
+        bytes_of_two = max(12, len(content) // 20)
+        monkeypatch.setattr(f"{POLARS_TEXT}.BYTES_SIDE_BY_SIDE", bytes_of_two)
     one, by_polars = read_by("polars", content, monkeypatch)
     other, _ = read_by("ours", content, monkeypatch)
     assert one == other

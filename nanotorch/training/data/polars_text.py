@@ -10,7 +10,7 @@ import codecs
 import contextlib
 import importlib.util
 import io
-import itertools
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -28,8 +28,10 @@ PIECE = 2**18  # bytes whose lines are looked through at once
 QUOTE = ord('"')
 SAMPLE = 2**14  # bytes of the first rows, which tell most columns of text from those of numbers
 FEW = 1000  # cells that tell most columns of text from one of numbers
-ROWS = 2**14  # that are put into a matrix at once
+CELLS = 2**20  # that are put into a matrix at once
 BYTES_AT_ONCE = 2**24  # of a file that is read in pieces
+BYTES_SIDE_BY_SIDE = 2**26  # of a table in memory that are read at once, in so many pieces:
+SIDE_BY_SIDE = 2  # one is read and looked through while polars parses another
 
 Codes = NDArray[np.integer[Any]]
 Part = tuple[Meaning, Codes | None]  # of distinct cells, and each row's code; or of all rows
@@ -45,9 +47,29 @@ def suits_polars(path: Path, layout: Layout) -> bool:
 
 def whole_lines(path: Path) -> Iterator[bytes]:
     """The lines of a file, many at once."""
+    return (_content(path, span) for span in _spans(path, BYTES_AT_ONCE))
+
+
+def _spans(path: Path, step: int, skip: int = 0) -> Iterator[tuple[int, int]]:
+    """Where pieces of a file begin and end, whole lines of about `step` bytes; the first `skip`
+    lines belong to the first piece."""
+    size = path.stat().st_size
     with path.open("rb") as file:
-        while content := file.read(BYTES_AT_ONCE):
-            yield content + file.readline()
+        start = 0
+        for _ in range(skip):
+            file.readline()
+        while start < size:
+            file.seek(step, io.SEEK_CUR)
+            file.readline()
+            end = min(file.tell(), size)
+            yield start, end
+            start = end
+
+
+def _content(path: Path, span: tuple[int, int]) -> bytes:
+    with path.open("rb") as file:
+        file.seek(span[0])
+        return file.read(span[1] - span[0])
 
 
 def table_by_polars(
@@ -63,14 +85,14 @@ def table_by_polars(
         for _ in range(layout.skip):
             file.readline()
         head = file.read(SAMPLE) + file.readline()
-    quotes = b'"' in head
     if layout.reads_plain:
-        sample = _scan(head, layout.delimiter, 0, choices[0], quotes)
+        with silent():
+            sample = _scan(head, layout.delimiter, 0, choices[0], b'"' in head)
         if sample is None:
             return None
         choices.insert(0, [_kind(cells, polars) for cells in sample.get_columns()])
-    # Of the absolute path: polars takes ~ at its start for the user's folder.
-    frame = _frame(path.absolute(), layout.delimiter, layout.skip, quotes, *choices)
+    frames = (_frame_of_file(path, layout, kinds) for kinds in choices)
+    frame = next((frame for frame in frames if frame is not None), None)
     if frame is None or not frame.height:
         return None
     columns = frame.get_columns()
@@ -95,20 +117,22 @@ def table_by_polars(
 
 def _matrix(frame: Any, parts: dict[int, Part]) -> NDArray[np.float64]:
     """The values of a frame, NaN for gaps; of some columns those that are known of their cells."""
-    if not parts:
-        numbers: NDArray[np.float64] = frame.to_numpy(order="c", writable=True)
-        return numbers
     values = np.empty(frame.shape)
-    for start in range(0, frame.height, ROWS):
-        block = values[start : start + ROWS]
-        for at, cells in enumerate(frame.slice(start, ROWS).get_columns()):
+    rows = max(1, CELLS // frame.width)
+
+    def fill(start: int) -> None:
+        block = values[start : start + rows]
+        for at, cells in enumerate(frame.slice(start, rows).get_columns()):
             known, codes = parts.get(at, (None, None))
             if known is None:
                 block[:, at] = cells.to_numpy()
             elif codes is None:
-                block[:, at] = known.values[start : start + ROWS]
+                block[:, at] = known.values[start : start + rows]
             else:
-                block[:, at] = known.values.take(codes[start : start + ROWS])
+                block[:, at] = known.values.take(codes[start : start + rows])
+
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        list(pool.map(fill, range(0, frame.height, rows)))
     return values
 
 
@@ -121,7 +145,8 @@ def numbers_by_polars(
 
     if b'"' in content:
         return None
-    frame = _frame(content, delimiter, skip, False, [polars.Float64] * width)
+    with silent():
+        frame = _frame(content, delimiter, skip, [polars.Float64] * width)
     if frame is None or any(cells.null_count() for cells in frame.get_columns()):
         return None
     return _matrix(frame, {})
@@ -137,7 +162,8 @@ def columns_by_polars(
     """
     import polars
 
-    frame = _frame(content, delimiter, skip, b'"' in content, [polars.String] * len(missing))
+    with silent():
+        frame = _frame(content, delimiter, skip, [polars.String] * len(missing))
     if frame is None or _has_blank_rows(frame):
         return None
     columns: list[tuple[NDArray[Any], list[str] | None]] = []
@@ -160,33 +186,44 @@ def _has_blank_rows(frame: Any) -> bool:
     return bool(frame.height)
 
 
-def _frame(
-    source: Path | bytes, delimiter: str, skip: int, expected: bool, *choices: list[Any]
-) -> Any:
-    """The rows of a text below its first `skip` lines, with columns of the first of the `choices`
-    of kinds that all cells have; that quotes are `expected` is checked as they are read."""
-    with ThreadPoolExecutor(1) as beside:
-        quoting = beside.submit(_quoting, source, delimiter, skip)
-        frame = _scan(source, delimiter, skip, choices[0], expected)
-        quotes = quoting.result()
+def _frame_of_file(path: Path, layout: Layout, kinds: list[Any]) -> Any:
+    """The rows of a file with columns of these kinds; None where a cell is of another one."""
+    import polars
+
+    def frame(span: tuple[int, int]) -> Any:
+        skip = 0 if span[0] else layout.skip
+        return _frame(_content(path, span), layout.delimiter, skip, kinds)
+
+    size = path.stat().st_size
+    step = size // (SIDE_BY_SIDE * math.ceil(size / BYTES_SIDE_BY_SIDE))
+    frames = []
+    with silent(), ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        for part in pool.map(frame, _spans(path, step, layout.skip)):
+            if part is None:
+                pool.shutdown(cancel_futures=True)
+                return None
+            frames.append(part)
+    return polars.concat(frames, rechunk=False)
+
+
+def _frame(content: bytes, delimiter: str, skip: int, kinds: list[Any]) -> Any:
+    """The rows of a text below its first `skip` lines, with columns of these kinds."""
+    quotes = _quoting(content, delimiter, skip)
     if quotes is None:
         return None
-    if quotes != expected:
-        frame = _scan(source, delimiter, skip, choices[0], quotes)
-    for kinds in choices[1:]:
-        frame = _scan(source, delimiter, skip, kinds, quotes) if frame is None else frame
+    frame = _scan(content, delimiter, skip, kinds, quotes)
     # polars takes a line without cells, and what a short row lacks, for gaps.
     complete = frame is None or not frame.to_series(-1).null_count()
-    return frame if complete or _shape(source, delimiter, skip) == frame.shape else None
+    return frame if complete or _shape(content, delimiter, skip) == frame.shape else None
 
 
-def _scan(source: Path | bytes, delimiter: str, skip: int, kinds: list[Any], quotes: bool) -> Any:
+def _scan(content: bytes, delimiter: str, skip: int, kinds: list[Any], quotes: bool) -> Any:
     """The rows of a text, where all cells are of these kinds and no row is too long."""
     import polars
 
-    with silent(), contextlib.suppress(Exception, polars.exceptions.PanicException):
+    with contextlib.suppress(Exception, polars.exceptions.PanicException):
         return polars.scan_csv(
-            source,
+            content,
             separator=delimiter,
             quote_char='"' if quotes else None,
             has_header=False,
@@ -196,31 +233,33 @@ def _scan(source: Path | bytes, delimiter: str, skip: int, kinds: list[Any], quo
         ).collect(engine="in-memory")
 
 
-def _pieces(source: Path | bytes, skip: int) -> Iterator[bytes]:
-    """The first `skip` lines of a text, and the others, many at once."""
-    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-        yield b"".join(file.readline() for _ in range(skip))
-        while piece := file.read(PIECE):
-            yield piece + file.readline()
+def _pieces(content: bytes, skip: int) -> Iterator[bytes]:
+    """The lines of a text below its first `skip` ones, many at once."""
+    start = 0
+    for _ in range(skip):
+        start = content.find(b"\n", start) + 1 or len(content)
+    while start < len(content):
+        end = content.find(b"\n", start + PIECE) + 1 or len(content)
+        yield content[start:end]
+        start = end
 
 
-def _quoting(source: Path | bytes, delimiter: str, skip: int) -> bool | None:
+def _quoting(content: bytes, delimiter: str, skip: int) -> bool | None:
     """Whether there are quotes in a text below its first `skip` lines; None where readers do not
     agree about its cells: about quotes within a cell, a line end between quotes, a carriage return
     within a line, or a byte order mark in the first cell."""
-    end, quotes = b"", False
-    for number, piece in enumerate(_pieces(source, skip)):
-        if b"\r" in piece and piece.count(b"\r") != piece.count(b"\r\n"):
-            return None
-        if number == 1 and piece.startswith(codecs.BOM_UTF8):
-            return None
-        if number and b'"' in piece:
-            quotes = True
-            if not _has_whole_cells_in_quotes(piece, delimiter):
-                return None
-        end = piece[-1:]
-    # Of a delimiter at the end, which polars drops, so that a short row would not show.
-    return None if end == delimiter.encode() else quotes
+    if b"\r" in content and content.count(b"\r") != content.count(b"\r\n"):
+        return None
+    first = next(_pieces(content, skip), b"")
+    # A delimiter at the end is dropped by polars, so that a short row would not show.
+    if first.startswith(codecs.BOM_UTF8) or content.endswith(delimiter.encode()):
+        return None
+    if b'"' not in content:
+        return False
+    quoted = [piece for piece in _pieces(content, skip) if b'"' in piece]
+    if not all(_has_whole_cells_in_quotes(piece, delimiter) for piece in quoted):
+        return None
+    return bool(quoted)
 
 
 def _has_whole_cells_in_quotes(lines: bytes, delimiter: str) -> bool:
@@ -238,11 +277,11 @@ def _has_whole_cells_in_quotes(lines: bytes, delimiter: str) -> bool:
     return bool(before.all() and after.all())
 
 
-def _shape(source: Path | bytes, delimiter: str, skip: int) -> tuple[int, float]:
+def _shape(content: bytes, delimiter: str, skip: int) -> tuple[int, float]:
     """The rows of a text below its first `skip` lines, and how many cells they have on average."""
     lines = delimiters = 0
     end = b"\n"
-    for piece in itertools.islice(_pieces(source, skip), 1, None):
+    for piece in _pieces(content, skip):
         signs = np.frombuffer(piece, np.uint8)
         lines += int(np.count_nonzero(signs == ord("\n")))
         delimits = signs == ord(delimiter)
