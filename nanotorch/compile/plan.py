@@ -69,11 +69,14 @@ class Plan(Program):
         self.moving |= self.fresh
         self.run = self._generated(calls)
         self.gradients = [(leaf, self.slot(array)) for leaf, array in record.gradients.items()]
-        slots = [(leaf, self.slot(array)) for leaf, array in leaves.values()]
-        self.seen = [(leaf, slot) for leaf, slot in slots if slot.owned]  # by whoever may keep them
+        # Those that somebody sees, and may keep.
+        self.seen = [(leaf, s) for leaf, a in leaves.values() if (s := self.slot(a)).owned]
         arrays = [slot.tensor._array for _, slot in self.seen]  # type: ignore[union-attr]
         arrays += [a.base for a in arrays if a.base is not None]
-        self.memory_of_gradients = list({id(a): a for a in arrays}.values())
+        memory = {id(a): self.constant(a, "memory") for a in arrays}.values()
+        lines = ["count = 0", *(f"count += references({a})" for a in memory), "return count"]
+        # How often anything refers to the memory of gradients.
+        self.references: Callable[[], int] = self.function("counted()", lines, "references")
         self.most_references = sys.maxsize  # to that memory, while nobody else holds it
         self.held = 0  # references that somebody else has
         self.forget()
@@ -139,10 +142,6 @@ class Plan(Program):
         may have turned to other gradients."""
         if self.held:
             self.most_references = self.references() - self.held
-
-    def references(self) -> int:
-        """How often anything refers to the memory of gradients."""
-        return sum(map(sys.getrefcount, self.memory_of_gradients))
 
     def begin(self) -> None:
         """Before a replay: gradients that somebody has kept become that somebody's own."""

@@ -118,8 +118,7 @@ class PureStep(Compiled):
         """What tells a call from others, its tensors, and the recording that may be replayed."""
         inputs: list[Tensor] = []
         try:
-            mode = modes.grad, modes.inference, modes.rings
-            signature = flatten((args, kwargs), inputs), mode
+            signature = flatten((args, kwargs), inputs), (modes.grad, modes.inference, modes.rings)
         except NotCompared as reason:
             return reason, inputs, None
         replays = self._replays.get(signature, ())
@@ -128,13 +127,9 @@ class PureStep(Compiled):
     def _by_another(self, args: Sequence[Any]) -> Any:
         """The result of a replay that is not the latest, whose arguments had these shapes;
         MISSED where there is none."""
-        try:
-            replay = self._by_shapes.get(tuple([x._array.shape for x in args]))
-        except AttributeError:  # not all of them are tensors
-            return MISSED
-        if replay is None or replay.watch is not None:
-            return MISSED
-        result = replay.enter(args)
+        shapes = tuple([type(x) is Tensor and x._array.shape for x in args])
+        replay: Any = self._by_shapes.get(shapes)
+        result = MISSED if replay is None or replay.watch is not None else replay.enter(args)
         if result is not MISSED:
             self._use(replay)
             self._enter = replay.enter

@@ -29,9 +29,8 @@ def conditions(recorder: Recorder, constant: Callable[[Any, str], str]) -> list[
     found = []
     for tensor in recorder.external.values():
         t, array = constant(tensor, "tensor"), constant(tensor._array, "a")
-        requires_grad = bool(tensor._requires_grad)
-        found += [f"{t}._array is {array}", f"{t}._requires_grad is {requires_grad}"]
-        found.append(f"not {t}._hooks")
+        wanted = bool(tensor._requires_grad)
+        found += [f"{t}._array is {array}", f"{t}._requires_grad is {wanted}", f"not {t}._hooks"]
     for module in {id(m): m for m in recorder.modules}.values():
         known, fields = constant(module, "module"), constant(vars(module), "fields")
         found.append(f"{known}._hooks is None and {known}.training is {module.training}")
@@ -70,8 +69,7 @@ class Replay:
         self.single = isinstance(result, Tensor) and not any(result is x for x in inputs)
         source = Source({
             "MISSED": MISSED, "plan": self.plan, "begin": self.plan.begin, "run": self.plan.run,
-            "memory": self.program.memory_of_gradients, "rebuild": self.rebuild,
-            "place_of": place_of,
+            "held": self.program.references, "rebuild": self.rebuild, "place_of": place_of,
         })  # fmt: skip
         guards = " and ".join(conditions(recorder, source.constant))
         lines = ["try:", f"    return {guards}", "except KeyError: return False"]
@@ -108,7 +106,7 @@ class Replay:
         if self.on_gpu:
             body.append("if not begin(): return MISSED")
         elif kept:
-            body.append("if sum(map(references, memory)) > plan.most_references: return MISSED")
+            body.append("if held() > plan.most_references: return MISSED")
             body.append(f"if {' or '.join(kept)}: begin()")
         body.append(f"found = run({', '.join(arrays)})")
         body += [f"{constant(leaf)}._grad = {constant(s)}.tensor" for leaf, s in plan.gradients]

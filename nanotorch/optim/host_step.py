@@ -537,10 +537,10 @@ class HostRunner(Runner):
     @silent
     def run(self, optimizer: Optimizer) -> None:
         groups, elsewhere = self.groups, False
-        while len(groups) < len(optimizer.param_groups):
-            groups.append(HostGroup(self.memory))
-        for group, updates in zip(optimizer.param_groups, groups):
-            for parameter in updates.run(optimizer, group):
+        for number, group in enumerate(optimizer.param_groups):
+            if number == len(groups):
+                groups.append(HostGroup(self.memory))
+            for parameter in groups[number].run(optimizer, group):
                 if is_sparse(parameter._grad._array):  # type: ignore[union-attr]
                     update_rows(optimizer, parameter, group)
                 else:

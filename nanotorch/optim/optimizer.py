@@ -185,16 +185,17 @@ class Optimizer(Rule, Groups):
     @live
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drops the gradients of all parameters, or fills them with zeros unless `set_to_none`."""
-        for parameter in self._parameters():
-            gradient = parameter._grad
-            if set_to_none or gradient is None:
-                parameter._grad = None
-                continue
-            if gradient.grad_fn is not None:
-                gradient.detach_()
-            with on_device_of(gradient._array):
-                gradient._array.fill(0)
-            gradient._bump()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                gradient = parameter._grad
+                if set_to_none or gradient is None:
+                    parameter._grad = None
+                    continue
+                if gradient.grad_fn is not None:
+                    gradient.detach_()
+                with on_device_of(gradient._array):
+                    gradient._array.fill(0)
+                gradient._bump()
 
     @live
     @in_parts
