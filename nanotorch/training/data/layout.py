@@ -39,6 +39,7 @@ PACKED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 WESTERN = {"latin-1": "Latin-1", "cp1252": "Windows-1252"}
 WINDOWS = re.compile(rb"[\x80-\x9f]")  # control characters in Latin-1
 EXCEL = re.compile(r"sep=(.)")  # how Excel states the delimiter, in a line of its own
+BETWEEN = re.compile(r"[\s;|]")  # without one of these, a cell cannot be several
 WORDS = re.compile(r'"([^"]*)"(?=\s|$)|(\S+)')
 GROUPS = re.compile(r"\d{1,3}(?:[.,]\d{3})+")  # thousands, perhaps
 YEARS = (1800, 2100)
@@ -332,14 +333,20 @@ def _delimiter(path: Path, lines: list[str]) -> str:
         width, share = _widths(rows)
         if width == 1:
             continue
-        cells = Counter(cell.strip() for row in rows if len(row) == width for cell in row)
-        whole = sum(count for cell, count in cells.items() if _is_whole(cell)) / cells.total()
-        score = share * whole * (0.8 if delimiter == SPACES else 1.0)
+        cells = [cell.strip() for row in rows if len(row) == width for cell in row]
+        score = share * _share_of_whole(cells) * (0.8 if delimiter == SPACES else 1.0)
         if score > best_score + 1e-9:
             best, best_score = delimiter, score
         if best_score == 1.0:
             break
     return best
+
+
+def _share_of_whole(cells: list[str]) -> float:
+    if BETWEEN.search("".join(cells)) is None:
+        return 1.0
+    counts = Counter(cells)
+    return sum(count for cell, count in counts.items() if _is_whole(cell)) / len(cells)
 
 
 def _is_whole(cell: str) -> bool:
