@@ -195,10 +195,9 @@ def host_checked(xp: Any, shape: Any, key: Any, indices: tuple[Array, ...]) -> t
     """The indices, refused on the CPU where the op does not count negative ones from the end."""
     if xp is not HOST or not indices:
         return indices
-    op = op_of(key)
     if len(key) == 1 and indices[0].dtype.kind != "b":
-        refuse_outside(op, indices[0], shape[0])
-    elif op not in WRAPPING:
+        refuse_outside(key[0], indices[0], shape[0])
+    elif (op := op_of(key)) not in WRAPPING:
         for axis, index in axes(xp, len(shape), key, indices) or ():
             refuse_outside(op, index, shape[axis])
     return indices

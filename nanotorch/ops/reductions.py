@@ -90,6 +90,8 @@ class MaxAlong(Gather):
         if xp is HOST and dim == x.ndim - 1 and index.ndim == dim and x.flags.c_contiguous:
             first = counting(x.size, x.shape[dim])
             places = index + (first if dim == 1 else first.reshape(index.shape))
+            if out is None:
+                return x.take(places, mode="clip")
             return HOST.take(x, places, out=out, mode="clip")
         gather = kernel_of(Gather, xp, x)
         if index.ndim == x.ndim:
@@ -332,7 +334,7 @@ def argmin(
 
 def place_of(x: Any, dim: Any, op: str) -> Dim:
     """`dim` for ops that find an element; an error where there is none to find."""
-    if 0 in x.shape:
+    if 0 in getattr(x, "_array", x).shape:
         if dim is None and op in ("amax", "amin"):
             raise RuntimeError(f"{op}(): Specify the reduction dim with the 'dim' argument.")
         if dim is None or 0 in [x.shape[dimension(d, x.ndim)] for d in dims(x.shape, axes(x, dim))]:
