@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nanotorch.backend import HOST, Array, ones
+from nanotorch.backend import HOST, Array, is_sparse, ones
 from nanotorch.backend.order_of_memory import out_of_reduction
 from nanotorch.ops.casting import into
 from nanotorch.primitive import Linear, apply
@@ -57,7 +57,7 @@ def summed(
     out: Array | None = None,
 ) -> Array:  # fmt: skip
     """The sum of x over `dim`, or over all where None; integers and booleans give int64."""
-    if xp is HOST and x.size <= FEW and not keepdim and x.dtype.char in "fd":
+    if xp is HOST and x.size <= FEW and not keepdim and x.dtype.char in "fd" and not is_sparse(x):
         if dim is None and x.size > IN_ORDER:
             return row_sums(x.reshape(-1), out)
         if x.ndim == 2 and dim in (1, -1) and x.flags.c_contiguous:
