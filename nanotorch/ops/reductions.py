@@ -90,9 +90,7 @@ class MaxAlong(Gather):
         if xp is HOST and dim == x.ndim - 1 and index.ndim == dim and x.flags.c_contiguous:
             first = counting(x.size, x.shape[dim])
             places = index + (first if dim == 1 else first.reshape(index.shape))
-            if out is None:
-                return x.take(places, mode="clip")
-            return HOST.take(x, places, out=out, mode="clip")
+            return taken(x, places) if out is None else HOST.take(x, places, out=out, mode="clip")
         gather = kernel_of(Gather, xp, x)
         if index.ndim == x.ndim:
             return gather(xp, x, index, dim=dim, out=out)
@@ -191,6 +189,11 @@ class LogSumExp(Primitive):
 
 
 # --- what the rules share -------------------------------------------------------------------------
+
+
+def taken(x: Array, places: Array) -> Array:
+    """The elements of an array of the host at places that are counted through it."""
+    return x.take(places, mode="clip")
 
 
 def at_extremes(g: Any, x: Any, y: Any) -> Any:
