@@ -387,6 +387,21 @@ def assert_same(ours: Any, theirs: Any, dtype: str, what: str = "value") -> None
     )
 
 
+@pytest.mark.parametrize("shift", [0.0, 100.0, 1e4])
+def test_distances_by_products_are_as_exact_as_by_differences(shift: float) -> None:
+    rng = numpy.random.default_rng(0)
+    a = (rng.standard_normal((300, 8)) + shift).astype("f")
+    b = numpy.concatenate([a[:20], a[20:40] + numpy.float32(0.01), a[100:] + 1])
+    wide = (a.astype("d")[:, None] - b.astype("d")) ** 2
+    x = nanotorch.tensor(a, requires_grad=True)
+    y = nanotorch.cdist(x, nanotorch.tensor(b))
+    numpy.testing.assert_allclose(y.detach().numpy(), numpy.sqrt(wide.sum(-1)), rtol=1e-5)
+    y.sum().backward()
+    exact = nanotorch.tensor(a.astype("d"), requires_grad=True)
+    nanotorch.cdist(exact, nanotorch.tensor(b.astype("d"))).sum().backward()
+    assert nanotorch.allclose(x.grad.double(), exact.grad, rtol=1e-4, atol=1e-3)
+
+
 TURNABLE = [case for case in CASES if any(len(spec.shape) > 1 for spec in case.inputs)]
 # Of elementwise ops, where PyTorch writes to new memory.
 IN_THE_ORDER_OF_X = ("renorm", "mvlgamma")

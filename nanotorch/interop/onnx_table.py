@@ -81,7 +81,7 @@ TABLE |= {
 }
 for _op in ("Clone", "Contiguous", "Alias", "ToDevice"):
     TABLE[_op] = lambda call, x, **attributes: x
-for _op in ("SortAlong", "TopkAlong", "MedianAlong"):
+for _op in ("SortAlong", "TopkAlong", "MedianAlong", "KthvalueAlong", "MedianAlong"):
     TABLE[_op] = TABLE["Gather"]
 
 
@@ -269,6 +269,18 @@ def _argsort(call: Call, x: str, dim: int = -1, descending: bool = False) -> Any
     size = call.node("Shape", x, start=axis, end=axis + 1)
     _, order = call.node("TopK", x, size, axis=axis, largest=int(descending), outputs=2)
     return order
+
+
+@translates("Argfirst")
+def _argfirst(call: Call, x: str, k: int, dim: int, descending: bool) -> Any:
+    count = call.graph.integers(k)
+    return call.node("TopK", x, count, axis=dim, largest=int(descending), outputs=2)[1]
+
+
+@translates("Argkth")
+def _argkth(call: Call, x: str, k: int, dim: int) -> Any:
+    order, (start, end, axis) = _argfirst(call, x, k, dim, False), (k - 1, k, dim)
+    return call.node("Slice", order, *(call.graph.integers(n) for n in (start, end, axis)))
 
 
 # Shapes

@@ -241,6 +241,7 @@ if TYPE_CHECKING:  # what the package itself takes of the files in LATER, and of
     )
     from nanotorch.ops.class_losses import cross_entropy as cross_entropy
     from nanotorch.ops.cumulative import cumprod as cumprod, cumsum as cumsum, prod as prod
+    from nanotorch.ops.distances import cdist as cdist
     from nanotorch.ops.losses import (
         binary_cross_entropy as binary_cross_entropy,
         huber_loss as huber_loss,
@@ -272,7 +273,6 @@ if TYPE_CHECKING:  # what the package itself takes of the files in LATER, and of
         unique as unique,
     )
     from nanotorch.ops.statistics import (
-        cdist as cdist,
         cosine_similarity as cosine_similarity,
         diff as diff,
         norm as norm,
@@ -307,7 +307,8 @@ LATER = {
         "scattering": "diagonal_scatter index_reduce masked_scatter put scatter_reduce "
         "select_scatter slice_scatter",
         "sorting": "argsort bincount bucketize histc median quantile searchsorted sort topk unique",
-        "statistics": "cdist cosine_similarity diff norm std std_mean var var_mean",
+        "distances": "cdist",
+        "statistics": "cosine_similarity diff norm std std_mean var var_mean",
         "windows": "unfold",
     }.items()
     for name in names.split()

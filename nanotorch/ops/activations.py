@@ -88,6 +88,8 @@ class LeakyRelu(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, slope: float, out: Array | None = None) -> Array:
+        if 0 < slope <= 1 and x.dtype.kind == "f":  # in a third of the time
+            return xp.maximum(x, x * constant(x, slope), out=out)
         return selected(xp, x > 0, x, x * slope, out)
 
 

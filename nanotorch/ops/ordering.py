@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import Array, array_module
-from nanotorch.ops.casting import contiguous_copy, into
+from nanotorch.ops.casting import into
 from nanotorch.ops.comparisons import isnan, nonzero, where
 from nanotorch.ops.indexing import Gather, gather
 from nanotorch.ops.outputs import named
-from nanotorch.ops.reductions import ValuesAndIndices, along, amax, amin
+from nanotorch.ops.reductions import ValuesAndIndices, along, amax, amin, place_of
 from nanotorch.ops.scans import accumulated
-from nanotorch.ops.shapes import dimension, narrow
-from nanotorch.ops.sorting import Median, argsort, quantiles, sort, sortable
+from nanotorch.ops.shapes import dimension
+from nanotorch.ops.sorting import Median, argsort, kth, quantiles, sort, sortable
 from nanotorch.ops.statistics import norm
 from nanotorch.ops.sums import sum
 from nanotorch.primitive import Primitive, Traced, apply
@@ -89,12 +89,10 @@ def kthvalue(
 ) -> ValuesAndIndices:
     """The k-th smallest element along `dim`, and its index."""
     place = dimension(dim if axis is None else axis, x.ndim)
-    size = x.shape[place] if x.ndim else 1
+    size = x.shape[place_of(x, place, "kthvalue")] if x.ndim else 1
     if not 1 <= k <= size:
         raise RuntimeError(f"kthvalue(): selected number k out of range for dimension {dim}")
-    order = argsort(x, place)
-    indices = contiguous_copy(narrow(order, place, k - 1, 1)) if x.ndim else order
-    return along(KthvalueAlong, x, indices, place, keepdim)
+    return along(KthvalueAlong, x, kth(x, k, place), place, keepdim)
 
 
 def mode(x: Any, dim: int = -1, keepdim: bool = False, *, axis: Any = None) -> ValuesAndIndices:

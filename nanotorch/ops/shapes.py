@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from nanotorch.backend import Array, array_module, dtype as DType
+from nanotorch.backend import Array, dtype as DType
 from nanotorch.ops.broadcasting import Expand
 from nanotorch.ops.casting import contiguous_copy, into
 from nanotorch.ops.regions import embed
@@ -210,9 +210,29 @@ def resolve(shape: Shape, total: int, op: str) -> Shape:
 def viewable(x: Any, shape: Shape) -> bool:
     """Whether x can take the shape without its elements being copied."""
     array = x._array
-    if array.flags.c_contiguous or array.size == 0:
-        return True
-    return bool(array_module(array).may_share_memory(array, array.reshape(shape)))
+    return bool(array.flags.c_contiguous or array.size == 0 or can_be_cut(array, shape))
+
+
+def can_be_cut(array: Array, shape: Shape) -> bool:
+    """Whether the runs of dimensions between which memory has gaps, or turns, are products of
+    dimensions of the shape."""
+    sizes, strides, wanted = list(array.shape), array.strides, list(shape)
+    run, step = 1, array.itemsize  # the elements of a run, and the stride of its last dimension
+    for d in range(array.ndim - 1, -1, -1):
+        if sizes[d] == 1:
+            continue
+        if run == 1:
+            step = strides[d]
+        run *= sizes[d]
+        before = next((e for e in range(d - 1, -1, -1) if sizes[e] != 1), None)
+        if before is not None and strides[before] == run * step:
+            continue
+        while run > 1 and wanted:
+            size = wanted.pop()
+            if run % size:
+                return False
+            run //= size
+    return True
 
 
 def view(x: Any, *shape: Any) -> Any:

@@ -8,12 +8,20 @@ from typing import Any
 from nanotorch.backend import HOST, Array, array_module
 from nanotorch.backend.dtypes import int64
 from nanotorch.backend.halves import widened
-from nanotorch.ops.casting import cast, contiguous_copy, full_of, into
+from nanotorch.backend.order_of_memory import usual
+from nanotorch.ops.casting import cast, full_of, into
 from nanotorch.ops.comparisons import isnan, where
 from nanotorch.ops.elementwise import ceil, clamp, floor, round as round_
 from nanotorch.ops.indexing import Gather, gather, vector
 from nanotorch.ops.pairs import lerp
-from nanotorch.ops.reductions import Extreme, ValuesAndIndices, along, any as any_, argmax
+from nanotorch.ops.reductions import (
+    Extreme,
+    ValuesAndIndices,
+    along,
+    any as any_,
+    argmax,
+    place_of,
+)
 from nanotorch.ops.shapes import UnsafeView, dimension, movedim, narrow, reshape, select
 from nanotorch.ops.sums import sum
 from nanotorch.primitive import Primitive, Traced, apply
@@ -54,6 +62,34 @@ class Argsort(Primitive):
             y = xp.flip(xp.argsort(xp.flip(x, axis=dim), axis=dim, kind="stable"), axis=dim)
             y = x.shape[dim] - 1 - y
         return into(xp, y, out)
+
+
+class Argfirst(Primitive):
+    """y = the indices of the k first of the sorted x along `dim`"""
+
+    @staticmethod
+    def kernel(
+        xp: Any, x: Array, *, k: int, dim: int, descending: bool, out: Array | None = None
+    ) -> Array:
+        if xp is not HOST or not 0 < 4 * k <= x.shape[dim]:
+            y = xp.moveaxis(Argsort.kernel(xp, x, dim=dim, descending=descending), dim, -1)
+            return into(xp, usual(xp, xp.moveaxis(y[..., :k], -1, dim)), out)
+        x = usual(xp, HOST.moveaxis(x, dim, -1))  # only they are sorted, in a tenth of the time
+        places = HOST.argpartition(x, -k if descending else k - 1)
+        places = HOST.sort(places[..., -k:] if descending else places[..., :k])
+        order = Argsort.kernel(xp, HOST.take_along_axis(x, places, -1), descending=descending)
+        y = HOST.take_along_axis(places, order, -1)
+        return into(xp, usual(xp, HOST.moveaxis(y, -1, dim)), out)
+
+
+class Argkth(Primitive):
+    """y = the index of the k-th element of the sorted x along `dim`, which is kept with size 1"""
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, *, k: int, dim: int, out: Array | None = None) -> Array:
+        x = usual(xp, xp.moveaxis(x, dim, -1))
+        y = HOST.argpartition(x, k - 1) if xp is HOST else Argsort.kernel(xp, x)
+        return into(xp, usual(xp, xp.moveaxis(y[..., k - 1 : k], -1, dim)), out)
 
 
 class MedianAlong(Gather):
@@ -121,10 +157,15 @@ def topk(
         raise RuntimeError(
             f"topk: k must be between 0 and the size {size} of dimension {dim}, got {k}"
         )
-    indices = argsort(x, dim, largest)
-    if x.ndim:
-        indices = contiguous_copy(narrow(indices, dim, 0, k))
+    if not x.ndim:
+        return along(TopkAlong, x, argsort(x), dim, True)
+    indices = apply(Argfirst, x, k=k, dim=dim, descending=largest)
     return along(TopkAlong, x, indices, dim, True)
+
+
+def kth(x: Any, k: int, dim: int) -> Any:
+    """The index of the k-th smallest element along `dim`, which is kept with size 1."""
+    return apply(Argkth, x, k=k, dim=dimension(dim, x.ndim)) if x.ndim else argsort(x, dim)
 
 
 def median(
@@ -135,8 +176,8 @@ def median(
     dim, keepdim = dim if axis is None else axis, keepdim or keepdims
     if dim is None:
         return apply(Median, x, dim=None, keepdim=False)
-    size = x.shape[dim] if x.ndim else 1
-    middle = narrow(argsort(x, dim), dim, (size - 1) // 2, 1) if x.ndim else argsort(x, dim)
+    size = x.shape[place_of(x, dim, "median")] if x.ndim else 1
+    middle = kth(x, (size + 1) // 2, dim)
     if x.dtype.is_floating_point and x.ndim:
         broken = isnan(x)
         middle = where(any_(broken, dim, True), argmax(broken, dim, True), middle)

@@ -1,4 +1,4 @@
-"""Moments, norms and distances."""
+"""Moments and norms, and differences of neighbours."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from nanotorch.ops.casting import cast, into, rounded_once, zeros_like
 from nanotorch.ops.comparisons import isnan, where
 from nanotorch.ops.elementwise import abs, clamp, sign
 from nanotorch.ops.joining import broadcast_tensors, cat
-from nanotorch.ops.operand_dtypes import alike, needs_floats
-from nanotorch.ops.shapes import movedim, narrow, reshape, squeeze, unsqueeze
+from nanotorch.ops.shapes import movedim, narrow, reshape, squeeze
 from nanotorch.ops.sums import Dim, axes, count, dims, floating, mean, spread, sum
 from nanotorch.primitive import Primitive, apply
 
@@ -229,16 +228,6 @@ def cosine_similarity(a: Any, b: Any, dim: int = 1, eps: float = 1e-8) -> Any:
     a, b = a / units[0], b / units[1]  # which changes no angle, and no square is too large then
     lengths = [clamp(norm(x, 2, dim, True), min=eps / unit) for x, unit in zip((a, b), units)]
     return squeeze(sum(a * b, dim, True) / (lengths[0] * lengths[1]), dim)
-
-
-def cdist(a: Any, b: Any, p: float = 2.0, compute_mode: str | None = None) -> Any:
-    """The distances (…, m, n), by the p-norm, of the rows of a (…, m, k) from those of b.
-
-    Always from the differences, whatever `compute_mode` says: products would cancel.
-    """
-    needs_floats("cdist", a)
-    alike("cdist", a, b)
-    return norm(unsqueeze(a, -2) - unsqueeze(b, -3), p, -1)
 
 
 def diff(x: Any, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> Any:
