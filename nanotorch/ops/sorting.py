@@ -71,15 +71,12 @@ class Argfirst(Primitive):
     def kernel(
         xp: Any, x: Array, *, k: int, dim: int, descending: bool, out: Array | None = None
     ) -> Array:
-        if xp is not HOST or not 0 < 4 * k <= x.shape[dim]:
-            y = xp.moveaxis(Argsort.kernel(xp, x, dim=dim, descending=descending), dim, -1)
-            return into(xp, usual(xp, xp.moveaxis(y[..., :k], -1, dim)), out)
-        x = usual(xp, HOST.moveaxis(x, dim, -1))  # only they are sorted, in a tenth of the time
-        places = HOST.argpartition(x, -k if descending else k - 1)
-        places = HOST.sort(places[..., -k:] if descending else places[..., :k])
-        order = Argsort.kernel(xp, HOST.take_along_axis(x, places, -1), descending=descending)
-        y = HOST.take_along_axis(places, order, -1)
-        return into(xp, usual(xp, HOST.moveaxis(y, -1, dim)), out)
+        x, y = usual(xp, xp.moveaxis(x, dim, -1)), None
+        if xp is HOST and 0 < 4 * k <= x.shape[-1]:
+            y = first_by_partition(x, k, descending)
+        if y is None:
+            y = Argsort.kernel(xp, x, descending=descending)[..., :k]
+        return into(xp, usual(xp, xp.moveaxis(y, -1, dim)), out)
 
 
 class Argkth(Primitive):
@@ -87,9 +84,31 @@ class Argkth(Primitive):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, k: int, dim: int, out: Array | None = None) -> Array:
-        x = usual(xp, xp.moveaxis(x, dim, -1))
-        y = HOST.argpartition(x, k - 1) if xp is HOST else Argsort.kernel(xp, x)
-        return into(xp, usual(xp, xp.moveaxis(y[..., k - 1 : k], -1, dim)), out)
+        x, y = usual(xp, xp.moveaxis(x, dim, -1)), None
+        if xp is HOST:
+            y = HOST.argpartition(x, k - 1)[..., k - 1 : k]
+            y = y if (equals(x, y) == 1).all() else None
+        if y is None:
+            y = Argsort.kernel(xp, x)[..., k - 1 : k]
+        return into(xp, usual(xp, xp.moveaxis(y, -1, dim)), out)
+
+
+def first_by_partition(x: Array, k: int, descending: bool) -> Array | None:
+    """The indices of the k first of each sorted row: only they are sorted, in a tenth of the time.
+    None where others equal the last of them, so that the order of indices decides."""
+    places = HOST.argpartition(x, -k if descending else k - 1)
+    last = places[..., x.shape[-1] - k :][..., :1] if descending else places[..., k - 1 : k]
+    places = HOST.sort(places[..., -k:] if descending else places[..., :k])
+    values = HOST.take_along_axis(x, places, -1)
+    within = (values == HOST.take_along_axis(x, last, -1)).sum(-1, keepdims=True)
+    if not (equals(x, last) == within).all() or not within.all():
+        return None
+    return HOST.take_along_axis(places, Argsort.kernel(HOST, values, descending=descending), -1)
+
+
+def equals(x: Array, place: Array) -> Array:
+    """How many elements of each row equal that at a place; 0 for NaN."""
+    return HOST.count_nonzero(x == HOST.take_along_axis(x, place, -1), axis=-1, keepdims=True)
 
 
 class MedianAlong(Gather):
