@@ -28,6 +28,7 @@ from nanotorch.backend import (
     result_type,
     to_device,
 )
+from nanotorch.backend.allocator import expect_others_like
 from nanotorch.backend.dtypes import bool_, int64
 from nanotorch.ops.outputs import write
 from nanotorch.ops.shapes import sizes
@@ -62,6 +63,7 @@ def maker(function: Made) -> Made:
 
 def finished(array: Array, requires_grad: bool) -> Tensor:
     """The array as a leaf."""
+    expect_others_like(array)
     out = Tensor._wrap(array)
     if requires_grad:
         out.requires_grad = True

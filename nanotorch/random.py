@@ -15,6 +15,7 @@ from typing import Any, Unpack
 
 from nanotorch import backend, sampling
 from nanotorch.backend import HOST, Array, mersenne
+from nanotorch.backend.allocator import expect_others_like
 from nanotorch.backend.dtypes import int64, uint8
 from nanotorch.creation import maker
 from nanotorch.sampling import (
@@ -316,6 +317,7 @@ def _finish(array: Array, options: Options, place: backend.device) -> Tensor:
     """The Tensor around drawn values, on its device."""
     if place is not backend.CPU or type(array) is not HOST.ndarray:
         array = backend.to_device(array, place)
+    expect_others_like(array)
     tensor = Tensor._wrap(array)
     return tensor.requires_grad_() if options.get("requires_grad") else tensor
 

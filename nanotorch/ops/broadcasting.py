@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nanotorch.backend import HOST, Array, is_sparse, ones
+from nanotorch.backend import HOST, Array, dot, is_sparse, ones
 from nanotorch.backend.order_of_memory import out_of_reduction
 from nanotorch.ops.casting import into
 from nanotorch.primitive import Linear, apply
@@ -42,7 +42,8 @@ def folded(xp: Any, x: Array) -> Array:
     return xp.add.reduce(x.reshape(-1, wide), axis=0).reshape(FOLD, columns)
 
 
-FEW = 1 << 10  # elements: of many more NumPy's own sum is as fast as a product, and finer
+# Elements of all that is added to one number, and of a row: of more NumPy's own sum is finer.
+FEW, LONG = 1 << 10, 1 << 12
 IN_ORDER = 4  # elements that NumPy's sum adds one by one, with PyTorch's bits
 
 
@@ -52,16 +53,29 @@ def row_sums(x: Array, out: Array | None) -> Array:
     return sums if out is None else out  # of no dimensions it is a number
 
 
+def sums_along_rows(x: Array, keepdim: bool, out: Array | None) -> Array:
+    """The sums over the last dimension, likewise: in a tenth of the time where it is short."""
+    n = x.shape[-1]
+    column = None if out is None else out.reshape(-1, 1)
+    y = dot(x.reshape(-1, n), ones(n, x.dtype.char).reshape(n, 1), column)
+    return y.reshape((*x.shape[:-1], 1) if keepdim else x.shape[:-1]) if out is None else out
+
+
 def summed(
     xp: Any, x: Array, *, dim: int | Shape | None = None, keepdim: bool = False,
     out: Array | None = None,
 ) -> Array:  # fmt: skip
     """The sum of x over `dim`, or over all where None; integers and booleans give int64."""
-    if xp is HOST and x.size <= FEW and not keepdim and x.dtype.char in "fd" and not is_sparse(x):
-        if dim is None and x.size > IN_ORDER:
-            return row_sums(x.reshape(-1), out)
-        if x.ndim == 2 and dim in (1, -1) and x.flags.c_contiguous:
-            return row_sums(x, out)
+    if xp is HOST and x.dtype.char in "fd" and not is_sparse(x):
+        few, last = x.size <= FEW and not keepdim, x.ndim - 1
+        if dim is None:
+            if few and x.size > IN_ORDER:
+                return row_sums(x.reshape(-1), out)
+        elif last > 0 and dim in (last, -1) and x.flags.c_contiguous:
+            if few and last == 1:
+                return row_sums(x, out)
+            if x.size and x.shape[-1] <= LONG and (out is None or out.flags.c_contiguous):
+                return sums_along_rows(x, keepdim, out)
     if dim is None and not keepdim and x.dtype.char == "?" and type(x) is HOST.ndarray:
         return into(xp, HOST.int64(HOST.count_nonzero(x)), out)  # in a tenth of the time
     dtype = xp.int64 if x.dtype.kind in "bui" else None

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from nanotorch.backend import Array, dtype as DType
+from nanotorch.backend import Array, dtype as DType, is_sparse
 from nanotorch.ops.broadcasting import Expand
 from nanotorch.ops.casting import contiguous_copy, into
 from nanotorch.ops.regions import embed
@@ -210,7 +210,9 @@ def resolve(shape: Shape, total: int, op: str) -> Shape:
 def viewable(x: Any, shape: Shape) -> bool:
     """Whether x can take the shape without its elements being copied."""
     array = x._array
-    return bool(array.flags.c_contiguous or array.size == 0 or can_be_cut(array, shape))
+    if array.flags.c_contiguous or array.size == 0 or is_sparse(array):  # which refuses by itself
+        return True
+    return can_be_cut(array, shape)
 
 
 def can_be_cut(array: Array, shape: Shape) -> bool:

@@ -9,6 +9,7 @@ from nanotorch.backend import Array
 from nanotorch.backend.dtypes import bool_
 from nanotorch.backend.loading import when_called
 from nanotorch.backend.order_of_memory import out_of_reduction
+from nanotorch.ops.broadcasting import summed
 from nanotorch.ops.casting import cast, into, rounded_once, zeros_like
 from nanotorch.ops.comparisons import isnan, where
 from nanotorch.ops.elementwise import abs, clamp, sign
@@ -45,7 +46,7 @@ class Norm(Primitive):
     ) -> Array:  # fmt: skip
         out = out_of_reduction(xp, x, dim, keepdim, out)
         if p == 2:
-            total = xp.add.reduce(xp.square(x), axis=dim, keepdims=keepdim, out=out)
+            total = summed(xp, xp.square(x), dim=dim, keepdim=keepdim, out=out)
             return xp.sqrt(total, out=out)
         size = xp.absolute(x)
         if p == float("inf"):
@@ -53,7 +54,7 @@ class Norm(Primitive):
         if p == -float("inf"):
             return size.min(axis=dim, keepdims=keepdim, out=out)
         if p == 1:
-            return size.sum(axis=dim, keepdims=keepdim, out=out)
+            return summed(xp, size, dim=dim, keepdim=keepdim, out=out)
         if p == 0:
             return (size != 0).sum(axis=dim, keepdims=keepdim, dtype=x.dtype, out=out)
         total = xp.add.reduce(xp.power(size, p), axis=dim, keepdims=keepdim, out=out)
@@ -90,8 +91,9 @@ class Var(Primitive):
         out: Array | None = None,
     ) -> Array:  # fmt: skip
         n, out = count(x.shape, dim), out_of_reduction(xp, x, dim, keepdim, out)
-        centered = x - xp.add.reduce(x, axis=dim, keepdims=True) / x.dtype.type(builtins.max(n, 1))
-        total = xp.add.reduce(xp.square(centered), axis=dim, keepdims=keepdim, out=out)
+        centered = x - summed(xp, x, dim=dim, keepdim=True) / x.dtype.type(builtins.max(n, 1))
+        squares = xp.square(centered, out=centered if centered.ndim else None)
+        total = summed(xp, squares, dim=dim, keepdim=keepdim, out=out)
         return xp.true_divide(total, x.dtype.type(builtins.max(n - correction, 0)), out=out)
 
 
