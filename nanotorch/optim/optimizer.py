@@ -187,8 +187,7 @@ class Optimizer(Rule, Groups):
         """Drops the gradients of all parameters, or fills them with zeros unless `set_to_none`."""
         for group in self.param_groups:
             for parameter in group["params"]:
-                gradient = parameter._grad
-                if set_to_none or gradient is None:
+                if set_to_none or (gradient := parameter._grad) is None:
                     parameter._grad = None
                     continue
                 if gradient.grad_fn is not None:
