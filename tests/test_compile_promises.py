@@ -1185,3 +1185,14 @@ def test_the_warning_that_a_step_stays_eager_names_the_user_s_line() -> None:
         takes(nt.ones(2), object())
     assert [one.filename for one in warned] == [__file__] * 2
     assert warned[1].lineno == warned[0].lineno + 1
+
+
+@pytest.mark.parametrize("pure", [True, False])
+@pytest.mark.parametrize("step", [lambda x: x * 2, lambda x: (x * 2, x + 1)], ids=["one", "two"])
+def test_what_is_made_in_inference_mode_says_so_in_replays(pure: bool, step: Any) -> None:
+    compiled, x = nt.compile(step, pure=pure), nt.ones(3)
+    for _ in range(3):
+        with nt.inference_mode():
+            found = compiled(x)
+        assert all(y.is_inference() for y in (found if isinstance(found, tuple) else (found,)))
+        assert not any(y.is_inference() for y in nt.atleast_1d(compiled(x)[0], x))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from nanotorch.autograd.grad_mode import modes
 from nanotorch.backend import HOST, Array
 from nanotorch.compile.check import Event
 from nanotorch.compile.cuda_graph import CudaPlan, place_of
@@ -42,6 +43,13 @@ def conditions(recorder: Recorder, constant: Callable[[Any, str], str]) -> list[
     return found or ["True"]
 
 
+def inferred(array: Array) -> Tensor:
+    """A result of a step in `inference_mode`."""
+    y = Tensor._wrap(array)
+    y._inference = True
+    return y
+
+
 class Replay:
     """One recording of a function: when it may be replayed, and how.
 
@@ -56,6 +64,7 @@ class Replay:
 
     def __init__(self, recorder: Recorder, result: Any, inputs: list[Tensor], name: str) -> None:
         arrays: list[Any] = []
+        self.wrap = inferred if modes.inference else Tensor._wrap
         self.on_gpu = recorder.place is not None
         self.rebuild = self._form(result, arrays, inputs)
         if self.on_gpu:
@@ -70,6 +79,7 @@ class Replay:
         source = Source({
             "MISSED": MISSED, "plan": self.plan, "begin": self.plan.begin, "run": self.plan.run,
             "held": self.program.references, "rebuild": self.rebuild, "place_of": place_of,
+            "wrap": self.wrap,
         })  # fmt: skip
         guards = " and ".join(conditions(recorder, source.constant))
         lines = ["try:", f"    return {guards}", "except KeyError: return False"]
@@ -126,7 +136,7 @@ class Replay:
                     return lambda outputs, inputs: inputs[position]
             number = len(arrays)
             arrays.append(value._array)
-            return lambda outputs, inputs: Tensor._wrap(outputs[number])
+            return lambda outputs, inputs: self.wrap(outputs[number])
 
         form = mapped(place, result)
         return lambda outputs, inputs: mapped(lambda part: part(outputs, inputs), form)
