@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from nanotorch import ops, random
 from nanotorch.autograd.grad_mode import in_precision, modes, no_grad
 from nanotorch.backend import (
+    HOST,
     array_module,
+    counting,
     cuda_parts,
     finfo,
     fitting,
@@ -552,6 +554,10 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
             f"one_hot: expected classes from 0 to {num_classes - 1}, "
             f"got {int(numbers.min())} to {int(numbers.max())}"
         )
+    if type(numbers) is HOST.ndarray:
+        hot = HOST.zeros((*numbers.shape, num_classes), numbers.dtype)
+        hot.reshape(numbers.size, num_classes)[counting(numbers.size), numbers.reshape(-1)] = 1
+        return Tensor._wrap(hot)
     with on_device_of(numbers):
         xp = array_module(numbers)
         if not checked and cuda_parts.kernels.available(xp):
