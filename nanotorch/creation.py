@@ -28,8 +28,8 @@ from nanotorch.backend import (
     result_type,
     to_device,
 )
-from nanotorch.backend.allocator import expect_others_like
 from nanotorch.backend.dtypes import bool_, int64
+from nanotorch.backend.loading import when_called
 from nanotorch.ops.outputs import write
 from nanotorch.ops.shapes import sizes
 from nanotorch.tensor import Tensor
@@ -61,9 +61,14 @@ def maker(function: Made) -> Made:
     return make  # type: ignore[return-value]
 
 
+LARGE_BYTES = 1 << 18  # of an array, from which large ones are computed
+keep_freed_memory = when_called("nanotorch.backend.allocator", "keep_freed_memory")
+
+
 def finished(array: Array, requires_grad: bool) -> Tensor:
     """The array as a leaf."""
-    expect_others_like(array)
+    if array.nbytes >= LARGE_BYTES:
+        keep_freed_memory()
     out = Tensor._wrap(array)
     if requires_grad:
         out.requires_grad = True
@@ -130,9 +135,9 @@ def as_array(data: Any, dtype: DType | None = None) -> Array:
     if isinstance(data, numpy.ndarray | numpy.generic):
         return numpy.asarray(data)
     if type(data) is list and set(map(type, data)) == FLOATS:  # in half the time
-        kind = (dtype or get_default_dtype()).numpy
-        if kind.char in "fd":
-            return numpy.array(data, kind)
+        wanted = (dtype or get_default_dtype()).numpy
+        if wanted.char in "fd":
+            return as_dtype(numpy.array(data), wanted)
     if isinstance(data, list | tuple) and data and has_tensor(data):
         data = without_tensors(data)
     try:

@@ -15,9 +15,8 @@ from typing import Any, Unpack
 
 from nanotorch import backend, sampling
 from nanotorch.backend import HOST, Array, mersenne
-from nanotorch.backend.allocator import expect_others_like
 from nanotorch.backend.dtypes import int64, uint8
-from nanotorch.creation import maker
+from nanotorch.creation import finished, maker
 from nanotorch.sampling import (
     Options,
     bernoulli as bernoulli,
@@ -317,9 +316,7 @@ def _finish(array: Array, options: Options, place: backend.device) -> Tensor:
     """The Tensor around drawn values, on its device."""
     if place is not backend.CPU or type(array) is not HOST.ndarray:
         array = backend.to_device(array, place)
-    expect_others_like(array)
-    tensor = Tensor._wrap(array)
-    return tensor.requires_grad_() if options.get("requires_grad") else tensor
+    return finished(array, bool(options.get("requires_grad")))
 
 
 def _shape(name: str, sizes: tuple[Any, ...], size: Size | None) -> tuple[int, ...]:

@@ -6,12 +6,10 @@ import ctypes
 import functools
 import os
 import sys
-from typing import Any
 
 # glibc's names for what mallopt sets.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 256 << 20  # free memory at the end of the heap that is not given back
-LARGE_BYTES = 1 << 18  # of an array, from which on it is worth it
 SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
 
@@ -31,9 +29,3 @@ def keep_freed_memory() -> None:
     if hasattr(library, "gnu_get_libc_version"):
         library.mallopt(MMAP_THRESHOLD, 32 << 20)  # the most that glibc accepts
         library.mallopt(TRIM_THRESHOLD, KEPT_BYTES)
-
-
-def expect_others_like(array: Any) -> None:
-    """`keep_freed_memory`, if what is computed from this new array makes large ones, too."""
-    if array.nbytes >= LARGE_BYTES:
-        keep_freed_memory()

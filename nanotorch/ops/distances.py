@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from nanotorch.backend import HOST, Array
+from nanotorch.backend import Array
 from nanotorch.ops.casting import into
 from nanotorch.ops.comparisons import where
+from nanotorch.ops.keys import on_host
 from nanotorch.ops.linalg import matmul
 from nanotorch.ops.operand_dtypes import alike, needs_floats
 from nanotorch.ops.shapes import transpose, unsqueeze
@@ -76,7 +78,6 @@ def cdist(a: Any, b: Any, p: float = 2.0, compute_mode: str | None = None) -> An
     """
     needs_floats("cdist", a)
     alike("cdist", a, b)
-    array = getattr(a, "_array", a)
-    if p == 2 and type(array) is HOST.ndarray and array.size * b.shape[-2] >= MANY:
+    if p == 2 and on_host(getattr(a, "_array", a)) and math.prod(a.shape) * b.shape[-2] >= MANY:
         return apply(Cdist, a, b)
     return norm(unsqueeze(a, -2) - unsqueeze(b, -3), p, -1)
