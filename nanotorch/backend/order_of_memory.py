@@ -55,18 +55,18 @@ def empty_like(xp: Any, array: Any, kind: Any) -> Any:
     return empty_in_order(xp, array.shape, kind, axes_by_stride(array.shape, array.strides))
 
 
-# For kernels: `out`, or memory in the usual order where an operand lies in another.
+# For kernels, whose `out` decides the order; reductions on a GPU see to it themselves.
 
 
 def out_like(xp: Any, x: Any, out: Any, kind: Any = None) -> Any:
-    """Of a result in the shape of x."""
+    """`out`; without one, where x lies in another order, memory in the usual one and its shape."""
     if out is not None or x.flags.c_contiguous or xp is not numpy:
         return out
     return xp.empty(x.shape, kind or x.dtype)
 
 
 def out_of_reduction(xp: Any, x: Any, dim: Any, keepdim: bool, out: Any, kind: Any = None) -> Any:
-    """Of a reduction of x over `dim`."""
+    """The same for a reduction of x over `dim`."""
     if out is not None or x.flags.c_contiguous or dim is None or xp is not numpy:
         return out
     gone = {d % x.ndim for d in (dim if type(dim) is tuple else (dim,))}
