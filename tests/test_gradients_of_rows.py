@@ -27,6 +27,18 @@ def test_each_reading_of_a_row_adds_to_its_gradient(
     assert table.grad.numpy().tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("often", [1, 3, 40, 400], ids=str)
+@pytest.mark.parametrize("favourite", [0.0, 0.7], ids=["evenly", "one row most of all"])
+def test_rows_that_are_read_many_times_add_in_their_order(often: int, favourite: float) -> None:
+    index = RNG.integers(0, 30, 30 * often)
+    index[RNG.random(index.size) < favourite] = 7
+    g = RNG.standard_normal((index.size, 5)).astype("f")
+    out, expected = np.zeros((30, 5), "f"), np.zeros((30, 5), "f")
+    assert add_rows(out, (index,), g)
+    np.add.at(expected, index, g)
+    assert out.tobytes() == expected.tobytes()
+
+
 @pytest.mark.parametrize(
     ("key", "taken"),
     [

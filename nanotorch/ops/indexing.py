@@ -105,11 +105,14 @@ class IndexAdd(Linear):
         return out
 
 
+ROUND = 16  # rows, from which on it is faster to add them at once
+
+
 def add_rows(out: Array, key: Any, g: Array) -> bool:
     """Adds g to rows of zeros that an array of numbers names; whether the key is such an array.
 
-    The first of each row is written, and only others of the same row are added, in their order: in
-    a seventh of the time where few rows are named twice, with the same bits.
+    The first of each row is written, the second of each that has one is added, and so on, as long
+    as there are ROUND of them: in a seventh of the time of adding one by one, with the same bits.
     """
     index = key[0] if type(key) is tuple and len(key) == 1 else key
     if type(index) is not HOST.ndarray or index.dtype.char not in "lq" or index.size < 16:
@@ -121,11 +124,19 @@ def add_rows(out: Array, key: Any, g: Array) -> bool:
         return False
     order = rows.argsort(kind="stable")
     in_order = rows[order]
-    again = HOST.zeros(order.size, bool)
-    HOST.equal(in_order[1:], in_order[:-1], out=again[1:])
-    first, rest = order[~again], HOST.sort(order[again])
+    new = HOST.ones(order.size, bool)
+    HOST.not_equal(in_order[1:], in_order[:-1], out=new[1:])
+    starts = HOST.flatnonzero(new)
+    counts = HOST.diff(starts, append=order.size)
+    first = order[starts]
     out[rows[first]] = g[first] + out.dtype.type(0)  # which makes -0 the 0 that adding to 0 gives
-    if rest.size:
+    done = 1
+    while (live := starts[counts > done]).size >= ROUND:
+        out[in_order[live]] += g[order[live + done]]
+        done += 1
+    if live.size:
+        rank = counting(order.size) - HOST.repeat(starts, counts)
+        rest = HOST.sort(order[rank >= done])
         add_at(HOST, out, (rows[rest],), g[rest])
     return True
 
