@@ -1,12 +1,13 @@
-"""Times 40 common operations on small float32 tensors beside PyTorch's, and whole eager steps.
+"""Times 40 common operations on small float32 tensors beside PyTorch's, 40 on tensors of 1 MB, and
+whole eager steps.
 
     python scripts/bench_ops.py                    all, sorted by ratio, and their geometric mean
     python scripts/bench_ops.py softmax cat        only those whose names contain one of the words
     python scripts/bench_ops.py --turns 30         more turns, for a busy machine
 
 Each library runs in a process of its own, on one thread; they take turns, and the least time of all
-turns counts. "forward" is within `no_grad`; "recorded" has inputs that require gradients, and only
-where the op has a gradient.
+turns counts. "forward" and "large" are within `no_grad`; "recorded" has inputs that require
+gradients, and only where the op has a gradient.
 """
 
 from __future__ import annotations
@@ -80,7 +81,50 @@ WITHOUT: dict[str, Op] = {
     "zeros(8, 8)": lambda t, v: t.zeros(8, 8),
     "detach": lambda t, v: v.a.detach(),
 }
-PASSES = {"forward": OPS | WITHOUT, "recorded": OPS}
+# On tensors of 1 MB, where kernels decide and not Python.
+LARGE: dict[str, Op] = {
+    "x + y": lambda t, v: v.x + v.y,
+    "exp": lambda t, v: v.x.exp(),
+    "tanh": lambda t, v: v.x.tanh(),
+    "sigmoid": lambda t, v: v.x.sigmoid(),
+    "gelu": lambda t, v: t.nn.functional.gelu(v.x),
+    "silu": lambda t, v: t.nn.functional.silu(v.x),
+    "leaky_relu": lambda t, v: t.nn.functional.leaky_relu(v.x),
+    "where": lambda t, v: t.where(v.mask, v.x, v.y),
+    "x[mask]": lambda t, v: v.x[v.mask],
+    "x[index]": lambda t, v: v.x[v.index],
+    "x[:, index]": lambda t, v: v.x[:, v.index],
+    "gather": lambda t, v: v.x.gather(1, v.places),
+    "scatter_add": lambda t, v: v.x.scatter_add(1, v.places, v.y),
+    "sum": lambda t, v: v.x.sum(),
+    "sum(0)": lambda t, v: v.x.sum(0),
+    "sum(1)": lambda t, v: v.x.sum(1),
+    "mean(-1) of short rows": lambda t, v: v.short.mean(-1),
+    "var(1)": lambda t, v: v.x.var(1),
+    "norm(dim=1)": lambda t, v: v.x.norm(dim=1),
+    "max(1)": lambda t, v: v.x.max(1)[0],
+    "cumsum(1)": lambda t, v: v.x.cumsum(1),
+    "softmax": lambda t, v: v.x.softmax(1),
+    "layer_norm": lambda t, v: t.nn.functional.layer_norm(v.x, (512,)),
+    "cross_entropy": lambda t, v: t.nn.functional.cross_entropy(v.x, v.classes),
+    "sort": lambda t, v: v.x.sort()[0],
+    "topk(5)": lambda t, v: v.x.topk(5)[0],
+    "median(1)": lambda t, v: v.x.median(1)[0],
+    "quantile": lambda t, v: v.x.quantile(0.5, 1),
+    "unique": lambda t, v: v.places.unique(),
+    "one_hot": lambda t, v: t.nn.functional.one_hot(v.classes, 512),
+    "x @ y": lambda t, v: v.x @ v.y,
+    "bmm": lambda t, v: v.batch @ v.batch.transpose(1, 2),
+    "einsum": lambda t, v: t.einsum("bqhd,bkhd->bhqk", v.heads, v.heads),
+    "cdist": lambda t, v: t.cdist(v.points, v.points),
+    "x.T.reshape(-1)": lambda t, v: v.x.t().reshape(-1),
+    "cat": lambda t, v: t.cat([v.x, v.y], 1),
+    "conv2d": lambda t, v: t.nn.functional.conv2d(v.images, v.filters, padding=1),
+    "max_pool2d": lambda t, v: t.nn.functional.max_pool2d(v.images, 2),
+    "randn": lambda t, v: t.randn(512, 512),
+    "gradient of embedding": lambda t, v: v.gradient(t),
+}
+PASSES = {"forward": OPS | WITHOUT, "recorded": OPS, "large": LARGE}
 
 
 class operands:  # noqa: N801 - the letters of the table
@@ -96,6 +140,27 @@ class operands:  # noqa: N801 - the letters of the table
         self.mask, self.number = t.randn(32, 32) > 0, t.tensor(1.5)
         self.index, self.classes = t.arange(8), t.arange(32)
         self.rows = [t.randn(16).requires_grad_(recorded) for _ in range(32)]
+
+
+class large_operands:  # noqa: N801 - the letters of the table
+    """The operands of LARGE: x, y (512, 512), …"""
+
+    def __init__(self, t: Any) -> None:
+        t.manual_seed(0)
+        self.x, self.y = t.randn(512, 512), t.randn(512, 512)
+        self.mask, self.short = self.y > 0, t.randn(20_000, 10)
+        self.index, self.classes = t.randint(0, 512, (1000,)), t.randint(0, 512, (512,))
+        self.places, self.points = t.randint(0, 512, (512, 512)), t.randn(512, 64)
+        self.batch, self.heads = t.randn(32, 64, 128), t.randn(8, 64, 8, 64)
+        self.images, self.filters = t.randn(8, 16, 32, 32), t.randn(32, 16, 3, 3)
+        self.table = t.randn(100, 64).requires_grad_()
+        self.words, self.g = t.randint(0, 100, (8, 512)), t.ones(8, 512, 64)
+
+    def gradient(self, t: Any) -> Any:
+        """Of a table of 100 rows that are read 4,096 times."""
+        with t.enable_grad():
+            y = t.nn.functional.embedding(self.words, self.table)
+        return t.autograd.grad(y, self.table, self.g)
 
 
 def many_tensors(t: Any, make: Any) -> Callable[[], Any]:
@@ -168,7 +233,10 @@ def serve(peer: str) -> None:
         if passes == "job":
             call = JOBS[name](t)
         else:
-            op, values = PASSES[passes][name], operands(t, passes == "recorded")
+            op = PASSES[passes][name]
+            values: Any = operands(t, passes == "recorded")
+            if passes == "large":
+                values = large_operands(t)
             call = lambda: op(t, values)
         for _ in range(3):
             call()
@@ -181,7 +249,7 @@ def serve(peer: str) -> None:
             calls.clear()
             calls[what] = ready(what)
         call, count = calls[what]
-        with t.set_grad_enabled(not what.endswith(", forward")):
+        with t.set_grad_enabled(not what.endswith((", forward", ", large"))):
             start = time.perf_counter()
             for _ in range(count):
                 call()
@@ -212,7 +280,7 @@ def compare(words: list[str], turns: int) -> None:
                 times[peer] = min(times[peer], float(worker.stdout.readline()))  # type: ignore[union-attr]
         return times
 
-    lists = {"forward": PASSES["forward"], "recorded": PASSES["recorded"], "job": JOBS}
+    lists: dict[str, Any] = {**PASSES, "job": JOBS}
     for passes, names in lists.items():
         rows = []
         for name in names:
