@@ -402,6 +402,18 @@ def test_distances_by_products_are_as_exact_as_by_differences(shift: float) -> N
     assert nanotorch.allclose(x.grad.double(), exact.grad, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("value", [numpy.nan, numpy.inf, 3e38, 1e8])
+@pytest.mark.parametrize("row", [0, 7])
+def test_a_row_far_off_leaves_the_distances_of_others_alone(value: float, row: int) -> None:
+    a = numpy.random.default_rng(0).standard_normal((200, 8)).astype("f")
+    expected = numpy.sqrt(((a.astype("d")[:, None] - a.astype("d")) ** 2).sum(-1))
+    a[row, 3] = value
+    y = nanotorch.cdist(nanotorch.tensor(a), nanotorch.tensor(a)).numpy()
+    others = numpy.arange(200) != row
+    numpy.testing.assert_allclose(y[others][:, others], expected[others][:, others], rtol=1e-5)
+    assert not (y[row, others] < 1e7).any()
+
+
 TURNABLE = [case for case in CASES if any(len(spec.shape) > 1 for spec in case.inputs)]
 # Of elementwise ops, where PyTorch writes to new memory.
 IN_THE_ORDER_OF_X = ("renorm", "mvlgamma")

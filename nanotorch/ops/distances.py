@@ -7,13 +7,14 @@ from typing import Any
 
 from nanotorch.backend import Array
 from nanotorch.ops.casting import into
-from nanotorch.ops.comparisons import where
+from nanotorch.ops.comparisons import isfinite, where
 from nanotorch.ops.keys import on_host
 from nanotorch.ops.linalg import matmul
 from nanotorch.ops.operand_dtypes import alike, needs_floats
-from nanotorch.ops.shapes import transpose, unsqueeze
+from nanotorch.ops.pairs import maximum, minimum
+from nanotorch.ops.shapes import narrow, transpose, unsqueeze
 from nanotorch.ops.statistics import norm
-from nanotorch.ops.sums import mean, sum
+from nanotorch.ops.sums import sum
 from nanotorch.primitive import Primitive, apply
 
 MANY = 1 << 16  # differences; fewer are taken one by one
@@ -40,15 +41,13 @@ class Cdist(Primitive):
 
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        middle = b.mean(axis=-2, keepdims=True)  # around which both are small
-        a, b = a - middle, b - middle
-        lengths = xp.square(a).sum(-1)[..., None] + xp.square(b).sum(-1)[..., None, :]
-        y = xp.matmul(a, b.swapaxes(-1, -2))
+        p, q = around_the_middle(a, b)
+        lengths = xp.square(p).sum(-1)[..., None] + xp.square(q).sum(-1)[..., None, :]
+        y = xp.matmul(p, q.swapaxes(-1, -2))
         y = xp.add(xp.multiply(y, -2, out=y), lengths, out=y)
-        close = xp.nonzero(~(y >= lengths * FAR) | xp.isinf(lengths))
+        *batch, i, j = xp.nonzero(~(y >= lengths * FAR) | xp.isinf(lengths))
         y = xp.sqrt(xp.maximum(y, 0, out=y), out=y)
         rows, others = (xp.broadcast_to(x, (*y.shape[:-2], *x.shape[-2:])) for x in (a, b))
-        *batch, i, j = close
         step = max(1, AT_ONCE // max(a.shape[-1], 1))
         for start in range(0, len(i), step):
             at = slice(start, start + step)
@@ -57,16 +56,26 @@ class Cdist(Primitive):
         return into(xp, y, out)
 
 
+def around_the_middle(a: Any, b: Any) -> tuple[Any, Any]:
+    """a and b less one row, so that both are small: the median of three rows of b, for which no
+    single row far off decides, and 0 where that is not finite."""
+    n = b.shape[-2]
+    one, two, three = (narrow(b, -2, row, 1) for row in (0, n // 2, n - 1))
+    middle = maximum(minimum(one, two), minimum(maximum(one, two), three))
+    middle = where(isfinite(middle), middle, 0.0)
+    return a - middle, b - middle
+
+
 def pulled(g: Any, a: Any, b: Any, y: Any) -> Any:
     """The cotangent of a: the sum over b of g (a - b) / y, of which those at distance 0 are 0."""
     share = where(y == 0, 0.0, g / where(y == 0, 1.0, y))
-    middle = mean(b, -2, True)
-    a, b = a - middle, b - middle
+    a, b = around_the_middle(a, b)
     return a * sum(share, -1, True) - matmul(share, b)
 
 
 def pushed(t: Any, a: Any, b: Any, y: Any) -> Any:
     """The tangent of y for t, that of a: (a - b)·t / y."""
+    a, b = around_the_middle(a, b)
     along = unsqueeze(sum(a * t, -1), -1) - matmul(t, transpose(b, -2, -1))
     return where(y == 0, 0.0, along / where(y == 0, 1.0, y))
 
