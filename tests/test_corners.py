@@ -944,6 +944,13 @@ row(
     ],
 )
 row("einsum of a diagonal that is none", lambda t: t.einsum("ee,f->f", t.ones(1, 3), t.ones(2)))
+row(
+    "leaky_relu at infinity",
+    lambda t: [
+        t.nn.functional.leaky_relu(t.tensor([INF, -INF, NAN, -0.0, 1.0, -1.0]), slope)
+        for slope in (0.0, 1e-46, 1e-30, 0.1, 1.0, 2.0, -0.5)
+    ],
+)
 row("ravel", lambda t: [t.ones(4, 6).t().ravel().stride(), t.ones(4)[::2].ravel().stride()])
 row(
     "index_fill_",

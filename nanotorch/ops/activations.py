@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from nanotorch.backend import HOST, Array, clipped, constant, counting, in_pieces, ones
 from nanotorch.backend.order_of_memory import out_like
+from nanotorch.ops.broadcasting import summed
 from nanotorch.ops.casting import into
 from nanotorch.ops.comparisons import selected, where
 from nanotorch.ops.elementwise import Clamp, exp, tanh
@@ -81,6 +82,9 @@ class ReluReverse(Elementwise):
 relu = function(Relu)
 
 
+LEAST_SLOPE = 1e-30  # of which float32 does not make the 0 that infinity times it were NaN
+
+
 class LeakyRelu(Elementwise):
     """y = x where x > 0, else slope * x"""
 
@@ -88,7 +92,7 @@ class LeakyRelu(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, slope: float, out: Array | None = None) -> Array:
-        if 0 < slope <= 1 and x.dtype.kind == "f":  # in a third of the time
+        if LEAST_SLOPE < slope <= 1 and x.dtype.kind == "f":  # in a third of the time
             return xp.maximum(x, x * constant(x, slope), out=out)
         return selected(xp, x > 0, x, x * slope, out)
 
@@ -318,9 +322,7 @@ def largest_along(xp: Any, x: Array, dim: int) -> Array:
 
 def total_along(xp: Any, x: Array, dim: int) -> Array:
     """The sum along a dimension, which is kept with size 1."""
-    if xp is HOST and is_narrow(x, dim):
-        return x.T.copy().sum(axis=0).reshape(-1, 1)
-    return x.sum(axis=dim if x.ndim else None, keepdims=True)
+    return summed(xp, x, dim=dim if x.ndim else None, keepdim=True)
 
 
 def totals(xp: Any, x: Array, dim: int) -> Array:
