@@ -361,11 +361,8 @@ def last_integer(dtype: np.dtype[Any]) -> int:
 
 def _by_stride(array: Array, like: Array) -> Array:
     """`array` with its axes in the order of `like`'s memory."""
-    return (
-        array
-        if like.flags.c_contiguous
-        else array.transpose(axes_by_stride(like.shape, like.strides))
-    )
+    axes = None if like.flags.c_contiguous else axes_by_stride(like.shape, like.strides)
+    return array if axes is None else array.transpose(axes)
 
 
 def _box_muller(unit: Array, mean: float, std: float) -> Array:

@@ -82,4 +82,6 @@ def usual(xp: Any, y: Any) -> Any:
 def channels_are_last(images: Any) -> bool:
     """Whether images (samples, channels, height, width) lie in memory pixel by pixel, which
     PyTorch's layers and `cat` keep so."""
-    return bool(images.ndim == 4 and images.transpose(0, 2, 3, 1).flags.c_contiguous)
+    if images.ndim != 4 or images.flags.c_contiguous:
+        return False
+    return bool(images.transpose(0, 2, 3, 1).flags.c_contiguous)

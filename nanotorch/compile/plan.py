@@ -71,7 +71,7 @@ class Plan(Program):
         self.gradients = [(leaf, self.slot(array)) for leaf, array in record.gradients.items()]
         # Those that somebody sees, and may keep.
         self.seen = [(leaf, s) for leaf, a in leaves.values() if (s := self.slot(a)).owned]
-        arrays = [slot.tensor._array for _, slot in self.seen]  # type: ignore[union-attr]
+        arrays = [s.tensor._array for _, s in self.seen if s.tensor is not None]
         arrays += [a.base for a in arrays if a.base is not None]
         memory = {id(a): self.constant(a, "memory") for a in arrays}.values()
         lines = ["count = 0", *(f"count += references({a})" for a in memory), "return count"]

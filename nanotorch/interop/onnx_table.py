@@ -81,7 +81,7 @@ TABLE |= {
 }
 for _op in ("Clone", "Contiguous", "Alias", "ToDevice"):
     TABLE[_op] = lambda call, x, **attributes: x
-for _op in ("SortAlong", "TopkAlong", "MedianAlong", "KthvalueAlong", "MedianAlong"):
+for _op in ("SortAlong", "TopkAlong", "MedianAlong", "KthvalueAlong"):
     TABLE[_op] = TABLE["Gather"]
 
 

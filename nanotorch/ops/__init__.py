@@ -291,6 +291,7 @@ LATER = {
     for file, names in {
         "cumulative": "cumprod cumsum prod",
         "decompositions": "cholesky_inverse cholesky_solve matrix_exp",
+        "distances": "cdist",
         "gamma": "digamma lgamma mvlgamma polygamma",
         "matrices": "addbmm addmv addr block_diag corrcoef cov kron vdot",
         "normal_distribution": "erfinv",
@@ -307,7 +308,6 @@ LATER = {
         "scattering": "diagonal_scatter index_reduce masked_scatter put scatter_reduce "
         "select_scatter slice_scatter",
         "sorting": "argsort bincount bucketize histc median quantile searchsorted sort topk unique",
-        "distances": "cdist",
         "statistics": "cosine_similarity diff norm std std_mean var var_mean",
         "windows": "unfold",
     }.items()

@@ -12,8 +12,8 @@ from nanotorch.primitive import Multilinear, Primitive, apply
 
 
 def matrix_product(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-    """a @ b; by NumPy's `dot` where it can, which costs less than its matmul: that
-    multiplies the matrices of a stack one by one."""
+    """a @ b; by NumPy's `dot` where it can, which costs less than its matmul: that multiplies the
+    matrices of a stack one by one."""
     if (
         xp is HOST
         and b.ndim == 2
