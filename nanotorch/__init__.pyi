@@ -791,6 +791,14 @@ def cholesky_solve(
     out: Tensor | None = None,
 ) -> Tensor: ...
 def matrix_exp(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def cdist(
+    input: Tensor,
+    b: Tensor,
+    p: builtins.float = 2.0,
+    compute_mode: str | None = None,
+    *,
+    out: Tensor | None = None,
+) -> Tensor: ...
 def digamma(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
 def lgamma(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
 def mvlgamma(input: Tensor, p: builtins.int, *, out: Tensor | None = None) -> Tensor: ...
@@ -1228,14 +1236,6 @@ def unique(
     return_inverse: builtins.bool = False,
     return_counts: builtins.bool = False,
     dim: builtins.int | None = None,
-) -> Tensor: ...
-def cdist(
-    input: Tensor,
-    b: Tensor,
-    p: builtins.float = 2.0,
-    compute_mode: str | None = None,
-    *,
-    out: Tensor | None = None,
 ) -> Tensor: ...
 def cosine_similarity(
     input: Tensor,
