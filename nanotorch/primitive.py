@@ -38,7 +38,7 @@ from nanotorch.backend import (
     on_device_of,
     promote,
 )
-from nanotorch.backend.halves import for_rules, kernel_of, promoted
+from nanotorch.backend.halves import device_rules, for_rules, kernel_of, promoted
 from nanotorch.node import RELEASED as RELEASED, Node, Packed, Traced as Traced
 
 Rule = Callable[..., Any]
@@ -153,10 +153,11 @@ class Primitive(Node):
                 f"{self.name()}: trying to backward through the graph a second time, but what it "
                 "kept for that was freed; pass retain_graph=True to the first backward"
             )
-        rules, arguments, variadic, saved = self.vjp, self.arguments, self.variadic, self.inputs
+        arguments, variadic, saved = self.arguments, self.variadic, self.inputs
+        on_host = tensors or RAW.get(type(g)) is HOST
+        rules = self.vjp if on_host else device_rules(type(self))  # type: ignore[arg-type]
         widen = None if tensors or g.itemsize != 2 else for_rules(g, self.promotes)
-        if widen is not None:
-            g = widen(g)
+        g = widen(g) if widen else g
         cotangents: list[Any] = [None] * len(self.edges)
         for index, edge in enumerate(self.edges):
             if edge is None or (only is not None and edge not in only):
@@ -170,8 +171,7 @@ class Primitive(Node):
                     values.append(self.attributes[key])
                 else:
                     values.append(self.value(kind, key, index, tensors))
-            if widen is not None:
-                values = [widen(value) for value in values]
+            values = [widen(value) for value in values] if widen else values
             cotangents[index] = rules[position](g, *values)  # type: ignore[misc]
         return cotangents
 

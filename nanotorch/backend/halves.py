@@ -19,14 +19,32 @@ HALVES = "eE"  # the letters of float16 and bfloat16
 
 # Kernels that stand in for a primitive's own on a device; NotImplemented is what they leave to it.
 DEVICE_KERNELS: dict[type, Callable[..., Any]] = {}
+# For primitives of a kind that have none: what makes such a kernel, and such rules, of their own.
+DEVICE_KINDS: dict[type, tuple[Callable[..., Any], Callable[..., Any]]] = {}
+
+
+@functools.cache
+def device_kernel(primitive: Any) -> Callable[..., Any] | None:
+    """What stands in for a primitive's kernel on a device."""
+    if primitive in DEVICE_KERNELS:
+        return DEVICE_KERNELS[primitive]
+    made = (DEVICE_KINDS[kind][0] for kind in primitive.__mro__ if kind in DEVICE_KINDS)
+    return next((make(primitive) for make in made), None)
+
+
+@functools.cache
+def device_rules(primitive: Any) -> tuple[Any, ...]:
+    """The rules of a primitive as they run on a device."""
+    made = (DEVICE_KINDS[kind][1] for kind in primitive.__mro__ if kind in DEVICE_KINDS)
+    return next((make(primitive.vjp) for make in made), primitive.vjp)
 
 
 def kernel_for(primitive: Any, xp: Any) -> Callable[..., Array]:
     """What computes a primitive with that array module: its kernel, or the device's."""
     kernel: Callable[..., Array] = primitive.kernel
-    if xp is HOST or primitive not in DEVICE_KERNELS:
+    on_device = None if xp is HOST else device_kernel(primitive)
+    if on_device is None:
         return kernel
-    on_device = DEVICE_KERNELS[primitive]
 
     def either(xp: Any, *inputs: Any, **attributes: Any) -> Array:
         y = on_device(xp, *inputs, **attributes)
@@ -96,9 +114,14 @@ def in_float32(primitive: Any, xp: Any, *inputs: Any, **attributes: Any) -> Arra
         # CuPy's functions of elements compute in float32, and so do the kernels of ours; but
         # bfloat16 with a Python number becomes float32 there.
         y: Any = NotImplemented
-        if primitive in DEVICE_KERNELS:
-            y = DEVICE_KERNELS[primitive](xp, *inputs, **attributes)
-        elif hasattr(primitive, "ufunc") and all(type(x) in RAW for x in inputs):
+        on_device = device_kernel(primitive)
+        if on_device is not None:
+            y = on_device(xp, *inputs, **attributes)
+        if (
+            y is NotImplemented
+            and hasattr(primitive, "ufunc")
+            and all(type(x) in RAW for x in inputs)
+        ):
             y = primitive.kernel(xp, *inputs, **attributes)
         if y is not NotImplemented:
             return y

@@ -49,11 +49,15 @@ def _read(name: str) -> str:
         return file.read()
 
 
+def included(text: str) -> str:
+    """The text with the files that it includes in their places."""
+    return re.sub(_INCLUDED, lambda m: _read(m[1]), text)
+
+
 @functools.cache
 def source(file: str) -> str:
     """The text of a file as it is compiled."""
-    text = _read(f"{file}.cu")
-    return re.sub(_INCLUDED, lambda m: _read(m[1]), text)
+    return included(_read(f"{file}.cu"))
 
 
 def expression(kernel: str, kinds: str) -> str:

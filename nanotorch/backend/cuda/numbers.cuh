@@ -12,8 +12,7 @@ template <> struct Wide<__nv_bfloat16> { typedef float type; };
 
 __device__ __forceinline__ float wide(__half x) { return __half2float(x); }
 __device__ __forceinline__ float wide(__nv_bfloat16 x) { return __bfloat162float(x); }
-__device__ __forceinline__ float wide(float x) { return x; }
-__device__ __forceinline__ double wide(double x) { return x; }
+template <typename T> __device__ __forceinline__ T wide(T x) { return x; }
 
 template <typename T, typename W> __device__ __forceinline__ T narrow(W x) { return (T)x; }
 template <> __device__ __forceinline__ __half narrow<__half, float>(float x) {
