@@ -623,7 +623,7 @@ def test_columns_are_summed_wherever_rows_begin(
         x = numpy.random.default_rng(9).normal(size=math.prod(shape) + start)
         x = x.astype(kind_of(dtype))
         given = on_device(x, xp=xp)[0][start:].reshape(shape)
-        y = fused.leading_sum(xp, given, 1)
+        y = fused.total(xp, given, dim=0)
         close(y.get(), x[start:].reshape(shape).astype("float64").sum(0), dtype)
 
 

@@ -120,6 +120,52 @@ def test_the_sum_of_rows_is_that_of_float64(cuda: str, rows: int, columns: int, 
     assert len(bits) == 1
 
 
+# Shapes, the order of their axes in memory, and the dimensions that are reduced.
+LAYOUTS = {
+    "rows": ((3, 700), (0, 1), 1), "few long rows": ((2, 9000), (0, 1), (1,)),
+    "many short rows": ((5000, 3), (0, 1), 1), "columns": ((9000, 3), (0, 1), 0),
+    "columns of a transposed view": ((3, 9000), (1, 0), 1),
+    "rows of a transposed view": ((700, 3), (1, 0), 0), "the middle": ((3, 900, 5), (0, 1, 2), -2),
+    "all but channels": ((40, 3, 8, 70), (0, 1, 2, 3), (0, 2, 3)),
+    "all but channels, of small images": ((4500, 3, 2, 2), (0, 1, 2, 3), (0, 2, 3)),
+    "channels that lie last": ((40, 3, 8, 7), (0, 2, 3, 1), (0, 2, 3)),
+    "every other": ((6, 20, 5, 30), (0, 1, 2, 3), (1, 3)), "results turned round":
+    ((4, 600, 3), (2, 1, 0), 1), "all": ((90, 101), (1, 0), None), "nothing": ((1, 7), (0, 1), 0),
+}  # fmt: skip
+OF_LAYOUTS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "sum": (nt.sum, numpy.sum), "mean": (nt.mean, numpy.mean), "amax": (nt.amax, numpy.max),
+    "amin": (nt.amin, numpy.min), "norm": (nt.norm, lambda x, axis: (x * x).sum(axis) ** 0.5),
+    "var": (lambda x, dim: nt.var(x, dim, correction=0), numpy.var),
+    "std": (lambda x, dim: nt.std(x, dim, correction=0), numpy.std),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", OF_LAYOUTS)
+def test_reductions_of_any_layout_are_those_of_float64(
+    cuda: str, name: str, layout: str, dtype: str
+) -> None:
+    (shape, order, dim), (function, expected) = LAYOUTS[layout], OF_LAYOUTS[name]
+    x = 1 + numpy.random.default_rng(0).standard_normal([shape[d] for d in order])
+    x = x.astype(dtype)
+    tensor = nt.from_numpy(x).to("cuda").permute(*map(int, numpy.argsort(order)))
+    exact = expected(x.astype("d").transpose(numpy.argsort(order)), axis=dim)
+    with strict_cupy.no_transfers(), strict_cupy.no_synchronization():
+        found, again = function(tensor, dim=dim), function(tensor, dim=dim)
+    limit = {"float16": 2e-3, "float32": 3e-6, "float64": 1e-14}[dtype]
+    numpy.testing.assert_allclose(found.cpu().double().numpy(), exact, limit, limit)
+    assert found.shape == exact.shape and found.is_contiguous()
+    assert found.cpu().numpy().tobytes() == again.cpu().numpy().tobytes()
+
+
+def test_a_dimension_that_is_not_there_is_refused_on_a_gpu_too(cuda: str) -> None:
+    x = nt.ones(600, 3, device="cuda")
+    for function, _ in OF_LAYOUTS.values():
+        with pytest.raises(IndexError):
+            function(x, dim=2)
+
+
 @pytest.mark.parametrize("outputs", [1, 10])
 def test_the_gradient_of_a_bias_is_summed_by_many_blocks(cuda: str, outputs: int) -> None:
     if cuda == "cupy":

@@ -56,7 +56,7 @@ def test_one_reading_has_the_bits_of_kernels_one_by_one(
         "loss": loss_of(xp, z, ts, reduction="mean"),
         "slopes": slopes,
         "gradient": kernel_table.mm(xp, slopes.T, xs),
-        "bias_gradient": fused.leading_sum(xp, slopes, 1) if n > 1 else slopes[0],
+        "bias_gradient": fused.total(xp, slopes, dim=0) if n > 1 else slopes[0],
     }
     exact = x.astype("d") @ (w / k**0.5).astype(dtype)[0].astype("d") + b.astype("d")
     by_hand = (2 * (exact - t[:, 0])) if which else 1 / (1 + numpy.exp(-exact)) - t[:, 0]

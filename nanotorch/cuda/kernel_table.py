@@ -6,10 +6,11 @@ to that. The table joins the package when CuPy is loaded: `LOADED_WITH_CUDA` in 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
-from nanotorch.backend import Array, constant, cuda_parts, is_array
+from nanotorch.backend import Array, cuda_parts, is_array
 from nanotorch.backend.cuda import (
     checks,
     cublas,
@@ -301,25 +302,30 @@ def standardize_reverse(
 
 
 def sum_to(xp: Any, x: Array, *, shape: Any, out: Array | None = None) -> Array:
-    count = x.ndim - len(shape)
-    rest = x.shape[count:] == tuple(shape)
-    return fused.leading_sum(xp, x, count, out) if rest else NotImplemented
-
-
-def sum_over(
-    xp: Any, x: Array, *, dim: Any = None, keepdim: bool = False, out: Array | None = None
-) -> Array:
-    reduced = sums.dims(x.shape, dim)
-    if keepdim or sorted(reduced) != list(range(len(reduced))):
+    extra = x.ndim - len(shape)
+    over = [d for d in range(x.ndim) if d < extra or shape[d - extra] != x.shape[d]]
+    if extra < 0 or any(shape[d - extra] != 1 for d in over if d >= extra):
         return NotImplemented
-    return fused.leading_sum(xp, x, len(reduced), out)
+    return fused.total(xp, x, dim=tuple(over), shape=tuple(shape), out=out)
 
 
-def mean_over(xp: Any, x: Array, *, dim: Any = None, out: Array | None = None, **how: Any) -> Array:
-    y = NotImplemented
-    if x.dtype.char in "fd":  # halves are rounded once, after dividing
-        y = sum_over(xp, x, dim=dim, out=out, **how)
-    return y if y is NotImplemented else xp.true_divide(y, constant(x, x.size // y.size), out=y)
+def sum_over(xp: Any, x: Array, *, dim: Any = None, divisor: int = 1, **how: Any) -> Array:
+    if dim is None and x.itemsize > 2:  # CuPy's own is as fast
+        return NotImplemented
+    return fused.total(xp, x, dim=dim, divisor=divisor, **how)
+
+
+def mean_over(xp: Any, x: Array, *, dim: Any = None, **how: Any) -> Array:
+    return sum_over(xp, x, dim=dim, divisor=sums.count(x.shape, dim), **how)
+
+
+def var(xp: Any, x: Array, *, dim: Any = None, correction: float = 1, **how: Any) -> Array:
+    divisor = max(sums.count(x.shape, dim) - correction, 0)
+    return fused.total(xp, x, dim=dim, divisor=divisor, centered=True, **how)
+
+
+def norm(xp: Any, x: Array, *, p: float = 2, dim: Any = None, **how: Any) -> Array:
+    return fused.total(xp, x, x, dim=dim, result=fused.ROOT, **how) if p == 2 else NotImplemented
 
 
 # Whose functions of CuPy do not write to `out` as NumPy's do: the minimum takes it for a dtype, and
@@ -429,13 +435,22 @@ KERNELS: dict[type, Callable[..., Any]] = {
     broadcasting.SumTo: reduction(broadcasting.SumTo, sum_to),
     sums.Sum: reduction(sums.Sum, sum_over),
     sums.Mean: reduction(sums.Mean, mean_over),
+    statistics.Var: reduction(statistics.Var, var),
+    statistics.Std: reduction(statistics.Std, functools.partial(var, result=fused.ROOT)),
+    statistics.Norm: reduction(statistics.Norm, norm),
+    **{
+        primitive: reduction(primitive, functools.partial(sum_over, result=result))
+        for result, some in (
+            (fused.GREATEST, (reductions.Max, reductions.Amax)),
+            (fused.LEAST, (reductions.Min, reductions.Amin)),
+        )
+        for primitive in some
+    },
     **{
         primitive: reduction(primitive)
         for primitive in (
-            reductions.Max, reductions.Min, reductions.Amax, reductions.Amin, reductions.Argmax,
-            reductions.Argmin, reductions.AllOf, reductions.AnyOf, reductions.LogSumExp,
-            cumulative.Prod, cumulative.Cumsum, cumulative.Cumprod, statistics.Norm,
-            statistics.Var, statistics.Std,
+            reductions.Argmax, reductions.Argmin, reductions.AllOf, reductions.AnyOf,
+            reductions.LogSumExp, cumulative.Prod, cumulative.Cumsum, cumulative.Cumprod,
         )
     },
 }  # fmt: skip
@@ -445,5 +460,5 @@ of_elements = expressions.kernel_of_elements, expressions.rules_of_elements
 DEVICE_KINDS.update(dict.fromkeys((Elementwise, comparisons.Where, casting.Clone), of_elements))
 vars(cuda_parts).update(
     checks=checks, graphs=graphs, indexing=device, kernels=kernels, philox=philox,
-    tables=tables, transfer=transfer,
+    tables=tables, total=fused.total, transfer=transfer,
 )  # fmt: skip

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from nanotorch.backend import HOST, Array, constant, ones
+from nanotorch.backend import HOST, Array, constant, cuda_parts, ones
 from nanotorch.backend.order_of_memory import channels_are_last, out_like
 from nanotorch.ops.broadcasting import sum_to
 from nanotorch.ops.casting import into
@@ -434,7 +434,15 @@ def total(xp: Any, x: Array, dims: tuple[int, ...], out: Array | None) -> Array:
         return y if out is None else into(xp, y, out)
     if x.ndim > 2 and of_channels(xp, x, dims) and math.prod(x.shape[2:]) < LONG:
         return by_channel(xp, "ncs->c", (x,), dims, out)
-    return xp.add.reduce(x, axis=dims, keepdims=True, out=out)
+    y = on_device(xp, x, None, dims, out)
+    return xp.add.reduce(x, axis=dims, keepdims=True, out=out) if y is NotImplemented else y
+
+
+def on_device(xp: Any, a: Array, b: Array | None, dims: tuple[int, ...], out: Array | None) -> Any:
+    """The sum of a, or of a * b, by a kernel of ours; NotImplemented on the CPU."""
+    if xp is HOST:
+        return NotImplemented
+    return cuda_parts.total(xp, a, b, dim=dims, keepdim=True, out=out)
 
 
 def of_rows(a: Array, b: Array, x: Array, dims: tuple[int, ...], out: Array | None) -> Array:
@@ -482,11 +490,12 @@ def total_product(
     rows = as_rows(xp, a, dims)
     if rows is not None:
         return of_rows(rows, as_rows(xp, b, dims), a, dims, out)
-    if dims == (-1,) and a.itemsize > 2:
-        return xp.einsum("...i,...i->...", a, b)[..., None]
     if of_channels(xp, a, dims):
         return by_channel(xp, "nc,nc->c" if a.ndim == 2 else "ncs,ncs->c", (a, b), dims, out)
-    return xp.add.reduce(a * b, axis=dims, keepdims=True, out=out)
+    y = on_device(xp, a, b, dims, out)
+    if y is NotImplemented and dims == (-1,) and a.itemsize > 2:
+        return xp.einsum("...i,...i->...", a, b)[..., None]
+    return xp.add.reduce(a * b, axis=dims, keepdims=True, out=out) if y is NotImplemented else y
 
 
 def inverse_deviation(x: Any, dims: tuple[int, ...], eps: float) -> Any:

@@ -7,15 +7,18 @@ arrays that are not C-contiguous, empty ones; and where the array module compile
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 
 from nanotorch.backend.cuda import checks
 from nanotorch.backend.cuda.kernels import available, launch
 from nanotorch.backend.cuda.tables import NOWHERE
+from nanotorch.backend.order_of_memory import axes_by_stride, usual
 
 Array = Any
 Kernel = Callable[..., Array]
@@ -23,6 +26,7 @@ Kernel = Callable[..., Array]
 REDUCTIONS = {name: numpy.int32(i) for i, name in enumerate(("none", "mean", "sum"))}
 LOSSES = tuple(map(numpy.int32, range(3)))  # as elementwise.cuh counts them
 ZERO, ONE = numpy.int32(0), numpy.int32(1)
+SUM, ROOT, GREATEST, LEAST = map(numpy.int32, range(4))  # as columns.cu counts them
 THREADS = 256
 # Sums over at most so many elements take one block and one launch.
 ONE_BLOCK = 8192
@@ -359,44 +363,100 @@ def layer_norm_weight(
 ) -> Array:  # fmt: skip
     if not (alike(xp, g, x) and are_last(dims, x.ndim) and shape == x.shape[x.ndim - len(dims) :]):
         return NotImplemented
-    y = output(xp, out, shape, x.dtype)
-    add_rows(xp, standardize(xp, x, dims=dims, eps=eps), y, g)
-    return written(xp, y, out)
+    rows = tuple(range(x.ndim - len(shape)))
+    return total(xp, standardize(xp, x, dims=dims, eps=eps), g, dim=rows, shape=shape, out=out)
 
 
 # --- columns --------------------------------------------------------------------------------------
 
 
-def leading_sum(xp: Any, x: Array, count: int, out: Array | None = None) -> Array:
-    """The sum of x over its first `count` dimensions: CuPy's own takes one block where few numbers
-    come out, however many go in."""
-    if not alike(xp, x) or not 0 < count < x.ndim:
+class Reduction(NamedTuple):
+    """How to reduce an array of some shape and strides over some dimensions."""
+
+    axes: list[int]  # of the array, from the longest stride on
+    steps: list[tuple[int, int, int]]  # (outer, rows, n) of each, which reduces neighbouring axes
+    inner: int  # neighbours after the first step that are of one result; 0: it is not so simple
+    few: list[int]  # the sizes of what remains, along these axes
+    back: list[int]  # its axes in their usual order; none where they lie so
+    shapes: tuple[tuple[int, ...], ...]  # of what remains, without the dimensions and with them
+
+
+@functools.lru_cache(maxsize=4096)
+def reduction(shape: tuple[int, ...], strides: tuple[int, ...], dim: Any) -> Reduction | None:
+    """The steps over `dim`; None where CuPy's own reduction is as good."""
+    ndim, axes = len(shape), axes_by_stride(shape, strides)
+    dims = tuple(range(ndim)) if dim is None else dim if type(dim) is tuple else (dim,)
+    gone = {d % ndim for d in dims if -ndim <= d < ndim}
+    if len(gone) < len(dims):
+        return None  # it says what is wrong with them
+    groups = itertools.groupby((a for a in axes if shape[a] > 1), gone.__contains__)
+    runs = [(math.prod(shape[a] for a in run), reduced) for reduced, run in groups]
+    kept = [1 if d in gone else n for d, n in enumerate(shape)]
+    for order in (-1, 1):  # the last axes first; or the first ones, where the last are short
+        left, steps = [n for n, _ in runs], []
+        for i in range(len(runs))[::order]:
+            if runs[i][1]:
+                steps.append((math.prod(left[:i]), left[i], math.prod(left[i + 1 :])))
+                left[i] = 1
+        steps = steps or [(1, 1, math.prod(shape))]
+        if all(outer <= 4096 or rows * n >= 512 for outer, rows, n in steps):
+            around = len(steps) == 2 and runs[0][1] and (order < 0 or len(runs) == 3)
+            inner = 1 if len(steps) == 1 else around * (1 if order < 0 else runs[-1][0])
+            lie = [a for a in axes if kept[a] > 1]
+            back = [] if lie == sorted(lie) else sorted(range(ndim), key=axes.__getitem__)
+            rest = tuple(n for d, n in enumerate(shape) if d not in gone)
+            return Reduction(axes, steps, inner, [kept[a] for a in axes], back, (rest, tuple(kept)))
+    return None
+
+
+def total(
+    xp: Any, x: Array, g: Any = None, *, dim: Any = None, keepdim: bool = False, shape: Any = None,
+    divisor: float = 1, centered: bool = False, result: Any = SUM, out: Array | None = None,
+) -> Array:  # fmt: skip
+    """The sum over `dim` of x, of x * g, or of the squares of x less its mean, over the divisor; or
+    another result of columns.cu. CuPy's takes one block for a number, however many go into it."""
+    if x.dtype.char not in WIDE or not (x.size and x.ndim and available(xp)):
         return NotImplemented
-    y = output(xp, out, x.shape[count:], x.dtype)
-    if y.size > x.size // 2:
+    plan = reduction(x.shape, x.strides, dim)
+    if plan is None or (centered and not plan.inner) or (g is not None and g.dtype != x.dtype):
         return NotImplemented
-    add_rows(xp, x, y)
+    means, given = NOWHERE, [None if a is None else a.transpose(plan.axes) for a in (x, g)]
+    a, b = (NOWHERE if a is None else xp.ascontiguousarray(a) for a in given)
+    if centered:
+        b, means = a, xp.empty(math.prod(plan.few), WIDE[x.dtype.char])
+        add_up(xp, plan, a, means, divisor=x.size // means.size)
+    shape = plan.shapes[keepdim] if shape is None else shape
+    y = output(xp, None if plan.back else out, shape, x.dtype)
+    add_up(xp, plan, a, y, b, means, divisor, result)
+    if plan.back:
+        y = usual(xp, y.reshape(plan.few).transpose(plan.back)).reshape(shape)
     return written(xp, y, out)
 
 
-def add_rows(xp: Any, x: Array, y: Array, g: Any = NOWHERE) -> None:
-    """y := the sum of the rows of x, or of g * x, each as large as y: in one launch, or in two by
-    partial sums."""
-    n, kind = y.size, x.dtype.char
-    if n == 1 and g is NOWHERE and x.dtype == y.dtype:
+def add_up(
+    xp: Any, plan: Reduction, x: Array, y: Array, g: Any = NOWHERE, means: Any = NOWHERE,
+    divisor: float = 1, result: Any = SUM,
+) -> None:  # fmt: skip
+    """y := x, reduced step by step, each in one launch, or in two by partial results."""
+    steps, period, plain = list(plan.steps), math.prod(plan.few), g is NOWHERE and divisor == 1
+    if plain and x.size == steps[0][1] and x.dtype == y.dtype and result == SUM:
         itself(xp, x, x, reduction="sum", out=y)
         return
-    rows, width = x.size // n, min(n, THREADS)
-    portion = max(ONE_BLOCK // 2 // width, -(-rows // 512))  # a function of the sizes alone
-    count, each = -(-rows // portion), 4 if x.itemsize == 2 and width == THREADS else 1
-    target = y if count == 1 else xp.empty((count, n), WIDE[kind])
-    launch(
-        xp, "columns", "column_sums", kind + target.dtype.char, (-(-n // width), count),
-        (THREADS // each,),
-        (x, g, target, *map(numpy.int64, (rows, n, portion)), *map(numpy.int32, (width, each))),
-    )  # fmt: skip
-    if target is not y:
-        add_rows(xp, target, y)
+    while steps:
+        outer, rows, n = steps.pop(0)
+        width = min(n, THREADS)
+        portion = max(ONE_BLOCK // 2 // width, -(-rows * outer // 512))  # of the sizes alone
+        count, each = -(-rows // portion), 4 if x.itemsize == 2 and width == THREADS else 1
+        if count > 1:
+            steps.insert(0, (outer, count, n))
+        target = xp.empty(outer * count * n, WIDE[x.dtype.char]) if steps else y
+        last = (result, divisor) if not steps else (SUM if result == ROOT else result, 1)
+        grid, numbers = (-(-n // width) * outer, count), (rows, n, portion, plan.inner or 1, period)
+        arguments = (x, g, means, target, *map(numpy.int64, numbers), numpy.float64(last[1]))
+        arguments += (*map(numpy.int32, (width, each)), last[0])
+        kinds = x.dtype.char + target.dtype.char
+        launch(xp, "columns", "column_sums", kinds, grid, (THREADS // each,), arguments)
+        x, g, means = target, NOWHERE, NOWHERE
 
 
 # --- one output -----------------------------------------------------------------------------------
