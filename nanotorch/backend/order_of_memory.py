@@ -7,7 +7,10 @@ Source: https://docs.pytorch.org/docs/stable/tensor_attributes.html#torch.memory
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import itertools
+import math
+from typing import Any, NamedTuple
 
 import numpy
 
@@ -53,6 +56,45 @@ def empty_like(xp: Any, array: Any, kind: Any) -> Any:
     if array.flags.c_contiguous:
         return xp.empty(array.shape, kind)
     return empty_in_order(xp, array.shape, kind, axes_by_stride(array.shape, array.strides))
+
+
+class Reduction(NamedTuple):
+    """How a kernel reduces an array that is dense in memory over some of its dimensions."""
+
+    axes: list[int]  # of the array, from the longest stride on
+    steps: list[tuple[int, int, int]]  # (outer, rows, n) of each, which reduces neighbouring axes
+    inner: int  # neighbours after the first step that are of one result; 0: it is not so simple
+    few: list[int]  # the sizes of what remains, along these axes
+    back: list[int]  # its axes in their usual order; none where they lie so
+    shapes: tuple[Shape, Shape]  # of what remains, without the dimensions and with them
+
+
+@functools.lru_cache(maxsize=4096)
+def reduction(shape: Shape, strides: Shape, dim: Any) -> Reduction | None:
+    """The steps over `dim`; None where rows are too many and too short for one block each."""
+    ndim, axes = len(shape), axes_by_stride(shape, strides)
+    dims = tuple(range(ndim)) if dim is None else dim if type(dim) is tuple else (dim,)
+    gone = {d % ndim for d in dims if -ndim <= d < ndim}
+    if len(gone) < len(dims):
+        return None  # others say what is wrong with them
+    groups = itertools.groupby((a for a in axes if shape[a] > 1), gone.__contains__)
+    runs = [(math.prod(shape[a] for a in run), reduced) for reduced, run in groups]
+    kept = [1 if d in gone else n for d, n in enumerate(shape)]
+    for order in (-1, 1):  # the last axes first; or the first ones, where the last are short
+        left, steps = [n for n, _ in runs], []
+        for i in range(len(runs))[::order]:
+            if runs[i][1]:
+                steps.append((math.prod(left[:i]), left[i], math.prod(left[i + 1 :])))
+                left[i] = 1
+        steps = steps or [(1, 1, math.prod(shape))]
+        if all(outer <= 4096 or rows * n >= 512 for outer, rows, n in steps):
+            around = len(steps) == 2 and runs[0][1] and (order < 0 or len(runs) == 3)
+            inner = 1 if len(steps) == 1 else around * (1 if order < 0 else runs[-1][0])
+            lie = [a for a in axes if kept[a] > 1]
+            back = [] if lie == sorted(lie) else sorted(range(ndim), key=axes.__getitem__)
+            rest = tuple(n for d, n in enumerate(shape) if d not in gone)
+            return Reduction(axes, steps, inner, [kept[a] for a in axes], back, (rest, tuple(kept)))
+    return None
 
 
 # For kernels, whose `out` decides the order; reductions on a GPU see to it themselves.

@@ -6,7 +6,6 @@ to that. The table joins the package when CuPy is loaded: `LOADED_WITH_CUDA` in 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -301,32 +300,32 @@ def standardize_reverse(
     return fused.layer_norm_reverse(xp, g, x, None, s, dims=dims, eps=eps, out=out)
 
 
-def sum_to(xp: Any, x: Array, *, shape: Any, out: Array | None = None) -> Array:
-    extra = x.ndim - len(shape)
-    over = [d for d in range(x.ndim) if d < extra or shape[d - extra] != x.shape[d]]
-    if extra < 0 or any(shape[d - extra] != 1 for d in over if d >= extra):
-        return NotImplemented
-    return fused.total(xp, x, dim=tuple(over), shape=tuple(shape), out=out)
+def reduced(
+    xp: Any, x: Array, *, dim: Any = None, shape: Any = None, p: float = 2, correction: Any = None,
+    mean: bool = False, square: bool = False, **how: Any,
+) -> Array:  # fmt: skip
+    if p != 2 or (dim is shape is correction is None and not square and x.itemsize > 2):
+        return NotImplemented  # of all to one number CuPy's own is as fast
+    if shape is not None:
+        sizes = (None,) * (x.ndim - len(shape)) + tuple(shape)
+        dim = tuple(d for d, n in enumerate(sizes) if n != x.shape[d])
+        if len(sizes) != x.ndim or any(sizes[d] not in (None, 1) for d in dim):
+            return NotImplemented
+    count = sums.count(x.shape, dim)
+    divisor = count if mean else 1 if correction is None else max(count - correction, 0)
+    centered, g = correction is not None, x if square else None
+    how |= {"shape": shape, "divisor": divisor, "centered": centered}
+    return fused.total(xp, x, g, dim=dim, **how)
 
 
-def sum_over(xp: Any, x: Array, *, dim: Any = None, divisor: int = 1, **how: Any) -> Array:
-    if dim is None and x.itemsize > 2:  # CuPy's own is as fast
-        return NotImplemented
-    return fused.total(xp, x, dim=dim, divisor=divisor, **how)
-
-
-def mean_over(xp: Any, x: Array, *, dim: Any = None, **how: Any) -> Array:
-    return sum_over(xp, x, dim=dim, divisor=sums.count(x.shape, dim), **how)
-
-
-def var(xp: Any, x: Array, *, dim: Any = None, correction: float = 1, **how: Any) -> Array:
-    divisor = max(sums.count(x.shape, dim) - correction, 0)
-    return fused.total(xp, x, dim=dim, divisor=divisor, centered=True, **how)
-
-
-def norm(xp: Any, x: Array, *, p: float = 2, dim: Any = None, **how: Any) -> Array:
-    return fused.total(xp, x, x, dim=dim, result=fused.ROOT, **how) if p == 2 else NotImplemented
-
+# What `reduced` computes, and with which options.
+REDUCED: dict[Any, dict[str, Any]] = {
+    broadcasting.SumTo: {}, sums.Sum: {}, sums.Mean: {"mean": True}, statistics.Var: {},
+    statistics.Std: {"result": fused.ROOT},
+    statistics.Norm: {"result": fused.ROOT, "square": True},
+    **{which: {"result": fused.GREATEST} for which in (reductions.Max, reductions.Amax)},
+    **{which: {"result": fused.LEAST} for which in (reductions.Min, reductions.Amin)},
+}  # fmt: skip
 
 # Whose functions of CuPy do not write to `out` as NumPy's do: the minimum takes it for a dtype, and
 # running sums come back in another array.
@@ -335,14 +334,14 @@ COPIED = (
 )  # fmt: skip
 
 
-def reduction(primitive: Any, fused_kernel: Any = None) -> Callable[..., Array]:
+def reduction(primitive: Any) -> Callable[..., Array]:
     """The kernel of a reduction whose result is put in the usual order of memory, and copied into
     `out` where CuPy cannot write there: it would give `out` the order of x's, or see COPIED."""
 
     def run(xp: Any, x: Array, *others: Any, out: Array | None = None, **attributes: Any) -> Array:
         y = NotImplemented
-        if fused_kernel is not None:
-            y = fused_kernel(xp, x, *others, out=out, **attributes)
+        if primitive in REDUCED:
+            y = reduced(xp, x, out=out, **attributes, **REDUCED[primitive])
         if y is not NotImplemented or x.itemsize == 2:  # halves go without `out`
             return y
         if not x.flags.c_contiguous or (out is not None and primitive in COPIED):
@@ -432,24 +431,10 @@ KERNELS: dict[type, Callable[..., Any]] = {
     sorting.Bincount: bincount,
     joining.Cat: cat,
     joining.Stack: stack,
-    broadcasting.SumTo: reduction(broadcasting.SumTo, sum_to),
-    sums.Sum: reduction(sums.Sum, sum_over),
-    sums.Mean: reduction(sums.Mean, mean_over),
-    statistics.Var: reduction(statistics.Var, var),
-    statistics.Std: reduction(statistics.Std, functools.partial(var, result=fused.ROOT)),
-    statistics.Norm: reduction(statistics.Norm, norm),
-    **{
-        primitive: reduction(primitive, functools.partial(sum_over, result=result))
-        for result, some in (
-            (fused.GREATEST, (reductions.Max, reductions.Amax)),
-            (fused.LEAST, (reductions.Min, reductions.Amin)),
-        )
-        for primitive in some
-    },
     **{
         primitive: reduction(primitive)
         for primitive in (
-            reductions.Argmax, reductions.Argmin, reductions.AllOf, reductions.AnyOf,
+            *REDUCED, reductions.Argmax, reductions.Argmin, reductions.AllOf, reductions.AnyOf,
             reductions.LogSumExp, cumulative.Prod, cumulative.Cumsum, cumulative.Cumprod,
         )
     },

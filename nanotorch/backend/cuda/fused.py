@@ -7,18 +7,16 @@ arrays that are not C-contiguous, empty ones; and where the array module compile
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy
 
 from nanotorch.backend.cuda import checks
 from nanotorch.backend.cuda.kernels import available, launch
 from nanotorch.backend.cuda.tables import NOWHERE
-from nanotorch.backend.order_of_memory import axes_by_stride, usual
+from nanotorch.backend.order_of_memory import Reduction, reduction, usual
 
 Array = Any
 Kernel = Callable[..., Array]
@@ -370,54 +368,15 @@ def layer_norm_weight(
 # --- columns --------------------------------------------------------------------------------------
 
 
-class Reduction(NamedTuple):
-    """How to reduce an array of some shape and strides over some dimensions."""
-
-    axes: list[int]  # of the array, from the longest stride on
-    steps: list[tuple[int, int, int]]  # (outer, rows, n) of each, which reduces neighbouring axes
-    inner: int  # neighbours after the first step that are of one result; 0: it is not so simple
-    few: list[int]  # the sizes of what remains, along these axes
-    back: list[int]  # its axes in their usual order; none where they lie so
-    shapes: tuple[tuple[int, ...], ...]  # of what remains, without the dimensions and with them
-
-
-@functools.lru_cache(maxsize=4096)
-def reduction(shape: tuple[int, ...], strides: tuple[int, ...], dim: Any) -> Reduction | None:
-    """The steps over `dim`; None where CuPy's own reduction is as good."""
-    ndim, axes = len(shape), axes_by_stride(shape, strides)
-    dims = tuple(range(ndim)) if dim is None else dim if type(dim) is tuple else (dim,)
-    gone = {d % ndim for d in dims if -ndim <= d < ndim}
-    if len(gone) < len(dims):
-        return None  # it says what is wrong with them
-    groups = itertools.groupby((a for a in axes if shape[a] > 1), gone.__contains__)
-    runs = [(math.prod(shape[a] for a in run), reduced) for reduced, run in groups]
-    kept = [1 if d in gone else n for d, n in enumerate(shape)]
-    for order in (-1, 1):  # the last axes first; or the first ones, where the last are short
-        left, steps = [n for n, _ in runs], []
-        for i in range(len(runs))[::order]:
-            if runs[i][1]:
-                steps.append((math.prod(left[:i]), left[i], math.prod(left[i + 1 :])))
-                left[i] = 1
-        steps = steps or [(1, 1, math.prod(shape))]
-        if all(outer <= 4096 or rows * n >= 512 for outer, rows, n in steps):
-            around = len(steps) == 2 and runs[0][1] and (order < 0 or len(runs) == 3)
-            inner = 1 if len(steps) == 1 else around * (1 if order < 0 else runs[-1][0])
-            lie = [a for a in axes if kept[a] > 1]
-            back = [] if lie == sorted(lie) else sorted(range(ndim), key=axes.__getitem__)
-            rest = tuple(n for d, n in enumerate(shape) if d not in gone)
-            return Reduction(axes, steps, inner, [kept[a] for a in axes], back, (rest, tuple(kept)))
-    return None
-
-
 def total(
     xp: Any, x: Array, g: Any = None, *, dim: Any = None, keepdim: bool = False, shape: Any = None,
     divisor: float = 1, centered: bool = False, result: Any = SUM, out: Array | None = None,
 ) -> Array:  # fmt: skip
     """The sum over `dim` of x, of x * g, or of the squares of x less its mean, over the divisor; or
     another result of columns.cu. CuPy's takes one block for a number, however many go into it."""
-    if x.dtype.char not in WIDE or not (x.size and x.ndim and available(xp)):
-        return NotImplemented
-    plan = reduction(x.shape, x.strides, dim)
+    plan = None
+    if x.dtype.char in WIDE and x.size and x.ndim and available(xp):
+        plan = reduction(x.shape, x.strides, dim)
     if plan is None or (centered and not plan.inner) or (g is not None and g.dtype != x.dtype):
         return NotImplemented
     means, given = NOWHERE, [None if a is None else a.transpose(plan.axes) for a in (x, g)]
@@ -447,10 +406,9 @@ def add_up(
         width = min(n, THREADS)
         portion = max(ONE_BLOCK // 2 // width, -(-rows * outer // 512))  # of the sizes alone
         count, each = -(-rows // portion), 4 if x.itemsize == 2 and width == THREADS else 1
-        if count > 1:
-            steps.insert(0, (outer, count, n))
+        steps[:0] = [(outer, count, n)] if count > 1 else []
         target = xp.empty(outer * count * n, WIDE[x.dtype.char]) if steps else y
-        last = (result, divisor) if not steps else (SUM if result == ROOT else result, 1)
+        last = (SUM if result == ROOT else result, 1) if steps else (result, divisor)
         grid, numbers = (-(-n // width) * outer, count), (rows, n, portion, plan.inner or 1, period)
         arguments = (x, g, means, target, *map(numpy.int64, numbers), numpy.float64(last[1]))
         arguments += (*map(numpy.int32, (width, each)), last[0])
