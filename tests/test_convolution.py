@@ -118,6 +118,17 @@ def test_pooling_is_pytorchs(size: int, options: dict[str, Any], ceil_mode: bool
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize("size", [64, 65, (8, 8), (9, 16)], ids=str)
+def test_pooling_of_large_windows_side_by_side_is_pytorchs(size: Any) -> None:
+    dims = 2 if isinstance(size, tuple) else 1
+    shape = tuple(2 * n for n in (size if dims == 2 else (size,)))
+    for name in ("avg_pool", "max_pool", "adaptive_avg_pool", "adaptive_max_pool"):
+        options = {"output_size": 2} if "adaptive" in name else {"kernel_size": size}
+        compare(f"{name}{dims}d", [(3, 2, *shape)], options)
+        compare(f"{name}{dims}d", [(2, *shape)], options)
+
+
+@pytest.mark.torch
 @pytest.mark.parametrize("size", [1, (3, 5), (4, 7), (None, 2)], ids=str)
 def test_adaptive_pooling_is_pytorchs(size: Any) -> None:
     compare("adaptive_avg_pool2d", [(3, 2, 9, 10)], {"output_size": size})

@@ -8,11 +8,14 @@ from typing import Any
 
 from nanotorch import ops
 from nanotorch.backend import HOST, Array
+from nanotorch.backend.halves import kernel_of
 from nanotorch.creation import tensor
 from nanotorch.nn.fused import Recomputed
 from nanotorch.nn.module import Module
 from nanotorch.nn.windows import Shape, Windows, each
 from nanotorch.ops.casting import into
+from nanotorch.ops.reductions import Amax
+from nanotorch.ops.sums import Sum
 from nanotorch.primitive import Linear, Primitive, apply
 from nanotorch.tensor import Tensor
 
@@ -26,6 +29,8 @@ class MaxPool(Recomputed):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, windows: Windows, out: Array | None = None) -> Array:
+        if apart := tiles(windows, x.shape[2:]):
+            return of_tiles(xp, Amax, x, apart, out)
         counts = windows.counts(x.shape[2:])
         padded = surrounded(xp, x, windows)
         keys = windows.places(counts)
@@ -46,6 +51,10 @@ class MaxPoolReverse(Primitive):
     def kernel(
         xp: Any, g: Array, x: Array, y: Array, *, windows: Windows, out: Array | None = None
     ) -> Array:
+        if tiled := tiles(windows, x.shape[2:]):
+            chosen = by_window(x, tiled).argmax(-1)[..., None]
+            shares = (xp.arange(math.prod(tiled[1::2])) == chosen) * g[..., None]
+            return into(xp, from_windows(shares, tiled, x.shape), out)
         counts, spatial = windows.counts(x.shape[2:]), x.shape[2:]
         padded = surrounded(xp, x, windows)
         total: Array = out if padded is x else None
@@ -60,7 +69,8 @@ class MaxPoolReverse(Primitive):
             if apart:  # no element is in two windows
                 xp.multiply(g, first, out=total[key])
             else:
-                total[key] += g * first
+                part = total[key]  # in place alone: CuPy's `total[key] +=` writes once more
+                part += g * first
         return total if padded is x else into(xp, total[windows.inside(spatial)], out)
 
 
@@ -118,11 +128,14 @@ class AveragePool(Linear):
         xp: Any, x: Array, *, windows: Windows, divisors: tuple[Any, ...], out: Array | None = None
     ) -> Array:
         counts = windows.counts(x.shape[2:])
-        padded = surrounded(xp, x, windows, 0)
-        y = xp.zeros((*x.shape[:2], *counts), x.dtype) if out is None else out
-        y[...] = 0
-        for key in windows.places(counts):
-            y += padded[key]
+        if apart := tiles(windows, x.shape[2:]):
+            y = of_tiles(xp, Sum, x, apart, out)
+        else:
+            padded = surrounded(xp, x, windows, 0)
+            first, *others = windows.places(counts)
+            y = padded[first].copy() if out is None else into(xp, padded[first], out)
+            for key in others:
+                y += padded[key]
         if y.dtype.kind in "iu":  # rounded towards 0
             y[...] = xp.trunc(y / divisor(xp, divisors, y.dtype))
         else:
@@ -142,10 +155,51 @@ class AveragePoolReverse(Linear):
         out: Array | None = None,
     ) -> Array:  # fmt: skip
         shares = g / divisor(xp, divisors, g.dtype)
+        if apart := tiles(windows, shape):
+            few = [1 if d % 2 else n for d, n in enumerate(apart)]
+            wide = xp.broadcast_to(shares.reshape(*g.shape[:2], *few), (*g.shape[:2], *apart))
+            return into(xp, wide.reshape(*g.shape[:2], *shape), out)
         total = xp.zeros((*g.shape[:2], *windows.padded(shape)), g.dtype)
         for key in windows.places(tuple(g.shape[2:])):
-            total[key] += shares
+            part = total[key]
+            part += shares
         return into(xp, total[windows.inside(shape)], out)
+
+
+MANY = 64  # elements of a window, from which on it is summed at once
+
+
+def tiles(windows: Windows, shape: Shape) -> Shape:
+    """The shape (count, size, …) in which all windows lie side by side, where they are large and
+    share nothing; else ()."""
+    size = windows.size
+    if math.prod(size) < MANY or size != windows.stride or any(map(any, windows.padding)):
+        return ()
+    if any(n % k for n, k in zip(shape, size, strict=True)) or set(windows.dilation) != {1}:
+        return ()
+    return tuple(part for n, k in zip(shape, size, strict=True) for part in (n // k, k))
+
+
+def of_tiles(xp: Any, reduction: Any, x: Array, apart: Shape, out: Array | None) -> Array:
+    """The reduction of each window."""
+    dims = tuple(range(3, 2 + len(apart), 2))
+    seen = x.reshape(*x.shape[:2], *apart)
+    return kernel_of(reduction, xp, x)(xp, seen, dim=dims, keepdim=False, out=out)
+
+
+def by_window(x: Array, apart: Shape) -> Array:
+    """x as (N, C, *counts, elements of a window)."""
+    order = (*range(2, 2 + len(apart), 2), *range(3, 2 + len(apart), 2))
+    turned = x.reshape(*x.shape[:2], *apart).transpose(0, 1, *order)
+    return turned.reshape(*x.shape[:2], *apart[::2], math.prod(apart[1::2]))
+
+
+def from_windows(y: Array, apart: Shape, shape: Shape) -> Array:
+    """What `by_window` made of an array of this shape."""
+    half = len(apart) // 2
+    order = (part for n in range(half) for part in (2 + n, 2 + half + n))
+    seen = y.reshape(*shape[:2], *apart[::2], *apart[1::2]).transpose(0, 1, *order)
+    return seen.reshape(shape)
 
 
 def surrounded(xp: Any, x: Array, windows: Windows, value: float = -math.inf) -> Array:

@@ -46,7 +46,8 @@ class Fold(Linear):
         y = xp.empty(shape, x.dtype) if out is None else out
         y.fill(0)
         for place, key in places(dim, size, step, x.shape[dim]):
-            y[key] += x[..., place]
+            part = y[key]
+            part += x[..., place]
         return y
 
 
