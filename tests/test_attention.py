@@ -77,6 +77,24 @@ def same(ours: Any, theirs: Any, tolerance: float = 1e-12) -> None:
     assert nt.allclose(ours.detach(), there, rtol=0, atol=tolerance, equal_nan=True)
 
 
+@pytest.mark.parametrize("name", ATTENTION)
+def test_attention_on_a_gpu_is_that_of_the_cpu(cuda: str, name: str) -> None:
+    shapes, options, mask = ATTENTION[name]
+    nt.manual_seed(0)
+    inputs = [nt.randn(*shape, dtype=nt.float64) for shape in shapes]
+    shown = None if mask is None else mask()
+    results = []
+    for device in ("cpu", "cuda"):
+        given = [x.to(device).detach().requires_grad_() for x in inputs]
+        there = None if shown is None else shown.detach().to(device)
+        y = attention(*given, attn_mask=there, **options)
+        (y * y.detach().cos()).sum().backward()
+        results.append([y.detach(), *(x.grad for x in given)])
+    for host, device in zip(*results, strict=True):
+        assert device is not None and device.device.type == "cuda"
+        assert nt.allclose(device.cpu(), host, rtol=0, atol=1e-12, equal_nan=True)
+
+
 def walk_back(y: Any, module: Any) -> None:
     """Backward from a sum with weights that are the same for all libraries."""
     weights = nt.arange(y.numel()).reshape(y.shape).sin().to(nt.float64).numpy()

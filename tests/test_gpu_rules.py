@@ -210,6 +210,16 @@ def test_the_look_alike_counts_the_launch_of_a_sum_into_out(look_alike: Any) -> 
     assert look_alike.counts.launches == 3
 
 
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_is_held_by_a_graph(cuda: str, causal: bool) -> None:
+    x = nt.randn(2, 3, 70, 8, device="cuda")
+
+    def step(x: nt.Tensor) -> nt.Tensor:
+        return nn.functional.scaled_dot_product_attention(x, x, x, is_causal=causal)
+
+    numpy.testing.assert_array_equal(captured(step, x)(x).cpu().numpy(), step(x).cpu().numpy())
+
+
 # --- numbers --------------------------------------------------------------------------------------
 
 

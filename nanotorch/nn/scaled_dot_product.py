@@ -15,11 +15,14 @@ from typing import Any, NamedTuple
 from nanotorch import ops
 from nanotorch.backend import HOST, Array
 from nanotorch.backend.dtypes import bool_, float32, int64
+from nanotorch.backend.halves import kernel_of
 from nanotorch.backend.threads import get_num_threads, one_blas_thread
 from nanotorch.backend.workers import side_by_side
 from nanotorch.creation import empty
 from nanotorch.nn import functional as F
 from nanotorch.nn.fused import Fused, push
+from nanotorch.ops.activations import Softmax, SoftmaxReverse
+from nanotorch.ops.linalg import Bmm
 from nanotorch.primitive import Primitive, apply
 from nanotorch.tensor import Tensor
 
@@ -84,8 +87,9 @@ class Attention(Fused):
             weights, into = block.weights, y[block.queries]
             if block.noise is not None:
                 weights *= block.noise
-            xp.matmul(weights, value[block.keys], out=into)
-            into /= repeated(xp, block.total, value.shape[3])
+            product(xp, weights, value[block.keys], into)
+            if block.total is not None:
+                into /= repeated(xp, block.total, value.shape[3])
 
         for_blocks(work, xp, query, key, None, mask, seed, causal, scale, dropout)
         return out
@@ -134,21 +138,26 @@ class AttentionReverse(Primitive):
 
         def work(block: Block, values: Any) -> None:
             queries, keys, weights, total, chances, memory = block
-            slope = g[queries] / repeated(xp, total, value.shape[3])
+            slope = g[queries]
+            if total is not None:
+                slope = slope / repeated(xp, total, value.shape[3])
             if of_value is not None:
                 kept = weights if chances is None else weights * chances
                 add_product(xp, kept.swapaxes(-1, -2), slope, of_value, block)
             if of_query is None and of_key is None:
                 return
-            slope *= scale
+            slope = xp.multiply(slope, scale, out=None if total is None else slope)
             rate = memory.reshape(weights.shape)
-            xp.matmul(slope, values[..., : keys[2].stop], out=rate)
+            product(xp, slope, values[..., : keys[2].stop], rate)
             if chances is not None:
                 rate *= chances
-            rate -= row_sums(xp, slope * y[queries])
-            rate *= weights
+            if total is None:
+                rate = kernel_of(SoftmaxReverse, xp, rate)(xp, rate, weights, dim=-1)
+            else:
+                rate -= row_sums(xp, slope * y[queries])
+                rate *= weights
             if of_query is not None:
-                xp.matmul(rate, key[keys], out=of_query[queries])
+                product(xp, rate, key[keys], of_query[queries])
             if of_key is not None:
                 add_product(xp, rate.swapaxes(-1, -2), query[queries], of_key, block)
 
@@ -160,9 +169,10 @@ def add_product(xp: Any, a: Array, b: Array, totals: Array, block: Block) -> Non
     """Adds a @ b to the totals of the block's keys; the first block of rows begins them."""
     keys = block.keys
     if block.queries[2].start:
-        totals[keys] += xp.matmul(a, b)
+        place = totals[keys]
+        place += product(xp, a, b)
         return
-    xp.matmul(a, b, out=totals[keys])
+    product(xp, a, b, totals[keys])
     totals[(*keys[:2], slice(keys[2].stop, None))] = 0
 
 
@@ -195,7 +205,7 @@ class Block(NamedTuple):
     queries: tuple[slice, ...]
     keys: tuple[slice, ...]
     weights: Array  # exp(scores), or exp(scores - the greatest of the row)
-    total: Array  # their sum over the keys
+    total: Array | None  # their sum over the keys; None where they are divided by it
     noise: Array | None
     memory: Array  # of as many numbers, for reverse
 
@@ -209,8 +219,8 @@ def for_blocks(
     (number, heads, length, _), columns = query.shape, key.shape[2]
     room = (HOST_BYTES if xp is HOST else DEVICE_BYTES) // query.dtype.itemsize
     rows = max(FEWEST_ROWS, room // max(columns, 1))
-    if causal and columns > CAUSAL_ROWS:
-        rows = min(rows, CAUSAL_ROWS)
+    if causal and columns > CAUSAL_ROWS:  # a GPU needs few launches more than few weights
+        rows = min(rows, CAUSAL_ROWS if xp is HOST else max(CAUSAL_ROWS, -(-length // 4)))
     rows = even(length, rows)
     pairs = max(1, room // max(rows * columns, 1))
     heads_at_once = even(heads, pairs)
@@ -229,11 +239,12 @@ def for_blocks(
             draw = None
             if seed is not None:  # on the CPU alone: a GPU's dropout draws its own
                 draw = HOST.random.Generator(HOST.random.SFC64([*seed.view("u8"), place]))
-            scaled = key[groups[place]].swapaxes(-1, -2).copy("C")
-            scaled *= scale
-            values = None
-            if value is not None:
-                values = value[groups[place]].swapaxes(-1, -2).copy("C")
+            scaled = key[groups[place]].swapaxes(-1, -2)
+            values = None if value is None else value[groups[place]].swapaxes(-1, -2)
+            if xp is HOST:
+                scaled = scaled.copy("C")
+                values = None if values is None else values.copy("C")
+            scaled = xp.multiply(scaled, scale, out=scaled if xp is HOST else None)
             for r in slices(length, rows):
                 queries = (*groups[place], r)
                 weights = block(xp, query, scaled, mask, draw, queries, memory, triangle, dropout)
@@ -263,14 +274,15 @@ def block(
     scores = memory[0].reshape(shape)
 
     def compute() -> None:
-        xp.matmul(x, scaled[..., :limit], out=scores)
+        product(xp, x, scaled[..., :limit], scores)
         if mask is not None:
             places = zip((n, h, r, slice(limit)), mask.shape, strict=True)
             shown = mask[tuple(s if size > 1 else slice(None) for s, size in places)]
             added = hidden_by(xp, ~shown, scores.dtype) if shown.dtype.kind == "b" else shown
             xp.add(scores, added, out=scores)
         if triangle is not None and r.start < limit:
-            scores[..., r.start :] += triangle[: shape[2], : limit - r.start]
+            place = scores[..., r.start :]
+            place += triangle[: shape[2], : limit - r.start]
 
     def sums(less: Any) -> Array:
         if less is not None:
@@ -281,6 +293,9 @@ def block(
     # GPU the host would wait for the answer.
     compute()
     total = None
+    if xp is not HOST and mask is None and limit:
+        kernel_of(Softmax, xp, scores)(xp, scores, dim=-1, out=scores)
+        return Block(queries, (n, h, slice(limit)), scores, None, None, memory[-1])
     if xp is HOST:
         total = sums(None)
         if total.size and not (total.min() > 1 / LARGEST and total.max() < LARGEST):
@@ -300,7 +315,12 @@ def block(
 
 def row_sums(xp: Any, x: Array) -> Array:
     """The sums over the last dimension, kept with size 1; BLAS adds short rows much faster."""
-    return xp.matmul(x, xp.ones((x.shape[-1], 1), x.dtype))
+    return product(xp, x, xp.ones((x.shape[-1], 1), x.dtype))
+
+
+def product(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
+    """a @ b; on a GPU by cuBLAS itself, which a graph can hold."""
+    return xp.matmul(a, b, out=out) if xp is HOST else kernel_of(Bmm, xp, a)(xp, a, b, out=out)
 
 
 def repeated(xp: Any, x: Array, times: int) -> Array:

@@ -334,7 +334,11 @@ def matmul(
     if y.dtype == a.dtype and apart:
         # Vectors give a number, which is a matrix of one element wherever it lies.
         place = _Matrices(y.data.ptr, 0, 1, 0) if row and column else _matrices(y, missing, batch)
-    if place is None or (batch and not place.step and math.prod(batch) > 1):
+    if place is not None and math.prod(batch) > 1:
+        inner, outer = (m, n) if place.flag else (n, m)
+        if place.step < (place.leading * (outer - 1) + inner) * a.itemsize:
+            place = None  # the same memory for all, or one matrix between the rows of another
+    if place is None:
         fresh = matmul(xp, a, b)
         if accumulate:
             xp.add(y, fresh, out=y)
