@@ -286,6 +286,26 @@ def test_numbers_are_given_and_not_written(values: Any, device: ModuleType) -> N
                 numpy.testing.assert_array_equal(call().cpu().numpy(), (x.cpu() * value).numpy())
 
 
+NUMBER_FIRST: dict[str, Callable[[Any], Any]] = {
+    "where": lambda x: nt.where(x > 1, 0.5, x),
+    "xlogy": lambda x: nt.xlogy(0.5, x),
+    "xlog1py": lambda x: nt.special.xlog1py(0.5, x),
+    "rsub": lambda x: 2 - x,
+    "pow": lambda x: 2**x,
+    "fmax": lambda x: nt.fmax(x, x.new_tensor(1.5)),
+}
+
+
+@pytest.mark.parametrize("dtype", [nt.float32, nt.float64])
+@pytest.mark.parametrize("name", NUMBER_FIRST)
+def test_a_number_decides_no_dtype(name: str, dtype: Any, device: ModuleType) -> None:
+    x = nt.tensor([0.5, 1.0, 2.5], dtype=dtype)
+    y, launches = launched_by(lambda: NUMBER_FIRST[name](x), device)
+    assert launches
+    assert y.dtype is dtype
+    assert nt.allclose(y.cpu(), NUMBER_FIRST[name](x.cpu()))
+
+
 def test_a_function_with_ever_new_numbers_in_its_text_goes_to_cupy(device: ModuleType) -> None:
     x = nt.rand(4)
 

@@ -32,13 +32,13 @@ MOST = 2**31  # elements, where operands are broadcast
 # The C text of NumPy's functions. Of floats alone:
 FLOATS = {
     **{name: f"{name}({{0}})" for name in (
-        "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "sin", "cos", "tan",
+        "exp", "expm1", "log", "log2", "log10", "log1p", "sqrt", "sin", "cos", "tan",
         "sinh", "cosh", "tanh", "floor", "ceil", "trunc", "rint",
     )},
     **{f"arc{name}": f"a{name}({{0}})" for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")},
     "arctan2": "atan2({0}, {1})", "copysign": "copysign({0}, {1})", "hypot": "hypot({0}, {1})",
     "fmod": "fmod({0}, {1})", "fmax": "fmax({0}, {1})", "fmin": "fmin({0}, {1})",
-    "power": "pow({0}, {1})", "true_divide": "{0} / {1}",
+    "power": "pow({0}, {1})", "exp2": "pow(({kind})2, {0})", "true_divide": "{0} / {1}",
     "reciprocal": "1 / {0}", "isnan": "{0} != {0}", "isfinite": "{0} - {0} == 0",
     "isinf": "{0} == {0} && {0} - {0} != 0", "sign": "{0} != {0} ? {0} : ({0} > 0) - ({0} < 0)",
 }  # fmt: skip
@@ -154,7 +154,7 @@ def operation(name: str) -> Callable[..., Expression]:
         if kinds is not None and loop[0].kind not in kinds:
             raise TypeError(f"{name} of {loop[0]}")
         own = "!{0}" if name == "invert" and result.kind == "b" else text
-        y = Expression(result, own.format(*map(said, operands, loop)))
+        y = Expression(result, own.format(*map(said, operands, loop), kind=C_TYPES[loop[0].char]))
         return y if out is None else out.become(y)
 
     return run
@@ -180,10 +180,7 @@ class Functions:
         return made
 
     def where(self, condition: Any, a: Any, b: Any) -> Expression:
-        known = [kind_of(x) for x in (a, b)]
-        weak = {int: 0, float: 0.0}
-        kind = HOST.result_type(*(weak.get(k, k) for k in known))
-        test = said(condition, HOST.dtype(bool))
+        kind, test = self.result_type(a, b), said(condition, HOST.dtype(bool))
         return Expression(kind, f"{test} ? {said(a, kind)} : {said(b, kind)}")
 
     def clip(self, x: Any, low: Any, high: Any, out: Any = None) -> Expression:
@@ -205,7 +202,8 @@ class Functions:
         out.become(Expression(out.dtype, said(y, out.dtype)))
 
     def result_type(self, *operands: Any) -> Any:
-        return HOST.result_type(*map(kind_of, operands))
+        weak: dict[Any, Any] = {int: 0, float: 0.0}
+        return HOST.result_type(*(weak.get(kind, kind) for kind in map(kind_of, operands)))
 
 
 FUNCTIONS = Functions()
