@@ -166,6 +166,37 @@ def test_a_dimension_that_is_not_there_is_refused_on_a_gpu_too(cuda: str) -> Non
             function(x, dim=2)
 
 
+PAIRS = (((70, 33), (65, 33)), ((3, 40, 100), (40, 100)), ((2, 1, 50, 64), (5, 40, 64)))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("shapes", PAIRS, ids=str)
+def test_distances_on_a_gpu_are_those_of_differences(cuda: str, shapes: Any, dtype: str) -> None:
+    rng = numpy.random.default_rng(0)
+    a, b = ((3 + rng.standard_normal(shape)).astype(dtype) for shape in shapes)
+    b[..., 7, :] = a.reshape(-1, a.shape[-1])[0]
+    x, z = (nt.from_numpy(array).to("cuda").requires_grad_() for array in (a, b))
+    with strict_cupy.no_transfers(), strict_cupy.no_synchronization():
+        y = nt.cdist(x, z)
+    apart = a.astype("d")[..., None, :] - b.astype("d")[..., None, :, :]
+    exact = (apart**2).sum(-1) ** 0.5
+    limit = {"float16": 2e-3, "float32": 3e-6, "float64": 1e-13}[dtype]
+    numpy.testing.assert_allclose(y.detach().cpu().double().numpy(), exact, limit, limit)
+    assert (y.detach().cpu().numpy() == 0).sum() == (exact == 0).sum() > 0
+    y.sum().backward()
+    slopes = apart / numpy.where(exact == 0, numpy.inf, exact)[..., None]
+    for given, slope, axis in ((x, slopes, -2), (z, -slopes, -3)):
+        slope = slope.sum(axis)
+        extra = tuple(range(slope.ndim - given.ndim))
+        slope = slope.sum(extra)
+        ones = tuple(d for d in range(given.ndim) if given.shape[d] == 1)
+        slope = slope.sum(ones, keepdims=True) if ones else slope
+        assert given.grad is not None
+        numpy.testing.assert_allclose(
+            given.grad.cpu().double().numpy(), slope, 0, 20 * limit * numpy.abs(slope).max()
+        )
+
+
 @pytest.mark.parametrize("outputs", [1, 10])
 def test_the_gradient_of_a_bias_is_summed_by_many_blocks(cuda: str, outputs: int) -> None:
     if cuda == "cupy":

@@ -34,6 +34,7 @@ from nanotorch.ops import (
     comparisons,
     contraction,
     cumulative,
+    distances,
     indexing,
     joining,
     linalg,
@@ -291,13 +292,10 @@ def cross_entropy_reverse(
     return fused.class_slope(xp, g, x, terms, target, weight, ignore_index, reduction, x.shape, out)
 
 
-def standardize_reverse(
-    xp: Any, g: Array, x: Array, s: Array, *, dims: tuple[int, ...], eps: float,
-    out: Array | None = None,
-) -> Array:  # fmt: skip
+def standardize_reverse(xp: Any, g: Array, x: Array, s: Array, **how: Any) -> Array:
     if not fused.alike(xp, x, s):
         return NotImplemented
-    return fused.layer_norm_reverse(xp, g, x, None, s, dims=dims, eps=eps, out=out)
+    return fused.layer_norm_reverse(xp, g, x, None, s, **how)
 
 
 def reduced(
@@ -382,55 +380,40 @@ def stack(xp: Any, *inputs: Array, dim: int, out: Array | None = None) -> Array:
 
 KERNELS: dict[type, Callable[..., Any]] = {
     casting.ToCopy: fused.cast,
-    activations.Sigmoid: fused.sigmoid,
-    activations.SigmoidReverse: fused.sigmoid_reverse,
-    activations.Relu: fused.relu,
-    activations.ReluReverse: fused.relu_reverse,
-    activations.Silu: fused.silu,
-    activations.SiluReverse: fused.silu_reverse,
-    activations.Gelu: fused.gelu,
-    activations.GeluReverse: fused.gelu_reverse,
-    activations.Softmax: fused.softmax,
-    activations.SoftmaxReverse: fused.softmax_reverse,
+    activations.Sigmoid: fused.sigmoid, activations.SigmoidReverse: fused.sigmoid_reverse,
+    activations.Relu: fused.relu, activations.ReluReverse: fused.relu_reverse,
+    activations.Silu: fused.silu, activations.SiluReverse: fused.silu_reverse,
+    activations.Gelu: fused.gelu, activations.GeluReverse: fused.gelu_reverse,
+    activations.Softmax: fused.softmax, activations.SoftmaxReverse: fused.softmax_reverse,
     activations.LogSoftmax: fused.log_softmax,
     activations.LogSoftmaxReverse: fused.log_softmax_reverse,
     binary_losses.BinaryCrossEntropyWithLogits: fused.bce_with_logits,
     binary_losses.BinaryCrossEntropyWithLogitsReverse: fused.bce_with_logits_reverse,
-    losses.MseLoss: fused.mse,
-    losses.MseLossReverse: fused.mse_reverse,
-    class_losses.CrossEntropyTerms: cross_entropy_terms,
-    class_losses.CrossEntropy: cross_entropy,
+    losses.MseLoss: fused.mse, losses.MseLossReverse: fused.mse_reverse,
+    class_losses.CrossEntropyTerms: cross_entropy_terms, class_losses.CrossEntropy: cross_entropy,
     class_losses.CrossEntropyReverse: cross_entropy_reverse,
-    losses.NllLoss: nll,
-    losses.NllLossReverse: nll_reverse,
+    losses.NllLoss: nll, losses.NllLossReverse: nll_reverse,
     normalization.Standardize: fused.standardize,
     normalization.StandardizeReverse: standardize_reverse,
     normalization.LayerNorm: fused.layer_norm,
     normalization.LayerNormReverse: fused.layer_norm_reverse,
     normalization.LayerNormWeight: fused.layer_norm_weight,
-    **dict.fromkeys(
-        (linalg.Dot, linalg.Mv, linalg.Bmm, linalg.BatchedMatMul), cublas.matmul
-    ),
-    products.Mm: mm,
-    products.LinearLayer: linear,
+    **dict.fromkeys((linalg.Dot, linalg.Mv, linalg.Bmm, linalg.BatchedMatMul), cublas.matmul),
+    distances.Cdist: fused.distances,
+    products.Mm: mm, products.LinearLayer: linear,
     linalg.EinSum: einsum,
-    indexing.Index: read,
-    indexing.IndexAdd: add_at_key,
-    indexing.IndexPut: put,
+    indexing.Index: read, indexing.IndexAdd: add_at_key, indexing.IndexPut: put,
     **dict.fromkeys(
         (indexing.Gather, reductions.MaxAlong, reductions.MinAlong, sorting.SortAlong,
          sorting.TopkAlong, sorting.MedianAlong),
         gather,
     ),
-    indexing.GatherReverse: gather_reverse,
-    indexing.Scatter: scatter,
-    indexing.ScatterMultiply: scatter_multiply,
-    indexing.SlicesAt: slices_at,
+    indexing.GatherReverse: gather_reverse, indexing.Scatter: scatter,
+    indexing.ScatterMultiply: scatter_multiply, indexing.SlicesAt: slices_at,
     scattering.ScatterReduce: scatter_reduce,
     shapes.Diagonal: diagonal,
     sorting.Bincount: bincount,
-    joining.Cat: cat,
-    joining.Stack: stack,
+    joining.Cat: cat, joining.Stack: stack,
     **{
         primitive: reduction(primitive)
         for primitive in (

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nanotorch.backend import Array
+from nanotorch.backend import Array, array_module, cuda_parts
 from nanotorch.ops.casting import into
-from nanotorch.ops.comparisons import isfinite, where
 from nanotorch.ops.keys import on_host
 from nanotorch.ops.linalg import matmul
 from nanotorch.ops.operand_dtypes import alike, needs_floats
-from nanotorch.ops.pairs import maximum, minimum
 from nanotorch.ops.shapes import narrow, transpose, unsqueeze
 from nanotorch.ops.statistics import norm
 from nanotorch.ops.sums import sum
-from nanotorch.primitive import Primitive, apply
+from nanotorch.primitive import Elementwise, Primitive, apply
 
 MANY = 1 << 16  # differences; fewer are taken one by one
 AT_ONCE = 1 << 20  # of those that products would not be exact enough for
@@ -27,12 +25,13 @@ class Cdist(Primitive):
     """y = the Euclidean distances (…, m, n) of the rows of a (…, m, k) from those of b (…, n, k)
 
     By products, |a|² - 2 a·b + |b|², in a hundredth of the time and memory that the differences of
-    all pairs would take. Of pairs that are close, where these cancel, by their differences.
+    all pairs would take. Of pairs that are close, where these cancel, by their differences. On a
+    GPU, whose kernel keeps no differences, of all by these.
     """
 
     vjp = (
-        lambda g, a, b, y: pulled(g, a, b, y),
-        lambda g, a, b, y: pulled(transpose(g, -2, -1), b, a, transpose(y, -2, -1)),
+        lambda g, a, b, y: pulled(over(g, y), a, b),
+        lambda g, a, b, y: pulled(transpose(over(g, y), -2, -1), b, a),
     )
     jvp = (
         lambda t, a, b, y: pushed(t, a, b, y),
@@ -61,14 +60,43 @@ def around_the_middle(a: Any, b: Any) -> tuple[Any, Any]:
     single row far off decides, and 0 where that is not finite."""
     n = b.shape[-2]
     one, two, three = (narrow(b, -2, row, 1) for row in (0, n // 2, n - 1))
-    middle = maximum(minimum(one, two), minimum(maximum(one, two), three))
-    middle = where(isfinite(middle), middle, 0.0)
+    middle = apply(Middle, one, two, three)
     return a - middle, b - middle
 
 
-def pulled(g: Any, a: Any, b: Any, y: Any) -> Any:
-    """The cotangent of a: the sum over b of g (a - b) / y, of which those at distance 0 are 0."""
-    share = where(y == 0, 0.0, g / where(y == 0, 1.0, y))
+class Middle(Elementwise):
+    """y = the median of three numbers, or 0 where that is not finite
+
+    Without a slope: what is less the middle on both sides does not depend on it.
+    """
+
+    vjp = (None, None, None)
+
+    @staticmethod
+    def kernel(xp: Any, a: Array, b: Array, c: Array, out: Array | None = None) -> Array:
+        y = xp.maximum(xp.minimum(a, b), xp.minimum(xp.maximum(a, b), c))
+        return into(xp, xp.where(xp.isfinite(y), y, y.dtype.type(0)), out)
+
+
+class Over(Elementwise):
+    """y = a / b, and 0 where b is 0"""
+
+    vjp = (lambda g, b: over(g, b), lambda g, b, y: -over(g * y, b))
+
+    @staticmethod
+    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
+        zero, one = b.dtype.type(0), b.dtype.type(1)
+        return into(xp, xp.where(b == 0, zero, a / xp.where(b == 0, one, b)), out)
+
+
+def over(a: Any, b: Any) -> Any:
+    """a / b, and 0 where b is 0."""
+    return apply(Over, a, b)
+
+
+def pulled(share: Any, a: Any, b: Any) -> Any:
+    """The cotangent of a: the sum over b of share (a - b), the share being g / y, or 0 at distance
+    0."""
     a, b = around_the_middle(a, b)
     return a * sum(share, -1, True) - matmul(share, b)
 
@@ -77,7 +105,13 @@ def pushed(t: Any, a: Any, b: Any, y: Any) -> Any:
     """The tangent of y for t, that of a: (a - b)·t / y."""
     a, b = around_the_middle(a, b)
     along = unsqueeze(sum(a * t, -1), -1) - matmul(t, transpose(b, -2, -1))
-    return where(y == 0, 0.0, along / where(y == 0, 1.0, y))
+    return over(along, y)
+
+
+def takes(array: Any) -> bool:
+    """Whether `Cdist` computes at once what is of this array: on a GPU by a kernel of ours, since
+    its own would wait."""
+    return on_host(array) or cuda_parts.kernels.available(array_module(array))
 
 
 def cdist(a: Any, b: Any, p: float = 2.0, compute_mode: str | None = None) -> Any:
@@ -87,6 +121,6 @@ def cdist(a: Any, b: Any, p: float = 2.0, compute_mode: str | None = None) -> An
     """
     needs_floats("cdist", a)
     alike("cdist", a, b)
-    if p == 2 and on_host(getattr(a, "_array", a)) and math.prod(a.shape) * b.shape[-2] >= MANY:
+    if p == 2 and math.prod(a.shape) * b.shape[-2] >= MANY and takes(getattr(a, "_array", a)):
         return apply(Cdist, a, b)
     return norm(unsqueeze(a, -2) - unsqueeze(b, -3), p, -1)

@@ -16,6 +16,7 @@ import numpy
 from nanotorch.backend.cuda import checks
 from nanotorch.backend.cuda.kernels import available, launch
 from nanotorch.backend.cuda.tables import NOWHERE
+from nanotorch.backend.devices import broadcast_shapes
 from nanotorch.backend.order_of_memory import Reduction, reduction, usual
 
 Array = Any
@@ -415,6 +416,18 @@ def add_up(
         kinds = x.dtype.char + target.dtype.char
         launch(xp, "columns", "column_sums", kinds, grid, (THREADS // each,), arguments)
         x, g, means = target, NOWHERE, NOWHERE
+
+
+def distances(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
+    if a.dtype != b.dtype or a.dtype.char not in WIDE or not (a.size and b.size and available(xp)):
+        return NotImplemented
+    batch, (m, k), n = broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2:], b.shape[-2]
+    given = (xp.ascontiguousarray(xp.broadcast_to(x, (*batch, *x.shape[-2:]))) for x in (a, b))
+    y = output(xp, out, (*batch, m, n), a.dtype)
+    blocks = -(-m // 32) * -(-n // 32) * math.prod(batch)
+    arguments = (*given, y, *map(numpy.int64, (m, n, k)))
+    launch(xp, "distances", "distances", a.dtype.char, (blocks,), (THREADS,), arguments)
+    return written(xp, y, out)
 
 
 # --- one output -----------------------------------------------------------------------------------
