@@ -104,7 +104,7 @@ def launched_by(call: Callable[[], Any], module: ModuleType) -> tuple[Any, int]:
 # What is left to CuPy, by the functions that it asks for.
 LEFT = {
     *("left_shift", "right_shift", "heaviside", "nextafter"),
-    *("logaddexp", "logaddexp2", "signbit", "nan_to_num", "round", "frexp", "floor_divide"),
+    *("signbit", "nan_to_num", "round", "frexp", "floor_divide"),
 }
 
 

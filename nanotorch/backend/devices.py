@@ -220,7 +220,7 @@ def on_device(place: device) -> contextlib.AbstractContextManager[Any]:
 
 def on_device_of(array: Any) -> contextlib.AbstractContextManager[Any]:
     """The context to compute with an array in: its device is the current one."""
-    if _cuda_module is None or MODULES.get(type(array), HOST) is HOST:
+    if _gpus < 2 or MODULES.get(type(array), HOST) is HOST:  # of one GPU there is no other
         return HERE
     return on_device(device("cuda", array.device.id))
 

@@ -10,6 +10,7 @@ computed in float32, within 1.5 units in the last place, by polynomials of least
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from nanotorch.backend import HOST, Array, clipped, constant, constants, in_pieces
@@ -145,6 +146,17 @@ def with_sign_of(xp: Any, size: Array, x: Array) -> Array:
     kind = xp.dtype(f"i{x.itemsize}")
     sign = xp.bitwise_and(x.view(kind), kind.type(xp.iinfo(kind).min))
     return xp.bitwise_or(sign, size.view(kind), out=sign).view(x.dtype)
+
+
+def in_float64(xp: Any, function: Callable[[Array], Array], x: Array, out: Array | None) -> Array:
+    """function(x), a function of elements that computes in float64, rounded to x's dtype."""
+
+    def piece(x: Array, out: Array | None) -> Array:
+        with HOST.errstate(all="ignore"):
+            y = function(x.astype(xp.float64))
+        return into(xp, y.astype(x.dtype), out)
+
+    return in_pieces(piece, (x,), out)
 
 
 def polynomial(xp: Any, x: Array, coefficients: tuple[float, ...]) -> Array:

@@ -14,8 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nanotorch.backend import HOST, Array
-from nanotorch.ops.casting import into
-from nanotorch.ops.error_function import polynomial
+from nanotorch.ops.error_function import in_float64, polynomial
 from nanotorch.primitive import Elementwise, apply, function
 
 # log Γ(x) / ((x - 1) (x - 2)) on [1.5, 2.5], in 2 x - 4: through the Chebyshev points, computed
@@ -55,13 +54,14 @@ class Lgamma(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        with HOST.errstate(all="ignore"):
-            z = x.astype(xp.float64)
-            y = log_gamma(xp, xp.where(z < 0, 1 - z, z))
-            sine = xp.absolute(xp.sin(math.pi * (z - xp.rint(z))))
-            y = xp.where(z < 0, xp.log(math.pi / sine) - y, y)
-            y = xp.where(xp.isinf(z), xp.inf, y)
-        return into(xp, y.astype(x.dtype), out)
+        def logarithm(z: Array) -> Array:
+            y = log_gamma(xp, xp.where(z < 0, 1 - z, z), x.itemsize < 8)
+            if xp is not HOST or (z < 0).any():
+                sine = xp.absolute(xp.sin(math.pi * (z - xp.rint(z))))
+                y = xp.where(z < 0, xp.log(math.pi / sine) - y, y)
+            return xp.where(xp.isinf(z), xp.inf, y)
+
+        return in_float64(xp, logarithm, x, out)
 
 
 lgamma = function(Lgamma)
@@ -75,13 +75,13 @@ class Digamma(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        with HOST.errstate(all="ignore"):
-            z = x.astype(xp.float64)
+        def slope(z: Array) -> Array:
             whole = z == xp.rint(z)
             y = positive_digamma(xp, xp.where(z < 0, 1 - z, z))
             reflected = y - math.pi / xp.tan(math.pi * (z - xp.rint(z)))
-            y = xp.where(z < 0, xp.where(whole, xp.nan, reflected), y)
-        return into(xp, y.astype(x.dtype), out)
+            return xp.where(z < 0, xp.where(whole, xp.nan, reflected), y)
+
+        return in_float64(xp, slope, x, out)
 
 
 digamma: Callable[[Any], Any] = function(Digamma)
@@ -95,34 +95,35 @@ class Polygamma(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, n: int, out: Array | None = None) -> Array:
-        with HOST.errstate(all="ignore"):
-            z = x.astype(xp.float64)
+        def derivative(z: Array) -> Array:
             sign = (-1) ** (n + 1) * math.factorial(n)
             y = sign * hurwitz_zeta(xp, n + 1, xp.where(z < 0, 1 - z, z))
             cotangent = 1 / xp.tan(math.pi * (z - xp.rint(z)))
             reflected = (-1) ** n * y - cotangent_slope(xp, n, cotangent)
             y = xp.where(z < 0, reflected, y)
-            y = xp.where((z <= 0) & (z == xp.rint(z)), sign * xp.inf, y)
-        return into(xp, y.astype(x.dtype), out)
+            return xp.where((z <= 0) & (z == xp.rint(z)), sign * xp.inf, y)
+
+        return in_float64(xp, derivative, x, out)
 
 
 # --- for arguments of at least 0, in float64 ------------------------------------------------------
 
 
-def log_gamma(xp: Any, x: Array) -> Array:
-    """log Γ(x)."""
-    down = xp.clip(xp.floor(x - 1.5), 0, LARGE)  # Γ(x) = (x - 1) … (x - down) Γ(x - down)
+def log_gamma(xp: Any, x: Array, short: bool) -> Array:
+    """log Γ(x); with an error below 1e-9 if `short`."""
+    large, terms = (4.0, LOG_GAMMA[:16]) if short else (LARGE, LOG_GAMMA)
+    down = xp.clip(xp.floor(x - 1.5), 0, large)  # Γ(x) = (x - 1) … (x - down) Γ(x - down)
     near = xp.where(x < 0.5, x, xp.where(x < 1.5, x - 1, x - down - 2))  # less 2, exactly
     factor = xp.where(x < 0.5, x * (x + 1), xp.where(x < 1.5, x, 1))
-    for step in range(1, int(LARGE)):
+    for step in range(1, int(large)):
         factor = factor * xp.where(step <= down, x - step, 1)
-    y = (near + 1) * near * polynomial(xp, 2 * near, LOG_GAMMA)
+    y = (near + 1) * near * polynomial(xp, 2 * near, terms)
     y = y + xp.where(x < 1.5, -1, 1) * xp.log(factor)
-    far = xp.maximum(x, LARGE)
+    far = xp.maximum(x, large)
     square = 1 / (far * far)
-    terms = tuple(b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI[:8], 1))
-    tail = math.log(2 * math.pi) / 2 + polynomial(xp, square, terms) / far
-    return xp.where(x < LARGE, y, ((far - 0.5) * xp.log(far) - far) + tail)
+    series = tuple(b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI[:8], 1))
+    tail = math.log(2 * math.pi) / 2 + polynomial(xp, square, series) / far
+    return xp.where(x < large, y, ((far - 0.5) * xp.log(far) - far) + tail)
 
 
 def positive_digamma(xp: Any, x: Array) -> Array:

@@ -1,8 +1,10 @@
 """The inverse of the error function, and what else the normal distribution needs.
 
-erfinv is found by Newton's method from Winitzki's estimate (A handy approximation for the error
-function and its inverse, 2008): on erf in the middle, on log erfc in the tails. The error is a few
-units in the last place; float32 is computed in float64.
+erfinv z is z times a polynomial in w = -log(1 - z * z) in the middle, sqrt(w) times one in sqrt(w)
+in the tails, through the Chebyshev points, computed with 40 digits. Their relative error is below
+2e-9. That is enough for float32, which is computed in float64; float64 takes one step of Newton's
+method from there, on erf in the middle, on log erfc in the tails. The error is a few units in the
+last place.
 """
 
 from __future__ import annotations
@@ -14,8 +16,34 @@ from nanotorch.backend import HOST, Array
 from nanotorch.ops.casting import into
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import exp, log
-from nanotorch.ops.error_function import CENTER, FAR, HIGH, LOW, erf_parts, erfc, polynomial
+from nanotorch.ops.error_function import (
+    CENTER,
+    FAR,
+    HIGH,
+    LOW,
+    erf_parts,
+    erfc,
+    in_float64,
+    polynomial,
+)
 from nanotorch.primitive import Elementwise, Rule, function
+
+# erfinv z / z for w in [0, 6.25], and erfinv z / sqrt(w) for sqrt(w) in [2.5, 28], in
+# (sqrt(w) - 2) / (sqrt(w) + 2): of variables that are mapped to [-1, 1].
+INNER = (
+    1.6536545626831027, 0.7504943076479739, -0.05892256867466323, -0.022604096452118517,
+    0.017808404971782328, -0.004140180720663968, -0.001272020629382619, 0.001242690309156122,
+    -0.00026338021033992225, -0.00013508115498416358, 9.204976639988137e-05,
+    1.5787972260420077e-06, -1.0903443438510941e-05,
+)  # fmt: skip
+OUTER = (
+    0.9756661103161661, 0.03385569726103834, -0.011153212300348015, -0.001046934944273228,
+    0.001083470888119218, -0.000546180699761683, 0.0001202850802172351, -3.26977188998924e-05,
+    5.0336558134173516e-05, -3.551738497149675e-05, -6.483123024851236e-05,
+    6.081532479330134e-05, 1.1101337983768447e-05, -1.7743602348082243e-05,
+)  # fmt: skip
+ROOTS = (2.5, 28.0)
+PLACES = tuple((root - 2) / (root + 2) for root in ROOTS)
 
 
 class Erfinv(Elementwise):
@@ -26,10 +54,11 @@ class Erfinv(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        with HOST.errstate(all="ignore"):
-            size = xp.absolute(x.astype(xp.float64))
-            y = xp.copysign(inverse_erfc(xp, 1 - size, size), x)
-        return into(xp, y.astype(x.dtype), out)
+        def inverse(z: Array) -> Array:
+            size = xp.absolute(z)
+            return xp.copysign(inverse_erfc(xp, 1 - size, size, x.itemsize < 8), z)
+
+        return in_float64(xp, inverse, x, out)
 
 
 erfinv = function(Erfinv)
@@ -44,12 +73,12 @@ class Ndtri(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        with HOST.errstate(all="ignore"):
-            p = x.astype(xp.float64)
+        def inverse(p: Array) -> Array:
             tail = 2 * xp.minimum(p, 1 - p)
-            y = math.sqrt(2) * inverse_erfc(xp, tail, 1 - tail)
-            y = xp.where(p < 0.5, -y, y)
-        return into(xp, y.astype(x.dtype), out)
+            y = math.sqrt(2) * inverse_erfc(xp, tail, 1 - tail, x.itemsize < 8)
+            return xp.where(p < 0.5, -y, y)
+
+        return in_float64(xp, inverse, x, out)
 
 
 ndtri = function(Ndtri)
@@ -64,11 +93,11 @@ class Erfcx(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        with HOST.errstate(all="ignore"):
-            z = x.astype(xp.float64)
+        def scaled(z: Array) -> Array:
             y = scaled_erfc(xp, xp.absolute(z))
-            y = xp.where(z < 0, 2 * xp.exp(z * z) - y, y)
-        return into(xp, y.astype(x.dtype), out)
+            return xp.where(z < 0, 2 * xp.exp(z * z) - y, y)
+
+        return in_float64(xp, scaled, x, out)
 
 
 erfcx = function(Erfcx)
@@ -83,13 +112,14 @@ class LogNdtr(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        with HOST.errstate(all="ignore"):
-            z = x.astype(xp.float64) * math.sqrt(0.5)
+        def logarithm(x: Array) -> Array:
+            z = x * math.sqrt(0.5)
             near, tail = erf_parts(xp, xp.asarray(z))
             above = xp.where(z >= 1, tail, 1 - near * xp.sign(z))
             below = xp.log(scaled_erfc(xp, xp.absolute(z)) / 2) - z * z
-            y = xp.where(z < -0.5, below, xp.log1p(-above / 2))
-        return into(xp, y.astype(x.dtype), out)
+            return xp.where(z < -0.5, below, xp.log1p(-above / 2))
+
+        return in_float64(xp, logarithm, x, out)
 
 
 log_ndtr = function(LogNdtr)
@@ -153,17 +183,21 @@ def scaled_erfc(xp: Any, z: Array) -> Array:
     return xp.where(z < 1, xp.exp(inner * inner) * (1 - near), y)
 
 
-def inverse_erfc(xp: Any, tail: Array, middle: Array) -> Array:
-    """The z >= 0 with erfc z = tail <= 1 and erf z = middle: one of them is exact."""
-    slope = math.sqrt(math.pi) / 2
-    size, whole = xp.log(tail) + xp.log1p(middle), tail == 0
-    estimate = 2 / (math.pi * 0.147) + size / 2
-    z = xp.sqrt(xp.maximum(xp.sqrt(estimate * estimate - size / 0.147) - estimate, 0))
-    z, central = xp.where(whole, 1.0, z), middle < 0.5
-    for _ in range(4):
-        near, _ = erf_parts(xp, z)
+def inverse_erfc(xp: Any, tail: Array, middle: Array, short: bool) -> Array:
+    """The z >= 0 with erfc z = tail <= 1 and erf z = middle: one of them is exact; with an error
+    below 2e-9 if `short`."""
+    w = -(xp.log(tail) + xp.log1p(middle))
+    root = xp.minimum(xp.maximum(xp.sqrt(w), ROOTS[0]), ROOTS[1])
+    place = ((root - 2) / (root + 2) - PLACES[0]) * (2 / (PLACES[1] - PLACES[0])) - 1
+    inner = xp.minimum(w * (2 / ROOTS[0] ** 2) - 1, 1)
+    near, far = polynomial(xp, inner, INNER), polynomial(xp, place, OUTER)
+    z = xp.where(inner < 1, middle * near, root * far)
+    whole = tail == 0
+    if not short:
+        z, slope = xp.where(whole, 1.0, z), math.sqrt(math.pi) / 2
+        found, _ = erf_parts(xp, z)
         scaled = scaled_erfc(xp, z)
-        by_erf = (near - middle) * slope * xp.exp(xp.minimum(z * z, 1))
+        by_erf = (found - middle) * slope * xp.exp(xp.minimum(z * z, 1))
         by_log = (xp.log(tail) - xp.log(scaled) + z * z) * scaled * slope
-        z = xp.maximum(z - xp.where(central, by_erf, by_log), 0)
+        z = z - xp.where(middle < 0.5, by_erf, by_log)
     return xp.where(whole, xp.inf, z)

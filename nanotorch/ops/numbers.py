@@ -10,6 +10,7 @@ from nanotorch.ops.casting import cast, into, zeros_like
 from nanotorch.ops.comparisons import where
 from nanotorch.ops.elementwise import exp2
 from nanotorch.ops.outputs import named
+from nanotorch.ops.pairs import distance
 from nanotorch.ops.powers import power
 from nanotorch.ops.shapes import alias
 from nanotorch.primitive import Elementwise, Traced, Ufunc, apply, function
@@ -74,15 +75,19 @@ def next_half(xp: Any, a: Array, b: Array) -> Array:
 nextafter = function(Nextafter)
 
 
-class Logaddexp2(Ufunc):
-    """y = log2(2 ** a + 2 ** b)"""
+class Logaddexp2(Elementwise):
+    """y = log2(2 ** a + 2 ** b) = max(a, b) + log2(1 + 2 ** -|a - b|)"""
 
-    ufunc = "logaddexp2"
     promotes = "floating"
     vjp = (
         lambda g, a, b: g / (1 + exp2(b - a)),
         lambda g, a, b: g / (1 + exp2(a - b)),
     )
+
+    @staticmethod
+    def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
+        tail = xp.log1p(xp.exp2(-distance(xp, a, b))) * (1 / math.log(2))
+        return xp.add(xp.maximum(a, b), tail, out=out)
 
 
 logaddexp2 = function(Logaddexp2)
