@@ -300,7 +300,7 @@ def threads_for_rows(rows: int, n: int, inner: int) -> tuple[tuple[int], tuple[i
     if n > 1024 and not alone:
         threads = 256 if n <= 8192 else 512
         return (min(rows, 2**16),), (threads,), numpy.int32(threads)
-    group, threads = (1 if alone else 32), 128
+    group, threads = (1 if alone else min(32, 1 << (n - 1).bit_length())), 128
     return (min(-(-rows * group // threads), 2**16),), (threads,), numpy.int32(group)
 
 

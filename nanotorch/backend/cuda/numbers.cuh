@@ -50,10 +50,12 @@ struct Larger {
     }
 };
 
-// a[0] with a[1] … of all threads of a warp, the same value in each of them.
-template <typename W, typename Combine> __device__ __forceinline__ W over_warp(W a, Combine combine) {
-    for (int distance = 16; distance > 0; distance /= 2)
-        a = combine(a, __shfl_xor_sync(0xffffffffu, a, distance));
+// a[0] with a[1] … of all threads of a warp, or of its part of `width`, the same value in each of them.
+template <typename W, typename Combine>
+__device__ __forceinline__ W over_warp(W a, Combine combine, int width = 32) {
+    const unsigned part = 0xffffffffu >> (32 - width) << (threadIdx.x % 32 / width * width);
+    for (int distance = width / 2; distance > 0; distance /= 2)
+        a = combine(a, __shfl_xor_sync(part, a, distance));
     return a;
 }
 

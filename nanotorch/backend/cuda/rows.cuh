@@ -1,4 +1,4 @@
-// Rows that are worked on one by one: each by `group` threads, which are 1, a warp or a whole block.
+// Rows that are worked on one by one: each by `group` threads, a power of 2 up to a warp, or a whole block.
 
 struct Rows {
     long long row, stride;
@@ -14,8 +14,7 @@ struct Rows {
     // `a` of all threads that share the row.
     template <typename W, typename Combine>
     __device__ __forceinline__ W combined(W a, Combine combine, W nothing) const {
-        if (threads == 1) return a;
-        return threads == 32 ? over_warp(a, combine) : over_block(a, combine, nothing);
+        return threads <= 32 ? over_warp(a, combine, threads) : over_block(a, combine, nothing);
     }
 };
 

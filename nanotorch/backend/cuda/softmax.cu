@@ -11,7 +11,7 @@ __global__ void __launch_bounds__(512) softmax(
     const T* x, T* y, long long rows, long long n, long long inner, int logarithmic, int group) {
     typedef typename Wide<T>::type W;
     for (Rows place(group); place.row < rows; place.row += place.stride) {
-        long long first = place.row / inner * n * inner + place.row % inner;
+        long long first = inner == 1 ? place.row * n : place.row / inner * n * inner + place.row % inner;
         W most, sum = softmax_of(place, x + first, n, inner, most);
         W log_sum = logarithmic ? logarithm(sum) : (W)0;
         for (long long k = place.thread; k < n; k += place.threads) {
@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(512) softmax_reverse(
     int group) {
     typedef typename Wide<T>::type W;
     for (Rows place(group); place.row < rows; place.row += place.stride) {
-        long long first = place.row / inner * n * inner + place.row % inner;
+        long long first = inner == 1 ? place.row * n : place.row / inner * n * inner + place.row % inner;
         W sum = 0;
         for (long long k = place.thread; k < n; k += place.threads) {
             W a = wide(g[first + k * inner]);
