@@ -377,6 +377,7 @@ row(
     "group_norm of images without weights",
     lambda t, x: t.nn.functional.group_norm(x, 2).tanh(), real(2, 4, 4, 4),
 )  # fmt: skip
+row("mean of squares", lambda t, x: t.nn.functional.rms_norm(x, (3, 4)), real(2, 3, 4))
 row("cosine_similarity", lambda t, x, y: t.cosine_similarity(x, y), away(3, 4), away(3, 4))
 row("cdist", lambda t, x, y: t.cdist(x, y), real(3, 4), real(2, 4))
 row("cdist by products", lambda t, x, y: t.cdist(x, y), real(2, 4, 512), real(17, 512))

@@ -427,6 +427,6 @@ DEVICE_KERNELS.update(KERNELS)
 of_elements = expressions.kernel_of_elements, expressions.rules_of_elements
 DEVICE_KINDS.update(dict.fromkeys((Elementwise, comparisons.Where, casting.Clone), of_elements))
 vars(cuda_parts).update(
-    checks=checks, graphs=graphs, indexing=device, kernels=kernels, philox=philox,
-    tables=tables, total=fused.total, transfer=transfer,
+    checks=checks, evaluate=expressions.evaluate, graphs=graphs, indexing=device, kernels=kernels,
+    philox=philox, tables=tables, total=fused.total, transfer=transfer,
 )  # fmt: skip

@@ -70,6 +70,9 @@ TABLE |= {
     ),
     "Pow": lambda call, a, exponent: call.node("Pow", call.cast(0), call.number(exponent)),
     "PowBase": lambda call, a, base: call.node("Pow", call.number(base), call.cast(0)),
+    "MeanSquare": lambda call, x, dims: call.node(
+        "ReduceMean", call.node("Mul", x, x), call.graph.integers(*dims), keepdims=1
+    ),
     "Permute": lambda call, x, order: call.node("Transpose", x, perm=order),
     "Gather": lambda call, x, index, dim: call.node("GatherElements", x, index, axis=dim),
     "Cumsum": lambda call, x, dim: call.node("CumSum", call.cast(0), call.graph.constant(dim)),

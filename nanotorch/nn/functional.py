@@ -385,7 +385,7 @@ def rms_norm(
     dims = _last_dimensions("rms_norm", input, normalized_shape)
     least = finfo(input.dtype).eps if eps is None else eps
     input = input.contiguous()  # as the result is to be
-    y = input * ops.rsqrt(ops.mean(input * input, dims, True) + float(least))
+    y = input * ops.rsqrt(ops.mean_square(input, dims) + float(least))
     return _scaled(y, weight, None, input)
 
 

@@ -256,6 +256,7 @@ if TYPE_CHECKING:  # what the package itself takes of the files in LATER, and of
         batch_norm as batch_norm,
         group_norm as group_norm,
         layer_norm as layer_norm,
+        mean_square as mean_square,
         scores_of as scores_of,
         standardize as standardize,
         takes_scores as takes_scores,

@@ -14,7 +14,7 @@ from nanotorch.ops.casting import into
 from nanotorch.ops.elementwise import rsqrt
 from nanotorch.ops.shapes import broadcast_to
 from nanotorch.ops.statistics import var
-from nanotorch.ops.sums import mean
+from nanotorch.ops.sums import count, mean
 from nanotorch.primitive import INPUT, RELEASED, Elementwise, Primitive, apply
 
 
@@ -33,6 +33,9 @@ class Standardize(Primitive):
     def kernel(
         xp: Any, x: Array, *, dims: tuple[int, ...], eps: float, out: Array | None = None
     ) -> Array:
+        moments = moments_on_device(xp, x, dims, eps)
+        if moments is not None:
+            return at_once(xp, scaled, (x, *moments), out)
         y = xp.subtract(x, mean_of(xp, x, dims), out=out_like(xp, x, out))
         return xp.multiply(y, scale_of(xp, y, dims, eps), y)
 
@@ -66,13 +69,27 @@ class StandardizeReverse(Primitive):
         xp: Any, g: Array, x: Array, s: Array, *, dims: tuple[int, ...], eps: float,
         out: Array | None = None,
     ) -> Array:  # fmt: skip
+        moments, share = moments_on_device(xp, x, dims, eps), mean_product(xp, g, s, dims)
+        if moments is not None:
+            operands = (g, s, mean_of(xp, g, dims), share, moments[1])
+            return at_once(xp, scaled_slope, operands, out)
         work = xp.subtract(x, mean_of(xp, x, dims))
         scale = scale_of(xp, work, dims, eps)
-        share = mean_product(xp, g, s, dims)
         xp.multiply(s, share, out=work)
         xp.add(work, mean_of(xp, g, dims), out=work)
         out = xp.subtract(g, work, out=out)
         return xp.multiply(out, scale, out=out)
+
+
+class MeanSquare(Primitive):
+    """y = the mean of x² over `dims`, which are kept"""
+
+    vjp = (lambda g, x, dims: x * (g * (2 / max(count(x.shape, dims), 1))),)
+    jvp = (lambda t, x, dims: mean(t * x, dims, True) * 2,)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, *, dims: tuple[int, ...], out: Array | None = None) -> Array:
+        return mean_product(xp, x, x, dims, out)
 
 
 class Affine(Elementwise):
@@ -438,6 +455,37 @@ def total(xp: Any, x: Array, dims: tuple[int, ...], out: Array | None) -> Array:
     return xp.add.reduce(x, axis=dims, keepdims=True, out=out) if y is NotImplemented else y
 
 
+def moments_on_device(xp: Any, x: Array, dims: tuple[int, ...], eps: float) -> Any:
+    """The mean over `dims` and 1 / sqrt(var + eps), by kernels of ours; None without these."""
+    if xp is HOST or x.itemsize == 2:
+        return None
+    divisor = x.size // max(layout(x.shape, dims)[1], 1)
+    how: dict[str, Any] = {"dim": dims, "keepdim": True, "divisor": divisor}
+    mean = cuda_parts.total(xp, x, **how)
+    if mean is NotImplemented:
+        return None
+    variance = cuda_parts.total(xp, x, centered=mean, **how)
+    if variance is NotImplemented:
+        return None
+    return mean, at_once(xp, inverse_root, (variance, eps), None)
+
+
+def at_once(xp: Any, function: Any, operands: tuple[Any, ...], out: Array | None) -> Array:
+    """function(xp, *operands), of elements, by one launch where its kernel can be written."""
+    y: Any = NotImplemented
+    if hasattr(xp, "RawKernel"):
+        y = cuda_parts.evaluate(xp, function, operands, out)
+    return into(xp, function(xp, *operands), out) if y is NotImplemented else y
+
+
+def scaled(xp: Any, x: Array, mean: Array, scale: Array) -> Array:
+    return xp.multiply(xp.subtract(x, mean), scale)
+
+
+def scaled_slope(xp: Any, g: Array, s: Array, mean: Array, share: Array, scale: Array) -> Array:
+    return xp.multiply(xp.subtract(g, xp.add(xp.multiply(s, share), mean)), scale)
+
+
 def on_device(xp: Any, a: Array, b: Array | None, dims: tuple[int, ...], out: Array | None) -> Any:
     """The sum of a, or of a * b, by a kernel of ours; NotImplemented on the CPU."""
     if xp is HOST:
@@ -501,6 +549,13 @@ def total_product(
 def inverse_deviation(x: Any, dims: tuple[int, ...], eps: float) -> Any:
     """1 / sqrt(var + eps), in the language of the ops."""
     return rsqrt(var(x, dims, correction=0, keepdim=True) + eps)
+
+
+def mean_square(x: Any, dims: tuple[int, ...]) -> Any:
+    """The mean of x² over `dims`, which are kept."""
+    if getattr(x, "_array", x).dtype.kind == "c":
+        return mean(x * x, dims, True)
+    return apply(MeanSquare, x, dims=dims)
 
 
 def standardize(x: Any, dims: tuple[int, ...], eps: float = 1e-5) -> Any:

@@ -371,19 +371,24 @@ def layer_norm_weight(
 
 def total(
     xp: Any, x: Array, g: Any = None, *, dim: Any = None, keepdim: bool = False, shape: Any = None,
-    divisor: float = 1, centered: bool = False, result: Any = SUM, out: Array | None = None,
+    divisor: float = 1, centered: Any = False, result: Any = SUM, out: Array | None = None,
 ) -> Array:  # fmt: skip
-    """The sum over `dim` of x, of x * g, or of the squares of x less its mean, over the divisor; or
-    another result of columns.cu. CuPy's takes one block for a number, however many go into it."""
+    """The sum over `dim` of x, of x * g, or of the squares of x less its mean (`centered`: True, or
+    the mean, as this gives it), over the divisor; or another result of columns.cu. CuPy's takes one
+    block for a number, however many go into it."""
     plan = None
     if x.dtype.char in WIDE and x.size and x.ndim and available(xp):
         plan = reduction(x.shape, x.strides, dim)
-    if plan is None or (centered and not plan.inner) or (g is not None and g.dtype != x.dtype):
+    if plan is None or (g is not None and g.dtype != x.dtype):
+        return NotImplemented
+    if centered is not False and not (plan.inner and (centered is True or not plan.back)):
         return NotImplemented
     means, given = NOWHERE, [None if a is None else a.transpose(plan.axes) for a in (x, g)]
     a, b = (NOWHERE if a is None else xp.ascontiguousarray(a) for a in given)
-    if centered:
-        b, means = a, xp.empty(math.prod(plan.few), WIDE[x.dtype.char])
+    if centered is not False:
+        b, means = a, centered
+    if centered is True:
+        means = xp.empty(math.prod(plan.few), WIDE[x.dtype.char])
         add_up(xp, plan, a, means, divisor=x.size // means.size)
     shape = plan.shapes[keepdim] if shape is None else shape
     y = output(xp, None if plan.back else out, shape, x.dtype)
