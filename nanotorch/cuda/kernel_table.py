@@ -6,6 +6,7 @@ to that. The table joins the package when CuPy is loaded: `LOADED_WITH_CUDA` in 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -40,9 +41,10 @@ from nanotorch.ops import (
     linalg,
     losses,
     normalization,
+    ordering,
     products,
     reductions,
-    scattering,
+    scans,
     shapes,
     sorting,
     statistics,
@@ -95,7 +97,7 @@ def gather(xp: Any, x: Array, index: Array, *, dim: int, out: Array | None = Non
 
 
 def gather_reverse(
-    xp: Any, g: Array, index: Array, *, dim: int, shape: Any, out: Array | None = None
+    xp: Any, g: Array, index: Array, *, dim: int, shape: Any, out: Array | None = None, **how: Any
 ) -> Array:
     if not shape or not kernels.available(xp):
         return NotImplemented
@@ -115,60 +117,6 @@ def scatter(
     if is_array(source) and source.ndim:
         source = source[tuple(slice(n) for n in index.shape)]
     return device.add_along(xp, copied(xp, x, out), dim, index, source, "scatter_add")
-
-
-def scatter_multiply(
-    xp: Any, x: Array, index: Array, source: Any, *, dim: int, out: Array | None = None
-) -> Array:
-    """One step along `dim` after the other, within which no place is named twice: CuPy's multiply
-    has no `at`."""
-    out = copied(xp, x, out)
-    for k in range(index.shape[dim] if index.ndim else 1):
-        part = (slice(None),) * dim + (slice(k, k + 1),) if index.ndim else ()
-        factor = (
-            source[tuple(slice(n) for n in index.shape)][part]
-            if is_array(source) and source.ndim
-            else source
-        )
-        place = indexing.places(xp, x, index[part], dim, "scatter")
-        out[place] = out[place] * factor
-    return out
-
-
-def scatter_reduce(
-    xp: Any, x: Array, index: Array, source: Array, *, dim: int, reduce: str, alone: bool,
-    out: Array | None = None,
-) -> Array:  # fmt: skip
-    """Extremes, of unsigned integers in the order of the elements: CuPy's `maximum.at` rounds
-    float64 to float32, passes NaN over, and takes few other dtypes."""
-    if reduce not in ("amax", "amin"):
-        return NotImplemented
-    backward = reduce == "amin"
-    keys = [keys_of(xp, a, backward) for a in (x, source)]
-    how: dict[str, Any] = {"dim": dim, "reduce": "amax", "alone": alone}
-    y = scattering.ScatterReduce.kernel(xp, keys[0], index, keys[1], **how)
-    return into(xp, of_keys(xp, y, x.dtype, backward), out)
-
-
-def keys_of(xp: Any, x: Array, backward: bool) -> Array:
-    """Unsigned integers in the order of the elements, or in the reverse one; NaN is the largest."""
-    if x.dtype.kind in "biu":
-        keys = x.astype("Q") ^ xp.uint64(2**63 if x.dtype.kind == "i" else 0)
-        return ~keys if backward else keys
-    bits = x.astype("d").view("Q") if x.itemsize == 8 else x.astype("f").view("I")
-    top = bits.dtype.type(1 << 8 * bits.itemsize - 1)
-    keys = xp.where(bits & top, ~bits, bits ^ top)
-    return xp.where(xp.isnan(x), ~top.dtype.type(0), ~keys if backward else keys)
-
-
-def of_keys(xp: Any, keys: Array, kind: Any, backward: bool) -> Array:
-    """The elements of that dtype which have these keys."""
-    keys = ~keys if backward else keys
-    if kind.kind in "biu":
-        return (keys ^ xp.uint64(2**63 if kind.kind == "i" else 0)).astype(kind)
-    top = keys.dtype.type(1 << 8 * keys.itemsize - 1)
-    bits = xp.where(keys & top, keys ^ top, ~keys)
-    return bits.view("d" if kind.itemsize == 8 else "f").astype(kind)
 
 
 def diagonal(xp: Any, x: Array, *, offset: int, dim1: int, dim2: int) -> Array:
@@ -405,12 +353,13 @@ KERNELS: dict[type, Callable[..., Any]] = {
     indexing.Index: read, indexing.IndexAdd: add_at_key, indexing.IndexPut: put,
     **dict.fromkeys(
         (indexing.Gather, reductions.MaxAlong, reductions.MinAlong, sorting.SortAlong,
-         sorting.TopkAlong, sorting.MedianAlong),
+         sorting.TopkAlong, sorting.MedianAlong, ordering.KthvalueAlong, ordering.ModeAlong,
+         ordering.NanmedianAlong, scans.CummaxAlong, scans.CumminAlong),
         gather,
     ),
-    indexing.GatherReverse: gather_reverse, indexing.Scatter: scatter,
-    indexing.ScatterMultiply: scatter_multiply, indexing.SlicesAt: slices_at,
-    scattering.ScatterReduce: scatter_reduce,
+    sorting.Argsort: device.first, sorting.Argfirst: device.first,
+    sorting.Argkth: functools.partial(device.first, alone=True),
+    indexing.GatherReverse: gather_reverse, indexing.Scatter: scatter, indexing.SlicesAt: slices_at,
     shapes.Diagonal: diagonal,
     sorting.Bincount: bincount,
     joining.Cat: cat, joining.Stack: stack,

@@ -198,21 +198,34 @@ class Gather(Linear):
 
 
 class GatherReverse(Linear):
-    """y = zeros of `shape`, to which g is added at the places that gather reads"""
+    """y = zeros of `shape`, to which g is added at the places that gather reads; or, where they are
+    `distinct`, written"""
 
     vjp = (lambda g, index, dim: apply(Gather, g, index, dim=dim),)
 
     @staticmethod
     def kernel(
-        xp: Any, g: Array, index: Array, *, dim: int, shape: Any,
+        xp: Any, g: Array, index: Array, *, dim: int, shape: Any, distinct: bool = False,
         out: Array | None = None,
     ) -> Array:  # fmt: skip
         out = zeroed(xp, shape, g.dtype, out)
-        if out.ndim:
+        if out.ndim and distinct:
+            out[places(xp, out, index, dim)] = g
+        elif out.ndim:
             add_at(xp, out, places(xp, out, index, dim), g)
         else:
             out[...] = g
         return out
+
+
+class GatherDistinct(Gather):
+    """y = gather's, of an index that names no place twice"""
+
+    vjp = (
+        lambda g, x_shape, index, dim: apply(
+            GatherReverse, g, index, dim=dim, shape=x_shape, distinct=True
+        ),
+    )
 
 
 class Scatter(Linear):
@@ -266,7 +279,7 @@ class ScatterMultiply(Primitive):
         out = copied(xp, x, out)
         if is_array(source) and source.ndim:
             source = source[tuple(slice(n) for n in index.shape)]
-        xp.multiply.at(out, places(xp, x, index, dim, "scatter"), source)
+        multiply_at(xp, out, places(xp, x, index, dim, "scatter"), source, dim)
         return out
 
 
@@ -317,6 +330,17 @@ def add_at(xp: Any, out: Array, key: Any, values: Any) -> None:
     wide = out.astype(xp.uint64)
     xp.add.at(wide, key, xp.asarray(values).astype(xp.uint64))
     out[...] = wide.astype(out.dtype)
+
+
+def multiply_at(xp: Any, out: Array, place: tuple[Any, ...], source: Any, dim: int) -> None:
+    """out[place] *= source, once for every time that a place is named."""
+    if xp is HOST:
+        xp.multiply.at(out, place, source)
+        return
+    for k in range(place[dim].shape[dim]):  # CuPy has no multiply.at; a slice names no place twice
+        part = (*(slice(None),) * dim, slice(k, k + 1))
+        key = tuple(p if p.shape[dim] == 1 else p[part] for p in place)
+        out[key] *= source[part] if is_array(source) and source.ndim else source
 
 
 def indexed_dim(out: Array, key: Any, values: Any) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any
 from nanotorch.backend import Array, array_module
 from nanotorch.ops.casting import into
 from nanotorch.ops.comparisons import isnan, nonzero, where
-from nanotorch.ops.indexing import Gather, gather
+from nanotorch.ops.indexing import GatherDistinct, gather
 from nanotorch.ops.outputs import named
 from nanotorch.ops.reductions import ValuesAndIndices, along, amax, amin, place_of
 from nanotorch.ops.scans import accumulated
@@ -18,19 +18,19 @@ from nanotorch.ops.sums import sum
 from nanotorch.primitive import Primitive, Traced, apply
 
 
-class KthvalueAlong(Gather):
+class KthvalueAlong(GatherDistinct):
     """y = the elements of x at the indices of the k-th smallest ones along `dim`"""
 
     backward_name = "KthvalueBackward0"
 
 
-class ModeAlong(Gather):
+class ModeAlong(GatherDistinct):
     """y = the elements of x at the indices of the most frequent ones along `dim`"""
 
     backward_name = "ModeBackward0"
 
 
-class NanmedianAlong(Gather):
+class NanmedianAlong(GatherDistinct):
     """y = the elements of x at the indices of the medians of the numbers along `dim`"""
 
     backward_name = "NanmedianBackward1"

@@ -273,7 +273,7 @@ def to_places(g: Any, index: Any, dim: int, shape: tuple[int, ...]) -> Any:
     if index.ndim < len(shape):
         kept = (*shape[:dim], 1, *shape[dim + 1 :])
         g, index = reshape(g, kept), reshape(index, kept)
-    return apply(GatherReverse, g, index, dim=dim, shape=shape)
+    return apply(GatherReverse, g, index, dim=dim, shape=shape, distinct=True)
 
 
 def along(

@@ -15,6 +15,7 @@ from nanotorch.ops.indexing import (
     copied,
     gather,
     index_put,
+    multiply_at,
     places,
     scatter,
     scatter_add,
@@ -64,15 +65,15 @@ class ScatterReduce(Primitive):
             out[place] = neutral(x.dtype, reduce)
         if reduce in ("sum", "mean"):
             add_at(xp, out, place, source)
-        elif reduce != "prod":
-            (xp.maximum if reduce == "amax" else xp.minimum).at(out, place, source)
+        elif reduce == "prod":
+            multiply_at(xp, out, place, source, dim)
         elif xp is HOST:
-            xp.multiply.at(out, place, source)
-        else:  # CuPy has no multiply.at; within one slice of the index no place comes twice
-            for k in range(index.shape[dim]):
-                slice_of = (*(slice(None),) * dim, slice(k, k + 1))
-                key = tuple(p if p.shape[dim] == 1 else p[slice_of] for p in place)
-                out[key] *= source[slice_of]
+            (xp.maximum if reduce == "amax" else xp.minimum).at(out, place, source)
+        else:  # CuPy's `at` rounds float64 to float32, passes NaN over, and takes few dtypes
+            backward = reduce == "amin"
+            keys = keys_of(xp, out, backward)
+            xp.maximum.at(keys, place, keys_of(xp, source, backward))
+            out[...] = of_keys(xp, keys, x.dtype, backward)
         if reduce == "mean":
             counts = xp.zeros(x.shape, x.dtype) if alone else xp.ones(x.shape, x.dtype)
             add_at(xp, counts, place, xp.ones(index.shape, x.dtype))
@@ -80,6 +81,27 @@ class ScatterReduce(Primitive):
             divide = xp.true_divide if x.dtype.kind == "f" else xp.floor_divide
             out[...] = divide(out, counts)
         return out
+
+
+def keys_of(xp: Any, x: Array, backward: bool) -> Array:
+    """Unsigned integers in the order of the elements, or in the reverse one; NaN is the largest."""
+    if x.dtype.kind in "biu":
+        keys = x.astype("Q") ^ xp.uint64(2**63 if x.dtype.kind == "i" else 0)
+        return ~keys if backward else keys
+    bits = x.astype("d").view("Q") if x.itemsize == 8 else x.astype("f").view("I")
+    top = bits.dtype.type(1 << 8 * bits.itemsize - 1)
+    keys = xp.where(bits & top, ~bits, bits ^ top)
+    return xp.where(xp.isnan(x), ~top.dtype.type(0), ~keys if backward else keys)
+
+
+def of_keys(xp: Any, keys: Array, kind: Any, backward: bool) -> Array:
+    """The elements of that dtype which have these keys."""
+    keys = ~keys if backward else keys
+    if kind.kind in "biu":
+        return (keys ^ xp.uint64(2**63 if kind.kind == "i" else 0)).astype(kind)
+    top = keys.dtype.type(1 << 8 * keys.itemsize - 1)
+    bits = xp.where(keys & top, keys ^ top, ~keys)
+    return bits.view("d" if kind.itemsize == 8 else "f").astype(kind)
 
 
 def neutral(kind: Any, reduce: str) -> Any:

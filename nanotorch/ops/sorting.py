@@ -12,7 +12,7 @@ from nanotorch.backend.order_of_memory import usual
 from nanotorch.ops.casting import cast, full_of, into
 from nanotorch.ops.comparisons import isnan, where
 from nanotorch.ops.elementwise import ceil, clamp, floor, round as round_
-from nanotorch.ops.indexing import Gather, gather, vector
+from nanotorch.ops.indexing import GatherDistinct, gather, vector
 from nanotorch.ops.pairs import lerp
 from nanotorch.ops.reductions import (
     Extreme,
@@ -27,13 +27,13 @@ from nanotorch.ops.sums import sum
 from nanotorch.primitive import Primitive, Traced, apply
 
 
-class SortAlong(Gather):
+class SortAlong(GatherDistinct):
     """y = the elements of x in the order of the sorting indices along `dim`"""
 
     backward_name = "SortBackward0"
 
 
-class TopkAlong(Gather):
+class TopkAlong(GatherDistinct):
     """y = the elements of x at the indices of the k first along `dim`"""
 
     backward_name = "TopkBackward0"
@@ -111,7 +111,7 @@ def equals(x: Array, place: Array) -> Array:
     return HOST.count_nonzero(x == HOST.take_along_axis(x, place, -1), axis=-1, keepdims=True)
 
 
-class MedianAlong(Gather):
+class MedianAlong(GatherDistinct):
     """y = the elements of x at the indices of the medians along `dim`"""
 
     backward_name = "MedianBackward1"

@@ -36,7 +36,7 @@ LIMITS = {"grid": (2**31 - 1, 65535, 65535), "block": (1024, 1024, 64)}
 # A multiprocessor has 65,536 registers, and a thread may need 255 of them: that is enough for 256
 # threads. For more, the kernel says how many, and the compiler keeps to fewer registers.
 ALWAYS_FIT = 256
-BOUNDS = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\((\d+)(?:, .*?\))?\)\s+)?(\w+)\s*\(")
+BOUNDS = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\((\d+)(?:, .*?)?\)\s+)?(\w+)\s*\(")
 # How often each kernel was launched, by its C++ name.
 launched: collections.Counter[str] = collections.Counter()
 

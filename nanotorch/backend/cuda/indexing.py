@@ -25,7 +25,8 @@ Array = Any
 Where = Sequence[tuple[int, Array]]  # axes in ascending order, each with its array of integers
 
 PIECE = 512  # positions of one place that are added up by themselves, as sums.cu has it
-SORTED, MOST_SORTING = 4096, 256  # positions that a block sorts, unless it takes too many blocks
+SORTED, MOST_SORTING = 4096, 512  # positions that a block sorts, unless it takes too many blocks
+LONGEST = 2**16  # elements of a row from which a block takes the first, for each row that there is
 WALKED = 64  # positions that a thread adds one after the other, if it is one of few
 MANY = 4096  # threads that keep a device busy
 THREADS, WARPS, MOST_BLOCKS = 256, 4, 4096
@@ -144,13 +145,15 @@ def add_along(xp: Any, out: Array, dim: int, index: Array, values: Any, op: str)
     index = _integers(index)
     length, rows, inner = extent = _extent(index.shape, dim, view.shape[dim])
     columns = index.size // length * parts
-    if length <= WALKED or columns >= MANY:
+    sorting = WALKED < length <= SORTED and rows < 2**20 - 1
+    if sorting or length <= WALKED or columns >= MANY:
         target = _contiguous(view, numpy.dtype("f") if letter == "e" else kind)
         index = index.astype(_int64, copy=False)
         numbers = map(_int64, (columns, length, rows, inner, parts))
         noting = *checks.arguments(xp, op), _int32(op in WRAPPING)
-        arguments = (target, values, index, *noting, *numbers)
-        _run(xp, "sums", "add_along", letter, columns, arguments, one_each=True)
+        arguments = (target, values, index, *noting, *numbers, _int32(sorting and _padded(length)))
+        threads = columns * THREADS if sorting else columns
+        _run(xp, "sums", "add_along", letter, threads, arguments, one_each=True)
     else:
         target = _contiguous(view, kind)
         places, total = _places_along(xp, index, extent, op), view.size
@@ -158,6 +161,27 @@ def add_along(xp: Any, out: Array, dim: int, index: Array, values: Any, op: str)
     if target is not view:
         view[...] = target
     return out
+
+
+def first(
+    xp: Any, x: Array, *, k: int | None = None, dim: int = -1, descending: bool = False,
+    alone: bool = False, out: Array | None = None,
+) -> Any:  # fmt: skip
+    """The indices of the k first along `dim` in order, all where it is None; or of the k-th
+    alone. NotImplemented for wider dtypes, too many, and few long rows."""
+    if not x.size or not x.ndim or not available(xp):
+        return NotImplemented
+    x = _contiguous(x, _int32 if x.dtype.char in "?bBhH" else x.dtype)
+    n, before, after = x.shape[dim], x.shape[: dim % x.ndim], x.shape[dim % x.ndim + 1 :]
+    rows, count = x.size // n, n if k is None else k
+    long = n > max(SORTED, LONGEST * rows) or (count > SORTED and not alone)
+    if long or not count or x.dtype.char not in "eEfi":
+        return NotImplemented
+    y = output(xp, out, (*before, 1 if alone else count, *after), _int64)
+    sizes, numbers = (n, math.prod(after)), (count, _padded(count), descending, alone)
+    arguments = x, y, *map(_int64, sizes), *map(_int32, numbers)
+    launch(xp, "order", "first", x.dtype.char, (rows,), (THREADS,), arguments)
+    return written(xp, y, out)
 
 
 def _add_rows(
@@ -172,8 +196,10 @@ def _add_rows(
     tiles, pieces = -(-outer * inner // 32), -(-count // PIECE)
     numbers = tuple(map(_int64, (outer, count, rows, inner)))
     parts = out if pieces == 1 else xp.empty((2 * pieces, outer * inner), WIDE.get(letter, letter))
-    grid, block = (-(-count * tiles // WARPS),), (32 * WARPS,)
-    arguments = (out, parts, values, named, positions, *numbers)
+    columns, block = outer * inner, (32 * WARPS,)
+    width = 32 * tiles if columns > 16 else 1 << (columns - 1).bit_length()
+    arguments = (out, parts, values, named, positions, *numbers, _int64(width))
+    grid = (-(-count * width // block[0]),)
     launch(xp, "sums", "add_sorted", letter, grid, block, arguments)
     if pieces > 1:
         grid, arguments = (-(-pieces * tiles // WARPS),), (out, parts, named, *numbers)
@@ -292,6 +318,11 @@ def _beginning(x: Array, dim: int, shape: Sequence[int]) -> Array:
     if all(n == m for d, (n, m) in enumerate(zip(x.shape, shape, strict=True)) if d != dim):
         return x
     return x[tuple(slice(None) if d == dim else slice(n) for d, n in enumerate(shape))]
+
+
+def _padded(count: int) -> int:
+    """The elements that a block sorts for `count` of them: a power of two, from 8 on."""
+    return 1 << max(3, (count - 1).bit_length())
 
 
 def _extent(shape: Sequence[int], dim: int, rows: int) -> tuple[int, int, int]:

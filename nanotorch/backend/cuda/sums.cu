@@ -12,6 +12,7 @@
 // kernel add_along: e f d I L
 #include "numbers.cuh"
 #include "checks.cuh"
+#include "order.cuh"
 
 typedef long long Long;
 
@@ -119,18 +120,16 @@ __device__ __forceinline__ Long first_of(const int* places, int place, Long low,
 __device__ __forceinline__ Long slot_of(Long i, bool first) { return 2 * (i / PIECE) + first; }
 
 // out (outer, rows, inner) += values (outer, count, inner) by the sorted places and their positions;
-// of places with several pieces, the pieces' sums go to `parts`. A warp per position and 32 columns:
-// the first of a piece adds up all of it, the others have nothing to do.
+// of places with several pieces, the pieces' sums go to `parts`. A thread per position and column, of
+// which `width` are counted: the first of a piece adds up all of it, others have nothing to do.
 template <typename T>
 __global__ void add_sorted(
     T* out, typename Wide<T>::type* parts, const T* __restrict__ values,
     const int* __restrict__ places, const int* __restrict__ positions, Long outer, Long count,
-    Long rows, Long inner) {
+    Long rows, Long inner, Long width) {
     typedef typename Wide<T>::type W;
-    const int lane = threadIdx.x % 32;
-    const Long columns = outer * inner, tiles = (columns + 31) / 32;
-    const Long warp = (Long)blockIdx.x * WARPS + threadIdx.x / 32;
-    const Long i = warp / tiles, column = warp % tiles * 32 + lane;
+    const Long columns = outer * inner, thread = (Long)blockIdx.x * blockDim.x + threadIdx.x;
+    const Long i = thread / width, column = thread % width;
     if (i >= count || places[i] >= rows) return;
     const int place = places[i];
     const bool first = i == 0 || places[i - 1] != place;
@@ -193,23 +192,44 @@ __global__ void add_pieces(
 }
 
 // out (outer, rows, inner, parts)[o, index[o, i, q], q] += values (outer, length, inner, parts)
-// [o, i, q]. A thread per column, which no other column meets, walks along `length`.
+// [o, i, q]. A thread per column, which no other column meets, walks along `length`; or, if it is at
+// most `padded`, 4096 or a lower power of two, and rows below 2^20 - 1, a block per column sorts it.
 template <typename T>
 __global__ void add_along(
     typename Wide<T>::type* out, const T* __restrict__ values, const Long* __restrict__ index,
-    Long* word, int op, int wraps, Long columns, Long length, Long rows, Long inner, Long parts) {
+    Long* word, int op, int wraps, Long columns, Long length, Long rows, Long inner, Long parts,
+    int padded) {
     typedef typename Wide<T>::type W;
-    const Long column = (Long)blockIdx.x * blockDim.x + threadIdx.x;
+    __shared__ unsigned sorted[4096];  // the places, each with where it was found
+    const Long column = (Long)blockIdx.x * (padded ? 1 : blockDim.x) + (padded ? 0 : threadIdx.x);
     if (column >= columns) return;
     const Long part = column % parts, q = column / parts % inner, o = column / parts / inner;
+    auto place = [&](Long i) {
+        const Long given = index[(o * length + i) * inner + q], place = place_of(given, rows, wraps);
+        if (place < 0 && part == 0) flag(word, op, given, rows);
+        return place;
+    };
+    auto value = [&](Long i) { return (W)values[((o * length + i) * inner + q) * parts + part]; };
+    auto target = [&](Long place) { return out + ((o * rows + place) * inner + q) * parts + part; };
+    if (!padded) {
 #pragma unroll 4
-    for (Long i = 0; i < length; i++) {
-        const Long n = (o * length + i) * inner + q, place = place_of(index[n], rows, wraps);
-        if (place < 0) {
-            if (part == 0) flag(word, op, index[n], rows);
-            continue;
+        for (Long i = 0; i < length; i++) {
+            const Long to = place(i);
+            if (to >= 0) *target(to) = (W)(*target(to) + value(i));
         }
-        W* target = out + ((o * rows + place) * inner + q) * parts + part;
-        *target = (W)(*target + (W)values[n * parts + part]);
+        return;
+    }
+    for (int i = threadIdx.x; i < padded; i += blockDim.x) {
+        const Long to = i < length ? place(i) : -1;
+        sorted[i] = to < 0 ? ~0u : (unsigned)to << 12 | i;
+    }
+    sort_block(sorted, padded);
+    for (int i = threadIdx.x; i < length; i += blockDim.x) {
+        const unsigned to = sorted[lying(i)] >> 12;
+        if (sorted[lying(i)] == ~0u || (i && sorted[lying(i - 1)] >> 12 == to)) continue;
+        W sum = *target(to);
+        for (int k = i; k < length && sorted[lying(k)] >> 12 == to; k++)
+            sum = (W)(sum + value(sorted[lying(k)] & 4095));
+        *target(to) = sum;
     }
 }
