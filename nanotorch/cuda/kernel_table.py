@@ -37,7 +37,6 @@ from nanotorch.ops import (
     cumulative,
     distances,
     indexing,
-    joining,
     linalg,
     losses,
     normalization,
@@ -45,7 +44,6 @@ from nanotorch.ops import (
     products,
     reductions,
     scans,
-    shapes,
     sorting,
     statistics,
     sums,
@@ -117,12 +115,6 @@ def scatter(
     if is_array(source) and source.ndim:
         source = source[tuple(slice(n) for n in index.shape)]
     return device.add_along(xp, copied(xp, x, out), dim, index, source, "scatter_add")
-
-
-def diagonal(xp: Any, x: Array, *, offset: int, dim1: int, dim2: int) -> Array:
-    """A view where it has no elements, too: CuPy makes memory for that."""
-    y = x.diagonal(offset, dim1, dim2)
-    return y if y.size else x[(slice(0),) * x.ndim].reshape(y.shape)
 
 
 def slices_at(xp: Any, index: Array, *, dim: int, shape: Any, out: Array | None = None) -> Array:
@@ -298,34 +290,6 @@ def reduction(primitive: Any) -> Callable[..., Array]:
     return run
 
 
-def joined(xp: Any, arrays: Any, axis: int, out: Array) -> Array:
-    """The arrays along an axis of `out`, eight at a time: of more, CuPy copies the addresses from
-    the host, which cannot be captured."""
-    start = 0
-    for first in range(0, len(arrays), 8):
-        some = arrays[first : first + 8]
-        end = start + sum(a.shape[axis] for a in some)
-        place = out[(*(slice(None),) * axis, slice(start, end))]
-        xp.concatenate(some, axis=axis, out=place)
-        start = end
-    return out
-
-
-def cat(xp: Any, *inputs: Array, dim: int, out: Array | None = None) -> Array:
-    if len(inputs) <= 8:
-        return NotImplemented
-    shape = list(inputs[0].shape)
-    shape[dim] = sum(a.shape[dim] for a in inputs)
-    return joined(xp, inputs, dim, xp.empty(tuple(shape), inputs[0].dtype) if out is None else out)
-
-
-def stack(xp: Any, *inputs: Array, dim: int, out: Array | None = None) -> Array:
-    if len(inputs) <= 8:
-        return NotImplemented
-    key = (*(slice(None),) * dim, None)
-    return cat(xp, *(a[key] for a in inputs), dim=dim, out=out)
-
-
 KERNELS: dict[type, Callable[..., Any]] = {
     casting.ToCopy: fused.cast,
     activations.Sigmoid: fused.sigmoid, activations.SigmoidReverse: fused.sigmoid_reverse,
@@ -360,9 +324,7 @@ KERNELS: dict[type, Callable[..., Any]] = {
     sorting.Argsort: device.first, sorting.Argfirst: device.first,
     sorting.Argkth: functools.partial(device.first, alone=True),
     indexing.GatherReverse: gather_reverse, indexing.Scatter: scatter, indexing.SlicesAt: slices_at,
-    shapes.Diagonal: diagonal,
     sorting.Bincount: bincount,
-    joining.Cat: cat, joining.Stack: stack,
     **{
         primitive: reduction(primitive)
         for primitive in (

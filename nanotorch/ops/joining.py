@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -33,6 +34,8 @@ class Cat(Linear):
 
     @staticmethod
     def kernel(xp: Any, *inputs: Array, dim: int, out: Array | None = None) -> Array:
+        if xp is not HOST and len(inputs) > 8:
+            return joined(xp, inputs, dim, out)
         y = xp.concatenate(inputs, axis=dim, out=out)
         return y if out is not None or channels_are_last(y) else usual(xp, y)
 
@@ -44,6 +47,8 @@ class Stack(Linear):
 
     @staticmethod
     def kernel(xp: Any, *inputs: Array, dim: int, out: Array | None = None) -> Array:
+        if xp is not HOST and len(inputs) > 8:
+            return joined(xp, [xp.expand_dims(x, dim) for x in inputs], dim, out)
         if out is None and dim == 0:  # the rows of a batch: in a third of the time of xp.stack
             if inputs[0].ndim:
                 rows = usual(xp, xp.concatenate(inputs))
@@ -52,6 +57,20 @@ class Stack(Linear):
                 return xp.array(inputs)
         y = xp.stack(inputs, axis=dim, out=out)
         return y if out is not None else usual(xp, y)
+
+
+def joined(xp: Any, inputs: Sequence[Array], dim: int, out: Array | None) -> Array:
+    """The inputs along `dim`, eight at a time: of more, CuPy copies the addresses from the host,
+    which cannot be captured."""
+    ends = list(itertools.accumulate((x.shape[dim] for x in inputs), initial=0))
+    if out is None:
+        shape = (*inputs[0].shape[:dim], ends[-1], *inputs[0].shape[dim + 1 :])
+        out = xp.empty(shape, inputs[0].dtype)
+    for first in range(0, len(inputs), 8):
+        some = inputs[first : first + 8]
+        part = slice(ends[first], ends[first + len(some)])
+        xp.concatenate(some, axis=dim, out=out[(*(slice(None),) * dim, part)])
+    return out
 
 
 class Tril(Linear):

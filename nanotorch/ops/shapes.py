@@ -170,6 +170,8 @@ class Diagonal(Linear):
     @staticmethod
     def kernel(xp: Any, x: Array, *, offset: int, dim1: int, dim2: int) -> Array:
         y = x.diagonal(offset, dim1, dim2)
+        if not y.size:  # of which CuPy makes no view
+            return x[(slice(0),) * x.ndim].reshape(y.shape)
         if not getattr(y.flags, "writeable", True):
             y.flags.writeable = True  # NumPy makes this view read-only; PyTorch's can be written to
         return y
