@@ -156,17 +156,18 @@ def cumprod_reverse(g: Any, x: Any, y: Any, dim: int) -> Any:
 def recurrence(g: Any, x: Any, t: Any, dim: int) -> tuple[Any, Any]:
     """v[k] = g[k] + x[k - 1] * v[k - 1] along `dim`, and its tangent, t being that of x.
 
-    By doubling: each pass makes v[k] depend on a v twice as far back.
+    None for none. By doubling: each pass makes v[k] depend on a v twice as far back.
     """
-    v, dv = g, zeros_like(g)
+    v, dv = g, None if t is None else zeros_like(g)
     if not x.ndim:
         return v, dv
-    a, da, distance = shifted(x, 1, dim), shifted(t, 1, dim), 1
+    a, da, distance = shifted(x, 1, dim), None if t is None else shifted(t, 1, dim), 1
     while distance < x.shape[dim]:
-        before, d_before = shifted(v, distance, dim), shifted(dv, distance, dim)
-        v, dv = v + a * before, dv + da * before + a * d_before
-        further = shifted(a, distance, dim)
-        a, da, distance = a * further, da * further + a * shifted(da, distance, dim), 2 * distance
+        before, further = shifted(v, distance, dim), shifted(a, distance, dim)
+        if t is not None:
+            dv = dv + da * before + a * shifted(dv, distance, dim)
+            da = da * further + a * shifted(da, distance, dim)
+        v, a, distance = v + a * before, a * further, 2 * distance
     return v, dv
 
 

@@ -40,9 +40,11 @@ class RunningExtreme(Primitive):
         if not x.ndim:
             return into(xp, xp.zeros((), xp.int64), out)
         best = accumulated(xp, "maximum" if largest else "minimum", x, dim)
-        places = xp.arange(x.shape[dim]).reshape([-1 if d == dim else 1 for d in range(x.ndim)])
-        places = xp.where((x == best) | (x != x), places, 0)
-        return into(xp, accumulated(xp, "maximum", places, dim), out)
+        kind = xp.int64 if xp is HOST or x.shape[dim] >= 2**31 else xp.int32  # half of the memory
+        places = xp.arange(x.shape[dim], dtype=kind)
+        places = places.reshape([-1 if d == dim else 1 for d in range(x.ndim)])
+        places = xp.where((x == best) | (x != x), places, kind(0))
+        return into(xp, accumulated(xp, "maximum", places, dim).astype(xp.int64, copy=False), out)
 
 
 class Logcumsumexp(Primitive):
@@ -64,11 +66,18 @@ def accumulated(xp: Any, name: str, x: Array, dim: int) -> Array:
     operation = getattr(xp, name)
     if xp is HOST:
         return usual(xp, operation.accumulate(x, axis=dim))
-    y, distance = xp.moveaxis(x, dim, 0).copy(), 1  # CuPy has none: by doubling
-    while distance < len(y):
-        y[distance:] = operation(y[distance:], y[:-distance].copy())
-        distance *= 2
-    return xp.ascontiguousarray(xp.moveaxis(y, 0, dim))
+    y = xp.array(x, order="C")  # CuPy has none: by doubling, from one array into the other
+    z, size, distance = xp.empty_like(y), x.shape[dim], 1
+    while distance < size:
+        front, back = (
+            (*(slice(None),) * dim, part)
+            for part in (slice(size - distance), slice(distance, size))
+        )
+        operation(y[back], y[front], out=z[back])
+        first = (*(slice(None),) * dim, slice(distance))
+        z[first] = y[first]
+        y, z, distance = z, y, 2 * distance
+    return y
 
 
 def growth(y: Any, dim: int) -> Any:
@@ -93,7 +102,7 @@ def logcumsumexp_reverse(g: Any, x: Any, y: Any, dim: int) -> Any:
     last = x.shape[dim] - 1
     factors = flip(narrow(growth(y, dim), dim, 0, last), dim)
     moved = cat([factors, zeros_like(narrow(x, dim, 0, 1))], dim)
-    total = recurrence(flip(g, dim), moved, zeros_like(moved), dim)[0]
+    total = recurrence(flip(g, dim), moved, None, dim)[0]
     return flip(total, dim) * share(x, y)
 
 
@@ -102,7 +111,7 @@ def logcumsumexp_tangent(t: Any, x: Any, y: Any, dim: int) -> Any:
     if not x.ndim or not x.shape[dim]:
         return t
     steps = growth(y, dim)
-    return recurrence(t * share(x, y), steps, zeros_like(steps), dim)[0]
+    return recurrence(t * share(x, y), steps, None, dim)[0]
 
 
 def cummax(x: Any, dim: Any = None, *, axis: Any = None) -> ValuesAndIndices:
