@@ -257,18 +257,17 @@ def unique(
 ) -> Any:  # fmt: skip
     """The different elements (or slices along `dim`), sorted; where each went, and how often."""
     xp = array_module(x._array)
-    y, inverse, counts = xp.unique(
+    found = xp.unique(
         sortable(xp, widened(x._array)),
-        return_inverse=True,
-        return_counts=True,
+        return_inverse=return_inverse,
+        return_counts=return_counts,
         axis=dim,
         equal_nan=False,
     )
-    parts = [y.astype(x._array.dtype)]
+    parts = list(found) if return_inverse or return_counts else [found]
+    parts[0] = parts[0].astype(x._array.dtype)
     if return_inverse:
-        parts.append(inverse.reshape(x.shape) if dim is None else inverse.reshape(-1))
-    if return_counts:
-        parts.append(counts)
+        parts[1] = parts[1].reshape(x.shape if dim is None else -1)
     tensors = tuple(x._wrap(part) for part in parts)
     return tensors if len(tensors) > 1 else tensors[0]
 

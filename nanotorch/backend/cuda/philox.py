@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy
 
-from nanotorch.backend.cuda import graphs, kernels
+from nanotorch.backend.cuda import graphs, indexing, kernels
 from nanotorch.backend.cuda.tables import NOWHERE
 from nanotorch.backend.devices import device
 
@@ -182,7 +182,11 @@ class Philox:
             weights = self._xp.ascontiguousarray(weights, numpy.float64)
             if not replacement or samples == 1:
                 exponential = self.exponential(self._xp.empty(weights.shape))
-                return self._xp.argsort(-(weights / exponential), axis=-1)[..., :samples].copy()
+                ranks = self._xp.log(weights / exponential).astype("f")
+                y = indexing.first(self._xp, ranks, k=samples, descending=True)
+                if y is NotImplemented:
+                    y = self._xp.argsort(-ranks, axis=-1)[..., :samples].copy()
+                return y
             running = self._xp.cumsum(weights, axis=-1)
             out = self._xp.empty((*weights.shape[:-1], samples), numpy.int64)
             length = numpy.int64(weights.shape[-1])
