@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy
 
+from nanotorch.backend.adding import at, put_rows, sorted_places
 from nanotorch.backend.devices import MODULES, RAW, Array
 from nanotorch.backend.dtypes import as_dtype
 
@@ -176,53 +177,14 @@ def summed(rows: Array, values: Array, count: int) -> tuple[Array, Array]:
 
     Each sum is taken in the order of the values, as a dense gradient adds them up.
     """
-    n = len(rows)
-    bits = max(n - 1, 1).bit_length()
-    if count.bit_length() + bits < 64:  # a row and its place in one number sort by themselves
-        keys = numpy.sort(rows << bits | numpy.arange(n))
-        order, rows = keys & ((1 << bits) - 1), keys >> bits
-    else:
-        order = numpy.argsort(rows, kind="stable")
-        rows = rows[order]
-    begins = numpy.empty(n, bool)
-    begins[0] = True
-    numpy.not_equal(rows[1:], rows[:-1], out=begins[1:])
-    starts = numpy.flatnonzero(begins)
+    order, rows, new = sorted_places(rows)
+    starts = numpy.flatnonzero(new)
     values = values[order]
-    if len(starts) == n:
+    if len(starts) == len(rows):
         return rows, values
     sums = numpy.zeros((len(starts), *values.shape[1:]), values.dtype)
-    add_at_rows(sums, numpy.cumsum(begins) - 1, values)
+    at(numpy.add, sums, numpy.cumsum(new) - 1, values)
     return rows[starts], sums
-
-
-def add_at_rows(out: Array, rows: Array, values: Array, ufunc: Any = numpy.add) -> None:
-    """out[rows] += values, row by row in their order, with repetitions.
-
-    NumPy adds at single elements four times as fast as at whole rows.
-    """
-    width = values.size // max(len(rows), 1)
-    if out.flags.c_contiguous and out.dtype == values.dtype and out.dtype.kind in "fc":
-        places = rows if width == 1 else (rows[:, None] * width + numpy.arange(width)).reshape(-1)
-        ufunc.at(out.reshape(-1), places, values.reshape(-1))
-    else:
-        ufunc.at(out, rows, values)
-
-
-def put_rows(array: Array, rows: Array, values: Array) -> None:
-    """array[rows] = values, for rows that differ.
-
-    NumPy moves a row as one element in half the time.
-    """
-    if array.ndim > 1 and array.flags.c_contiguous:
-        row = numpy.dtype((numpy.void, array[:1].nbytes))
-        values = numpy.ascontiguousarray(values, array.dtype)
-        if row.itemsize and len(rows):
-            array.view(numpy.uint8).reshape(len(array), -1).view(row)[rows, 0] = (
-                values.view(numpy.uint8).reshape(len(rows), -1).view(row)[:, 0]
-            )
-        return
-    array[rows] = values
 
 
 def add_rows(out: Array, sparse: RowSparse, ufunc: Any = numpy.add) -> Array:

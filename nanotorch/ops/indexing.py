@@ -19,6 +19,7 @@ from nanotorch.backend import (
     is_array,
     on_device_of,
 )
+from nanotorch.backend.adding import at, put as put_at
 from nanotorch.backend.halves import is_half, rounded_number
 from nanotorch.backend.order_of_memory import axes_by_stride, empty_in_order, usual
 from nanotorch.ops.casting import Copy, Fill, cast, into
@@ -99,46 +100,9 @@ class IndexAdd(Linear):
     def kernel(
         xp: Any, g: Array, *indices: Array, key: Any, shape: Any, out: Array | None = None
     ) -> Array:
-        out, key = zeroed(xp, shape, g.dtype, out), filled(key, indices)
-        if xp is not HOST or not add_rows(out, key, g):
-            add_at(xp, out, key, g)
+        out = zeroed(xp, shape, g.dtype, out)
+        add_at(xp, out, filled(key, indices), g)
         return out
-
-
-ROUND = 16  # rows, from which on it is faster to add them at once
-
-
-def add_rows(out: Array, key: Any, g: Array) -> bool:
-    """Adds g to rows of zeros that an array of numbers names; whether the key is such an array.
-
-    The first of each row is written, the second of each that has one is added, and so on, as long
-    as there are ROUND of them: in a seventh of the time of adding one by one, with the same bits.
-    """
-    index = key[0] if type(key) is tuple and len(key) == 1 else key
-    if type(index) is not HOST.ndarray or index.dtype.char not in "lq" or index.size < 16:
-        return False
-    if out.ndim < 2 or out.dtype.char not in "fd" or g.shape != index.shape + out.shape[1:]:
-        return False
-    rows, g = index.reshape(-1), g.reshape((index.size, *out.shape[1:]))
-    if not out.size or rows.min() < 0 or rows.max() >= out.shape[0]:
-        return False
-    order = rows.argsort(kind="stable")
-    in_order = rows[order]
-    new = HOST.ones(order.size, bool)
-    HOST.not_equal(in_order[1:], in_order[:-1], out=new[1:])
-    starts = HOST.flatnonzero(new)
-    counts = HOST.diff(starts, append=order.size)
-    first = order[starts]
-    out[rows[first]] = g[first] + out.dtype.type(0)  # which makes -0 the 0 that adding to 0 gives
-    done = 1
-    while (live := starts[counts > done]).size >= ROUND:
-        out[in_order[live]] += g[order[live + done]]
-        done += 1
-    if live.size:
-        rank = counting(order.size) - HOST.repeat(starts, counts)
-        rest = HOST.sort(order[rank >= done])
-        add_at(HOST, out, (rows[rest],), g[rest])
-    return True
 
 
 SLICES = "index_add", "index_copy"  # whose results lie in the usual order of memory
@@ -261,6 +225,8 @@ class Scatter(Linear):
         source = fitting(source, out.dtype)
         if add:
             add_at(xp, out, place, source)
+        elif xp is HOST:
+            put_at(out, place, source)
         else:
             out[place] = source
         return out
@@ -318,12 +284,10 @@ class Roll(Linear):
 
 def add_at(xp: Any, out: Array, key: Any, values: Any) -> None:
     """out[key] += values, once for every time that a place is named."""
-    if xp is HOST and (dim := indexed_dim(out, key, values)) is not None:
-        places, front = key[dim].tolist(), (slice(None),) * dim
-        for number, place in enumerate(places):
-            out[(*front, place)] += values[(*front, number)]
+    if xp is HOST:
+        at(HOST.add, out, key, values)
         return
-    if xp is HOST or out.dtype.kind not in "biu" or out.dtype.itemsize == 4:
+    if out.dtype.kind not in "biu" or out.dtype.itemsize == 4:
         xp.add.at(out, key, values)
         return
     # CuPy does so for unsigned integers of 64 bits, not for signed or narrow ones; the bits agree.
@@ -335,30 +299,12 @@ def add_at(xp: Any, out: Array, key: Any, values: Any) -> None:
 def multiply_at(xp: Any, out: Array, place: tuple[Any, ...], source: Any, dim: int) -> None:
     """out[place] *= source, once for every time that a place is named."""
     if xp is HOST:
-        xp.multiply.at(out, place, source)
+        at(HOST.multiply, out, place, source)
         return
     for k in range(place[dim].shape[dim]):  # CuPy has no multiply.at; a slice names no place twice
         part = (*(slice(None),) * dim, slice(k, k + 1))
         key = tuple(p if p.shape[dim] == 1 else p[part] for p in place)
         out[key] *= source[part] if is_array(source) and source.ndim else source
-
-
-def indexed_dim(out: Array, key: Any, values: Any) -> int | None:
-    """The dimension of `out` whose slices a vector in the key names, if nothing else is in it and
-    they are so large that to add them one by one takes less time than NumPy's `at`."""
-    if type(key) is not tuple or type(values) is not HOST.ndarray or not out.size:
-        return None
-    dim = len(key) - 1
-    index = key[dim]
-    if type(index) is not HOST.ndarray or index.ndim != 1 or index.dtype.kind not in "iu":
-        return None
-    shape = (*out.shape[:dim], len(index), *out.shape[dim + 1 :])
-    if values.shape != shape or any(type(k) is not slice or k != slice(None) for k in key[:dim]):
-        return None
-    n = out.shape[dim]
-    if out.size < 256 * n or not len(index) or index.min() < -n or index.max() >= n:
-        return None
-    return dim
 
 
 def zeroed(xp: Any, shape: Any, kind: Any, out: Array | None) -> Array:
@@ -392,6 +338,9 @@ def places(xp: Any, x: Array, index: Array, dim: int, op: str = "gather") -> tup
         )
     if xp is HOST and x.ndim:
         refuse_outside(op, index, x.shape[dim])
+    if xp is HOST and index.size and is_line(index, x.shape, dim):
+        line = index[tuple(slice(None) if d == dim else 0 for d in range(x.ndim))]
+        return (*(slice(None),) * dim, line)
     if xp is not HOST:
         grid = list(xp.ogrid[tuple(slice(n) for n in index.shape)])
     else:  # in a quarter of the time
@@ -400,6 +349,14 @@ def places(xp: Any, x: Array, index: Array, dim: int, op: str = "gather") -> tup
         ]
     grid[dim] = index
     return tuple(grid)
+
+
+def is_line(index: Array, shape: Any, dim: int) -> bool:
+    """Whether an index was expanded from one vector along `dim`, to all of the other dimensions."""
+    return all(
+        d == dim or (n == m and (n == 1 or not step))
+        for d, (n, m, step) in enumerate(zip(index.shape, shape, index.strides, strict=True))
+    )
 
 
 def with_ones(g: Any, ndim: int) -> Any:

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from nanotorch.backend import HOST, Array
+from nanotorch.backend.adding import at
 from nanotorch.backend.dtypes import bool_
 from nanotorch.ops.casting import cast, ones_like, zeros_like
 from nanotorch.ops.comparisons import where
@@ -68,15 +69,18 @@ class ScatterReduce(Primitive):
         elif reduce == "prod":
             multiply_at(xp, out, place, source, dim)
         elif xp is HOST:
-            (xp.maximum if reduce == "amax" else xp.minimum).at(out, place, source)
+            at(xp.maximum if reduce == "amax" else xp.minimum, out, place, source)
         else:  # CuPy's `at` rounds float64 to float32, passes NaN over, and takes few dtypes
             backward = reduce == "amin"
             keys = keys_of(xp, out, backward)
             xp.maximum.at(keys, place, keys_of(xp, source, backward))
             out[...] = of_keys(xp, keys, x.dtype, backward)
         if reduce == "mean":
-            counts = xp.zeros(x.shape, x.dtype) if alone else xp.ones(x.shape, x.dtype)
-            add_at(xp, counts, place, xp.ones(index.shape, x.dtype))
+            shape = x.shape
+            if place[dim].ndim == 1:  # one vector for all of the other dimensions
+                shape = tuple(n if d == dim else 1 for d, n in enumerate(shape))
+            counts = xp.full(shape, not alone, x.dtype)
+            add_at(xp, counts, place, xp.ones((), x.dtype))
             counts = xp.maximum(counts, 1)
             divide = xp.true_divide if x.dtype.kind == "f" else xp.floor_divide
             out[...] = divide(out, counts)
