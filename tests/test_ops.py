@@ -290,8 +290,20 @@ def test_kernels_give_the_same_bits_into_out(case: Case, calls: Calls) -> None:
 # What no row can call: what backward meets after a write to a view, moves between devices, running
 # statistics, and what complex tensors alone are computed by.
 BY_ROWS = {"SparseEmbedding", "RowGradient", "ToDense"}  # in test_sparse_gradients.py
+SELECTIONS = {"GatherDistinct"}  # what those of sorting and selecting have in common
 RUNNING = {"MovingAverage"}  # in test_nn_layers.py
-ELSEWHERE = {"AsStrided", "Conj", "ToDevice", "Zero", "Fill", "Copy", "Alias", *BY_ROWS, *RUNNING}
+ELSEWHERE = {
+    "AsStrided",
+    "Conj",
+    "ToDevice",
+    "Zero",
+    "Fill",
+    "Copy",
+    "Alias",
+    *BY_ROWS,
+    *RUNNING,
+    *SELECTIONS,
+}
 
 
 @pytest.mark.ring  # some rows do

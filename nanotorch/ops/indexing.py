@@ -338,6 +338,7 @@ def places(xp: Any, x: Array, index: Array, dim: int, op: str = "gather") -> tup
         )
     if xp is HOST and x.ndim:
         refuse_outside(op, index, x.shape[dim])
+    dim %= max(x.ndim, 1)
     if xp is HOST and index.size and is_line(index, x.shape, dim):
         line = index[tuple(slice(None) if d == dim else 0 for d in range(x.ndim))]
         return (*(slice(None),) * dim, line)
