@@ -115,3 +115,33 @@ def test_indices_are_one_launch_and_slopes_a_fill_and_one(op: str, cuda: str) ->
             launched.clear()
             y[0].sum().backward()
             assert dict(launched) == {"add_along<float>": 1}
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64", "int32"])
+@pytest.mark.parametrize("where", SHAPES)
+@pytest.mark.parametrize("op", ["cummax", "cummin"])
+def test_running_extremes_are_those_of_the_cpu(op: str, where: str, kind: str, cuda: str) -> None:
+    shape, dim = SHAPES[where]
+    x = drawn(shape, kind)
+    x = x.where(x.abs() > 1e-30, nt.zeros_like(x))  # a device takes what is tiny for 0
+    assert_same(getattr(x.to("cuda"), op)(dim), getattr(x, op)(dim))
+
+
+@pytest.mark.parametrize("where", SHAPES)
+def test_running_sums_of_exponentials_are_those_of_the_cpu(where: str, cuda: str) -> None:
+    shape, dim = SHAPES[where]
+    finite = nt.randn(shape) * 100
+    endless = nt.where(nt.rand(shape) < 0.01, nt.tensor(float("inf")), finite)
+    empty = nt.where(nt.rand(shape) < 0.7, nt.tensor(-float("inf")), finite)
+    for x in (finite, endless, empty, drawn(shape, "float32")):
+        found, expected = x.to("cuda").logcumsumexp(dim).cpu(), x.logcumsumexp(dim)
+        numpy.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_what_runs_along_rows_is_one_launch(cuda: str) -> None:
+    if cuda == "cupy":
+        pytest.skip("only the look-alike counts")
+    launched.clear()
+    nt.randn(4, 300, device="cuda").logcumsumexp(1)
+    nt.randn(4, 300, device="cuda").cummax(1)
+    assert {n: k for n, k in launched.items() if "scan" in n} == {"scan<float>": 2}

@@ -322,6 +322,7 @@ KERNELS: dict[type, Callable[..., Any]] = {
         gather,
     ),
     sorting.Argsort: device.first, sorting.Argfirst: device.first,
+    scans.RunningExtreme: device.scan, scans.Logcumsumexp: device.scan,
     sorting.Argkth: functools.partial(device.first, alone=True),
     indexing.GatherReverse: gather_reverse, indexing.Scatter: scatter, indexing.SlicesAt: slices_at,
     sorting.Bincount: bincount,

@@ -184,6 +184,24 @@ def first(
     return written(xp, y, out)
 
 
+def scan(
+    xp: Any, x: Array, *, dim: int, largest: bool | None = None, out: Array | None = None
+) -> Any:
+    """The places of the largest or smallest so far along `dim`, or the logarithms of the sums of
+    exponentials; NotImplemented for halves, integers, and few long rows."""
+    if not x.size or not x.ndim or not available(xp) or x.dtype.char not in "fd":
+        return NotImplemented
+    n, inner = x.shape[dim], math.prod(x.shape[dim % x.ndim + 1 :])
+    if n > max(SORTED, SORTED * (rows := x.size // n)):
+        return NotImplemented
+    y = output(xp, out, x.shape, x.dtype if largest is None else _int64)
+    given = (y, NOWHERE) if largest is None else (NOWHERE, y)
+    which = _int32(0 if largest is None else 2 - largest)
+    arguments = _contiguous(x, x.dtype), *given, _int64(n), _int64(inner), which
+    launch(xp, "scans", "scan", x.dtype.char, (rows,), (THREADS,), arguments)
+    return written(xp, y, out)
+
+
 def _add_rows(
     xp: Any, letter: str, out: Array, values: Array, places: Array, op: str | None, wraps: bool,
     extent: tuple[int, int, int, int],
