@@ -72,6 +72,15 @@ def look_alike() -> ModuleType:
     return strict_cupy
 
 
+@pytest.fixture
+def written(look_alike: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look-alike launches kernels that are written from Python, too, as a device does; each
+    takes g++ some tenths of a second."""
+    from strict_cupy.kernels import raw_kernel
+
+    monkeypatch.setattr(look_alike, "RawKernel", raw_kernel, raising=False)
+
+
 @pytest.fixture(params=["look-alike", pytest.param("cupy", marks=pytest.mark.gpu)])
 def cuda(request: pytest.FixtureRequest) -> Iterator[str]:
     """A device "cuda": imitated by the strict look-alike of CuPy, or real where there is one."""

@@ -337,6 +337,54 @@ def test_each_operation_is_rounded_by_itself(
     assert nt.equal(z, function(x, y))  # by CuPy's functions, one after the other
 
 
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+    "sigmoid": nt.sigmoid,
+    "relu": nt.relu,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu by tanh": lambda x: F.gelu(x, approximate="tanh"),
+}
+
+
+@pytest.mark.parametrize("dtype", [nt.float16, nt.bfloat16, nt.float32, nt.float64])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_and_their_slopes_are_those_of_the_cpu(
+    name: str, dtype: Any, device: ModuleType
+) -> None:
+    if dtype is nt.bfloat16:
+        pytest.importorskip("ml_dtypes")
+    inf, nan = float("inf"), float("nan")
+    given = nt.cat([nt.randn(50) * 3, nt.tensor([0.0, -0.0, inf, -inf, nan, 90.0, -90.0])])
+    x = given.to(dtype).requires_grad_()
+    g = nt.rand(57).to(dtype)
+
+    def both(x: Any, g: Any) -> tuple[Any, Any]:
+        y = ACTIVATIONS[name](x)
+        return y, nt.autograd.grad(y, x, g)[0]
+
+    ours, launches = launched_by(lambda: both(x, g), device)
+    assert launches == 2
+    for y, expected in zip(ours, both(x.detach().cpu().requires_grad_(), g.cpu()), strict=True):
+        assert y.dtype is dtype
+        exact = nt.finfo(dtype).eps * 16  # of numbers around 1
+        numpy.testing.assert_allclose(
+            y.detach().cpu().double().numpy(), expected.detach().double().numpy(), exact, exact
+        )
+
+
+@pytest.mark.parametrize("start", [0, 1, 3])
+@pytest.mark.parametrize("count", [1, 4, 1031])
+def test_relu_keeps_nan_and_the_sign_of_zero_wherever_an_array_begins(
+    start: int, count: int, device: ModuleType
+) -> None:
+    x = nt.randn(start + count)
+    x[-1], x[start] = float("nan"), -0.0
+    y, _ = launched_by(lambda: nt.relu(x[start:]), device)
+    wide = x[start:].cpu().numpy()
+    expected = numpy.where(wide < 0, numpy.float32(0), wide)
+    assert y.cpu().numpy().tobytes() == expected.tobytes()
+
+
 def test_halves_are_computed_in_float32_and_rounded_once(device: ModuleType) -> None:
     x = nt.randn(50, dtype=nt.float16)
     y, launches = launched_by(lambda: F.softplus(x), device)

@@ -349,7 +349,7 @@ MODELS: dict[str, tuple[Callable[[], list[nn.Module]], int, int]] = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_small_step_has_few_nodes(xp: Any, name: str) -> None:
+def test_a_small_step_has_few_nodes(xp: Any, name: str, written: None) -> None:
     if xp is not strict_cupy:
         pytest.skip("nodes are counted on the look-alike, one for each launch")
     make, classes, count = MODELS[name]

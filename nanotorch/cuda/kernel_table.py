@@ -292,10 +292,6 @@ def reduction(primitive: Any) -> Callable[..., Array]:
 
 KERNELS: dict[type, Callable[..., Any]] = {
     casting.ToCopy: fused.cast,
-    activations.Sigmoid: fused.sigmoid, activations.SigmoidReverse: fused.sigmoid_reverse,
-    activations.Relu: fused.relu, activations.ReluReverse: fused.relu_reverse,
-    activations.Silu: fused.silu, activations.SiluReverse: fused.silu_reverse,
-    activations.Gelu: fused.gelu, activations.GeluReverse: fused.gelu_reverse,
     activations.Softmax: fused.softmax, activations.SoftmaxReverse: fused.softmax_reverse,
     activations.LogSoftmax: fused.log_softmax,
     activations.LogSoftmaxReverse: fused.log_softmax_reverse,

@@ -73,6 +73,11 @@ class RawModule:
         return RawKernel(name, run, threads_that_fit(self.code)[name.partition("<")[0]])
 
 
+def raw_kernel(code: str, name: str, options: tuple[str, ...]) -> RawKernel:
+    """CuPy's RawKernel, which tests put in its place where written kernels are to be launched."""
+    return RawModule(code, options=options, name_expressions=(name,)).get_function(name)
+
+
 def threads_that_fit(code: str) -> dict[str, int]:
     """For how many threads of a block the registers of each kernel suffice."""
     return {name: int(bound or ALWAYS_FIT) for bound, name in BOUNDS.findall(code)}

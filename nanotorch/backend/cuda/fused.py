@@ -220,32 +220,7 @@ def sizes(shape: tuple[int, ...], n: int, ignored: int) -> tuple[Any, ...]:
     return numpy.int64(n), numpy.int64(classes), numpy.int64(inner), numpy.int64(ignored)
 
 
-# --- activations ----------------------------------------------------------------------------------
-
-
-def each(kernel: str, which: int) -> Kernel:
-    """A kernel of activations.cu, which goes from element to element."""
-
-    def run(
-        xp: Any, *arrays: Array, approximate: str | None = None, out: Array | None = None
-    ) -> Array:
-        x = arrays[0]
-        if not alike(xp, *arrays):
-            return NotImplemented
-        y = output(xp, out, x.shape, x.dtype)
-        number = numpy.int32(which + (approximate == "tanh"))
-        arguments = (*arrays, y, numpy.int64(x.size), number)
-        launch(xp, "activations", kernel, x.dtype.char, in_packs(x), (THREADS,), arguments)
-        return written(xp, y, out)
-
-    return run
-
-
-# By the numbers that activations.cu gives them; the one after GELU is its approximation.
-sigmoid, relu, silu, gelu = (each("activation", which) for which in range(4))
-sigmoid_reverse, relu_reverse, silu_reverse, gelu_reverse = (
-    each("activation_reverse", which) for which in range(4)
-)
+# --- casts and biases -----------------------------------------------------------------------------
 
 
 def cast(xp: Any, x: Array, *, dtype: Any, out: Array | None = None) -> Array:
@@ -254,7 +229,7 @@ def cast(xp: Any, x: Array, *, dtype: Any, out: Array | None = None) -> Array:
         return NotImplemented
     y = output(xp, out, x.shape, dtype)
     arguments = (x, y, numpy.int64(x.size))
-    launch(xp, "activations", "cast", kinds, in_packs(x, y), (THREADS,), arguments)
+    launch(xp, "elements", "cast", kinds, in_packs(x, y), (THREADS,), arguments)
     return written(xp, y, out)
 
 
@@ -264,7 +239,7 @@ def add_row(xp: Any, x: Array, row: Array) -> None:
         xp.add(x, row, out=x)
         return
     arguments = (x, row, x, numpy.int64(x.size), numpy.int64(row.size))
-    launch(xp, "activations", "add_row", x.dtype.char, in_packs(x), (THREADS,), arguments)
+    launch(xp, "elements", "add_row", x.dtype.char, in_packs(x), (THREADS,), arguments)
 
 
 # --- rows -----------------------------------------------------------------------------------------
