@@ -637,7 +637,7 @@ CHECKS: dict[str, Check] = {
         command=tests(
             "test_one_pass.py", "test_gpu_rules.py", "test_cuda_kernels.py",
             "test_cuda_products.py", "test_cuda_graph.py", "test_cuda_optimizers.py",
-            "test_cuda_indexing.py", "test_philox.py",
+            "test_cuda_indexing.py", "test_cuda_order.py", "test_attention.py", "test_philox.py",
         ),
     ),
     "other tests": Check(
