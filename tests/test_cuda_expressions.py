@@ -33,6 +33,7 @@ def device(look_alike: ModuleType) -> Iterator[ModuleType]:
     before = backend.devices._cuda_module
     backend.register_cuda_module(look_alike)
     expressions.write.cache_clear()
+    expressions._plans.clear()
     expressions._kernels.clear()
     expressions._texts.clear()
     with nt.device("cuda"):
@@ -52,6 +53,7 @@ def texts_of(call: Callable[[], Any], module: ModuleType) -> list[str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(expressions, "write", noted)
+        patch.setattr(expressions, "_plans", {})
         patch.setattr(module, "RawKernel", object, raising=False)
         call()
     return list(texts)
@@ -86,6 +88,7 @@ def launching(texts: list[str], module: ModuleType) -> Iterator[list[str]]:
         patch.setattr(on_host, "FLAGS", tuple(f for f in on_host.FLAGS if f != "-O1"))
         patch.setattr(module, "RawKernel", kernel, raising=False)
         patch.setattr(expressions, "FEW", 0)
+        patch.setattr(expressions, "_plans", {})
         yield launched
 
 

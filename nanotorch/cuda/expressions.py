@@ -21,12 +21,13 @@ from typing import Any, NamedTuple
 
 from nanotorch.backend.cuda.fused import THREADS, WIDE, grid_for, output, written
 from nanotorch.backend.cuda.kernels import C_TYPES, OPTIONS, included
-from nanotorch.backend.devices import HOST, RAW, on_device_of
+from nanotorch.backend.devices import HOST, RAW, broadcast_shapes, on_device_of
 from nanotorch.backend.halves import HALVES, rounded_number
 
 Array = Any
 MOST_TEXTS = 32  # of one function, with other numbers in its text: beyond them CuPy computes it
 FEW = 2**16  # elements, below which CuPy's own functions take no longer
+MOST_PLANS = 4096
 MOST = 2**31  # elements, where operands are broadcast
 
 # The C text of NumPy's functions. Of floats alone:
@@ -346,64 +347,104 @@ def place_in(shape: tuple[int, ...], part: tuple[int, ...]) -> tuple[int, int] |
     return math.prod(shape[own[-1] + 1 :]) if own else 1, math.prod(part)
 
 
+class Plan(NamedTuple):
+    """How a function of operands in these shapes and orders of memory is launched."""
+
+    kernel: Kernel
+    launch: Any
+    # Of each argument, the operand; what is read of it, where that is expanded; and how it is
+    # broadcast. An operand that is a number becomes one of float64.
+    arguments: tuple[tuple[int, Any, tuple[Any, ...]], ...]
+    shape: tuple[int, ...]
+    dtype: Any
+    grid: tuple[int]
+    n: Any
+
+
+_plans: dict[tuple[Any, ...], Plan | None] = {}
+
+
 def evaluate(
     xp: Any, function: Any, operands: Any, out: Array | None = None, *, is_rule: bool = False,
     attributes: dict[str, Any] | None = None, half: str = "",
 ) -> Any:  # fmt: skip
     """What a function of elements gives, at one launch; NotImplemented for what is CuPy's."""
-    arrays = [x for x in operands if type(x) is xp.ndarray]
-    shape = arrays[0].shape
-    if any(x.shape != shape for x in arrays):
-        shape = HOST.broadcast_shapes(*(x.shape for x in arrays))
-    n = math.prod(shape)
-    if not n:
-        return NotImplemented
-    names = tuple(attributes) if attributes else ()
     values = (*operands, *attributes.values()) if attributes else operands
-    forms: list[Any] = []
-    arguments: list[Any] = []
+    key: list[Any] = [function, half]
     for x in values:
         kind = type(x)
         if kind is xp.ndarray:
+            key += (x.dtype.char, x.shape, x.strides)
+        elif kind in RAW:
+            return NotImplemented
+        else:  # zeros are told apart by their signs, numbers by their types
+            key += (kind, x or repr(x))
+    found = tuple(key)
+    plan = _plans.get(found, NotImplemented)
+    if plan is NotImplemented:
+        if len(_plans) >= MOST_PLANS:
+            _plans.clear()
+        plan = planned(xp, function, values, is_rule, tuple(attributes or ()), half)
+        _plans[found] = plan
+    if plan is None:
+        return NotImplemented
+    if plan.kernel.returned is not None:
+        return values[plan.kernel.returned] if out is None else NotImplemented
+    arguments: list[Any] = []
+    for place, part, broadcast in plan.arguments:
+        x = values[place]
+        if type(x) is not xp.ndarray:
+            x = HOST.float64(x)
+        arguments.append(x if part is None else x[part])
+        arguments += broadcast
+    y = output(xp, out, plan.shape, plan.dtype)
+    plan.launch(plan.grid, (THREADS,), (*arguments, y, plan.n))
+    return written(xp, y, out)
+
+
+def planned(
+    xp: Any, function: Any, values: Any, is_rule: bool, names: tuple[str, ...], half: str
+) -> Plan | None:
+    """The plan of a launch; None where CuPy is to compute the function."""
+    arrays = [x for x in values if type(x) is xp.ndarray]
+    shape = broadcast_shapes(*(x.shape for x in arrays))
+    n, forms, arguments = math.prod(shape), [], []
+    for place, x in enumerate(values):
+        kind, part = type(x), None
+        broadcast: tuple[Any, ...] = ()
+        if kind is xp.ndarray:
             if not x.flags.c_contiguous:  # what is expanded is read where it lies
-                x = x[tuple(slice(None if step else 1) for step in x.strides)]
-            if not x.flags.c_contiguous or x.dtype.char not in C_TYPES:
-                return NotImplemented
-            arguments.append(x)
-            if x.shape == shape:
-                forms.append(x.dtype.char + "=")
-            elif x.size == 1:
-                forms.append(x.dtype.char + ".")
-            else:
-                lies = place_in(shape, x.shape)
-                if lies is None or n >= MOST:
-                    return NotImplemented
-                forms.append(x.dtype.char + "%")
-                arguments += map(HOST.uint32, lies)
+                part = tuple(slice(None if step else 1) for step in x.strides)
+                x = x[part]
+            lies = place_in(shape, x.shape)
+            if not x.flags.c_contiguous or x.dtype.char not in C_TYPES or lies is None:
+                return None
+            how = "=" if x.shape == shape else "." if x.size == 1 else "%"
+            if how == "%":
+                broadcast = tuple(map(HOST.uint32, lies))
+            forms.append(x.dtype.char + how)
         elif kind is float:
             forms.append((float, x.hex()))
-            arguments.append(HOST.float64(x))
         elif kind is int and -(2**53) <= x <= 2**53:
             forms.append((int, x))
-            arguments.append(HOST.float64(x))
-        elif isinstance(x, HOST.ndarray | HOST.generic):
-            return NotImplemented
         else:
             forms.append((None, x))
+            continue
+        arguments.append((place, part, broadcast))
+    if not n or (n >= MOST and any(form[1] == "%" for form in forms)):
+        return None
     kernel = write(function, is_rule, tuple(forms), names, half)
     if kernel is None:
-        return NotImplemented
-    if kernel.returned is not None:
-        return values[kernel.returned] if out is None else NotImplemented
+        return None
     launch = _kernels.get(kernel.text)
-    if launch is None:
+    if launch is None and kernel.text:
         options = (*OPTIONS, "-fmad=false")
         launch = xp.RawKernel(HEAD + kernel.text, "elements", options)
         _kernels[kernel.text] = launch
     of_halves = [x.dtype for x in arrays if x.dtype.char == kernel.letter]
-    y = output(xp, out, shape, of_halves[0] if of_halves else HOST.dtype(kernel.letter))
-    launch(grid_for(-(-n // kernel.width)), (THREADS,), (*arguments, y, HOST.int64(n)))
-    return written(xp, y, out)
+    dtype = of_halves[0] if of_halves else HOST.dtype(kernel.letter or "f")
+    grid = grid_for(-(-n // (kernel.width or 1)))
+    return Plan(kernel, launch, tuple(arguments), shape, dtype, grid, HOST.int64(n))
 
 
 def kernel_of_elements(primitive: Any) -> Callable[..., Any]:
@@ -416,12 +457,11 @@ def kernel_of_elements(primitive: Any) -> Callable[..., Any]:
         arrays = [x for x in inputs if type(x) is xp.ndarray]
         if is_one and max(x.size for x in arrays) < FEW:
             return NotImplemented
-        kinds = [x.dtype for x in arrays]
-        letters = "".join(kind.char for kind in kinds)
-        halves = [kind for kind in kinds if kind.char in HALVES]
+        halves = [x.dtype for x in arrays if x.itemsize == 2 and x.dtype.char in HALVES]
         half = ""
         if halves:  # computed in float32 and rounded once, as `backend.halves` says
-            half = halves[0].char if primitive.promotes or "f" not in letters else ""
+            with_float = any(x.dtype.char == "f" for x in arrays)
+            half = halves[0].char if primitive.promotes or not with_float else ""
             if primitive.promotes:
                 exact = primitive.exact_numbers
                 inputs = tuple(
