@@ -1,9 +1,10 @@
-"""Times 40 common operations on small float32 tensors beside PyTorch's, 40 on tensors of 1 MB, and
+"""Times 47 common operations on small float32 tensors beside PyTorch's, 53 on tensors of 1 MB, and
 whole eager steps.
 
     python scripts/bench_ops.py                    all, sorted by ratio, and their geometric mean
     python scripts/bench_ops.py softmax cat        only those whose names contain one of the words
     python scripts/bench_ops.py --turns 30         more turns, for a busy machine
+    python scripts/bench_ops.py --device cuda --turns 5     the large ones on a GPU, on 64 MB
 
 Each library runs in a process of its own, on one thread; they take turns, and the least time of all
 turns counts. "forward" and "large" are within `no_grad`; "recorded" has inputs that require
@@ -119,6 +120,24 @@ LARGE: dict[str, Op] = {
     "cdist": lambda t, v: t.cdist(v.points, v.points),
     "x.T.reshape(-1)": lambda t, v: v.x.t().reshape(-1),
     "cat": lambda t, v: t.cat([v.x, v.y], 1),
+    "x % y": lambda t, v: v.x % v.y,
+    "logaddexp": lambda t, v: t.logaddexp(v.x, v.y),
+    "erfinv": lambda t, v: v.share.erfinv(),
+    "lgamma": lambda t, v: v.x.lgamma(),
+    "softplus": lambda t, v: t.nn.functional.softplus(v.x),
+    "cummax(1)": lambda t, v: v.x.cummax(1)[0],
+    "index_add": lambda t, v: v.nodes.index_add(0, v.ends, v.messages),
+    "scatter_reduce mean": lambda t, v: v.nodes.scatter_reduce(
+        0, v.ends[:, None].expand(v.messages.shape), v.messages, "mean"
+    ),
+    "sum(1) of columns": lambda t, v: v.short.t().sum(1),
+    "batch_norm of rows": lambda t, v: t.nn.functional.batch_norm(
+        v.short, None, None, training=True
+    ),
+    "mean of images": lambda t, v: t.nn.functional.adaptive_avg_pool2d(v.images, 1),
+    "attention": lambda t, v: t.nn.functional.scaled_dot_product_attention(
+        v.heads, v.heads, v.heads, is_causal=True
+    ),
     "conv2d": lambda t, v: t.nn.functional.conv2d(v.images, v.filters, padding=1),
     "max_pool2d": lambda t, v: t.nn.functional.max_pool2d(v.images, 2),
     "randn": lambda t, v: t.randn(512, 512),
@@ -143,16 +162,20 @@ class operands:  # noqa: N801 - the letters of the table
 
 
 class large_operands:  # noqa: N801 - the letters of the table
-    """The operands of LARGE: x, y (512, 512), …"""
+    """The operands of LARGE: x, y (n, n), …; n is 512, and 4096 on a GPU."""
 
-    def __init__(self, t: Any) -> None:
+    def __init__(self, t: Any, device: str) -> None:
         t.manual_seed(0)
-        self.x, self.y = t.randn(512, 512), t.randn(512, 512)
-        self.mask, self.short = self.y > 0, t.randn(20_000, 10)
-        self.index, self.classes = t.randint(0, 512, (1000,)), t.randint(0, 512, (512,))
-        self.places, self.points = t.randint(0, 512, (512, 512)), t.randn(512, 64)
-        self.batch, self.heads = t.randn(32, 64, 128), t.randn(8, 64, 8, 64)
-        self.images, self.filters = t.randn(8, 16, 32, 32), t.randn(32, 16, 3, 3)
+        n, times = (512, 1) if device == "cpu" else (4096, 64)
+        self.x, self.y = t.randn(n, n), t.randn(n, n)
+        self.share = self.x.sigmoid() * 1.8 - 0.9
+        self.mask, self.short = self.y > 0, t.randn(20_000 * times, 10)
+        self.index, self.classes = t.randint(0, n, (1000,)), t.randint(0, n, (n,))
+        self.places, self.points = t.randint(0, n, (n, n)), t.randn(n, 64)
+        self.nodes, self.messages = t.randn(10_000, 32), t.randn(8_000 * times, 32)
+        self.ends = t.randint(0, 10_000, (8_000 * times,))
+        self.batch, self.heads = t.randn(32 * times, 64, 128), t.randn(8, 8 * times, 64, 64)
+        self.images, self.filters = t.randn(8 * times, 16, 32, 32), t.randn(32, 16, 3, 3)
         self.table = t.randn(100, 64).requires_grad_()
         self.words, self.g = t.randint(0, 100, (8, 512)), t.ones(8, 512, 64)
 
@@ -221,9 +244,11 @@ JOBS: dict[str, Callable[[Any], Callable[[], Any]]] = {
 }
 
 
-def serve(peer: str) -> None:
+def serve(peer: str, device: str) -> None:
     """Answers each line "NAME, PASS" with the microseconds of a call in one turn."""
     t = importlib.import_module(peer)
+    t.set_default_device(device)
+    wait = t.cuda.synchronize if device == "cuda" else lambda: None
     if peer == "torch":
         t.set_num_threads(1)
     calls: dict[str, Any] = {}
@@ -236,12 +261,14 @@ def serve(peer: str) -> None:
             op = PASSES[passes][name]
             values: Any = operands(t, passes == "recorded")
             if passes == "large":
-                values = large_operands(t)
+                values = large_operands(t, device)
             call = lambda: op(t, values)
         for _ in range(3):
             call()
+        wait()
         start = time.perf_counter()
         call()
+        wait()
         return call, max(1, int(SECONDS / (time.perf_counter() - start)))
 
     for what in map(str.strip, sys.stdin):
@@ -253,14 +280,15 @@ def serve(peer: str) -> None:
             start = time.perf_counter()
             for _ in range(count):
                 call()
+            wait()
             print((time.perf_counter() - start) / count * 1e6, flush=True)
 
 
-def compare(words: list[str], turns: int) -> None:
-    """Prints the table."""
+def compare(words: list[str], turns: int, device: str) -> None:
+    """Prints the tables."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = str(ROOT)
-    command = [sys.executable, __file__, "--serve"]
+    command = [sys.executable, __file__, "--device", device, "--serve"]
     workers = {
         peer: subprocess.Popen(
             [*command, peer],
@@ -280,7 +308,7 @@ def compare(words: list[str], turns: int) -> None:
                 times[peer] = min(times[peer], float(worker.stdout.readline()))  # type: ignore[union-attr]
         return times
 
-    lists: dict[str, Any] = {**PASSES, "job": JOBS}
+    lists: dict[str, Any] = {**PASSES, "job": JOBS} if device == "cpu" else {"large": LARGE}
     for passes, names in lists.items():
         rows = []
         for name in names:
@@ -304,9 +332,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("words", nargs="*", help="parts of the names to time; all if none")
     parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--serve", choices=PEERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve(options.serve)
+        serve(options.serve, options.device)
     else:
-        compare(options.words, options.turns)
+        compare(options.words, options.turns, options.device)

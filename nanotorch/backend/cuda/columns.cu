@@ -36,15 +36,20 @@ __global__ void column_sums(
         sum.at[c] = result < GREATEST ? (W)0 : result == LEAST ? INFINITE(W) : -INFINITE(W);
         if (means && c < left) less.at[c] = means[(outer * n + column + c) / inner % period];
     }
-    if (left > 0 && row < together)
+    auto over_rows = [&](auto taken) {  // a loop of its own for each of the cases
+        if (left > 0 && row < together)
 #pragma unroll 4
-        for (long long k = first + row; k < end; k += together) {
-            Pack<T, MOST> a = {}, b = {};
-            a.read(x + k * n + column, whole, left);
-            if (g) b.read(g + k * n + column, whole, left);
-            for (int c = 0; c < MOST; c++)
-                sum.at[c] = with(sum.at[c], (wide(a.at[c]) - less.at[c]) * (g ? wide(b.at[c]) - less.at[c] : (W)1));
-        }
+            for (long long k = first + row; k < end; k += together) {
+                Pack<T, MOST> a = {}, b = {};
+                a.read(x + k * n + column, whole, left);
+                if (g) b.read(g + k * n + column, whole, left);
+                for (int c = 0; c < MOST; c++) sum.at[c] = taken(sum.at[c], wide(a.at[c]), wide(b.at[c]), c);
+            }
+    };
+    if (result >= GREATEST) over_rows([=](W s, W a, W, int) { return with(s, a); });
+    else if (means) over_rows([=](W s, W a, W b, int c) { return s + (a - less.at[c]) * (g ? b - less.at[c] : 1); });
+    else if (g) over_rows([](W s, W a, W b, int) { return s + a * b; });
+    else over_rows([](W s, W a, W, int) { return s + a; });
     sums[threadIdx.x] = sum;
     for (int rest = together; rest > 1; rest = (rest + 1) / 2) {
         const int half = (rest + 1) / 2;

@@ -27,6 +27,7 @@ LOSSES = tuple(map(numpy.int32, range(3)))  # as elementwise.cuh counts them
 ZERO, ONE = numpy.int32(0), numpy.int32(1)
 SUM, ROOT, GREATEST, LEAST = map(numpy.int32, range(4))  # as columns.cu counts them
 THREADS = 256
+MANY = 256  # rows, from which on CuPy's sum of each keeps a device busy
 # Sums over at most so many elements take one block and one launch.
 ONE_BLOCK = 8192
 # The most elements of a row, by the width in rows_to_one.cu.
@@ -356,6 +357,10 @@ def total(
         plan = reduction(x.shape, x.strides, dim)
     if plan is None or (g is not None and g.dtype != x.dtype):
         return NotImplemented
+    outer, rows, n = plan.steps[0]
+    plain = g is None and centered is False and result == SUM and not plan.back
+    if plain and n == 1 and outer >= MANY and len(plan.steps) == 1:
+        return NotImplemented  # which CuPy does as well: rows of their own, one behind the other
     if centered is not False and not (plan.inner and (centered is True or not plan.back)):
         return NotImplemented
     means, given = NOWHERE, [None if a is None else a.transpose(plan.axes) for a in (x, g)]
