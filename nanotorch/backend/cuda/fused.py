@@ -357,7 +357,7 @@ def total(
         plan = reduction(x.shape, x.strides, dim)
     if plan is None or (g is not None and g.dtype != x.dtype):
         return NotImplemented
-    outer, rows, n = plan.steps[0]
+    outer, _, n = plan.steps[0]
     plain = g is None and centered is False and result == SUM and not plan.back
     if plain and n == 1 and outer >= MANY and len(plan.steps) == 1:
         return NotImplemented  # which CuPy does as well: rows of their own, one behind the other
