@@ -525,3 +525,42 @@ def test_the_gradient_of_a_bias_of_many_rows_is_their_sum(shape: tuple[int, ...]
     assert bias.grad is not None
     error = abs(bias.grad.numpy() - rows.sum(0, dtype=float)).max()
     assert error <= abs(rows.sum(0) - rows.sum(0, dtype=float)).max()
+
+
+NARROW: dict[str, tuple[tuple[int, ...], Any]] = {
+    "rows of a matrix": ((70, 3), 0),
+    "many of them": ((9000, 10), 0),
+    "a whole number of chunks": ((8192, 7), 0),
+    "several dimensions": ((9, 50, 6), (0, 1)),
+    "up to the last": ((5, 40, 30), (0,)),
+    "one column": ((300, 1), 0),
+    "wide rows": ((100, 400), 0),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", NARROW)
+def test_columns_are_summed_wherever_they_lie(name: str, dtype: str) -> None:
+    shape, dim = NARROW[name]
+    array = numpy.random.default_rng(0).standard_normal(shape).astype(dtype)
+    x, exact = nanotorch.tensor(array), array.astype("float64").sum(dim)
+    close = {"rtol": 1e-4 if dtype == "float32" else 1e-12, "atol": 1e-3 * (dtype == "float32")}
+    for keepdim in (False, True):
+        y = x.sum(dim, keepdim)
+        assert y.shape == array.sum(dim, keepdims=keepdim).shape
+        numpy.testing.assert_allclose(y.numpy().reshape(exact.shape), exact, **close)
+        into = nanotorch.empty(y.shape, dtype=x.dtype)
+        assert nanotorch.equal(nanotorch.sum(x, dim, keepdim, out=into), y)
+    if len(shape) == 2:
+        numpy.testing.assert_allclose(x.t().sum(1).numpy(), exact, **close)
+        numpy.testing.assert_allclose(x.t().sum(1, keepdim=True).numpy()[:, 0], exact, **close)
+
+
+def test_sums_of_columns_have_the_same_bits_on_any_number_of_threads() -> None:
+    x, before = nanotorch.randn(30_000, 10), nanotorch.get_num_threads()
+    sums = []
+    for threads in (1, 2):
+        nanotorch.set_num_threads(threads)
+        sums.append(x.sum(0))
+    nanotorch.set_num_threads(before)
+    assert nanotorch.equal(*sums)

@@ -61,6 +61,7 @@ from nanotorch.backend.layouts import (
 )
 from nanotorch.backend.limits import finfo as finfo, fitting as fitting, iinfo as iinfo
 from nanotorch.backend.threads import (
+    column_sums as column_sums,
     dot as dot,
     get_num_threads as get_num_threads,
     one_blas_thread as one_blas_thread,

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from nanotorch.backend import dot
+from nanotorch.backend import column_sums, dot
 from nanotorch.backend.devices import RAW, Array, constant
 
 
@@ -336,6 +336,7 @@ WITH_OUT = {
     numpy.take,
     numpy.dot,
     dot,
+    column_sums,
     numpy.mean,
     numpy.concatenate,
     numpy.stack,

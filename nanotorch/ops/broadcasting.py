@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nanotorch.backend import HOST, Array, dot, is_sparse, ones
+from nanotorch.backend import HOST, Array, column_sums, dot, is_sparse, ones
 from nanotorch.backend.order_of_memory import out_of_reduction
 from nanotorch.ops.casting import into
 from nanotorch.primitive import Linear, apply
@@ -26,20 +26,23 @@ class Expand(Linear):
         return xp.broadcast_to(x, shape)
 
 
-# NumPy sums rows one by one, short ones in more time for each than for their elements. Of MANY
-# rows, FOLD are added at once, up to WIDE elements, in about half of the time.
-MANY, FOLD, WIDE = 512, 16, 1 << 12
+# Of so many rows, of at most so many columns, sums are products with ones.
+MANY, WIDE = 64, 256
 
 
-def folded(xp: Any, x: Array) -> Array:
-    """A matrix of FOLD rows with the same sums as those of x, or x where it cannot be cut so."""
-    columns = x.shape[-1]
-    wide = FOLD * columns
-    if columns < 2 or wide > WIDE or x.size % wide:
-        return x
-    if x.dtype.char not in "fd" or not x.flags.c_contiguous:
-        return x
-    return xp.add.reduce(x.reshape(-1, wide), axis=0).reshape(FOLD, columns)
+def column_matrix(x: Array, dim: int | Shape) -> Array | None:
+    """x as a matrix of floats whose columns are summed over `dim` by a product; None where NumPy's
+    own sum is as good."""
+    dims = dim if type(dim) is tuple else (dim,)
+    count = len(dims)
+    if x.ndim == 2 and dims in ((1,), (-1,)):
+        x = x.T  # whose rows lie one behind the other where the columns of x do
+    elif not 0 < count < x.ndim or dims != tuple(range(count)):
+        return None
+    columns = math.prod(x.shape[count:])
+    if not 1 < columns <= WIDE or x.size < MANY * columns or not x.flags.c_contiguous:
+        return None
+    return x.reshape(-1, columns)
 
 
 # Elements of all that is added to one number, and of a row: of more NumPy's own sum is finer.
@@ -76,6 +79,14 @@ def summed(
                 return row_sums(x, out)
             if x.size and x.shape[-1] <= LONG and (out is None or out.flags.c_contiguous):
                 return sums_along_rows(x, keepdim, out)
+        matrix = None if dim is None else column_matrix(x, dim)
+        if matrix is not None and (out is None or out.flags.c_contiguous):
+            y = column_sums(matrix, None if out is None else out.reshape(-1))
+            if out is not None or (x.ndim == 2 and not keepdim):
+                return y if out is None else out
+            gone = {d % x.ndim for d in (dim if type(dim) is tuple else (dim,))}
+            sizes = enumerate(x.shape)
+            return y.reshape([1 if d in gone else n for d, n in sizes if keepdim or d not in gone])
     if dim is None and not keepdim and x.dtype.char == "?" and type(x) is HOST.ndarray:
         return into(xp, HOST.int64(HOST.count_nonzero(x)), out)  # in a tenth of the time
     dtype = xp.int64 if x.dtype.kind in "bui" else None
@@ -91,13 +102,10 @@ class SumTo(Linear):
     @staticmethod
     def kernel(xp: Any, x: Array, *, shape: Shape, out: Array | None = None) -> Array:
         extra = x.ndim - len(shape)
-        if extra > 0 and x.size >= MANY * x.shape[-1] and xp is HOST and x.shape[-1:] == shape:
-            x = folded(xp, x)
-            extra = x.ndim - 1
-        if extra == 1 and x.shape[1:] == shape:
-            if xp is HOST and x.size <= FEW and x.ndim == 2 and x.dtype.char in "fd":
+        if extra > 0 and x.shape[extra:] == shape:
+            if extra == 1 and xp is HOST and x.size <= FEW and x.ndim == 2 and x.dtype.char in "fd":
                 return row_sums(x.T, out)
-            return xp.add.reduce(x, axis=0, out=out)
+            return summed(xp, x, dim=tuple(range(extra)), out=out)
         if extra < 0 or any(n not in (1, m) for n, m in zip(shape, x.shape[extra:], strict=True)):
             raise ValueError(f"cannot sum {tuple(x.shape)} to {tuple(shape)}")
         axes = (*range(extra), *(extra + d for d, n in enumerate(shape) if n != x.shape[extra + d]))
