@@ -564,3 +564,34 @@ def test_sums_of_columns_have_the_same_bits_on_any_number_of_threads() -> None:
         sums.append(x.sum(0))
     nanotorch.set_num_threads(before)
     assert nanotorch.equal(*sums)
+
+
+DRAW = numpy.random.default_rng(3)
+SPECIAL = numpy.array(
+    [0.0, -0.0, 1.0, -1.0, numpy.inf, -numpy.inf, numpy.nan, 1e-45, 3e38, -0.1, 7.0, 2.0**24], "f"
+)
+DIVIDED: dict[str, tuple[Any, Any]] = {
+    "corners": tuple(grid.reshape(-1).repeat(3) for grid in numpy.meshgrid(SPECIAL, SPECIAL)),
+    "around one": (DRAW.standard_normal(3000) * 9, DRAW.standard_normal(3000)),
+    "of all sizes": tuple(
+        10.0 ** DRAW.uniform(-38, 38, 3000) * DRAW.choice([-1, 1], 3000) for _ in range(2)
+    ),
+    "multiples": (numpy.arange(3000) * numpy.float32(0.1), numpy.full(3000, 0.1)),
+    "a row": (DRAW.standard_normal((30, 100)), DRAW.standard_normal(100)),
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("name", DIVIDED)
+def test_rests_of_many_numbers_have_the_bits_of_few(name: str) -> None:
+    a, b = (nanotorch.tensor(numpy.asarray(x, "f")) for x in DIVIDED[name])
+    of_c = numpy.fmod(a.numpy(), b.numpy())
+    numpy.testing.assert_array_equal(nanotorch.fmod(a, b).numpy(), of_c)
+    flat = [x.expand(a.shape).reshape(-1) for x in (a, b)]
+    for op in (nanotorch.fmod, nanotorch.remainder, nanotorch.floor_divide):
+        many = op(a, b).reshape(-1)
+        few = [op(*(x[k : k + 100] for x in flat)) for k in range(0, many.numel(), 100)]
+        same_bits(many.numpy(), nanotorch.cat(few).numpy(), op.__name__)
+        by_number = op(a, 0.3).reshape(-1)
+        few = [op(flat[0][k : k + 100], 0.3) for k in range(0, many.numel(), 100)]
+        same_bits(by_number.numpy(), nanotorch.cat(few).numpy(), op.__name__)

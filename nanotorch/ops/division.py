@@ -19,11 +19,13 @@ class FloorDivide(Elementwise):
 
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
-        if refuse_zero(xp, a, b) or xp is HOST:
+        if refuse_zero(xp, a, b) or (xp is HOST and not are_many(a, b)):
             return xp.floor_divide(a, b, out=out)
         rest, above = rest_of(xp, a, b)
-        whole, quotient = xp.rint((a - rest) / b), xp.true_divide(a, b)
-        y = xp.where(whole - above == 0, xp.copysign(0.0, quotient), whole - above)
+        exact, quotient = (a - rest) / b - above, xp.true_divide(a, b)
+        y = xp.floor(exact)
+        y = y + (exact - y > 0.5)  # what is half a unit in the last place above remains
+        y = xp.where(exact == 0, xp.copysign(0.0, quotient), y)
         return into(xp, xp.where((rest != rest) & (b == 0), quotient, y), out)
 
 
@@ -40,7 +42,7 @@ class Remainder(Elementwise):
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
         if refuse_zero(xp, a, b):
             return xp.remainder(a, b, out=out)
-        if xp is not HOST:
+        if xp is not HOST or are_many(a, b):
             rest, above = rest_of(xp, a, b)
             return into(xp, xp.where(above, rest + b, rest), out)
         y = xp.remainder(a, b)
@@ -59,7 +61,7 @@ class Fmod(Elementwise):
     @staticmethod
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
         if not refuse_zero(xp, a, b) or xp is HOST:
-            return xp.fmod(a, b, out=out)
+            return remaining(xp, a, b, out)
         return xp.subtract(a, TruncDivide.kernel(xp, a, b) * b, out=out)  # CuPy's is of float64
 
 
@@ -80,12 +82,38 @@ class TruncDivide(Elementwise):
         return xp.add(quotient, negative, out=out, dtype=quotient.dtype)
 
 
+MANY = 256  # elements, from which on it pays to take rests by several functions
+
+
+def are_many(a: Any, b: Any) -> bool:
+    """Whether these are arrays of float32 on the host whose rests `remaining` takes."""
+    sizes = [x.size for x in (a, b) if type(x) is HOST.ndarray and x.dtype.char == "f"]
+    numbers = sum(type(x) in (int, float) for x in (a, b))
+    return len(sizes) + numbers == 2 and max(sizes, default=0) >= MANY
+
+
+def remaining(xp: Any, a: Any, b: Any, out: Array | None = None) -> Array:
+    """fmod(a, b). Of float32 a - trunc(a / b) * b, which is exact in float64 where the quotient is
+    below 2 ** 24: in an eighth of the time of C's function, which has the rest."""
+    if not are_many(a, b):
+        return xp.fmod(a, b, out=out)
+    single: list[Any] = [HOST.float32(x) if type(x) in (int, float) else x for x in (a, b)]
+    x, y = (HOST.asarray(part, "d") for part in single)
+    quotient = HOST.trunc(x / y)
+    simple = HOST.absolute(quotient) < 2**24
+    simple &= HOST.isfinite(y)
+    rest = HOST.copysign((x - quotient * y).astype("f"), x.astype("f"))
+    if not simple.all():
+        HOST.fmod(single[0], single[1], out=rest, where=~simple)
+    return into(xp, rest, out)
+
+
 def rest_of(xp: Any, a: Array, b: Array) -> tuple[Array, Array]:
-    """What floats on a GPU leave when divided, of the sign of a, and where b has the other sign.
+    """What floats leave when divided, of the sign of a, and where b has the other sign.
 
     CuPy's own functions take floor(a / b), which is rounded before.
     """
-    rest = xp.fmod(a, b)
+    rest = remaining(xp, a, b)
     return rest, (rest != 0) & ((b < 0) != (rest < 0))
 
 
