@@ -370,7 +370,7 @@ def evaluate(
 ) -> Any:  # fmt: skip
     """What a function of elements gives, at one launch; NotImplemented for what is CuPy's."""
     values = (*operands, *attributes.values()) if attributes else operands
-    key: list[Any] = [function, half]
+    key: list[Any] = [function, half, *attributes] if attributes else [function, half]
     for x in values:
         kind = type(x)
         if kind is xp.ndarray:
