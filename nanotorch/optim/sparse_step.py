@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from nanotorch.backend import HOST, is_sparse
+from nanotorch.backend.adding import put_rows
 from nanotorch.backend.halves import widened
-from nanotorch.backend.row_sparse import RowSparse, nothing, put_rows
+from nanotorch.backend.row_sparse import RowSparse, nothing
 from nanotorch.backend.silence import silent
 from nanotorch.optim.adagrad import Adagrad
 from nanotorch.optim.adam import Adam
