@@ -36,6 +36,7 @@ def device(look_alike: ModuleType) -> Iterator[ModuleType]:
     expressions._plans.clear()
     expressions._kernels.clear()
     expressions._texts.clear()
+    nt.manual_seed(0)
     with nt.device("cuda"):
         yield look_alike
     backend.register_cuda_module(before)
@@ -253,7 +254,6 @@ OPERANDS: dict[str, Callable[[Any], tuple[Any, Any]]] = {
 def test_operands_are_read_where_they_lie(dtype: Any, device: ModuleType) -> None:
     if dtype is nt.bfloat16:
         pytest.importorskip("ml_dtypes")
-    nt.manual_seed(0)
     pairs = {
         name: pair(lambda *shape: (nt.rand(shape) * 8 + 1).to(dtype))
         for name, pair in OPERANDS.items()
