@@ -155,7 +155,7 @@ class Primitive(Node):
             )
         arguments, variadic, saved = self.arguments, self.variadic, self.inputs
         on_host = tensors or RAW.get(type(g)) is HOST
-        rules = self.vjp if on_host else device_rules(type(self))  # type: ignore[arg-type]
+        rules = self.vjp if on_host else device_rules(self)
         widen = None if tensors or g.itemsize != 2 else for_rules(g, self.promotes)
         g = widen(g) if widen else g
         cotangents: list[Any] = [None] * len(self.edges)

@@ -1,4 +1,4 @@
-"""Times 47 common operations on small float32 tensors beside PyTorch's, 53 on tensors of 1 MB, and
+"""Times 47 common operations on small float32 tensors beside PyTorch's, 52 on tensors of 1 MB, and
 whole eager steps.
 
     python scripts/bench_ops.py                    all, sorted by ratio, and their geometric mean

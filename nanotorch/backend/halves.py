@@ -33,10 +33,15 @@ def device_kernel(primitive: Any) -> Callable[..., Any] | None:
 
 
 @functools.cache
-def device_rules(primitive: Any) -> tuple[Any, ...]:
-    """The rules of a primitive as they run on a device."""
+def _rules_on_device(primitive: Any) -> tuple[Any, ...]:
     made = (DEVICE_KINDS[kind][1] for kind in primitive.__mro__ if kind in DEVICE_KINDS)
     return next((make(primitive.vjp) for make in made), primitive.vjp)
+
+
+def device_rules(node: Any) -> tuple[Any, ...]:
+    """The rules of a primitive's node as they run on a device."""
+    primitive: Any = type(node)
+    return _rules_on_device(primitive)
 
 
 def kernel_for(primitive: Any, xp: Any) -> Callable[..., Array]:

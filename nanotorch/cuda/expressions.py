@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from nanotorch.backend.cuda.fused import THREADS, WIDE, grid_for, output, written
 from nanotorch.backend.cuda.kernels import C_TYPES, OPTIONS, included
-from nanotorch.backend.devices import HOST, RAW, broadcast_shapes, on_device_of
+from nanotorch.backend.devices import HOST, RAW, broadcast_shapes
 from nanotorch.backend.halves import HALVES, rounded_number
 
 Array = Any
@@ -114,7 +114,8 @@ class Expression:
     def __bool__(self) -> bool:
         raise TypeError("the value of an element is not known when its kernel is written")
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:  # == is an operation, so that no table can find an expression
+        raise TypeError("an expression stands for values that are not known")
 
 
 def said(x: Any, dtype: Any) -> str:
@@ -147,7 +148,7 @@ def operation(name: str) -> Callable[..., Expression]:
 
     def run(*operands: Any, out: Any = None, dtype: Any = None) -> Expression:
         if len(operands) > function.nin:
-            *operands, out = operands  # type: ignore[assignment]
+            operands, out = operands[:-1], operands[-1]
         if dtype is None:
             *loop, result = function.resolve_dtypes((*map(kind_of, operands), None))
         else:
@@ -184,8 +185,8 @@ class Functions:
         kind, test = self.result_type(a, b), said(condition, HOST.dtype(bool))
         return Expression(kind, f"{test} ? {said(a, kind)} : {said(b, kind)}")
 
-    def clip(self, x: Any, low: Any, high: Any, out: Any = None) -> Expression:
-        return self.minimum(self.maximum(x, low), high, out=out)  # type: ignore[no-any-return]
+    def clip(self, x: Any, low: Any, high: Any, out: Any = None) -> Any:
+        return self.minimum(self.maximum(x, low), high, out=out)
 
     def full(self, shape: Any, value: Any, dtype: Any) -> Expression:
         return Expression(dtype, said(value, HOST.dtype(dtype)))
@@ -211,10 +212,12 @@ FUNCTIONS = Functions()
 RAW[Expression] = FUNCTIONS
 
 
-def operator(name: str, turned: bool = False) -> Callable[..., Expression]:
-    def run(self: Expression, *other: Any) -> Expression:
+def operator(name: str, turned: bool = False) -> Callable[..., Any]:
+    """Python's operator that NumPy calls by this name; `turned`: of a number on the left."""
+
+    def run(self: Expression, *other: Any) -> Any:
         operands = (*other, self) if turned else (self, *other)
-        return getattr(FUNCTIONS, name)(*operands)  # type: ignore[no-any-return]
+        return getattr(FUNCTIONS, name)(*operands)
 
     return run
 
@@ -313,7 +316,7 @@ def write(
     attributes = dict(zip(names, operands[first:], strict=True))
     try:
         y = function(*(() if is_rule else (FUNCTIONS,)), *operands[:first], **attributes)
-    except Exception:  # whatever it is: CuPy's arrays meet it again
+    except Exception:  # whatever it is: run on CuPy's arrays, the function says it to the user
         return None
     if not isinstance(y, Expression):
         return None
@@ -480,8 +483,7 @@ def rules_of_elements(rules: tuple[Any, ...]) -> tuple[Any, ...]:
             y: Any = NotImplemented
             xp = RAW[type(g)]
             if hasattr(xp, "RawKernel") and g.itemsize != 2:  # halves are rounded step by step
-                with on_device_of(g):
-                    y = evaluate(xp, rule, (g, *values), is_rule=True)
+                y = evaluate(xp, rule, (g, *values), is_rule=True)  # the walk is on g's device
             return rule(g, *values) if y is NotImplemented else y
 
         return rule and run
