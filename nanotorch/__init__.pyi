@@ -191,7 +191,12 @@ def sub(
     alpha: builtins.float = 1,
     out: Tensor | None = None,
 ) -> Tensor: ...
-def clone(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
+def clone(
+    input: Tensor,
+    *,
+    memory_format: Any | None = None,
+    out: Tensor | None = None,
+) -> Tensor: ...
 def get_device(input: Tensor) -> builtins.int: ...
 def allclose(
     input: Operand,
@@ -1058,7 +1063,7 @@ def gradient(
     spacing: Any = 1,
     dim: builtins.int | Sequence[builtins.int] | None = None,
     edge_order: builtins.int = 1,
-) -> builtins.list[Tensor]: ...
+) -> builtins.tuple[Tensor, ...]: ...
 def logcumsumexp(
     input: Tensor,
     dim: builtins.int | Sequence[builtins.int] | None = None,

@@ -52,6 +52,8 @@ def maker(function: Made) -> Made:
         *args: Any, out: Tensor | None = None, pin_memory: bool = False, layout: Any = None,
         memory_format: Any = None, **options: Any,
     ) -> Tensor:  # fmt: skip
+        if options.get("dtype") is not None:
+            options["dtype"] = dtype_of(options["dtype"])  # `float` is float64, as in PyTorch
         if out is not None:
             options = {"dtype": out.dtype, "device": out.device, **options}
         y = function(*args, **options)
@@ -200,6 +202,7 @@ def holds_numpy(data: Any) -> bool:
 
 def as_tensor(data: Any, dtype: DType | None = None, device: Place = None) -> Tensor:
     """A tensor of the data, over the same memory where that is possible."""
+    dtype = None if dtype is None else dtype_of(dtype)
     if isinstance(data, Tensor):
         out = data
     else:

@@ -277,7 +277,7 @@ def kind_of(
     """The NumPy dtype that `options` ask for, else `default`, after a check of the keywords."""
     if options and (unknown := options.keys() - Options.__optional_keys__):
         raise TypeError(f"{name}: unknown keyword {', '.join(sorted(unknown))}")
-    kind = options.get("dtype") or default or backend.get_default_dtype()
+    kind = backend.dtype_of(options.get("dtype") or default or backend.get_default_dtype())
     if floating and not kind.is_floating_point:
         raise NotImplementedError(f"{name}: expected a floating point dtype, got {kind}")
     return kind.numpy

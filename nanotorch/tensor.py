@@ -43,6 +43,7 @@ from nanotorch.backend import (
     tensor_type,
     to_device,
 )
+from nanotorch.backend.errors import NotANumber
 from nanotorch.backend.loading import when_called
 from nanotorch.node import Node, RemovableHandle, Traced
 from nanotorch.operators import Operators
@@ -175,11 +176,11 @@ class Tensor(Operators):
         steps = tuple(s // self._array.itemsize for s in self._array.strides)
         return steps if dim is None else steps[dim]
 
-    def is_contiguous(self) -> bool:
-        """Whether the elements lie in memory in the order of their indices."""
+    def is_contiguous(self, memory_format: Any = None) -> bool:
+        """Whether the elements lie in memory in the order of their indices, the one format."""
         return bool(self._array.flags.c_contiguous)
 
-    def contiguous(self) -> Tensor:
+    def contiguous(self, memory_format: Any = None) -> Tensor:
         """Itself if contiguous, else a copy that is."""
         return self if self.is_contiguous() else ops.casting.contiguous_copy(self)
 
@@ -426,7 +427,7 @@ class Tensor(Operators):
         """The one element as a Python number."""
         self._tell_of_reading()
         if self._array.size != 1:
-            raise RuntimeError(
+            raise NotANumber(
                 f"a Tensor with {self._array.size} elements cannot be converted to Scalar"
             )
         return self._on_host().item()
@@ -493,8 +494,8 @@ class Tensor(Operators):
                 out = ops.cast(
                     ops.move(out, device_of(what._array), non_blocking), what._array.dtype
                 )
-            elif isinstance(what, DType):
-                out = ops.cast(out, what.numpy)
+            elif isinstance(what, DType | type):
+                out = ops.cast(out, dtype_of(what).numpy)
             elif isinstance(what, Device | str | int):
                 out = ops.move(out, Device(what), non_blocking)
             elif what is not None:
@@ -548,7 +549,7 @@ class Tensor(Operators):
         """One value everywhere, in the dtype and place of this tensor unless told otherwise."""
         place = self.device if device is None else Device(device)
         with on_device(place):
-            kind = (dtype or self.dtype).numpy
+            kind = dtype_of(dtype or self.dtype).numpy
             value = fitting(fill_value, kind)
             array = module_of(place).full(ops.shapes.sizes((size,)), value, kind)
         out = self._wrap(array)
@@ -571,7 +572,7 @@ class Tensor(Operators):
         """A leaf with a copy of the data, in the dtype and place of this tensor."""
         values = getattr(data, "_array", data)
         module = array_module(values) if is_array(values) else HOST
-        array = module.array(values, dtype=(dtype or self.dtype).numpy)
+        array = module.array(values, dtype=dtype_of(dtype or self.dtype).numpy)
         place = self.device if device is None else Device(device)
         out = self._wrap(to_device(array, place))
         return out.requires_grad_() if requires_grad else out

@@ -112,8 +112,9 @@ def test_a_part_assigned_again_keeps_its_place_and_a_deleted_one_is_gone() -> No
     assert [name for name, _ in net.named_parameters()] == ["a", "b"]
     del net.a
     assert [name for name, _ in net.named_parameters()] == ["b"]
-    net.b = nn.Linear(1, 1)  # a new role
-    assert [name for name, _ in net.named_parameters()] == ["b.weight", "b.bias"]
+    net.c = nn.Linear(1, 1)
+    net.c = nn.Parameter(nt.ones(1))  # a new role
+    assert [name for name, _ in net.named_parameters()] == ["b", "c"]
 
 
 def test_an_attribute_that_was_none_becomes_a_parameter_in_its_turn() -> None:

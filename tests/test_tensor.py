@@ -93,6 +93,43 @@ def test_errors_say_what_came_and_what_was_expected(
         make()
 
 
+def assigned(x: Any, value: Any) -> None:
+    x[0] = value
+
+
+REFUSED: dict[str, Callable[[Any], Any]] = {
+    "float of several": lambda t: float(t.ones(2)),
+    "int of none": lambda t: int(t.ones(0)),
+    "item of several": lambda t: t.ones(2).item(),
+    "None assigned": lambda t: assigned(t.ones(2), None),
+    "a text assigned": lambda t: assigned(t.ones(2), "a"),
+    "an index of floats": lambda t: t.ones(2)[t.ones(2)],
+    "a matrix times a number": lambda t: t.ones(2, 2) @ 2,
+    "a number times a matrix": lambda t: 2 @ t.ones(2, 2),
+    "a matrix times a list": lambda t: t.ones(2, 2) @ [1, 2],
+    "mm of a vector": lambda t: t.mm(t.ones(2, 2), t.ones(2)),
+    "mm of a stack": lambda t: t.mm(t.ones(1, 2, 2), t.ones(2, 2)),
+    "mv of a matrix": lambda t: t.mv(t.ones(2, 2), t.ones(2, 2)),
+    "where of floats": lambda t: t.where(t.ones(2), t.ones(2), t.ones(2)),
+    "a module in a parameter's place": lambda t: setattr(
+        t.nn.Linear(1, 1), "weight", t.nn.Linear(1, 1)
+    ),
+    "a buffer in a parameter's place": lambda t: setattr(
+        t.nn.Linear(1, 1), "weight", t.nn.Buffer(t.ones(1))
+    ),
+}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_pytorch_refuses_is_refused_as_the_same_kind_of_error(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(Exception) as theirs:
+        REFUSED[name](torch)
+    with pytest.raises(theirs.type):
+        REFUSED[name](nt)
+
+
 CREATION: dict[str, Callable[[Any], Any]] = {
     "zeros": lambda t: t.zeros(2, 3),
     "ones": lambda t: t.ones((2, 3), dtype=t.int32),

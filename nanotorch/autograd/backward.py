@@ -108,20 +108,15 @@ def backward(
 
 @silent
 def grad(
-    outputs: Any,
-    inputs: Any,
-    grad_outputs: Any = None,
-    retain_graph: bool | None = None,
-    create_graph: bool = False,
-    allow_unused: bool | None = None,
-    is_grads_batched: bool = False,
-    materialize_grads: bool = False,
-) -> tuple[Any, ...]:
+    outputs: Any, inputs: Any, grad_outputs: Any = None, retain_graph: bool | None = None,
+    create_graph: bool = False, only_inputs: bool = True, allow_unused: bool | None = None,
+    is_grads_batched: bool = False, materialize_grads: bool = False,
+) -> tuple[Any, ...]:  # fmt: skip
     """The gradients of the outputs, weighted by `grad_outputs`, with respect to the inputs.
 
     An input that the outputs do not depend on is a RuntimeError, or gives None with `allow_unused`,
     or zeros with `materialize_grads`. With `is_grads_batched` the first dimension of `grad_outputs`
-    counts several weightings; they are walked one after the other.
+    counts several weightings; they are walked one after the other. `only_inputs` changes nothing.
     """
     results, wanted = several(outputs), several(inputs)
     if allow_unused is None:

@@ -40,6 +40,7 @@ def grad(
     grad_outputs: Any | None = None,
     retain_graph: builtins.bool | None = None,
     create_graph: builtins.bool = False,
+    only_inputs: builtins.bool = True,
     allow_unused: builtins.bool | None = None,
     is_grads_batched: builtins.bool = False,
     materialize_grads: builtins.bool = False,

@@ -158,6 +158,7 @@ def set_default_dtype(d: dtype) -> None:
 
 def promote_types(a: dtype, b: dtype) -> dtype:
     """The dtype that holds both: the higher category's own, else NumPy's common type."""
+    a, b = dtype_of(a), dtype_of(b)
     if a is b:
         return a
     if a.category == b.category:

@@ -31,6 +31,11 @@ class LinAlgError(RuntimeError):
     """A matrix that has no such factor, inverse or solution."""
 
 
+class NotANumber(RuntimeError, ValueError):
+    """A tensor of several elements, or none, as a Python number: `x.item()` is a RuntimeError in
+    PyTorch, and `float(x)` a ValueError."""
+
+
 class OutOfRange(IndexError):
     """An index out of range, in the words of `out_of_range`."""
 

@@ -22,7 +22,7 @@ class finfo:  # noqa: N801 - PyTorch's name
     __slots__ = ("bits", "dtype", "eps", "max", "min", "resolution", "smallest_normal", "tiny")
 
     def __init__(self, type: dtype | None = None) -> None:
-        kind: Any = type or get_default_dtype()
+        kind: Any = dtype_of(type or get_default_dtype())
         if not (kind.is_floating_point or kind.is_complex):
             raise TypeError(
                 f"finfo: expected a floating point dtype, got {kind}; iinfo is for integers"
@@ -50,6 +50,7 @@ class iinfo:  # noqa: N801 - PyTorch's name
     __slots__ = ("bits", "dtype", "max", "min")
 
     def __init__(self, type: dtype) -> None:
+        type = dtype_of(type)
         if type.category != dtypes.INTEGER:
             raise TypeError(f"iinfo: expected an integer dtype, got {type}; finfo is for floats")
         self.bits, self.dtype = 8 * type.itemsize, type.name

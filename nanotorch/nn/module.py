@@ -40,14 +40,14 @@ class Module:
     # --- attributes and their roles --------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
+        role = self.__dict__.get("_roles", {}).get(name)
         if isinstance(value, Parameter):
             self._register(name, value, "parameter")
-        elif isinstance(value, Module):
+        elif isinstance(value, Module) and role != "parameter":
             self._register(name, value, "module")
-        elif isinstance(value, Buffer):
+        elif isinstance(value, Buffer) and role in (None, "buffer"):
             self.register_buffer(name, value, value.persistent)
         else:
-            role = self.__dict__.get("_roles", {}).get(name)
             if role and value is not None and not (role == "buffer" and isinstance(value, Tensor)):
                 raise _mismatch(name, value, role)
             object.__setattr__(self, name, value)

@@ -146,8 +146,9 @@ def into(xp: Any, y: Array, out: Array | None) -> Array:
     return out
 
 
-def clone(x: Any) -> Any:
-    """A copy of x in memory of its own, in the same order; the gradient flows through."""
+def clone(x: Any, *, memory_format: Any = None) -> Any:
+    """A copy of x in memory of its own, in the same order, the one format; the gradient flows
+    through."""
     return apply(Clone, x)
 
 

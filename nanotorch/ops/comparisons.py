@@ -277,6 +277,8 @@ def where(condition: Any, a: Any = None, b: Any = None) -> Any:
     """a where `condition` (bool), else b, broadcast; the condition alone gives its nonzero()."""
     if a is None and b is None:
         return nonzero(condition, as_tuple=True)
+    if isinstance(condition, Traced) and condition._array.dtype.kind not in "bu":
+        raise RuntimeError(f"where: expected a boolean condition, got {condition.dtype}")
     if isinstance(a, Traced) and isinstance(b, Traced) and a._array.dtype is b._array.dtype:
         return apply(Where, condition, a, b)
     arrays = [isinstance(v, Traced) or is_array(v) for v in (a, b)]

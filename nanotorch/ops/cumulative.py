@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nanotorch.backend import HOST, Array
+from nanotorch.backend import HOST, Array, dtype_of
 from nanotorch.backend.order_of_memory import out_like, out_of_reduction
 from nanotorch.ops.casting import cast, into, ones_like, zeros_like
 from nanotorch.ops.comparisons import isfinite, where
@@ -221,7 +221,8 @@ def prod(
     """The product over one dimension or over all."""
     dim, keepdim = dim if axis is None else axis, keepdim or keepdims
     if dtype is not None:
-        return cast(prod(cast(x, dtype.numpy), dim, keepdim), dtype.numpy)
+        kind = dtype_of(dtype).numpy
+        return cast(prod(cast(x, kind), dim, keepdim), kind)
     return apply(Prod, x, dim=axes(x, dim), keepdim=keepdim)
 
 
@@ -229,7 +230,8 @@ def cumsum(x: Any, dim: Any = None, *, dtype: Any = None, axis: Any = None) -> A
     """The running sum along `dim`."""
     dim = required(dim, axis, "cumsum")
     if dtype is not None:
-        return cast(cumsum(cast(x, dtype.numpy), dim), dtype.numpy)
+        kind = dtype_of(dtype).numpy
+        return cast(cumsum(cast(x, kind), dim), kind)
     return apply(Cumsum, x, dim=dimension(dim, x.ndim))
 
 
@@ -237,5 +239,6 @@ def cumprod(x: Any, dim: Any = None, *, dtype: Any = None, axis: Any = None) -> 
     """The running product along `dim`."""
     dim = required(dim, axis, "cumprod")
     if dtype is not None:
-        return cast(cumprod(cast(x, dtype.numpy), dim), dtype.numpy)
+        kind = dtype_of(dtype).numpy
+        return cast(cumprod(cast(x, kind), dim), kind)
     return apply(Cumprod, x, dim=dimension(dim, x.ndim))

@@ -395,7 +395,10 @@ def setitem(x: Any, key: Any, value: Any) -> None:
         value = rounded_number(value, x._array.dtype)
     if not isinstance(value, Traced | int | float | complex):
         with on_device_of(x._array):
-            value = x._wrap(array_module(x._array).asarray(value))
+            array = array_module(x._array).asarray(value)
+        if array.dtype.kind in "OUS":
+            raise TypeError(f"can't assign a {type(value).__name__} to a {x.type()}")
+        value = x._wrap(array)
     if isinstance(value, Traced):
         value = shaped(value, view, rest, indices)
     if indices:

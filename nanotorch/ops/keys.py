@@ -43,7 +43,7 @@ def parsed(x: Any, key: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         elif isinstance(item, bool | HOST.bool):
             items.append(HERE)
             indices.append(to_device(HOST.asarray(bool(item)), device_of(x._array)))
-        elif hasattr(item, "__index__"):
+        elif hasattr(item, "__index__") and not is_array(array):
             items.append(item.__index__())
         else:
             raise IndexError(

@@ -311,6 +311,9 @@ def matmul(a: Any, b: Any) -> Any:
 
     Shapes: (k) (k) -> (); (m, k) (k) -> (m); (k) (k, n) -> (n); (…, m, k) (…, k, n) -> (…, m, n).
     """
+    if not (hasattr(a, "ndim") and hasattr(b, "ndim")):
+        kinds = f"{type(a).__name__} and {type(b).__name__}"
+        raise TypeError(f"matmul: expected two Tensors, got {kinds}")
     if a.ndim == 2 and b.ndim == 2:
         return mm(a, b)
     if a.ndim == 0 or b.ndim == 0:
@@ -341,6 +344,10 @@ def bmm(a: Any, b: Any) -> Any:
 
 def mv(a: Any, b: Any) -> Any:
     """The product of the matrix a (m, k) and the vector b (k)."""
+    if a.ndim != 2 or b.ndim != 1:
+        raise RuntimeError(
+            f"mv: expected a matrix and a vector, got {a.ndim}D and {b.ndim}D tensors"
+        )
     alike("mv", a, b)
     return apply(Mv, a, b)
 

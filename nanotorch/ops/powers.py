@@ -89,6 +89,10 @@ def power_base_slope(a: Any, y: Any, base: float) -> Any:
 
 def power(a: Any, exponent: Any) -> Any:
     """a ** exponent, of which one may be a number; integers to a number below 0 are refused."""
+    if isinstance(exponent, HOST.generic) and isinstance(a, Traced):
+        exponent = exponent.item()
+    elif isinstance(a, HOST.generic) and isinstance(exponent, Traced):
+        a = a.item()
     if isinstance(exponent, Traced) or is_array(exponent):
         if isinstance(a, Traced) or is_array(a):
             return apply(PowTensor, a, exponent)

@@ -93,6 +93,8 @@ def product(a: Any, b: Any) -> Any:
 
 def mm(a: Any, b: Any) -> Any:
     """The product of the matrices a (m, k) and b (k, n)."""
+    if a.ndim != 2 or b.ndim != 2:
+        raise RuntimeError(f"mm: expected two matrices, got {a.ndim}D and {b.ndim}D tensors")
     alike("mm", a, b)
     return apply(Mm, a, b)
 

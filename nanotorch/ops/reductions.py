@@ -8,7 +8,7 @@ from __future__ import annotations
 import builtins
 from typing import Any, ClassVar, NamedTuple
 
-from nanotorch.backend import HOST, Array, counting
+from nanotorch.backend import HOST, Array, counting, dtype_of
 from nanotorch.backend.dtypes import uint8
 from nanotorch.backend.halves import kernel_of
 from nanotorch.backend.order_of_memory import out_of_reduction
@@ -401,5 +401,5 @@ def nanmean(
     dim, keepdim = dim if axis is None else axis, keepdim or keepdims
     floating(x, "nanmean")
     if dtype is not None:
-        return nanmean(cast(x, dtype.numpy), dim, keepdim)
+        return nanmean(cast(x, dtype_of(dtype).numpy), dim, keepdim)
     return nansum(x, dim, keepdim) / sum(~isnan(x), dim, keepdim)

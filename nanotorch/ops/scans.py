@@ -168,7 +168,7 @@ def trapezoids(y: Any, x: Any, dx: Any, dim: int) -> Any:
     return sums * (narrow(x, place, min(1, x.shape[place]), n) - narrow(x, place, 0, n)) / 2
 
 
-def gradient(x: Any, *, spacing: Any = 1, dim: Any = None, edge_order: int = 1) -> list[Any]:
+def gradient(x: Any, *, spacing: Any = 1, dim: Any = None, edge_order: int = 1) -> tuple[Any, ...]:
     """The derivatives along each dimension of a function with the values x, by differences.
 
     spacing: the distance of neighbours, or their coordinates as a vector, one for all dimensions or
@@ -192,7 +192,7 @@ def gradient(x: Any, *, spacing: Any = 1, dim: Any = None, edge_order: int = 1) 
                 "torch.gradient expected each dimension size to be at least edge_order+1"
             )
     steps: Sequence[Any] = spacing if each else [spacing] * len(dims)
-    return [slope(x, h, d, edge_order) for h, d in zip(steps, dims, strict=True)]
+    return tuple(slope(x, h, d, edge_order) for h, d in zip(steps, dims, strict=True))
 
 
 def slope(x: Any, spacing: Any, dim: int, edge_order: int) -> Any:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from nanotorch.backend import Array, dtype as DType, is_sparse
+from nanotorch.backend import Array, dtype as DType, dtype_of, is_sparse
 from nanotorch.ops.broadcasting import Expand
 from nanotorch.ops.casting import contiguous_copy, into
 from nanotorch.ops.regions import embed
@@ -244,8 +244,8 @@ def view(x: Any, *shape: Any) -> Any:
 
     RuntimeError where its strides do not allow it.
     """
-    if len(shape) == 1 and isinstance(shape[0], DType):
-        return _bits(x, shape[0])
+    if len(shape) == 1 and isinstance(shape[0], DType | type):
+        return _bits(x, dtype_of(shape[0]))
     wanted = resolve(sizes(shape), x._array.size, "view")
     if not (x._array.flags.c_contiguous or viewable(x, wanted)):
         raise RuntimeError(

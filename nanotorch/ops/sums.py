@@ -96,7 +96,7 @@ def sum(
     """The sum over `dim` (an int, several, or None for all); integers and booleans give int64."""
     dim, keepdim = dim if axis is None else axis, keepdim or keepdims
     if dtype is not None:
-        return cast(sum(cast(x, dtype.numpy), dim, keepdim), dtype.numpy)
+        return cast(sum(cast(x, dtype_of(dtype).numpy), dim, keepdim), dtype_of(dtype).numpy)
     return apply(Sum, x, dim=axes(x, dim), keepdim=keepdim)
 
 
@@ -106,6 +106,6 @@ def mean(
 ) -> Any:  # fmt: skip
     """The mean over `dim` of a floating point tensor."""
     if dtype is not None:
-        x = cast(x, dtype.numpy)
+        x = cast(x, dtype_of(dtype).numpy)
     floating(x, "mean")
     return apply(Mean, x, dim=axes(x, dim if axis is None else axis), keepdim=keepdim or keepdims)
