@@ -124,7 +124,9 @@ class Operators(Traced):
 
     T = property(lambda x: ops.permute(x, range(x.ndim)[::-1]), doc="Dimensions reversed.")
     mT = property(lambda x: ops.transpose(x, -2, -1), doc="The last two dimensions exchanged.")
-    H = property(lambda x: ops.t(x), doc="A matrix transposed and conjugated.")
+    H = property(lambda x: ops.t(x).conj(), doc="A matrix transposed and conjugated.")
+    real = property(lambda x: ops.FUNCTIONS["real"](x), doc="The real parts.")
+    imag = property(lambda x: ops.FUNCTIONS["imag"](x), doc="The imaginary parts.")
     mH = property(lambda x: x.mT.conj(), doc="The last two dimensions exchanged, conjugated.")
 
     __iadd__, __isub__ = in_place(ops.arithmetic.Add), in_place(ops.arithmetic.Sub)

@@ -158,6 +158,8 @@ class Primitive(Node):
         rules = self.vjp if on_host else device_rules(self)
         widen = None if tensors or g.itemsize != 2 else for_rules(g, self.promotes)
         g = widen(g) if widen else g
+        turned = getattr(g, "_array", g).dtype.kind == "c"  # rules multiply by slopes, but of
+        g = g.conj() if turned else g  # complex results what is due is their conjugates
         cotangents: list[Any] = [None] * len(self.edges)
         for index, edge in enumerate(self.edges):
             if edge is None or (only is not None and edge not in only):
@@ -173,6 +175,8 @@ class Primitive(Node):
                     values.append(self.value(kind, key, index, tensors))
             values = [widen(value) for value in values] if widen else values
             cotangents[index] = rules[position](g, *values)  # type: ignore[misc]
+        if turned:
+            return [c if c is None else c.conj() for c in cotangents]
         return cotangents
 
     def value(self, kind: int, key: Any, index: int, tensors: bool) -> Any:

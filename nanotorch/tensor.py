@@ -288,12 +288,9 @@ class Tensor(Operators):
         return self._base is not None
 
     def backward(
-        self,
-        gradient: Tensor | None = None,
-        retain_graph: bool | None = None,
-        create_graph: bool = False,
-        inputs: Any = None,
-    ) -> None:
+        self, gradient: Tensor | None = None, retain_graph: bool | None = None,
+        create_graph: bool = False, inputs: Any = None,
+    ) -> None:  # fmt: skip
         """Adds the gradient of this tensor, weighted by `gradient` of its shape, to the leaves'
         `.grad`.
 
@@ -475,13 +472,7 @@ class Tensor(Operators):
     def __contains__(self, item: Any) -> bool:
         return bool((self == item).any())
 
-    def to(
-        self,
-        *target: Any,
-        copy: bool = False,
-        non_blocking: bool = False,
-        **named: Any,
-    ) -> Any:
+    def to(self, *target: Any, copy: bool = False, non_blocking: bool = False, **named: Any) -> Any:
         """Itself in another dtype and on another device: to(dtype), to(device), to(device, dtype),
         to(other)."""
         flags = [what for what in target if isinstance(what, bool)]  # non_blocking, then copy

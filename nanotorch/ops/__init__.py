@@ -105,6 +105,7 @@ from nanotorch.ops.elementwise import (
     reciprocal as reciprocal,
     round as round,
     rsqrt as rsqrt,
+    sgn as sgn,
     sign as sign,
     sin as sin,
     sinh as sinh,
@@ -290,6 +291,7 @@ else:
 LATER = {
     name: file
     for file, names in {
+        "complex_numbers": "complex imag polar real view_as_complex view_as_real",
         "cumulative": "cumprod cumsum prod",
         "decompositions": "cholesky_inverse cholesky_solve matrix_exp",
         "distances": "cdist",
@@ -298,7 +300,7 @@ LATER = {
         "normal_distribution": "erfinv",
         "numbers": "angle conj conj_physical deg2rad float_power fmax fmin frexp heaviside "
         "isneginf isposinf isreal ldexp logaddexp2 nextafter positive rad2deg resolve_conj "
-        "resolve_neg sgn signbit sinc",
+        "resolve_neg signbit sinc",
         "old_linalg": "cholesky cross pinverse qr slogdet svd triangular_solve",
         "ordering": "aminmax argwhere dist isin kthvalue mode msort nanmedian nanquantile renorm "
         "unique_consecutive",
@@ -341,6 +343,7 @@ FUNCTIONS_ONLY = {
     *("var_mean", "vstack", "where"),
     *("atleast_1d", "atleast_2d", "atleast_3d", "block_diag", "cartesian_prod", "combinations"),
     *("cumulative_trapezoid", "dstack", "fill", "gradient", "isin", "trapezoid", "trapz"),
+    *("complex", "imag", "polar", "real", "view_as_complex", "view_as_real"),
 }
 METHODS_ONLY = {
     *("expand", "expand_as", "fill_diagonal_", "ndimension", "new", "repeat", "reshape_as"),
@@ -359,7 +362,7 @@ ALIASES: dict[str, Callable[..., Any]] = {
 
 # Functions without the keyword `out`: what they give is a view, several tensors, or none.
 WITHOUT_OUT = {
-    "get_device",
+    *("get_device", "imag", "real", "view_as_complex", "view_as_real"),
     *("allclose", "broadcast_tensors", "broadcast_to", "chunk", "diagonal", "equal", "flatten"),
     *("meshgrid", "moveaxis", "movedim", "narrow", "permute", "ravel", "reshape", "select"),
     *("slogdet", "split", "squeeze", "swapaxes", "swapdims", "t", "transpose", "unbind"),

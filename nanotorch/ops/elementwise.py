@@ -29,7 +29,7 @@ class Abs(Ufunc):
     """y = |x|; the slope at 0 is 0"""
 
     ufunc = "absolute"
-    vjp = (lambda g, x: g * sign(x),)
+    vjp = (lambda g, x: g * sgn(x),)
 
 
 abs = function(Abs)
@@ -315,6 +315,21 @@ class Sign(Elementwise):
 
 
 sign: Function = function(Sign)
+
+
+class Unit(Elementwise):
+    """y = x / |x| for complex x, 0 at 0; the slope is that across the circle of units"""
+
+    vjp = (lambda g, x, y: (g - g.conj() * (y * y).conj()) / where(x == 0, math.inf, 2 * abs(x)),)
+
+    @staticmethod
+    def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
+        return xp.divide(x, xp.where(x == 0, 1, xp.abs(x)), out=out)
+
+
+def sgn(x: Any) -> Any:
+    """x / |x|, and 0 at 0: the sign of real numbers."""
+    return apply(Unit if getattr(x, "_array", x).dtype.kind == "c" else Sign, x)
 
 
 class Floor(Rounding):

@@ -225,7 +225,7 @@ class DetReverse(Primitive):
             z = (g * y)[..., None, None] * xp.linalg.inv(regular).swapaxes(-2, -1)
             if xp is HOST and singular.any():
                 u, s, v = xp.linalg.svd(x)
-                cofactors = (u * products_of_others(s, -1)[..., None, :]) @ v
+                cofactors = (u.conj() * products_of_others(s, -1)[..., None, :]) @ v.conj()
                 cofactors *= (xp.linalg.det(u) * xp.linalg.det(v))[..., None, None]
                 z = xp.where(singular, g[..., None, None] * cofactors, z)
         return into(xp, z, out)
@@ -255,13 +255,14 @@ class DetCurvature(Primitive):
     def kernel(xp: Any, h: Array, g: Array, x: Array, y: Array, out: Array | None = None) -> Array:
         finite = xp.isfinite(x).all((-2, -1), keepdims=True)
         u, s, v = xp.linalg.svd(xp.where(finite, x, 0))  # which of NaN does not converge
-        turned = u.swapaxes(-2, -1) @ h @ v.swapaxes(-2, -1)  # x is diagonal in these coordinates
+        left, right = u.conj(), v.conj()
+        turned = left.swapaxes(-2, -1) @ h @ right.swapaxes(-2, -1)  # where x is diagonal
         one = xp.eye(x.shape[-1], dtype=bool)
         pairs = xp.where(one[:, None] | one[None], 1, s[..., None, None, :]).prod(-1) * ~one
         z = -pairs * turned.swapaxes(-2, -1)
         z[..., one] = (pairs @ turned.diagonal(0, -2, -1)[..., None])[..., 0]
         signs = g * xp.linalg.det(u) * xp.linalg.det(v)
-        z = signs[..., None, None] * (u @ z @ v)
+        z = signs[..., None, None] * (left @ z @ right)
         return into(xp, xp.where(finite, z, xp.asarray(xp.nan, x.dtype)), out)
 
 

@@ -166,7 +166,7 @@ class Angle(Elementwise):
     """y = the angle of x: of real numbers 0 or, below 0, pi"""
 
     promotes = "floating"
-    vjp = (lambda g: zeros_like(g),)
+    vjp = (lambda g, x: angle_slope(g, x),)
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
@@ -177,6 +177,13 @@ class Angle(Elementwise):
 
 
 angle = function(Angle)
+
+
+def angle_slope(g: Any, x: Any) -> Any:
+    """g times i x / |x|²; 0 of real numbers, and at 0."""
+    if getattr(x, "_array", x).dtype.kind != "c":
+        return zeros_like(g)
+    return g * (1j * x / where(x == 0, 1.0, abs(x) ** 2))
 
 
 def power_of_two(x: Any) -> Any:
@@ -234,11 +241,6 @@ def deg2rad(x: Any) -> Any:
 def rad2deg(x: Any) -> Any:
     """Radians as degrees."""
     return floated(x) * (180 / math.pi)
-
-
-def sgn(x: Any) -> Any:
-    """x / |x|, and 0 at 0: the sign of real numbers."""
-    return x.sign()
 
 
 def isposinf(x: Any) -> Any:

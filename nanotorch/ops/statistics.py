@@ -12,7 +12,8 @@ from nanotorch.backend.order_of_memory import out_of_reduction
 from nanotorch.ops.broadcasting import summed
 from nanotorch.ops.casting import cast, into, rounded_once, zeros_like
 from nanotorch.ops.comparisons import isnan, where
-from nanotorch.ops.elementwise import abs, clamp, sign
+from nanotorch.ops.complex_numbers import imag, is_complex, real
+from nanotorch.ops.elementwise import abs, clamp, sign, sqrt
 from nanotorch.ops.joining import broadcast_tensors, cat
 from nanotorch.ops.shapes import movedim, narrow, reshape, squeeze
 from nanotorch.ops.sums import Dim, axes, count, dims, floating, mean, spread, sum
@@ -178,6 +179,10 @@ def moment(
 ) -> Any:  # fmt: skip
     """Sorts out the two ways of naming the divisor: `unbiased`, also alone, and `correction`."""
     floating(x, primitive.title())
+    if is_complex(x):  # the spread of both parts together
+        options = (dim, unbiased, keepdim, correction)
+        spread = moment(Var, real(x), *options) + moment(Var, imag(x), *options)
+        return sqrt(spread) if primitive is Std else spread
     if isinstance(dim, bool):
         dim, unbiased = None, dim
     if correction is None:
@@ -219,6 +224,7 @@ def norm(x: Any, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Any:
         )
     if p in ("fro", None):
         p = 2
+    x = abs(x) if is_complex(x) else x
     return apply(Norm, x, p=float(p) if p != 2 else 2, dim=axes(x, dim), keepdim=keepdim)
 
 
