@@ -185,6 +185,26 @@ def test_conversions_round_as_pytorch(source: str, half: str) -> None:
     numpy.testing.assert_array_equal(back.numpy()[finite.numpy()], wanted[finite].numpy())
 
 
+@pytest.mark.parametrize("largest", [65519.0, 3e38, numpy.nan])
+@pytest.mark.parametrize("shown", [slice(None), slice(None, None, 3)])
+def test_many_are_converted_by_their_bits_as_numpy_does_it(largest: float, shown: slice) -> None:
+    bits = numpy.arange(0, 2**32, 9973, dtype="u8").astype("u4")
+    x = bits.view("f")[shown]
+    half = numpy.arange(2**16, dtype="u2").view("e")
+    with numpy.errstate(all="ignore"):
+        ties = half.astype("f") * numpy.float32(1 + 2**-11)  # between neighbours, or beside that
+        x = numpy.concatenate([x, ties, numpy.nextafter(ties, numpy.float32(0))])
+    if largest == largest:
+        x = x[numpy.abs(x) <= largest]
+        half = half[numpy.abs(half) <= largest]
+    with numpy.errstate(all="ignore"):
+        narrow, wide = x.astype("e"), half[shown].astype("f")
+    made = nt.tensor(x).to(nt.float16), nt.tensor(half[shown]).float()
+    written = nt.zeros(len(x), dtype=nt.float16).copy_(nt.tensor(x))
+    for y, expected in zip([*made, written], [narrow, wide, narrow], strict=True):
+        numpy.testing.assert_array_equal(y.numpy().view("u1"), expected.view("u1"))
+
+
 NAMES = [
     *("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16"),
     *("float32", "float64", "complex64", "complex128"),

@@ -17,6 +17,7 @@ from typing import Any
 import numpy
 
 from nanotorch.backend.devices import MODULES, RAW, array_module
+from nanotorch.backend.halves import converted
 from nanotorch.backend.silence import silent
 
 Array = Any  # a numpy.ndarray or a cupy.ndarray
@@ -258,11 +259,10 @@ def _promote(operands: Sequence[Any], floating: bool, arrays: Any) -> Sequence[A
 
 @silent
 def as_dtype(array: Array, kind: numpy.dtype[Any]) -> Array:
-    """A copy of the array in another dtype; like PyTorch, float64 becomes a half by way of
-    float32."""
-    if kind.char == "e" and array.dtype.char == "d":
+    """A copy of the array in another dtype; like in PyTorch, float16 by way of float32."""
+    if kind.char == "e" and array.dtype.kind in "fbiuV" and array.dtype.char not in "ef":
         array = as_dtype(array, numpy.dtype("f"))
-    return array.astype(kind)
+    return converted(array, kind)
 
 
 def wrapped(value: int, kind: numpy.dtype[Any]) -> int:

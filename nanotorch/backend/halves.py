@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from nanotorch.backend.devices import HOST, RAW
+from nanotorch.backend.devices import HOST, RAW, in_pieces
 from nanotorch.backend.errors import check_shape
 
 Array = Any
@@ -67,7 +67,7 @@ def widened(x: Any) -> Any:
     """A raw array of float16 or bfloat16 in float32; everything else as it is."""
     if type(x) is tuple:
         return tuple(widened(part) for part in x)
-    return x.astype("f") if is_half(x) else x
+    return converted(x, HOST.dtype("f")) if is_half(x) else x
 
 
 def rounded_number(x: Any, kind: Any) -> Any:
@@ -140,9 +140,64 @@ def in_float32(primitive: Any, xp: Any, *inputs: Any, **attributes: Any) -> Arra
     operands = [widened(x) for x in operands]
     y = primitive.kernel(xp, *operands, **attributes)
     if y.dtype.char == "f" and (primitive.promotes or "f" not in [kind.char for kind in kinds]):
-        y = y.astype(halves[0])
+        y = converted(y, halves[0])
     if out is None:
         return y
     check_shape(y, out)
     xp.copyto(out, y, casting="unsafe")
+    return out
+
+
+# --- float32 to float16 and back, in less than half of NumPy's time -------------------------------
+
+MANY = 2048  # elements, from which on it pays
+INFINITE = 0x7C00  # the bits of an infinite float16; those of NaN are above
+
+
+def converted(x: Array, kind: Any) -> Array:
+    """x.astype(kind)"""
+    y = by_bits(x, kind)
+    return x.astype(kind) if y is None else y
+
+
+def by_bits(x: Any, kind: Any) -> Array | None:
+    """x.astype(kind), with the same bits, of many float32 or float16; None for all else."""
+    if type(x) is not HOST.ndarray or x.size < MANY:
+        return None
+    function = {"fe": _to_float16, "ef": _to_float32}.get(x.dtype.char + kind.char)
+    return function and in_pieces(function, (x,), HOST.empty_like(x, kind))
+
+
+def _to_float16(x: Array, out: Array) -> Array:
+    """The sum of |x| and 2 ** 13 times its power of two is |x| rounded to ten bits below that."""
+    bits = x.view("i4")
+    y, unit = bits & 0x7FFFFFFF, bits & 0x7F800000
+    if y.max() >= 0x47800000:  # 2 ** 16, which is infinite, or NaN
+        HOST.copyto(out, x, casting="unsafe")
+        return out
+    HOST.maximum(unit, HOST.full_like(unit, 0x38800000), out=unit)  # 2 ** -14: the subnormal ones
+    unit += 13 << 23
+    total = y.view("f")
+    total += unit.view("f")
+    y -= unit  # x in units of the last of these bits
+    unit >>= 13
+    y += unit
+    y -= 126 << 10
+    HOST.right_shift(bits, 16, out=unit)
+    unit &= -0x8000  # the sign
+    y |= unit
+    HOST.copyto(out.view("i2"), y, casting="unsafe")
+    return out
+
+
+def _to_float32(x: Array, out: Array) -> Array:
+    """The bits thirteen places further on are those of x / 2 ** 112, with more of its sign."""
+    bits, y = x.view("i2"), out.view("i4")
+    if (bits & 0x7FFF).max() >= INFINITE:
+        HOST.copyto(out, x)
+        return out
+    HOST.copyto(y, bits)
+    y <<= 13
+    y &= ~0x70000000
+    out *= 2.0**112
     return out

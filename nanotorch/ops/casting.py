@@ -22,7 +22,7 @@ from nanotorch.backend import (
     to_device,
 )
 from nanotorch.backend.errors import check_shape
-from nanotorch.backend.halves import HALVES
+from nanotorch.backend.halves import HALVES, by_bits
 from nanotorch.primitive import Linear, Primitive, Traced, apply
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -100,7 +100,8 @@ class Copy(Linear):
                 f"output with shape {list(x.shape)} doesn't match the broadcast shape "
                 f"{list(source.shape)}"
             )
-        xp.copyto(out, source, casting="unsafe")
+        quick = by_bits(source, out.dtype)
+        xp.copyto(out, source if quick is None else quick, casting="unsafe")
         return out
 
 
