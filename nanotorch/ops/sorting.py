@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nanotorch.backend import HOST, Array, array_module
+from nanotorch.backend import HOST, Array, array_module, counting
 from nanotorch.backend.dtypes import int64
 from nanotorch.backend.halves import widened
 from nanotorch.backend.order_of_memory import usual
@@ -55,13 +55,18 @@ class Argsort(Primitive):
     ) -> Array:
         x = sortable(xp, x)
         if not x.ndim:
-            y = xp.zeros((), xp.int64)
+            return into(xp, xp.zeros((), xp.int64), out)
+        first = None
+        if xp is HOST:
+            first = first_by_keys(HOST.moveaxis(x, dim, -1), x.shape[dim], descending)
+        if first is not None:
+            y = HOST.moveaxis(first, -1, dim)
         elif not descending:
             y = xp.argsort(x, axis=dim, kind="stable")
         else:
             y = xp.flip(xp.argsort(xp.flip(x, axis=dim), axis=dim, kind="stable"), axis=dim)
             y = x.shape[dim] - 1 - y
-        return into(xp, y, out)
+        return into(xp, usual(xp, y), out)
 
 
 class Argfirst(Primitive):
@@ -72,8 +77,10 @@ class Argfirst(Primitive):
         xp: Any, x: Array, *, k: int, dim: int, descending: bool, out: Array | None = None
     ) -> Array:
         x, y = usual(xp, xp.moveaxis(x, dim, -1)), None
-        if xp is HOST and 0 < 4 * k <= x.shape[-1]:
-            y = first_by_partition(x, k, descending)
+        if xp is HOST and 0 < 4 * k <= min(x.shape[-1], 4 * FEW):
+            y = extremes_in_turn(x, k, descending)
+        if xp is HOST and y is None:
+            y = first_by_keys(x, k, descending)
         if y is None:
             y = Argsort.kernel(xp, x, descending=descending)[..., :k]
         return into(xp, usual(xp, xp.moveaxis(y, -1, dim)), out)
@@ -84,31 +91,89 @@ class Argkth(Primitive):
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, k: int, dim: int, out: Array | None = None) -> Array:
-        x, y = usual(xp, xp.moveaxis(x, dim, -1)), None
-        if xp is HOST:
+        x = usual(xp, xp.moveaxis(x, dim, -1))
+        keys = keys_of(x, False) if xp is HOST else None
+        if keys is not None:
+            keys.partition(k - 1, axis=-1)
+            y = places_in(keys[..., k - 1 : k], x.shape[-1])
+        elif xp is HOST:
             y = HOST.argpartition(x, k - 1)[..., k - 1 : k]
-            y = y if (equals(x, y) == 1).all() else None
-        if y is None:
+            value = HOST.take_along_axis(x, y, -1)
+            if not (HOST.count_nonzero(x == value, axis=-1) == 1).all():  # or it is NaN
+                y = Argsort.kernel(xp, x)[..., k - 1 : k]
+        else:
             y = Argsort.kernel(xp, x)[..., k - 1 : k]
         return into(xp, usual(xp, xp.moveaxis(y, -1, dim)), out)
 
 
-def first_by_partition(x: Array, k: int, descending: bool) -> Array | None:
-    """The indices of the k first of each sorted row: only they are sorted, in a tenth of the time.
-    None where others equal the last of them, so that the order of indices decides."""
-    places = HOST.argpartition(x, -k if descending else k - 1)
-    last = places[..., x.shape[-1] - k :][..., :1] if descending else places[..., k - 1 : k]
-    places = HOST.sort(places[..., -k:] if descending else places[..., :k])
-    values = HOST.take_along_axis(x, places, -1)
-    within = (values == HOST.take_along_axis(x, last, -1)).sum(-1, keepdims=True)
-    if not (equals(x, last) == within).all() or not within.all():
+def keys_of(x: Array, descending: bool) -> Array | None:
+    """Different int64 numbers in the order of the elements of each row, of equal ones by their
+    places, which are in the last bits: NumPy sorts them in a quarter of the time of a stable sort.
+    None where elements take too many bits."""
+    bits, kind = width_of_places(x.shape[-1]), x.dtype
+    if kind.char in "eEf":
+        single = x.astype("f")
+        single += 0  # -0.0 becomes 0.0, which it equals
+        numbers = single.view("i4")
+        numbers ^= (numbers >> 31) & 0x7FFFFFFF
+        HOST.copyto(numbers, 0x7FFFFFFF, where=x != x)  # NaN comes last
+    elif kind.kind in "bui" and x.size:
+        low, high = int(x.min()), int(x.max())
+        if (high - low).bit_length() + bits > 62 or high >= 1 << 63:
+            return None
+        numbers = HOST.subtract(x, low, dtype="q")
+    else:
         return None
-    return HOST.take_along_axis(places, Argsort.kernel(HOST, values, descending=descending), -1)
+    keys: Array = (~numbers if descending else numbers).astype("q")
+    keys <<= bits
+    keys |= counting(x.shape[-1])
+    return keys
 
 
-def equals(x: Array, place: Array) -> Array:
-    """How many elements of each row equal that at a place; 0 for NaN."""
-    return HOST.count_nonzero(x == HOST.take_along_axis(x, place, -1), axis=-1, keepdims=True)
+def first_by_keys(x: Array, k: int, descending: bool) -> Array | None:
+    """The indices of the k first of each sorted row; None for elements that have no keys."""
+    n, keys = x.shape[-1], keys_of(x, descending)
+    if keys is None:
+        return None
+    if k < n:
+        keys.partition(max(k - 1, 0), axis=-1)
+        keys = keys[..., :k].copy()
+    keys.sort(axis=-1)
+    return places_in(keys, n)
+
+
+def width_of_places(n: int) -> int:
+    """How many bits the numbers below n take."""
+    return max(n - 1, 1).bit_length()
+
+
+def places_in(keys: Array, n: int) -> Array:
+    """The places that keys of rows of n elements hold."""
+    return keys & ((1 << width_of_places(n)) - 1)
+
+
+FEW = 32  # elements, up to which it pays to find them one after the other
+
+
+def extremes_in_turn(x: Array, k: int, descending: bool) -> Array | None:
+    """The indices of the k first of each sorted row, the extreme of what is left each time. None
+    where a NaN is the least, or where what takes the place of those found is among them."""
+    kind = x.dtype
+    if kind.kind not in "iuf" or (not descending and kind.kind == "f" and (x != x).any()):
+        return None
+    worst: Any = -math.inf if kind.kind == "f" else HOST.iinfo(kind).min
+    if not descending:
+        worst = math.inf if kind.kind == "f" else HOST.iinfo(kind).max
+    left = x.reshape(-1, x.shape[-1]).copy()
+    y = HOST.empty((len(left), k), HOST.int64)
+    rows = counting(len(left))
+    for i in range(k):
+        places = left.argmax(1) if descending else left.argmin(1)
+        if (left[rows, places] == worst).any():
+            return None
+        left[rows, places] = worst
+        y[:, i] = places
+    return y.reshape(*x.shape[:-1], k)
 
 
 class MedianAlong(GatherDistinct):
@@ -129,9 +194,10 @@ class Median(Extreme):
     ) -> Array:
         if not x.size:
             return into(xp, xp.asarray(xp.nan, x.dtype), out)
-        ordered = xp.sort(sortable(xp, x).reshape(-1))
-        last, middle = ordered[-1], ordered[(x.size - 1) // 2]
-        return into(xp, xp.where(last != last, last, middle), out)  # NaN comes last
+        flat, middle = sortable(xp, x).reshape(-1), (x.size - 1) // 2
+        ordered = HOST.partition(flat, middle) if xp is HOST else xp.sort(flat)
+        last = flat.max()
+        return into(xp, xp.where(last != last, last, ordered[middle]), out)
 
 
 class Bincount(Primitive):
