@@ -186,8 +186,7 @@ def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """y = x moved towards 0 by lambd, and 0 within it"""
     needs_floats("softshrink", input)
-    outside = input - ops.clamp(input, -lambd, lambd)
-    result: Tensor = ops.where(ops.abs(input) <= lambd, 0.0, outside)
+    result: Tensor = input - ops.clamp(input, -lambd, lambd)
     return result
 
 

@@ -198,30 +198,28 @@ def selected(xp: Any, condition: Array, a: Any, b: Any, out: Array | None = None
 
     That takes no branches: where elements alternate, it is ten times as fast as `where`.
     """
-    if xp is not HOST or condition.size < FEW:
-        return into(xp, xp.where(condition, a, b), out)
     arrays = [x for x in (a, b) if is_array(x)]
     dtype = arrays[0].dtype
-    for x in (condition, *arrays):
-        dense = x.flags.c_contiguous or not any(x.strides)
-        if x.shape != condition.shape or not dense:
-            return into(xp, xp.where(condition, a, b), out)
+    if xp is not HOST or max(x.size for x in (condition, *arrays)) < FEW:
+        return into(xp, xp.where(condition, a, b), out)
     if dtype.char not in "fd" or condition.dtype.kind != "b" or arrays[-1].dtype != dtype:
         return into(xp, xp.where(condition, a, b), out)
     if type(a) is int and a == 0:
         condition, a, b = xp.logical_not(condition), b, a
     mask = condition.astype(f"i{dtype.itemsize}")
-    y = mask if out is None else out.view(mask.dtype)
+    y = None if out is None else out.view(mask.dtype)
+    alike = all(x.flags.c_contiguous and x.shape == mask.shape for x in (mask, *arrays))
+    own = mask if alike else None  # what is broadcast, or turned, takes memory of its own
 
     def bits(x: Any) -> Any:
         return (x if is_array(x) else constant(arrays[0], x)).view(mask.dtype)
 
     if type(b) is int and b == 0:  # the bits of a, times 1 or 0
-        xp.multiply(bits(a), mask, out=y)
+        y = xp.multiply(bits(a), mask, out=own if y is None else y)
     else:  # b ^ ((a ^ b) & mask), where the mask is all ones or all zeros
         both = xp.bitwise_xor(bits(a), bits(b))
-        xp.bitwise_and(both, xp.negative(mask, out=mask), out=mask)
-        xp.bitwise_xor(mask, bits(b), out=y)
+        both = xp.bitwise_and(both, xp.negative(mask, out=mask), out=own)
+        y = xp.bitwise_xor(both, bits(b), out=own if y is None else y)
     return y.view(dtype) if out is None else out
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from nanotorch.backend import Array, dtypes, get_default_dtype
 from nanotorch.ops.casting import cast, into, zeros_like
-from nanotorch.ops.comparisons import where
+from nanotorch.ops.comparisons import selected, where
 from nanotorch.ops.elementwise import exp2
 from nanotorch.ops.outputs import named
 from nanotorch.ops.pairs import distance
@@ -172,8 +172,8 @@ class Angle(Elementwise):
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
         if x.dtype.kind == "c":
             return into(xp, xp.angle(x), out)
-        y = xp.where(x < 0, math.pi, xp.where(x != x, x, 0)).astype(x.dtype)
-        return into(xp, y, out)
+        y = xp.multiply(x < 0, math.pi, dtype=x.dtype)
+        return selected(xp, x != x, x, y, out)
 
 
 angle = function(Angle)
