@@ -186,7 +186,8 @@ def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """y = x moved towards 0 by lambd, and 0 within it"""
     needs_floats("softshrink", input)
-    result: Tensor = input - ops.clamp(input, -lambd, lambd)
+    outside = input - ops.clamp(input, -lambd, lambd)
+    result: Tensor = ops.where(outside == 0, 0.0, outside)
     return result
 
 
