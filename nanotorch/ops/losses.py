@@ -7,10 +7,9 @@ from typing import Any
 
 from nanotorch.backend import HOST, Array, broadcast_shapes, clipped, constant, counting, dtype_of
 from nanotorch.backend.order_of_memory import usual
-from nanotorch.ops.activations import hardtanh
 from nanotorch.ops.casting import cast
 from nanotorch.ops.comparisons import where
-from nanotorch.ops.elementwise import abs, exp, log
+from nanotorch.ops.elementwise import abs, exp, log, sign
 from nanotorch.ops.keys import all_below
 from nanotorch.ops.loss_reductions import (
     check_reduction,
@@ -321,7 +320,7 @@ def huber_loss(x: Any, target: Any, reduction: str = "mean", delta: float = 1.0)
 class QuadraticWithin(Elementwise):
     """y = x ** 2 / 2 within delta, delta * (|x| - delta / 2) beyond"""
 
-    vjp = (lambda g, x, delta: g * hardtanh(x, -delta, delta),)
+    vjp = (lambda g, x, delta: where(abs(x) >= delta, g * (delta * sign(x)), g * x),)
 
     @staticmethod
     def kernel(xp: Any, x: Array, *, delta: float, out: Array | None = None) -> Array:
