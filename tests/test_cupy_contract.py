@@ -7,6 +7,7 @@ The names, parameters and loops of CuPy are those of `tests/cupy_names.json`, wh
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import inspect
 from collections.abc import Iterator
@@ -81,11 +82,19 @@ def uses_in(where: str, tree: ast.AST) -> Iterator[Use]:
                         yield Use(f"{where}:{statement.lineno}", f"cupy.{name}", None)
 
 
-SOURCES = {
-    str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8"))
-    for path in sorted((ROOT / "nanotorch").rglob("*.py"))
-}
-USES = [use for where, tree in SOURCES.items() for use in uses_in(where, tree)]
+@functools.cache
+def sources() -> dict[str, ast.Module]:
+    """The package's files, parsed."""
+    return {
+        str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted((ROOT / "nanotorch").rglob("*.py"))
+    }
+
+
+@functools.cache
+def uses() -> list[Use]:
+    """What the whole package takes from the array module."""
+    return [use for where, tree in sources().items() for use in uses_in(where, tree)]
 
 
 def problem(use: Use, names: dict[str, Any]) -> str | None:
@@ -120,14 +129,14 @@ def unfit(use: Use, signature: inspect.Signature) -> str | None:
 
 
 def test_every_name_and_keyword_that_is_used_exists_in_cupy() -> None:
-    assert len({use.path for use in USES}) > 100
-    assert [found for use in USES if (found := problem(use, contract.NAMES))] == []
+    assert len({use.path for use in uses()}) > 100
+    assert [found for use in uses() if (found := problem(use, contract.NAMES))] == []
 
 
 def methods_in_kernels() -> Iterator[Use]:
     """Calls of array methods in functions that take `xp`, which are those of CUDA arrays too."""
     known = {name for name in dir(numpy.ndarray) if not name.startswith("_")}
-    for where, tree in SOURCES.items():
+    for where, tree in sources().items():
         for function in ast.walk(tree):
             if not isinstance(function, ast.FunctionDef):
                 continue
@@ -174,7 +183,7 @@ def test_the_names_are_those_of_the_installed_cupy() -> None:
     names = script.contents()
     if cupy.__version__ == contract.VERSION:
         assert names == contract.NAMES
-    assert [found for use in USES if (found := problem(use, names))] == []
+    assert [found for use in uses() if (found := problem(use, names))] == []
 
 
 # --- the look-alike -------------------------------------------------------------------------------

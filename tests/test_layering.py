@@ -16,6 +16,7 @@ Imports under `if TYPE_CHECKING:` are for annotations and are not counted.
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterable, Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -300,17 +301,31 @@ def module_name(path: Path) -> str:
 SOURCES = {module_name(path): path.read_text(encoding="utf-8") for path in PATHS}
 PACKAGES = {module_name(path) for path in PATHS if path.name == "__init__.py"}
 MODULES = {*SOURCES, *(name.rpartition(".")[0] for name in SOURCES)} - {""}
-IMPORTS = {
-    name: imports_of(name, source, MODULES, name in PACKAGES) for name, source in SOURCES.items()
-}
+
+
+Table = dict[str, list[Import]]
+
+
+@functools.cache
+def import_table() -> Table:
+    """What every module imports."""
+    return {
+        name: imports_of(name, source, MODULES, name in PACKAGES)
+        for name, source in SOURCES.items()
+    }
+
+
+@pytest.fixture(name="imports")
+def _imports() -> Table:
+    return import_table()
 
 
 def report(faults: Iterable[str]) -> str:
     return "\n".join(faults)
 
 
-def test_every_module_imports_only_from_its_left() -> None:
-    assert report(f for name in IMPORTS for f in layering_faults(name, IMPORTS[name])) == ""
+def test_every_module_imports_only_from_its_left(imports: Table) -> None:
+    assert report(f for name in imports for f in layering_faults(name, imports[name])) == ""
 
 
 FILES = {
@@ -320,8 +335,8 @@ FILES = {
 }
 
 
-def test_rooms_stand_on_what_the_table_says() -> None:
-    assert report(f for name in FILES for f in room_faults(FILES[name], IMPORTS[name], FILES)) == ""
+def test_rooms_stand_on_what_the_table_says(imports: Table) -> None:
+    assert report(f for name in FILES for f in room_faults(FILES[name], imports[name], FILES)) == ""
 
 
 def test_the_table_of_rooms_names_what_is_there() -> None:
@@ -336,18 +351,18 @@ def test_the_table_of_rooms_names_what_is_there() -> None:
     }
 
 
-def test_nothing_of_ours_is_imported_inside_a_function() -> None:
-    assert report(f for name in IMPORTS for f in lazy_import_faults(name, IMPORTS[name])) == ""
+def test_nothing_of_ours_is_imported_inside_a_function(imports: Table) -> None:
+    assert report(f for name in imports for f in lazy_import_faults(name, imports[name])) == ""
 
 
-def test_only_the_backend_names_numpy_and_cupy() -> None:
-    assert report(f for name in IMPORTS for f in array_module_faults(name, IMPORTS[name])) == ""
+def test_only_the_backend_names_numpy_and_cupy(imports: Table) -> None:
+    assert report(f for name in imports for f in array_module_faults(name, imports[name])) == ""
 
 
 @pytest.mark.parametrize("allowed", NUMPY_ALLOWED)
-def test_every_exception_for_numpy_is_needed(allowed: str) -> None:
-    inside = [name for name in IMPORTS if f"{name}.".startswith(f"{allowed}.")]
-    assert any(target.module == "numpy" for name in inside for target in IMPORTS[name])
+def test_every_exception_for_numpy_is_needed(allowed: str, imports: Table) -> None:
+    inside = [name for name in imports if f"{name}.".startswith(f"{allowed}.")]
+    assert any(target.module == "numpy" for name in inside for target in imports[name])
 
 
 def test_nothing_imported_is_patched() -> None:
@@ -361,8 +376,8 @@ def test_no_module_is_a_grab_bag() -> None:
     assert report(fault for path in paths for fault in grab_bag_faults(path)) == ""
 
 
-def test_imports_form_no_cycle() -> None:
-    assert cycle_in(IMPORTS) == ""
+def test_imports_form_no_cycle(imports: Table) -> None:
+    assert cycle_in(imports) == ""
 
 
 # --- the rules themselves can fail ----------------------------------------------------------------

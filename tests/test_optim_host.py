@@ -15,7 +15,13 @@ from optimizer_table import FEW, named
 import nanotorch as nt
 from nanotorch import optim
 from nanotorch.optim import host_step, single
-from nanotorch.optim.host_step import PIECE
+
+PIECE = 2**14  # bytes
+
+
+@pytest.fixture(autouse=True)
+def pieces_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_step, "PIECE", PIECE)
 
 
 def values(seed: int, *shape: int) -> Any:

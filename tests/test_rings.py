@@ -68,10 +68,8 @@ def test_the_package_trains_without_a_ring(ring: str, tmp_path: Path) -> None:
     assert str(tmp_path) in run(without(rings_of(ring), tmp_path), "-c", TRAINS)
 
 
-one_by_one = [pytest.param(ring, marks=pytest.mark.slow) for ring in rooms.RINGS]
-
-
-@pytest.mark.parametrize("ring", [ALL, *one_by_one])
+@pytest.mark.slow
+@pytest.mark.parametrize("ring", [*rooms.RINGS, ALL])
 def test_the_core_s_own_tests_pass_without_a_ring(ring: str, tmp_path: Path) -> None:
     folder = without(rings_of(ring), tmp_path)
     shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))

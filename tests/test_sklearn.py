@@ -126,7 +126,9 @@ def test_a_warning_names_the_callers_line(kind: Any) -> None:
 LOADERS = {"breast_cancer": load_breast_cancer, "wine": load_wine, "digits": load_digits}
 
 
-@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize(
+    "name", ["breast_cancer", "wine", pytest.param("digits", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("options", [{}, {"C": 0.1, "fit_intercept": False}, {"C": 10.0}])
 @pytest.mark.parametrize("weights", [None, "balanced", "sample_weight"])
 def test_coefficients_are_those_of_logistic_regression(
