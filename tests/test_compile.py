@@ -874,3 +874,13 @@ def test_every_op_replays_to_the_bits_of_an_eager_run(
         with nt.no_grad():
             for leaf in leaves:
                 leaf.mul_(1.01)
+
+
+def test_pytorchs_options_are_taken() -> None:
+    def step(x: Any) -> Any:
+        return x * 2
+
+    options: dict[str, Any] = {"fullgraph": True, "dynamic": False, "mode": "reduce-overhead"}
+    compiled = nt.compile(step, backend="inductor", **options)
+    assert [compiled(nt.ones(1)).item() for _ in range(3)] == [2.0] * 3
+    assert nt.compile(step, disable=True) is step and nt.compile(disable=True)(step) is step

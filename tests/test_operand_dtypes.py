@@ -24,6 +24,7 @@ CASES: dict[str, Case] = {
     "addmm": lambda T, a, b: T.addmm(a(2, 2), b(2, 3), b(3, 2)),
     "einsum": lambda T, a, b: T.einsum("ij,jk->ik", a(2, 3), b(3, 2)),
     "cdist": lambda T, a, b: T.cdist(a(2, 3), b(3, 3)),
+    "hinge_embedding_loss": lambda T, a, b: T.nn.functional.hinge_embedding_loss(a(3), a(3)),
     "scatter": lambda T, a, b: a(3).scatter(0, T.tensor([0]), b(1)),
     "binary_cross_entropy_with_logits": lambda T, a, b: (
         T.nn.functional.binary_cross_entropy_with_logits(a(3), a(3))

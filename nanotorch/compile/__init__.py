@@ -22,12 +22,10 @@ from typing import Any
 
 
 def compile(
-    function: Callable[..., Any] | None = None,
-    *,
-    pure: bool = False,
-    explain: bool = False,
-    warn: bool = True,
-) -> Callable[..., Any]:
+    function: Callable[..., Any] | None = None, *, pure: bool = False, explain: bool = False,
+    warn: bool = True, fullgraph: bool = False, dynamic: bool | None = None, backend: Any = None,
+    mode: str | None = None, options: dict[str, Any] | None = None, disable: bool = False,
+) -> Callable[..., Any]:  # fmt: skip
     """`function`, or a module, with its kernels replayed; as a call or as a decorator.
 
     function: a training or evaluation step on tensors, such as one that computes a loss, calls
@@ -41,9 +39,12 @@ def compile(
     explain: print what the third call does: its kernels, how long they took, the bytes they move,
         the memory they share; with `pure`, each plan with its first replay.
     warn: with `pure`: say why a function stays eager, or on a GPU is no CUDA graph.
+    disable: `function` itself. PyTorch's other options change nothing.
     """
     if function is None:
-        return functools.partial(compile, pure=pure, explain=explain, warn=warn)
+        return functools.partial(compile, pure=pure, explain=explain, warn=warn, disable=disable)
+    if disable:
+        return function
     # Loaded here, because most programs that import nanotorch compile nothing.
     from nanotorch.compile.modules import CompiledModule
     from nanotorch.compile.pure import PureStep

@@ -29,6 +29,12 @@ def compile(  # type: ignore[overload-overlap]
     pure: builtins.bool = False,
     explain: builtins.bool = False,
     warn: builtins.bool = True,
+    fullgraph: builtins.bool = False,
+    dynamic: builtins.bool | None = None,
+    backend: Any | None = None,
+    mode: str | None = None,
+    options: dict[str, Any] | None = None,
+    disable: builtins.bool = False,
 ) -> M: ...
 @overload
 def compile(
@@ -37,6 +43,12 @@ def compile(
     pure: builtins.bool = False,
     explain: builtins.bool = False,
     warn: builtins.bool = True,
+    fullgraph: builtins.bool = False,
+    dynamic: builtins.bool | None = None,
+    backend: Any | None = None,
+    mode: str | None = None,
+    options: dict[str, Any] | None = None,
+    disable: builtins.bool = False,
 ) -> _Compiled[P, R]: ...
 @overload
 def compile(
@@ -45,4 +57,10 @@ def compile(
     pure: builtins.bool = False,
     explain: builtins.bool = False,
     warn: builtins.bool = True,
+    fullgraph: builtins.bool = False,
+    dynamic: builtins.bool | None = None,
+    backend: Any | None = None,
+    mode: str | None = None,
+    options: dict[str, Any] | None = None,
+    disable: builtins.bool = False,
 ) -> Callable[[Callable[P, R]], _Compiled[P, R]]: ...

@@ -74,6 +74,7 @@ def hinge_embedding_loss(
     input: Tensor, target: Tensor, margin: float = 1.0, reduction: str = "mean"
 ) -> Tensor:
     """x where the target is 1, max(0, margin - x) where it is -1."""
+    needs_floats("hinge_embedding_loss", input)
     similar = ops.where(target != -1, input, 0.0)  # other targets count as both
     return reduced(similar + ops.where(target != 1, above_zero(margin - input), 0.0), reduction)
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
         parametrize as parametrize,
         rnn as rnn,
     )
+    from nanotorch.nn.utils.spectral_normalization import (
+        remove_spectral_norm as remove_spectral_norm,
+        spectral_norm as spectral_norm,
+    )
     from nanotorch.nn.utils.weight_normalization import (
         remove_weight_norm as remove_weight_norm,
         weight_norm as weight_norm,
