@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 from nanotorch.backend import HOST, Array, dtype_of
-from nanotorch.backend.order_of_memory import out_like, out_of_reduction
+from nanotorch.backend.order_of_memory import is_narrow, out_like, out_of_reduction, usual
 from nanotorch.ops.casting import cast, into, ones_like, zeros_like
 from nanotorch.ops.comparisons import isfinite, where
 from nanotorch.ops.indexing import flip
@@ -40,8 +40,33 @@ class Prod(Primitive):
     ) -> Array:
         dtype = xp.int64 if x.dtype.kind in "bui" else None
         with HOST.errstate(all="ignore"):
+            if type(x) is HOST.ndarray:
+                x = folded(x, dim, dtype)
+            if xp is HOST and not keepdim and is_narrow(x, dim):
+                x, dim = x.T.copy(), 0
             out = out_of_reduction(xp, x, dim, keepdim, out, dtype)
             return x.prod(axis=dim, keepdims=keepdim, dtype=dtype, out=out)
+
+
+LONG = 32  # elements, of which the halves are multiplied by one another first
+
+
+def folded(x: Array, dim: int | None, dtype: Any) -> Array:
+    """x with fewer elements and the same products over `dim` (or all), where neighbours lie along
+    it: NumPy multiplies many numbers by many in a tenth of the time of one after the other."""
+    if dim is None and x.size >= LONG:
+        x = x.reshape((-1, *(1,) * (x.ndim - 1)))
+    axis = 0 if dim is None else dim % x.ndim
+    while x.ndim and x.shape[axis] >= LONG and x.strides[axis] == x.itemsize:
+        before, half = (slice(None),) * axis, x.shape[axis] // 2
+        first, second, last = (
+            x[(*before, part)]
+            for part in (slice(half), slice(half, 2 * half), slice(2 * half, None))
+        )
+        x = HOST.multiply(first, second, dtype=dtype)
+        if last.size:
+            x[(*before, slice(1))] *= last
+    return x
 
 
 class ProdReverse(Primitive):
@@ -62,6 +87,25 @@ class ProdReverse(Primitive):
         return xp.multiply(g, products_of_others(x, dim), out=out)
 
 
+FEW, SHORT = 256, 32  # elements at one place along a dimension; places
+
+
+def running(ufunc: Any, x: Array, dim: int, dtype: Any = None, out: Array | None = None) -> Array:
+    """The running result of a function of two numbers along `dim`, on the host: of many elements
+    at each place by a call for each place, in up to a thirtieth of the time."""
+    with HOST.errstate(all="ignore"):
+        n, inner = x.shape[dim], math.prod(x.shape[dim + 1 :])
+        if type(x) is not HOST.ndarray or x.size < FEW * n or (inner < SHORT < n) or not n:
+            return ufunc.accumulate(x, axis=dim, dtype=dtype, out=out_like(HOST, x, out, dtype))
+        x = usual(HOST, x)
+        y = HOST.empty(x.shape, dtype or x.dtype) if out is None else out
+        elements, results = HOST.moveaxis(x, dim, 0), HOST.moveaxis(y, dim, 0)
+        results[0] = elements[0]
+        for k in range(1, n):
+            ufunc(results[k - 1], elements[k], out=results[k])
+        return y
+
+
 class Cumsum(Linear):
     """y = the running sum of x along `dim`"""
 
@@ -72,8 +116,9 @@ class Cumsum(Linear):
         dtype = xp.int64 if x.dtype.kind in "bui" else None
         if x.ndim == 0:
             return into(xp, x.astype(dtype or x.dtype), out)
-        with HOST.errstate(all="ignore"):
-            return xp.cumsum(x, axis=dim, dtype=dtype, out=out_like(xp, x, out, dtype))
+        if xp is not HOST:
+            return xp.cumsum(x, axis=dim, dtype=dtype, out=out)
+        return running(HOST.add, x, dim, dtype, out)
 
 
 class Cumprod(Primitive):
@@ -87,8 +132,9 @@ class Cumprod(Primitive):
         dtype = xp.int64 if x.dtype.kind in "bui" else None
         if x.ndim == 0:
             return into(xp, x.astype(dtype or x.dtype), out)
-        with HOST.errstate(all="ignore"):
-            return xp.cumprod(x, axis=dim, dtype=dtype, out=out_like(xp, x, out, dtype))
+        if xp is not HOST:
+            return xp.cumprod(x, axis=dim, dtype=dtype, out=out)
+        return running(HOST.multiply, x, dim, dtype, out)
 
 
 class CumprodReverse(Primitive):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from nanotorch.backend import Array
+from nanotorch.backend import HOST, Array
 from nanotorch.ops import shapes
 from nanotorch.ops.shapes import reshape, select
 from nanotorch.primitive import Linear, apply
 
 Shape = tuple[int, ...]
+
+LONG = 16  # elements of a window, from which on it pays to copy window by window
 
 
 class Unfold(Linear):
@@ -29,6 +31,10 @@ class Unfold(Linear):
         count = (x.shape[dim] - size) // step + 1
         shape = (*x.shape[:dim], count, *x.shape[dim + 1 :], size)
         y = xp.empty(shape, x.dtype) if out is None else out
+        if size >= LONG and type(x) is HOST.ndarray:
+            windows = HOST.lib.stride_tricks.sliding_window_view(x, size, dim)
+            HOST.copyto(y, windows[(*(slice(None),) * dim, slice(None, None, step))])
+            return y
         for place, key in places(dim, size, step, count):
             y[..., place] = x[key]
         return y
