@@ -83,3 +83,79 @@ def test_what_is_selected_keeps_its_bits_however_it_is_broadcast(
         y = nt.where(nt.tensor(mask), nt.tensor(a), other if other is not b else nt.tensor(b))
         expected = numpy.where(mask, a, other).astype(kind)
         assert y.numpy().tobytes() == expected.tobytes()
+
+
+# --- running results, products, windows and copies ------------------------------------------------
+
+LARGE = [(40, 300), (300, 40), (700, 5), (5, 700), (9, 31, 33), (3, 4, 900), (600,), (1, 999)]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("shape", LARGE, ids=str)
+@pytest.mark.parametrize("kind", ["float32", "int32", "bool"])
+def test_running_results_have_the_bits_of_one_after_the_other(
+    kind: str, shape: tuple[int, ...], turned: bool
+) -> None:
+    values = drawn(kind, shape)
+    if turned:
+        values = numpy.asfortranarray(values)
+    x, count = nt.tensor(values), numpy.asarray(numpy.arange(max(shape)))
+    for dim in range(len(shape)):
+        wide = values if kind == "float32" else values.astype(int)
+        for ufunc, y in ((numpy.add, x.cumsum(dim)), (numpy.multiply, x.cumprod(dim))):
+            with numpy.errstate(all="ignore"):
+                expected = ufunc.accumulate(wide, dim)
+            numpy.testing.assert_array_equal(y.numpy(), expected)
+        places = count[: shape[dim]].reshape([-1 if d == dim else 1 for d in range(len(shape))])
+        for name, ufunc in (("cummax", numpy.maximum), ("cummin", numpy.minimum)):
+            best = ufunc.accumulate(values, dim)
+            hits = numpy.where((values == best) | (values != values), places, 0)
+            found = getattr(x, name)(dim)
+            numpy.testing.assert_array_equal(found[0].numpy(), best)
+            numpy.testing.assert_array_equal(found[1].numpy(), numpy.maximum.accumulate(hits, dim))
+
+
+@pytest.mark.parametrize("shape", [(32,), (33,), (2, 1000), (1000, 2), (3, 5, 67), (0, 40), (7,)])
+@pytest.mark.parametrize("kind", ["float32", "float64", "int32", "bool"])
+def test_products_of_many_are_those_of_one_after_the_other(
+    kind: str, shape: tuple[int, ...]
+) -> None:
+    values = numpy.random.default_rng(0).uniform(0.9, 1.1, shape)
+    values = (values if kind.startswith("float") else values * 5).astype(kind)
+    x = nt.tensor(values)
+    for dim in (None, *range(len(shape))):
+        for keepdim in (False, True) if dim is not None else (False,):
+            y = x.prod() if dim is None else x.prod(dim, keepdim)
+            expected = numpy.prod(values, dim, keepdims=keepdim)
+            assert y.shape == expected.shape
+            numpy.testing.assert_allclose(y.numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size, step", [(3, 1), (16, 1), (40, 7), (60, 1), (20, 20)])
+@pytest.mark.parametrize("dim", [0, 1, 2])
+def test_windows_long_and_short_are_those_of_pytorch(dim: int, size: int, step: int) -> None:
+    x = numpy.random.default_rng(0).random((60, 61, 62))
+    windows = numpy.lib.stride_tricks.sliding_window_view(x, size, dim)
+    expected = windows[(*(slice(None),) * dim, slice(None, None, step))]
+    numpy.testing.assert_array_equal(nt.tensor(x).unfold(dim, size, step).numpy(), expected)
+
+
+@pytest.mark.parametrize("shape", [(512, 256), (256, 40), (64, 1024), (512, 33)], ids=str)
+@pytest.mark.parametrize("kind", ["float32", "float64", "uint8"])
+def test_a_transposed_matrix_is_copied_as_it_is(kind: str, shape: tuple[int, ...]) -> None:
+    values = drawn(kind, shape)
+    x = nt.tensor(values).t()
+    written = nt.zeros(shape[::-1], dtype=nt.float64).copy_(x)
+    for y in (x.contiguous(), x.reshape(-1).reshape(x.shape), written):
+        assert y.is_contiguous()
+        numpy.testing.assert_array_equal(y.numpy(), values.T)
+
+
+@pytest.mark.parametrize("name", ["amax", "amin", "prod"])
+def test_short_rows_are_reduced_as_long_ones(name: str) -> None:
+    values = drawn("float32", (300, 7))
+    with numpy.errstate(all="ignore"):
+        expected = getattr(numpy, name)(values, 1)
+    for keepdim in (False, True):
+        y = getattr(nt.tensor(values), name)(1, keepdim)
+        numpy.testing.assert_array_equal(y.numpy().reshape(-1), expected)

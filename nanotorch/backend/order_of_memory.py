@@ -116,9 +116,49 @@ def out_of_reduction(xp: Any, x: Any, dim: Any, keepdim: bool, out: Any, kind: A
     return xp.empty(shape, kind or x.dtype) if len(shape) > 1 else None
 
 
+def is_narrow(x: Any, dim: Any) -> bool:
+    """Whether x is a matrix of many short rows: NumPy reduces them several times faster as columns
+    of the transposed matrix."""
+    shape = x.shape
+    return len(shape) == 2 and shape[1] <= 16 and shape[0] >= 64 and dim in (1, -1)
+
+
 def usual(xp: Any, y: Any) -> Any:
     """y in the usual order, as a copy where it lies in another."""
-    return y if y.flags.c_contiguous else xp.ascontiguousarray(y)
+    return y if y.flags.c_contiguous else usual_copy(xp, y)
+
+
+STRIP = 16  # columns
+
+
+def usual_copy(xp: Any, x: Any) -> Any:
+    """A copy of x in the usual order."""
+    if not is_turned(x):
+        return x.copy()
+    y = xp.empty(x.shape, x.dtype)
+    copy_into(xp, y, x)
+    return y
+
+
+def copy_into(xp: Any, out: Any, x: Any) -> None:
+    """Copies x: of a transposed matrix a few columns at a time, in up to a quarter of the time."""
+    if is_turned(x) and x.shape == out.shape and out.flags.c_contiguous:
+        for start in range(0, x.shape[1], STRIP):
+            part = slice(start, start + STRIP)
+            xp.copyto(out[:, part], x[:, part], casting="unsafe")
+    else:
+        xp.copyto(out, x, casting="unsafe")
+
+
+def is_turned(x: Any) -> bool:
+    """Whether x is a large transposed matrix of the host whose columns, as they are a multiple of a
+    large power of two apart, push each other out of the cache when they are read side by side."""
+    return (
+        type(x) is numpy.ndarray
+        and x.ndim == 2
+        and x.size >= 1 << 14
+        and (x.strides[0] == x.itemsize and x.strides[1] >= 1024 and not x.strides[1] % 1024)
+    )
 
 
 def channels_are_last(images: Any) -> bool:

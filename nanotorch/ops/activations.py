@@ -6,7 +6,7 @@ import math
 from typing import Any, ClassVar
 
 from nanotorch.backend import HOST, Array, clipped, constant, counting, in_pieces, ones
-from nanotorch.backend.order_of_memory import out_like
+from nanotorch.backend.order_of_memory import is_narrow, out_like
 from nanotorch.ops.broadcasting import summed
 from nanotorch.ops.casting import into
 from nanotorch.ops.comparisons import selected, where
@@ -295,13 +295,6 @@ def hardswish(x: Any) -> Any:
     """x times hardsigmoid(x)."""
     needs_floats("hardswish", x)
     return apply(Hardswish, x)
-
-
-def is_narrow(x: Array, dim: int) -> bool:
-    """Whether x is a matrix of many short rows: NumPy reduces them several times faster as
-    columns of the transposed matrix."""
-    shape = x.shape
-    return len(shape) == 2 and shape[1] <= 16 and shape[0] >= 64 and dim in (1, -1)
 
 
 def rows_of(xp: Any, columns: Array, out: Array | None) -> Array:

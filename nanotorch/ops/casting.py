@@ -23,6 +23,7 @@ from nanotorch.backend import (
 )
 from nanotorch.backend.errors import check_shape
 from nanotorch.backend.halves import HALVES, by_bits
+from nanotorch.backend.order_of_memory import copy_into, usual_copy
 from nanotorch.primitive import Linear, Primitive, Traced, apply
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -46,7 +47,7 @@ class Contiguous(Clone):
 
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
-        return x.copy() if out is None else into(xp, x, out)
+        return usual_copy(xp, x) if out is None else into(xp, x, out)
 
 
 class ToCopy(Linear):
@@ -101,7 +102,7 @@ class Copy(Linear):
                 f"{list(source.shape)}"
             )
         quick = by_bits(source, out.dtype)
-        xp.copyto(out, source if quick is None else quick, casting="unsafe")
+        copy_into(xp, out, source if quick is None else quick)
         return out
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from nanotorch.backend import HOST, Array, constant, counting
 from nanotorch.backend.halves import kernel_of
+from nanotorch.backend.order_of_memory import is_narrow
 from nanotorch.ops.activations import (
     LogSoftmax,
     LogSoftmaxReverse,
     SoftmaxReverse,
-    is_narrow,
     largest_along,
     log_softmax,
     rows_of,

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 from nanotorch.backend import HOST, Array, counting, dtype_of
 from nanotorch.backend.dtypes import uint8
 from nanotorch.backend.halves import kernel_of
-from nanotorch.backend.order_of_memory import out_of_reduction
+from nanotorch.backend.order_of_memory import is_narrow, out_of_reduction
 from nanotorch.ops.casting import cast, clone, into, rounded_once
 from nanotorch.ops.comparisons import isnan, where
 from nanotorch.ops.elementwise import exp
@@ -49,6 +49,8 @@ class Max(Extreme):
     def kernel(
         xp: Any, x: Array, *, dim: Dim = None, keepdim: bool = False, out: Array | None = None
     ) -> Array:
+        if xp is HOST and not keepdim and is_narrow(x, dim):
+            return x.T.copy().max(axis=0, out=out)
         out = out_of_reduction(xp, x, dim, keepdim, out)
         return x.max(axis=dim, keepdims=keepdim, out=out)
 
@@ -63,6 +65,8 @@ class Min(Extreme):
     def kernel(
         xp: Any, x: Array, *, dim: Dim = None, keepdim: bool = False, out: Array | None = None
     ) -> Array:
+        if xp is HOST and not keepdim and is_narrow(x, dim):
+            return x.T.copy().min(axis=0, out=out)
         out = out_of_reduction(xp, x, dim, keepdim, out)
         return x.min(axis=dim, keepdims=keepdim, out=out)
 
