@@ -99,12 +99,12 @@ def test_running_results_have_the_bits_of_one_after_the_other(
     values = drawn(kind, shape)
     if turned:
         values = numpy.asfortranarray(values)
-    x, count = nt.tensor(values), numpy.asarray(numpy.arange(max(shape)))
+    x, count = nt.tensor(values), numpy.arange(max(shape))
     for dim in range(len(shape)):
         wide = values if kind == "float32" else values.astype(int)
-        for ufunc, y in ((numpy.add, x.cumsum(dim)), (numpy.multiply, x.cumprod(dim))):
+        for kernel, y in ((numpy.add, x.cumsum(dim)), (numpy.multiply, x.cumprod(dim))):
             with numpy.errstate(all="ignore"):
-                expected = ufunc.accumulate(wide, dim)
+                expected = kernel.accumulate(wide, dim)
             numpy.testing.assert_array_equal(y.numpy(), expected)
         places = count[: shape[dim]].reshape([-1 if d == dim else 1 for d in range(len(shape))])
         for name, ufunc in (("cummax", numpy.maximum), ("cummin", numpy.minimum)):
