@@ -158,7 +158,7 @@ class Primitive(Node):
         rules = self.vjp if on_host else device_rules(self)
         widen = None if tensors or g.itemsize != 2 else for_rules(g, self.promotes)
         g = widen(g) if widen else g
-        turned = getattr(g, "_array", g).dtype.kind == "c"  # rules multiply by slopes, but of
+        turned = self.dtype.kind == "c"  # rules multiply by slopes, but of
         g = g.conj() if turned else g  # complex results what is due is their conjugates
         cotangents: list[Any] = [None] * len(self.edges)
         for index, edge in enumerate(self.edges):

@@ -1,5 +1,5 @@
-"""Turns what bench.py measured into Markdown tables and a figure, in docs/performance.md and, what
-was measured on a GPU, in docs/gpu.md.
+"""Turns what bench.py measured into Markdown tables and a figure, in docs/performance.md, in short
+in README.md and, what was measured on a GPU, in docs/gpu.md.
 
     python scripts/bench_page.py figures.json            rewrites the pages' tables and the figure
 
@@ -20,6 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 GPU_PAGE = ROOT / "docs" / "gpu.md"
+README = ROOT / "README.md"
 FIGURE = ROOT / "docs" / "images" / "performance.png"
 
 LABELS = {
@@ -72,6 +73,14 @@ CUDA_LIMITS = (0.10, 1.2, 1.3)  # S / PyTorch, S / its CUDA graph, XL / one read
 READ_LIMIT = 1.45  # compiled XL / one reading of X
 IMPORT_LIMIT = 1.3  # import nanotorch / import numpy, without the interpreter's own start
 RUN_LIMIT = 0.8  # the run of configs/breast_cancer.toml / `import torch`
+
+CASES = {
+    "S": "logistic, 32 x 30",
+    "M": "softmax, 128 x 784, 10 classes",
+    "L": "logistic, 8192 x 1024",
+    "XL": "logistic, 200,000 x 256",
+    "MLP": "784-256-10, batch 128",
+}
 
 COLORS = {
     "nanotorch": "#e08a2c",
@@ -137,6 +146,15 @@ def verdict(ratio: float, limit: float) -> str:
     if ratio <= limit:
         return f"{ratio:.2f} (limit {limit:g})"
     return f"**{ratio:.2f}** (limit {limit:g}, missed)"
+
+
+def short(found: dict[str, Times]) -> str:
+    """Microseconds per step of the libraries that most people would otherwise use."""
+    peers = (OURS, COMPILED, "torch", "numpy", "jax")
+    rows = {name: {p: t for p, t in times.items() if p in peers} for name, times in found.items()}
+    return beside_torch(
+        {CASES.get(name, name): times for name, times in rows.items()}, "µs per step"
+    )
 
 
 def steps(found: dict[str, Times]) -> str:
@@ -420,7 +438,9 @@ def rewrite(page: str, results: dict[str, Any]) -> str:
     def measured(match: re.Match[str]) -> str:
         part = match[1]
         steps = part.replace("machine", "steps")
-        if part in ("machine", "cuda-machine") and steps in results.get("machines", {}):
+        if part == "short" and "steps" in results:
+            text = short(results["steps"])
+        elif part in ("machine", "cuda-machine") and steps in results.get("machines", {}):
             text = machine(results["machines"][steps])
         elif part in results:
             text = SECTIONS[part](results[part])
@@ -439,7 +459,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         results = json.loads(options.results.read_text())
-        pages = [options.page] if options.page else [PAGE, GPU_PAGE]
+        pages = [options.page] if options.page else [PAGE, GPU_PAGE, README]
         texts = {path: path.read_text(encoding="utf-8") for path in pages}
     except (OSError, ValueError) as error:
         sys.exit(f"bench_page.py: {error}")

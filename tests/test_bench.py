@@ -55,11 +55,14 @@ def test_a_quick_run_gives_a_table_and_times_that_make_a_page(tmp_path: Path) ->
     assert {len(values) for values in times.values()} == {2}
     assert all(value > 0 for values in times.values() for value in values)
 
-    page.write_text("before\n<!-- measured: steps -->\nold\n<!-- end -->\nafter\n")
+    page.write_text(
+        "before\n<!-- measured: steps -->\nold\n<!-- end -->\n"
+        "<!-- measured: short -->\nold\n<!-- end -->\nafter\n"
+    )
     result = run(str(results), "--page", str(page), script="bench_page.py")
     assert result.returncode == 0, result.stderr
     written = page.read_text()
-    assert first in written and "old" not in written
+    assert first in written and "| logistic, 32 x 30 |" in written and "old" not in written
     assert written.startswith("before\n") and written.endswith("after\n")
 
 
