@@ -143,6 +143,53 @@ def test_losses_of_other_signatures_are_pytorchs(
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+ALIGNED: dict[str, tuple[tuple[int, ...], Any, Any, Any, dict[str, Any]]] = {
+    "rows": ((6, 3, 5), [[1, 2, 2], [3, 3, 3], [4, 1, 0]], [6, 5, 4], [3, 3, 2], {}),
+    "behind": ((6, 3, 5), [1, 2, 2, 3, 4, 1], [6, 5, 4], [3, 1, 2], {}),
+    "impossible": ((6, 2, 5), [[1] * 4, [1, 2, 3, 1]], [6, 6], [4, 4], {"zero_infinity": True}),
+    "no targets": ((6, 2, 5), [[1, 2], [3, 4]], [6, 6], [0, 2], {}),
+    "another blank": ((6, 2, 5), [[0, 2], [0, 0]], [6, 6], [1, 2], {"blank": 4}),
+    "one sample": ((6, 5), [1, 2], 6, 2, {}),
+    "long": ((40, 2, 5), [[1, 1, 2] * 4, [3] * 12], [40, 31], [12, 9], {}),
+}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("name", ALIGNED)
+def test_the_loss_over_alignments_is_pytorchs(name: str, reduction: str) -> None:
+    torch = pytest.importorskip("torch")
+    shape, targets, *lengths, options = ALIGNED[name]
+    values, results = reals(*shape), []
+    for t in (nt, torch):
+        x = t.tensor(values, requires_grad=True)
+        loss = t.nn.CTCLoss(reduction=reduction, **options)(
+            x.log_softmax(-1), t.tensor(targets), *map(t.tensor, lengths)
+        )
+        loss.sum().backward()
+        results.append([loss.detach().numpy(), x.grad.numpy()])
+    for ours, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=2e-6)
+
+
+MISALIGNED: dict[str, tuple[Any, dict[str, Any]]] = {
+    "lengths of another batch": (((5,), (2, 2)), {}),
+    "more inputs than there are": (((5, 6), (2, 2)), {}),
+    "more targets than there are": (((5, 5), (2, 3)), {}),
+    "no such class": (((5, 5), (2, 2)), {"blank": 4}),
+}
+
+
+@pytest.mark.parametrize("name", MISALIGNED)
+def test_lengths_of_alignments_that_do_not_fit_are_refused(name: str) -> None:
+    lengths, options = MISALIGNED[name]
+    targets = nt.ones(2, 2, dtype=nt.int64)
+    with pytest.raises(RuntimeError, match="ctc_loss: "):
+        nn.functional.ctc_loss(nt.zeros(5, 2, 4), targets, *lengths, **options)
+    with pytest.raises(ValueError, match="reduction"):
+        nn.CTCLoss(reduction="average")(nt.zeros(5, 2, 4), targets, (5, 5), (2, 2))
+
+
 def built(module: Any, name: str, options: dict[str, Any], reduction: str) -> Any:
     tensors = {k: module.tensor(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
     return getattr(module.nn, name)(reduction=reduction, **tensors)

@@ -65,12 +65,22 @@ if TYPE_CHECKING:
         EmbeddingBag as EmbeddingBag,
     )
     from nanotorch.nn.folding import Fold as Fold, Unfold as Unfold
+    from nanotorch.nn.lazy import (
+        LazyBatchNorm1d as LazyBatchNorm1d,
+        LazyBatchNorm2d as LazyBatchNorm2d,
+        LazyConv1d as LazyConv1d,
+        LazyConv2d as LazyConv2d,
+        LazyConvTranspose1d as LazyConvTranspose1d,
+        LazyConvTranspose2d as LazyConvTranspose2d,
+        LazyLinear as LazyLinear,
+    )
     from nanotorch.nn.losses import (
         BCELoss as BCELoss,
         BCEWithLogitsLoss as BCEWithLogitsLoss,
         CosineEmbeddingLoss as CosineEmbeddingLoss,
         CosineSimilarity as CosineSimilarity,
         CrossEntropyLoss as CrossEntropyLoss,
+        CTCLoss as CTCLoss,
         GaussianNLLLoss as GaussianNLLLoss,
         HingeEmbeddingLoss as HingeEmbeddingLoss,
         HuberLoss as HuberLoss,
@@ -95,6 +105,7 @@ if TYPE_CHECKING:
         InstanceNorm1d as InstanceNorm1d,
         InstanceNorm2d as InstanceNorm2d,
         LayerNorm as LayerNorm,
+        LocalResponseNorm as LocalResponseNorm,
         RMSNorm as RMSNorm,
     )
     from nanotorch.nn.padding import (

@@ -43,6 +43,7 @@ Function = Callable[..., Tensor]
 
 if TYPE_CHECKING:
     from nanotorch.nn.activations import glu as glu
+    from nanotorch.nn.connectionist import ctc_loss as ctc_loss
     from nanotorch.nn.convolution import (
         conv1d as conv1d,
         conv2d as conv2d,
@@ -59,7 +60,10 @@ if TYPE_CHECKING:
     from nanotorch.nn.multihead import (
         multi_head_attention_forward as multi_head_attention_forward,
     )
-    from nanotorch.nn.normalization import instance_norm as instance_norm
+    from nanotorch.nn.normalization import (
+        instance_norm as instance_norm,
+        local_response_norm as local_response_norm,
+    )
     from nanotorch.nn.pooling import (
         adaptive_avg_pool1d as adaptive_avg_pool1d,
         adaptive_avg_pool2d as adaptive_avg_pool2d,

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from nanotorch import ops
 from nanotorch.autograd.grad_mode import no_grad
 from nanotorch.creation import empty, ones, tensor, zeros
 from nanotorch.nn import functional as F, init
@@ -300,6 +301,34 @@ class InstanceNorm2d(InstanceNorm1d):
     """The same for images: (N, C, H, W) or (C, H, W) to the same."""
 
     ranks = (3, 4)
+
+
+def local_response_norm(
+    input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Tensor:
+    """y = x / (k + alpha · mean of x² over `size` neighbouring channels) ** beta: (N, C, *)."""
+    if input.ndim < 3:
+        raise ValueError(f"expected input of 3 dimensions or more, got {input.ndim}")
+    squares = ops.pad((input * input).movedim(1, -1), (size // 2, (size - 1) // 2))
+    mean = squares.unfold(-1, size, 1).mean(-1).movedim(-1, 1)
+    return input / (mean * alpha + k) ** beta  # type: ignore[no-any-return]
+
+
+class LocalResponseNorm(Module):
+    """y = x / (k + alpha · mean of x² over `size` neighbouring channels) ** beta: (N, C, *).
+
+    Source: Krizhevsky et al., 2012.
+    """
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
 
 
 def instance_norm(
