@@ -170,15 +170,21 @@ BAD = {
     ),
     "a NaN": data("d.csv:3, column 'b': the value is missing", "a,b,y\n1,2,0\n1,nan,1\n2,3,1\n"),
     "an infinite value": data(
-        "d.csv:3, column 'b': expected a finite number, found inf", "a,b,y\n1,2,0\n1,inf,1\n2,3,1\n"
+        "d.csv:3, column 'b': expected a finite number, found inf; data.missing_values",
+        "a,b,y\n1,2,0\n1,inf,1\n2,3,1\n",
     ),
     "a missing target": data(
         "d.csv:3, column 'y': the (target|value) is missing", "a,b,y\n1,2,0\n1,1,\n2,3,1\n"
     ),
+    "rows of several widths": data(
+        "d.csv:3: expected 3 columns as in the first line, found 2", "a,b,y\n1,2,0\n2,3\n3,4,1,9\n"
+    ),
     "one class": data("one class only, '1'", table(a=ROW, y=1)),
     "a target that is numbers": data("looks like numbers, not classes", table(a=ROW, y=ROW / 7)),
     "a binary text file": data("zero bytes", b"a,b\0\n1,2\n"),
-    "two columns of one name": data("two columns are called 'a'", "a,a,y\n1,2,0\n1,2,1\n"),
+    "two columns of one name": data(
+        "two columns are called 'a'; rename one", "a,a,y\n1,2,0\n1,2,1\n"
+    ),
     "no such target": data("data.target: there is no column 'z'", CSV, "--data.target", "z"),
     "no such target number": data(
         "there is no column 9; the table has 3 columns", CSV, "--data.target", "9"

@@ -10,6 +10,7 @@ import pytest
 
 from nanotorch.training.commands import COMMANDS
 from nanotorch.training.config.sections import Data
+from nanotorch.training.errors import InputError
 from nanotorch.training.exits import exit_code
 from nanotorch.training.inspection import inspect_file
 
@@ -120,8 +121,15 @@ def test_keys_of_data_may_follow_and_stay_in_the_configuration() -> None:
 def test_what_is_not_finite_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     Path("d.csv").write_text("a,b,y\ninf,1,u\n1e400,2,v\n3,3,u\n")
     assert call("inspect", "d.csv") == 0
-    assert "inf, 3" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "inf, 3" in shown and "note: a: infinite numbers, which a run refuses" in shown
     assert call("inspect", "d.csv", "--target", "a") == 0
+
+
+def test_a_target_of_one_class_is_refused() -> None:
+    Path("d.csv").write_text("x,y\n1,a\n2,a\n")
+    with pytest.raises(InputError, match="target 'y' has one class only, 'a'"):
+        inspect_file(Data(source="d.csv"))
 
 
 def test_a_configuration_that_is_there_is_not_replaced(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from nanotorch.training.config.sections import Data, Reading
 from nanotorch.training.config.writer import toml_value
 from nanotorch.training.data.columns import Column, decide, numbers_of, text_of
-from nanotorch.training.data.encoding import Target, encode_target
+from nanotorch.training.data.encoding import AS_MISSING, Target, encode_target
 from nanotorch.training.data.prepare import guesses_in_words
 from nanotorch.training.data.tables import Table, read_table
 from nanotorch.training.errors import InputError, plain
@@ -82,6 +82,8 @@ def inspect_table(table: Table, data: Data) -> Inspection:
         answers = encode_target(with_target, [at], data, "logistic")
         model = "logistic"
     except InputError:
+        if distinct < 2:
+            raise
         answers = encode_target(with_target, [at], data, "linear")
         model = "linear"
     findings, ignored, leaks, gaps = [], [], [], not present.all()
@@ -104,6 +106,9 @@ def inspect_table(table: Table, data: Data) -> Inspection:
             f"{', '.join(leaks)}: one value of it for each value of {target!r}: a leak, unless it "
             f"is known before {target!r} is"
         )
+    infinite = [name for at, name in enumerate(table.names) if _is_infinite(table, at)]
+    if infinite:
+        notes.append(f"{', '.join(infinite)}: infinite numbers, which a run refuses: {AS_MISSING}")
     toml = _toml(table, data, target, ignored, gaps, model)
     balance = _balance(answers, values[present])
     return Inspection(data.source, len(table.values), findings, notes, target, balance, toml, leaks)
@@ -156,6 +161,10 @@ def _tells(table: Table, column: Column, position: int, target: Any, known: Any)
     pairs = np.unique(np.column_stack([values[both], target[both]]), axis=0)
     one, other = (len(np.unique(pairs[:, at])) for at in (0, 1))
     return bool(one == other == len(pairs) and one > 1 and both.sum() > len(pairs))
+
+
+def _is_infinite(table: Table, position: int) -> bool:
+    return bool(np.isinf(np.asarray(table.values[:, position], dtype=np.float64)).any())
 
 
 def _balance(target: Target, values: Any) -> str:

@@ -27,6 +27,7 @@ from nanotorch.training.data.values import Numbers, date_format
 from nanotorch.training.errors import InputError
 
 NEVER_MET = "values that training never met or found rare"
+AS_MISSING = 'data.missing_values = ["inf", "-inf"] makes them missing'
 CHUNK = 2**22  # values looked at at once, so that large files need no second copy
 
 
@@ -333,7 +334,7 @@ def _refuse_infinite(table: Table, chunk: NDArray[Any], start: int, used: list[i
         row, which = np.argwhere(infinite)[0]
         raise InputError(
             f"{table.place(start + int(row), used[which])}: expected a finite number, "
-            f"found {chunk[row, used[which]]}"
+            f"found {chunk[row, used[which]]}; {AS_MISSING}"
         )
 
 

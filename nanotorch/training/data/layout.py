@@ -438,13 +438,15 @@ def _is_date(cell: str) -> bool:
 
 def _names(first: list[str], rest: list[list[str]]) -> list[str]:
     """Names for as many columns as the rows have."""
-    width = _widths(rest)[0] if rest else len(first)
+    width, share = _widths(rest) if rest else (len(first), 1.0)
     if not first:
         return [str(number) for number in range(width)]
     if all(len(name) > 2 and name[0] == name[-1] == "'" for name in first):
         first = [name[1:-1] for name in first]
     names = [name.replace("\n", " ") or f"Unnamed: {number}" for number, name in enumerate(first)]
-    if width == len(names) + 1:  # a delimiter at the end of each row, or names of rows before it
+    if (
+        width == len(names) + 1 and share > 0.5
+    ):  # a delimiter at the end of each row, or names of rows before it
         ends = all(not row[-1] for row in rest if len(row) == width)
         return [*names, f"Unnamed: {len(names)}"] if ends else ["Unnamed: row", *names]
     return names

@@ -56,7 +56,7 @@ class Table:
             self.target = self.names[-1:]
         if len(self._places) < len(self.names):
             twice = next(n for at, n in enumerate(self.names) if self._places[n] < at)
-            raise InputError(f"{self.origin}: two columns are called {twice!r}")
+            raise InputError(f"{self.origin}: two columns are called {twice!r}; rename one")
         if len(self) == 0:
             raise InputError(f"{self.origin}: there are no rows")
 
