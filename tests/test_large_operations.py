@@ -159,3 +159,46 @@ def test_short_rows_are_reduced_as_long_ones(name: str) -> None:
     for keepdim in (False, True):
         y = getattr(nt.tensor(values), name)(1, keepdim)
         numpy.testing.assert_array_equal(y.numpy().reshape(-1), expected)
+
+
+# --- what is computed in pieces, or by slices -----------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["remainder", "fmod", "floor_divide"])
+@pytest.mark.parametrize("number", ["", "a", "b"])
+def test_rests_of_many_are_those_of_few(name: str, number: str) -> None:
+    a, b = drawn("float32", (60_000,)), numpy.roll(drawn("float32", (60_000,)), 7)
+    rests = getattr(nt, name)
+    few = []
+    for start in range(0, 3_000, 200):
+        parts = [nt.tensor(x[start : start + 200]) for x in (a, b)]
+        few.append(rests(*(_or_number(number, *parts))).numpy())
+    many = rests(*_or_number(number, nt.tensor(a), nt.tensor(b))).numpy()[:3_000]
+    expected = numpy.concatenate(few)
+    numpy.testing.assert_array_equal(many, expected)
+    signs = numpy.signbit(many) == numpy.signbit(expected)
+    assert (signs | numpy.isnan(many)).all()
+
+
+def _or_number(which: str, a: Any, b: Any) -> tuple[Any, Any]:
+    """The operands, one of which may be a number."""
+    return (3.5 if which == "a" else a), (-1.5 if which == "b" else b)
+
+
+PADS = [(2, 1), (0, 3), (1, 0), (0, 0), (-1, 2), (2, -1), (-1, -1), (3, 3)]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+@pytest.mark.parametrize("amounts", PADS, ids=str)
+def test_what_a_tensor_goes_on_as_is_pytorchs(amounts: tuple[int, int], mode: str) -> None:
+    torch = pytest.importorskip("torch")
+    results = []
+    for t in (torch, nt):
+        x = t.arange(64.0).reshape(2, 2, 4, 4).requires_grad_()
+        limited = [min(n, 2) for n in amounts] if mode == "reflect" else list(amounts)
+        y = t.nn.functional.pad(x, (*amounts, *limited), mode=mode)
+        (y * t.arange(float(y.numel())).reshape(y.shape)).sum().backward()
+        results.append((y.detach().numpy(), x.grad.numpy()))
+    for ours, theirs in zip(results[1], results[0], strict=True):
+        numpy.testing.assert_array_equal(ours, theirs)

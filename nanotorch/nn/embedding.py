@@ -185,8 +185,11 @@ def embedding_bag(
         rows = rows * per_sample_weights.flatten().unsqueeze(-1)
     if counts is not None:
         rows = ops.where(counts.unsqueeze(-1), rows, 0.0)
-    nothing = ops.zeros_like(weight[:1].expand(count, weight.shape[1]))
-    total: Tensor = ops.index_add(nothing, 0, bags, rows)
+    if offsets is None:
+        total: Tensor = ops.sum(rows.reshape(count, length, weight.shape[1]), 1)
+    else:
+        nothing = ops.zeros_like(weight[:1].expand(count, weight.shape[1]))
+        total = ops.index_add(nothing, 0, bags, rows)
     if mode != "mean":
         return total
     ones = ops.ones_like(bags) if counts is None else counts.to(bags.dtype)

@@ -401,18 +401,17 @@ def _adaptive_max(dims: int, x: Any, output_size: Any, indices: bool) -> Any:
     height = spatial[0] if dims == 2 else 1
     rows = _bins(height, sizes[0] if dims == 2 else 1)
     batch = x if dims == 2 else x.unsqueeze(-2)
-    values, places = [], []
+    places = []
     for top, bottom in rows:
         for left, right in _bins(spatial[-1], sizes[-1]):
             part = batch[..., top:bottom, left:right]
-            y, place = ops.max(part.reshape(*part.shape[:-2], -1), -1)
+            place = ops.argmax(part.reshape(*part.shape[:-2], -1), -1)
             width = right - left
             row = ops.floor_divide(place, width)
-            values.append(y)
             places.append((row + top) * spatial[-1] + place - row * width + left)
-    shape = (*x.shape[:-dims], *sizes)
-    results = [ops.stack(parts, -1).reshape(shape) for parts in (values, places)]
-    return tuple(results) if indices else results[0]
+    place, shape = ops.stack(places, -1), (*x.shape[:-dims], *sizes)
+    values = ops.gather(x.reshape(*x.shape[:-dims], -1), -1, place).reshape(shape)
+    return (values, place.reshape(shape)) if indices else values
 
 
 def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:

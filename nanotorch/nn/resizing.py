@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from nanotorch import ops
+from nanotorch.backend import HOST, Array
 from nanotorch.backend.dtypes import uint8
 from nanotorch.creation import tensor
 from nanotorch.nn.module import Module
@@ -53,8 +54,8 @@ def interpolate(
     if mode == "area":
         pool = adaptive_avg_pool1d if dims == 1 else adaptive_avg_pool2d
         return pool(x, sizes[0] if dims == 1 else sizes)
-    for number, (count, factor) in enumerate(zip(sizes, factors, strict=True)):
-        n, dim = x.shape[2 + number], 2 + number
+    for number in range(dims)[::-1]:  # the short rows of the last dimension while they are few
+        n, dim, count, factor = x.shape[2 + number], 2 + number, sizes[number], factors[number]
         if mode in LINEAR:
             x = _linear(x, dim, n, count, factor, bool(align_corners))
         elif count == n and factor is None:
@@ -62,8 +63,8 @@ def interpolate(
         else:
             step = n / count if factor is None else 1 / factor
             shift = 0.5 if mode == "nearest-exact" else 0.0
-            places = [min(math.floor((i + shift) * step), n - 1) for i in range(count)]
-            x = _selected(x, dim, places)
+            places = HOST.floor((HOST.arange(count) + shift) * step).astype("l")
+            x = _selected(x, dim, HOST.minimum(places, n - 1))
     # In memory of its own, also where no size is another.
     return x.clone() if x is input or x._base is not None else x  # type: ignore[no-any-return]
 
@@ -93,16 +94,12 @@ def _sizes(x: Any, dims: int, size: Any, factor: Any) -> tuple[tuple[int, ...], 
     return sizes, (values if size is None else None)
 
 
-def _indices(places: list[int], x: Any) -> Any:
-    return tensor(places, device=x.device)
-
-
-def _selected(x: Any, dim: int, places: list[int]) -> Any:
+def _selected(x: Any, dim: int, places: Array) -> Any:
     """The slices of x at these places: by a view where each comes equally often."""
     n = x.shape[dim]
     times, rest = divmod(len(places), n)
-    if rest or not times or places != [i // times for i in range(len(places))]:
-        return ops.index_select(x, dim, _indices(places, x))
+    if rest or not times or (places != HOST.arange(len(places)) // times).any():
+        return ops.index_select(x, dim, tensor(places, device=x.device))
     wide = ops.unsqueeze(x, dim + 1)
     shape = (*x.shape[: dim + 1], times, *x.shape[dim + 1 :])
     return ops.reshape(ops.expand(wide, shape), (*x.shape[:dim], n * times, *x.shape[dim + 1 :]))
@@ -112,17 +109,16 @@ def _linear(x: Any, dim: int, n: int, count: int, factor: Any, corners: bool) ->
     """x with `count` elements along `dim`, each between two neighbours."""
     if corners:
         step = (n - 1) / (count - 1) if count > 1 else 0.0
-        places = [i * step for i in range(count)]
+        places = HOST.arange(count) * step
     else:
         step = n / count if factor is None else 1 / factor
-        places = [max((i + 0.5) * step - 0.5, 0.0) for i in range(count)]
-    left = [min(int(place), n - 1) for place in places]
-    right = [min(place + 1, n - 1) for place in left]
-    shares = [place - start for place, start in zip(places, left, strict=True)]
-    weight = tensor(shares, dtype=x.dtype, device=x.device)
+        places = HOST.maximum((HOST.arange(count) + 0.5) * step - 0.5, 0.0)
+    left = HOST.minimum(places.astype("l"), n - 1)
+    weight = tensor(places - left, dtype=x.dtype, device=x.device)
     weight = weight.reshape(-1, *(1,) * (x.ndim - 1 - dim))
-    a = ops.index_select(x, dim, _indices(left, x))
-    return a * (1 - weight) + ops.index_select(x, dim, _indices(right, x)) * weight
+    neighbours = (left, HOST.minimum(left + 1, n - 1))
+    a, b = (ops.index_select(x, dim, tensor(part, device=x.device)) for part in neighbours)
+    return a * (1 - weight) + b * weight
 
 
 upsample = interpolate

@@ -109,7 +109,7 @@ class SumTo(Linear):
         if extra < 0 or any(n not in (1, m) for n, m in zip(shape, x.shape[extra:], strict=True)):
             raise ValueError(f"cannot sum {tuple(x.shape)} to {tuple(shape)}")
         axes = (*range(extra), *(extra + d for d, n in enumerate(shape) if n != x.shape[extra + d]))
-        y = x.sum(axis=axes).reshape(shape)
+        y = summed(xp, x, dim=axes[0] if len(axes) == 1 else axes).reshape(shape)
         return into(xp, y, out)
 
 

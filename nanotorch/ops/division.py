@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
-from nanotorch.backend import HOST, Array
+from nanotorch.backend import HOST, Array, in_pieces
 from nanotorch.ops.arithmetic import Div
 from nanotorch.ops.casting import into, zeros_like
+from nanotorch.ops.comparisons import selected
+from nanotorch.ops.error_function import with_sign_of
 from nanotorch.primitive import Elementwise, apply, function
 
 
@@ -21,12 +24,16 @@ class FloorDivide(Elementwise):
     def kernel(xp: Any, a: Array, b: Array, out: Array | None = None) -> Array:
         if refuse_zero(xp, a, b) or (xp is HOST and not are_many(a, b)):
             return xp.floor_divide(a, b, out=out)
-        rest, above = rest_of(xp, a, b)
-        exact, quotient = (a - rest) / b - above, xp.true_divide(a, b)
-        y = xp.floor(exact)
-        y = y + (exact - y > 0.5)  # what is half a unit in the last place above remains
-        y = xp.where(exact == 0, xp.copysign(0.0, quotient), y)
-        return into(xp, xp.where((rest != rest) & (b == 0), quotient, y), out)
+
+        def floor(a: Array, b: Array, out: Array | None) -> Array:
+            rest, above = rest_of(xp, a, b)
+            exact, quotient = (a - rest) / b - above, xp.true_divide(a, b)
+            y = xp.floor(exact)
+            y = y + (exact - y > 0.5)  # what is half a unit in the last place above remains
+            y = selected(xp, exact == 0, xp.copysign(0.0, quotient), y)
+            return selected(xp, (rest != rest) & (b == 0), quotient, y, out)
+
+        return pair_in_pieces(floor, a, b, out)
 
 
 floor_divide = function(FloorDivide)
@@ -43,8 +50,7 @@ class Remainder(Elementwise):
         if refuse_zero(xp, a, b):
             return xp.remainder(a, b, out=out)
         if xp is not HOST or are_many(a, b):
-            rest, above = rest_of(xp, a, b)
-            return into(xp, xp.where(above, rest + b, rest), out)
+            return pair_in_pieces(functools.partial(of_sign, xp), a, b, out)
         y = xp.remainder(a, b)
         return xp.copysign(y, xp.where(y == 0, a, y), out=out)
 
@@ -102,7 +108,7 @@ def remaining(xp: Any, a: Any, b: Any, out: Array | None = None) -> Array:
     quotient = HOST.trunc(x / y)
     simple = HOST.absolute(quotient) < 2**24
     simple &= HOST.isfinite(y)
-    rest = HOST.copysign((x - quotient * y).astype("f"), x.astype("f"))
+    rest = with_sign_of(HOST, (x - quotient * y).astype("f"), single[0])
     if not simple.all():
         HOST.fmod(single[0], single[1], out=rest, where=~simple)
     return into(xp, rest, out)
@@ -115,6 +121,21 @@ def rest_of(xp: Any, a: Array, b: Array) -> tuple[Array, Array]:
     """
     rest = remaining(xp, a, b)
     return rest, (rest != 0) & ((b < 0) != (rest < 0))
+
+
+def of_sign(xp: Any, a: Array, b: Array, out: Array | None) -> Array:
+    """What floats leave when divided, of the sign of b."""
+    rest, above = rest_of(xp, a, b)
+    return selected(xp, above, rest + b, rest, out)
+
+
+def pair_in_pieces(function: Any, a: Any, b: Any, out: Array | None) -> Array:
+    """function(a, b, out) in pieces; a or b may be a number."""
+    if type(b) in (int, float):
+        return in_pieces(lambda a, out: function(a, b, out), (a,), out)
+    if type(a) in (int, float):
+        return in_pieces(lambda b, out: function(a, b, out), (b,), out)
+    return in_pieces(function, (a, b), out)
 
 
 def refuse_zero(xp: Any, a: Any, b: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from nanotorch.backend import HOST, Array, array_module, broadcast_shapes, fitting, result_type
 from nanotorch.backend.order_of_memory import channels_are_last, usual
 from nanotorch.ops.casting import cast, contiguous_copy, into
-from nanotorch.ops.indexing import index_select
+from nanotorch.ops.indexing import flip, index_select
 from nanotorch.ops.regions import ConstantPad
 from nanotorch.ops.shapes import (
     BasicIndex,
@@ -280,15 +280,22 @@ def continued(x: Any, dim: int, before: int, after: int, mode: str) -> Any:
             f"pad: mode {mode!r} can add {most} elements at most to dimension {dim} of size "
             f"{size}, got {before} before and {after} after"
         )
-    xp = array_module(getattr(x, "_array", x))
-    places = xp.arange(-before, size + after)
+    front, back = max(before, 0), max(after, 0)
     if mode == "circular":
-        places = places % size
+        ends = narrow(x, dim, size - front, front), narrow(x, dim, 0, back)
     elif mode == "replicate":
-        places = xp.minimum(xp.maximum(places, 0), size - 1)
+        shapes = ((*x.shape[:dim], n, *x.shape[dim + 1 :]) for n in (front, back))
+        ends = tuple(
+            expand(narrow(x, dim, place, 1), shape)
+            for place, shape in zip((0, size - 1), shapes, strict=True)
+        )
     else:
-        places = size - 1 - xp.absolute(size - 1 - xp.absolute(places))
-    return index_select(x, dim, x._wrap(places) if hasattr(x, "_wrap") else places)
+        ends = narrow(x, dim, 1, front), narrow(x, dim, size - 1 - back, back)
+        ends = tuple(flip(end, dim) for end in ends)
+    y = cat([part for part in (ends[0], x, ends[1]) if part.shape[dim]], dim)
+    if before >= 0 <= after:
+        return y
+    return contiguous_copy(narrow(y, dim, max(-before, 0), size + before + after))
 
 
 def pad(x: Any, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
