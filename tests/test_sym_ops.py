@@ -15,7 +15,7 @@ from nanotorch.sym.shapes import Unshaped
 # What reads values while it is called, or the array module, which a symbol does not have.
 NEEDS_VALUES = (
     *("nonzero", "unique", "bincount", "searchsorted", "bucketize", "one_hot"),
-    *("repeat_interleave counts", "cross_entropy smooth mean", "pad ", "argwhere", "isin "),
+    *("repeat_interleave counts", "cross_entropy smooth mean", "pad 3x4", "argwhere", "isin "),
     *("combinations", "as_strided apart", "as_strided 3x4", "cov weights"),
     *("linalg.matrix_exp", "linalg.lstsq ranks"),
 )
