@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import re
 import threading
@@ -552,7 +553,30 @@ def test_a_compiled_module_follows_modes_freezing_and_its_own_attributes(pure: b
     (early.sum() + late.sum()).backward()
     assert model[0].weight.grad is None
     assert nt.allclose(model[5].bias.grad, nt.tensor([2.0 * ROWS]))
-    assert list(compiled.state_dict()) == list(model.state_dict())
+    assert list(compiled.state_dict()) == [f"_orig_mod.{name}" for name in model.state_dict()]
+
+
+def test_a_compiled_module_is_a_part_of_others_as_any_module_is() -> None:
+    body = nn.Linear(2, 3)
+    model = nn.Sequential(nt.compile(body), nn.Linear(3, 1))
+    assert [*model.parameters()] == [*body.parameters(), *model[1].parameters()]
+    assert list(model.state_dict())[:2] == ["0._orig_mod.weight", "0._orig_mod.bias"]
+    assert not model.eval()[0].training and not body.training
+    assert model.double()[0].weight is body.weight and body.weight.dtype is nt.float64
+    model[0].weight = nn.Parameter(nt.ones(3, 2, dtype=nt.float64))
+    assert body.weight.tolist() == [[1.0] * 2] * 3 and model[0].in_features == 2
+    seen: list[str] = []
+    model[0].register_forward_hook(lambda module, *_: seen.append(type(module).__name__))
+    twin, x = copy.deepcopy(model), nt.ones(1, 2, dtype=nt.float64)
+    assert (
+        nt.equal(twin(x), model(x))
+        and len(twin[0].explain(x).calls) > 0
+        and seen == ["OptimizedModule"]
+    )
+    assert twin[0].weight is not body.weight
+    with pytest.raises(AttributeError, match="'Linear' object has no attribute 'wieght'"):
+        model[0].wieght  # noqa: B018
+    assert isinstance(copy.copy(model[0]), nn.Module)
 
 
 # --- one pass over large batches ------------------------------------------------------------------

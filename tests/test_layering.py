@@ -7,7 +7,7 @@ A module imports only from the layers to its left, or from its own:
 
     backend <- node <- primitive <- ops <- autograd
       <- tensor, operators, sampling, creation, random, printing
-      <- amp <- nn, optim, func, linalg, compile, sym, utils, viz, cuda <- distributed
+      <- amp <- nn, optim, func, linalg, sym, utils, viz, cuda <- compile, distributed
       <- nanotorch (the public names) <- interop <- training <- train.py
 
 Imports under `if TYPE_CHECKING:` are for annotations and are not counted.
@@ -39,9 +39,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("autograd",),
     ("tensor", "operators", "sampling", "creation", "random", "printing"),
     ("amp", "spellings"),
-    ("nn", "optim", "func", "linalg", "compile", "sym", "utils", "viz", "cuda", "backends"),
+    ("nn", "optim", "func", "linalg", "sym", "utils", "viz", "cuda", "backends"),
     (
         "averaging",
+        "compile",
         "distributions",
         "distributed",
         "functional",

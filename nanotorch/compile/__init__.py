@@ -46,10 +46,12 @@ def compile(
     if disable:
         return function
     # Loaded here, because most programs that import nanotorch compile nothing.
-    from nanotorch.compile.modules import CompiledModule
+    from nanotorch.compile.modules import OptimizedModule
     from nanotorch.compile.pure import PureStep
     from nanotorch.compile.steps import Step
 
-    step = PureStep(function, explain, warn) if pure else Step(function, explain)
+    def make(function: Any) -> Any:
+        return PureStep(function, explain, warn) if pure else Step(function, explain)
+
     is_module = hasattr(function, "forward") and hasattr(function, "named_parameters")
-    return CompiledModule(function, step) if is_module else step
+    return OptimizedModule(function, make) if is_module else make(function)

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from nanotorch.autograd.rings import modes
+from nanotorch.nn.module import Module
 
 
-class CompiledModule:
-    """A module whose calls are those of a compiled step; everything else is the module's own.
+class OptimizedModule(Module):
+    """A module whose calls are those of a compiled step; its attributes are those of the module,
+    `_orig_mod`, and so its parameters have `_orig_mod.` before their names. `plan` and `explain`
+    are those of a compiled function, of calls without gradients.
 
     A call whose result is to be walked back later is the module's: its nodes are needed, and making
     them late gains nothing. What gains is to compile the whole training step.
     """
 
-    _step: Any
-
-    def __init__(self, module: Any, step: Any) -> None:
-        self.__dict__["module"], self.__dict__["_step"] = module, step
+    def __init__(self, module: Any, make: Any) -> None:
+        super().__init__()
+        self._step, self._make, self.training = make(module), make, module.training
+        self._orig_mod = module  # from now on what is set is set there
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.module, name)
+        part = "_step" if name in ("plan", "explain") else "_orig_mod"
+        return getattr(vars(self).get(part), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.module, name, value)
+        known = "_orig_mod" not in self.__dict__ or name in self.__dict__ or hasattr(Module, name)
+        (super() if known else self._orig_mod).__setattr__(name, value)
 
-    def __repr__(self) -> str:
-        return f"compiled {self.module!r}"
+    def __deepcopy__(self, memo: dict[int, Any]) -> OptimizedModule:
+        return OptimizedModule(copy.deepcopy(self._orig_mod, memo), self._make)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if modes.grad and any(p._requires_grad for p in self.module.parameters()):
-            return self.module(*args, **kwargs)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module computes."""
+        if modes.grad and any(p._requires_grad for p in self._orig_mod.parameters()):
+            return self._orig_mod(*args, **kwargs)
         return self._step(*args, **kwargs)
-
-    # As of a compiled function, of calls without gradients.
-    plan = property(lambda self: self._step.plan)
-    explain = property(lambda self: self._step.explain)

@@ -57,12 +57,9 @@ class Output(Tensor):
         self.data = value
 
     def backward(
-        self,
-        gradient: Tensor | None = None,
-        retain_graph: bool | None = None,
-        create_graph: bool = False,
-        inputs: Any = None,
-    ) -> None:
+        self, gradient: Tensor | None = None, retain_graph: bool | None = None,
+        create_graph: bool = False, inputs: Any = None,
+    ) -> None:  # fmt: skip
         """As for every tensor, by the program of its path where there is one."""
         plain = gradient is None and inputs is None and not retain_graph and not create_graph
         if not (plain and self._run.backward(self)):
