@@ -202,3 +202,18 @@ def test_what_a_tensor_goes_on_as_is_pytorchs(amounts: tuple[int, int], mode: st
         results.append((y.detach().numpy(), x.grad.numpy()))
     for ours, theirs in zip(results[1], results[0], strict=True):
         numpy.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("width", [1, 7, 40, 5000])
+@pytest.mark.parametrize("name", ["amax", "amin", "prod"])
+def test_rows_are_reduced_in_the_order_of_the_values(name: str, width: int) -> None:
+    rng = numpy.random.default_rng(0)
+    target, values = rng.random((30, width), "f"), rng.random((200, width), "f") + 0.5
+    values[rng.random(values.shape) < 0.1] = numpy.nan
+    rows = rng.integers(0, 30, 200)
+    y = nt.tensor(target).index_reduce(0, nt.tensor(rows), nt.tensor(values), name)
+    ufunc = {"amax": numpy.maximum, "amin": numpy.minimum, "prod": numpy.multiply}[name]
+    expected = target.copy()
+    for row, value in zip(rows, values, strict=True):
+        expected[row] = ufunc(expected[row], value)
+    numpy.testing.assert_allclose(y.numpy(), expected, rtol=1e-5 if name == "prod" else 0)

@@ -76,8 +76,8 @@ def at(ufunc: Any, out: Array, key: Any, values: Any) -> None:
         ufunc.at(out, key, values)
         return
     (rows, width, _), values = found
-    if ufunc is numpy.add and width >= LONG:
-        add_rows(out.reshape(-1, width), rows, values.reshape(-1, width))
+    if width >= LONG:
+        in_rounds(ufunc, out.reshape(-1, width), rows, values.reshape(-1, width))
     else:
         at_rows(ufunc, out.reshape(-1, width), rows, values)
 
@@ -98,11 +98,11 @@ def at_rows(ufunc: Any, out: Array, rows: Array, values: Array) -> None:
     ufunc.at(out.reshape(-1), places, values.reshape(-1))
 
 
-def add_rows(out: Array, rows: Array, values: Array) -> None:
-    """out[rows] += values, of a contiguous matrix, in the order of the values."""
+def in_rounds(ufunc: Any, out: Array, rows: Array, values: Array) -> None:
+    """ufunc.at(out, rows, values) of a contiguous matrix, in the order of the values."""
     if out.shape[1] >= LONGER:
         for row, value in zip(rows.tolist(), values, strict=True):
-            out[row] += value
+            ufunc(out[row], value, out=out[row])
         return
     order, in_order, new = sorted_places(rows)
     starts = numpy.flatnonzero(new)
@@ -110,15 +110,14 @@ def add_rows(out: Array, rows: Array, values: Array) -> None:
     done, live = 0, starts
     while live.size >= ROUND:
         places = in_order[live]
-        sums = out.take(places, 0)
-        sums += values.take(order[live + done], 0)
-        put_rows(out, places, sums)
+        made = out.take(places, 0)
+        put_rows(out, places, ufunc(made, values.take(order[live + done], 0), out=made))
         done += 1
         live = starts[counts > done]
     if live.size:
         rank = counting(order.size) - numpy.repeat(starts, counts)
         rest = numpy.sort(order[rank >= done])
-        at_rows(numpy.add, out, rows[rest], values[rest])
+        at_rows(ufunc, out, rows[rest], values[rest])
 
 
 def sorted_places(rows: Array) -> tuple[Array, Array, Array]:

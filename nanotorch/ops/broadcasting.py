@@ -70,6 +70,8 @@ def summed(
 ) -> Array:  # fmt: skip
     """The sum of x over `dim`, or over all where None; integers and booleans give int64."""
     if xp is HOST and x.dtype.char in "fd" and not is_sparse(x):
+        if x.ndim == 2 and dim in (0, -2) and not keepdim and x.T.flags.c_contiguous:
+            x, dim = x.T, 1  # whose rows are sums of neighbours
         few, last = x.size <= FEW and not keepdim, x.ndim - 1
         if dim is None:
             if few and x.size > IN_ORDER:

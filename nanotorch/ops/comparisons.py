@@ -199,9 +199,9 @@ def selected(xp: Any, condition: Array, a: Any, b: Any, out: Array | None = None
     That takes no branches: where elements alternate, it is ten times as fast as `where`.
     """
     arrays = [x for x in (a, b) if is_array(x)]
-    dtype = arrays[0].dtype
     if xp is not HOST or max(x.size for x in (condition, *arrays)) < FEW:
         return into(xp, xp.where(condition, a, b), out)
+    dtype = arrays[0].dtype
     if dtype.char not in "fd" or condition.dtype.kind != "b" or arrays[-1].dtype != dtype:
         return into(xp, xp.where(condition, a, b), out)
     if type(a) is int and a == 0:

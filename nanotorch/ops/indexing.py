@@ -336,12 +336,13 @@ def places(xp: Any, x: Array, index: Array, dim: int, op: str = "gather") -> tup
         raise RuntimeError(
             f"gather: expected an index of {x.ndim} dimensions as the input has, got {index.ndim}"
         )
-    if xp is HOST and x.ndim:
-        refuse_outside(op, index, x.shape[dim])
     dim %= max(x.ndim, 1)
     if xp is HOST and index.size and is_line(index, x.shape, dim):
-        line = index[tuple(slice(None) if d == dim else 0 for d in range(x.ndim))]
-        return (*(slice(None),) * dim, line)
+        index = index[tuple(slice(None) if d == dim else 0 for d in range(x.ndim))]
+    if xp is HOST and x.ndim:
+        refuse_outside(op, index, x.shape[dim])
+        if index.ndim < x.ndim or x.ndim == 1:
+            return (*(slice(None),) * dim, index)
     if xp is not HOST:
         grid = list(xp.ogrid[tuple(slice(n) for n in index.shape)])
     else:  # in a quarter of the time
