@@ -6,6 +6,7 @@ import copy
 import pickle
 import weakref
 from collections import OrderedDict, namedtuple
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -271,6 +272,54 @@ def test_loading_casts_to_the_modules_dtype_and_assign_takes_the_tensor_itself()
     linear.load_state_dict(state, assign=True)
     assert linear.weight.data_ptr() == state["weight"].data_ptr()
     assert isinstance(linear.weight, nn.Parameter) and linear.weight.dtype is nt.float64
+
+
+SURGERIES: dict[str, Callable[[Any, Any], Any]] = {
+    "a module": lambda t, m: m._modules.__setitem__("1", t.nn.Tanh()),
+    "a new module": lambda t, m: m._modules.update(last=t.nn.Linear(3, 1)),
+    "a module popped": lambda t, m: m._modules.pop("0"),
+    "a module deleted": lambda t, m: m._modules.__delitem__("1"),
+    "all modules": lambda t, m: m._modules.clear(),
+    "a parameter": lambda t, m: m[0]._parameters.__setitem__("weight", t.nn.Parameter(t.ones(1))),
+    "no parameter": lambda t, m: m[0]._parameters.__setitem__("bias", None),
+    "a buffer": lambda t, m: m[2]._buffers.setdefault("extra", t.ones(2)),
+    "a buffer read": lambda t, m: (m[2]._buffers["running_mean"].add_(1), m[2]._buffers.get("no")),
+}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", SURGERIES)
+def test_what_is_written_to_the_parts_of_a_module_is_written_to_it(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    reports = []
+    for t in (nt, torch):
+        model = t.nn.Sequential(t.nn.Linear(2, 3), t.nn.ReLU(), t.nn.BatchNorm1d(3))
+        result = repr(SURGERIES[name](t, model))
+        state = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+        reports.append((result, repr(model), state, [n for n, _ in model.named_parameters()]))
+    assert reports[0] == reports[1]
+
+
+@pytest.mark.torch
+def test_a_module_may_have_its_own_way_to_load() -> None:
+    torch = pytest.importorskip("torch")
+
+    def renaming(t: Any) -> Any:
+        class Renaming(t.nn.Linear):  # type: ignore[misc]
+            def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
+                state[f"{prefix}weight"] = state.pop(f"{prefix}w")
+                super()._load_from_state_dict(state, prefix, *rest)
+                if f"{prefix}scale" in state:
+                    rest[-1].append(f"{prefix}scale is none of ours")
+
+        return t.nn.Sequential(Renaming(1, 1), t.nn.Tanh())
+
+    for t in (nt, torch):
+        model, state = renaming(t), {"0.w": t.ones(1, 1), "0.bias": t.zeros(1)}
+        assert repr(model.load_state_dict(state)) == "<All keys matched successfully>"
+        assert list(state) == ["0.w", "0.bias"] and model[0].weight.item() == 1
+        with pytest.raises(RuntimeError, match=r"0\.scale is none of ours"):
+            model.load_state_dict({**state, "0.scale": t.ones(1)}, strict=False)
 
 
 def test_extra_state_is_saved_with_the_rest() -> None:

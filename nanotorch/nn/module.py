@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
 from typing import Any, Self
 
 from nanotorch.autograd.grad_mode import live, modes
@@ -17,7 +16,7 @@ from nanotorch.backend import device as Device, dtype as Dtype, dtypes
 from nanotorch.nn.module_hooks import ModuleHooks
 from nanotorch.nn.parameter import Buffer, Parameter
 from nanotorch.nn.printing import indented, module_html, printed
-from nanotorch.nn.state_dict import IncompatibleKeys, load, save
+from nanotorch.nn.state_dict import IncompatibleKeys, Parts, load, load_part, save
 from nanotorch.node import RemovableHandle
 from nanotorch.tensor import Tensor
 
@@ -99,20 +98,19 @@ class Module:
 
     register_module = add_module
 
-    def _parts(self, role: str) -> Mapping[str, Any]:
-        values = self.__dict__
-        return MappingProxyType({n: values[n] for n, r in self._roles.items() if r == role})
+    def _parts(self, role: str) -> dict[str, Any]:
+        return Parts(self, role)
 
     @property
-    def _parameters(self) -> Mapping[str, Parameter | None]:
+    def _parameters(self) -> dict[str, Parameter | None]:
         return self._parts("parameter")
 
     @property
-    def _buffers(self) -> Mapping[str, Tensor | None]:
+    def _buffers(self) -> dict[str, Tensor | None]:
         return self._parts("buffer")
 
     @property
-    def _modules(self) -> Mapping[str, Module | None]:
+    def _modules(self) -> dict[str, Module | None]:
         return self._parts("module")
 
     # --- calling ---------------------------------------------------------------------------------
@@ -141,8 +139,9 @@ class Module:
         if remove_duplicate:
             seen.add(self)
         yield prefix, self
-        for name, child in self._modules.items():
-            if child is not None:
+        for name, role in self._roles.items():
+            child = self.__dict__[name]
+            if role == "module" and child is not None:
                 path = f"{prefix}.{name}" if prefix else name
                 yield from child.named_modules(seen, path, remove_duplicate)
 
@@ -153,8 +152,9 @@ class Module:
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """(name, module) for the direct submodules, each once."""
         seen: set[Module] = set()
-        for name, child in self._modules.items():
-            if child is not None and child not in seen:
+        for name, role in self._roles.items():
+            child = self.__dict__[name]
+            if role == "module" and child is not None and child not in seen:
                 seen.add(child)
                 yield name, child
 
@@ -357,6 +357,8 @@ class Module:
         first.
         """
         return load(self, state_dict, strict, assign)
+
+    _load_from_state_dict = load_part  # which a subclass may replace, as in PyTorch
 
     # --- hooks -----------------------------------------------------------------------------------
 

@@ -5,13 +5,35 @@ Any object with the attributes of a Module will do; this file knows no classes o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Mapping, MutableMapping
 from typing import Any, NamedTuple
 
 from nanotorch.autograd.grad_mode import no_grad
 from nanotorch.tensor import Tensor
 
 EXTRA_STATE = "_extra_state"
+
+
+class Parts(dict[str, Any]):
+    """A module's parameters, buffers or submodules by their names; what is written here is written
+    to the module."""
+
+    def __init__(self, module: Any, role: str) -> None:
+        values = vars(module)
+        super().__init__((n, values[n]) for n, r in module._roles.items() if r == role)
+        self._module, self._role = module, role
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._module._register(name, value, self._role)
+        super().__setitem__(name, value)
+
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(name)
+        delattr(self._module, name)
+
+    clear, pop, popitem = MutableMapping.clear, MutableMapping.pop, MutableMapping.popitem
+    setdefault, update = MutableMapping.setdefault, MutableMapping.update
 
 
 class IncompatibleKeys(NamedTuple):
@@ -60,30 +82,24 @@ def load(module: Any, state: Mapping[str, Any], strict: bool, assign: bool) -> I
     if not isinstance(state, Mapping):
         raise TypeError(f"Expected state_dict to be dict-like, got {type(state).__name__}.")
     missing: list[str] = []
+    unexpected: list[str] = []
     expected: set[str] = set()
     prefixes: dict[str, int] = {}
     errors: list[str] = []
+    metadata = getattr(state, "_metadata", None)
+    state = OrderedDict(state)  # which a module's own way to load may change
     pending = [("", module)]
     while pending:
         prefix, part = pending.pop()
         prefixes[prefix] = len(prefixes)
-        for name, value in saved_parts(part).items():
-            key = prefix + name
-            expected.add(key)
-            if key in state:
-                errors += _load_one(part, name, key, value, state[key], assign)
-            elif name not in getattr(part, "_lately_saved", ()) or hasattr(state, "_metadata"):
-                missing.append(key)
-        if has_extra_state(part):
-            key = prefix + EXTRA_STATE
-            expected.add(key)
-            if key in state:
-                part.set_extra_state(state[key])
-            else:
-                missing.append(key)
+        local = {**(metadata or {}).get(prefix[:-1], {}), "assign_to_params_buffers": assign}
+        local["saved_without_metadata"] = metadata is None
+        part._load_from_state_dict(state, prefix, local, True, missing, unexpected, errors)
+        names = [*saved_parts(part), *[EXTRA_STATE] * has_extra_state(part)]
+        expected.update(prefix + name for name in names)
         children = [(f"{prefix}{n}.", m) for n, m in part._modules.items() if m is not None]
         pending += reversed(children)
-    unexpected = [key for key in state if key not in expected]
+    unexpected += [key for key in state if key not in expected]
     unexpected.sort(key=lambda key: _owner(key, prefixes))
     if strict:
         if unexpected:
@@ -94,6 +110,26 @@ def load(module: Any, state: Mapping[str, Any], strict: bool, assign: bool) -> I
         name = type(module).__name__
         raise RuntimeError(f"Error(s) in loading state_dict for {name}:\n\t" + "\n\t".join(errors))
     return IncompatibleKeys(missing, unexpected)
+
+
+def load_part(
+    module: Any, state: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any], strict: bool,
+    missing: list[str], unexpected: list[str], errors: list[str],
+) -> None:  # fmt: skip
+    """Loads what is in `state` under `prefix` into one module, without those below it."""
+    assign = metadata.get("assign_to_params_buffers", False)
+    for name, value in saved_parts(module).items():
+        key, late = prefix + name, name in getattr(module, "_lately_saved", ())
+        if key in state:
+            errors += _load_one(module, name, key, value, state[key], assign)
+        elif not (late and metadata.get("saved_without_metadata")):
+            missing.append(key)
+    if has_extra_state(module):
+        key = prefix + EXTRA_STATE
+        if key in state:
+            module.set_extra_state(state[key])
+        else:
+            missing.append(key)
 
 
 def _owner(key: str, prefixes: dict[str, int]) -> int:
