@@ -76,6 +76,7 @@ TEXTS = {
     "names in a comment": Text("# x,z,y\n1,5,a\n2,6,b\n", ROWS),
     "spaces around cells": Text("x , z,y \n 1 ,5 , a\n2, 6,b \n", ROWS),
     "runs of spaces": Text("x  z y\n1   5  a\n 2 6    b\n", ROWS, name="d.txt"),
+    "one column, its name of two words": Text("my y\n1\n2\n", [[1], [2]], ["my y"]),
     "numbers in columns": Text(
         "  1.0   5  0\n -2.5   6  1\n", [[1, 5, 0], [-2.5, 6, 1]], BARE, "d.dat"
     ),

@@ -331,7 +331,7 @@ def _delimiter(path: Path, lines: list[str]) -> str:
             key=lambda rows: (_widths(rows)[1], len(rows)),
         )
         width, share = _widths(rows)
-        if width == 1:
+        if width == 1 or (delimiter == SPACES and share <= 0.5):  # words of one column's name
             continue
         cells = [cell.strip() for row in rows if len(row) == width for cell in row]
         score = share * _share_of_whole(cells) * (0.8 if delimiter == SPACES else 1.0)
