@@ -293,6 +293,7 @@ BY_ROWS = {"SparseEmbedding", "RowGradient", "ToDense"}  # in test_sparse_gradie
 SELECTIONS = {"GatherDistinct"}  # what those of sorting and selecting have in common
 RUNNING = {"MovingAverage"}  # in test_nn_layers.py
 ELSEWHERE = {
+    *("Unit", "ViewAsComplex", "ViewAsReal"),  # complex numbers: test_complex.py
     "AsStrided",
     "Conj",
     "ToDevice",
