@@ -183,7 +183,7 @@ def tanhshrink(input: Tensor) -> Tensor:
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """y = x where |x| > lambd, else 0"""
     needs_floats("hardshrink", input)
-    result: Tensor = ops.where(ops.abs(input) <= lambd, 0.0, input)
+    result: Tensor = ops.where(ops.abs(input) <= lambd, 0, input)
     return result
 
 
@@ -191,7 +191,7 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """y = x moved towards 0 by lambd, and 0 within it"""
     needs_floats("softshrink", input)
     outside = input - ops.clamp(input, -lambd, lambd)
-    result: Tensor = ops.where(outside == 0, 0.0, outside)
+    result: Tensor = ops.where(outside == 0, 0, outside)
     return result
 
 

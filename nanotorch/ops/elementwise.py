@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from nanotorch.backend import Array, clipped, dtype_of, finfo, fitting, result_type
+from nanotorch.backend import HOST, Array, clipped, dtype_of, finfo, fitting, result_type
 from nanotorch.backend.halves import HALVES
 from nanotorch.ops.casting import cast, into, zeros_like
 from nanotorch.ops.comparisons import where
@@ -311,6 +311,9 @@ class Sign(Elementwise):
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
         if x.dtype.kind == "b":
             return x.copy() if out is None else into(xp, x, out)
+        if xp is HOST:  # which takes booleans as bytes in half the time
+            y = HOST.subtract((x > 0).view("i1"), (x < 0).view("i1"))
+            return y.astype(x.dtype) if out is None else into(xp, y, out)
         return xp.subtract(x > 0, x < 0, dtype=x.dtype, out=out)
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from nanotorch.backend import HOST, Array, broadcast_shapes, clipped, constant, counting, dtype_of
+from nanotorch.backend import (
+    HOST,
+    Array,
+    broadcast_shapes,
+    clipped,
+    constant,
+    counting,
+    dtype_of,
+)
 from nanotorch.backend.order_of_memory import usual
 from nanotorch.ops.casting import cast
 from nanotorch.ops.comparisons import where
@@ -341,7 +349,8 @@ def smooth_l1_loss(x: Any, target: Any, reduction: str = "mean", beta: float = 1
     real_floats("smooth_l1_loss", x, target)
     if beta == 0:
         return total(abs(x - target), reduction)
-    return total(quadratic_within(x - target, beta) / beta, reduction)
+    loss = quadratic_within(x - target, beta)
+    return total(loss if beta == 1 else loss / beta, reduction)
 
 
 def kl_div(x: Any, target: Any, reduction: str = "mean", log_target: bool = False) -> Any:

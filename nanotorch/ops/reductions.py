@@ -393,7 +393,9 @@ def nansum(
 ) -> Any:  # fmt: skip
     """The sum over `dim` of the elements that are numbers."""
     dim, keepdim = dim if axis is None else axis, keepdim or keepdims
-    return sum(where(isnan(x), 0, x), dim, keepdim, dtype=dtype)
+    if getattr(x, "_array", x).dtype.kind not in "biu":
+        x = where(x == x, x, 0)
+    return sum(x, dim, keepdim, dtype=dtype)
 
 
 @rounded_once
