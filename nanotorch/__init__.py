@@ -106,6 +106,8 @@ if TYPE_CHECKING:
     )
     from nanotorch.backends import get_float32_matmul_precision, set_float32_matmul_precision
     from nanotorch.func import vmap
+    from nanotorch.linalg import matrix_power
+    from nanotorch.nn.functional import celu, dropout, pairwise_distance, selu
     from nanotorch.printing import get_printoptions, printoptions, set_printoptions
     from nanotorch.random import (
         Generator,
@@ -141,6 +143,8 @@ if TYPE_CHECKING:
         ShortTensor,
         are_deterministic_algorithms_enabled,
         asarray,
+        broadcast_shapes,
+        can_cast,
         contiguous_format,
         detach,
         e,

@@ -95,6 +95,10 @@ from nanotorch.amp.autocast_mode import is_autocast_enabled as is_autocast_enabl
 from nanotorch.backends import get_float32_matmul_precision as get_float32_matmul_precision
 from nanotorch.backends import set_float32_matmul_precision as set_float32_matmul_precision
 from nanotorch.func import vmap as vmap
+from nanotorch.nn.functional import celu as celu
+from nanotorch.nn.functional import dropout as dropout
+from nanotorch.nn.functional import pairwise_distance as pairwise_distance
+from nanotorch.nn.functional import selu as selu
 from nanotorch.printing import get_printoptions as get_printoptions
 from nanotorch.printing import printoptions as printoptions
 from nanotorch.printing import set_printoptions as set_printoptions
@@ -128,6 +132,8 @@ from nanotorch.spellings import LongTensor as LongTensor
 from nanotorch.spellings import ShortTensor as ShortTensor
 from nanotorch.spellings import are_deterministic_algorithms_enabled as are_deterministic_algorithms_enabled
 from nanotorch.spellings import asarray as asarray
+from nanotorch.spellings import broadcast_shapes as broadcast_shapes
+from nanotorch.spellings import can_cast as can_cast
 from nanotorch.spellings import contiguous_format as contiguous_format
 from nanotorch.spellings import detach as detach
 from nanotorch.spellings import e as e
@@ -462,7 +468,7 @@ def bmm(input: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor: ...
 def det(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
 def diag(input: Tensor, diagonal: builtins.int = 0, *, out: Tensor | None = None) -> Tensor: ...
 def dot(input: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor: ...
-def einsum(equation: str, *operands: Tensor, out: Tensor | None = None) -> Tensor: ...
+def einsum(equation: Tensor, *operands: Tensor, out: Tensor | None = None) -> Tensor: ...
 def inner(input: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor: ...
 def logdet(input: Tensor, *, out: Tensor | None = None) -> Tensor: ...
 def matmul(input: Tensor, b: Tensor, *, out: Tensor | None = None) -> Tensor: ...
@@ -1313,6 +1319,7 @@ def var_mean(
     correction: builtins.float | None = None,
     out: Tensor | None = None,
 ) -> builtins.tuple[Tensor, Tensor]: ...
+def matrix_power(x: Tensor, n: builtins.int) -> Tensor: ...
 def bernoulli(
     input: Tensor,
     p: builtins.float | None = None,

@@ -8,7 +8,8 @@ Source: https://docs.pytorch.org/docs/stable/backends.html
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 
 from nanotorch.backend import cuda_unavailable_reason
 from nanotorch.backend.cuda.cublas import (
@@ -33,22 +34,16 @@ class Products:
 
     @property
     def allow_fp16_reduced_precision_reduction(self) -> bool:
-        """Whether float16 products may be summed in float16: always False."""
+        """Whether products of 16 bits may be summed in 16 bits: always False."""
         return False
 
-    @property
-    def allow_bf16_reduced_precision_reduction(self) -> bool:
-        """Whether bfloat16 products may be summed in bfloat16: always False."""
-        return False
+    allow_bf16_reduced_precision_reduction = allow_fp16_reduced_precision_reduction
 
 
-def _is_cuda_built() -> bool:
-    """Whether CUDA can be used here."""
-    return cuda_unavailable_reason() is None
-
-
-cuda = SimpleNamespace(matmul=Products(), is_built=_is_cuda_built)
-cudnn = SimpleNamespace(
+cuda = SimpleNamespace(matmul=Products(), is_built=lambda: cuda_unavailable_reason() is None)
+cudnn = ModuleType(f"{__name__}.cudnn")
+vars(cudnn).update(
     is_available=lambda: False, enabled=False, benchmark=False, deterministic=True, allow_tf32=False
 )
+sys.modules[cudnn.__name__] = cudnn  # which `import torch.backends.cudnn as cudnn` asks for
 mps = SimpleNamespace(is_available=lambda: False, is_built=lambda: False)

@@ -187,6 +187,18 @@ def asarray(
     return x.clone() if copy else x
 
 
+def broadcast_shapes(*shapes: Any) -> Size:
+    """The shape that tensors of these shapes broadcast to."""
+    places = (empty(()).expand(shape) for shape in shapes)
+    result: Size = ops.broadcast_tensors(*places)[0].shape
+    return result
+
+
+def can_cast(from_: DType, to: DType) -> bool:
+    """Whether `to` is of a kind that holds `from_`: bool, integers, floats, complex numbers."""
+    return from_.category <= to.category
+
+
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
     """Changes nothing: there are deterministic algorithms alone."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
 from collections.abc import Callable
@@ -65,6 +66,28 @@ CASES: dict[str, Callable[[Any], Any]] = {
         t.tensor(3.0).pow(numpy.float64(0.5)),
         t.pow(t.tensor([4.0]), numpy.int32(2)),
     ],
+    "einsum by numbers": lambda t: [
+        t.einsum(t.ones(2, 3), [0, 1], t.ones(3, 4), [1, 2], [2, 0]).shape,
+        t.einsum(t.ones(2, 3), [1, 0], t.ones(3), [0]).shape,
+        t.einsum(t.ones(5, 2, 3), [..., 0, 1], t.ones(3, 4), [1, 2], [..., 0, 2]).shape,
+        t.einsum("ij,jk", [t.ones(2, 3), t.ones(3, 4)]).shape,
+    ],
+    "broadcast_shapes": lambda t: [t.broadcast_shapes((2, 1), (3,), 1), t.broadcast_shapes((0, 1))],
+    "broadcast_shapes refused": lambda t: t.broadcast_shapes((2,), (3,)),
+    "can_cast": lambda t: [
+        t.can_cast(one, other)
+        for one in (t.bool, t.uint8, t.int64, t.float16, t.float64, t.complex64)
+        for other in (t.bool, t.uint8, t.int64, t.float16, t.float64, t.complex64)
+    ],
+    "functions beside the functional ones": lambda t: [
+        t.selu(t.ones(1)),
+        t.celu(-t.ones(1)),
+        t.dropout(t.ones(2), 0.5, False),
+        t.pairwise_distance(t.ones(1, 2), t.zeros(1, 2)),
+        t.matrix_power(t.ones(2, 2), 3),
+    ],
+    "cudnn": lambda t: importlib.import_module(f"{t.__name__}.backends.cudnn").is_available(),
+    "einsum of fewer terms": lambda t: t.einsum("ij", t.ones(2, 3), t.ones(2, 3)),
     "memory formats": lambda t: [
         t.ones(2).is_contiguous(memory_format=t.contiguous_format),
         t.ones(2).contiguous(memory_format=t.contiguous_format),

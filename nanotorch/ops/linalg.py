@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from typing import Any
 
 from nanotorch.backend import HOST, Array, broadcast_shapes
@@ -399,12 +400,24 @@ def inner(a: Any, b: Any) -> Any:
     return tensordot(a, b, ([-1], [-1])) if a.ndim and b.ndim else a * b
 
 
-def einsum(equation: str, *operands: Any) -> Any:
-    """The sum of products that the equation, such as "ij,jk->ik", names."""
+def einsum(equation: Any, *operands: Any) -> Any:
+    """The sum of products that the equation, such as "ij,jk->ik", names.
+
+    Or einsum(a, [0, 1], b, [1, 2], [0, 2]): each operand with the numbers of its dimensions.
+    """
+    if not isinstance(equation, str):
+        items = (equation, *operands)
+        operands = items[: len(items) // 2 * 2 : 2]
+        equation = ",".join(lettered(term) for term in items[1::2])
+        equation += "->" + lettered(items[-1]) if len(items) % 2 else ""
     if len(operands) == 1 and isinstance(operands[0], list | tuple):
         operands = tuple(operands[0])
     alike("einsum", *operands)
     equation = equation.replace(" ", "")
+    if equation.count(",") + 1 != len(operands):
+        raise RuntimeError(
+            f"einsum: expected as many operands as {equation!r} has terms, got {len(operands)}"
+        )
     if "->" not in equation:
         letters = equation.replace(",", "").replace(".", "")
         dots = "..." if "..." in equation else ""
@@ -415,6 +428,11 @@ def einsum(equation: str, *operands: Any) -> Any:
     pairs = [once_each(*pair) for pair in zip(left.split(","), operands, strict=True)]
     equation = ",".join(term for term, _ in pairs) + "->" + output
     return apply(EinSum, *(x for _, x in pairs), equation=equation)
+
+
+def lettered(term: Any) -> str:
+    """The term with letters for its numbers."""
+    return "".join("..." if n is ... else string.ascii_letters[n] for n in term)
 
 
 def once_each(term: str, x: Any) -> tuple[str, Any]:
