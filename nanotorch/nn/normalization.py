@@ -310,8 +310,9 @@ def local_response_norm(
     if input.ndim < 3:
         raise ValueError(f"expected input of 3 dimensions or more, got {input.ndim}")
     squares = ops.pad((input * input).movedim(1, -1), (size // 2, (size - 1) // 2))
-    mean = squares.unfold(-1, size, 1).mean(-1).movedim(-1, 1)
-    return input / (mean * alpha + k) ** beta  # type: ignore[no-any-return]
+    channels = input.shape[1]
+    total: Any = sum(ops.narrow(squares, -1, start, channels) for start in range(size))
+    return input / (total.movedim(-1, 1) * (alpha / size) + k) ** beta  # type: ignore[no-any-return]
 
 
 class LocalResponseNorm(Module):
