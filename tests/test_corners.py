@@ -1944,6 +1944,12 @@ def test_a_message_names_operands_without_names_by_their_shapes() -> None:
         nt.cat([nt.ones(2), nt.ones(2, 3)])
 
 
+@pytest.mark.parametrize("choose", [lambda c: nt.where(c, 1, 2), lambda c: c.masked_fill(c, 0)])
+def test_what_chooses_is_boolean_or_told(choose: Callable[[Any], Any]) -> None:
+    with pytest.raises(RuntimeError, match=r"expected a boolean \w+, got torch\.float32"):
+        choose(nt.ones(2))
+
+
 @pytest.mark.parametrize("shape", [(), (0,), (7,), (3, 5), (40, 0, 2), (300, 401)])
 def test_a_sum_of_booleans_counts_them_in_whatever_order_they_lie(
     shape: tuple[int, ...],

@@ -277,7 +277,9 @@ def where(condition: Any, a: Any = None, b: Any = None) -> Any:
     if a is None and b is None:
         return nonzero(condition, as_tuple=True)
     if isinstance(condition, Traced) and condition._array.dtype.kind not in "bu":
-        raise RuntimeError(f"where: expected a boolean condition, got {dtype_of(condition)}")
+        raise RuntimeError(
+            f"where: expected a boolean condition, got {dtype_of(condition._array.dtype)}"
+        )
     if isinstance(a, Traced) and isinstance(b, Traced) and a._array.dtype is b._array.dtype:
         return apply(Where, condition, a, b)
     arrays = [isinstance(v, Traced) or is_array(v) for v in (a, b)]
