@@ -190,6 +190,27 @@ def test_lengths_of_alignments_that_do_not_fit_are_refused(name: str) -> None:
         nn.CTCLoss(reduction="average")(nt.zeros(5, 2, 4), targets, (5, 5), (2, 2))
 
 
+KINDS = ("bfloat16", "float16", "float32", "float64")
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore:.*batchmean")
+@pytest.mark.parametrize("name", ["soft_margin_loss", "multilabel_soft_margin_loss", "kl_div",
+                                  "hinge_embedding_loss", "mse_loss", "smooth_l1_loss",
+                                  "poisson_nll_loss"])  # fmt: skip
+def test_the_dtype_of_a_loss_of_two_dtypes_is_pytorchs(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("ml_dtypes")
+    for kinds, reduction in product(product(KINDS, repeat=2), ("none", "mean")):
+        results = []
+        for t in (nt, torch):
+            x, y = (t.tensor([0.5, -1.0], dtype=getattr(t, kind)) for kind in kinds)
+            loss = getattr(t.nn.functional, name)(x.requires_grad_(), y, reduction=reduction)
+            loss.sum().backward()
+            results.append((str(loss.dtype), str(x.grad.dtype)))
+        assert results[0] == results[1], kinds
+
+
 def built(module: Any, name: str, options: dict[str, Any], reduction: str) -> Any:
     tensors = {k: module.tensor(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
     return getattr(module.nn, name)(reduction=reduction, **tensors)

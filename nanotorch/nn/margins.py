@@ -9,6 +9,7 @@ import math
 
 from nanotorch import ops
 from nanotorch.autograd.grad_mode import in_precision, no_grad
+from nanotorch.backend import promote_types
 from nanotorch.ops.loss_reductions import check_reduction, total
 from nanotorch.ops.losses import check_classes
 from nanotorch.ops.operand_dtypes import needs_floats
@@ -52,7 +53,7 @@ def soft_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> 
             f"soft_margin_loss: expected a target that broadcasts to {tuple(input.shape)}, got "
             f"shape {tuple(target.shape)}"
         )
-    return reduced(ops.softplus(-products), reduction)
+    return reduced(ops.softplus(-products), reduction).to(input.dtype)  # as PyTorch's kernel
 
 
 def multilabel_soft_margin_loss(
@@ -62,7 +63,8 @@ def multilabel_soft_margin_loss(
     dim = input.ndim - 1
     if dim < 0:
         raise IndexError("multilabel_soft_margin_loss: expected an input (N, C) or (C), got ()")
-    classes, target = input.shape[dim], target.to(input.dtype)
+    classes, kind = input.shape[dim], promote_types(input.dtype, target.dtype)
+    input, target = input.to(kind), target.to(kind)
     if input.shape != target.shape:
         input, target = ops.broadcast_tensors(input, target)
     loss = ops.binary_cross_entropy_with_logits(input, target, weight, "none")
