@@ -13,7 +13,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from nanotorch.backend import HOST, Array
+from nanotorch.backend import HOST, Array, clipped
+from nanotorch.ops.comparisons import selected
 from nanotorch.ops.error_function import in_float64, polynomial
 from nanotorch.primitive import Elementwise, apply, function
 
@@ -55,11 +56,11 @@ class Lgamma(Elementwise):
     @staticmethod
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
         def logarithm(z: Array) -> Array:
-            y = log_gamma(xp, xp.where(z < 0, 1 - z, z), x.itemsize < 8)
+            y = log_gamma(xp, selected(xp, z < 0, 1 - z, z), x.itemsize < 8)
             if xp is not HOST or (z < 0).any():
                 sine = xp.absolute(xp.sin(math.pi * (z - xp.rint(z))))
-                y = xp.where(z < 0, xp.log(math.pi / sine) - y, y)
-            return xp.where(xp.isinf(z), xp.inf, y)
+                y = selected(xp, z < 0, xp.log(math.pi / sine) - y, y)
+            return selected(xp, xp.isinf(z), xp.inf, y)
 
         return in_float64(xp, logarithm, x, out)
 
@@ -77,9 +78,9 @@ class Digamma(Elementwise):
     def kernel(xp: Any, x: Array, out: Array | None = None) -> Array:
         def slope(z: Array) -> Array:
             whole = z == xp.rint(z)
-            y = positive_digamma(xp, xp.where(z < 0, 1 - z, z))
+            y = positive_digamma(xp, selected(xp, z < 0, 1 - z, z))
             reflected = y - math.pi / xp.tan(math.pi * (z - xp.rint(z)))
-            return xp.where(z < 0, xp.where(whole, xp.nan, reflected), y)
+            return selected(xp, z < 0, selected(xp, whole, xp.nan, reflected), y)
 
         return in_float64(xp, slope, x, out)
 
@@ -97,11 +98,11 @@ class Polygamma(Elementwise):
     def kernel(xp: Any, x: Array, *, n: int, out: Array | None = None) -> Array:
         def derivative(z: Array) -> Array:
             sign = (-1) ** (n + 1) * math.factorial(n)
-            y = sign * hurwitz_zeta(xp, n + 1, xp.where(z < 0, 1 - z, z))
+            y = sign * hurwitz_zeta(xp, n + 1, selected(xp, z < 0, 1 - z, z))
             cotangent = 1 / xp.tan(math.pi * (z - xp.rint(z)))
             reflected = (-1) ** n * y - cotangent_slope(xp, n, cotangent)
-            y = xp.where(z < 0, reflected, y)
-            return xp.where((z <= 0) & (z == xp.rint(z)), sign * xp.inf, y)
+            y = selected(xp, z < 0, reflected, y)
+            return selected(xp, (z <= 0) & (z == xp.rint(z)), sign * xp.inf, y)
 
         return in_float64(xp, derivative, x, out)
 
@@ -112,32 +113,33 @@ class Polygamma(Elementwise):
 def log_gamma(xp: Any, x: Array, short: bool) -> Array:
     """log Γ(x); with an error below 1e-9 if `short`."""
     large, terms = (4.0, LOG_GAMMA[:16]) if short else (LARGE, LOG_GAMMA)
-    down = xp.clip(xp.floor(x - 1.5), 0, large)  # Γ(x) = (x - 1) … (x - down) Γ(x - down)
-    near = xp.where(x < 0.5, x, xp.where(x < 1.5, x - 1, x - down - 2))  # less 2, exactly
-    factor = xp.where(x < 0.5, x * (x + 1), xp.where(x < 1.5, x, 1))
+    down = clipped(xp, xp.floor(x - 1.5), 0, large)  # Γ(x) = (x - 1) … (x - down) Γ(x - down)
+    near = selected(xp, x < 0.5, x, selected(xp, x < 1.5, x - 1, x - down - 2))  # less 2, exactly
+    factor = selected(xp, x < 0.5, x * (x + 1), selected(xp, x < 1.5, x, 1))
     for step in range(1, int(large)):
-        factor = factor * xp.where(step <= down, x - step, 1)
+        factor = factor * selected(xp, step <= down, x - step, 1)
     y = (near + 1) * near * polynomial(xp, 2 * near, terms)
-    y = y + xp.where(x < 1.5, -1, 1) * xp.log(factor)
-    far = xp.maximum(x, large)
+    by_factor = xp.log(factor)
+    y = y + selected(xp, x < 1.5, -by_factor, by_factor)
+    far = clipped(xp, x, large, math.inf)
     square = 1 / (far * far)
     series = tuple(b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI[:8], 1))
     tail = math.log(2 * math.pi) / 2 + polynomial(xp, square, series) / far
-    return xp.where(x < large, y, ((far - 0.5) * xp.log(far) - far) + tail)
+    return selected(xp, x < large, y, ((far - 0.5) * xp.log(far) - far) + tail)
 
 
 def positive_digamma(xp: Any, x: Array) -> Array:
     """Γ'(x) / Γ(x)."""
-    down = xp.clip(xp.floor(x - 1), 0, LARGE)
-    near = xp.where(x < 1, x + 1, x - down)
+    down = clipped(xp, xp.floor(x - 1), 0, LARGE)
+    near = selected(xp, x < 1, x + 1, x - down)
     y = ((near - ZERO[0]) - ZERO[1]) * polynomial(xp, 2 * near - 3, DIGAMMA)
     for step in range(1, int(LARGE)):
-        y = y + xp.where(step <= down, 1 / (x - step), 0)
-    far = xp.maximum(x, LARGE)
+        y = y + selected(xp, step <= down, 1 / (x - step), 0)
+    far = clipped(xp, x, LARGE, math.inf)
     terms = tuple(b / (2 * k) for k, b in enumerate(BERNOULLI[:8], 1))
     square = 1 / (far * far)
     series = xp.log(far) - 0.5 / far - square * polynomial(xp, square, terms)
-    return xp.where(x < 1, y - 1 / x, xp.where(x < LARGE, y, series))
+    return selected(xp, x < 1, y - 1 / x, selected(xp, x < LARGE, y, series))
 
 
 def hurwitz_zeta(xp: Any, s: int, x: Array) -> Array:
@@ -151,7 +153,7 @@ def hurwitz_zeta(xp: Any, s: int, x: Array) -> Array:
     for k, b in enumerate(BERNOULLI, 1):
         rest = rest + b / math.factorial(2 * k) * factor
         factor = factor * ((s + 2 * k - 1) * (s + 2 * k)) / (far * far)
-    return total + xp.where(xp.isinf(x), 0, far ** -float(s) * rest)
+    return total + selected(xp, xp.isinf(x), 0, far ** -float(s) * rest)
 
 
 def cotangent_slope(xp: Any, n: int, c: Array) -> Array:
