@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy
+import pytest
 
 from nanotorch.ops import LATER
 
@@ -789,3 +790,21 @@ row("diagonal_scatter", lambda t, x, s: t.diagonal_scatter(x, s), real(3, 4), re
 
 # In a copy of the package without a ring's files, what stands on them is not there to be tested.
 CASES[:] = [case for case in CASES if not case.needs or importlib.util.find_spec(case.needs)]
+
+
+def title(case: Case) -> str:
+    """The name of the row without its shapes."""
+    shapes = " ".join("x".join(map(str, i.shape)) or "0-dim" for i in case.inputs)
+    return case.name.removesuffix(f" {shapes}")
+
+
+def first_rows(cases: list[Case]) -> list[Case]:
+    """The first row of each op."""
+    return list({title(case): case for case in reversed(cases)}.values())
+
+
+def every_day(cases: list[Case]) -> list[Any]:
+    """The rows as parameters of a test: the first of each op are tried every day, the other shapes
+    with the slow tests."""
+    first = {case.name for case in first_rows(cases)}
+    return [pytest.param(c, marks=[pytest.mark.slow] * (c.name not in first)) for c in cases]

@@ -26,7 +26,7 @@ def free_memory_is_poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:compile")  # a few read values, and stay eager
-@pytest.mark.parametrize("pure", [False, True])
+@pytest.mark.parametrize("pure", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("case", op_table.CASES, ids=lambda case: case.name)
 def test_every_op_computes_in_memory_that_nothing_else_uses(
     case: op_table.Case, pure: bool

@@ -18,8 +18,8 @@ from typing import Any
 import numpy
 import pytest
 import strict_cupy
-from op_table import CASES, Case
-from test_ops_on_cuda import ON_CUDA, WAITING, Uncounted, flat, title
+from op_table import CASES, Case, first_rows, title
+from test_ops_on_cuda import ON_CUDA, WAITING, Uncounted, flat
 
 import nanotorch as nt
 from nanotorch import backend
@@ -306,7 +306,7 @@ def test_random_numbers_are_those_of_pytorch(draw: str, half: str) -> None:
 
 
 # The first row of each op: its other shapes are tried on the CPU.
-ONE_EACH = list({title(case): case for case in reversed(ON_CUDA)}.values())
+ONE_EACH = first_rows(ON_CUDA)
 
 # What PyTorch says where it has no kernel for halves on the CPU.
 NOT_IN_PYTORCH = (

@@ -13,7 +13,7 @@ from typing import Any
 import numpy
 import pytest
 import strict_cupy
-from op_table import CASES, Case
+from op_table import CASES, Case, title
 from strict_cupy.kernels import launched
 
 import nanotorch
@@ -22,13 +22,6 @@ from nanotorch.autograd import forward_ad
 from nanotorch.backend.cuda import kernels
 from nanotorch.cuda import kernel_table
 from nanotorch.primitive import Primitive
-
-
-def title(case: Case) -> str:
-    """The name of the row without its shapes."""
-    shapes = " ".join("x".join(map(str, i.shape)) or "0-dim" for i in case.inputs)
-    return case.name.removesuffix(f" {shapes}")
-
 
 SOLVING = (
     *("linalg.cholesky", "linalg.eig", "linalg.solve", "linalg.matrix_exp", "linalg.cond"),

@@ -37,12 +37,10 @@ from nanotorch.interop.sklearn_fit import Estimator
 
 pytestmark = pytest.mark.ring("interop")
 
-ESTIMATORS = [
-    LogisticClassifier(),
+ESTIMATORS = [LogisticClassifier(), LinearRegressor(), NeuralRegressor(hidden=(16,))]
+OTHERS = [
     LogisticClassifier(optimizer="adam"),
-    LinearRegressor(),
     NeuralClassifier(hidden=(16,)),
-    NeuralRegressor(hidden=(16,)),
     NeuralRegressor(optimizer="lbfgs", hidden=(16,)),
 ]
 
@@ -50,6 +48,13 @@ ESTIMATORS = [
 @pytest.mark.filterwarnings("ignore")
 @parametrize_with_checks(ESTIMATORS)
 def test_passes_a_check_of_scikit_learn(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@parametrize_with_checks(OTHERS)
+def test_another_passes_a_check_of_scikit_learn(estimator: Any, check: Any) -> None:
     check(estimator)
 
 

@@ -859,6 +859,7 @@ def test_no_crash_leaves_anything_torn(place: Path, monkeypatch: pytest.MonkeyPa
     assert crashes(place, monkeypatch, None) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "dropped",
     [
