@@ -227,6 +227,7 @@ def functions_of_the_package() -> list[types.FunctionType]:
     for module in pkgutil.walk_packages(nanotorch.__path__, "nanotorch."):
         with contextlib.suppress(ImportError):
             importlib.import_module(module.name)
+    gc.unfreeze()  # what is frozen is not listed
     return [
         thing
         for thing in gc.get_objects()
