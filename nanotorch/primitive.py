@@ -158,8 +158,9 @@ class Primitive(Node):
         rules = self.vjp if on_host else device_rules(self)
         widen = None if tensors or g.itemsize != 2 else for_rules(g, self.promotes)
         g = widen(g) if widen else g
-        turned = self.dtype.kind == "c"  # rules multiply by slopes, but of
-        g = g.conj() if turned else g  # complex results what is due is their conjugates
+        # Rules multiply by slopes; of complex results, their conjugates are due.
+        turned = self.dtype.kind == "c"
+        g = g.conj() if turned else g
         cotangents: list[Any] = [None] * len(self.edges)
         for index, edge in enumerate(self.edges):
             if edge is None or (only is not None and edge not in only):
