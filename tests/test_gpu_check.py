@@ -28,6 +28,7 @@ def checked(folder: Path, *arguments: str) -> tuple[int, dict[str, dict[str, Any
     return answer.returncode, {line["check"]: line for line in lines if "check" in line}
 
 
+@pytest.mark.slow
 def test_each_check_tells_its_line_whatever_the_others_do(tmp_path: Path) -> None:
     named = [
         "versions",

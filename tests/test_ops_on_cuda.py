@@ -130,7 +130,7 @@ def readings(case: Case, inputs: list[Any]) -> list[Any]:
     return [*outputs, *first, *second, *tangents(case, inputs)]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", ON_CUDA, ids=lambda case: case.name)
 def test_results_and_derivatives_are_those_of_the_cpu(case: Case, dtype: str, cuda: str) -> None:
     found: list[list[Any]] = []

@@ -293,8 +293,17 @@ def test_a_closed_pipe_does_not_end_a_run(tmp_path: Path) -> None:
     assert len(Path("runs/a-1/metrics.jsonl").read_text().splitlines()) == 300
 
 
+SLOW_ENDINGS = ("2>&1 | head -1", "2>&-", "| true")
+
+
 @pytest.mark.parametrize(
-    "ending", ["| head -1", "2>&1 | head -1", ">&-", ">/dev/full", "2>&-", "| true"]
+    "ending",
+    [
+        "| head -1",
+        ">&-",
+        ">/dev/full",
+        *(pytest.param(e, marks=pytest.mark.slow) for e in SLOW_ENDINGS),
+    ],
 )
 def test_words_that_nobody_reads_end_nothing(ending: str) -> None:
     """Output that is closed, full, or never read, of a run and of a command that writes a file."""
