@@ -185,7 +185,7 @@ def _or_number(which: str, a: Any, b: Any) -> tuple[Any, Any]:
     return (3.5 if which == "a" else a), (-1.5 if which == "b" else b)
 
 
-PADS = [(2, 1), (0, 3), (1, 0), (0, 0), (-1, 2), (2, -1), (-1, -1), (3, 3)]
+PADS = [(2, 1), (0, 3), (1, 0), (0, 0), (-1, 2), (2, -1), (-1, -1), (3, 3), (-3, 0)]
 
 
 @pytest.mark.torch
@@ -202,6 +202,14 @@ def test_what_a_tensor_goes_on_as_is_pytorchs(amounts: tuple[int, int], mode: st
         results.append((y.detach().numpy(), x.grad.numpy()))
     for ours, theirs in zip(results[1], results[0], strict=True):
         numpy.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+@pytest.mark.parametrize("cut", [1, 3, 4])
+def test_a_pad_that_only_cuts_off_may_leave_nothing(cut: int, mode: str) -> None:
+    x = nt.arange(64.0).reshape(2, 2, 4, 4)
+    y = nt.nn.functional.pad(x, (0, 0, 0, -cut), mode=mode)
+    assert y.is_contiguous() and nt.equal(y, x[:, :, : 4 - cut])
 
 
 @pytest.mark.parametrize("width", [1, 7, 40, 5000])

@@ -273,6 +273,8 @@ def continued(x: Any, dim: int, before: int, after: int, mode: str) -> Any:
     if mode != "replicate":  # which may begin and end anywhere
         x = narrow(x, dim, max(-before, 0), x.shape[dim] - max(-before, 0) - max(-after, 0))
         before, after = max(before, 0), max(after, 0)
+        if not (before or after):
+            return contiguous_copy(x)
     size = x.shape[dim]
     most = size - (mode == "reflect") if mode != "replicate" else max(before, after)
     if before > most or after > most or not size:
